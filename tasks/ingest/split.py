@@ -1,0 +1,20 @@
+"""Held-out split by work, decided before anything else touches a document.
+
+A *work* is what a document is an edition or a part of (a book, a package). Splitting by work keeps two
+chapters of one book from standing on both sides.
+"""
+
+import hashlib
+from typing import Literal
+
+Split = Literal["train", "heldout"]
+
+
+def split_of(work: str, heldout_fraction: float, seed: int) -> Split:
+    """Side of `work`: a pure function of its name, so adding documents never moves another one.
+
+    `heldout_fraction` in [0, 1] is the expected share of works (not of documents) held out.
+    """
+    digest = hashlib.sha256(f"{seed}\x00{work}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    return "heldout" if position < heldout_fraction else "train"
