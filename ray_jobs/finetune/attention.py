@@ -1,0 +1,169 @@
+"""Shifted sparse attention (S2-Attn) for any transformers model that uses the attention interface.
+
+LongLoRA (Chen et al. 2023, arXiv 2309.12307), corrected: groups are counted from each document's first token, nothing wraps
+round, heads are split between key-value heads. Half of the heads attend inside groups of g tokens, the other half inside groups
+shifted by g/2, so neighbouring groups exchange information from layer to layer at linear cost.
+
+    register_s2_attention()
+    model.config.s2_group_size = 4096
+    model.set_attn_implementation("s2")
+
+Rows are packed: pass `position_ids` that restart at each document and no padding mask. In evaluation mode the same name
+computes plain full causal attention (within documents).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from data_schemas.errors import UserError
+from ray_jobs.finetune.executors import Executor, attention_dtype, choose_executor
+from ray_jobs.finetune.segments import RowSegments, segment_batch
+
+S2_ATTENTION = "s2"
+
+
+def register_s2_attention() -> None:
+    """Register "s2" as an attention and as a mask function. Nothing is patched; calling it again changes nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(S2_ATTENTION, s2_attention_forward)
+    AttentionMaskInterface.register(S2_ATTENTION, s2_mask)
+
+
+def s2_mask(
+    batch_size: int, q_length: int, kv_length: int, *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
+) -> torch.Tensor | None:
+    """No mask for packed rows, whose documents `position_ids` tell; transformers' own for padding and key-value caches."""
+    from transformers.masking_utils import sdpa_mask
+
+    padded = attention_mask is not None and not bool(attention_mask.all())
+    if q_length == kv_length and not padded:
+        return None
+    return sdpa_mask(batch_size, q_length, kv_length, *args, attention_mask=attention_mask, **kwargs)
+
+
+def s2_attention_forward(
+    module: torch.nn.Module,
+    query_BHLD: torch.Tensor,
+    key_BKLD: torch.Tensor,
+    value_BKLD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_ids: torch.Tensor | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: queries [B, H, L, D], keys and values [B, K, L, D] -> output [B, L, H, D].
+
+    Training mode is S2-Attn, evaluation mode full attention. Raises UserError for what S2-Attn cannot honour while training:
+    padding, a sliding window shorter than a group, logit soft-capping, attention sinks, non-causal layers.
+    """
+    batch, _, length, _ = query_BHLD.shape
+    if not module.training and (attention_mask is not None or length != key_BKLD.shape[2]):
+        return _transformers_sdpa(module, query_BHLD, key_BKLD, value_BKLD, attention_mask, scaling, kwargs)
+    if position_ids is None:
+        position_ids = torch.arange(length, device=query_BHLD.device).expand(batch, -1)
+    segments = _segments(module, position_ids, batch)
+    if not module.training:
+        if sliding_window is not None and sliding_window < length:
+            mask = _window_mask(segments, batch, length, sliding_window, query_BHLD.device)
+            return _transformers_sdpa(module, query_BHLD, key_BKLD, value_BKLD, mask, scaling, kwargs)
+        dropout = 0.0
+    else:
+        _refuse_unsupported(module, attention_mask, sliding_window, kwargs)
+
+    scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
+    dtype = attention_dtype(query_BHLD)
+    query, key, value = (t.transpose(1, 2).flatten(0, 1).to(dtype) for t in (query_BHLD, key_BKLD, value_BKLD))
+    execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query)
+    if module.training:
+        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout)
+    else:
+        output = execute(query, key, value, segments.documents, scale, dropout)
+    return output.to(query_BHLD.dtype).unflatten(0, (batch, length)), None
+
+
+def shifted_sparse_attention(
+    query_THD: torch.Tensor,
+    key_TKD: torch.Tensor,
+    value_TKD: torch.Tensor,
+    segments: RowSegments,
+    execute: Executor,
+    scale: float,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """S2-Attn over T flattened tokens: [T, H, D] from [T, H, D] and twice [T, K, D].
+
+    The first ceil(K/2) key-value heads with their query heads are unshifted, the others shifted. A single key-value head is
+    shared, and the query heads are split instead.
+    """
+    num_heads, num_kv = query_THD.shape[1], key_TKD.shape[1]
+    kv_split = (num_kv + 1) // 2
+    if num_kv == 1:
+        head_split, left, right = (num_heads + 1) // 2, slice(0, 1), slice(0, 1)
+    else:
+        head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
+    parts = [execute(query_THD[:, :head_split], key_TKD[:, left], value_TKD[:, left], segments.unshifted, scale, dropout)]
+    if head_split < num_heads:
+        parts.append(execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout))
+    return torch.cat(parts, dim=1)
+
+
+def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int) -> RowSegments:
+    """The batch's segments, computed once: all layers get the same `position_ids`, and the result travels on that tensor."""
+    group_size = getattr(module.config, "s2_group_size", None) or module.config.max_position_embeddings // 4
+    key = (group_size, batch, position_ids._version)
+    cached = getattr(position_ids, "_s2_segments", None)
+    if cached is not None and cached[0] == key:
+        return cached[1]
+    segments = segment_batch(position_ids.expand(batch, -1), group_size)
+    position_ids._s2_segments = (key, segments)  # type: ignore[attr-defined]
+    return segments
+
+
+def _refuse_unsupported(
+    module: torch.nn.Module, attention_mask: torch.Tensor | None, sliding_window: int | None, kwargs: dict[str, Any]
+) -> None:
+    name = type(module).__name__
+    if attention_mask is not None:
+        raise UserError("S2-Attn trains on packed rows: pass position_ids that restart at each document and no padding mask.")
+    group_size = getattr(module.config, "s2_group_size", None) or module.config.max_position_embeddings // 4
+    if sliding_window is not None and sliding_window < group_size:
+        raise UserError(
+            f"{name} attends within a sliding window of {sliding_window} tokens, below the S2 group size {group_size}: "
+            f"set training.s2_group_size to at most {sliding_window}, or training.attention to full."
+        )
+    for option in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(option) is not None:
+            raise UserError(f"{name} uses {option}, which S2-Attn does not compute: set training.attention to full.")
+    if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
+        raise UserError(f"{name} is not causal: S2-Attn is for causal language models.")
+
+
+def _transformers_sdpa(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+) -> tuple[torch.Tensor, None]:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **kwargs)
+
+
+def _window_mask(segments: RowSegments, batch: int, length: int, window: int, device: torch.device) -> torch.Tensor:
+    """Bool [B, 1, L, L]: causal, within the document and the last `window` tokens."""
+    bounds = segments.documents.cu_seqlens[:-1].long()
+    starts = torch.zeros(batch * length, dtype=torch.long, device=device).index_fill_(0, bounds, 1)
+    document = starts.cumsum(0).view(batch, length)
+    token = torch.arange(length, device=device)
+    distance = token[:, None] - token[None, :]
+    near = (distance >= 0) & (distance < window)
+    return (near & (document[:, :, None] == document[:, None, :]))[:, None]
