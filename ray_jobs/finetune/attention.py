@@ -109,7 +109,9 @@ def shifted_sparse_attention(
         head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
     parts = [execute(query_THD[:, :head_split], key_TKD[:, left], value_TKD[:, left], segments.unshifted, scale, dropout)]
     if head_split < num_heads:
-        parts.append(execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout))
+        parts.append(
+            execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout)
+        )
     return torch.cat(parts, dim=1)
 
 

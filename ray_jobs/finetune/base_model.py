@@ -29,7 +29,9 @@ def locate(model: ModelParams) -> str:
             raise UserError(f"The base model folder {model.base} has no config.json: give a folder written by save_pretrained.")
         return str(path.resolve())
     if path.is_absolute() or model.base.startswith((".", "~")) or model.base.count("/") != 1:
-        raise UserError(f"There is no base model folder {model.base}: give an existing folder, a hub id such as org/name, or demo.")
+        raise UserError(
+            f"There is no base model folder {model.base}: give an existing folder, a hub id such as org/name, or demo."
+        )
     return model.base
 
 
@@ -64,7 +66,8 @@ def _hub_commit(repo: str, revision: str | None) -> str:
 
 
 def _source(model: ModelParams) -> dict[str, Any]:
-    return {"revision": model.revision, "trust_remote_code": False} | ({"gguf_file": model.gguf_file} if model.gguf_file else {})
+    source: dict[str, Any] = {"revision": model.revision, "trust_remote_code": False}
+    return source | ({"gguf_file": model.gguf_file} if model.gguf_file else {})
 
 
 def _refused(model: ModelParams, part: str, error: Exception) -> UserError:
@@ -96,16 +99,24 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_base(model: ModelParams, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The base with its own weights and configuration, full attention, float32 unless told otherwise."""
+def load_base(
+    model: ModelParams,
+    *,
+    config: PretrainedConfig | None = None,
+    dtype: torch.dtype | str | None = None,
+    attention: str = "sdpa",
+) -> PreTrainedModel:
+    """The base's weights under its own configuration or `config`; float32 unless told otherwise ("auto": as stored)."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    options = {"config": config} if config is not None else {}
+    if not model.gguf_file:
+        options["use_safetensors"] = True
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            locate(model), dtype=dtype or torch.float32, attn_implementation="sdpa", use_safetensors=None if model.gguf_file else True,
-            **_source(model),
-        )  # fmt: skip
+            locate(model), dtype=dtype or torch.float32, attn_implementation=attention, **options, **_source(model)
+        )
     except (OSError, ValueError) as error:
         raise _refused(model, "weights", error) from error
     if hasattr(loaded.config, "quantization_config"):

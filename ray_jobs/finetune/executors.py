@@ -30,7 +30,7 @@ def sdpa_segments(
         # [count * K, H / K, length, D]: key-value heads join the batch, and broadcasting over the query heads of one is free.
         query = query_THD[rows].view(count, length, num_kv, -1, head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1)
         key, value = (
-            t[rows].view(count, length, num_kv, 1, head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1).expand(-1, query.shape[1], -1, -1)
+            t[rows].view(count, length, num_kv, 1, head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1).expand_as(query)
             for t in (key_TKD, value_TKD)
         )
         out = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1, scale=scale, dropout_p=dropout)

@@ -48,9 +48,7 @@ def reference(query, key, value, lengths, group):
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv"), HEADS)
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), group=st.integers(2, 17), seed=st.integers(0, 2**20)
-)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), group=st.integers(2, 17), seed=st.integers(0, 2**20))
 @settings(max_examples=25, deadline=None)
 def test_segments_agree_with_the_dense_reference(num_heads, num_kv, lengths, group, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,26 @@
+"""`python -m ray_jobs.finetune --params FILE|JSON`: fine-tune on Ray, preparing the shards first where they are missing."""
+
+from __future__ import annotations
+
+import argparse
+
+from ray_jobs.command import run_command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ray_jobs.finetune", description=__doc__)
+    parser.add_argument("--params", required=True, help="YAML or JSON file of PipelineParams, or JSON text")
+    run_command(parser.parse_args().params, _finetune)
+
+
+def _finetune(params, storage, progress):  # type: ignore[no-untyped-def]
+    from ray_jobs.finetune import stage
+    from tasks.ingest import stage as ingest
+    from tasks.pack import stage as pack
+
+    documents = ingest.run(params, storage, progress)
+    return stage.run(params, storage, pack.run(params, storage, documents, progress), progress)
+
+
+if __name__ == "__main__":
+    main()

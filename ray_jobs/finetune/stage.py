@@ -1,0 +1,152 @@
+"""Fine-tuning as a stage: shards in, a checkpoint artifact out, on Ray Train.
+
+The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/` and
+`training_log.jsonl`. A run that was killed goes on from its last checkpoint, found under the digest of its parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.cluster import connected
+from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
+from ray_jobs.finetune.extended import ADAPTER_DIR, rope_plan_for
+from ray_jobs.finetune.progress import LOG_NAME, Follower
+
+CODE_VERSION = 1
+KIND, STAGE = "checkpoints", "finetune"
+
+
+def stage_params(params: PipelineParams) -> dict[str, Any]:
+    """What of the parameters determines the trained weights; the worker count does, by the order of sums."""
+    model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file"})
+    factors = params.model.rope_factors_file
+    return {
+        "model": model | {"rope_factors": json.loads(Path(factors).expanduser().read_text()) if factors else None},
+        "training": params.training.model_dump(mode="json"),
+        "num_workers": params.ray.num_workers,
+        "use_gpu": params.ray.use_gpu,
+    }
+
+
+def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Callable[[str], None]) -> Artifact:
+    """Fine-tune, or find the checkpoint of an earlier run with the same parameters. UserError as the stages below raise it."""
+    inputs: dict[str, Any] = {
+        "stage": STAGE,
+        "params": stage_params(params),
+        "code_version": CODE_VERSION,
+        "parents": {"shards": shards.digest, "base": base_fingerprint(params.model)},
+    }
+    work = storage.root / "work" / STAGE / stage_digest(**inputs)
+
+    def make(directory: Path) -> dict[str, Any]:
+        shards.check()
+        plan = rope_plan_for(params.model)
+        progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
+        checkpoint = _fit(params, shards, work, progress)
+        shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
+        (directory / ADAPTER_DIR / "README.md").unlink(missing_ok=True)  # peft's template; the release has its own card
+        _name_base(directory / ADAPTER_DIR / "adapter_config.json", params.model.base)
+        (directory / "rope_plan.json").write_text(plan.to_json())
+        load_tokenizer(params.model).save_pretrained(str(directory / "tokenizer"))
+        shutil.copy(work / LOG_NAME, directory / LOG_NAME)
+        last = json.loads((work / LOG_NAME).read_text().splitlines()[-1])
+        return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | last
+
+    artifact = storage.build(KIND, make=make, **inputs)
+    shutil.rmtree(work, ignore_errors=True)
+    return artifact
+
+
+def _name_base(adapter_config: Path, base: str) -> None:
+    """Record the base by the name the user gave, not by this machine's folder, and in a stable order of targets."""
+    content = json.loads(adapter_config.read_text())
+    content["base_model_name_or_path"] = Path(base).name if Path(base).expanduser().exists() else base
+    content["target_modules"] = (
+        sorted(content["target_modules"]) if isinstance(content["target_modules"], list) else content["target_modules"]
+    )
+    adapter_config.write_text(json.dumps(content, indent=2, sort_keys=True))
+
+
+def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callable[[str], None]) -> Path:
+    """Run Ray Train to the end and return the folder of the last checkpoint."""
+    progress(f"finetune: starting Ray ({params.ray.address}) with {params.ray.num_workers} worker(s)")
+    with connected(params.ray), Follower(work, params.training.steps, progress):
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        trainer = TorchTrainer(
+            train_on_worker,
+            train_loop_config={"params": params.model_dump(mode="json"), "shards": str(shards.path), "work": str(work)},
+            scaling_config=ScalingConfig(
+                num_workers=params.ray.num_workers,
+                use_gpu=params.ray.use_gpu,
+                resources_per_worker={"CPU": params.ray.cpus_per_worker} | ({"GPU": 1} if params.ray.use_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(work),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                failure_config=FailureConfig(max_failures=2),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except Exception as error:
+            raise _readable(error) from error
+    if result.checkpoint is None:
+        raise RuntimeError(f"training ended without a checkpoint below {work}")
+    return Path(result.checkpoint.path)
+
+
+def _readable(error: Exception) -> Exception:
+    """The worker's own UserError where one stopped the run."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, UserError):
+                return UserError(str(cause).strip().splitlines()[-1].removeprefix("data_schemas.errors.UserError: "))
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    return error
+
+
+def train_on_worker(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: connects the plain loop to Ray's rank, checkpoints and reports."""
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+    from tasks.pack.reading import open_rows
+
+    from ray_jobs.finetune.loop import Worker, train
+    from ray_jobs.finetune.progress import TrainingLog
+
+    params = PipelineParams.model_validate(config["params"])
+    shards = Path(config["shards"])
+    context = ray.train.get_context()
+    if not params.ray.use_gpu:
+        torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))
+    worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
+    checkpoint = ray.train.get_checkpoint()
+    resume_from = Path(checkpoint.path) if checkpoint else None
+    first_step = json.loads((resume_from / "cursor.json").read_text())["step"] if resume_from else 0
+    log = TrainingLog(Path(config["work"]), first_step) if worker.rank == 0 else None
+
+    def report(metrics: dict[str, Any], directory: Path | None) -> None:
+        if log is not None:
+            log.append(metrics)
+        if metrics["step"] % params.training.checkpoint_every and metrics["step"] != params.training.steps:
+            return
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory) if directory else None)
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume_from)
