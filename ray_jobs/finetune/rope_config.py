@@ -1,0 +1,211 @@
+"""How a model's config states its rotary embedding: read from a base, written into a release.
+
+transformers 5 keeps one dict `rope_parameters`; transformers 4 keeps `rope_scaling` and a top-level `rope_theta`, and vLLM
+derives the length it serves from these. A published config says the same thing in both spellings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.errors import UserError
+from data_schemas.storage import write_atomically
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+BASE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+WITH_ORIGINAL_INSIDE = ("yarn", "longrope", "llama3")
+
+# Config classes that always have a top-level `original_max_position_embeddings`, which goes before the one in the dict.
+_TOP_LEVEL_ORIGINAL = {"phi3": 4096, "phi4_multimodal": 4096}
+# Config classes with names of their own for what others call `rope_theta` and `partial_rotary_factor`.
+_OWN_NAMES = {
+    name: {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"} for name in ("gpt_neox", "gpt_neox_japanese")
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRope:
+    """What a base model's config says about its positions; lengths in tokens."""
+
+    model_type: str
+    parameters: dict[str, Any]  # the `rope_parameters` of transformers 5, `rope_theta` included
+    max_position_embeddings: int
+    original_length: int  # before any scaling
+    window: int  # up to which the base works as it is
+    rotary_dim: int
+    takes_yarn: bool  # the Phi-3 family's configs accept no scaling but longrope
+    sliding_window: int | None
+
+    @property
+    def rope_type(self) -> str:
+        return str(self.parameters["rope_type"])
+
+    @property
+    def theta(self) -> float:
+        return float(self.parameters["rope_theta"])
+
+
+def read_base_rope(config: PreTrainedConfig) -> BaseRope:
+    """The base's rotary embedding; UserError for positions that cannot be extended by scaling one set of frequencies."""
+    name = f"{type(config).__name__.removesuffix('Config')} (model_type {config.model_type})"
+    given = getattr(config, "rope_parameters", None)
+    if not isinstance(given, Mapping) or not given or getattr(config, "alibi", False):
+        raise UserError(
+            f"{name} has no rotary positions to scale: choose a base with RoPE, such as a Llama, Mistral or Qwen model."
+        )
+    if any(isinstance(value, Mapping) for value in given.values()):
+        raise UserError(
+            f"{name} has rotary frequencies of its own for each layer type ({', '.join(given)}), and scaling them together "
+            "would change layers that never see far: choose a base with one set of frequencies for all layers."
+        )
+    parameters = {key: value for key, value in given.items() if key != "type" and value is not None}
+    rope_type = parameters.setdefault("rope_type", given.get("type") or "default")
+    if rope_type not in BASE_TYPES or "mrope_section" in parameters:
+        kind = "multimodal" if "mrope_section" in parameters else repr(rope_type)
+        raise UserError(
+            f"{name} has {kind} RoPE, which cannot be extended here: choose a base with one of {', '.join(BASE_TYPES)}."
+        )
+    if "rope_theta" not in parameters:
+        raise UserError(
+            f"{name} has no rope_theta in its rope_parameters (assigning rope_scaling drops it): write it into that dict."
+        )
+    maximum = getattr(config, "max_position_embeddings", None)
+    if not isinstance(maximum, int) or maximum < 1:
+        raise UserError(
+            f"{name} has max_position_embeddings {maximum!r}: set it in config.json to the window the base was trained on."
+        )
+    original = _original_length(config, parameters, maximum)
+    return BaseRope(
+        model_type=config.model_type,
+        parameters=parameters,
+        max_position_embeddings=maximum,
+        original_length=original,
+        window=_window(parameters, original, maximum),
+        rotary_dim=_rotary_dim(config, parameters, name),
+        takes_yarn=config.model_type not in _TOP_LEVEL_ORIGINAL,
+        sliding_window=_sliding_window(config),
+    )
+
+
+def _rotary_dim(config: PreTrainedConfig, parameters: Mapping[str, Any], name: str) -> int:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+    if rotary_dim < 2 or rotary_dim % 2:
+        raise UserError(f"{name} rotates {rotary_dim} channels of a head, which are not pairs: choose another base.")
+    return rotary_dim
+
+
+def _sliding_window(config: PreTrainedConfig) -> int | None:
+    window = getattr(config, "sliding_window", None)
+    return window if window and getattr(config, "use_sliding_window", True) else None
+
+
+def _original_length(config: PreTrainedConfig, parameters: Mapping[str, Any], maximum: int) -> int:
+    if parameters["rope_type"] not in WITH_ORIGINAL_INSIDE:
+        return maximum
+    # transformers 5 lets a top-level value go before the one in the dict.
+    top_level = getattr(config, "original_max_position_embeddings", None)
+    return int(top_level or parameters.get("original_max_position_embeddings") or maximum)
+
+
+def _window(parameters: Mapping[str, Any], original: int, maximum: int) -> int:
+    """Linear and YaRN: original times factor, as vLLM reads them. Dynamic: the original, beyond which it only scales."""
+    if parameters["rope_type"] in ("linear", "yarn") and parameters.get("factor"):
+        return int(original * parameters["factor"])
+    return maximum
+
+
+def published_config(config: Mapping[str, Any], parameters: Mapping[str, Any], max_position_embeddings: int) -> dict[str, Any]:
+    """`config` (the content of a config.json) with its rotary embedding in every spelling that is read.
+
+    `rope_parameters` for transformers 5; for transformers 4 `rope_scaling`, without a `rope_theta` inside, and a top-level
+    `rope_theta`. A top-level `original_max_position_embeddings` goes: vLLM would serve no more than that.
+    """
+    published = {**config, "rope_parameters": dict(parameters), "max_position_embeddings": max_position_embeddings}
+    scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
+    published["rope_scaling"] = scaling if parameters["rope_type"] != "default" else None
+    published["rope_theta"] = parameters["rope_theta"]
+    if "partial_rotary_factor" in parameters:
+        published["partial_rotary_factor"] = parameters["partial_rotary_factor"]
+    model_type = config.get("model_type", "")
+    for ours, theirs in _OWN_NAMES.get(model_type, {}).items():
+        if ours in parameters:
+            published[theirs] = parameters[ours]
+    published.pop("original_max_position_embeddings", None)
+    original = parameters.get("original_max_position_embeddings")
+    if original is not None and original != _TOP_LEVEL_ORIGINAL.get(model_type, original):
+        published["original_max_position_embeddings"] = original
+    return published
+
+
+def write_published_config(model_dir: Path, parameters: Mapping[str, Any], max_position_embeddings: int) -> None:
+    """Rewrite `model_dir`/config.json by `published_config`; last of all, because `save_pretrained` strips the old spelling.
+
+    UserError if there is no config.json, or if the installed transformers does not read back what was written.
+    """
+    from transformers import AutoConfig
+
+    path = model_dir / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {path} ({error}): save the model there before its RoPE plan is written.") from error
+    published = published_config(config, parameters, max_position_embeddings)
+    write_atomically(path, json.dumps(published, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    reread = AutoConfig.from_pretrained(model_dir)
+    if difference := reading_difference(reread, parameters, max_position_embeddings):
+        raise UserError(
+            f"{path} was written but is read back otherwise ({difference}): choose another rope_method for this base."
+        )
+
+
+def reading_difference(config: PreTrainedConfig, parameters: Mapping[str, Any], max_position_embeddings: int) -> str:
+    """What a loaded config says otherwise than meant, or an empty string."""
+    read = {key: value for key, value in (config.rope_parameters or {}).items() if key != "type" and value is not None}
+    # Some config classes fill in the neutral value.
+    neutral = {"partial_rotary_factor": 1.0}
+    for key in sorted(neutral | read | dict(parameters)):
+        if read.get(key, neutral.get(key)) != parameters.get(key, neutral.get(key)):
+            return f"{key} is {read.get(key)!r} instead of {parameters.get(key)!r}"
+    if config.max_position_embeddings != max_position_embeddings:
+        return f"max_position_embeddings is {config.max_position_embeddings} instead of {max_position_embeddings}"
+    return ""
+
+
+def consumers_reading(
+    model_type: str, parameters: Mapping[str, Any], max_position_embeddings: int, target_length: int
+) -> dict[str, str]:
+    """For each consumer of a published config: "" if it computes the planned frequencies up to the target, else why not.
+
+    transformers 5 was run; transformers 4.57 and vLLM (0.33) are judged by their source.
+    """
+    rope_type = parameters["rope_type"]
+    old_transformers = vllm = ""
+    if rope_type == "dynamic":
+        vllm = "vLLM does not rescale with the length of a prompt and overruns its table of positions"
+    elif rope_type == "linear" and int(max_position_embeddings * parameters["factor"]) != target_length:
+        vllm = f"vLLM serves {int(max_position_embeddings * parameters['factor'])} tokens instead of {target_length}"
+    elif rope_type == "yarn":
+        if "attention_factor" in parameters:
+            vllm = "vLLM drops an explicit attention_factor and computes its own"
+        elif "mscale" in parameters and not model_type.startswith("deepseek"):
+            vllm = "vLLM reads mscale for DeepSeek models only"
+    elif rope_type == "longrope":
+        own_original = model_type in _TOP_LEVEL_ORIGINAL
+        switches = list(parameters["short_factor"]) != list(parameters["long_factor"])
+        original = parameters["original_max_position_embeddings"]
+        if own_original:
+            vllm = f"vLLM serves {original} tokens of this model unless max_model_len is given"
+        elif switches:
+            vllm = f"vLLM uses the long factors for every prompt, also for those of at most {original} tokens"
+        if switches and not own_original:
+            old_transformers = (
+                "transformers 4 takes max_position_embeddings as the original length and never uses the long factors"
+            )
+    return {"transformers>=5": "", "transformers-4.57": old_transformers, "vllm": vllm}
