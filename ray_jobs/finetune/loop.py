@@ -40,9 +40,9 @@ Report = Callable[[dict[str, Any], Path | None], None]
 class Worker:
     """This process's place in the run."""
 
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = torch.device("cpu")
+    rank: int
+    world_size: int
+    device: torch.device
 
 
 def build_model(params: PipelineParams, device: torch.device) -> torch.nn.Module:

@@ -70,9 +70,9 @@ def _name_base(adapter_config: Path, base: str) -> None:
     """Record the base by the name the user gave, not by this machine's folder, and in a stable order of targets."""
     content = json.loads(adapter_config.read_text())
     content["base_model_name_or_path"] = Path(base).name if Path(base).expanduser().exists() else base
-    content["target_modules"] = (
-        sorted(content["target_modules"]) if isinstance(content["target_modules"], list) else content["target_modules"]
-    )
+    for names in ("target_modules", "modules_to_save"):
+        if isinstance(content.get(names), list):
+            content[names] = sorted(content[names])
     adapter_config.write_text(json.dumps(content, indent=2, sort_keys=True))
 
 

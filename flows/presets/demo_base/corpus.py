@@ -17,8 +17,24 @@ HELDOUT_FRACTION = 0.2
 SPLIT_SEED = 0
 STDLIB_EPOCHS = 2
 SKIPPED_PARTS = frozenset(
-    "test tests idle_test site-packages __pycache__ encodings pydoc_data lib2to3 distutils ensurepip "
-    "turtledemo _vendor vendor vendored thirdparty_files _vendored".split()
+    [
+        "test",
+        "tests",
+        "idle_test",
+        "site-packages",
+        "__pycache__",
+        "encodings",
+        "pydoc_data",
+        "lib2to3",
+        "distutils",
+        "ensurepip",
+        "turtledemo",
+        "_vendor",
+        "vendor",
+        "vendored",
+        "thirdparty_files",
+        "_vendored",
+    ]
 )
 PACKAGE_BUDGETS_MB = {
     "torch": 20, "transformers": 15, "sympy": 14, "scipy": 9, "ray": 9, "numpy": 6, "networkx": 6, "prefect": 5,

@@ -1,0 +1,56 @@
+"""Which stage follows which: each function runs its stage and what that needs, reusing whatever is already made."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from tasks.evaluate.task import evaluate
+from tasks.finetune.task import finetune
+from tasks.ingest.task import ingest
+from tasks.pack.task import prepare
+from tasks.publish.task import publish
+
+
+@dataclass
+class Chain:
+    """One run: the artifacts so far, recorded under `runs/<run_name>.json` after every stage."""
+
+    params: PipelineParams
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def prepared(self) -> Artifact:
+        documents = self._do("documents", ingest, self.params)
+        return self._do("shards", prepare, self.params, documents)
+
+    def finetuned(self) -> Artifact:
+        shards = self.prepared()
+        return self._do("checkpoint", finetune, self.params, shards)
+
+    def evaluated(self) -> Artifact:
+        """Without a fine-tuned arm no training is run."""
+        if "fine_tuned" in self.params.evaluation.arms:
+            checkpoint = self.finetuned()
+            return self._do("evaluation", evaluate, self.params, self.artifacts["documents"], checkpoint)
+        documents = self._do("documents", ingest, self.params)
+        return self._do("evaluation", evaluate, self.params, documents, None)
+
+    def published(self) -> Artifact:
+        evaluation = self.evaluated()
+        done = self.artifacts
+        return self._do("release", publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation)
+
+    def _do(self, name: str, stage: Any, *inputs: Any) -> Artifact:
+        started = time.perf_counter()
+        artifact: Artifact = stage(*inputs)
+        self.artifacts[name] = artifact
+        self.record[name] = {
+            "digest": artifact.digest,
+            "path": str(artifact.path),
+            "reused": artifact.reused,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        Storage(self.params.storage).record_run(self.params.run_name, self.record)
+        return artifact

@@ -1,0 +1,137 @@
+"""The `ropeway` command. Heavy imports stand inside the commands, so that `ropeway --help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_schemas.errors import UserError
+
+app = typer.Typer(
+    help="Extend a causal language model's context 2-32 times: prepare a corpus, fine-tune with LongLoRA, measure, publish.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[str, typer.Argument(help="A preset's name (demo, smollm2) or a YAML file of parameters.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME.NAME=VALUE", help="Set one parameter; VALUE is JSON or plain text. Repeatable."),
+]
+
+
+def main() -> None:
+    """Entry point: exits 0 only on success, 2 with one sentence for what the user can mend."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(_refuse(str(error)))
+
+
+def _refuse(sentence: str) -> int:
+    print(f"ropeway: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _run(flow: str, config: str, settings: list[str] | None) -> None:
+    from flows.config import load_config
+    from flows.outcome import print_outcome
+    from flows.preflight import check_inputs
+    from flows.terminal import run_flow
+
+    params = load_config(config, settings or ())
+    check_inputs(params)
+    path = run_flow(flow, params)
+    print_outcome(params, Path(path))
+
+
+@app.command()
+def demo(settings: Settings = None) -> None:
+    """Run the whole chain on the shipped demo base and Python's own library; needs no download."""
+    _run("extend_context", "demo", settings)
+
+
+@app.command()
+def run(config: Config, settings: Settings = None) -> None:
+    """Run the whole chain; the release's folder is the last line printed."""
+    _run("extend_context", config, settings)
+
+
+@app.command()
+def plan(config: Config, settings: Settings = None) -> None:
+    """Say what a run would do - RoPE, group size, trainable weights, tokens - before any of it is done."""
+    from flows.config import load_config
+    from flows.plan import print_plan
+
+    print_plan(load_config(config, settings or ()))
+
+
+@app.command()
+def prepare(config: Config, settings: Settings = None) -> None:
+    """Ingest, chunk and pack the corpus into Arrow shards."""
+    _run("prepare", config, settings)
+
+
+@app.command()
+def finetune(config: Config, settings: Settings = None) -> None:
+    """Fine-tune the base for the longer context."""
+    _run("finetune", config, settings)
+
+
+@app.command()
+def evaluate(config: Config, settings: Settings = None) -> None:
+    """Measure base, scaling only and fine-tuned on held-out documents."""
+    _run("evaluate", config, settings)
+
+
+@app.command()
+def publish(config: Config, settings: Settings = None) -> None:
+    """Write, verify and publish the release."""
+    _run("publish", config, settings)
+
+
+@app.command()
+def verify(release: Annotated[Path, typer.Argument(help="A release's folder, or releases/NAME with its `current`.")]) -> None:
+    """Check every promise of a release: hashes, reload, logits, RoPE as each consumer reads it, reorder config."""
+    from flows.outcome import print_checks
+    from flows.terminal import be_quiet
+    from tasks.publish.verify import verify_release
+
+    be_quiet()
+    if not release.is_dir():
+        raise UserError(f"There is no release folder {release}.")
+    checks = verify_release(release)
+    print_checks(checks)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reorder(
+    passages: Annotated[Path, typer.Argument(help="JSONL, one passage a line, best first or with a `score`.")],
+    config: Annotated[Path, typer.Option(help="chunk_reorder.json, or a release that contains one.")],
+) -> None:
+    """Print the passages in the order in which they should stand in the prompt, as JSONL."""
+    import json
+
+    from tasks.reorder import reorder_file
+
+    for passage in reorder_file(config, passages):
+        print(json.dumps(passage, ensure_ascii=False))
+
+
+@app.command()
+def serve() -> None:
+    """Register the flows' deployments with the Prefect server and run what is triggered there."""
+    from flows.deployments import serve_all
+    from flows.terminal import be_quiet
+
+    be_quiet()
+    serve_all()
+
+
+if __name__ == "__main__":
+    main()

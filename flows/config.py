@@ -1,0 +1,48 @@
+"""A run's parameters from a preset's name or a file, with single values set on the command line."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from ray_jobs.params import read_mapping, validate_params
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_config(config: str, settings: Iterable[str] = ()) -> PipelineParams:
+    """`config` is a preset's name or a YAML or JSON file; each setting reads `a.b=VALUE`, VALUE being JSON or plain text."""
+    preset = PRESETS / f"{config}.yaml"
+    if config in preset_names():
+        mapping = read_mapping(str(preset))
+    elif Path(config).expanduser().is_file():
+        mapping = read_mapping(config)
+    else:
+        raise UserError(
+            f"There is neither a file nor a preset {config!r}: give a YAML file, or one of {', '.join(preset_names())}."
+        )
+    for setting in settings:
+        _set(mapping, setting)
+    return validate_params(mapping, origin=config)
+
+
+def _set(mapping: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    if not equals or not all(path.split(".")):
+        raise UserError(f"--set {setting!r} is not of the form name.name=value.")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *parents, last = path.split(".")
+    for name in parents:
+        mapping = mapping.setdefault(name, {})
+        if not isinstance(mapping, dict):
+            raise UserError(f"--set {setting!r}: {name} is a value, not a group of parameters.")
+    mapping[last] = value

@@ -1,0 +1,17 @@
+"""What can be refused before a server or a cluster is started."""
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+
+
+def check_inputs(params: PipelineParams) -> None:
+    """UserError for a base model, a RoPE request, a corpus or a storage root that cannot work."""
+    from tasks.ingest.fingerprint import corpus_fingerprint
+
+    from ray_jobs.finetune.base_model import load_tokenizer
+    from ray_jobs.finetune.extended import rope_plan_for
+
+    Storage(params.storage)
+    rope_plan_for(params.model)
+    load_tokenizer(params.model)
+    corpus_fingerprint(params.corpus)

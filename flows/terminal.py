@@ -1,0 +1,64 @@
+"""Running a flow from a terminal: a quiet Prefect, readable lines, one sentence for a user's error."""
+
+import logging
+import os
+from importlib import import_module
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+
+FLOWS = {
+    "extend_context": "flows.extend_context",
+    "prepare": "flows.prepare",
+    "finetune": "flows.finetune",
+    "evaluate": "flows.evaluate",
+    "publish": "flows.publish",
+}
+
+
+def run_flow(name: str, params: PipelineParams) -> str:
+    """Run the flow in this process, on the server at PREFECT_API_URL or on Prefect's own ephemeral one.
+
+    Returns what the flow returns. UserError passes through, without Prefect's traceback in front of it.
+    """
+    be_quiet()
+    flow = getattr(import_module(FLOWS[name]), name)
+    shorten_user_errors()
+    return str(flow(params))
+
+
+def be_quiet() -> None:
+    """Set, before Prefect is imported, what keeps its output to lines worth reading; a user's own settings win."""
+    line = "%(asctime)s  %(message)s"
+    for variable, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": line,
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": line,
+        "TOKENIZERS_PARALLELISM": "true",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(variable, value)
+
+
+class _OneSentence(logging.Filter):
+    """Reduces the record of a UserError to its sentence and drops Prefect's notes about its own states."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, UserError):
+            record.exc_info, record.exc_text = None, None
+            record.msg, record.args = "stopped: %s", (error,)
+        return "Finished in state" not in record.getMessage()
+
+
+def shorten_user_errors() -> None:
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_OneSentence())

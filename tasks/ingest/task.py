@@ -1,0 +1,16 @@
+"""Ingest as a Prefect task."""
+
+from prefect import task
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from tasks.ingest import stage
+from tasks.observed import show_result, tell
+
+
+@task(name="ingest", persist_result=False)
+def ingest(params: PipelineParams) -> Artifact:
+    """Read the corpus, split it by work, and write the documents."""
+    artifact = stage.run(params, Storage(params.storage), tell)
+    show_result(artifact)
+    return artifact

@@ -1,0 +1,16 @@
+"""Chunking and packing as one Prefect task: chunks go straight into rows."""
+
+from prefect import task
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from tasks.observed import show_result, tell
+from tasks.pack import stage
+
+
+@task(name="prepare", persist_result=False)
+def prepare(params: PipelineParams, documents: Artifact) -> Artifact:
+    """Cut documents into chunks and pack them into Arrow shards."""
+    artifact = stage.run(params, Storage(params.storage), documents, tell)
+    show_result(artifact)
+    return artifact
