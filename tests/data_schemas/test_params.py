@@ -1,0 +1,82 @@
+"""Parameters refuse what cannot work, in sentences, and describe every field for the run form."""
+
+import pytest
+import yaml
+
+from data_schemas.errors import UserError
+from data_schemas.params import CorpusSource, PipelineParams
+from flows.config import load_config, preset_names
+from ray_jobs.params import load_params
+
+MINIMAL = {"run_name": "a", "corpus": {"sources": ["texts"]}, "model": {"base": "demo", "target_length": 1024}}
+
+
+def changed(**groups):
+    return MINIMAL | {name: MINIMAL.get(name, {}) | value for name, value in groups.items()}
+
+
+def test_a_source_may_be_a_plain_path_or_an_object():
+    sources = [{"uri": "b", "licence": "MIT"}, "texts"]
+    params = PipelineParams.model_validate(changed(corpus={"sources": sources}))
+    assert params.corpus.sources == (CorpusSource(uri="b", licence="MIT"), CorpusSource(uri="texts"))
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ({"training": {"s2_group_size": 2000}}, "choose at most 1024"),
+        ({"chunking": {"max_tokens": 2048}}, "above model.target_length 1024"),
+        ({"training": {"rows_per_step": 3}, "ray": {"num_workers": 2}}, "not a multiple of ray.num_workers"),
+        ({"evaluation": {"lengths": [512, 4096]}}, "evaluation length 4096"),
+        ({"model": {"rope_method": "longrope"}}, "rope_factors_file"),
+        ({"training": {"learning_rate": -1}}, "training.learning_rate"),
+        ({"training": {"steps": "many"}}, "training.steps"),
+        ({"model": {"rope_method": "ntkk"}}, "model.rope_method"),
+        ({"training": {"stepps": 3}}, "training.stepps: no such parameter"),
+        ({"corpus": {"sources": []}}, "corpus.sources"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(tmp_path, groups, sentence):
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(changed(**groups)))
+    with pytest.raises(UserError) as caught:
+        load_params(str(path))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_field_has_a_description():
+    definitions = PipelineParams.model_json_schema()["$defs"]
+    missing = [
+        f"{model}.{name}"
+        for model, schema in definitions.items()
+        for name, field in schema["properties"].items()
+        if not field.get("description")
+    ]
+    assert not missing
+
+
+def test_settings_are_json_or_text_and_reach_nested_fields(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    params = load_config(str(path), ["training.steps=7", "run_name=other", 'corpus.sources=["x","y"]', "model.revision=null"])
+    assert (params.training.steps, params.run_name, len(params.corpus.sources)) == (7, "other", 2)
+    for wrong in ("training.steps", "=3", "run_name.x=1"):
+        with pytest.raises(UserError, match="--set"):
+            load_config(str(path), [wrong])
+
+
+def test_presets_are_valid_and_an_unknown_one_names_them():
+    assert {"demo", "smollm2"} <= set(preset_names())
+    for name in preset_names():
+        load_config(name)
+    with pytest.raises(UserError, match="demo"):
+        load_config("no-such-preset")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "{"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="my.yaml"):
+        load_params(str(path))

@@ -1,0 +1,90 @@
+"""The command line as a user meets it: real processes, exit codes, sentences."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROPEWAY = str(Path(sys.executable).parent / "ropeway")
+
+
+def ropeway(*arguments, cwd=None):
+    return subprocess.run([ROPEWAY, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def test_help_names_every_command_without_loading_anything_heavy():
+    code = (
+        "import sys; sys.argv = ['ropeway', '--help']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'ray', 'prefect', 'pyarrow', 'spacy', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("demo", "run", "plan", "prepare", "finetune", "evaluate", "publish", "verify", "reorder", "serve"):
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "plan", "prepare", "finetune", "evaluate", "publish", "verify", "reorder", "serve"]
+)
+def test_every_command_has_help(command):
+    done = ropeway(command, "--help")
+    assert done.returncode == 0
+    assert "Usage: ropeway" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["model.base=/nowhere/at/all"], "no base model folder /nowhere/at/all"),
+        (["corpus.sources=[\"/nowhere/texts\"]"], "/nowhere/texts"),
+        (["training.learning_rate=-1"], "training.learning_rate"),
+        (["trainning.steps=1"], "trainning: no such parameter"),
+        (["model.target_length=512", "evaluation.lengths=[256,512]"], "512"),
+        (["storage=ftp://host/x"], "storage"),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_is_one_sentence_and_status_2(tmp_path, settings, sentence):
+    done = ropeway("run", "demo", *(x for s in (f"storage={tmp_path}", *settings) for x in ("--set", s)))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("ropeway:")]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_says_what_a_run_would_do():
+    done = ropeway("plan", "demo")
+    assert done.returncode == 0, done.stderr
+    for expected in ("yarn", "512 -> 2048", "groups of 512", "trained weights"):
+        assert expected in done.stdout
+
+
+def test_reorder_prints_the_passages_in_prompt_order(tmp_path):
+    from data_schemas.params import PipelineParams
+    from tasks.reorder.config import make_config, to_json
+
+    params = PipelineParams.model_validate(
+        {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
+    )
+    (tmp_path / "chunk_reorder.json").write_text(to_json(make_config(params, [])))
+    passages = tmp_path / "passages.jsonl"
+    passages.write_text("".join(json.dumps({"text": f"p{rank}", "score": -rank}) + "\n" for rank in range(1, 6)))
+    done = ropeway("reorder", "--config", str(tmp_path / "chunk_reorder.json"), str(passages))
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["p1", "p3", "p5", "p4", "p2"]
+    passages.write_text('{"text": "a"}\n{broken\n')
+    broken = ropeway("reorder", "--config", str(tmp_path / "chunk_reorder.json"), str(passages))
+    assert (broken.returncode, "2" in broken.stderr, "Traceback" in broken.stderr) == (2, True, False)
+
+
+def test_verify_of_something_that_is_no_release_fails_without_a_traceback(tmp_path):
+    assert ropeway("verify", str(tmp_path / "nothing")).returncode == 2
+    empty = ropeway("verify", str(tmp_path))
+    assert empty.returncode not in (0,)
+    assert "Traceback" not in empty.stderr
