@@ -169,7 +169,7 @@ def _refuse_unless_read_back(plan: RopePlan, config: PreTrainedConfig) -> None:
         written = published_config(trial.to_dict(), plan.rope_parameters, plan.max_position_embeddings)
         difference = reading_difference(type(config).from_dict(written), plan.rope_parameters, plan.max_position_embeddings)
     except Exception as error:  # each config class refuses in its own way
-        difference = str(error).strip().splitlines()[-1].strip() or type(error).__name__
+        difference = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
     if difference:
         raise UserError(
             f"{type(config).__name__} does not take rope_method {plan.method} ({difference}): choose another, such as ntk."
