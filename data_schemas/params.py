@@ -123,7 +123,7 @@ class TrainingParams(Params):
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay of the LoRA weights.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     lora_rank: int = Field(16, ge=1, le=1024, description="Rank of the LoRA update.")
-    lora_alpha: float = Field(32.0, gt=0, description="LoRA scale; the update is multiplied by alpha / rank.")
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale; the update is multiplied by alpha / rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the LoRA update.")
     lora_targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="Projections that get LoRA, by name; or `all-linear`."

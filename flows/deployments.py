@@ -1,5 +1,7 @@
 """The deployments that `ropeway serve` registers: the chain, and each stage alone."""
 
+from typing import Any
+
 from prefect import serve
 
 from flows.evaluate import evaluate
@@ -12,4 +14,7 @@ from flows.publish import publish
 def serve_all() -> None:
     """Register all flows with the server at PREFECT_API_URL and run what is triggered, until interrupted."""
     flows = (extend_context, prepare, finetune, evaluate, publish)
-    serve(*(flow.to_deployment(name="local", tags=["ropeway"], description=flow.description) for flow in flows))
+    deployments: list[Any] = [
+        flow.to_deployment(name="local", tags=["ropeway"], description=flow.description) for flow in flows
+    ]
+    serve(*deployments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -34,10 +35,10 @@ def connected(params: RayParams) -> Iterator[None]:
                 num_cpus=max(needed, os.cpu_count() or 1),
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
             )
         else:
-            ray.init(address=params.address, log_to_driver=False, logging_level="error")
+            ray.init(address=params.address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"Cannot reach a Ray cluster at ray.address {params.address!r}: {detail}") from error

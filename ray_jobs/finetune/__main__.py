@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
 from ray_jobs.command import run_command
 
 
@@ -13,7 +16,7 @@ def main() -> None:
     run_command(parser.parse_args().params, _finetune)
 
 
-def _finetune(params, storage, progress):  # type: ignore[no-untyped-def]
+def _finetune(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
     from ray_jobs.finetune import stage
     from tasks.ingest import stage as ingest
     from tasks.pack import stage as pack

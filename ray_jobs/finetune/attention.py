@@ -34,7 +34,7 @@ def register_s2_attention() -> None:
 
 
 def s2_mask(
-    batch_size: int, q_length: int, kv_length: int, *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    batch_size: int, q_length: int, kv_length: int, *, attention_mask: torch.Tensor | None = None, **kwargs: Any
 ) -> torch.Tensor | None:
     """No mask for packed rows, whose documents `position_ids` tell; transformers' own for padding and key-value caches."""
     from transformers.masking_utils import sdpa_mask
@@ -42,7 +42,7 @@ def s2_mask(
     padded = attention_mask is not None and not bool(attention_mask.all())
     if q_length == kv_length and not padded:
         return None
-    return sdpa_mask(batch_size, q_length, kv_length, *args, attention_mask=attention_mask, **kwargs)
+    return sdpa_mask(batch_size, q_length, kv_length, attention_mask=attention_mask, **kwargs)
 
 
 def s2_attention_forward(
@@ -117,7 +117,7 @@ def shifted_sparse_attention(
 
 def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int) -> RowSegments:
     """The batch's segments, computed once: all layers get the same `position_ids`, and the result travels on that tensor."""
-    group_size = getattr(module.config, "s2_group_size", None) or module.config.max_position_embeddings // 4
+    group_size = _group_size(module)
     key = (group_size, batch, position_ids._version)
     cached = getattr(position_ids, "_s2_segments", None)
     if cached is not None and cached[0] == key:
@@ -127,13 +127,18 @@ def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int) -
     return segments
 
 
+def _group_size(module: torch.nn.Module) -> int:
+    config: Any = module.config
+    return int(getattr(config, "s2_group_size", None) or config.max_position_embeddings // 4)
+
+
 def _refuse_unsupported(
     module: torch.nn.Module, attention_mask: torch.Tensor | None, sliding_window: int | None, kwargs: dict[str, Any]
 ) -> None:
     name = type(module).__name__
     if attention_mask is not None:
         raise UserError("S2-Attn trains on packed rows: pass position_ids that restart at each document and no padding mask.")
-    group_size = getattr(module.config, "s2_group_size", None) or module.config.max_position_embeddings // 4
+    group_size = _group_size(module)
     if sliding_window is not None and sliding_window < group_size:
         raise UserError(
             f"{name} attends within a sliding window of {sliding_window} tokens, below the S2 group size {group_size}: "

@@ -90,7 +90,7 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(locate(model), use_fast=True, **_source(model))
+        tokenizer: Any = AutoTokenizer.from_pretrained(locate(model), use_fast=True, **_source(model))
     except (OSError, ValueError) as error:
         raise _refused(model, "tokenizer", error) from error
     if not tokenizer.is_fast:
@@ -110,7 +110,7 @@ def load_base(
     import torch
     from transformers import AutoModelForCausalLM
 
-    options = {"config": config} if config is not None else {}
+    options: dict[str, Any] = {"config": config} if config is not None else {}
     if not model.gguf_file:
         options["use_safetensors"] = True
     try:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,9 @@ from ray_jobs.finetune.lora import add_trainable_weights, is_lora, trainable
 from ray_jobs.finetune.loss import next_token_targets, summed_cross_entropy
 from ray_jobs.finetune.schedule import learning_rate_scale
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 Report = Callable[[dict[str, Any], Path | None], None]
 
 
@@ -45,7 +48,7 @@ class Worker:
     device: torch.device
 
 
-def build_model(params: PipelineParams, device: torch.device) -> torch.nn.Module:
+def build_model(params: PipelineParams, device: torch.device) -> PeftModel:
     """The extended base with trainable weights added, in training attention, on `device`; the same on every rank."""
     training = params.training
     register_s2_attention()
@@ -80,9 +83,9 @@ def autocast(training: TrainingParams, device: torch.device) -> contextlib.Abstr
     return torch.autocast(device.type, torch.bfloat16) if training.precision == "bf16" else contextlib.nullcontext()
 
 
-def summed_loss(model: torch.nn.Module, batch: MicroBatch, chunk_tokens: int) -> torch.Tensor:
+def summed_loss(model: PeftModel, batch: MicroBatch, chunk_tokens: int) -> torch.Tensor:
     """Sum of the loss over the micro batch's targets, in nats, without all logits at once."""
-    causal_lm = model.get_base_model()
+    causal_lm: Any = model.get_base_model()
     backbone = getattr(causal_lm, causal_lm.base_model_prefix)
     hidden = backbone(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
     targets = next_token_targets(batch.input_ids[0], batch.position_ids[0])
@@ -104,7 +107,7 @@ def evaluating(model: torch.nn.Module, *, sparse: bool) -> Iterator[None]:
         model.train()
 
 
-def validate(model: torch.nn.Module, rows: Rows, training: TrainingParams, worker: Worker) -> dict[str, float]:
+def validate(model: PeftModel, rows: Rows, training: TrainingParams, worker: Worker) -> dict[str, float]:
     """Mean held-out loss with full attention, and with S2-Attn where that is trained; the gap is what S2-Attn leaves out."""
     indices = rows_of_step(0, min(training.validation_rows, len(rows)), len(rows), seed=0)
     mine = indices[worker.rank :: worker.world_size]
@@ -122,7 +125,7 @@ def validate(model: torch.nn.Module, rows: Rows, training: TrainingParams, worke
 
 def train(
     params: PipelineParams, train_rows: Rows, heldout_rows: Rows, worker: Worker, report: Report, resume_from: Path | None
-) -> torch.nn.Module:
+) -> PeftModel:
     """Train to `params.training.steps` and return the model, still wrapped.
 
     `report(metrics, checkpoint_dir)` is called on every rank, equally often; only rank 0 passes a checkpoint, which the callee
@@ -150,7 +153,7 @@ def train(
 
 
 def train_step(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, params: PipelineParams, rows: Rows, step: int, worker: Worker
+    model: PeftModel, optimizer: torch.optim.Optimizer, params: PipelineParams, rows: Rows, step: int, worker: Worker
 ) -> dict[str, Any]:
     """One optimizer step; returns loss (nats a token), gradient norm before clipping, learning rate and tokens."""
     training = params.training

@@ -78,5 +78,5 @@ def test_presets_are_valid_and_an_unknown_one_names_them():
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     path = tmp_path / "my.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match="my.yaml"):
+    with pytest.raises(UserError, match=r"my\.yaml"):
         load_params(str(path))

@@ -17,24 +17,10 @@ HELDOUT_FRACTION = 0.2
 SPLIT_SEED = 0
 STDLIB_EPOCHS = 2
 SKIPPED_PARTS = frozenset(
-    [
-        "test",
-        "tests",
-        "idle_test",
-        "site-packages",
-        "__pycache__",
-        "encodings",
-        "pydoc_data",
-        "lib2to3",
-        "distutils",
-        "ensurepip",
-        "turtledemo",
-        "_vendor",
-        "vendor",
-        "vendored",
-        "thirdparty_files",
-        "_vendored",
-    ]
+    {
+        *("test", "tests", "idle_test", "__pycache__", "site-packages", "_vendor", "_vendored", "vendor", "vendored"),
+        *("encodings", "pydoc_data", "lib2to3", "distutils", "ensurepip", "turtledemo", "thirdparty_files"),
+    }
 )
 PACKAGE_BUDGETS_MB = {
     "torch": 20, "transformers": 15, "sympy": 14, "scipy": 9, "ray": 9, "numpy": 6, "networkx": 6, "prefect": 5,
@@ -71,7 +57,8 @@ def distinctive_lines(text: str) -> set[str]:
 def stdlib() -> tuple[list[str], list[str]]:
     """(training texts, held-out texts) of the running Python's library."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    train, heldout = [], []
+    train: list[str] = []
+    heldout: list[str] = []
     for path in python_files(root):
         if (text := read(path)) is None:
             continue

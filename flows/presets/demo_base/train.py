@@ -135,9 +135,9 @@ def main() -> None:
                 print(line, flush=True)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
-                model.to(torch.float32).save_pretrained(args.out / "float32")
+                model.save_pretrained(args.out / "float32")
     (args.out / "packages.json").write_text(json.dumps(versions, indent=1, sort_keys=True))
-    model.to(torch.bfloat16).save_pretrained(args.out)
+    model.bfloat16().save_pretrained(args.out)
 
 
 if __name__ == "__main__":
