@@ -1,0 +1,53 @@
+"""`python -m ray_jobs.prepare --params FILE|JSON`: read the corpus, chunk it and pack it into shards."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.command import run_command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ray_jobs.prepare", description=__doc__)
+    parser.add_argument("--params", required=True, help="YAML or JSON file of PipelineParams, or JSON text")
+    run_command(parser.parse_args().params, prepare)
+
+
+def prepare(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
+    """Ingest and prepare; the closing tables go to standard error."""
+    from tasks.ingest import stage as ingest
+    from tasks.pack import stage as pack
+
+    documents = ingest.run(params, storage, progress)
+    shards = pack.run(params, storage, documents, progress)
+    _show(documents, shards)
+    return shards
+
+
+def _show(documents: Artifact, shards: Artifact) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    read, packed = documents.manifest.summary, shards.manifest.summary
+    console = Console(stderr=True)
+    inputs = Table(title="Corpus")
+    for name in ("training", "held out", "duplicates dropped", "too short", "refused"):
+        inputs.add_column(name, justify="right")
+    refused = ", ".join(f"{count} {reason}" for reason, count in read["quarantined"].items()) or "0"
+    counts = (read["num_train"], read["num_heldout"], read["num_duplicates"], read["num_skipped_short"])
+    inputs.add_row(*(f"{count:,}" for count in counts), refused)
+    console.print(inputs)
+    buckets = Table(title=f"{packed['num_rows']:,} rows, {packed['num_tokens']:,} tokens, {packed['waste']:.2%} waste")
+    for name in ("up to tokens", "chunks", "tokens", "repeats", "packed chunks", "packed tokens"):
+        buckets.add_column(name, justify="right")
+    for bucket in packed["buckets"]:
+        keys = ("upper_bound", "num_chunks", "num_tokens", "repeats", "num_used", "num_used_tokens")
+        buckets.add_row(*(f"{bucket[key]:,}" for key in keys))
+    console.print(buckets)
+
+
+if __name__ == "__main__":
+    main()
