@@ -48,10 +48,12 @@ def torch_varlen(
     if dropout:
         raise ValueError("the torch_varlen executor has no attention dropout: set it to 0, or training.s2_executor to sdpa")
     cu, longest = segments.cu_seqlens, segments.max_length
-    return varlen_attn(
+    output = varlen_attn(
         query_THD, key_TKD, value_TKD, cu, cu, longest, longest,
         scale=scale, window_size=(-1, 0), enable_gqa=key_TKD.shape[1] != query_THD.shape[1],
     )  # fmt: skip
+    assert isinstance(output, torch.Tensor)  # a pair only where the log-sum-exp is asked for
+    return output
 
 
 def flash_attn_varlen(

@@ -25,7 +25,7 @@ def rope_plan_for(model: ModelParams) -> RopePlan:
 
 def base_window(model: ModelParams) -> int:
     """The context length, in tokens, that the base works up to by its own configuration."""
-    return int(load_config(model).max_position_embeddings)
+    return rope_plan_for(model).base_window
 
 
 def extended_config(model: ModelParams) -> PretrainedConfig:

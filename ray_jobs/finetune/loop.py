@@ -178,7 +178,7 @@ def train_step(
     _sum_over_ranks([*(w.grad for w in weights if w.grad is not None), loss], worker)
     norm = torch.nn.utils.clip_grad_norm_(weights, training.max_grad_norm).item()
     if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-        ids = [str(c) for i in indices for c in rows.row(i)["chunk_ids"]][:8]
+        ids = [str(c) for i in indices for c in rows.chunk_ids(i)][:8]
         raise UserError(
             f"Training stopped at step {step + 1}: the loss is {loss.item()} and the gradient norm {norm}, on chunks {', '.join(ids)}; "
             "lower training.learning_rate, or look at those chunks."

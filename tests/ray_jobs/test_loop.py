@@ -24,6 +24,9 @@ class Rows(list):
     def row(self, index):
         return self[index]
 
+    def chunk_ids(self, index):
+        return self[index]["chunk_ids"]
+
 
 def packed(*lengths, seed=0):
     generator = np.random.default_rng(seed)
@@ -74,7 +77,7 @@ def run(params, tmp_path, worker=ALONE, resume_from=None, rows=ROWS):
 
 
 def test_loss_falls_and_everything_reported_is_finite(base, tmp_path):
-    _, reports, _ = run(make_params(base, steps=12), tmp_path, rows=Rows(ROWS[:2]))
+    _, reports, _ = run(make_params(base, steps=12, full_weight_learning_rate=1e-2), tmp_path, rows=Rows(ROWS[:2]))
     assert reports[-1]["loss"] < 0.9 * reports[0]["loss"]
     assert all(math.isfinite(v) for r in reports for v in r.values())
     assert {"validation_loss", "s2_validation_loss"} <= reports[-1].keys()
@@ -142,8 +145,11 @@ def test_merged_model_equals_the_trained_one_and_stays_tied_after_reload(base, t
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_chunks(base, tmp_path):
-    with pytest.raises(UserError, match=r"step \d+.*d\d:0.*learning_rate"):
-        run(make_params(base, learning_rate=1.0, full_weight_learning_rate=1.0, max_grad_norm=1e30, steps=60), tmp_path)
+    broken = AutoModelForCausalLM.from_pretrained(base)
+    broken.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("inf")
+    broken.save_pretrained(tmp_path / "broken")
+    with pytest.raises(UserError, match=r"step 1: the loss is nan.*d\d:0.*learning_rate"):
+        run(make_params(tmp_path / "broken"), tmp_path)
 
 
 def test_lora_targets_that_match_nothing_are_refused(base):

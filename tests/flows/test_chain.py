@@ -1,0 +1,142 @@
+"""The whole chain in real processes: run, run again, killed in every stage and run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.flows.small_run import small_params, write_params
+
+ROPEWAY = str(Path(sys.executable).parent / "ropeway")
+
+
+def start(config, home):
+    environment = os.environ | {"PREFECT_HOME": str(home / "prefect"), "OMP_NUM_THREADS": "1"}
+    log = (home / "log.txt").open("a")
+    return subprocess.Popen(
+        [ROPEWAY, "run", config], stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True
+    )
+
+
+def finish(config, home):
+    process = start(config, home)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, (home / "log.txt").read_text()[-4000:]
+    return Path(output.strip().splitlines()[-1]), output
+
+
+def record(storage):
+    return json.loads((storage / "runs" / "small.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, tokenizer):
+    """(home, release, output) of a run that nothing happened to."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    release, output = finish(write_params(home / "run.yaml", small_params(home, tokenizer)), home)
+    return home, release, output
+
+
+def test_documents_in_a_release_out(undisturbed):
+    home, release, output = undisturbed
+    assert release.is_dir()
+    current = home / "storage" / "releases" / "small" / "current"
+    assert current.read_text().strip() == release.name
+    for name in (
+        "config.json",
+        "chunk_reorder.json",
+        "README.md",
+        "provenance.json",
+        "SHA256SUMS",
+        "adapter/adapter_config.json",
+    ):
+        assert (release / name).is_file(), name
+    for arm in ("base", "scaling", "fine"):
+        assert arm in output
+    assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release).returncode == 0
+    documents = json.loads((Path(record(home / "storage")["documents"]["path"]) / "manifest.json").read_text())
+    assert documents["summary"]["quarantined"] == {"invalid_utf8": 1}
+
+
+def test_the_release_verifies_from_the_command_line(undisturbed):
+    _, release, _ = undisturbed
+    done = subprocess.run([ROPEWAY, "verify", str(release)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_running_again_makes_nothing(undisturbed):
+    home, release, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in release.rglob("*")}
+    again, _ = finish(str(home / "run.yaml"), home)
+    assert again == release
+    assert all(entry["reused"] for entry in record(home / "storage").values())
+    assert {path: path.stat().st_mtime_ns for path in release.rglob("*")} == before
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kill(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, tmp_path):
+    home, release, _ = undisturbed
+    storage = tmp_path / "storage"
+    params = yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(storage)}
+    config = write_params(tmp_path / "run.yaml", params)
+    finished = []
+    for kind in ("documents", "shards", "checkpoints", "evaluations", "releases-small-versions"):
+        process = start(config, tmp_path)
+
+        def in_stage(kind=kind):
+            if kind == "checkpoints":  # far enough that there is a checkpoint to go on from
+                return any(len(p.read_text().splitlines()) >= 3 for p in storage.glob("work/finetune/*/progress.jsonl"))
+            return any(storage.glob(f".staging/{kind}-*"))
+
+        wait_until(in_stage, process)
+        kill(process)
+        assert not any(storage.glob("releases/*/current"))
+        for earlier in finished:
+            assert len(list(storage.glob(f"{earlier}/*/manifest.json"))) == 1
+        finished.append(kind)
+    again, _ = finish(config, tmp_path)
+    assert again.name == release.name
+    assert (again / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
+    assert not any((storage / ".staging").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ({"model": {"base": "base", "target_length": 4096, "rope_method": "linear"}, "evaluation": {"lengths": [64]}}, "4096"),
+        ({"corpus": {"sources": ["empty"]}}, "empty"),
+    ],
+)
+def test_what_shows_only_in_the_data_is_one_sentence(undisturbed, tmp_path, groups, sentence):
+    home, *_ = undisturbed
+    (home / "empty").mkdir(exist_ok=True)
+    params = yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(tmp_path / "storage")}
+    for group, values in groups.items():
+        params[group] = params[group] | values
+    params["model"]["base"] = str(home / "base")
+    params["corpus"]["sources"] = [str(home / Path(s).name) for s in params["corpus"]["sources"]]
+    process = start(write_params(tmp_path / "run.yaml", params), tmp_path)
+    process.communicate(timeout=300)
+    log = (tmp_path / "log.txt").read_text()
+    assert process.returncode == 2
+    assert sentence in log
+    assert "Traceback" not in log
+    assert not any((tmp_path / "storage").glob("releases/*"))
