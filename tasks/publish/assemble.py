@@ -1,0 +1,156 @@
+"""Writing the files of a release into an empty folder.
+
+config.json  generation_config.json  model*.safetensors  tokenizer*        what a server loads
+adapter/                                                                   the LoRA alone, never beside merged weights
+rope_plan.json  chunk_reorder.json  evaluation/  training/  README.md  provenance.json  LICENSE  NOTICE
+verification/                                                              logits before saving
+SHA256SUMS                                                                 of all of these
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import Manifest
+from data_schemas.params import PipelineParams
+from data_schemas.reorder import REORDER_FILE_NAME
+from tasks.publish import probes
+from tasks.publish.base_identity import BaseIdentity, terms_files
+from tasks.publish.card import render_card
+from tasks.publish.checksums import write_checksums
+from tasks.publish.portable import rewrite_json, write_json
+from tasks.publish.provenance import provenance
+from tasks.reorder.config import make_config, to_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from ray_jobs.finetune.rope import RopePlan
+
+MAX_SHARD_SIZE = "2GB"
+
+
+@dataclass(frozen=True)
+class ReleaseParts:
+    """Everything a release is made of, but the model itself.
+
+    `checkpoint` and `evaluation` are artifact folders; `stages` the manifests of the four parents, by stage;
+    `release` what provenance.json says of the release itself.
+    """
+
+    params: PipelineParams
+    base: BaseIdentity
+    base_window: int
+    plan: RopePlan
+    checkpoint: Path
+    evaluation: Path
+    report: Mapping[str, Any]
+    stages: Mapping[str, Manifest]
+    release: Mapping[str, Any]
+
+
+def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: ReleaseParts) -> None:
+    """Fill the empty folder `directory`. `model` is the merged model in float32; its weights are cast in place.
+
+    The same parts give the same bytes.
+    """
+    _write_model(directory, model, parts)
+    _write_tokenizer(directory, tokenizer, parts.plan.target_length)
+    _copy_adapter(parts.checkpoint / "adapter", directory / "adapter", parts.base.name)
+    (directory / "rope_plan.json").write_text(parts.plan.to_json(), encoding="utf-8")
+    plots = _copy_evaluation(parts.evaluation, directory / "evaluation")
+    _copy_training_log(parts.checkpoint / "training_log.jsonl", directory / "training")
+    reorder = make_config(parts.params, parts.report["recall_by_position"])
+    (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
+    card = render_card(
+        params=parts.params,
+        base=parts.base,
+        plan=parts.plan,
+        base_window=parts.base_window,
+        report=parts.report,
+        plots=plots,
+        reorder=reorder,
+        documents_summary=parts.stages["documents"].summary,
+        shards_summary=parts.stages["shards"].summary,
+    )
+    (directory / "README.md").write_text(card, encoding="utf-8")
+    write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release))
+    for file in terms_files(parts.base):
+        shutil.copyfile(file, directory / file.name)
+    write_checksums(directory)
+
+
+def _write_model(directory: Path, model: PreTrainedModel, parts: ReleaseParts) -> None:
+    import torch
+
+    dtype = getattr(torch, parts.params.publish.dtype)
+    # Parameters alone: a cast of the whole model would also round the rotary frequencies, which loading keeps in float32.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype).float()
+    model.eval()
+    probes.record(directory, model, parts.plan.target_length)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    model.save_pretrained(directory, max_shard_size=MAX_SHARD_SIZE)
+    parts.plan.write_config(directory)
+    for name in ("config.json", "generation_config.json"):
+        if (directory / name).is_file():
+            rewrite_json(directory / name)
+
+
+def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerFast, target_length: int) -> None:
+    """In the spelling of transformers 4, which 5 reads as well; 4 knows neither the class name nor the list that 5 writes."""
+    tokenizer.model_max_length = target_length
+    tokenizer.save_pretrained(directory)
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        config.pop("backend", None)
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    write_json(path, config)
+    rewrite_json(path)
+
+
+def _copy_adapter(source: Path, target: Path, base_name: str) -> None:
+    """Copy what peft loads; its generated card names local paths, so it stays behind."""
+    if not (source / "adapter_model.safetensors").is_file():
+        raise UserError(f"The checkpoint has no adapter at {source}: delete the checkpoint's folder and run finetune again.")
+    target.mkdir()
+    for file in sorted(source.iterdir()):
+        if file.suffix in {".safetensors", ".json"}:
+            shutil.copyfile(file, target / file.name)
+    config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
+    # peft keeps these as sets, whose order changes from one process to the next.
+    ordered = {key: sorted(value) for key, value in config.items() if _is_names(value)}
+    rewrite_json(target / "adapter_config.json", base_model_name_or_path=base_name, revision=None, **ordered)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _copy_evaluation(source: Path, target: Path) -> list[Path]:
+    """Copy report, samples and plots; return the plots."""
+    target.mkdir()
+    shutil.copyfile(source / "report.json", target / "report.json")
+    for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png")]):
+        shutil.copyfile(file, target / file.name)
+    return sorted(target.glob("*.png"), key=lambda plot: (plot.stem != "perplexity", plot.name))
+
+
+def _copy_training_log(source: Path, target: Path) -> None:
+    """Copy the log without its wall-clock rates (`…_s`), the one thing in it that differs between equal runs."""
+    target.mkdir()
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    kept = [{key: value for key, value in row.items() if not key.endswith("_s")} for row in rows]
+    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in kept)
+    (target / "training_log.jsonl").write_text(text, encoding="utf-8")

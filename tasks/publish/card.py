@@ -1,0 +1,133 @@
+"""The model card: front matter that the hub reads, and a page for people, both from the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from data_schemas.params import PipelineParams
+from data_schemas.reorder import ReorderConfig
+from tasks.publish.base_identity import BaseIdentity
+from tasks.publish.portable import portable
+
+if TYPE_CHECKING:
+    from ray_jobs.finetune.rope import RopePlan
+
+_DIGITS = 4
+
+
+def front_matter(name: str, base: BaseIdentity, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Model card metadata (https://huggingface.co/docs/hub/model-cards), with the fine-tuned arm's perplexities."""
+    matter: dict[str, Any] = _licence_fields(base.licence) | {
+        "base_model": base.name,
+        "base_model_relation": "finetune",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["long-context", "longlora", "rope-scaling", "ropeway"],
+    }
+    if results := [_result(row) for row in measured_rows(report)]:
+        matter["model-index"] = [{"name": name, "results": results}]
+    return matter
+
+
+def measured_rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The report's perplexities of the published arm, by context length."""
+    return sorted((row for row in report["perplexity"] if row["arm"] == "fine_tuned"), key=lambda row: row["length"])
+
+
+def stated_perplexities(matter: Mapping[str, Any]) -> dict[int, float]:
+    """Context length to the perplexity that the front matter states. KeyError or IndexError if it is not as written here."""
+    results = matter["model-index"][0]["results"] if "model-index" in matter else []
+    return {result["dataset"]["args"]["context_length"]: result["metrics"][0]["value"] for result in results}
+
+
+def measured_perplexities(report: Mapping[str, Any]) -> dict[int, float]:
+    """The same from the report, rounded as the front matter rounds."""
+    return {row["length"]: round(row["perplexity"], _DIGITS) for row in measured_rows(report)}
+
+
+def render_card(
+    *,
+    params: PipelineParams,
+    base: BaseIdentity,
+    plan: RopePlan,
+    base_window: int,
+    report: Mapping[str, Any],
+    plots: list[Path],
+    reorder: ReorderConfig,
+    documents_summary: Mapping[str, Any],
+    shards_summary: Mapping[str, Any],
+) -> str:
+    """The text of README.md."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from tasks.evaluate.report_tables import markdown_tables
+    from tasks.reorder.permutations import why_not_calibrated
+
+    servable = plan.servable_by()
+    environment = Environment(
+        loader=PackageLoader("tasks.publish", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    page = environment.get_template("card.md.j2").render(
+        name=params.release_name,
+        base=base,
+        plan=plan,
+        base_window=base_window,
+        tables=markdown_tables(dict(report)).strip(),
+        plots=plots,
+        training=params.training,
+        dtype=params.publish.dtype,
+        documents=documents_summary,
+        shards=shards_summary,
+        sources=[{"uri": portable(source.uri), "licence": source.licence} for source in params.corpus.sources],
+        servable=servable,
+        vllm_ready=servable.get("vllm") == "",
+        reorder=reorder,
+        fallback=reorder.strategy == "calibrated" and bool(why_not_calibrated(reorder.recall_by_position)),
+        licence_sentence=_licence_sentence(base),
+    )
+    matter = yaml.safe_dump(front_matter(params.release_name, base, report), sort_keys=False, allow_unicode=True)
+    return f"---\n{matter}---\n\n{page.rstrip()}\n"
+
+
+def _licence_fields(licence: str | None) -> dict[str, str]:
+    if licence is None:
+        return {"license": "other", "license_name": "unknown"}
+    return {"license": licence.lower()}
+
+
+def _licence_sentence(base: BaseIdentity) -> str:
+    if base.licence is None:
+        return f"the base {base.name} does not declare one; find out its terms before using this."
+    return f"{base.licence}, as the base {base.name}."
+
+
+def _metric_name(row: Mapping[str, Any]) -> str:
+    if row["low"] is None or row["high"] is None:
+        return "Perplexity"
+    return f"Perplexity (interval {row['low']:.2f} to {row['high']:.2f})"
+
+
+def _result(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "task": {"type": "text-generation", "name": "Text generation"},
+        "dataset": {
+            "type": "heldout-documents",
+            "name": f"Held-out documents, context of {row['length']} tokens",
+            "args": {"context_length": row["length"], "num_documents": row["num_documents"], "num_tokens": row["num_tokens"]},
+        },
+        "metrics": [
+            {
+                "type": "perplexity",
+                "value": round(row["perplexity"], _DIGITS),
+                "name": _metric_name(row),
+            }
+        ],
+    }

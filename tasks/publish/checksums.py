@@ -1,0 +1,43 @@
+"""`SHA256SUMS`, in the format of `sha256sum -c`: every file of a release but itself and the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_schemas.manifest import MANIFEST_NAME, hash_file
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def listed_files(directory: Path) -> dict[str, Path]:
+    """The files a release's checksums cover, by POSIX path below it, sorted."""
+    files = {
+        path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file() or path.is_symlink()
+    }
+    return {name: files[name] for name in sorted(files) if name not in (CHECKSUMS, MANIFEST_NAME)}
+
+
+def write_checksums(directory: Path) -> None:
+    """Hash every file and write the list, sorted by path."""
+    lines = [f"{hash_file(path)}  {name}\n" for name, path in listed_files(directory).items()]
+    (directory / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def checksum_problems(directory: Path) -> list[str]:
+    """One phrase for each file that is missing, extra or altered, and each line that is not a checksum."""
+    text = (directory / CHECKSUMS).read_bytes().decode("utf-8", errors="replace")
+    recorded, problems = {}, []
+    for number, line in enumerate(text.splitlines(), start=1):
+        digest, separator, name = line.partition("  ")
+        if len(digest) != 64 or not separator or not name or name in recorded:
+            problems.append(f"{CHECKSUMS} line {number} is not a checksum")
+        recorded[name] = digest
+    if text != "".join(f"{recorded[name]}  {name}\n" for name in sorted(recorded)):
+        problems.append(f"{CHECKSUMS} is not sorted or not in the form it was written in")
+    present = listed_files(directory)
+    problems += [f"{name} is missing" for name in sorted(recorded.keys() - present.keys())]
+    problems += [f"{name} is extra" for name in sorted(present.keys() - recorded.keys())]
+    for name in sorted(present.keys() & recorded.keys()):
+        if present[name].is_symlink() or hash_file(present[name]) != recorded[name]:
+            problems.append(f"{name} is altered")
+    return problems

@@ -1,0 +1,53 @@
+"""`provenance.json`: what a release was made from, without times and without paths of the machine that made it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from data_schemas.manifest import Manifest
+from data_schemas.params import PipelineParams
+from tasks.publish.base_identity import BaseIdentity
+from tasks.publish.portable import portable
+
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "ray", "numpy", "pyarrow", "spacy", "datasets")
+
+
+def provenance(
+    params: PipelineParams, base: BaseIdentity, stages: Mapping[str, Manifest], release: Mapping[str, Any]
+) -> dict[str, Any]:
+    """JSON values: the base, each stage's digest, code version and parameters, seeds, and package versions.
+
+    Only what the parents' manifests and the release's own digest determine is recorded, so that two runs that meet at
+    one digest would write the same bytes on the same installation.
+    """
+    return {
+        "schema_version": 1,
+        "release": dict(release),
+        "base": {"name": base.name, "revision": base.revision, "fingerprint": base.fingerprint, "licence": base.licence},
+        "stages": {
+            name: {
+                "digest": manifest.digest,
+                "code_version": manifest.code_version,
+                "params": portable(manifest.params),
+                "parents": manifest.parents,
+            }
+            for name, manifest in stages.items()
+        },
+        "seeds": {
+            "corpus.split_seed": params.corpus.split_seed,
+            "packing.seed": params.packing.seed,
+            "training.seed": params.training.seed,
+            "evaluation.seed": params.evaluation.seed,
+        },
+        "versions": {"python": platform.python_version(), "ropeway": _version("ropeway"), **{p: _version(p) for p in PACKAGES}},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"

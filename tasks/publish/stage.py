@@ -1,0 +1,156 @@
+"""The publish stage: gates, assembly in a staging folder, verification there, one rename, and `current` last."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from tasks.publish.assemble import ReleaseParts, assemble
+from tasks.publish.base_identity import BaseIdentity, identify
+from tasks.publish.portable import files_naming, portable
+from tasks.publish.quiet import quiet_transformers
+from tasks.publish.releases import current_release, point_current, version_kind
+from tasks.publish.summary import release_summary
+from tasks.publish.verify import check_files, failures, verify_staged
+
+STAGE = "publish"
+CODE_VERSION = 1
+
+
+def run(
+    params: PipelineParams,
+    storage: Storage,
+    documents: Artifact,
+    shards: Artifact,
+    checkpoint: Artifact,
+    evaluation: Artifact,
+    progress: Callable[[str], None],
+) -> Artifact:
+    """Publish the model of `checkpoint` as the current version of `params.release_name`.
+
+    Raises UserError, and leaves neither a version nor a moved pointer, if a gate or the verification fails. A version
+    that is already there is not written again.
+    """
+    base = identify(params.model)
+    plan_file = checkpoint.path / "rope_plan.json"
+    report = json.loads((evaluation.path / "report.json").read_text(encoding="utf-8"))
+    base_window = int(report["settings"]["base_window"])
+    _pass_gates(params, report, base_window)
+
+    stages = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
+    digest_params = release_params(params, base)
+    parents = {name: artifact.digest for name, artifact in stages.items()} | {"base": base.fingerprint}
+    digest = stage_digest(STAGE, digest_params, CODE_VERSION, parents)
+
+    def make(directory: Path) -> dict[str, Any]:
+        from ray_jobs.finetune.extended import load_arm
+        from ray_jobs.finetune.rope import RopePlan
+
+        for artifact in stages.values():
+            artifact.check()
+        progress("publish: merging the adapter into the base")
+        parts = ReleaseParts(
+            params=params,
+            base=base,
+            base_window=base_window,
+            plan=RopePlan.from_json(plan_file.read_text(encoding="utf-8")),
+            checkpoint=checkpoint.path,
+            evaluation=evaluation.path,
+            report=report,
+            stages={name: artifact.manifest for name, artifact in stages.items()},
+            release={"name": params.release_name, "digest": digest, "code_version": CODE_VERSION, "params": digest_params},
+        )
+        with quiet_transformers():
+            model = load_arm(params, "fine_tuned", checkpoint.path)
+            progress("publish: writing the release")
+            _assemble(directory, model, _tokenizer(checkpoint.path), parts)
+        progress("publish: verifying it by reloading")
+        _refuse_local_paths(directory, storage, base)
+        _require(verify_staged(directory), "was not published")
+        return release_summary(directory)
+
+    release = storage.build(
+        version_kind(params.release_name),
+        stage=STAGE,
+        params=digest_params,
+        code_version=CODE_VERSION,
+        parents=parents,
+        make=make,
+    )
+    if current_version(storage, params.release_name) != release.path:
+        if release.reused:
+            _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again")
+        point_current(release.path)
+    progress(
+        f"publish: {params.release_name} {'is unchanged' if release.reused else 'is verified and current'}: {release.path}"
+    )
+    return release
+
+
+def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]:
+    """The parameters that decide what a release holds beyond what its parents do."""
+    recorded = {
+        "name": params.release_name,
+        "publish": params.publish.model_dump(mode="json", exclude={"name"}),
+        "chunking": params.chunking.model_dump(mode="json"),
+        "training": params.training.model_dump(mode="json"),
+        "sources": [{"uri": source.uri, "licence": source.licence} for source in params.corpus.sources],
+        "target_length": params.model.target_length,
+        "base": {"name": base.name, "revision": base.revision, "licence": base.licence},
+    }
+    return portable(recorded)
+
+
+def current_version(storage: Storage, name: str) -> Path | None:
+    """As `current_release`, but None as well where the pointer is broken: publishing mends it."""
+    try:
+        return current_release(storage, name)
+    except UserError:
+        return None
+
+
+def _pass_gates(params: PipelineParams, report: dict[str, Any], base_window: int) -> None:
+    from tasks.evaluate.gates import failed_gates
+
+    if failed := failed_gates(report, params.publish, base_window, params.model.target_length):
+        reasons = "; ".join(reason.rstrip(".") for reason in failed)
+        raise UserError(
+            f"{params.release_name} was not published: {reasons}. Train longer or change the gates under `publish`."
+        )
+
+
+def _tokenizer(checkpoint: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint / "tokenizer", local_files_only=True)
+
+
+def _assemble(directory: Path, model: Any, tokenizer: Any, parts: ReleaseParts) -> None:
+    try:
+        assemble(directory, model, tokenizer, parts)
+    except Exception as error:
+        # safetensors and tokenizers wrap the errors of their writes; a full disk must reach the storage as one.
+        if "os error 28" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
+
+
+def _refuse_local_paths(directory: Path, storage: Storage, base: BaseIdentity) -> None:
+    private = [str(storage.root)] + ([str(base.folder)] if base.folder else [])
+    if named := files_naming(directory, tuple(private)):
+        raise UserError(
+            f"The release was not published: {', '.join(named)} would name a folder of this machine; report this as a bug."
+        )
+
+
+def _require(checks: list[Any], consequence: str) -> None:
+    if failed := failures(checks):
+        raise UserError(f"The release {consequence}; verification found: {'; '.join(failed)}.")

@@ -1,0 +1,74 @@
+"""Is a release what it says it is? Every check runs, whatever the others found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from data_schemas.errors import UserError
+from tasks.publish.base_identity import card_front_matter
+from tasks.publish.card import measured_perplexities, stated_perplexities
+from tasks.publish.checks import Check, failures, require, run_check
+from tasks.publish.releases import resolve_release
+from tasks.publish.verify_files import check_files, check_staged_files
+from tasks.publish.verify_model import check_model, read_plan
+from tasks.reorder.config import golden_permutations, read_config
+
+__all__ = ["Check", "check_files", "failures", "verify_release", "verify_staged"]
+
+
+def verify_release(directory: Path) -> list[Check]:
+    """Check a release folder, or the current version of a `releases/NAME` folder.
+
+    Works on any folder: what a foreign one lacks is reported as a check that is not ok ("absent"). Raises UserError only
+    if `directory` is not a folder.
+    """
+    if not directory.is_dir():
+        raise UserError(f"There is no folder {directory}: give a release, or the folder releases/NAME of the storage.")
+    try:
+        release = resolve_release(directory.resolve())
+    except UserError as error:
+        return [Check("current", False, str(error))]
+    return [*check_files(release), *_check_contents(release)]
+
+
+def verify_staged(directory: Path) -> list[Check]:
+    """Check a release that is about to be published and has no manifest yet."""
+    return [*check_staged_files(directory), *_check_contents(directory)]
+
+
+def _check_contents(release: Path) -> list[Check]:
+    return [
+        *check_model(release),
+        run_check("reorder config", lambda: _reorder(release)),
+        run_check("model card", lambda: _card(release)),
+    ]
+
+
+def _reorder(release: Path) -> str:
+    path = release / "chunk_reorder.json"
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such file", str(path))
+    config = read_config(path)
+    expected = {config.strategy: (config.golden, golden_permutations(config.strategy, config.recall_by_position))} | {
+        f"golden_by_strategy.{name}": (golden, golden_permutations(name)) for name, golden in config.golden_by_strategy.items()
+    }
+    problems = [
+        f"golden permutations of {name} are not reproduced" for name, (given, made) in expected.items() if given != made
+    ]
+    return require(problems, f"{config.strategy}, golden permutations reproduced")
+
+
+def _card(release: Path) -> str:
+    path = release / "README.md"
+    page = path.read_text(encoding="utf-8")
+    matter = card_front_matter(path)
+    report = json.loads((release / "evaluation" / "report.json").read_text(encoding="utf-8"))
+    problems = [f"the front matter lacks {key}" for key in ("license", "base_model", "library_name") if not matter.get(key)]
+    stated, measured = stated_perplexities(matter), measured_perplexities(report)
+    if stated != measured:
+        problems.append(f"the card states perplexities {stated}, the report {measured}")
+    not_served = read_plan(release).servable_by()["vllm"]
+    if not_served and "vllm serve" in page:
+        problems.append(f"it offers vLLM although {not_served}")
+    return require(problems, f"its {len(stated)} perplexities are those of the report")

@@ -1,0 +1,105 @@
+"""Checks that read bytes alone: hashes, manifest, what must and what must not lie in a release."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from data_schemas.manifest import MANIFEST_NAME, SCHEMA_VERSION, damaged_files, stage_digest
+from data_schemas.reorder import REORDER_FILE_NAME
+from data_schemas.storage import read_manifest
+from tasks.publish.checks import Check, ProblemFound, require, run_check
+from tasks.publish.checksums import CHECKSUMS, checksum_problems, listed_files
+from tasks.publish.summary import release_summary
+
+REQUIRED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+    "provenance.json",
+    "rope_plan.json",
+    REORDER_FILE_NAME,
+    CHECKSUMS,
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "evaluation/report.json",
+    "training/training_log.jsonl",
+    "verification/probes.json",
+    "verification/logits.safetensors",
+)
+_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
+
+
+def check_staged_files(directory: Path) -> list[Check]:
+    """The checks of a release that has no manifest yet."""
+    return [
+        run_check(
+            "checksums", lambda: require(checksum_problems(directory), f"{len(listed_files(directory))} files as recorded")
+        ),
+        run_check("required files", lambda: _required(directory)),
+        run_check("no pickle", lambda: _no_pickle(directory)),
+        run_check("adapter apart", lambda: _adapter_apart(directory)),
+    ]
+
+
+def check_files(directory: Path) -> list[Check]:
+    """The checks of a published release."""
+    return [*check_staged_files(directory), run_check("manifest", lambda: _manifest(directory))]
+
+
+def _required(directory: Path) -> str:
+    missing = [f"{name} is missing" for name in REQUIRED if not (directory / name).is_file()]
+    if not list(directory.glob("model*.safetensors")):
+        missing.append("model*.safetensors is missing")
+    if not list((directory / "evaluation").glob("*samples*.parquet")):
+        missing.append("evaluation/*samples*.parquet is missing")
+    return require(missing, "all present")
+
+
+def _no_pickle(directory: Path) -> str:
+    found = [f"{name} is or may hold a pickle" for name, path in listed_files(directory).items() if _may_be_pickle(path)]
+    return require(found, "none")
+
+
+def _may_be_pickle(path: Path) -> bool:
+    """By suffix, by the protocol header of pickle 2 to 5, or as the zip archive that torch.save writes."""
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        # A safetensors file starts with the length of its header, whose low bytes may look the same.
+        return path.suffix != ".safetensors"
+    if head == b"PK\x03\x04":
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".pkl") for name in archive.namelist())
+    return False
+
+
+def _adapter_apart(directory: Path) -> str:
+    if (directory / "adapter_config.json").exists():
+        raise ProblemFound("adapter_config.json lies beside the merged weights, so loading them would apply the adapter twice")
+    return "no adapter_config.json beside the weights"
+
+
+def _manifest(directory: Path) -> str:
+    raw = (directory / MANIFEST_NAME).read_bytes()
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise ProblemFound(f"{MANIFEST_NAME} cannot be read as a manifest")
+    problems = damaged_files(directory, manifest)
+    recorded = {entry.path for entry in manifest.files}
+    present = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()} - {MANIFEST_NAME}
+    problems += [f"{name} is not in the manifest" for name in sorted(present - recorded)]
+    if raw != manifest.model_dump_json(indent=1).encode() or manifest.schema_version != SCHEMA_VERSION:
+        problems.append(f"{MANIFEST_NAME} is altered: it is not in the form it was written in")
+    if stage_digest(manifest.stage, manifest.params, manifest.code_version, manifest.parents) != manifest.digest:
+        problems.append(f"{MANIFEST_NAME} is altered: its digest is not that of its parameters and parents")
+    if manifest.summary != release_summary(directory):
+        problems.append(f"{MANIFEST_NAME} is altered: its summary does not describe these files")
+    released = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))["release"]["digest"]
+    if manifest.digest != released or (directory.parent.name == "versions" and directory.name != released):
+        problems.append(f"the manifest is of {manifest.digest}, the release of {released}, and its folder is {directory.name}")
+    return require(problems, f"agrees; digest {manifest.digest}")

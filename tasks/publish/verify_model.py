@@ -1,0 +1,178 @@
+"""Checks that load the model: weights, tokenizer, logits as before saving, and RoPE as planned for every consumer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.publish import probes
+from tasks.publish.checks import Check, ProblemFound, require, run_check
+from tasks.publish.config_readers import differences, read_as_transformers4, read_as_vllm
+from tasks.publish.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ray_jobs.finetune.rope import RopePlan
+
+
+def check_model(directory: Path) -> list[Check]:
+    """Load once, then compare; where loading fails, what needs the model is reported as absent."""
+    loaded: list[PreTrainedModel] = []
+
+    def load() -> str:
+        loaded.append(_load(directory))
+        return f"{sum(p.numel() for p in loaded[0].parameters()):,} parameters in place"
+
+    def model() -> PreTrainedModel:
+        if not loaded:
+            raise ProblemFound("absent: the model did not load")
+        return loaded[0]
+
+    with quiet_transformers():
+        return [
+            run_check("weights", lambda: _weights(directory)),
+            run_check("reload", load),
+            run_check("tokenizer", lambda: _tokenizer(directory)),
+            run_check("logits", lambda: _logits(directory, model())),
+            run_check("RoPE in the reloaded model", lambda: _rope_in_use(read_plan(directory), model())),
+            run_check("RoPE as transformers 4 reads it", lambda: _rope_transformers4(directory)),
+            run_check("RoPE as vLLM reads it", lambda: _rope_vllm(directory)),
+        ]
+
+
+def read_plan(directory: Path) -> RopePlan:
+    """The plan that a release was made by."""
+    from ray_jobs.finetune.rope import RopePlan
+
+    return RopePlan.from_json((directory / "rope_plan.json").read_text(encoding="utf-8"))
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _weights(directory: Path) -> str:
+    """Every tensor of every safetensors file can be read and is finite."""
+    from safetensors import safe_open
+
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise ProblemFound("absent: there is no *.safetensors")
+    problems, num_tensors, types = [], 0, set()
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - a safe_open is not iterable
+                tensor = tensors.get_tensor(name)
+                types.add(str(tensor.dtype).removeprefix("torch."))
+                num_tensors += 1
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    problems.append(f"{name} is not finite")
+    return require(problems, f"{num_tensors} tensors of {', '.join(sorted(types))} in {len(files)} files, all finite")
+
+
+def _load(directory: Path) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not (directory / "config.json").is_file():
+        raise FileNotFoundError(directory / "config.json")
+    # float32 arithmetic on the published weights, as when the logits were recorded
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        directory,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    model, info = loaded
+    # transformers only warns about these, and fills what is missing with random numbers.
+    wrong = {
+        kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := sorted(map(str, info[kind])))
+    }
+    require([f"{kind.replace('_', ' ')}: {', '.join(keys[:5])}" for kind, keys in wrong.items()], "")
+    evaluated: PreTrainedModel = model.eval()
+    return evaluated
+
+
+def _tokenizer(directory: Path) -> str:
+    from transformers import AutoTokenizer
+
+    if not (directory / "tokenizer_config.json").is_file():
+        raise FileNotFoundError(directory / "tokenizer_config.json")
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    target, vocab_size = read_plan(directory).target_length, _config(directory)["vocab_size"]
+    problems = []
+    if len(tokenizer) > vocab_size:
+        problems.append(f"the tokenizer has {len(tokenizer)} entries, the model {vocab_size}")
+    if tokenizer.model_max_length != target:
+        problems.append(f"model_max_length is {tokenizer.model_max_length} instead of {target}")
+    if not tokenizer("A rope bridge.").input_ids:
+        problems.append("it encodes text as nothing")
+    return require(problems, f"{len(tokenizer)} entries, up to {target} tokens")
+
+
+def _logits(directory: Path, model: PreTrainedModel) -> str:
+    difference, allowed = probes.largest_difference(directory, model)
+    text = f"largest difference from before saving {difference:.2g}, allowed {allowed:.2g}"
+    return require([] if difference <= allowed else [text], text)
+
+
+def _rope_in_use(plan: RopePlan, model: PreTrainedModel) -> str:
+    """Frequencies and factor from the cosines and sines that the model's rotary modules return, at growing lengths."""
+    import numpy as np
+
+    rotaries = [module for module in model.modules() if hasattr(module, "inv_freq")]
+    if not rotaries:
+        raise ProblemFound("the model has no rotary embedding")
+    lengths = sorted({max(4, plan.original_length // 2), plan.original_length, 2 * plan.original_length, plan.target_length})
+    problems = []
+    for length in (length for length in lengths if length <= plan.target_length):
+        inv_freq, factor = plan.frequencies(length)
+        for rotary in rotaries:
+            used, scale = _used_frequencies(rotary, length)
+            if used.shape != inv_freq.shape or not np.allclose(used, inv_freq, rtol=1e-5, atol=0):
+                problems.append(f"frequencies at {length} tokens differ from the plan's")
+            if not np.allclose(scale, factor, rtol=1e-5):
+                problems.append(
+                    f"the factor on cosine and sine at {length} tokens is {scale.mean():.6g} instead of {factor:.6g}"
+                )
+    return require(problems, f"{plan.method} as planned at {', '.join(map(str, lengths))} tokens")
+
+
+def _used_frequencies(rotary: Any, length: int) -> tuple[Any, Any]:
+    """At position 1 the angle is the frequency itself; the last position tells length-dependent methods how long it is."""
+    import numpy as np
+    import torch
+
+    with torch.inference_mode():
+        cos, sin = rotary(torch.zeros(1, 2, 1), torch.tensor([[1, length - 1]]))
+    half = cos.shape[-1] // 2
+    cosine, sine = (value[0, 0, :half].double().numpy() for value in (cos, sin))
+    return np.arctan2(sine, cosine), np.hypot(sine, cosine)
+
+
+def _rope_transformers4(directory: Path) -> str:
+    plan, config = read_plan(directory), _config(directory)
+    if reason := plan.servable_by().get("transformers-4.57"):
+        return f"not claimed: {reason}"
+    problems = differences(read_as_transformers4(config), plan.rope_parameters)
+    if config["max_position_embeddings"] != plan.max_position_embeddings:
+        problems.append(
+            f"max_position_embeddings is {config['max_position_embeddings']} instead of {plan.max_position_embeddings}"
+        )
+    return require(problems, "as planned")
+
+
+def _rope_vllm(directory: Path) -> str:
+    plan = read_plan(directory)
+    if reason := plan.servable_by().get("vllm"):
+        return f"not claimed: {reason}"
+    reading, served = read_as_vllm(_config(directory))
+    problems = differences(reading, plan.rope_parameters)
+    if served != plan.target_length:
+        problems.append(f"it would serve {served} tokens instead of {plan.target_length}")
+    return require(problems, f"as planned, up to {served} tokens")

@@ -1,0 +1,83 @@
+"""Making a `chunk_reorder.json` from parameters and measurements, and reading one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams, ReorderStrategy
+from data_schemas.reorder import GOLDEN_SIZES, REORDER_FILE_NAME, ChunkingAdvice, RecallPoint, ReorderConfig, SimpleStrategy
+from tasks.publish.releases import resolve_release
+from tasks.reorder.permutations import permutation, why_not_calibrated
+
+# Where training cut nothing below the whole context: ten passages of a sixteenth leave three eighths to question and answer.
+_PASSAGES_PER_CONTEXT = 16
+
+
+def make_config(params: PipelineParams, recall_by_position: Iterable[Mapping[str, Any]]) -> ReorderConfig:
+    """The config of a release; of the measured rows those of another model than the fine-tuned one are left out."""
+    curve = tuple(
+        RecallPoint.model_validate({key: row[key] for key in RecallPoint.model_fields if key in row})
+        for row in recall_by_position
+        if row.get("arm", "fine_tuned") == "fine_tuned"
+    )
+    strategy = params.publish.reorder_strategy
+    advice, note = _chunking_advice(params)
+    notes = [why_not_calibrated(curve) if strategy == "calibrated" else "", note]
+    return ReorderConfig(
+        strategy=strategy,
+        context_length=params.model.target_length,
+        chunking=advice,
+        recall_by_position=curve,
+        golden=golden_permutations(strategy, curve),
+        golden_by_strategy={simple: golden_permutations(simple) for simple in get_args(SimpleStrategy)},
+        note=" ".join(filter(None, notes)),
+    )
+
+
+def golden_permutations(strategy: ReorderStrategy, curve: tuple[RecallPoint, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """The permutations for one to ten passages, keyed by their number as JSON wants it."""
+    return {str(n): tuple(permutation(strategy, n, curve)) for n in GOLDEN_SIZES}
+
+
+def to_json(config: ReorderConfig) -> str:
+    """The file's text."""
+    return config.model_dump_json(indent=1) + "\n"
+
+
+def read_config(path: Path) -> ReorderConfig:
+    """From a `chunk_reorder.json`, a release folder, or a `releases/NAME` folder, whose `current` is followed.
+
+    Raises UserError if there is none, or it does not keep to the schema.
+    """
+    file = resolve_release(path) / REORDER_FILE_NAME if path.is_dir() else path
+    try:
+        return ReorderConfig.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the reorder config {file} ({error.strerror}): give a {REORDER_FILE_NAME} or the folder of a release."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{file} is not a reorder config of schema version 1 ({where}: {first['msg']}): take the file of a release as it is."
+        ) from error
+
+
+def _chunking_advice(params: PipelineParams) -> tuple[ChunkingAdvice, str]:
+    chunking = params.chunking
+    note = ""
+    budget = chunking.max_tokens
+    if budget is None:
+        budget = max(1, params.model.target_length // _PASSAGES_PER_CONTEXT)
+        note = (
+            f"Training cut only what exceeded {params.model.target_length} tokens; the passage budget is a sixteenth of "
+            "that, so that ten passages leave room for question and answer."
+        )
+    overlap = chunking.overlap_fraction if chunking.strategy == "overlap" else 0.0
+    return ChunkingAdvice(strategy=chunking.strategy, max_tokens=budget, overlap_fraction=overlap), note

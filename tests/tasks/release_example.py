@@ -1,0 +1,157 @@
+"""A tiny finished run to publish: a random Llama as base, a real peft adapter, and a report from made-up samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.finetune.extended import extended_config, rope_plan_for
+from ray_jobs.finetune.lora import add_trainable_weights
+from tasks.evaluate.report import build_report
+from tasks.evaluate.samples import ARMS, PASSKEY_SAMPLES, PERPLEXITY_SAMPLES
+from tasks.publish import stage
+
+WINDOW, TARGET = 64, 256
+CORPUS = "/home/somebody/private/books"  # never read; only its name may be published
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The arguments of `tasks.publish.stage.run`."""
+
+    params: PipelineParams
+    storage: Storage
+    documents: Artifact
+    shards: Artifact
+    checkpoint: Artifact
+    evaluation: Artifact
+
+    def publish(self, progress: Callable[[str], None] = lambda _: None, params: PipelineParams | None = None) -> Artifact:
+        return stage.run(
+            params or self.params, self.storage, self.documents, self.shards, self.checkpoint, self.evaluation, progress
+        )
+
+
+def finished_run(root: Path, tokenizer: PreTrainedTokenizerFast, method: str = "yarn", **publish: Any) -> FinishedRun:
+    """Artifacts of all stages below `root`/storage, and the base in `root`/tiny-base."""
+    _write_base(root / "tiny-base", tokenizer)
+    factors = None
+    if method == "longrope":
+        factors = str(root / "factors.json")
+        Path(factors).write_text(json.dumps({"short_factor": [1.0, 2.0, 3.0, 4.0], "long_factor": [1.0, 2.0, 3.0, 4.0]}))
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "tiny",
+            "storage": str(root / "storage"),
+            "corpus": {"sources": [{"uri": CORPUS, "licence": "CC0-1.0"}]},
+            "model": {
+                "base": str(root / "tiny-base"),
+                "target_length": TARGET,
+                "rope_method": method,
+                "rope_factors_file": factors,
+            },
+            "training": {"lora_rank": 4, "steps": 3},
+            "publish": publish,
+        }
+    )
+    storage = Storage(params.storage)
+
+    def build(kind: str, make: Callable[[Path], dict[str, Any]], **parents: str) -> Artifact:
+        described = {"made_for": "tests", "uri": CORPUS, "method": method}
+        return storage.build(kind, stage=kind, params=described, code_version=1, parents=parents, make=make)
+
+    documents = build("documents", _write_documents)
+    shards = build("shards", lambda folder: {"num_rows": 4, "num_tokens": 1000}, documents=documents.digest)
+    checkpoint = build("checkpoints", lambda folder: _write_checkpoint(folder, params, tokenizer), shards=shards.digest)
+    evaluation = build("evaluations", lambda folder: _write_evaluation(folder, params), checkpoint=checkpoint.digest)
+    return FinishedRun(params, storage, documents, shards, checkpoint, evaluation)
+
+
+def _write_base(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=WINDOW, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "LICENSE").write_text("Do as you like.\n")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
+
+
+def _write_documents(folder: Path) -> dict[str, Any]:
+    return {"num_documents": 5, "num_train": 3, "num_heldout": 2, "num_bytes": 2_000_000}
+
+
+def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """An adapter whose every trained weight has moved, saved as training saves it."""
+    generator = torch.Generator().manual_seed(1)
+    model = LlamaForCausalLM.from_pretrained(params.model.base, config=extended_config(params.model), dtype=torch.float32)
+    trained = add_trainable_weights(model, params.training)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    trained.save_pretrained(folder / "adapter")
+    (folder / "rope_plan.json").write_text(rope_plan_for(params.model).to_json())
+    rows = [{"step": step, "loss": 5.0 - step, "learning_rate": 1e-3, "tokens_per_s": 100.0 + step} for step in (1, 2, 3)]
+    (folder / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return {}
+
+
+def _write_evaluation(folder: Path, params: PipelineParams) -> dict[str, Any]:
+    """The base gets worse beyond its window, the fine-tuned model better; recall is best at the ends."""
+    generator = np.random.default_rng(2)
+    nll_of_arm = {"base": lambda n: 3 + n / WINDOW / 4, "scaling_only": lambda n: 3.4, "fine_tuned": lambda n: 3.3 - n / 2048}
+    perplexity, passkey = [], []
+    for arm in ARMS:
+        for length in (WINDOW, TARGET):
+            for document in range(6):
+                nll = 8 * (nll_of_arm[arm](length) + document / 100)
+                perplexity.append(
+                    {"arm": arm, "length": length, "doc_id": f"d{document}", "target_start": 300, "num_tokens": 8, "nll": nll}
+                )
+            for depth in (0.0, 0.5, 1.0):
+                for sample in range(20):
+                    correct = arm == "fine_tuned" and depth != 0.5
+                    logprob = float(generator.normal(-1 if correct else -5))
+                    row = {
+                        "arm": arm,
+                        "length": length,
+                        "depth": depth,
+                        "sample": sample,
+                        "seed": 0,
+                        "gold": "1",
+                        "output": "1",
+                    }
+                    scores = {"correct": correct, "logprob": logprob, "control_logprob": -5.0, "gain": logprob + 5}
+                    passkey.append(row | scores)
+    tables = {
+        "perplexity": pa.Table.from_pylist(perplexity, schema=PERPLEXITY_SAMPLES),
+        "passkey": pa.Table.from_pylist(passkey, schema=PASSKEY_SAMPLES),
+    }
+    settings = {
+        "base_window": WINDOW,
+        "target_length": params.model.target_length,
+        "confidence": 0.95,
+        "seed": 0,
+        "target_tokens": 8,
+    }
+    report = build_report(tables["perplexity"], tables["passkey"], settings)
+    (folder / "report.json").write_text(json.dumps(report))
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}_samples.parquet")
+        (folder / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + name.encode())
+    return {}
