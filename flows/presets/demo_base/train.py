@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from flows.presets.demo_base.corpus import training_texts
@@ -40,6 +40,8 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
+    bos = ("<s>", tokenizer.token_to_id("<s>"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[bos])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=WINDOW)
 
 
@@ -47,7 +49,7 @@ def token_stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> np.nda
     """All texts as one stream, each between BOS and EOS. int16 holds 4096 ids."""
     parts: list[np.ndarray] = []
     for start in range(0, len(texts), 512):
-        for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts[start : start + 512]):
+        for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts[start : start + 512], add_special_tokens=False):
             parts.append(np.array([tokenizer.bos_token_id, *encoding.ids, tokenizer.eos_token_id], dtype=np.int16))
     return np.concatenate(parts)
 
