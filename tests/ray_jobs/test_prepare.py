@@ -1,0 +1,193 @@
+"""The data stage as a whole, from files to rows, as the job runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from data_schemas.tables import CHUNKS
+from ray_jobs.prepare.__main__ import prepare
+from tasks.ingest import stage as ingest
+from tasks.pack import stage as pack
+from tasks.pack.reading import open_rows
+
+SENTENCE = "The rope holds, and traveller number {} looks back. "
+
+
+@pytest.fixture
+def base(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    folder = tmp_path / "base"
+    tokenizer.save_pretrained(folder)
+    LlamaConfig(vocab_size=384, hidden_size=16, num_hidden_layers=1, num_attention_heads=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(12):
+        paragraphs = ["".join(SENTENCE.format(f"{number}-{i}-{j}") for j in range(4)) for i in range(1 + 3 * (number % 4))]
+        (folder / f"{number}.md").write_text(f"# Journey {number}\n\n" + "\n\n".join(paragraphs) + "\n")
+    return folder
+
+
+def parameters(tmp_path: Path, base: Path, corpus: Path, **changes: Any) -> PipelineParams:
+    given: dict[str, Any] = {
+        "run_name": "test",
+        "storage": str(tmp_path / "storage"),
+        "corpus": {"sources": [str(corpus)], "heldout_fraction": 0.3},
+        "model": {"base": str(base), "target_length": 256},
+    }
+    return PipelineParams.model_validate(given | changes)
+
+
+def made(params: PipelineParams) -> tuple[Artifact, Artifact]:
+    storage = Storage(params.storage)
+    documents = ingest.run(params, storage, lambda _: None)
+    return documents, pack.run(params, storage, documents, lambda _: None)
+
+
+def test_documents_become_rows_with_their_ends_marked(
+    tmp_path: Path, base: Path, corpus: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    documents, shards = made(parameters(tmp_path, base, corpus))
+    table = {d["doc_id"]: d for d in pq.read_table(documents.path / "documents.parquet").to_pylist()}
+    chunks = pq.read_table(shards.path / "chunks.parquet")
+    assert chunks.schema.equals(CHUNKS)
+    by_id = {c["chunk_id"]: c for c in chunks.to_pylist()}
+    last_index = {c["doc_id"]: c["index"] for c in by_id.values()}
+    assert max(last_index.values()) > 0
+    seen: set[str] = set()
+    for split, folder in (("train", shards.path), ("heldout", shards.path / "heldout")):
+        rows = open_rows(folder)
+        for i in range(len(rows)):
+            row = rows.row(i)
+            assert row["seq_lengths"].sum() == len(row["input_ids"]) <= 256
+            start = 0
+            for chunk_id, length in zip(rows.chunk_ids(i), row["seq_lengths"].tolist(), strict=True):
+                ids = row["input_ids"][start : start + length].tolist()
+                start += length
+                chunk = by_id[chunk_id]
+                document = table[chunk["doc_id"]]
+                assert document["split"] == chunk["split"] == split
+                is_last = chunk["index"] == last_index[chunk["doc_id"]]
+                assert (ids[-1] == tokenizer.eos_token_id) == is_last
+                assert tokenizer.bos_token_id not in ids  # this tokenizer adds none by itself
+                text = document["text"][chunk["char_start"] : chunk["char_end"]]
+                assert tokenizer.decode(ids[: len(ids) - is_last]) == text
+                assert chunk["heading_path"] == [document["text"].splitlines()[0][2:]]
+                seen.add(chunk_id)
+    assert seen == set(by_id)
+    summary = shards.manifest.summary
+    assert summary["num_rows"] == len(open_rows(shards.path))
+    assert summary["num_chunks"] == len(by_id)
+    assert sum(b["num_used_tokens"] for b in summary["buckets"]) == summary["num_tokens"]
+
+
+def test_bos_is_added_where_the_tokenizer_adds_it(
+    tmp_path: Path, base: Path, corpus: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    with_bos = PreTrainedTokenizerFast(tokenizer_file=str(base / "tokenizer.json"), bos_token="<s>", eos_token="</s>")
+    with_bos.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    with_bos.save_pretrained(base)
+    _, shards = made(parameters(tmp_path, base, corpus))
+    assert shards.manifest.summary["bos_token_id"] == 0
+    assert shards.manifest.summary["chunk_tokens"] == 254
+    rows = open_rows(shards.path)
+    for i in range(len(rows)):
+        row, start = rows.row(i), 0
+        for chunk_id, length in zip(rows.chunk_ids(i), row["seq_lengths"].tolist(), strict=True):
+            is_first = chunk_id.endswith(":0")
+            assert (row["input_ids"][start] == 0) == is_first
+            assert row["input_ids"][start : start + length].tolist().count(0) == is_first
+            start += length
+
+
+def test_two_runs_write_the_same_bytes_and_the_second_in_one_storage_makes_nothing(
+    tmp_path: Path, base: Path, corpus: Path
+) -> None:
+    params = parameters(tmp_path, base, corpus)
+    first = made(params)
+    assert [a.reused for a in made(params)] == [True, True]
+    other = made(params.model_copy(update={"storage": str(tmp_path / "other")}))
+    assert [a.manifest.model_dump() for a in first] == [a.manifest.model_dump() for a in other]
+
+
+def test_a_changed_file_or_setting_makes_new_artifacts(tmp_path: Path, base: Path, corpus: Path) -> None:
+    documents, shards = made(parameters(tmp_path, base, corpus))
+    other_packing = made(parameters(tmp_path, base, corpus, packing={"seed": 1}))
+    assert (other_packing[0].digest, other_packing[1].digest) == (documents.digest, other_packing[1].digest)
+    assert other_packing[1].digest != shards.digest
+    (corpus / "1.md").write_text("changed, and shorter")
+    changed = made(parameters(tmp_path, base, corpus))
+    assert changed[0].digest != documents.digest
+    assert changed[1].digest != shards.digest
+
+
+def test_a_corpus_too_short_for_the_target_is_one_sentence(tmp_path: Path, base: Path, corpus: Path) -> None:
+    params = parameters(tmp_path, base, corpus, model={"base": str(base), "target_length": 4096})
+    with pytest.raises(UserError, match=r"too short for the target: the longest training document has \d+ tokens") as raised:
+        made(params)
+    assert "4096" in str(raised.value)
+    assert not (tmp_path / "storage" / "shards").exists()
+    assert not list((tmp_path / "storage" / ".staging").iterdir())
+
+
+def test_settings_that_leave_nothing_are_one_sentence(tmp_path: Path, base: Path, corpus: Path) -> None:
+    with pytest.raises(UserError, match="No training row is left"):
+        made(parameters(tmp_path, base, corpus, packing={"bucket_repeats": {128: 0, 256: 0}}))
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, base: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ingest.write_documents
+
+    def write_then_change(*arguments: Any, **named: Any) -> dict[str, Any]:
+        summary = whole(*arguments, **named)
+        (corpus / "1.md").write_text("other")
+        return summary
+
+    monkeypatch.setattr(ingest, "write_documents", write_then_change)
+    with pytest.raises(UserError, match="changed while it was read"):
+        made(parameters(tmp_path, base, corpus))
+
+
+def test_the_job_shows_progress_and_a_table(
+    tmp_path: Path, base: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = parameters(tmp_path, base, corpus)
+    lines: list[str] = []
+    shards = prepare(params, Storage(params.storage), lines.append)
+    assert any("documents" in line for line in lines)
+    shown = capsys.readouterr().err
+    assert "held out" in shown
+    assert "packed tokens" in shown
+    assert f"{shards.manifest.summary['num_rows']} rows" in shown
+
+
+def test_the_commands_status_and_messages(tmp_path: Path, base: Path, corpus: Path) -> None:
+    def command(params: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, "-m", "ray_jobs.prepare", "--params", json.dumps(params)]
+        return subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+
+    good = parameters(tmp_path, base, corpus).model_dump(mode="json")
+    done = command(good)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "manifest.json").is_file()
+    missing = command(good | {"corpus": good["corpus"] | {"sources": [str(tmp_path / "nowhere")]}})
+    assert missing.returncode == 2
+    assert missing.stdout == ""
+    assert "does not exist" in missing.stderr
+    assert "Traceback" not in missing.stderr
