@@ -1,0 +1,61 @@
+"""`python -m ray_jobs.evaluate --params FILE|JSON`: compare base, scaling-only and fine-tuned model.
+
+What the stages before it left is found and used; what is missing is made first. Without `fine_tuned` among
+evaluation.arms nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.command import run_command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--params", required=True, help="YAML or JSON file of PipelineParams, or JSON text")
+    run_command(parser.parse_args().params, _evaluate)
+
+
+def _evaluate(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
+    from ray_jobs.evaluate import stage
+    from tasks.ingest import stage as ingest
+
+    documents = ingest.run(params, storage, progress)
+    checkpoint = None
+    if "fine_tuned" in params.evaluation.arms:
+        from ray_jobs.finetune import stage as finetune
+        from tasks.pack import stage as pack
+
+        checkpoint = finetune.run(params, storage, pack.run(params, storage, documents, progress), progress)
+    evaluation = stage.run(params, storage, documents, checkpoint, progress)
+    _print_tables(evaluation)
+    return evaluation
+
+
+def _print_tables(evaluation: Artifact) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ray_jobs.evaluate.stage import load_report
+    from tasks.evaluate.report_tables import comparison_table, passkey_table, perplexity_table
+
+    report = load_report(evaluation)
+    for title, (columns, rows) in (
+        ("Perplexity by context length", perplexity_table(report)),
+        ("Ratios of perplexity, paired by document", comparison_table(report)),
+        ("Passkey: keys recalled, and recall gain", passkey_table(report)),
+    ):
+        table = Table(*columns, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Perplexity by context length on fixed target tokens.
+
+The last k tokens of a document are the targets at every context length and for every model; only the context grows, to
+the left. So a difference between two lengths is the effect of context, not of other text. (Averages over sliding
+windows, as in LongLoRA and YaRN, change the scored tokens with the length.)
+
+    document  |........................................|targets|
+    length 3                                   |context|targets|
+    length 4                   |.......context.........|targets|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_schemas.errors import UserError
+from tasks.evaluate.heldout import HeldOutDocument
+
+
+@dataclass(frozen=True)
+class TargetDocument:
+    """A document and its last `num_targets` tokens, which are scored; `token_ids` int32 [tokens]."""
+
+    doc_id: str
+    token_ids: np.ndarray
+    num_targets: int
+
+    @property
+    def target_start(self) -> int:
+        """Index in the document of the first target token."""
+        return len(self.token_ids) - self.num_targets
+
+    def window(self, length: int) -> np.ndarray:
+        """The last `length` tokens: context and targets, int32 [length]."""
+        if not self.num_targets < length <= len(self.token_ids):
+            raise ValueError(f"length {length} must lie in {self.num_targets + 1}..{len(self.token_ids)}")
+        return self.token_ids[-length:]
+
+
+def evaluation_lengths(
+    requested: Sequence[int] | None, *, base_window: int, target_length: int, target_tokens: int
+) -> tuple[int, ...]:
+    """Context lengths, ascending: as requested, else half the base's window, doubling, and the target itself.
+
+    Raises:
+        UserError: a requested length leaves no context in front of the target tokens, or no length is left.
+    """
+    if requested:
+        lengths = sorted(set(requested))
+        if lengths[0] <= target_tokens:
+            raise UserError(
+                f"evaluation.lengths holds {lengths[0]}, which leaves no context in front of the {target_tokens} target tokens: "
+                "leave it out or lower evaluation.target_tokens."
+            )
+        return tuple(lengths)
+    doubling, length = {target_length}, max(1, base_window // 2)
+    while length < target_length:
+        doubling.add(length)
+        length *= 2
+    usable = tuple(sorted(n for n in doubling if n > target_tokens))
+    if not usable:
+        raise UserError(
+            f"evaluation.target_tokens is {target_tokens}, which leaves no context within the target length of {target_length} "
+            "tokens: lower evaluation.target_tokens."
+        )
+    return usable
+
+
+def target_documents(
+    documents: Sequence[HeldOutDocument], *, max_length: int, num_documents: int, num_targets: int
+) -> list[TargetDocument]:
+    """The first `num_documents` with at least `max_length` tokens, so that the same ones stand at every length.
+
+    Raises:
+        UserError: fewer than two qualify, which allows no interval.
+    """
+    long_enough = [d for d in documents if len(d.token_ids) >= max_length]
+    if len(long_enough) < 2:
+        raise UserError(
+            f"Only {len(long_enough)} held-out document(s) have at least {max_length} tokens and evaluation needs 2: add longer "
+            "documents, raise corpus.heldout_fraction, or lower evaluation.lengths or model.target_length."
+        )
+    return [TargetDocument(d.doc_id, d.token_ids, num_targets) for d in long_enough[:num_documents]]
+
+
+def perplexity(nll: np.ndarray, num_tokens: np.ndarray) -> float:
+    """exp(sum of nats / sum of tokens): every token weighs the same, whatever document it stands in."""
+    return float(np.exp(np.sum(nll) / np.sum(num_tokens)))
