@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.errors import UserError
-from ray_jobs.evaluate.scoring import TargetScores, score_last_tokens
+from ray_jobs.evaluate.scoring import TargetScores, score_batches
 from tasks.evaluate.passkey import PasskeySample
 from tasks.evaluate.perplexity import TargetDocument
 from tasks.evaluate.samples import PASSKEY_SAMPLES, PERPLEXITY_SAMPLES
@@ -63,8 +63,8 @@ def _score_documents(
     model: Any, arm: str, documents: Sequence[TargetDocument], length: int, batch_tokens: int, progress: Progress
 ) -> list[dict[str, Any]]:
     windows = [document.window(length) for document in documents]
-    scores = score_last_tokens(model, windows, [d.num_targets for d in documents], batch_tokens=batch_tokens)
-    told = _told(scores, len(windows), f"evaluate {arm}: perplexity at {length}", "documents", progress)
+    batches = score_batches(model, windows, [d.num_targets for d in documents], batch_tokens=batch_tokens)
+    told = _told(batches, len(windows), f"evaluate {arm}: perplexity at {length}", "documents", progress)
     return [
         {
             "arm": arm,
@@ -89,8 +89,8 @@ def _score_passkeys(
 ) -> list[dict[str, Any]]:
     windows = [window for sample in samples for window in (sample.control, *sample.prompts)]
     num_targets = [sample.num_answer_tokens for sample in samples for _ in range(1 + len(sample.prompts))]
-    scores = score_last_tokens(model, windows, num_targets, batch_tokens=batch_tokens)
-    told = _told(scores, len(windows), f"evaluate {arm}: passkey at {length}", "prompts", progress)
+    batches = score_batches(model, windows, num_targets, batch_tokens=batch_tokens)
+    told = _told(batches, len(windows), f"evaluate {arm}: passkey at {length}", "prompts", progress)
     rows = []
     for sample in samples:
         control = _finite_sum(next(told), arm, length)
@@ -125,15 +125,19 @@ def _finite_sum(score: TargetScores, arm: str, length: int) -> float:
     return total
 
 
-def _told(scores: Iterable[TargetScores], total: int, what: str, things: str, progress: Progress) -> Iterator[TargetScores]:
-    """Pass `scores` on, saying every few seconds how many are done and how long the rest takes."""
+def _told(
+    batches: Iterable[list[TargetScores]], total: int, what: str, things: str, progress: Progress
+) -> Iterator[TargetScores]:
+    """The scores of all `batches`, saying every few seconds how many are done and how long the rest takes."""
     started = last = time.monotonic()
+    done = 0
     progress(f"{what}: 0/{total} {things}")
-    for done, score in enumerate(scores, start=1):
+    for batch in batches:
         now = time.monotonic()
+        done += len(batch)
         if done == total:
             progress(f"{what}: {total}/{total} {things}, {now - started:.1f} s")
         elif now - last >= _SECONDS_BETWEEN_REPORTS:
             last = now
             progress(f"{what}: {done}/{total} {things}, about {(now - started) / done * (total - done):.0f} s left")
-        yield score
+        yield from batch

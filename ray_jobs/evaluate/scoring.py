@@ -26,10 +26,10 @@ class TargetScores:
     greedy_ids: np.ndarray
 
 
-def score_last_tokens(
+def score_batches(
     model: Any, windows: Sequence[np.ndarray], num_targets: Sequence[int], *, batch_tokens: int
-) -> Iterator[TargetScores]:
-    """Score the last `num_targets[i]` tokens of `windows[i]`, in order.
+) -> Iterator[list[TargetScores]]:
+    """Score the last `num_targets[i]` tokens of `windows[i]`, in order, one list a forward pass.
 
     Args:
         model: a causal language model of transformers, in eval mode. It is called without attention mask or position
@@ -48,7 +48,7 @@ def score_last_tokens(
     vocab_size = model.config.get_text_config().vocab_size
     rows = max(1, min(batch_tokens // length, MAX_LOGITS // (vocab_size * (max(num_targets) + 1))))
     for start in range(0, len(windows), rows):
-        yield from _score_batch(model, windows[start : start + rows], num_targets[start : start + rows])
+        yield _score_batch(model, windows[start : start + rows], num_targets[start : start + rows])
 
 
 @torch.inference_mode()

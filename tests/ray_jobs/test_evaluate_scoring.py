@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from data_schemas.errors import UserError
-from ray_jobs.evaluate import scoring
+from ray_jobs.evaluate import arms, scoring
 from ray_jobs.evaluate.arms import Workload, measure_arm
-from ray_jobs.evaluate.scoring import score_last_tokens
+from ray_jobs.evaluate.scoring import TargetScores, score_batches
 from tasks.evaluate.heldout import tokenize
 from tasks.evaluate.passkey import NEEDLE, Haystack, min_length, passkey_samples
 from tasks.evaluate.perplexity import TargetDocument
@@ -49,6 +49,10 @@ def llama() -> Any:
 def windows_of(count: int, length: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 384, length).astype(np.int32) for _ in range(count)]
+
+
+def score_last_tokens(*args: Any, **kwargs: Any) -> list[TargetScores]:
+    return [score for batch in score_batches(*args, **kwargs) for score in batch]
 
 
 def reference(model: Any, window: np.ndarray, num_targets: int) -> np.ndarray:
@@ -91,10 +95,10 @@ def test_a_model_that_cannot_limit_its_logits_scores_the_same(llama: Any) -> Non
 
 def test_scores_do_not_depend_on_the_batch(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     windows, num_targets = windows_of(7, 24), [3, 8, 1, 5, 8, 2, 7]
-    one = list(score_last_tokens(llama, windows, num_targets, batch_tokens=1))
-    many = list(score_last_tokens(llama, windows, num_targets, batch_tokens=24 * 3))
+    one = score_last_tokens(llama, windows, num_targets, batch_tokens=1)
+    many = score_last_tokens(llama, windows, num_targets, batch_tokens=24 * 3)
     monkeypatch.setattr(scoring, "MAX_LOGITS", 384 * 9 * 2)
-    few_logits = list(score_last_tokens(llama, windows, num_targets, batch_tokens=10_000))
+    few_logits = score_last_tokens(llama, windows, num_targets, batch_tokens=10_000)
     for a, b, c, n in zip(one, many, few_logits, num_targets, strict=True):
         assert len(a.logprobs) == n
         np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
@@ -105,16 +109,16 @@ def test_scores_do_not_depend_on_the_batch(llama: Any, monkeypatch: pytest.Monke
 def test_logits_of_the_context_are_never_made(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = []
     monkeypatch.setattr(llama.lm_head, "forward", lambda hidden: rows.append(hidden.shape) or hidden @ llama.lm_head.weight.T)
-    list(score_last_tokens(llama, windows_of(2, 60), [4, 4], batch_tokens=120))
+    score_last_tokens(llama, windows_of(2, 60), [4, 4], batch_tokens=120)
     assert [tuple(shape[:2]) for shape in rows] == [(2, 5)]
 
 
 def test_wrong_windows_are_refused(llama: Any) -> None:
     with pytest.raises(ValueError, match="one length"):
-        list(score_last_tokens(llama, [*windows_of(1, 20), *windows_of(1, 21)], [2, 2], batch_tokens=64))
+        score_last_tokens(llama, [*windows_of(1, 20), *windows_of(1, 21)], [2, 2], batch_tokens=64)
     with pytest.raises(ValueError, match="target counts"):
-        list(score_last_tokens(llama, windows_of(1, 20), [20], batch_tokens=64))
-    assert list(score_last_tokens(llama, [], [], batch_tokens=64)) == []
+        score_last_tokens(llama, windows_of(1, 20), [20], batch_tokens=64)
+    assert score_last_tokens(llama, [], [], batch_tokens=64) == []
 
 
 class Copier:
@@ -173,6 +177,15 @@ def test_scaled_by_length_models_are_measured_as_if_alone(tokenizer: PreTrainedT
     for row in table.to_pylist():
         (alone,) = score_last_tokens(tiny(config), [document.window(row["length"])], [8], batch_tokens=256)
         assert row["nll"] == pytest.approx(-alone.logprobs.sum(), abs=1e-4)
+
+
+def test_progress_counts_whole_batches(llama: Any, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arms, "_SECONDS_BETWEEN_REPORTS", 0)
+    documents = tuple(TargetDocument(f"d{i}", window, 8) for i, window in enumerate(windows_of(5, 32)))
+    told: list[str] = []
+    measure_arm(llama, "base", Workload(documents, (32,), {}), tokenizer, batch_tokens=64, progress=told.append)
+    assert [line.split(",")[0] for line in told] == [f"evaluate base: perplexity at 32: {n}/5 documents" for n in (0, 2, 4, 5)]
+    assert told[1].endswith("s left")
 
 
 def test_a_broken_model_is_named(tokenizer: PreTrainedTokenizerFast) -> None:
