@@ -108,6 +108,7 @@ class TrainingParams(Params):
 
     attention: Literal["s2", "full"] = Field("s2", description="Attention while training; evaluation is always full.")
     s2_group_size: int | None = Field(None, ge=2, description="Group size of shifted sparse attention; empty: target / 4.")
+    full_attention_steps: int = Field(0, ge=0, description="How many of the last steps train with full attention instead.")
     s2_executor: Literal["auto", "flash_attn", "torch_varlen", "sdpa"] = Field(
         "auto", description="Kernel that computes the segments; auto takes the fastest one present."
     )
@@ -126,7 +127,9 @@ class TrainingParams(Params):
     lora_alpha: int = Field(32, ge=1, description="LoRA scale; the update is multiplied by alpha / rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the LoRA update.")
     lora_targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="Projections that get LoRA, by name; or `all-linear`."
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
+        min_length=1,
+        description="Projections that get LoRA, by name; or `all-linear`.",
     )
     train_norms: bool = Field(True, description="Train the norm weights (LongLoRA does).")
     train_embeddings: bool = Field(True, description="Train the embeddings (LongLoRA does).")
@@ -147,7 +150,9 @@ class EvaluationParams(Params):
     )
     target_tokens: int = Field(128, ge=8, description="Last tokens of each held-out document that perplexity is taken on.")
     num_documents: int = Field(64, ge=2, description="Held-out documents, at most.")
-    passkey_lengths: tuple[int, ...] | None = Field(None, description="Context lengths of the passkey grid; empty: as `lengths`.")
+    passkey_lengths: tuple[int, ...] | None = Field(
+        None, description="Context lengths of the passkey grid; empty: as `lengths`."
+    )
     passkey_depths: int = Field(5, ge=2, le=101, description="Evenly spaced needle depths from 0 to 1.")
     passkey_samples: int = Field(8, ge=1, description="Prompts for each length and depth.")
     arms: tuple[Literal["base", "scaling_only", "fine_tuned"], ...] = Field(

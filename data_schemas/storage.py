@@ -1,9 +1,9 @@
 """Content-addressed artifacts below one storage root.
 
-    <root>/documents/<digest>/  shards/<digest>/  checkpoints/<digest>/  evaluations/<digest>/
-    <root>/releases/<name>/versions/<digest>/   and   releases/<name>/current
-    <root>/runs/<run_name>.json
-    <root>/.staging/   half-made artifacts; what a crash leaves there is removed by the next run
+<root>/documents/<digest>/  shards/<digest>/  checkpoints/<digest>/  evaluations/<digest>/
+<root>/releases/<name>/versions/<digest>/   and   releases/<name>/current
+<root>/runs/<run_name>.json
+<root>/.staging/   half-made artifacts; what a crash leaves there is removed by the next run
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ class Storage:
         try:
             base.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"Cannot write below the storage root {self.root}: {error.strerror}. Give another `storage`.") from error
+            raise UserError(
+                f"Cannot write below the storage root {self.root}: {error.strerror}. Give another `storage`."
+            ) from error
         for debris in base.glob(f"{name}.*"):
             if not _is_alive(int(debris.suffix[1:])):
                 shutil.rmtree(debris, ignore_errors=True)

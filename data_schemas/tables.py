@@ -1,9 +1,9 @@
 """Arrow schemas of the tables that stages hand to each other.
 
-    documents.parquet  DOCUMENTS     one row a document, written by ingest
-    quarantine.parquet QUARANTINE    one row a refused input
-    chunks.parquet     CHUNKS        one row a chunk, written by prepare
-    *.arrow            PACKED_ROWS   one row a training row of whole chunks
+documents.parquet  DOCUMENTS     one row a document, written by ingest
+quarantine.parquet QUARANTINE    one row a refused input
+chunks.parquet     CHUNKS        one row a chunk, written by prepare
+*.arrow            PACKED_ROWS   one row a training row of whole chunks
 """
 
 import pyarrow as pa

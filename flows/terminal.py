@@ -35,6 +35,7 @@ def be_quiet() -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FORMAT": line,
         "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": line,
         "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": line,
         "TOKENIZERS_PARALLELISM": "true",
@@ -56,9 +57,6 @@ class _OneSentence(logging.Filter):
 
 
 def shorten_user_errors() -> None:
-    from prefect.logging.configuration import setup_logging
-
-    setup_logging()
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(_OneSentence())
+    # On the loggers themselves: Prefect replaces their handlers whenever it sets logging up again.
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_OneSentence())

@@ -1,6 +1,7 @@
 """How a stage is seen in Prefect: its progress in the run's log, its result as artifacts."""
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,20 @@ from prefect.logging import get_run_logger
 from data_schemas.storage import Artifact
 
 
-def tell(line: str) -> None:
-    """Log progress of the current task run."""
-    get_run_logger().info(line)
+def run_log() -> Callable[[str], None]:
+    """Where the current task run's progress goes. Other threads may call the result; only the task's own may ask for it."""
+    logger = get_run_logger()
+
+    def tell(line: str) -> None:
+        logger.info(line)
+
+    return tell
 
 
 def show_result(artifact: Artifact) -> None:
     """Log whether the artifact was made or found, and publish its summary as a table."""
     stage = artifact.manifest.stage
-    tell(f"{stage}: {'found, nothing to do' if artifact.reused else 'done'} ({artifact.digest[:12]})")
+    run_log()(f"{stage}: {'found, nothing to do' if artifact.reused else 'done'} ({artifact.digest[:12]})")
     rows = [{"what": name, "value": _cell(value)} for name, value in artifact.manifest.summary.items()]
     create_table_artifact(key=f"{stage}-summary", table=rows, description=f"{stage} {artifact.digest}")
 

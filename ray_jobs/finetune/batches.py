@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+
 from tasks.pack.reading import sample_order
 
 

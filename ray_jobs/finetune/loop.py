@@ -53,15 +53,31 @@ def build_model(params: PipelineParams, device: torch.device) -> PeftModel:
     training = params.training
     register_s2_attention()
     config = extended_config(params.model)
-    config.s2_group_size = training.s2_group_size or params.model.target_length // 4
     config.s2_executor = training.s2_executor
-    attention = S2_ATTENTION if training.attention == "s2" else "sdpa"
     torch.manual_seed(training.seed)
     dtype = "auto" if training.precision == "bf16" and device.type == "cuda" else torch.float32
-    base = load_base(params.model, config=config, dtype=dtype, attention=attention)
+    base = load_base(params.model, config=config, dtype=dtype, attention=S2_ATTENTION)
     if training.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return add_trainable_weights(base, training).to(device)
+    model = add_trainable_weights(base, training).to(device)
+    set_group_size(model, group_size_at(0, params))
+    return model
+
+
+def group_size_at(step: int, params: PipelineParams) -> int:
+    """Group size of S2-Attn at a step. Groups twice as long as a row are full attention within documents, exactly."""
+    training, target = params.training, params.model.target_length
+    if training.attention == "full" or step >= training.steps - training.full_attention_steps:
+        return 2 * target
+    return training.s2_group_size or target // 4
+
+
+def set_group_size(model: torch.nn.Module, group_size: int) -> None:
+    """Make every attention layer use groups of `group_size` tokens from now on."""
+    for module in model.modules():
+        if hasattr(module, "is_causal"):
+            config: Any = module.config
+            config.s2_group_size = group_size
 
 
 def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.optim.Optimizer:
@@ -107,12 +123,14 @@ def evaluating(model: torch.nn.Module, *, sparse: bool) -> Iterator[None]:
         model.train()
 
 
-def validate(model: PeftModel, rows: Rows, training: TrainingParams, worker: Worker) -> dict[str, float]:
+def validate(model: PeftModel, rows: Rows, params: PipelineParams, worker: Worker) -> dict[str, float]:
     """Mean held-out loss with full attention, and with S2-Attn where that is trained; the gap is what S2-Attn leaves out."""
+    training = params.training
     indices = rows_of_step(0, min(training.validation_rows, len(rows)), len(rows), seed=0)
     mine = indices[worker.rank :: worker.world_size]
     kinds = {"validation_loss": False} | ({"s2_validation_loss": True} if training.attention == "s2" else {})
     sums = torch.zeros(len(kinds), dtype=torch.float64)
+    set_group_size(model, group_size_at(0, params))
     for column, sparse in enumerate(kinds.values()):
         with evaluating(model, sparse=sparse), autocast(training, worker.device):
             for index in mine:
@@ -141,7 +159,7 @@ def train(
         done = step + 1
         metrics |= {"step": done, "seconds": time.perf_counter() - started}
         if done % training.validate_every == 0 or done == training.steps:
-            metrics |= validate(model, heldout_rows, training, worker)
+            metrics |= validate(model, heldout_rows, params, worker)
         directory = None
         if (done % training.checkpoint_every == 0 or done == training.steps) and worker.rank == 0:
             directory = Path(tempfile.mkdtemp(prefix="ropeway-checkpoint-"))
@@ -163,6 +181,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * scale
     torch.manual_seed((training.seed * 1_000_003 + step) * 4099 + worker.rank)
+    set_group_size(model, group_size_at(step, params))
     optimizer.zero_grad(set_to_none=False)
     loss = torch.zeros((), dtype=torch.float64)
     for micro in rows_of_rank(indices, worker.rank, worker.world_size, training.micro_batch_rows):

@@ -5,12 +5,12 @@ from prefect import task
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from tasks.ingest import stage
-from tasks.observed import show_result, tell
+from tasks.observed import run_log, show_result
 
 
 @task(name="ingest", persist_result=False)
 def ingest(params: PipelineParams) -> Artifact:
     """Read the corpus, split it by work, and write the documents."""
-    artifact = stage.run(params, Storage(params.storage), tell)
+    artifact = stage.run(params, Storage(params.storage), run_log())
     show_result(artifact)
     return artifact

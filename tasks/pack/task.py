@@ -4,13 +4,13 @@ from prefect import task
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from tasks.observed import show_result, tell
+from tasks.observed import run_log, show_result
 from tasks.pack import stage
 
 
 @task(name="prepare", persist_result=False)
 def prepare(params: PipelineParams, documents: Artifact) -> Artifact:
     """Cut documents into chunks and pack them into Arrow shards."""
-    artifact = stage.run(params, Storage(params.storage), documents, tell)
+    artifact = stage.run(params, Storage(params.storage), documents, run_log())
     show_result(artifact)
     return artifact

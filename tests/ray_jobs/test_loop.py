@@ -12,7 +12,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.batches import num_targets, read_micro_batch, rows_of_rank, rows_of_step
 from ray_jobs.finetune.extended import load_arm
-from ray_jobs.finetune.loop import Worker, build_model, summed_loss, train
+from ray_jobs.finetune.loop import Worker, build_model, group_size_at, summed_loss, train
 from ray_jobs.finetune.lora import trainable
 from ray_jobs.finetune.schedule import learning_rate_scale
 
@@ -155,6 +155,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_chunks(base, tmp_
 def test_lora_targets_that_match_nothing_are_refused(base):
     with pytest.raises(UserError, match="lora_targets"):
         build_model(make_params(base, lora_targets=("nothing",), train_norms=False, train_embeddings=False), CPU)
+
+
+@pytest.mark.parametrize("training", [{"attention": "full"}, {"full_attention_steps": 4}])
+def test_full_attention_is_what_transformers_computes(base, training):
+    params = make_params(base, **training)
+    model = build_model(params, CPU).train()
+    batch = read_micro_batch(ROWS, [0, 1], CPU)
+    ours = summed_loss(model, batch, 64)
+    model.get_base_model().set_attn_implementation("sdpa")
+    torch.testing.assert_close(ours, summed_loss(model, batch, 64), atol=1e-3, rtol=1e-6)
+
+
+def test_the_last_steps_may_train_with_full_attention(base):
+    params = make_params(base, full_attention_steps=1)
+    assert [group_size_at(step, params) for step in range(4)] == [24, 24, 24, 192]
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
