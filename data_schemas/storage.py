@@ -180,7 +180,7 @@ class Storage:
 
     def record_run(self, run_name: str, record: dict[str, Any]) -> None:
         """Write runs/<run_name>.json: which digests this run used."""
-        write_atomically(self.root / "runs" / f"{run_name}.json", json.dumps(record, indent=1, sort_keys=True))
+        write_atomically(self.root / "runs" / f"{run_name}.json", json.dumps(record, indent=1))
 
 
 def _is_alive(pid: int) -> bool:
