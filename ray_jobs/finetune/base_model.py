@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import ModelParams
+from ray_jobs.finetune.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -114,9 +115,10 @@ def load_base(
     if not model.gguf_file:
         options["use_safetensors"] = True
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            locate(model), dtype=dtype or torch.float32, attn_implementation=attention, **options, **_source(model)
-        )
+        with quiet_transformers():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                locate(model), dtype=dtype or torch.float32, attn_implementation=attention, **options, **_source(model)
+            )
     except (OSError, ValueError) as error:
         raise _refused(model, "weights", error) from error
     if hasattr(loaded.config, "quantization_config"):

@@ -13,10 +13,10 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.finetune.quiet import quiet_transformers
 from tasks.publish.assemble import ReleaseParts, assemble
 from tasks.publish.base_identity import BaseIdentity, identify
 from tasks.publish.portable import files_naming, portable
-from tasks.publish.quiet import quiet_transformers
 from tasks.publish.releases import current_release, point_current, version_kind
 from tasks.publish.summary import release_summary
 from tasks.publish.verify import check_files, failures, verify_staged

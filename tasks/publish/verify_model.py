@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_jobs.finetune.quiet import quiet_transformers
 from tasks.publish import probes
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.config_readers import differences, read_as_transformers4, read_as_vllm
-from tasks.publish.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
