@@ -194,7 +194,7 @@ class PipelineParams(Params):
     run_name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Name of the run, and of its release unless that has one."
     )
-    storage: str = Field("ropeway-storage", min_length=1, description="Storage root: a local folder or an fsspec URI.")
+    storage: str = Field("ropeway-storage", min_length=1, description="Storage root: a local folder.")
     corpus: CorpusParams
     chunking: ChunkingParams = ChunkingParams()
     packing: PackingParams = PackingParams()

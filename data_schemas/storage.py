@@ -4,23 +4,25 @@
 <root>/releases/<name>/versions/<digest>/   and   releases/<name>/current
 <root>/runs/<run_name>.json
 <root>/.staging/   half-made artifacts; what a crash leaves there is removed by the next run
+    <root>/.locks/     one file an artifact, locked while it is made
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, stage_digest
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -127,67 +129,89 @@ class Storage:
         digest = stage_digest(stage, params, code_version, parents)
         if found := self.find(kind, digest):
             return found
-        final = self.directory(kind, digest)
-        staging = self._new_staging(f"{kind.replace('/', '-')}-{digest}")
+        name = f"{kind.replace('/', '-')}-{digest}"
         try:
-            summary = make(staging)
+            with self._locked(name):
+                return self.find(kind, digest) or self._build(
+                    self.directory(kind, digest), name, (stage, params, code_version, parents, digest), make
+                )
+        except UserError:
+            raise
+        except Exception as error:
+            if is_disk_full(error):
+                raise UserError(
+                    f"No space left while writing {kind} below {self.root} (or in the temporary folder): "
+                    "free some, then run again; finished stages are kept."
+                ) from error
+            raise
+
+    def _build(
+        self,
+        final: Path,
+        name: str,
+        identity: tuple[str, dict[str, Any], int, dict[str, str], str],
+        make: Callable[[Path], dict[str, Any]],
+    ) -> Artifact:
+        stage, params, code_version, parents, digest = identity
+        staging = self.root / ".staging" / name
+        shutil.rmtree(staging, ignore_errors=True)  # the lock is ours, so what stands there is debris
+        staging.mkdir(parents=True)
+        try:
             manifest = Manifest(
                 stage=stage,
                 params=params,
                 code_version=code_version,
                 parents=parents,
                 digest=digest,
-                summary=summary,
+                summary=make(staging),
                 files=file_entries(staging),
             )
             write_atomically(staging / MANIFEST_NAME, manifest.model_dump_json(indent=1))
             fsync_tree(staging)
             self._move_into_place(staging, final)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"No space left below {self.root} while writing {kind}: free some, then run again; finished stages are kept."
-                ) from error
-            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return Artifact(final, manifest, reused=False)
 
-    def _new_staging(self, name: str) -> Path:
-        base = self.root / ".staging"
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Hold the lock on one artifact's making; a second run of the same waits and then finds it.
+
+        The kernel frees the lock of a killed process. Staging folders whose lock is free are debris and removed.
+        """
+        locks = self.root / ".locks"
         try:
-            base.mkdir(parents=True, exist_ok=True)
+            locks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"Cannot write below the storage root {self.root}: {error.strerror}. Give another `storage`."
             ) from error
-        for debris in base.glob(f"{name}.*"):
-            if not _is_alive(int(debris.suffix[1:])):
-                shutil.rmtree(debris, ignore_errors=True)
-        staging = base / f"{name}.{os.getpid()}"
-        staging.mkdir()
-        return staging
+        with (locks / name).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for debris in (self.root / ".staging").glob("*"):
+                if debris.name != name:
+                    self._remove_if_unlocked(debris)
+            yield
+
+    def _remove_if_unlocked(self, staging: Path) -> None:
+        with (self.root / ".locks" / staging.name).open("w") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(staging, ignore_errors=True)
 
     def _move_into_place(self, staging: Path, final: Path) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists() and read_manifest(final) is None:
+        if final.exists():  # debris: a folder with a valid manifest would have been found
             shutil.rmtree(final)
-        try:
-            staging.rename(final)
-        except OSError:
-            if read_manifest(final) is None:  # otherwise another run finished the same artifact first
-                raise
+        staging.rename(final)
 
     def record_run(self, run_name: str, record: dict[str, Any]) -> None:
         """Write runs/<run_name>.json: which digests this run used."""
         write_atomically(self.root / "runs" / f"{run_name}.json", json.dumps(record, indent=1))
 
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    def recorded_run(self, run_name: str) -> dict[str, Any]:
+        """What `record_run` wrote; empty where there is nothing."""
+        try:
+            record: dict[str, Any] = json.loads((self.root / "runs" / f"{run_name}.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return {}
+        return record

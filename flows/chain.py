@@ -4,8 +4,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.evaluate.stage import refuse_unmeasurable
 from tasks.evaluate.task import evaluate
 from tasks.finetune.task import finetune
 from tasks.ingest.task import ingest
@@ -21,23 +23,32 @@ class Chain:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._earlier = Storage(self.params.storage).recorded_run(self.params.run_name)
+
     def prepared(self) -> Artifact:
         documents = self._do("documents", ingest, self.params)
         return self._do("shards", prepare, self.params, documents)
 
     def finetuned(self) -> Artifact:
-        shards = self.prepared()
+        shards = self.artifacts.get("shards") or self.prepared()
         return self._do("checkpoint", finetune, self.params, shards)
 
     def evaluated(self) -> Artifact:
         """Without a fine-tuned arm no training is run."""
         if "fine_tuned" in self.params.evaluation.arms:
+            self.prepared()
+            refuse_unmeasurable(self.params, self.artifacts["documents"])
             checkpoint = self.finetuned()
             return self._do("evaluation", evaluate, self.params, self.artifacts["documents"], checkpoint)
         documents = self._do("documents", ingest, self.params)
         return self._do("evaluation", evaluate, self.params, documents, None)
 
     def published(self) -> Artifact:
+        if "fine_tuned" not in self.params.evaluation.arms:
+            raise UserError(
+                "evaluation.arms has no fine_tuned, and a release states what it measures: add it, or run evaluate alone."
+            )
         evaluation = self.evaluated()
         done = self.artifacts
         return self._do("release", publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation)
@@ -52,5 +63,7 @@ class Chain:
             "reused": artifact.reused,
             "seconds": round(time.perf_counter() - started, 1),
         }
-        Storage(self.params.storage).record_run(self.params.run_name, self.record)
+        if self._earlier.get(name, {}).get("digest") != artifact.digest:
+            self._earlier = {}  # what an earlier run of this name made from other inputs is not this run's any more
+        Storage(self.params.storage).record_run(self.params.run_name, self._earlier | self.record)
         return artifact

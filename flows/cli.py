@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_disk_full
 
 app = typer.Typer(
     help="Extend a causal language model's context 2-32 times: prepare a corpus, fine-tune with LongLoRA, measure, publish.",
@@ -29,6 +29,10 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(_refuse(str(error)))
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        sys.exit(_refuse("No space left on the disk: free some below `storage` and in the temporary folder, then run again."))
 
 
 def _refuse(sentence: str) -> int:

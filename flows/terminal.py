@@ -24,7 +24,20 @@ def run_flow(name: str, params: PipelineParams) -> str:
     be_quiet()
     flow = getattr(import_module(FLOWS[name]), name)
     shorten_user_errors()
+    refuse_unreachable_server()
     return str(flow(params))
+
+
+def refuse_unreachable_server() -> None:
+    """UserError where PREFECT_API_URL names a server that does not answer."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    if url := PREFECT_API_URL.value():
+        with get_client(sync_client=True) as client:
+            error = client.api_healthcheck()
+        if error is not None:
+            raise UserError(f"The Prefect server at PREFECT_API_URL {url} does not answer: start it, or unset the variable.")
 
 
 def be_quiet() -> None:

@@ -28,7 +28,10 @@ def read_mapping(text_or_path: str) -> dict[str, Any]:
         path = Path(text_or_path).expanduser()
         if not path.is_file():
             raise UserError(f"There is no parameter file {text_or_path!r}: give a YAML or JSON file of PipelineParams.")
-        text, origin = path.read_text(encoding="utf-8"), text_or_path
+        try:
+            text, origin = path.read_text(encoding="utf-8"), text_or_path
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{text_or_path} cannot be read as UTF-8 text: {error}.") from error
     try:
         value = json.loads(text) if is_json(text) else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
@@ -33,9 +32,9 @@ def show_markdown(key: str, text: str) -> None:
     create_markdown_artifact(key=key, markdown=text)
 
 
-def show_plot(key: str, png: Path) -> None:
+def show_plot(key: str, png: bytes) -> None:
     """Publish a PNG inside the artifact itself, so that it is seen wherever the server runs."""
-    data = base64.b64encode(png.read_bytes()).decode()
+    data = base64.b64encode(png).decode()
     create_image_artifact(key=key, image_url=f"data:image/png;base64,{data}")
 
 

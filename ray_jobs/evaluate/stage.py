@@ -59,6 +59,7 @@ def run(
         "evaluation": params.evaluation.model_dump(mode="json"),
         "target_length": params.model.target_length,
         "rope_method": params.model.rope_method,
+        "use_gpu": params.ray.use_gpu,
     }
     parents = {"documents": documents.digest, "base": base_fingerprint(params.model)}
     if checkpoint:
@@ -124,6 +125,14 @@ def _make(
         "perplexity": {f"{cell['arm']}@{cell['length']}": round(cell["perplexity"], 4) for cell in report["perplexity"]},
         "effective_context_length": report["effective_context_length"]["arms"],
     }
+
+
+def refuse_unmeasurable(params: PipelineParams, documents: Artifact) -> None:
+    """UserError, before any training, where lengths, passkeys or held-out documents allow no evaluation."""
+    from ray_jobs.finetune.base_model import load_tokenizer
+    from ray_jobs.finetune.extended import base_window
+
+    prepare_workload(params, base_window(params.model), documents.path / "documents.parquet", load_tokenizer(params.model))
 
 
 def prepare_workload(params: PipelineParams, base_window: int, documents: Path, tokenizer: Any) -> Workload:
@@ -197,7 +206,9 @@ def _arm_tables(
     progress(f"evaluate {arm}: loading the model")
     path = checkpoint.path if checkpoint and arm == "fine_tuned" else None
     model: Any = load_arm(params, arm, path)  # type: ignore[arg-type]
-    use_gpu = params.ray.use_gpu and torch.cuda.is_available()
+    use_gpu = params.ray.use_gpu
+    if use_gpu and not torch.cuda.is_available():
+        raise UserError("ray.use_gpu is set, but no GPU is seen here: evaluate on a machine with one, or set it to false.")
     model = model.to("cuda" if use_gpu else "cpu").eval()
     tables = measure_arm(model, arm, workload, tokenizer, batch_tokens=params.evaluation.batch_tokens, progress=progress)
     del model

@@ -70,11 +70,14 @@ def s2_attention_forward(
     segments = _segments(module, position_ids, batch)
     if not module.training:
         if sliding_window is not None and sliding_window < length:
-            mask = _window_mask(segments, batch, length, sliding_window, query_BHLD.device)
-            return _transformers_sdpa(module, query_BHLD, key_BKLD, value_BKLD, mask, scaling, kwargs)
+            return _windowed(module, query_BHLD, key_BKLD, value_BKLD, segments, sliding_window, scaling, kwargs)
         dropout = 0.0
     else:
-        _refuse_unsupported(module, attention_mask, sliding_window, kwargs)
+        _refuse_unsupported(module, attention_mask, kwargs)
+        longest = segments.documents.max_length
+        if sliding_window is not None and sliding_window < min(longest, _group_size(module)):
+            _refuse_short_window(module, longest, sliding_window)
+            return _windowed(module, query_BHLD, key_BKLD, value_BKLD, segments, sliding_window, scaling, kwargs)
 
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
     dtype = attention_dtype(query_BHLD)
@@ -132,23 +135,40 @@ def _group_size(module: torch.nn.Module) -> int:
     return int(getattr(config, "s2_group_size", None) or config.max_position_embeddings // 4)
 
 
-def _refuse_unsupported(
-    module: torch.nn.Module, attention_mask: torch.Tensor | None, sliding_window: int | None, kwargs: dict[str, Any]
-) -> None:
+def _refuse_unsupported(module: torch.nn.Module, attention_mask: torch.Tensor | None, kwargs: dict[str, Any]) -> None:
     name = type(module).__name__
     if attention_mask is not None:
         raise UserError("S2-Attn trains on packed rows: pass position_ids that restart at each document and no padding mask.")
-    group_size = _group_size(module)
-    if sliding_window is not None and sliding_window < group_size:
-        raise UserError(
-            f"{name} attends within a sliding window of {sliding_window} tokens, below the S2 group size {group_size}: "
-            f"set training.s2_group_size to at most {sliding_window}, or training.attention to full."
-        )
     for option in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(option) is not None:
-            raise UserError(f"{name} uses {option}, which S2-Attn does not compute: set training.attention to full.")
+            raise UserError(f"{name} uses {option}, which this attention does not compute: choose a base without it.")
     if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
         raise UserError(f"{name} is not causal: S2-Attn is for causal language models.")
+
+
+def _refuse_short_window(module: torch.nn.Module, longest: int, sliding_window: int) -> None:
+    """Groups of at least two documents' length are full attention, which may have a window; shorter groups may not exceed it."""
+    group_size = _group_size(module)
+    if group_size < 2 * longest:
+        raise UserError(
+            f"{type(module).__name__} attends within a sliding window of {sliding_window} tokens, below the S2 group size "
+            f"{group_size}: set training.s2_group_size to at most {sliding_window}, or training.attention to full."
+        )
+
+
+def _windowed(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: RowSegments,
+    window: int,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+) -> tuple[torch.Tensor, None]:
+    batch, _, length, _ = query.shape
+    mask = _window_mask(segments, batch, length, window, query.device)
+    return _transformers_sdpa(module, query, key, value, mask, scaling, kwargs)
 
 
 def _transformers_sdpa(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def base_fingerprint(model: ModelParams) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
 
 
+@lru_cache(maxsize=16)
 def _hub_commit(repo: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
@@ -67,7 +69,9 @@ def _hub_commit(repo: str, revision: str | None) -> str:
 
 
 def _source(model: ModelParams) -> dict[str, Any]:
-    source: dict[str, Any] = {"revision": model.revision, "trust_remote_code": False}
+    where = locate(model)
+    revision = model.revision if Path(where).is_dir() else _hub_commit(where, model.revision)  # what is fingerprinted is loaded
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     return source | ({"gguf_file": model.gguf_file} if model.gguf_file else {})
 
 
@@ -76,13 +80,27 @@ def _refused(model: ModelParams, part: str, error: Exception) -> UserError:
     return UserError(f"Cannot load the {part} of base model {model.base!r}: {detail}")
 
 
+def check_weights(model: ModelParams) -> None:
+    """UserError for a base folder without weights, before anything is computed."""
+    folder = Path(locate(model))
+    if not folder.is_dir():
+        return
+    if model.gguf_file:
+        if not (folder / model.gguf_file).is_file():
+            raise UserError(f"The base model folder {model.base} has no file {model.gguf_file}: correct model.gguf_file.")
+    elif not any(folder.glob("*.safetensors")):
+        raise UserError(f"The base model folder {model.base} has no *.safetensors: convert its weights with save_pretrained.")
+
+
 def load_config(model: ModelParams) -> PretrainedConfig:
     """The base's configuration. UserError if there is none that transformers understands."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(locate(model), **_source(model))
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "configuration", error) from error
 
 
@@ -92,7 +110,9 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(locate(model), use_fast=True, **_source(model))
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "tokenizer", error) from error
     if not tokenizer.is_fast:
         raise UserError(f"The base model {model.base!r} has no fast tokenizer: character offsets need one.")
@@ -119,7 +139,9 @@ def load_base(
             loaded = AutoModelForCausalLM.from_pretrained(
                 locate(model), dtype=dtype or torch.float32, attn_implementation=attention, **options, **_source(model)
             )
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "weights", error) from error
     if hasattr(loaded.config, "quantization_config"):
         del loaded.config.quantization_config  # GGUF weights are plain once loaded, and saving refuses the leftover

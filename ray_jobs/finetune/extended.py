@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, PipelineParams
 from ray_jobs.finetune.base_model import load_base, load_config
 from ray_jobs.finetune.rope import RopePlan, plan_rope
@@ -19,8 +20,22 @@ ADAPTER_DIR = "adapter"
 
 def rope_plan_for(model: ModelParams) -> RopePlan:
     """The plan that these parameters ask for. UserError where the base and the method do not go together."""
-    factors = json.loads(Path(model.rope_factors_file).expanduser().read_text()) if model.rope_factors_file else None
-    return plan_rope(load_config(model), model.target_length, model.rope_method, factors=factors)
+    return plan_rope(load_config(model), model.target_length, model.rope_method, factors=rope_factors(model))
+
+
+def rope_factors(model: ModelParams) -> dict[str, Any] | None:
+    """The content of `rope_factors_file`, None where none is given. UserError for a file that holds no JSON object."""
+    if not model.rope_factors_file:
+        return None
+    try:
+        factors = json.loads(Path(model.rope_factors_file).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.rope_factors_file {model.rope_factors_file} cannot be read as JSON: {error}.") from error
+    if not isinstance(factors, dict):
+        raise UserError(
+            f"model.rope_factors_file {model.rope_factors_file} must hold an object with short_factor and long_factor."
+        )
+    return factors
 
 
 def base_window(model: ModelParams) -> int:

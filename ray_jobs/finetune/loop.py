@@ -53,6 +53,7 @@ def build_model(params: PipelineParams, device: torch.device) -> PeftModel:
     training = params.training
     register_s2_attention()
     config = extended_config(params.model)
+    _refuse_other_objectives(config)
     config.s2_executor = training.s2_executor
     torch.manual_seed(training.seed)
     dtype = "auto" if training.precision == "bf16" and device.type == "cuda" else torch.float32
@@ -62,6 +63,15 @@ def build_model(params: PipelineParams, device: torch.device) -> PeftModel:
     model = add_trainable_weights(base, training).to(device)
     set_group_size(model, group_size_at(0, params))
     return model
+
+
+def _refuse_other_objectives(config: Any) -> None:
+    """UserError for models that change logits behind the output layer: the loss here takes that layer's own."""
+    for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(
+                f"The base sets {name}, which training does not compute: choose a base without it, such as a Llama or Qwen model."
+            )
 
 
 def group_size_at(step: int, params: PipelineParams) -> int:
@@ -142,12 +152,18 @@ def validate(model: PeftModel, rows: Rows, params: PipelineParams, worker: Worke
 
 
 def train(
-    params: PipelineParams, train_rows: Rows, heldout_rows: Rows, worker: Worker, report: Report, resume_from: Path | None
+    params: PipelineParams,
+    train_rows: Rows,
+    heldout_rows: Rows,
+    worker: Worker,
+    report: Report,
+    resume_from: Path | None,
+    scratch: Path,
 ) -> PeftModel:
     """Train to `params.training.steps` and return the model, still wrapped.
 
     `report(metrics, checkpoint_dir)` is called on every rank, equally often; only rank 0 passes a checkpoint, which the callee
-    owns from then on. UserError when the loss or a gradient is not finite, naming the rows.
+    owns from then on and which is first written below `scratch`. UserError when the loss or a gradient is not finite, naming the rows.
     """
     training = params.training
     model = build_model(params, worker.device).train()
@@ -162,7 +178,7 @@ def train(
             metrics |= validate(model, heldout_rows, params, worker)
         directory = None
         if (done % training.checkpoint_every == 0 or done == training.steps) and worker.rank == 0:
-            directory = Path(tempfile.mkdtemp(prefix="ropeway-checkpoint-"))
+            directory = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=scratch))
             save_checkpoint(directory, model, optimizer, Cursor(step=done))
             if done == training.steps:
                 model.save_pretrained(str(directory / "adapter"))

@@ -29,7 +29,8 @@ def add_trainable_weights(model: PreTrainedModel, training: TrainingParams) -> P
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
     full: list[str] = norm_names(model) if training.train_norms else []
     if training.train_embeddings:
-        full += ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+        ends = [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()])
+        full += [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if any(module is end for end in ends)]
     targets = training.lora_targets
     config = LoraConfig(
         r=training.lora_rank,

@@ -14,19 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_schemas.storage import write_atomically
+
 LOG_NAME, PROGRESS_NAME = "training_log.jsonl", "progress.jsonl"
 LOGGED = ("step", "loss", "grad_norm", "learning_rate", "tokens", "validation_loss", "s2_validation_loss")
 
 
 class TrainingLog:
-    """Appends one line a step. Lines of steps at or beyond `first_step` are dropped first: they will be done again."""
+    """Appends one line a step. Lines of steps after `first_step` are dropped first: they will be done again."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._log, self._progress = folder / LOG_NAME, folder / PROGRESS_NAME
         for path in (self._log, self._progress):
             kept = [line for line in read_lines(path) if line["step"] <= first_step]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, metrics: dict[str, Any]) -> None:
         timed = {

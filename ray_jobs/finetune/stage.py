@@ -6,19 +6,21 @@ The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected
 from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
-from ray_jobs.finetune.extended import ADAPTER_DIR, rope_plan_for
+from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
 from ray_jobs.finetune.progress import LOG_NAME, Follower
 
 CODE_VERSION = 1
@@ -28,9 +30,8 @@ KIND, STAGE = "checkpoints", "finetune"
 def stage_params(params: PipelineParams) -> dict[str, Any]:
     """What of the parameters determines the trained weights; the worker count does, by the order of sums."""
     model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file"})
-    factors = params.model.rope_factors_file
     return {
-        "model": model | {"rope_factors": json.loads(Path(factors).expanduser().read_text()) if factors else None},
+        "model": model | {"rope_factors": rope_factors(params.model)},
         "training": params.training.model_dump(mode="json"),
         "num_workers": params.ray.num_workers,
         "use_gpu": params.ray.use_gpu,
@@ -79,13 +80,18 @@ def _name_base(adapter_config: Path, base: str) -> None:
 def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callable[[str], None]) -> Path:
     """Run Ray Train to the end and return the folder of the last checkpoint."""
     progress(f"finetune: starting Ray ({params.ray.address}) with {params.ray.num_workers} worker(s)")
+    _drop_torn_state(work / "ray")
     with connected(params.ray), Follower(work, params.training.steps, progress):
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
         trainer = TorchTrainer(
             train_on_worker,
-            train_loop_config={"params": params.model_dump(mode="json"), "shards": str(shards.path), "work": str(work)},
+            train_loop_config={
+                "params": _with_absolute_paths(params).model_dump(mode="json"),
+                "shards": str(shards.path),
+                "work": str(work),
+            },
             scaling_config=ScalingConfig(
                 num_workers=params.ray.num_workers,
                 use_gpu=params.ray.use_gpu,
@@ -107,14 +113,36 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
     return Path(result.checkpoint.path)
 
 
+def _with_absolute_paths(params: PipelineParams) -> PipelineParams:
+    """Ray's workers change directory, so what the user named relative to this one is made absolute."""
+    model, changes = params.model, {}
+    if model.base != "demo" and Path(model.base).expanduser().exists():
+        changes["base"] = str(Path(model.base).expanduser().resolve())
+    if model.rope_factors_file:
+        changes["rope_factors_file"] = str(Path(model.rope_factors_file).expanduser().resolve())
+    return params.model_copy(update={"model": model.model_copy(update=changes)})
+
+
+def _drop_torn_state(folder: Path) -> None:
+    """Ray writes its list of checkpoints in place: one torn by a kill or a full disk would stop every later run."""
+    for snapshot in folder.glob("*.json"):
+        try:
+            json.loads(snapshot.read_text())
+        except ValueError:
+            shutil.rmtree(folder)
+            return
+
+
 def _readable(error: Exception) -> Exception:
-    """The worker's own UserError where one stopped the run."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
+    """The error that stopped a worker or Ray's controller, where it is one that a user can mend."""
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
+    for failure in failures:
         cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, UserError):
                 return UserError(str(cause).strip().splitlines()[-1].removeprefix("data_schemas.errors.UserError: "))
+            if is_disk_full(cause):
+                return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             cause = getattr(cause, "cause", None) or cause.__cause__
     return error
 
@@ -124,10 +152,10 @@ def train_on_worker(config: dict[str, Any]) -> None:
     import ray.train
     import torch
     from ray.train.torch import get_device
-    from tasks.pack.reading import open_rows
 
     from ray_jobs.finetune.loop import Worker, train
     from ray_jobs.finetune.progress import TrainingLog
+    from tasks.pack.reading import open_rows
 
     params = PipelineParams.model_validate(config["params"])
     shards = Path(config["shards"])
@@ -138,7 +166,12 @@ def train_on_worker(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     resume_from = Path(checkpoint.path) if checkpoint else None
     first_step = json.loads((resume_from / "cursor.json").read_text())["step"] if resume_from else 0
-    log = TrainingLog(Path(config["work"]), first_step) if worker.rank == 0 else None
+    scratch = Path(config["work"]) / "scratch"
+    log = None
+    if worker.rank == 0:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        log = TrainingLog(Path(config["work"]), first_step)
 
     def report(metrics: dict[str, Any], directory: Path | None) -> None:
         if log is not None:
@@ -149,4 +182,4 @@ def train_on_worker(config: dict[str, Any]) -> None:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
 
-    train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume_from)
+    train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume_from, scratch)

@@ -18,5 +18,5 @@ def evaluate(params: PipelineParams, documents: Artifact, checkpoint: Artifact |
     show_result(artifact)
     show_markdown("evaluation-tables", markdown_tables(json.loads((artifact.path / "report.json").read_text())))
     for plot in sorted(artifact.path.glob("*.png")):
-        show_plot(f"evaluation-{plot.stem}", plot)
+        show_plot(f"evaluation-{plot.stem}", plot.read_bytes())
     return artifact

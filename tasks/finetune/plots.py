@@ -1,12 +1,12 @@
 """The loss of a training run as a picture."""
 
+import io
 import json
-import tempfile
 from pathlib import Path
 
 
-def plot_training(log: Path) -> Path:
-    """Draw loss and held-out loss (nats a token) by step from a `training_log.jsonl`; returns a PNG in the temporary folder."""
+def plot_training(log: Path) -> bytes:
+    """A PNG of loss and held-out loss (nats a token) by step, from a `training_log.jsonl`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -24,6 +24,6 @@ def plot_training(log: Path) -> Path:
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (nats a token)")
     axes.legend(frameon=False)
-    path = Path(tempfile.gettempdir()) / f"ropeway-training-{log.parent.name}.png"
-    FigureCanvasAgg(figure).print_png(str(path))
-    return path
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png)
+    return png.getvalue()

@@ -60,7 +60,7 @@ class Sequences:
         self._tokens: np.ndarray = np.empty(0, np.int32)
 
     def append(self, chunk_id: str, ids: list[int]) -> None:
-        np.array(ids, np.int32).tofile(self._file)
+        self._file.write(np.array(ids, np.int32).tobytes())  # ndarray.tofile would hide a full disk
         self.chunk_ids.append(chunk_id)
         self._ends.append(self._ends[-1] + len(ids))
 

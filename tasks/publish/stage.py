@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +69,7 @@ def run(
         with quiet_transformers():
             model = load_arm(params, "fine_tuned", checkpoint.path)
             progress("publish: writing the release")
-            _assemble(directory, model, _tokenizer(checkpoint.path), parts)
+            assemble(directory, model, _tokenizer(checkpoint.path), parts)
         progress("publish: verifying it by reloading")
         _refuse_local_paths(directory, storage, base)
         _require(verify_staged(directory), "was not published")
@@ -131,16 +129,6 @@ def _tokenizer(checkpoint: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(checkpoint / "tokenizer", local_files_only=True)
-
-
-def _assemble(directory: Path, model: Any, tokenizer: Any, parts: ReleaseParts) -> None:
-    try:
-        assemble(directory, model, tokenizer, parts)
-    except Exception as error:
-        # safetensors and tokenizers wrap the errors of their writes; a full disk must reach the storage as one.
-        if "os error 28" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
 
 
 def _refuse_local_paths(directory: Path, storage: Storage, base: BaseIdentity) -> None:

@@ -169,6 +169,14 @@ def test_what_cannot_be_honoured_is_refused():
     tiny("mistral", group=6, sliding_window=6)(input_ids=ids, use_cache=False)
 
 
+def test_full_attention_in_training_keeps_a_sliding_window():
+    model = tiny("mistral", group=2 * 12, sliding_window=4)
+    ids = torch.randint(0, 64, (1, 12))
+    plain = copy.deepcopy(model)
+    plain.set_attn_implementation("sdpa")
+    torch.testing.assert_close(model(ids, use_cache=False).logits, plain(ids, use_cache=False).logits, atol=1e-5, rtol=1e-5)
+
+
 def test_gradient_checkpointing_changes_nothing():
     model = tiny("llama")
     ids = torch.randint(0, 64, (1, 20))

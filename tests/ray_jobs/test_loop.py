@@ -72,7 +72,7 @@ def run(params, tmp_path, worker=ALONE, resume_from=None, rows=ROWS):
         if directory:
             kept[metrics["step"]] = directory.rename(tmp_path / f"{len(kept)}-{metrics['step']}-{resume_from is not None}")
 
-    model = train(params, rows, ROWS, worker, report, resume_from)
+    model = train(params, rows, ROWS, worker, report, resume_from, tmp_path)
     return {name: p.detach().clone() for name, p in trainable(model)}, reports, kept
 
 
@@ -131,7 +131,9 @@ def test_merged_model_equals_the_trained_one_and_stays_tied_after_reload(base, t
     params = make_params(base)
     _, _, kept = run(params, tmp_path)
     reports = []
-    trained = train(params, ROWS, ROWS, ALONE, lambda m, d: reports.append(m), kept[4]).eval()  # nothing left to do: only loads
+    trained = train(
+        params, ROWS, ROWS, ALONE, lambda m, d: reports.append(m), kept[4], tmp_path
+    ).eval()  # nothing left to do: only loads
     assert not reports
     merged = load_arm(params, "fine_tuned", kept[4])
     ids = torch.randint(0, 384, (1, 80))

@@ -2,7 +2,7 @@
 
 `python -m flows.presets.demo_base.train --out DIR` trains the tokenizer and the model, about an hour on two cores.
 Matrices are trained with Muon, the rest with AdamW; the learning rate falls linearly to zero over the second half,
-which flattens the validation loss. Progress goes to DIR/log.jsonl. Weights are written as bfloat16 safetensors.
+which flattens the validation loss. Progress goes to DIR/training_log.jsonl. Weights are written as bfloat16 safetensors.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and log")
     parser.add_argument("--tokens", type=float, default=24e6, help="tokens to train on")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate, of Muon and AdamW alike")
     parser.add_argument("--threads", type=int, default=2)
@@ -108,7 +108,7 @@ def main() -> None:
     steps = int(args.tokens) // (BATCH_ROWS * WINDOW)
     fixed = torch.from_numpy(validation[: 128 * WINDOW].astype(np.int64)).view(-1, WINDOW)
     started = time.perf_counter()
-    with (args.out / "log.jsonl").open("w") as log:
+    with (args.out / "training_log.jsonl").open("w") as log:
         for step in range(steps):
             scale = min(1.0, (step + 1) / 50, 2 * (1 - step / steps))
             for optimizer in optimizers:
@@ -137,7 +137,6 @@ def main() -> None:
                 print(line, flush=True)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
-                model.save_pretrained(args.out / "float32")
     (args.out / "packages.json").write_text(json.dumps(versions, indent=1, sort_keys=True))
     model.bfloat16().save_pretrained(args.out)
 
