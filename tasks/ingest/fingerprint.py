@@ -11,7 +11,8 @@ from tasks.ingest.sources import list_files
 def corpus_fingerprint(params: CorpusParams, leave_out: Path | None = None) -> str:
     """SHA-256 in hex over (source, relative path, content hash) of all matched files.
 
-    When the files were written does not count, nor where they lie (the sources' own names do, in the stage's parameters). `leave_out`: see `list_files`.
+    When the files were written does not count, nor where they lie; the sources' own names stand in the stage's parameters.
+    `leave_out`: see `list_files`.
     """
     listing = list_files(params.sources, leave_out)
     digest = hashlib.sha256()
