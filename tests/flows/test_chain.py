@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,16 +18,16 @@ from tests.flows.small_run import small_params, write_params
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
 
-def start(config, home):
-    environment = os.environ | {"PREFECT_HOME": str(home / "prefect"), "OMP_NUM_THREADS": "1"}
+def start(config, home, **variables):
+    environment = os.environ | {"PREFECT_HOME": str(home / "prefect"), "OMP_NUM_THREADS": "1"} | variables
     log = (home / "log.txt").open("a")
     return subprocess.Popen(
         [ROPEWAY, "run", config], stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True
     )
 
 
-def finish(config, home):
-    process = start(config, home)
+def finish(config, home, **variables):
+    process = start(config, home, **variables)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, (home / "log.txt").read_text()[-4000:]
     return Path(output.strip().splitlines()[-1]), output
@@ -77,6 +79,62 @@ def test_running_again_makes_nothing(undisturbed):
     assert again == release
     assert all(entry["reused"] for entry in record(home / "storage").values())
     assert {path: path.stat().st_mtime_ns for path in release.rglob("*")} == before
+
+
+@pytest.fixture
+def prefect_server(tmp_path):
+    """The API address of a real Prefect server on loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "server")}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).read()
+                break
+            except OSError:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def post(url, path):
+    request = urllib.request.Request(f"{url}/{path}", data=b"{}", headers={"Content-Type": "application/json"})
+    return json.loads(urllib.request.urlopen(request, timeout=10).read())
+
+
+def test_a_prefect_server_shows_the_run_with_tables_and_plots(undisturbed, prefect_server):
+    home, release, _ = undisturbed
+    again, _ = finish(str(home / "run.yaml"), home, PREFECT_API_URL=prefect_server)
+    assert again == release
+    runs = post(prefect_server, "flow_runs/filter")
+    assert [(run["name"], run["state"]["type"]) for run in runs] == [("small", "COMPLETED")]
+    assert sorted(run["name"].split("-")[0] for run in post(prefect_server, "task_runs/filter")) == [
+        "evaluate", "finetune", "ingest", "prepare", "publish",
+    ]  # fmt: skip
+    artifacts = {artifact["key"]: artifact for artifact in post(prefect_server, "artifacts/filter")}
+    for stage in ("ingest", "prepare", "finetune", "evaluate", "publish"):
+        assert artifacts[f"{stage}-summary"]["type"] == "table"
+    assert "| fine-tuned |" in artifacts["evaluation-tables"]["data"]
+    for plot in ("training-loss", "evaluation-perplexity", "evaluation-passkey"):
+        assert artifacts[plot]["data"].startswith("data:image/png;base64,")
+
+
+def test_an_unreachable_prefect_server_is_one_sentence(undisturbed, tmp_path):
+    home, *_ = undisturbed
+    process = start(str(home / "run.yaml"), tmp_path, PREFECT_API_URL="http://127.0.0.1:1/api")
+    process.communicate(timeout=120)
+    log = (tmp_path / "log.txt").read_text()
+    assert (process.returncode, "does not answer" in log, "Traceback" in log) == (2, True, False)
 
 
 def wait_until(condition, process):
