@@ -6,18 +6,16 @@ The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_schemas.errors import UserError, is_disk_full
+from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
-from data_schemas.storage import Artifact, Storage
+from data_schemas.storage import Artifact, Storage, write_atomically
 from ray_jobs.cluster import connected
 from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
 from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
@@ -25,6 +23,7 @@ from ray_jobs.finetune.progress import LOG_NAME, Follower
 
 CODE_VERSION = 1
 KIND, STAGE = "checkpoints", "finetune"
+REFUSAL = "refused.txt"  # what a worker refused to go on with; Ray would only start it again
 
 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
@@ -81,6 +80,8 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
     """Run Ray Train to the end and return the folder of the last checkpoint."""
     progress(f"finetune: starting Ray ({params.ray.address}) with {params.ray.num_workers} worker(s)")
     _drop_torn_state(work / "ray")
+    refusal = work / REFUSAL
+    refusal.unlink(missing_ok=True)
     with connected(params.ray), Follower(work, params.training.steps, progress):
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
@@ -106,8 +107,9 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
         )
         try:
             result = trainer.fit()
-        except Exception as error:
-            raise _readable(error) from error
+        finally:
+            if refusal.exists():
+                raise UserError(refusal.read_text(encoding="utf-8"))
     if result.checkpoint is None:
         raise RuntimeError(f"training ended without a checkpoint below {work}")
     return Path(result.checkpoint.path)
@@ -133,20 +135,6 @@ def _drop_torn_state(folder: Path) -> None:
             return
 
 
-def _readable(error: Exception) -> Exception:
-    """The error that stopped a worker or Ray's controller, where it is one that a user can mend."""
-    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
-    for failure in failures:
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, UserError):
-                return UserError(str(cause).strip().splitlines()[-1].removeprefix("data_schemas.errors.UserError: "))
-            if is_disk_full(cause):
-                return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
-
-
 def train_on_worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: connects the plain loop to Ray's rank, checkpoints and reports."""
     import ray.train
@@ -157,6 +145,9 @@ def train_on_worker(config: dict[str, Any]) -> None:
     from ray_jobs.finetune.progress import TrainingLog
     from tasks.pack.reading import open_rows
 
+    refusal = Path(config["work"]) / REFUSAL
+    if refusal.exists():
+        return
     params = PipelineParams.model_validate(config["params"])
     shards = Path(config["shards"])
     context = ray.train.get_context()
@@ -182,4 +173,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
 
-    train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume_from, scratch)
+    try:
+        train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume_from, scratch)
+    except UserError as error:
+        write_atomically(refusal, str(error))
+        raise

@@ -3,7 +3,7 @@
 import os
 import re
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -71,7 +71,9 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | None = None) -
         if isinstance(named, SourceFile):
             files.append(named)
             continue
-        found = sorted(_walk(named, leave_out.resolve() if leave_out else None))
+        unreadable: list[OSError] = []
+        found = sorted(_walk(named, leave_out.resolve() if leave_out else None, unreadable.append))
+        refused += sorted((_refused_folder(named, error) for error in unreadable), key=lambda r: r.source_uri)
         for relative, path, is_inside in found:
             uri = f"{named.prefix}{relative}"
             if is_inside:
@@ -113,11 +115,16 @@ def _local_path(index: int, uri: str) -> Path:
     return Path(unquote(split.path))
 
 
-def _walk(root: _Root, leave_out: Path | None) -> Iterator[tuple[str, Path, bool]]:
+def _refused_folder(root: _Root, error: OSError) -> Refused:
+    relative = os.path.relpath(error.filename, root.folder)
+    return Refused(f"{root.prefix}{_printable(relative)}", 0, "unreadable", f"folder: {error.strerror}")
+
+
+def _walk(root: _Root, leave_out: Path | None, on_unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, Path, bool]]:
     """(relative path, path, lies inside the root) of each match."""
     include, exclude = _any_of(root.include), _any_of(root.exclude)
     max_depth = None if any("**" in pattern for pattern in root.include) else max(p.count("/") for p in root.include)
-    for folder, folder_names, file_names in os.walk(root.folder):
+    for folder, folder_names, file_names in os.walk(root.folder, onerror=on_unreadable):
         above = "" if Path(folder) == root.folder else Path(folder).relative_to(root.folder).as_posix() + "/"
         for name in folder_names:
             path = Path(folder, name)

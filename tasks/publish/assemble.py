@@ -65,7 +65,8 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     _copy_adapter(parts.checkpoint / "adapter", directory / "adapter", parts.base.name)
     (directory / "rope_plan.json").write_text(parts.plan.to_json(), encoding="utf-8")
     plots = _copy_evaluation(parts.evaluation, directory / "evaluation")
-    _copy_training_log(parts.checkpoint / "training_log.jsonl", directory / "training")
+    (directory / "training").mkdir()
+    shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
     reorder = make_config(parts.params, parts.report["recall_by_position"])
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
     card = render_card(
@@ -145,12 +146,3 @@ def _copy_evaluation(source: Path, target: Path) -> list[Path]:
     for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png")]):
         shutil.copyfile(file, target / file.name)
     return sorted(target.glob("*.png"), key=lambda plot: (plot.stem != "perplexity", plot.name))
-
-
-def _copy_training_log(source: Path, target: Path) -> None:
-    """Copy the log without its wall-clock rates (`…_s`), the one thing in it that differs between equal runs."""
-    target.mkdir()
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
-    kept = [{key: value for key, value in row.items() if not key.endswith("_s")} for row in rows]
-    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in kept)
-    (target / "training_log.jsonl").write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,23 @@ def test_a_corpus_of_unreadable_files_is_refused(corpus: Path, tmp_path: Path) -
 def test_a_corpus_on_one_side_is_refused(corpus: Path, tmp_path: Path, fraction: float, missing: str) -> None:
     with pytest.raises(UserError, match=f"none is a {missing} one.*heldout_fraction"):
         ingest(tmp_path, str(corpus), heldout_fraction=fraction)
+
+
+def test_a_folder_that_cannot_be_read_is_quarantined():
+    was_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        corpus = Path(name)
+        corpus.chmod(0o755)
+        (corpus / "closed").mkdir()
+        (corpus / "closed").chmod(0)
+        (corpus / "a.txt").write_text("text")
+        if was_root:
+            os.seteuid(65534)  # root may read everything
+        try:
+            found = list_files([CorpusSource(uri=name)])
+        finally:
+            if was_root:
+                os.seteuid(0)
+        (corpus / "closed").chmod(0o700)
+    assert [file.relative for file in found.files] == ["a.txt"]
+    assert [(refused.source_uri, refused.reason) for refused in found.refused] == [(f"{name}/closed", "unreadable")]
