@@ -64,7 +64,7 @@ def small_params(home: Path, tokenizer: PreTrainedTokenizerFast, **groups: Any) 
             "passkey_depths": 2, "passkey_samples": 2,
         },
         "publish": {"dtype": "float32"},
-        "ray": {"num_workers": 1},
+        "ray": {"num_workers": 2},
     }  # fmt: skip
     return params | {name: params.get(name, {}) | value if isinstance(value, dict) else value for name, value in groups.items()}
 
