@@ -38,6 +38,8 @@ def _print_report(console: Console, report: dict[str, Any]) -> None:
         ("Ratios of perplexity, paired by document [interval]", comparison_table(report)),
         ("Passkey", passkey_table(report)),
     ):
+        if not rows:
+            continue
         table = Table(*columns, title=title, title_justify="left")
         for row in rows:
             table.add_row(*row)
