@@ -64,6 +64,8 @@ class _OneSentence(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, UserError):
+            if record.name == "prefect.flow_runs":
+                return False  # the task has said it, and the command says it last
             record.exc_info, record.exc_text = None, None
             record.msg, record.args = "stopped: %s", (error,)
         return "Finished in state" not in record.getMessage()
