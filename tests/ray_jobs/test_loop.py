@@ -169,6 +169,17 @@ def test_full_attention_is_what_transformers_computes(base, training):
     torch.testing.assert_close(ours, summed_loss(model, batch, 64), atol=1e-3, rtol=1e-6)
 
 
+def test_bf16_autocast_trains_the_same_with_float32_masters(base, tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        (tmp_path / precision).mkdir()
+        weights, reports, _ = run(make_params(base, precision=precision), tmp_path / precision)
+        losses[precision] = [report["loss"] for report in reports]
+        assert all(weight.dtype == torch.float32 for weight in weights.values())
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
 def test_the_last_steps_may_train_with_full_attention(base):
     params = make_params(base, full_attention_steps=1)
     assert [group_size_at(step, params) for step in range(4)] == [24, 24, 24, 192]
