@@ -68,10 +68,10 @@ class _OneSentence(logging.Filter):
                 return False  # the task has said it, and the command says it last
             record.exc_info, record.exc_text = None, None
             record.msg, record.args = "stopped: %s", (error,)
-        return "Finished in state" not in record.getMessage()
+        return not record.getMessage().startswith(("Finished in state", "Stopping temporary server"))
 
 
 def shorten_user_errors() -> None:
     # On the loggers themselves: Prefect replaces their handlers whenever it sets logging up again.
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_OneSentence())
