@@ -18,10 +18,12 @@ def print_plan(params: PipelineParams) -> None:
 
 
 def _training(params: PipelineParams) -> list[tuple[str, str]]:
+    from ray_jobs.finetune.loop import group_size_at
+
     training, target = params.training, params.model.target_length
     trainable, total = _weights(params)
     tokens = training.rows_per_step * target
-    group = training.s2_group_size or target // 4
+    group = group_size_at(0, params)
     return [
         ("attention in training", f"S2-Attn in groups of {group} tokens" if training.attention == "s2" else "full"),
         ("attention in evaluation", "full"),

@@ -24,6 +24,7 @@ def main() -> None:
 
 def _evaluate(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
     from ray_jobs.evaluate import stage
+    from tasks.evaluate.report_tables import print_tables
     from tasks.ingest import stage as ingest
 
     documents = ingest.run(params, storage, progress)
@@ -34,27 +35,8 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: Callable[[str]
 
         checkpoint = finetune.run(params, storage, pack.run(params, storage, documents, progress), progress)
     evaluation = stage.run(params, storage, documents, checkpoint, progress)
-    _print_tables(evaluation)
+    print_tables(stage.load_report(evaluation))
     return evaluation
-
-
-def _print_tables(evaluation: Artifact) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from ray_jobs.evaluate.stage import load_report
-    from tasks.evaluate.report_tables import comparison_table, passkey_table, perplexity_table
-
-    report = load_report(evaluation)
-    for title, (columns, rows) in (
-        ("Perplexity by context length", perplexity_table(report)),
-        ("Ratios of perplexity, paired by document", comparison_table(report)),
-        ("Passkey: keys recalled, and recall gain", passkey_table(report)),
-    ):
-        table = Table(*columns, title=title, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
 
 
 if __name__ == "__main__":

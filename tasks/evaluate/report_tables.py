@@ -42,6 +42,23 @@ def passkey_table(report: dict[str, Any]) -> tuple[Columns, Rows]:
     return _arms_by_length(cells)
 
 
+def print_tables(report: dict[str, Any]) -> None:
+    """Print the tables that have rows to standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for title, (columns, rows) in (
+        ("Perplexity of fixed target tokens, by context length [interval]", perplexity_table(report)),
+        ("Ratios of perplexity, paired by document [interval]", comparison_table(report)),
+        ("Passkey: keys recalled, and recall gain", passkey_table(report)),
+    ):
+        if rows:
+            table = Table(*columns, title=title, title_justify="left")
+            for row in rows:
+                table.add_row(*row)
+            Console().print(table)
+
+
 def markdown_tables(report: dict[str, Any]) -> str:
     """All tables with a line under each that says what its numbers are."""
     settings = report["settings"]

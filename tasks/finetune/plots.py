@@ -13,7 +13,7 @@ def plot_training(log: Path) -> bytes:
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color="#0072B2", label="training (S²-Attn)")
+    axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color="#0072B2", label="training")
     for name, colour, label in (
         ("validation_loss", "#D55E00", "held out, full attention"),
         ("s2_validation_loss", "#009E73", "held out, S²-Attn"),
