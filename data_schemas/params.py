@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+DEFAULT_INCLUDE = tuple(f"**/*.{kind}" for kind in ("txt", "md", "rst", "html", "htm", "jsonl", "parquet", "arrow"))
 RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
 ReorderStrategy = Literal["important_first_last", "reverse_rank", "calibrated", "none"]
 
@@ -21,26 +23,78 @@ class CorpusSource(Params):
 
     uri: str = Field(
         min_length=1,
-        description="A file, a folder or a glob pattern; or `stdlib:` for the running Python's standard library.",
+        description="A file, a folder or a glob pattern, local or as an fsspec URI (s3, gs, http, zip, ...); `hf:NAME` for a "
+        "Hugging Face data set, a hub id or a local folder; or `stdlib:` for the running Python's standard library.",
     )
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Name in reports and budgets; empty: taken from `uri`."
+    )
+    weight: float | None = Field(
+        None, gt=0, description="Share of training tokens against the other sources' weights; empty everywhere: all there is."
+    )
+    max_repeats: int = Field(1, ge=1, description="How often, at most, a document is repeated to reach `weight`.")
     include: tuple[str, ...] = Field(
-        ("**/*.txt", "**/*.md", "**/*.jsonl"),
+        DEFAULT_INCLUDE,
         min_length=1,
-        description="Glob patterns, relative to a folder `uri`, of the files to read.",
+        description="Glob patterns, relative to a folder `uri`, of the files to read. A pattern also matches the same name "
+        "with .gz or .zst behind it.",
     )
     exclude: tuple[str, ...] = Field((), description="Glob patterns, relative to a folder `uri`, of files to leave out.")
-    text_field: str = Field("text", min_length=1, description="The field of a JSON line that holds the document.")
+    repository: Literal["no", "files", "whole"] = Field(
+        "no",
+        description="Read a folder of code: `files` makes one document a text file of any kind, `whole` one document a "
+        "repository (each top-level folder of `uri`, or `uri` itself where it holds .git).",
+    )
+    text_field: str = Field("text", min_length=1, description="The field of a record (JSON line, table row) with the document.")
+    dataset_config: str | None = Field(None, description="For `hf:`: the data set's configuration.")
+    dataset_split: str = Field("train", min_length=1, description="For `hf:`: the data set's own split that is read.")
+    dataset_revision: str | None = Field(None, description="For `hf:`: hub revision; a commit hash makes the run reproducible.")
+    streaming: bool = Field(True, description="For `hf:`: stream instead of downloading the data set first.")
     licence: str = Field("unknown", min_length=1, description="SPDX name of the text's licence, kept with every document.")
     work_by: Literal["file", "top_level"] = Field(
         "file",
         description="What counts as one work for the held-out split: each file, or all below one top-level folder. "
-        "A JSON line's own `work` field goes first.",
+        "A record's own `work` field goes first.",
     )
     min_bytes: int = Field(1, ge=1, description="Shorter documents are left out, and counted.")
+
+    @property
+    def label(self) -> str:
+        """`name`, or a short name made from the last part of `uri`."""
+        if self.name:
+            return self.name
+        plain = self.uri.split("::")[0].split("?")[0].rstrip("/").rstrip(":")
+        last = re.split(r"[/:]", re.sub(r"/[^/]*[*?\[].*", "", plain))[-1]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:96] or "source"
 
 
 def _as_source(value: Any) -> Any:
     return {"uri": value} if isinstance(value, str) else value
+
+
+class NearDuplicateParams(Params):
+    """Removal of documents that are almost the same as another, by MinHash over word shingles."""
+
+    enabled: bool = Field(True, description="Remove near-duplicates; exact duplicates are always removed.")
+    similarity: float = Field(0.8, gt=0, le=1, description="Estimated Jaccard similarity from which a document is removed.")
+    num_permutations: int = Field(128, ge=16, le=1024, description="Length of the MinHash signature.")
+    shingle_words: int = Field(5, ge=1, le=64, description="Words in one shingle.")
+
+
+class DecontaminationParams(Params):
+    """Removal of training documents that contain what the model is evaluated on, by shared word n-grams."""
+
+    enabled: bool = Field(True, description="Compare training documents with held-out documents and evaluation prompts.")
+    ngram_words: int = Field(13, ge=3, le=64, description="Length of an n-gram in words (13: as for GPT-3).")
+    prompt_files: tuple[str, ...] = Field(
+        (), description="Text or JSONL files of evaluation prompts; a training document that shares one n-gram is removed."
+    )
+    heldout_share: float = Field(
+        0.2, gt=0, le=1, description="A training document goes when this share of its n-grams stands in held-out documents."
+    )
+    common_documents: int = Field(
+        10, ge=1, description="N-grams found in more training documents than this are boilerplate and do not count."
+    )
 
 
 class CorpusParams(Params):
@@ -56,6 +110,28 @@ class CorpusParams(Params):
     max_quarantined_fraction: float = Field(
         0.5, ge=0, le=1, description="The run stops when more than this share of the inputs is unreadable."
     )
+    max_document_megabytes: float = Field(256, gt=0, le=1000, description="Longer documents and lines are quarantined.")
+    max_expansion: float = Field(
+        200, ge=2, description="A compressed file that grows by more than this factor is quarantined as a decompression bomb."
+    )
+    detect_language: bool = Field(False, description="Detect and record each document's language.")
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = Field(
+        (), description="Keep documents in these languages only (ISO 639-1); empty: all. Turns detection on."
+    )
+    near_duplicates: NearDuplicateParams = Field(NearDuplicateParams(), description="Documents almost the same as another.")
+    decontamination: DecontaminationParams = Field(
+        DecontaminationParams(), description="Training documents that contain what is evaluated."
+    )
+
+    @model_validator(mode="after")
+    def _sources_fit_together(self) -> CorpusParams:
+        labels = [source.label for source in self.sources]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two sources are called {twice[0]!r}: give them a `name` each")
+        weighted = sum(source.weight is not None for source in self.sources)
+        if weighted not in (0, len(self.sources)):
+            raise ValueError("some sources have a weight and some have none: give all of them one, or none")
+        return self
 
 
 class ChunkingParams(Params):
@@ -70,10 +146,27 @@ class ChunkingParams(Params):
     overlap_fraction: float = Field(
         0.15, ge=0, lt=1, description="For `overlap`: share of a window repeated in the next; 0.10-0.30 is usual."
     )
-    language: str = Field("en", pattern=r"^[a-z]{2,3}$", description="Language of the blank spaCy pipeline.")
-    spacy_pipeline: str | None = Field(
-        None, description="An installed spaCy pipeline to find sentences with, instead of the blank one."
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$", description="Language whose rules end a sentence.")
+    segmenter: Literal["spacy", "fast"] = Field(
+        "spacy", description="What finds sentences: spaCy with rules of ours, or a fast one without spaCy."
     )
+    spacy_pipeline: str | None = Field(
+        None, description="An installed trained spaCy pipeline, or the path of one, to find sentences with instead."
+    )
+    embedding_model: str | None = Field(
+        None,
+        description="For `semantic`: path of an embedding model; of sentence boundaries, the one between the least similar "
+        "neighbours is taken.",
+    )
+
+
+class TokenBudget(Params):
+    """How much of one source and length bucket is used."""
+
+    source: str = Field("*", min_length=1, description="Name of a source; * for all.")
+    bucket: int | None = Field(None, ge=1, description="Upper bound in tokens of a length bucket; empty for all.")
+    max_tokens: int | None = Field(None, ge=0, description="Most tokens taken; empty: all.")
+    repeats: int = Field(1, ge=0, description="How often each sequence is used.")
 
 
 class PackingParams(Params):
@@ -86,6 +179,16 @@ class PackingParams(Params):
     )
     bucket_repeats: dict[int, int] = Field(
         default_factory=dict, description="How often each chunk of a length bucket is used, keyed by its upper bound."
+    )
+    budgets: tuple[TokenBudget, ...] = Field(
+        (), description="Budgets and repeats by source and bucket; the last one that matches a sequence decides."
+    )
+    recipe: Literal["none", "long_context_mix"] = Field(
+        "none", description="long_context_mix: `long_share` of the tokens from long documents, the rest from short ones."
+    )
+    long_share: float = Field(0.6, gt=0, lt=1, description="For long_context_mix: share of tokens from long documents.")
+    long_from: int | None = Field(
+        None, ge=1, description="For long_context_mix: tokens from which a document is long; empty: half the target length."
     )
     shard_megabytes: float = Field(256, gt=0, le=4096, description="Size of one Arrow shard.")
     seed: int = Field(0, ge=0, description="Seed of bucket sampling and row order.")
@@ -186,6 +289,9 @@ class RayParams(Params):
     num_workers: int = Field(1, ge=1, description="Training workers.")
     use_gpu: bool = Field(False, description="One GPU for each worker; otherwise CPU workers.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker.")
+    data_workers: int | None = Field(
+        None, ge=1, description="Workers of the data stage; empty: one a CPU. The shards do not depend on it."
+    )
 
 
 class PipelineParams(Params):
@@ -194,7 +300,7 @@ class PipelineParams(Params):
     run_name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Name of the run, and of its release unless that has one."
     )
-    storage: str = Field("ropeway-storage", min_length=1, description="Storage root: a local folder.")
+    storage: str = Field("ropeway-storage", min_length=1, description="Storage root: a local folder or an s3:// URI.")
     corpus: CorpusParams
     chunking: ChunkingParams = ChunkingParams()
     packing: PackingParams = PackingParams()
@@ -207,6 +313,10 @@ class PipelineParams(Params):
     @model_validator(mode="after")
     def _fits_together(self) -> PipelineParams:
         target = self.model.target_length
+        labels = [source.label for source in self.corpus.sources]
+        for i, budget in enumerate(self.packing.budgets):
+            if budget.source not in ("*", *labels):
+                raise ValueError(f"packing.budgets[{i}] names a source {budget.source!r}: the sources are {', '.join(labels)}")
         group = self.training.s2_group_size
         if group is not None and group > target:
             raise ValueError(f"training.s2_group_size is {group}, above model.target_length {target}: choose at most {target}")

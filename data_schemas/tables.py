@@ -1,20 +1,32 @@
 """Arrow schemas of the tables that stages hand to each other.
 
-documents.parquet  DOCUMENTS     one row a document, written by ingest
-quarantine.parquet QUARANTINE    one row a refused input
-chunks.parquet     CHUNKS        one row a chunk, written by prepare
-*.arrow            PACKED_ROWS   one row a training row of whole chunks
+Written by ingest, in parts `NAME-00000-of-00012.parquet` where there are many rows:
+documents      DOCUMENTS      one row a document
+quarantine     QUARANTINE     one row a refused input
+duplicates     DUPLICATES     one row a document that another one kept out
+contamination  CONTAMINATION  one row a passage of a training document that stands in what the model is evaluated on
+
+Written by prepare:
+chunks         CHUNKS         one row a chunk
+*.arrow        PACKED_ROWS    one row a training row of whole chunks
 """
 
 import pyarrow as pa
+
+TEXT_FORMATS = ("plain", "markdown", "rst", "python", "code")  # how the text's structure is marked; HTML becomes Markdown
 
 DOCUMENTS = pa.schema(
     [
         pa.field("doc_id", pa.string(), nullable=False),
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("source_uri", pa.string(), nullable=False),
-        pa.field("record", pa.int64(), nullable=False),  # line number in a JSONL file, 0 for a whole file
-        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # the source's label
+        pa.field("record", pa.int64(), nullable=False),  # line or row number from 1 in a file of records, 0 for a whole file
+        pa.field("byte_start", pa.int64()),  # span of the record in the (decompressed) file; null where the format has none
+        pa.field("byte_end", pa.int64()),
+        pa.field("num_bytes", pa.int64(), nullable=False),  # of the text in UTF-8
+        pa.field("format", pa.string(), nullable=False),  # one of TEXT_FORMATS
+        pa.field("language", pa.string()),  # ISO 639-1; null where not asked for
         pa.field("content_hash", pa.string(), nullable=False),  # sha256 of the UTF-8 text
         pa.field("licence", pa.string(), nullable=False),
         pa.field("work", pa.string(), nullable=False),
@@ -31,11 +43,41 @@ QUARANTINE = pa.schema(
     ]
 )
 
+DUPLICATES = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # "exact" or "near"
+        pa.field("similarity", pa.float64(), nullable=False),  # estimated Jaccard similarity of shingles, 1.0 for exact
+        pa.field("kept_doc_id", pa.string(), nullable=False),  # the document that kept this one out
+        pa.field("kept_source_uri", pa.string(), nullable=False),
+        pa.field("kept_split", pa.string(), nullable=False),
+    ]
+)
+
+CONTAMINATION = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("evaluated_in", pa.string(), nullable=False),  # "heldout", or the prompt file and line
+        pa.field("num_shared", pa.int64(), nullable=False),  # n-grams of the document that stand there
+        pa.field("share", pa.float64(), nullable=False),  # of the document's n-grams
+        pa.field("example", pa.string(), nullable=False),  # the first shared passage, at most 200 characters
+        pa.field("removed", pa.bool_(), nullable=False),
+    ]
+)
+
 CHUNKS = pa.schema(
     [
         pa.field("chunk_id", pa.string(), nullable=False),  # "<doc_id>:<index>"
         pa.field("doc_id", pa.string(), nullable=False),
         pa.field("index", pa.int32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("previous_chunk_id", pa.string()),  # links between the fragments of a document that did not fit
+        pa.field("next_chunk_id", pa.string()),
         pa.field("char_start", pa.int64(), nullable=False),
         pa.field("char_end", pa.int64(), nullable=False),
         pa.field("num_tokens", pa.int32(), nullable=False),  # without BOS and EOS
