@@ -3,18 +3,23 @@
 <root>/documents/<digest>/  shards/<digest>/  checkpoints/<digest>/  evaluations/<digest>/
 <root>/releases/<name>/versions/<digest>/   and   releases/<name>/current
 <root>/runs/<run_name>.json
-<root>/.staging/   half-made artifacts; what a crash leaves there is removed by the next run
-    <root>/.locks/     one file an artifact, locked while it is made
+<root>/.staging/   half-made artifacts; the next run of the same one goes on from its finished parts
+<root>/.locks/     one file an artifact, locked while it is made
+
+A remote root (`s3://...`) has a folder of this machine as its mirror, in which artifacts are made and read; the objects
+below the root are what counts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +29,39 @@ from pydantic import ValidationError
 
 from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, stage_digest
+from data_schemas.remote import Remote, is_remote
 
+PARTS = ".parts"  # a folder inside a staging folder: survives a kill, and is gone when the artifact is finished
+_STALE_AFTER_S = 7 * 86_400
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage's directory; `reused` says that this run found it and made nothing."""
+    """A finished stage's files; `reused` says that this run found it and made nothing."""
 
-    path: Path
+    folder: Path
     manifest: Manifest
     reused: bool
+    remote: Remote | None = None
+    kind: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Folder of this machine with the files; those of a remote artifact are fetched when first asked for."""
+        if self.remote is not None:
+            for entry in self.manifest.files:
+                file = self.folder / entry.path
+                if not file.is_file() or file.stat().st_size != entry.num_bytes:
+                    self.remote.download(f"{self.kind}/{self.digest}/{entry.path}", file)
+            if read_manifest(self.folder) is None:
+                write_atomically(self.folder / MANIFEST_NAME, self.manifest.model_dump_json(indent=1))
+        return self.folder
+
+    @property
+    def location(self) -> str:
+        """Where every machine finds it: the folder, or the remote URI."""
+        return f"{self.remote.uri}/{self.kind}/{self.digest}" if self.remote else str(self.folder)
 
     @property
     def digest(self) -> str:
@@ -76,39 +103,53 @@ def fsync_tree(directory: Path) -> None:
 def read_manifest(directory: Path) -> Manifest | None:
     """The manifest of `directory`, or None where there is none that can be read."""
     try:
-        return Manifest.model_validate_json((directory / MANIFEST_NAME).read_bytes())
-    except (OSError, ValidationError):
+        return _parsed((directory / MANIFEST_NAME).read_bytes())
+    except OSError:
         return None
 
 
+def mirror_of(uri: str) -> Path:
+    """The folder of this machine that stands for a remote root: below ROPEWAY_CACHE, else the user's cache folder."""
+    cache = os.environ.get("ROPEWAY_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ropeway")
+    return Path(cache).expanduser().resolve() / hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
 class Storage:
-    """The storage root. Only local folders so far; a remote URI is refused with one sentence."""
+    """The storage root: a local folder, or a remote URI and its mirror. `root` is the folder of this machine."""
 
     def __init__(self, root: str) -> None:
-        if "://" in root and not root.startswith("file://"):
-            raise UserError(f"storage {root!r} is not a local folder: only local storage is supported so far, give a path.")
-        self.root = Path(root.removeprefix("file://")).expanduser().resolve()
+        self.remote = Remote(root) if is_remote(root) else None
+        self.root = mirror_of(self.remote.uri) if self.remote else Path(root.removeprefix("file://")).expanduser().resolve()
 
     def directory(self, kind: str, digest: str) -> Path:
-        """Where an artifact of `kind` (such as "shards" or "releases/NAME/versions") lives."""
+        """Where an artifact of `kind` (such as "shards" or "releases/NAME/versions") lives on this machine."""
         if not _SAFE_NAME.fullmatch(kind) or not re.fullmatch(r"[0-9a-f]{8,64}", digest):
             raise ValueError(f"not an artifact's name: {kind!r} / {digest!r}")
         return self.root / kind / digest
 
+    def local(self, location: str) -> Path:
+        """The folder of this machine for an artifact's `location`."""
+        return self.root / location.removeprefix(self.remote.uri).lstrip("/") if self.remote else Path(location)
+
     def find(self, kind: str, digest: str) -> Artifact | None:
         """The finished artifact, or None. UserError if a finished one has lost or shortened a file since."""
         path = self.directory(kind, digest)
-        manifest = read_manifest(path)
+        if self.remote is None:
+            manifest = read_manifest(path)
+            sizes = _sizes(path, manifest) if manifest else {}
+        else:
+            manifest = _parsed(self.remote.read(f"{kind}/{digest}/{MANIFEST_NAME}"))
+            sizes = self.remote.sizes(f"{kind}/{digest}") if manifest else {}
         if manifest is None or manifest.digest != digest:
             return None
+        artifact = Artifact(path, manifest, reused=True, remote=self.remote, kind=kind)
         for entry in manifest.files:
-            file = path / entry.path
-            if not file.is_file() or file.stat().st_size != entry.num_bytes:
+            if sizes.get(entry.path) != entry.num_bytes:
                 raise UserError(
-                    f"The artifact {path} is damaged: {entry.path} is missing or has another size than recorded. "
+                    f"The artifact {artifact.location} is damaged: {entry.path} is missing or has another size than recorded. "
                     "Delete that folder and run again to rebuild it."
                 )
-        return Artifact(path, manifest, reused=True)
+        return artifact
 
     def build(
         self,
@@ -132,9 +173,17 @@ class Storage:
         name = f"{kind.replace('/', '-')}-{digest}"
         try:
             with self._locked(name):
-                return self.find(kind, digest) or self._build(
-                    self.directory(kind, digest), name, (stage, params, code_version, parents, digest), make
-                )
+                if found := self.find(kind, digest):
+                    return found
+                path = self.directory(kind, digest)
+                manifest = self._made_and_not_uploaded(path, digest)
+                if self.remote:
+                    self.remote.refuse_unwritable()
+                if manifest is None:
+                    manifest = self._build(path, name, (stage, params, code_version, parents, digest), make)
+                if self.remote:
+                    self._upload(path, f"{kind}/{digest}", manifest)
+                return Artifact(path, manifest, reused=False, remote=self.remote, kind=kind)
         except UserError:
             raise
         except Exception as error:
@@ -151,27 +200,43 @@ class Storage:
         name: str,
         identity: tuple[str, dict[str, Any], int, dict[str, str], str],
         make: Callable[[Path], dict[str, Any]],
-    ) -> Artifact:
+    ) -> Manifest:
         stage, params, code_version, parents, digest = identity
         staging = self.root / ".staging" / name
-        shutil.rmtree(staging, ignore_errors=True)  # the lock is ours, so what stands there is debris
-        staging.mkdir(parents=True)
+        _remove_contents(staging, but=PARTS)  # the lock is ours, so all else that stands there is debris
+        staging.mkdir(parents=True, exist_ok=True)
         try:
+            summary = make(staging)
+            shutil.rmtree(staging / PARTS, ignore_errors=True)
             manifest = Manifest(
                 stage=stage,
                 params=params,
                 code_version=code_version,
                 parents=parents,
                 digest=digest,
-                summary=make(staging),
+                summary=summary,
                 files=file_entries(staging),
             )
             write_atomically(staging / MANIFEST_NAME, manifest.model_dump_json(indent=1))
             fsync_tree(staging)
             self._move_into_place(staging, final)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return Artifact(final, manifest, reused=False)
+        except BaseException as error:
+            keeps_parts = not isinstance(error, UserError) and not is_disk_full(error) and (staging / PARTS).exists()
+            _remove_contents(staging, but=PARTS if keeps_parts else "")
+            raise
+        return manifest
+
+    def _made_and_not_uploaded(self, path: Path, digest: str) -> Manifest | None:
+        """The manifest of an artifact in the mirror that a killed run did not finish uploading."""
+        manifest = read_manifest(path) if self.remote else None
+        if manifest is None or manifest.digest != digest or damaged_files(path, manifest):
+            return None
+        return manifest
+
+    def _upload(self, path: Path, folder: str, manifest: Manifest) -> None:
+        assert self.remote is not None
+        self.remote.upload_files(path, folder, manifest.files)
+        self.remote.write(f"{folder}/{MANIFEST_NAME}", (path / MANIFEST_NAME).read_bytes())
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -196,7 +261,8 @@ class Storage:
     def _remove_if_unlocked(self, staging: Path) -> None:
         with (self.root / ".locks" / staging.name).open("w") as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(staging, ignore_errors=True)
+            if not (staging / PARTS).exists() or time.time() - staging.stat().st_mtime > _STALE_AFTER_S:
+                shutil.rmtree(staging, ignore_errors=True)
 
     def _move_into_place(self, staging: Path, final: Path) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -206,12 +272,40 @@ class Storage:
 
     def record_run(self, run_name: str, record: dict[str, Any]) -> None:
         """Write runs/<run_name>.json: which digests this run used."""
-        write_atomically(self.root / "runs" / f"{run_name}.json", json.dumps(record, indent=1))
+        text = json.dumps(record, indent=1)
+        if self.remote:
+            self.remote.write(f"runs/{run_name}.json", text.encode())
+        else:
+            write_atomically(self.root / "runs" / f"{run_name}.json", text)
 
     def recorded_run(self, run_name: str) -> dict[str, Any]:
         """What `record_run` wrote; empty where there is nothing."""
+        name = f"runs/{run_name}.json"
         try:
-            record: dict[str, Any] = json.loads((self.root / "runs" / f"{run_name}.json").read_text())
+            text = self.remote.read(name) or b"{}" if self.remote else (self.root / name).read_bytes()
+            record: dict[str, Any] = json.loads(text)
         except (OSError, json.JSONDecodeError):
             return {}
         return record
+
+
+def _parsed(manifest: bytes | None) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json(manifest) if manifest is not None else None
+    except ValidationError:
+        return None
+
+
+def _sizes(directory: Path, manifest: Manifest) -> dict[str, int]:
+    files = ((entry.path, directory / entry.path) for entry in manifest.files)
+    return {name: file.stat().st_size for name, file in files if file.is_file()}
+
+
+def _remove_contents(folder: Path, but: str = "") -> None:
+    """Remove everything in `folder` but one name, and the folder where nothing is left."""
+    if not (folder / but).exists() or not but:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for child in folder.iterdir():
+        if child.name != but:
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()

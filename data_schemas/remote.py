@@ -1,0 +1,131 @@
+"""A storage root on another machine: objects below one fsspec prefix, such as `s3://bucket/folder`.
+
+An object store has no rename, so an artifact's files are written under their final names and its manifest last: what
+has no manifest does not exist to a reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import FileEntry, hash_file
+
+_EXTRA_OF = {"s3": "s3", "s3a": "s3"}
+
+
+def is_remote(root: str) -> bool:
+    """Whether `root` is a URI of another file system than this machine's."""
+    return "://" in root and not root.startswith("file://")
+
+
+class Remote:
+    """Objects below `uri`. Credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
+
+    Raises UserError for a URI with a secret in it and for a file system whose package is not installed.
+    """
+
+    def __init__(self, uri: str) -> None:
+        if "@" in urlsplit(uri).netloc:
+            raise UserError("storage contains credentials: give them in the environment (AWS_ACCESS_KEY_ID, ...) instead.")
+        self.uri = uri.rstrip("/")
+        with told(self.uri):
+            import fsspec
+
+            self._fs, self._path = fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
+
+    def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
+        return Remote, (self.uri,)
+
+    def at(self, relative: str) -> str:
+        return f"{self._path}/{relative}"
+
+    def read(self, relative: str) -> bytes | None:
+        """Content of an object, or None where there is none."""
+        with told(self.uri):
+            try:
+                return bytes(self._fs.cat_file(self.at(relative)))
+            except FileNotFoundError:
+                return None
+
+    def refuse_unwritable(self) -> None:
+        """UserError, before any work is done, where nothing can be written."""
+        self.write(".ropeway", b"storage root\n")
+
+    def write(self, relative: str, content: bytes) -> None:
+        """Write one object; readers see the old content or the new."""
+        with told(self.uri):
+            self._fs.pipe_file(self.at(relative), content)
+
+    def exists(self, relative: str) -> bool:
+        with told(self.uri):
+            return bool(self._fs.exists(self.at(relative)))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each object below `folder`, by its path relative to it."""
+        prefix = self.at(folder) + "/"
+        with told(self.uri):
+            found: dict[str, Any] = self._fs.find(prefix, detail=True)
+        return {name.removeprefix(prefix): int(info["size"]) for name, info in found.items() if name.startswith(prefix)}
+
+    def upload(self, local: Path, relative: str) -> None:
+        with told(self.uri):
+            self._fs.put_file(str(local), self.at(relative))
+
+    def download(self, relative: str, local: Path) -> None:
+        """Fetch one object; the file appears under its name only when it is whole."""
+        local.parent.mkdir(parents=True, exist_ok=True)
+        staged = local.with_name(f".{local.name}.{os.getpid()}")
+        try:
+            with told(self.uri):
+                self._fs.get_file(self.at(relative), str(staged))
+            os.replace(staged, local)
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def remove(self, folder: str) -> None:
+        with told(self.uri):
+            if self._fs.exists(self.at(folder)):
+                self._fs.rm(self.at(folder), recursive=True)
+
+    def upload_files(self, directory: Path, folder: str, entries: Sequence[FileEntry]) -> None:
+        """Upload the listed files, but those that are there in their size already (of a run that was cut off)."""
+        there = self.sizes(folder)
+        for entry in entries:
+            if there.get(entry.path) != entry.num_bytes or not self._is_same(f"{folder}/{entry.path}", directory / entry.path):
+                self.upload(directory / entry.path, f"{folder}/{entry.path}")
+
+    def _is_same(self, relative: str, local: Path) -> bool:
+        with told(self.uri), self._fs.open(self.at(relative), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == hash_file(local)
+
+
+@contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Turn what a file system raises into one sentence that names the URI."""
+    scheme = urlsplit(uri).scheme
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        how = f"pip install 'ropeway[{_EXTRA_OF[scheme]}]'" if scheme in _EXTRA_OF else f"install its fsspec package ({error})"
+        raise UserError(f"{uri} needs a package that is not installed: {how}.") from error
+    except ValueError as error:
+        raise UserError(f"{uri} cannot be used as storage: {_short(error)}.") from error
+    except OSError as error:
+        raise UserError(f"{uri} does not answer as storage: {_short(error)}; check the address and the credentials.") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "gcsfs", "google")):
+            raise
+        raise UserError(f"{uri} does not answer as storage: {_short(error)}; check the address and the credentials.") from error
+
+
+def _short(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
