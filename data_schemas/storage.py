@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, stage_digest
+from data_schemas.parts import Parts
 from data_schemas.remote import Remote, is_remote
 
 PARTS = ".parts"  # a folder inside a staging folder: survives a kill, and is gone when the artifact is finished
@@ -62,6 +63,10 @@ class Artifact:
     def location(self) -> str:
         """Where every machine finds it: the folder, or the remote URI."""
         return f"{self.remote.uri}/{self.kind}/{self.digest}" if self.remote else str(self.folder)
+
+    def as_parts(self) -> Parts:
+        """The files, for workers that may be on other machines."""
+        return Parts(self.location)
 
     @property
     def digest(self) -> str:
@@ -150,6 +155,19 @@ class Storage:
                     "Delete that folder and run again to rebuild it."
                 )
         return artifact
+
+    @contextlib.contextmanager
+    def parts(self, staging: Path, on_other_machines: bool) -> Iterator[Parts]:
+        """Where those who make the artifact in `staging` leave parts for each other; they outlive a kill.
+
+        A folder beside the artifact's files; for workers on other machines and a remote root, a prefix below that root.
+        """
+        if self.remote is None or not on_other_machines:
+            yield Parts(str(staging / PARTS))
+            return
+        folder = f".staging/{staging.name}"
+        yield Parts(f"{self.remote.uri}/{folder}")
+        self.remote.remove(folder)
 
     def build(
         self,

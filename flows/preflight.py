@@ -8,10 +8,10 @@ def check_inputs(params: PipelineParams) -> None:
     """UserError for a base model, a RoPE request, a corpus or a storage root that cannot work."""
     from ray_jobs.finetune.base_model import check_weights, load_tokenizer
     from ray_jobs.finetune.extended import rope_plan_for
-    from tasks.ingest.sources import list_files
+    from tasks.ingest.units import refuse_missing
 
     storage = Storage(params.storage)
     rope_plan_for(params.model)
     check_weights(params.model)
     load_tokenizer(params.model)
-    list_files(params.corpus.sources, leave_out=storage.root)
+    refuse_missing(params.corpus)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,15 +23,22 @@ UnitFunction = Callable[[Any], Any]
 
 
 class Workers(Protocol):
-    """Something that runs a picklable function on units."""
+    """Something that runs a picklable function on units, here or on other machines."""
+
+    on_other_machines: bool
 
     def map(self, function: UnitFunction, units: Sequence[Any]) -> Iterator[Any]:
         """The results in the order of `units`."""
         ...
 
 
+WorkersFor = Callable[[int], AbstractContextManager[Workers]]  # the workers for a corpus of so many bytes
+
+
 class InProcess:
     """One unit after the other, here."""
+
+    on_other_machines = False
 
     def map(self, function: UnitFunction, units: Sequence[Any]) -> Iterator[Any]:
         return map(function, units)
@@ -39,6 +46,8 @@ class InProcess:
 
 class Processes:
     """A pool of processes on this machine. No more than two units a process are under way at once."""
+
+    on_other_machines = False
 
     def __init__(self, pool: ProcessPoolExecutor, num_workers: int) -> None:
         self._pool = pool

@@ -44,7 +44,7 @@ def run(
     """Measure base, scaling-only and fine-tuned model, or find the evaluation that an equal run left.
 
     Args:
-        documents: what ingest left; its `documents.parquet` has the held-out split.
+        documents: what ingest left; the held-out split is read from it.
         checkpoint: what finetune left; None measures base and scaling only.
 
     Raises:
@@ -104,7 +104,7 @@ def _make(
 
     tokenizer = load_tokenizer(params.model)
     window = base_window(params.model)
-    workload = prepare_workload(params, window, documents.path / "documents.parquet", tokenizer)
+    workload = prepare_workload(params, window, documents.path, tokenizer)
     progress(
         f"evaluate: {len(workload.documents)} held-out documents, lengths {', '.join(map(str, workload.all_lengths))}, "
         f"models {', '.join(arms)}"
@@ -132,7 +132,7 @@ def refuse_unmeasurable(params: PipelineParams, documents: Artifact) -> None:
     from ray_jobs.finetune.base_model import load_tokenizer
     from ray_jobs.finetune.extended import base_window
 
-    prepare_workload(params, base_window(params.model), documents.path / "documents.parquet", load_tokenizer(params.model))
+    prepare_workload(params, base_window(params.model), documents.path, load_tokenizer(params.model))
 
 
 def prepare_workload(params: PipelineParams, base_window: int, documents: Path, tokenizer: Any) -> Workload:

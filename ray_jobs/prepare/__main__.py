@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
@@ -17,12 +18,14 @@ def main() -> None:
 
 
 def prepare(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
-    """Ingest and prepare; the closing tables go to standard error."""
+    """Ingest and prepare on Ray Data; the closing tables go to standard error."""
+    from ray_jobs.prepare.workers import ray_workers
     from tasks.ingest import stage as ingest
     from tasks.pack import stage as pack
 
-    documents = ingest.run(params, storage, progress)
-    shards = pack.run(params, storage, documents, progress)
+    with ray_workers(params.ray) as workers:
+        documents = ingest.run(params, storage, lambda _: nullcontext(workers), progress)
+        shards = pack.run(params, storage, documents, lambda _: nullcontext(workers), progress)
     _show(documents, shards)
     return shards
 
@@ -34,10 +37,13 @@ def _show(documents: Artifact, shards: Artifact) -> None:
     read, packed = documents.manifest.summary, shards.manifest.summary
     console = Console(stderr=True)
     inputs = Table(title="Corpus")
-    for name in ("training", "held out", "duplicates dropped", "too short", "refused"):
+    for name in (
+        "training", "held out", "duplicates", "near-duplicates", "evaluated text", "too short", "other language", "refused"
+    ):
         inputs.add_column(name, justify="right")
     refused = ", ".join(f"{count} {reason}" for reason, count in read["quarantined"].items()) or "0"
-    counts = (read["num_train"], read["num_heldout"], read["num_duplicates"], read["num_skipped_short"])
+    names = ("train", "heldout", "duplicates", "near_duplicates", "contaminated", "skipped_short", "skipped_language")
+    counts = [read[f"num_{name}"] for name in names]
     inputs.add_row(*(f"{count:,}" for count in counts), refused)
     console.print(inputs)
     buckets = Table(title=f"{packed['num_rows']:,} rows, {packed['num_tokens']:,} tokens, {packed['waste']:.2%} waste")

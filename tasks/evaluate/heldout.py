@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from tasks.ingest.documents import document_files
 
 _SENTENCE_ENDS = frozenset(".!?")
 
@@ -31,17 +34,21 @@ def read_heldout(documents: Path, min_bytes: int) -> Iterator[tuple[str, str]]:
     """(doc_id, text) of each held-out document of at least `min_bytes` bytes, ordered by the hash of its id.
 
     Args:
-        documents: a `documents.parquet`.
+        documents: folder of the `documents` artifact. A text is read when its turn comes.
         min_bytes: documents below it are passed over unread: a byte is at most one token, so a document of fewer bytes
             than a window has tokens can never fill that window.
     """
-    filters = [("split", "=", "heldout"), ("num_bytes", ">=", min_bytes)]
-    doc_ids: list[str] = pq.read_table(documents, columns=["doc_id"], filters=filters)["doc_id"].to_pylist()
-    doc_ids.sort(key=lambda doc_id: hashlib.sha256(doc_id.encode()).digest())
-    table = pq.read_table(documents, columns=["doc_id", "text"], filters=filters)
-    row_of = {doc_id: row for row, doc_id in enumerate(table["doc_id"].to_pylist())}
-    for doc_id in doc_ids:
-        yield doc_id, table["text"][row_of[doc_id]].as_py()
+    place_of: dict[str, tuple[Path, int]] = {}
+    for file in document_files(documents):
+        groups = pq.ParquetFile(file)
+        for group in range(groups.num_row_groups):
+            table = groups.read_row_group(group, columns=["doc_id", "split", "num_bytes"])
+            wanted = table.filter((pc.field("split") == "heldout") & (pc.field("num_bytes") >= min_bytes))
+            place_of |= dict.fromkeys(wanted["doc_id"].to_pylist(), (file, group))
+    for doc_id in sorted(place_of, key=lambda doc_id: hashlib.sha256(doc_id.encode()).digest()):
+        file, group = place_of[doc_id]
+        table = pq.ParquetFile(file).read_row_group(group, columns=["doc_id", "text"])
+        yield doc_id, table.filter(pc.field("doc_id") == doc_id)["text"][0].as_py()
 
 
 def tokenize(doc_id: str, text: str, tokenizer: Any) -> HeldOutDocument:

@@ -1,55 +1,53 @@
-"""Ingest: the files of a corpus become documents.parquet, with what could not be read in quarantine.parquet.
+"""Ingest: a corpus becomes the `documents` artifact.
 
-The corpus is read twice, once to decide which copy of a text stays and once to write it, so that no more than one
-row group of text is in memory.
+    documents-00000-of-00012.parquet  what is trained and evaluated on, in the order of the corpus
+    quarantine.parquet                what could not be read, and why
+    duplicates.parquet                which document kept which out
+    contamination.parquet             which training documents hold what the model is evaluated on
+
+Units of the corpus are read by workers (`survey`), all documents together are chosen from here (`selection`), training
+documents are compared with what is evaluated (`decontamination`), and workers write what stays (`write_job`). Memory
+holds one row group of text a worker, and here some ten bytes a document.
 """
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
 from data_schemas.params import CorpusParams, PipelineParams
+from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
-from data_schemas.tables import DOCUMENTS, QUARANTINE
-from tasks.ingest.fingerprint import corpus_fingerprint
-from tasks.ingest.records import Document, read_records
-from tasks.ingest.sources import Listing, Refused, list_files
-from tasks.ingest.split import split_of
+from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
+from tasks.ingest.decontamination_jobs import Decontamination, decontaminate
+from tasks.ingest.documents import part_name
+from tasks.ingest.selection import Selection, duplicate_rows, select
+from tasks.ingest.survey import ReadUnitJob
+from tasks.ingest.units import Corpus, plan_corpus
+from tasks.ingest.write_job import WriteUnitJob
+from tasks.workers import Workers, WorkersFor, run_units
 
-CODE_VERSION = 1
-_ROW_GROUP_BYTES = 64_000_000
+CODE_VERSION = 2
 
 Progress = Callable[[str], None]
 
 
-@dataclass
-class Survey:
-    """What the first reading found. `kept` holds the place, in reading order, of each document that is written."""
-
-    kept: dict[int, str] = field(default_factory=dict)  # place -> content hash
-    refused: list[Refused] = field(default_factory=list)
-    num_duplicates: int = 0
-    num_short: int = 0
-
-    @property
-    def num_inputs(self) -> int:
-        return len(self.kept) + len(self.refused) + self.num_duplicates + self.num_short
-
-
-def run(params: PipelineParams, storage: Storage, progress: Progress) -> Artifact:
+def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progress: Progress) -> Artifact:
     """Make, or find, the `documents` artifact. Raises UserError for a corpus that cannot be trained on."""
     progress("ingest: listing and hashing the corpus")
-    fingerprint = corpus_fingerprint(params.corpus, leave_out=storage.root)
+    corpus = plan_corpus(params.corpus, leave_out=storage.root)
 
     def make(directory: Path) -> dict[str, Any]:
-        summary = write_documents(params.corpus, directory, progress, leave_out=storage.root)
-        if corpus_fingerprint(params.corpus, leave_out=storage.root) != fingerprint:
+        with workers_for(corpus.num_bytes) as workers, storage.parts(directory, workers.on_other_machines) as parts:
+            summary = _Ingestion(params.corpus, corpus, parts, workers, progress).write(directory)
+        if plan_corpus(params.corpus, leave_out=storage.root).fingerprint != corpus.fingerprint:
             raise UserError("The corpus changed while it was read: run again when nothing writes to it.")
         return summary
 
@@ -58,7 +56,7 @@ def run(params: PipelineParams, storage: Storage, progress: Progress) -> Artifac
         stage="ingest",
         params=params.corpus.model_dump(mode="json"),
         code_version=CODE_VERSION,
-        parents={"corpus": fingerprint},
+        parents={"corpus": corpus.fingerprint},
         make=make,
     )
     done = artifact.manifest.summary
@@ -69,128 +67,142 @@ def run(params: PipelineParams, storage: Storage, progress: Progress) -> Artifac
     return artifact
 
 
-def write_documents(params: CorpusParams, directory: Path, progress: Progress, leave_out: Path | None = None) -> dict[str, Any]:
-    """Write documents.parquet and quarantine.parquet into `directory`; return the summary."""
-    listing = list_files(params.sources, leave_out)
-    progress(f"ingest: reading {len(listing.files):,} files")
-    survey = take_survey(params, listing)
-    _refuse_unusable(params, listing, survey)
-    _write_quarantine(survey.refused, directory / "quarantine.parquet")
-    num_documents: Counter[str] = Counter()
-    works: dict[str, set[str]] = {"train": set(), "heldout": set()}
-    num_bytes = 0
-    with pq.ParquetWriter(directory / "documents.parquet", DOCUMENTS, compression="zstd") as writer:
-        rows: list[dict[str, Any]] = []
-        pending = 0
-        for document, split in _kept_documents(params, listing, survey):
-            rows.append(_row(document, split))
-            num_documents[split] += 1
-            works[split].add(document.work)
-            num_bytes += len(document.utf8)
-            pending += len(document.utf8)
-            if pending >= _ROW_GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS))
-                rows, pending = [], 0
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS))
-    _refuse_one_sided(params, num_documents)
-    return {
-        "num_documents": num_documents.total(),
-        "num_train": num_documents["train"],
-        "num_heldout": num_documents["heldout"],
-        "num_bytes": num_bytes,
-        "num_duplicates": survey.num_duplicates,
-        "num_skipped_short": survey.num_short,
-        "quarantined": dict(sorted(Counter(r.reason for r in survey.refused).items())),
-        "num_works_train": len(works["train"]),
-        "num_works_heldout": len(works["heldout"]),
-    }
+class _Ingestion:
+    """One making of the `documents` artifact."""
 
+    def __init__(self, params: CorpusParams, corpus: Corpus, parts: Parts, workers: Workers, progress: Progress) -> None:
+        self._params, self._corpus, self._parts, self._workers, self._progress = params, corpus, parts, workers, progress
+        self._num_units = len(corpus.units)
 
-def take_survey(params: CorpusParams, listing: Listing) -> Survey:
-    """Decide what stays: of equal texts the first, but a held-out copy goes before one in training."""
-    survey = Survey(refused=list(listing.refused))
-    seen: dict[str, tuple[int, str]] = {}  # content hash -> (place, split)
-    for place, (found, min_bytes) in enumerate(_read_all(params, listing)):
-        if isinstance(found, Refused):
-            survey.refused.append(found)
-        elif len(found.utf8) < min_bytes:
-            survey.num_short += 1
-        else:
-            split = split_of(found.work, params.heldout_fraction, params.split_seed)
-            first = seen.get(found.content_hash)
-            survey.num_duplicates += first is not None
-            if first is None or (first[1] == "train" and split == "heldout"):
-                seen[found.content_hash] = (place, split)
-    survey.kept = {place: content_hash for content_hash, (place, _) in seen.items()}
-    return survey
-
-
-def _read_all(params: CorpusParams, listing: Listing) -> Iterator[tuple[Document | Refused, int]]:
-    for file in listing.files:
-        source = params.sources[file.source_index]
-        for found in read_records(file, source):
-            yield found, source.min_bytes
-
-
-def _kept_documents(params: CorpusParams, listing: Listing, survey: Survey) -> Iterator[tuple[Document, str]]:
-    num_yielded = 0
-    for place, (found, _) in enumerate(_read_all(params, listing)):
-        if place in survey.kept:
-            if isinstance(found, Refused) or found.content_hash != survey.kept[place]:
-                raise UserError(f"{found.source_uri} changed while it was read: run again when nothing writes to the corpus.")
-            num_yielded += 1
-            yield found, split_of(found.work, params.heldout_fraction, params.split_seed)
-    if num_yielded != len(survey.kept):
-        raise UserError("A corpus file became shorter while it was read: run again when nothing writes to the corpus.")
-
-
-def _row(document: Document, split: str) -> dict[str, Any]:
-    return {
-        "doc_id": document.doc_id,
-        "text": document.text,
-        "source_uri": document.source_uri,
-        "record": document.record,
-        "num_bytes": len(document.utf8),
-        "content_hash": document.content_hash,
-        "licence": document.licence,
-        "work": document.work,
-        "split": split,
-    }
-
-
-def _write_quarantine(refused: list[Refused], path: Path) -> None:
-    rows = [{"source_uri": r.source_uri, "record": r.record, "reason": r.reason, "detail": r.detail} for r in refused]
-    pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), path, compression="zstd")
-
-
-def _refuse_unusable(params: CorpusParams, listing: Listing, survey: Survey) -> None:
-    """UserError where nothing could be read, or too little of it."""
-    reasons = Counter(r.reason for r in survey.refused)
-    told = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
-    if not survey.kept:
-        where = "; ".join(f"{s.uri} ({', '.join(s.include)})" for s in params.sources)
-        raise UserError(
-            f"The corpus is empty: {where} matched {len(listing.files)} files, of which {len(survey.refused)} inputs were "
-            f"refused{f' ({told})' if told else ''} and {survey.num_short} were shorter than min_bytes; "
-            "correct corpus.sources or their include patterns."
+    def write(self, directory: Path) -> dict[str, Any]:
+        """Fill `directory`; returns the summary."""
+        skipped = self._read()
+        quarantined = self._write_quarantine(directory / "quarantine.parquet")
+        scratch = Path(directory, ".scratch")
+        scratch.mkdir()
+        selection = select(self._params, self._parts, self._num_units, scratch)
+        self._refuse_unusable(selection, quarantined, skipped)
+        _write_batches(
+            directory / "duplicates.parquet", DUPLICATES, duplicate_rows(selection, self._parts, self._num_units)
         )
-    share = len(survey.refused) / survey.num_inputs
-    if share > params.max_quarantined_fraction:
-        first = survey.refused[0]
-        raise UserError(
-            f"{len(survey.refused)} of {survey.num_inputs} inputs ({share:.0%}) cannot be read ({told}; the first is "
-            f"{first.source_uri}: {first.detail}), more than corpus.max_quarantined_fraction {params.max_quarantined_fraction}: "
-            "mend or exclude them, or raise that limit."
-        )
+        num_near = int((selection.kept_by >= 0).sum() - selection.is_exact.sum())
+        self._progress(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates left out")
+        found = decontaminate(self._params, self._parts, selection, self._workers, scratch)
+        _write_batches(directory / "contamination.parquet", CONTAMINATION, iter([found.rows]))
+        if self._params.decontamination.enabled:
+            self._progress(f"ingest: {int(found.removed.sum()):,} training documents hold what is evaluated, left out")
+        summary = self._write_documents(directory, selection, found)
+        _remove(scratch)
+        return summary | {
+            "num_duplicates": int(selection.is_exact.sum()),
+            "num_near_duplicates": num_near,
+            "num_contaminated": int(found.removed.sum()),
+            "num_skipped_short": skipped["short"],
+            "num_skipped_language": skipped["language"],
+            "quarantined": dict(sorted(quarantined.items())),
+        }
 
+    def _read(self) -> Counter[str]:
+        self._progress(f"ingest: reading {self._corpus.num_files:,} files in {self._num_units:,} units")
+        skipped: Counter[str] = Counter()
+        job = ReadUnitJob(self._params, self._parts)
+        every = max(1, self._num_units // 20)
+        for number, of_unit in enumerate(run_units(self._workers, job, self._corpus.units, self._parts, "read"), 1):
+            skipped.update(of_unit)
+            if number % every == 0 and self._num_units > every:
+                self._progress(f"ingest: {number:,} of {self._num_units:,} units read")
+        return skipped
 
-def _refuse_one_sided(params: CorpusParams, num_documents: Counter[str]) -> None:
-    """UserError where training or evaluation would have no document."""
-    for side, name, change in (("heldout", "held-out", "raise"), ("train", "training", "lower")):
-        if not num_documents[side]:
+    def _write_quarantine(self, path: Path) -> Counter[str]:
+        listed = [{name: getattr(r, name) for name in QUARANTINE.names} for r in self._corpus.refused]
+        counts: Counter[str] = Counter(row["reason"] for row in listed)
+        with pq.ParquetWriter(path, QUARANTINE, compression="zstd") as writer:
+            writer.write_table(pa.Table.from_pylist(listed, schema=QUARANTINE))
+            for unit in range(self._num_units):
+                with self._parts.reading(f"refused-{unit:05d}.parquet") as part:
+                    table = pq.read_table(part)
+                counts.update(table["reason"].to_pylist())
+                if len(table):
+                    writer.write_table(table)
+        return counts
+
+    def _write_documents(self, directory: Path, selection: Selection, found: Decontamination) -> dict[str, Any]:
+        keep = selection.keep & ~found.removed
+        documents: Counter[str] = Counter()
+        by_source: Counter[str] = Counter()
+        bytes_by_source: Counter[str] = Counter()
+        units = [(number, selection.of_unit(keep, number)) for number in range(self._num_units)]
+        filled = [number for number, of_unit in units if of_unit.any()]
+        job = WriteUnitJob(self._parts)
+        for counts in run_units(self._workers, job, [units[number] for number in filled], self._parts, "written"):
+            documents.update(counts["documents"])
+            by_source.update(counts["by_source"])
+            bytes_by_source.update(counts["bytes_by_source"])
+        self._refuse_one_sided(documents)
+        for place, number in enumerate(filled):
+            self._parts.take(f"documents-{number:05d}.parquet", directory / part_name(place, len(filled)))
+        kept = selection.facts[keep]
+        return {
+            "num_documents": documents.total(),
+            "num_train": documents["train"],
+            "num_heldout": documents["heldout"],
+            "num_bytes": int(kept["num_bytes"].sum()),
+            "num_works_train": len(np.unique(kept["work"][~kept["heldout"]])),
+            "num_works_heldout": len(np.unique(kept["work"][kept["heldout"]])),
+            "sources": {
+                source.label: {"documents": by_source[source.label], "bytes": bytes_by_source[source.label]}
+                for source in self._params.sources
+            },
+        }
+
+    def _refuse_unusable(self, selection: Selection, quarantined: Counter[str], skipped: Counter[str]) -> None:
+        """UserError where nothing could be read, or too little of it."""
+        told = ", ".join(f"{n} {reason}" for reason, n in sorted(quarantined.items()))
+        num_refused = quarantined.total()
+        if not len(selection.facts):
+            where = "; ".join(f"{s.uri} ({', '.join(s.include)})" for s in self._params.sources)
             raise UserError(
-                f"The corpus has {num_documents.total()} documents and none is a {name} one with corpus.heldout_fraction "
-                f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, take another "
-                "split_seed, or choose a finer work_by."
+                f"The corpus is empty: {where} matched {self._corpus.num_files} files, of which {num_refused} inputs were "
+                f"refused{f' ({told})' if told else ''}, {skipped['short']} were shorter than min_bytes and "
+                f"{skipped['language']} in another language; correct corpus.sources or their include patterns."
             )
+        num_inputs = len(selection.facts) + num_refused + skipped.total()
+        share = num_refused / num_inputs
+        if share > self._params.max_quarantined_fraction:
+            raise UserError(
+                f"{num_refused} of {num_inputs} inputs ({share:.0%}) cannot be read ({told}{self._first_refused()}), more "
+                f"than corpus.max_quarantined_fraction {self._params.max_quarantined_fraction}: mend or exclude them, or "
+                "raise that limit."
+            )
+
+    def _first_refused(self) -> str:
+        for refused in self._corpus.refused:
+            return f"; the first is {refused.source_uri}: {refused.detail}"
+        for unit in range(self._num_units):
+            with self._parts.reading(f"refused-{unit:05d}.parquet") as part:
+                for row in pq.read_table(part).slice(0, 1).to_pylist():
+                    return f"; the first is {row['source_uri']}: {row['detail']}"
+        return ""
+
+    def _refuse_one_sided(self, documents: Counter[str]) -> None:
+        """UserError where training or evaluation would have no document."""
+        params = self._params
+        for side, name, change in (("heldout", "held-out", "raise"), ("train", "training", "lower")):
+            if not documents[side]:
+                raise UserError(
+                    f"The corpus has {documents.total()} documents and none is a {name} one with corpus.heldout_fraction "
+                    f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, take another "
+                    "split_seed, or choose a finer work_by."
+                )
+
+
+def _write_batches(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch | pa.Table]) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write(batch)
+
+
+def _remove(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()

@@ -1,45 +1,37 @@
-"""Prepare: documents become chunks (chunks.parquet) and chunks become rows (Arrow shards, held-out rows in heldout/)."""
+"""Prepare: documents become chunks, and chunks become rows in Arrow shards; the held-out rows stand in heldout/.
+
+Chunking runs in units of one documents part, writing in units of one shard, so both are the same bytes for any number
+of workers. Between them the plan of all rows is made here, from the sequences' lengths alone.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
 from data_schemas.params import PackingParams, PipelineParams
+from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
-from data_schemas.tables import CHUNKS
-from tasks.chunk.chunker import Chunker
+from tasks.ingest.documents import part_names
+from tasks.pack.budgets import SourceShare
+from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
 from tasks.pack.packer import PackingPlan, plan_rows
-from tasks.pack.shards import Sequence32, write_shards
+from tasks.pack.sequences import read_entries
+from tasks.pack.shard_job import ShardJob
+from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
+from tasks.workers import Workers, WorkersFor, run_units
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-CODE_VERSION = 1
-_DOCUMENTS_A_BATCH = 64
+CODE_VERSION = 2
 _PROGRESS_EVERY_BYTES = 20_000_000
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """What is put at the start and the end of a document; None where the base was not trained with it."""
-
-    bos: int | None
-    eos: int | None
-
-    @property
-    def num(self) -> int:
-        return (self.bos is not None) + (self.eos is not None)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
@@ -49,45 +41,16 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
     return SpecialTokens(tokenizer.bos_token_id if adds_bos else None, tokenizer.eos_token_id)
 
 
-class Sequences:
-    """All chunks of one split as sequences. Tokens lie in one file while the rows are written; the rest is in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("wb")
-        self.chunk_ids: list[str] = []
-        self._ends = [0]
-        self._tokens: np.ndarray = np.empty(0, np.int32)
-
-    def append(self, chunk_id: str, ids: list[int]) -> None:
-        self._file.write(np.array(ids, np.int32).tobytes())  # ndarray.tofile would hide a full disk
-        self.chunk_ids.append(chunk_id)
-        self._ends.append(self._ends[-1] + len(ids))
-
-    def lengths(self) -> np.ndarray:
-        return np.diff(self._ends)
-
-    def close(self) -> None:
-        """No more sequences are appended; they can be loaded now."""
-        self._file.close()
-        if self._ends[-1]:
-            self._tokens = np.memmap(self._path, np.int32, mode="r")
-
-    def load(self, i: int) -> Sequence32:
-        return Sequence32(self.chunk_ids[i], self._tokens[self._ends[i] : self._ends[i + 1]])
-
-    def delete(self) -> None:
-        self._file.close()
-        self._tokens = np.empty(0, np.int32)
-        self._path.unlink(missing_ok=True)
-
-
-def run(params: PipelineParams, storage: Storage, documents: Artifact, progress: Progress) -> Artifact:
+def run(
+    params: PipelineParams, storage: Storage, documents: Artifact, workers_for: WorkersFor, progress: Progress
+) -> Artifact:
     """Make, or find, the `shards` artifact. Raises UserError where no training document is as long as the target."""
     from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
 
     def make(directory: Path) -> dict[str, Any]:
-        return write_rows(params, load_tokenizer(params.model), documents.path / "documents.parquet", directory, progress)
+        num_bytes = documents.manifest.summary["num_bytes"]
+        with workers_for(num_bytes) as workers, storage.parts(directory, workers.on_other_machines) as parts:
+            return _Preparation(params, load_tokenizer(params.model), documents, parts, workers, progress).write(directory)
 
     artifact = storage.build(
         "shards",
@@ -95,6 +58,7 @@ def run(params: PipelineParams, storage: Storage, documents: Artifact, progress:
         params={
             "chunking": params.chunking.model_dump(mode="json"),
             "packing": params.packing.model_dump(mode="json"),
+            "sources": [s.model_dump(mode="json") for s in source_shares(params)],
             "target_length": params.model.target_length,
         },
         code_version=CODE_VERSION,
@@ -110,107 +74,109 @@ def run(params: PipelineParams, storage: Storage, documents: Artifact, progress:
     return artifact
 
 
-def write_rows(
-    params: PipelineParams, tokenizer: PreTrainedTokenizerFast, documents: Path, directory: Path, progress: Progress
-) -> dict[str, Any]:
-    """Chunk and pack `documents` (a DOCUMENTS parquet file) into `directory`; return the summary."""
-    target = params.model.target_length
-    special = special_tokens(tokenizer)
-    budget = min(params.chunk_tokens, target - special.num)
-    chunker = Chunker(tokenizer, params.chunking.model_copy(update={"max_tokens": budget}))
-    sequences = {split: Sequences(directory / f"{split}.tokens") for split in ("train", "heldout")}
-    try:
-        longest = _write_chunks(chunker, special, documents, directory / "chunks.parquet", sequences, progress)
-        if longest < target:
+def source_shares(params: PipelineParams) -> tuple[SourceShare, ...]:
+    """Names and weights of the corpus' sources, in their order."""
+    return tuple(SourceShare(s.label, s.weight, s.max_repeats) for s in params.corpus.sources)
+
+
+class _Preparation:
+    """One making of the `shards` artifact."""
+
+    def __init__(
+        self,
+        params: PipelineParams,
+        tokenizer: PreTrainedTokenizerFast,
+        documents: Artifact,
+        parts: Parts,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self._params, self._tokenizer, self._documents = params, tokenizer, documents
+        self._parts, self._workers, self._progress = parts, workers, progress
+        self._names = part_names(documents.manifest)
+        self._target = params.model.target_length
+        self._special = special_tokens(tokenizer)
+        self._budget = min(params.chunk_tokens, self._target - self._special.num)
+
+    def write(self, directory: Path) -> dict[str, Any]:
+        """Fill `directory`; returns the summary."""
+        counts = self._chunk()
+        if counts["longest"] < self._target:
             raise UserError(
-                f"The corpus is too short for the target: the longest training document has {longest} tokens and "
-                f"model.target_length is {target}, so add longer documents or lower the target."
+                f"The corpus is too short for the target: the longest training document has {counts['longest']} tokens and "
+                f"model.target_length is {self._target}, so add longer documents or lower the target."
             )
-        for of_split in sequences.values():
-            of_split.close()
-        progress("prepare: packing rows")
-        train = plan_rows(sequences["train"].lengths(), target, params.packing)
-        heldout = plan_rows(sequences["heldout"].lengths(), target, PackingParams(window_chunks=params.packing.window_chunks))
+        self._progress("prepare: planning rows")
+        num_parts = len(self._names)
+        train_lengths, train_sources = read_entries(self._parts, num_parts, "train")
+        heldout_lengths, _ = read_entries(self._parts, num_parts, "heldout")
+        packing = self._params.packing
+        train = plan_rows(train_lengths, self._target, packing, train_sources, source_shares(self._params))
+        heldout = plan_rows(heldout_lengths, self._target, PackingParams(window_chunks=packing.window_chunks))
         _refuse_no_rows(train, heldout)
-        for split, plan, folder in (("train", train, directory), ("heldout", heldout, directory / "heldout")):
-            kept = sequences[split]
-            write_shards(folder, plan.rows, kept.lengths(), kept.load, params.packing.shard_megabytes, split)
-    finally:
-        for of_split in sequences.values():
-            of_split.delete()
-    return {
-        "num_chunks": len(sequences["train"].chunk_ids) + len(sequences["heldout"].chunk_ids),
-        "num_rows": len(train.rows),
-        "num_tokens": train.num_tokens,
-        "waste": train.waste,
-        "buckets": [bucket.to_json() for bucket in train.buckets],
-        "num_heldout_rows": len(heldout.rows),
-        "num_heldout_tokens": heldout.num_tokens,
-        "heldout_waste": heldout.waste,
-        "longest_document_tokens": longest,
-        "chunk_tokens": budget,
-        "bos_token_id": special.bos,
-        "eos_token_id": special.eos,
-    }
+        self._write_shards(train, train_lengths, directory, "train")
+        self._write_shards(heldout, heldout_lengths, directory / "heldout", "heldout")
+        for number in range(num_parts):
+            self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
+        (directory / "tokenizer").mkdir()
+        self._parts.take(TOKENIZER_FILE, directory / "tokenizer" / TOKENIZER_FILE)
+        return {
+            "num_chunks": counts["chunks"],
+            "num_fragments": counts["fragments"],
+            "num_rows": train.num_rows,
+            "num_tokens": train.num_tokens,
+            "waste": train.waste,
+            "buckets": [bucket.to_json() for bucket in train.buckets],
+            "sources": [share.to_json() for share in train.sources],
+            "num_heldout_rows": heldout.num_rows,
+            "num_heldout_tokens": heldout.num_tokens,
+            "heldout_waste": heldout.waste,
+            "longest_document_tokens": counts["longest"],
+            "chunk_tokens": self._budget,
+            "bos_token_id": self._special.bos,
+            "eos_token_id": self._special.eos,
+        }
 
+    def _chunk(self) -> dict[str, int]:
+        with self._parts.writing(TOKENIZER_FILE) as path:
+            path.write_text(self._tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        job = ChunkJob(
+            self._documents.as_parts(),
+            self._parts,
+            self._params.chunking.model_copy(update={"max_tokens": self._budget}),
+            self._special,
+            tuple(source.label for source in self._params.corpus.sources),
+        )
+        total = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
+        for counts in run_units(self._workers, job, list(enumerate(self._names)), self._parts, "chunked"):
+            before = total["bytes"] // _PROGRESS_EVERY_BYTES
+            longest = max(total["longest"], counts["longest"])
+            total = {name: total[name] + counts[name] for name in total} | {"longest": longest}
+            if total["bytes"] // _PROGRESS_EVERY_BYTES > before:
+                self._progress(f"prepare: {total['bytes'] / 1e6:,.0f} MB in {total['chunks']:,} chunks")
+        self._progress(f"prepare: {total['documents']:,} documents in {total['chunks']:,} chunks")
+        return total
 
-def _write_chunks(
-    chunker: Chunker,
-    special: SpecialTokens,
-    documents: Path,
-    path: Path,
-    sequences: dict[str, Sequences],
-    progress: Progress,
-) -> int:
-    """Chunk every document; return the most tokens a training document has, BOS and EOS included."""
-    longest = 0
-    counts: Counter[str] = Counter()
-    with pq.ParquetWriter(path, CHUNKS, compression="zstd") as writer:
-        for batch in _batches(documents):
-            rows: list[dict[str, Any]] = []
-            for document, encoded in zip(batch, chunker.encode([d["text"] for d in batch]), strict=True):
-                if document["split"] == "train":
-                    longest = max(longest, len(encoded.ids) + special.num)
-                chunks = chunker.cut(encoded)
-                for index, chunk in enumerate(chunks):
-                    chunk_id = f"{document['doc_id']}:{index}"
-                    bos = [special.bos] if special.bos is not None and index == 0 else []
-                    eos = [special.eos] if special.eos is not None and index == len(chunks) - 1 else []
-                    if ids := [*bos, *chunk.token_ids, *eos]:
-                        sequences[document["split"]].append(chunk_id, ids)
-                    rows.append(
-                        {
-                            "chunk_id": chunk_id,
-                            "doc_id": document["doc_id"],
-                            "index": index,
-                            "char_start": chunk.char_start,
-                            "char_end": chunk.char_end,
-                            "num_tokens": chunk.num_tokens,
-                            "heading_path": list(chunk.heading_path),
-                            "split": document["split"],
-                        }
-                    )
-                before = counts["bytes"] // _PROGRESS_EVERY_BYTES
-                counts.update(documents=1, chunks=len(chunks), bytes=document["num_bytes"])
-                if counts["bytes"] // _PROGRESS_EVERY_BYTES > before:
-                    progress(f"prepare: {counts['bytes'] / 1e6:,.0f} MB in {counts['chunks']:,} chunks")
-            writer.write_table(pa.Table.from_pylist(rows, schema=CHUNKS))
-    progress(f"prepare: {counts['documents']:,} documents in {counts['chunks']:,} chunks")
-    return longest
-
-
-def _batches(documents: Path) -> Iterator[list[dict[str, Any]]]:
-    columns = ["doc_id", "text", "split", "num_bytes"]
-    for batch in pq.ParquetFile(documents).iter_batches(batch_size=_DOCUMENTS_A_BATCH, columns=columns):
-        yield batch.to_pylist()
+    def _write_shards(self, plan: PackingPlan, lengths: np.ndarray, directory: Path, split: str) -> None:
+        directory.mkdir(exist_ok=True)
+        spans = split_into_shards(plan, lengths, self._params.packing.shard_megabytes)
+        names = [shard_name(number, len(spans)) for number in range(len(spans))]
+        units = [(name, [plan.row(r) for r in range(*span)]) for name, span in zip(names, spans, strict=True)]
+        job = ShardJob(self._parts, len(self._names), split)
+        hashes = []
+        for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}")):
+            hashes.append(digest)
+            self._parts.take(f"{split}-{names[number]}", directory / names[number])
+            self._progress(f"prepare: {split} shard {number + 1} of {len(names)}")
+        write_dataset_files(directory, names, hashes, split)
 
 
 def _refuse_no_rows(train: PackingPlan, heldout: PackingPlan) -> None:
-    if not train.rows:
+    if not train.num_rows:
         raise UserError(
             "No training row is left: packing.bucket_token_budgets or bucket_repeats leave every chunk out, raise them."
         )
-    if not heldout.rows:
+    if not heldout.num_rows:
         raise UserError(
             "The held-out documents hold no token at all: raise corpus.heldout_fraction or take another split_seed."
         )

@@ -80,8 +80,9 @@ def write_documents(folder: Path) -> dict[str, Any]:
         text = "".join(LINE.format(number, line) for line in range(40 if number else 2))
         split = "train" if number == 5 else "heldout"
         row = {"doc_id": f"d{number}", "text": text, "source_uri": "x", "record": 0, "num_bytes": len(text)}
+        row |= {"source": "x", "byte_start": None, "byte_end": None, "format": "plain", "language": None}
         rows.append(row | {"content_hash": "x", "licence": "CC0-1.0", "work": f"w{number}", "split": split})
-    pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS), folder / "documents.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS), folder / "documents-00000-of-00001.parquet")
     return {}
 
 

@@ -1,0 +1,120 @@
+"""First half of ingest, on workers: a unit of the corpus is read once and left as parts.
+
+read-N.parquet    DOCUMENTS       every document of unit N that could be read
+refused-N.parquet QUARANTINE      what could not
+facts-N.npy       DOCUMENT_FACTS  what is needed to choose among all documents, 40 bytes each
+sketch-N.npy      [n, k]          their MinHash sketches, if near-duplicates are looked for
+heldout-N.npy     uint64          n-gram hashes of the held-out ones, if training is decontaminated
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.params import CorpusParams
+from data_schemas.parts import Parts
+from data_schemas.tables import DOCUMENTS, QUARANTINE
+from tasks.ingest.near_duplicates import Sketcher
+from tasks.ingest.records import Document, Refused, Skipped
+from tasks.ingest.shingles import distinct, distinct_ngrams
+from tasks.ingest.split import split_of
+from tasks.ingest.units import ReadUnit, read_unit
+
+ROW_GROUP_BYTES = 16_000_000
+DOCUMENT_FACTS = np.dtype(
+    [("content_high", "<u8"), ("content_low", "<u8"), ("work", "<u8"), ("num_bytes", "<i8"), ("heldout", "?")]
+)
+
+
+@dataclass(frozen=True)
+class ReadUnitJob:
+    """Reads a unit into `parts`; returns how many documents were skipped, by reason."""
+
+    params: CorpusParams
+    parts: Parts
+
+    def __call__(self, unit: ReadUnit) -> dict[str, int]:
+        skipped: Counter[str] = Counter()
+        refused: list[Refused] = []
+        unit_facts = _UnitFacts(self.params)
+        with self.parts.writing(f"read-{unit.index:05d}.parquet") as path:
+            write_in_groups(path, DOCUMENTS, self._rows(unit, unit_facts, refused, skipped))
+        with self.parts.writing(f"refused-{unit.index:05d}.parquet") as path:
+            rows = [{name: getattr(r, name) for name in QUARANTINE.names} for r in refused]
+            pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), path, compression="zstd")
+        for name, array in unit_facts.arrays().items():
+            with self.parts.writing(f"{name}-{unit.index:05d}.npy") as path, path.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+        return dict(skipped)
+
+    def _rows(
+        self, unit: ReadUnit, unit_facts: _UnitFacts, refused: list[Refused], skipped: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        for found in read_unit(unit, self.params):
+            if isinstance(found, Refused):
+                refused.append(found)
+            elif isinstance(found, Skipped):
+                skipped[found.reason] += 1
+            else:
+                split = split_of(found.work, self.params.heldout_fraction, self.params.split_seed)
+                unit_facts.add(found, split == "heldout")
+                yield {name: getattr(found, name) for name in DOCUMENTS.names if name not in ("num_bytes", "split")} | {
+                    "num_bytes": len(found.utf8),
+                    "split": split,
+                }
+
+
+class _UnitFacts:
+    def __init__(self, params: CorpusParams) -> None:
+        self._params = params
+        self._facts: list[tuple[int, int, int, int, bool]] = []
+        self._sketcher = Sketcher(params.near_duplicates) if params.near_duplicates.enabled else None
+        self._sketches: list[np.ndarray] = []
+        self._heldout: list[np.ndarray] = []
+
+    def add(self, document: Document, is_heldout: bool) -> None:
+        content = bytes.fromhex(document.content_hash)
+        work = hashlib.sha256(document.work.encode()).digest()
+        self._facts.append((_u64(content), _u64(content[8:]), _u64(work), len(document.utf8), is_heldout))
+        if self._sketcher:
+            self._sketches.append(self._sketcher.sketch(document.text))
+        if is_heldout and self._params.decontamination.enabled:
+            self._heldout.append(distinct_ngrams(document.text, self._params.decontamination.ngram_words))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"facts": np.array(self._facts, DOCUMENT_FACTS)}
+        if self._sketcher:
+            arrays["sketch"] = np.array(self._sketches) if self._sketches else np.empty((0, 0), np.uint32)
+        if self._params.decontamination.enabled:
+            arrays["heldout"] = distinct(np.concatenate([np.empty(0, np.uint64), *self._heldout]))
+        return arrays
+
+
+def write_in_groups(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> int:
+    """Write rows that have `num_bytes` as they come, in row groups of some 16 MB of text; returns how many there were."""
+    num_rows = pending_bytes = 0
+    pending: list[dict[str, Any]] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for row in rows:
+            pending.append(row)
+            num_rows += 1
+            pending_bytes += row["num_bytes"]
+            if pending_bytes >= ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(pending, schema=schema))
+                pending, pending_bytes = [], 0
+        if pending:
+            writer.write_table(pa.Table.from_pylist(pending, schema=schema))
+    return num_rows
+
+
+def _u64(data: bytes) -> int:
+    return int.from_bytes(data[:8], "big")

@@ -1,0 +1,123 @@
+"""First half of prepare, on workers: a part of the documents becomes chunks and token sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.params import ChunkingParams
+from data_schemas.parts import Parts
+from data_schemas.tables import CHUNKS
+from tasks.chunk.chunker import Chunk, Chunker
+from tasks.pack.sequences import SequenceWriter
+
+TOKENIZER_FILE = "tokenizer.json"
+_BATCH_BYTES = 4_000_000
+_COLUMNS = ["doc_id", "source", "text", "format", "split", "num_bytes"]
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """What is put at the start and the end of a document; None where the base was not trained with it."""
+
+    bos: int | None
+    eos: int | None
+
+    @property
+    def num(self) -> int:
+        return (self.bos is not None) + (self.eos is not None)
+
+    def around(self, token_ids: list[int], is_first: bool, is_last: bool) -> np.ndarray:
+        """int32 [tokens]: the tokens of a document's chunk, with BOS before the first chunk and EOS behind the last."""
+        bos = [self.bos] if self.bos is not None and is_first else []
+        eos = [self.eos] if self.eos is not None and is_last else []
+        return np.array([*bos, *token_ids, *eos], np.int32)
+
+
+@lru_cache(maxsize=1)
+def _chunker(tokenizer_file: Path, params: ChunkingParams) -> Chunker:
+    from tokenizers import Tokenizer
+
+    return Chunker(Tokenizer.from_file(str(tokenizer_file)), params)
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """Chunks one part of the documents.
+
+    Leaves `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts. `parts` holds the tokenizer.
+    """
+
+    documents: Parts
+    parts: Parts
+    params: ChunkingParams
+    special: SpecialTokens
+    sources: tuple[str, ...]
+
+    def __call__(self, unit: tuple[int, str]) -> dict[str, int]:
+        number, name = unit
+        counts = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
+        chunker = _chunker(self.parts.kept(TOKENIZER_FILE), self.params)
+        with (
+            self.documents.reading(name) as path,
+            self.parts.writing(f"chunks-{number:05d}.parquet") as chunks_path,
+            pq.ParquetWriter(chunks_path, CHUNKS, compression="zstd") as writer,
+            SequenceWriter(self.parts, number) as sequences,
+        ):
+            for batch in _batches(path):
+                rows: list[dict[str, Any]] = []
+                for document, encoded in zip(batch, chunker.encode([d["text"] for d in batch]), strict=True):
+                    chunks = chunker.cut(encoded, document["format"])
+                    if document["split"] == "train":
+                        counts["longest"] = max(counts["longest"], len(encoded.ids) + self.special.num)
+                    counts["documents"] += 1
+                    counts["bytes"] += document["num_bytes"]
+                    counts["chunks"] += len(chunks)
+                    counts["fragments"] += len(chunks) if len(chunks) > 1 else 0
+                    for index, chunk in enumerate(chunks):
+                        ids = self.special.around(chunk.token_ids, index == 0, index == len(chunks) - 1)
+                        if len(ids):
+                            source = self.sources.index(document["source"])
+                            sequences.append(document["split"], document["doc_id"], index, source, ids)
+                        rows.append(_row(document, index, len(chunks), chunk))
+                writer.write_table(pa.Table.from_pylist(rows, schema=CHUNKS))
+        return counts
+
+
+def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Documents of some 4 MB together, for the tokenizer takes many at once faster than one by one."""
+    batch: list[dict[str, Any]] = []
+    num_bytes = 0
+    for table in pq.ParquetFile(path).iter_batches(batch_size=64, columns=_COLUMNS):
+        for document in table.to_pylist():
+            batch.append(document)
+            num_bytes += document["num_bytes"]
+            if num_bytes >= _BATCH_BYTES:
+                yield batch
+                batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _row(document: dict[str, Any], index: int, num_chunks: int, chunk: Chunk) -> dict[str, Any]:
+    doc_id = document["doc_id"]
+    return {
+        "chunk_id": f"{doc_id}:{index}",
+        "doc_id": doc_id,
+        "index": index,
+        "source": document["source"],
+        "previous_chunk_id": f"{doc_id}:{index - 1}" if index else None,
+        "next_chunk_id": f"{doc_id}:{index + 1}" if index + 1 < num_chunks else None,
+        "char_start": chunk.char_start,
+        "char_end": chunk.char_end,
+        "num_tokens": chunk.num_tokens,
+        "heading_path": list(chunk.heading_path),
+        "split": document["split"],
+    }

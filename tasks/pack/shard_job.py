@@ -1,0 +1,33 @@
+"""Second half of prepare, on workers: rows become a shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from data_schemas.manifest import hash_file
+from data_schemas.parts import Parts
+from tasks.pack.sequences import SequenceReader
+from tasks.pack.shards import write_shard
+
+
+@lru_cache(maxsize=2)
+def _reader(parts: Parts, num_parts: int, split: str) -> SequenceReader:
+    return SequenceReader(parts, num_parts, split)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Writes one shard of `split` from the sequences of `num_parts` parts; returns its SHA-256."""
+
+    parts: Parts
+    num_parts: int
+    split: str
+
+    def __call__(self, unit: tuple[str, list[np.ndarray]]) -> str:
+        name, rows = unit
+        with self.parts.writing(f"{self.split}-{name}") as path:
+            write_shard(path, rows, _reader(self.parts, self.num_parts, self.split))
+            return hash_file(path)

@@ -1,0 +1,79 @@
+"""Units give the same results, in order, on any number of workers, and finished ones survive a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data_schemas.errors import UserError
+from data_schemas.parts import Parts
+from tasks.workers import InProcess, local_workers, run_units
+
+
+@dataclass(frozen=True)
+class Square:
+    """Squares a number, counting its calls in `log`; the even ones take longer; `fatal` ends its process."""
+
+    log: str
+    fatal: int = -1
+
+    def __call__(self, number: int) -> int:
+        with open(self.log, "a") as log:
+            log.write(f"{number}\n")
+        if number == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sum(number for _ in range(number * (20_000 if number % 2 == 0 else 1))) // 20_000 + number**2
+
+
+@dataclass(frozen=True)
+class Refuse:
+    def __call__(self, number: int) -> int:
+        raise UserError(f"unit {number} cannot be read: mend it.")
+
+
+def results(tmp_path: Path, num_workers: int) -> list[int]:
+    with local_workers(num_workers) as workers:
+        return list(run_units(workers, Square(str(tmp_path / "log")), range(12), Parts(str(tmp_path / "parts")), "square"))
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_any_number_of_workers_gives_the_same_results_in_order(tmp_path, num_workers):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "many").mkdir()
+    assert results(tmp_path / "one", 1) == results(tmp_path / "many", num_workers)
+
+
+def test_finished_units_are_not_done_again_after_a_kill(tmp_path):
+    code = f"""
+from data_schemas.parts import Parts
+from tasks.workers import InProcess, run_units
+from tests.tasks.test_workers import Square
+list(run_units(InProcess(), Square({str(tmp_path / "log")!r}, fatal=5), range(12), Parts({str(tmp_path / "parts")!r}), "square"))
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=os.getcwd()).returncode == -signal.SIGKILL
+    results(tmp_path, 1)
+    calls = [int(line) for line in (tmp_path / "log").read_text().split()]
+    assert sorted(calls) == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11]
+    assert json.loads((tmp_path / "parts" / "square-00003.json").read_text()) == 9
+
+
+def test_a_killed_worker_process_is_a_sentence(tmp_path):
+    with local_workers(2) as workers, pytest.raises(UserError, match="killed.*data_workers"):
+        list(workers.map(Square(str(tmp_path / "log"), fatal=3), range(6)))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_units_refusal_comes_through(num_workers):
+    with local_workers(num_workers) as workers, pytest.raises(UserError, match="unit 0 cannot be read"):
+        list(workers.map(Refuse(), range(6)))
+
+
+def test_units_are_taken_only_as_results_are(tmp_path):
+    consumed = InProcess().map(Square(str(tmp_path / "log")), range(100))
+    assert next(iter(consumed)) == 0
+    assert (tmp_path / "log").read_text() == "0\n"
