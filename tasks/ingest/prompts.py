@@ -1,0 +1,70 @@
+"""Evaluation prompts from files, for decontamination."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from data_schemas.errors import UserError
+
+PROMPT_FIELDS = ("text", "prompt", "question", "input")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """`name` is the file as the user wrote it, with `:LINE` for a line of a JSONL file."""
+
+    name: str
+    text: str
+
+
+def read_prompts(prompt_files: Sequence[str]) -> list[Prompt]:
+    """The prompts in order: a `.jsonl` file has one a line, any other file is one.
+
+    A line's prompt is its string fields among PROMPT_FIELDS, joined. Files may be local or fsspec URIs, and compressed.
+
+    Raises:
+        UserError: a file that cannot be read, is not UTF-8, or has a line without a prompt.
+    """
+    return [prompt for name in prompt_files for prompt in _of_file(name)]
+
+
+def _of_file(name: str) -> Iterator[Prompt]:
+    text = _read(name)
+    if not name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl"):
+        yield Prompt(name, text)
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield Prompt(f"{name}:{number}", _of_line(line, f"{name}, line {number},"))
+
+
+def _read(name: str) -> str:
+    import fsspec
+
+    try:
+        with fsspec.open(name, "rb", compression="infer") as file:
+            data: bytes = file.read()
+        return data.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"The evaluation prompts {name!r} in corpus.decontamination.prompt_files do not exist: correct the path."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"The evaluation prompts {name!r} are not UTF-8 (byte {error.start}): convert them.") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"The evaluation prompts {name!r} in corpus.decontamination.prompt_files cannot be read ({error}): correct the path."
+        ) from error
+
+
+def _of_line(line: str, where: str) -> str:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"The evaluation prompts in {where} are not valid JSON ({error}): correct that line.") from error
+    found = [fields[name] for name in PROMPT_FIELDS if isinstance(fields.get(name), str)] if isinstance(fields, dict) else []
+    if not found:
+        raise UserError(f"{where} has no text in any of the fields {', '.join(PROMPT_FIELDS)}: name the prompt's field so.")
+    return "\n".join(found)
