@@ -65,6 +65,7 @@ CONTAMINATION = pa.schema(
         pa.field("evaluated_in", pa.string(), nullable=False),  # "heldout", or the prompt file and line
         pa.field("num_shared", pa.int64(), nullable=False),  # n-grams of the document that stand there
         pa.field("share", pa.float64(), nullable=False),  # of the document's n-grams
+        pa.field("copied_share", pa.float64(), nullable=False),  # the largest part of one held-out document that stands here
         pa.field("example", pa.string(), nullable=False),  # the first shared passage, at most 200 characters
         pa.field("removed", pa.bool_(), nullable=False),
     ]

@@ -59,7 +59,7 @@ class Chain:
         self.artifacts[name] = artifact
         self.record[name] = {
             "digest": artifact.digest,
-            "path": str(artifact.path),
+            "path": artifact.location,
             "reused": artifact.reused,
             "seconds": round(time.perf_counter() - started, 1),
         }

@@ -48,8 +48,7 @@ def _run(flow: str, config: str, settings: list[str] | None) -> None:
 
     params = load_config(config, settings or ())
     check_inputs(params)
-    path = run_flow(flow, params)
-    print_outcome(params, Path(path))
+    print_outcome(params, run_flow(flow, params))
 
 
 @app.command()

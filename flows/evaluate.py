@@ -9,4 +9,4 @@ from flows.chain import Chain
 @flow(name="evaluate", flow_run_name="evaluate-{params.run_name}", validate_parameters=True, persist_result=False)
 def evaluate(params: PipelineParams) -> str:
     """Measure base, scaling only and fine-tuned model, training first where that is missing. Returns the artifact's folder."""
-    return str(Chain(params).evaluated().path)
+    return Chain(params).evaluated().location

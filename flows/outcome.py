@@ -1,7 +1,6 @@
 """What a command prints when it has succeeded: a table, and the artifact's path as the last line."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,10 +11,12 @@ from data_schemas.storage import Storage, read_manifest
 from tasks.evaluate.report_tables import print_tables
 
 
-def print_outcome(params: PipelineParams, path: Path) -> None:
-    """Tables of the stages and of what was measured, then the path."""
+def print_outcome(params: PipelineParams, location: str) -> None:
+    """Tables of the stages and of what was measured, then where the result lies: a path, or a URI of remote storage."""
     console = Console()
-    record = Storage(params.storage).recorded_run(params.run_name)
+    storage = Storage(params.storage)
+    path = storage.local(location)
+    record = storage.recorded_run(params.run_name)
     stages = Table("stage", "digest", "made or found", "seconds", title=f"Run {params.run_name}", title_justify="left")
     for name, entry in record.items():
         stages.add_row(name, entry["digest"][:12], "found" if entry["reused"] else "made", f"{entry['seconds']:.1f}")
@@ -28,7 +29,7 @@ def print_outcome(params: PipelineParams, path: Path) -> None:
         for name, value in manifest.summary.items():
             table.add_row(name, str(value))
         console.print(table)
-    print(path, flush=True)
+    print(location, flush=True)
 
 
 def print_checks(checks: list[Any]) -> None:

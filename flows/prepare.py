@@ -9,4 +9,4 @@ from flows.chain import Chain
 @flow(name="prepare", flow_run_name="prepare-{params.run_name}", validate_parameters=True, persist_result=False)
 def prepare(params: PipelineParams) -> str:
     """Ingest, chunk and pack a corpus into Arrow shards. Returns the artifact's folder."""
-    return str(Chain(params).prepared().path)
+    return Chain(params).prepared().location

@@ -9,4 +9,4 @@ from flows.chain import Chain
 @flow(name="publish", flow_run_name="publish-{params.run_name}", validate_parameters=True, persist_result=False)
 def publish(params: PipelineParams) -> str:
     """Publish the release, running whatever it still needs. Returns the artifact's folder."""
-    return str(Chain(params).published().path)
+    return Chain(params).published().location

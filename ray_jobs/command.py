@@ -21,7 +21,7 @@ def run_command(params_text: str, stage: Stage) -> None:
     except UserError as error:
         sys.exit(_refuse(error))
     tell(f"{'found' if artifact.reused else 'made'} {artifact.manifest.stage} {artifact.digest}")
-    print(artifact.path, flush=True)
+    print(artifact.location, flush=True)
 
 
 def tell(line: str) -> None:

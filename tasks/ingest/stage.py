@@ -12,6 +12,7 @@ holds one row group of text a worker, and here some ten bytes a document.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from data_schemas.params import CorpusParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
-from tasks.ingest.decontamination_jobs import Decontamination, decontaminate
+from tasks.ingest.decontamination_jobs import Decontamination, contamination_rows, decontaminate
 from tasks.ingest.documents import part_name
 from tasks.ingest.selection import Selection, duplicate_rows, select
 from tasks.ingest.survey import ReadUnitJob
@@ -88,17 +89,18 @@ class _Ingestion:
         num_near = int((selection.kept_by >= 0).sum() - selection.is_exact.sum())
         self._progress(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates left out")
         found = decontaminate(self._params, self._parts, selection, self._workers, scratch)
-        _write_batches(directory / "contamination.parquet", CONTAMINATION, iter([found.rows]))
-        if self._params.decontamination.enabled:
-            self._progress(f"ingest: {int(found.removed.sum()):,} training documents hold what is evaluated, left out")
+        hits = contamination_rows(self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
+        _write_batches(directory / "contamination.parquet", CONTAMINATION, hits)
+        self._tell_contamination(found)
         summary = self._write_documents(directory, selection, found)
-        _remove(scratch)
+        shutil.rmtree(scratch)
         return summary | {
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
             "num_contaminated": int(found.removed.sum()),
             "num_skipped_short": skipped["short"],
             "num_skipped_language": skipped["language"],
+            "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
             "quarantined": dict(sorted(quarantined.items())),
         }
 
@@ -112,6 +114,13 @@ class _Ingestion:
             if number % every == 0 and self._num_units > every:
                 self._progress(f"ingest: {number:,} of {self._num_units:,} units read")
         return skipped
+
+    def _tell_contamination(self, found: Decontamination) -> None:
+        if self._params.decontamination.enabled:
+            self._progress(f"ingest: {int(found.removed.sum()):,} training documents hold what is evaluated, left out")
+        for names, why in ((found.short_prompts, "shorter than 8 words"), (found.ignored_prompts, "boilerplate")):
+            if names:
+                self._progress(f"ingest: {len(names):,} prompts remove nothing, being {why}: {', '.join(names[:5])}")
 
     def _write_quarantine(self, path: Path) -> Counter[str]:
         listed = [{name: getattr(r, name) for name in QUARANTINE.names} for r in self._corpus.refused]
@@ -200,9 +209,3 @@ def _write_batches(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBat
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write(batch)
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()

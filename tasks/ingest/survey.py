@@ -4,7 +4,7 @@ read-N.parquet    DOCUMENTS       every document of unit N that could be read
 refused-N.parquet QUARANTINE      what could not
 facts-N.npy       DOCUMENT_FACTS  what is needed to choose among all documents, 40 bytes each
 sketch-N.npy      [n, k]          their MinHash sketches, if near-duplicates are looked for
-heldout-N.npy     uint64          n-gram hashes of the held-out ones, if training is decontaminated
+heldout-N.npy     HELDOUT_NGRAMS  n-grams of the held-out ones, if training is decontaminated
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from data_schemas.params import CorpusParams
 from data_schemas.parts import Parts
 from data_schemas.tables import DOCUMENTS, QUARANTINE
+from tasks.ingest.evaluated import heldout_part
 from tasks.ingest.near_duplicates import Sketcher
 from tasks.ingest.records import Document, Refused, Skipped
-from tasks.ingest.shingles import distinct, distinct_ngrams
+from tasks.ingest.shingles import distinct_ngrams
 from tasks.ingest.split import split_of
 from tasks.ingest.units import ReadUnit, read_unit
 
@@ -95,7 +96,7 @@ class _UnitFacts:
         if self._sketcher:
             arrays["sketch"] = np.array(self._sketches) if self._sketches else np.empty((0, 0), np.uint32)
         if self._params.decontamination.enabled:
-            arrays["heldout"] = distinct(np.concatenate([np.empty(0, np.uint64), *self._heldout]))
+            arrays["heldout"] = heldout_part(self._heldout)
         return arrays
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from data_schemas.manifest import hash_file
 from data_schemas.parts import Parts
+from tasks.pack.packer import PlannedRows
 from tasks.pack.sequences import SequenceReader
 from tasks.pack.shards import write_shard
 
@@ -26,7 +25,7 @@ class ShardJob:
     num_parts: int
     split: str
 
-    def __call__(self, unit: tuple[str, list[np.ndarray]]) -> str:
+    def __call__(self, unit: tuple[str, PlannedRows]) -> str:
         name, rows = unit
         with self.parts.writing(f"{self.split}-{name}") as path:
             write_shard(path, rows, _reader(self.parts, self.num_parts, self.split))

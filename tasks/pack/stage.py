@@ -7,6 +7,7 @@ of workers. Between them the plan of all rows is made here, from the sequences' 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def run(
         params={
             "chunking": params.chunking.model_dump(mode="json"),
             "packing": params.packing.model_dump(mode="json"),
-            "sources": [s.model_dump(mode="json") for s in source_shares(params)],
+            "sources": [asdict(share) for share in source_shares(params)],
             "target_length": params.model.target_length,
         },
         code_version=CODE_VERSION,
@@ -128,6 +129,7 @@ class _Preparation:
             "waste": train.waste,
             "buckets": [bucket.to_json() for bucket in train.buckets],
             "sources": [share.to_json() for share in train.sources],
+            "by_length": [share.to_json() for share in train.by_length],
             "num_heldout_rows": heldout.num_rows,
             "num_heldout_tokens": heldout.num_tokens,
             "heldout_waste": heldout.waste,
@@ -161,7 +163,7 @@ class _Preparation:
         directory.mkdir(exist_ok=True)
         spans = split_into_shards(plan, lengths, self._params.packing.shard_megabytes)
         names = [shard_name(number, len(spans)) for number in range(len(spans))]
-        units = [(name, [plan.row(r) for r in range(*span)]) for name, span in zip(names, spans, strict=True)]
+        units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
         job = ShardJob(self._parts, len(self._names), split)
         hashes = []
         for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}")):

@@ -1,8 +1,12 @@
 """The data stage as a whole, from files to rows, as the job runs it."""
 
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,12 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CHUNKS
 from ray_jobs.prepare.__main__ import prepare
+from ray_jobs.prepare.workers import workers_for
 from tasks.ingest import stage as ingest
+from tasks.ingest.documents import document_files
 from tasks.pack import stage as pack
 from tasks.pack.reading import open_rows
+from tests.s3_server import s3_server
 
 SENTENCE = "The rope holds, and traveller number {} looks back. "
 
@@ -51,21 +58,25 @@ def parameters(tmp_path: Path, base: Path, corpus: Path, **changes: Any) -> Pipe
 
 
 def made(params: PipelineParams) -> tuple[Artifact, Artifact]:
-    storage = Storage(params.storage)
-    documents = ingest.run(params, storage, lambda _: None)
-    return documents, pack.run(params, storage, documents, lambda _: None)
+    storage, workers_here = Storage(params.storage), partial(workers_for, params)
+    documents = ingest.run(params, storage, workers_here, lambda _: None)
+    return documents, pack.run(params, storage, documents, workers_here, lambda _: None)
 
 
 def test_documents_become_rows_with_their_ends_marked(
     tmp_path: Path, base: Path, corpus: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     documents, shards = made(parameters(tmp_path, base, corpus))
-    table = {d["doc_id"]: d for d in pq.read_table(documents.path / "documents.parquet").to_pylist()}
-    chunks = pq.read_table(shards.path / "chunks.parquet")
+    table = {d["doc_id"]: d for d in pq.read_table(document_files(documents.path)).to_pylist()}
+    chunks = pq.read_table(sorted(shards.path.glob("chunks-*.parquet")))
     assert chunks.schema.equals(CHUNKS)
     by_id = {c["chunk_id"]: c for c in chunks.to_pylist()}
     last_index = {c["doc_id"]: c["index"] for c in by_id.values()}
     assert max(last_index.values()) > 0
+    for chunk in by_id.values():
+        assert chunk["previous_chunk_id"] == (f"{chunk['doc_id']}:{chunk['index'] - 1}" if chunk["index"] else None)
+        is_last = chunk["index"] == last_index[chunk["doc_id"]]
+        assert chunk["next_chunk_id"] == (None if is_last else f"{chunk['doc_id']}:{chunk['index'] + 1}")
     seen: set[str] = set()
     for split, folder in (("train", shards.path), ("heldout", shards.path / "heldout")):
         rows = open_rows(folder)
@@ -152,16 +163,104 @@ def test_settings_that_leave_nothing_are_one_sentence(tmp_path: Path, base: Path
 def test_a_corpus_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, base: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = ingest.write_documents
+    whole = ingest.select
 
-    def write_then_change(*arguments: Any, **named: Any) -> dict[str, Any]:
-        summary = whole(*arguments, **named)
+    def select_then_change(*arguments: Any) -> Any:
         (corpus / "1.md").write_text("other")
-        return summary
+        return whole(*arguments)
 
-    monkeypatch.setattr(ingest, "write_documents", write_then_change)
+    monkeypatch.setattr(ingest, "select", select_then_change)
     with pytest.raises(UserError, match="changed while it was read"):
         made(parameters(tmp_path, base, corpus))
+
+
+def many_units(tmp_path: Path, base: Path, **changes: Any) -> PipelineParams:
+    """A corpus that is read in several units and packed into several shards."""
+    folder = tmp_path / "many"
+    folder.mkdir(exist_ok=True)
+    words = ["rope", "bridge", "valley", "cliff", "coin", "river", "stone", "wind", "path", "lantern", "market", "rain"]
+    for number in range(24):
+        draw = random.Random(number)
+        text = "\n\n".join(" ".join(draw.choices(words, k=30)).capitalize() + "." for _ in range(700))
+        (folder / f"{number}.txt").write_text(f"# Journey {number}\n\n{text}\n")
+    packing = {"shard_megabytes": 0.5}
+    return parameters(tmp_path, base, folder, packing=packing, corpus={"sources": [str(folder)]}, **changes)
+
+
+def contents(*artifacts: Artifact) -> dict[str, bytes]:
+    return {
+        f"{artifact.manifest.stage}/{entry.path}": (artifact.path / entry.path).read_bytes()
+        for artifact in artifacts
+        for entry in artifact.manifest.files
+    }
+
+
+def test_processes_and_ray_data_write_the_same_bytes_as_one_process(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.ingest.units.MIN_UNIT_BYTES", 400_000)
+    params = many_units(tmp_path, base)
+    alone = contents(*made(params.model_copy(update={"ray": params.ray.model_copy(update={"data_workers": 1})})))
+    assert len([name for name in alone if name.startswith("ingest/documents-")]) > 3
+    assert len([name for name in alone if name.startswith("prepare/data-")]) > 3
+    for kind, num_workers in (("processes", 2), ("processes", 3), ("ray", 1), ("ray", 2)):
+        ray = params.ray.model_copy(update={"data_workers": num_workers})
+        other = params.model_copy(update={"storage": str(tmp_path / f"{kind}-{num_workers}"), "ray": ray})
+        if kind == "processes":
+            assert contents(*made(other)) == alone
+        else:
+            shards = prepare(other, Storage(other.storage), lambda _: None)
+            documents = Storage(other.storage).find("documents", shards.manifest.parents["documents"])
+            assert documents is not None
+            assert contents(documents, shards) == alone
+
+
+def test_sigkill_at_any_point_and_a_rerun_give_the_same_bytes(tmp_path: Path, base: Path) -> None:
+    params = many_units(tmp_path, base)
+    clean = contents(*made(params.model_copy(update={"storage": str(tmp_path / "clean")})))
+    code = f"""
+from data_schemas.params import PipelineParams
+import tests.ray_jobs.test_prepare as t, tasks.ingest.units
+tasks.ingest.units.MIN_UNIT_BYTES = 400_000
+print("started", flush=True)
+t.made(PipelineParams.model_validate_json({params.model_dump_json()!r}))
+"""
+    draw = random.Random(7)
+    num_kills = 0
+    while True:
+        job = subprocess.Popen([sys.executable, "-c", code], cwd=os.getcwd(), stdout=subprocess.PIPE)
+        assert job.stdout is not None
+        job.stdout.readline()
+        try:
+            status = job.wait(timeout=draw.uniform(0.2, 2.5))
+            break
+        except subprocess.TimeoutExpired:
+            job.send_signal(signal.SIGKILL)
+            job.wait()
+            num_kills += 1
+        assert num_kills < 60, "the run makes no headway between kills"
+    assert status == 0
+    assert num_kills > 1
+    found = made(params)
+    assert [artifact.reused for artifact in found] == [True, True]
+    assert contents(*found) == clean
+    assert not list((tmp_path / "storage" / ".staging").iterdir())
+
+
+def test_the_stage_works_on_s3(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = many_units(tmp_path, base)
+    local = contents(*made(params))
+    with s3_server() as bucket:
+        monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / "cache"))
+        remote = params.model_copy(update={"storage": f"{bucket}/store"})
+        first = made(remote)
+        assert [artifact.location.split("/")[-2] for artifact in first] == ["documents", "shards"]
+        monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / "another-machine"))
+        again = made(remote)
+        assert [artifact.reused for artifact in again] == [True, True]
+        assert contents(*again) == local
+        for artifact in again:
+            artifact.check()
 
 
 def test_the_job_shows_progress_and_a_table(

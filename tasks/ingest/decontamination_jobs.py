@@ -1,0 +1,129 @@
+"""Decontamination over all units: count what is boilerplate, then judge every training document, both on workers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.params import CorpusParams
+from data_schemas.parts import Parts
+from data_schemas.tables import CONTAMINATION
+from tasks.ingest.decontamination import INDEX_FILES, EvaluatedIndex
+from tasks.ingest.evaluated import build_index, mark_common
+from tasks.ingest.prompts import read_prompts
+from tasks.ingest.selection import Selection
+from tasks.workers import Workers, run_units
+
+_WRITTEN_AFTER_COUNTING = ("common.npy", "heldout_sizes.npy")
+_IDENTITY = ["doc_id", "source_uri", "record"]
+
+
+@dataclass(frozen=True)
+class Decontamination:
+    """`removed` bool [documents]; the prompts that could not remove anything, by name, as too short or as boilerplate."""
+
+    removed: np.ndarray
+    short_prompts: tuple[str, ...] = ()
+    ignored_prompts: tuple[str, ...] = ()
+
+
+def decontaminate(params: CorpusParams, parts: Parts, selection: Selection, workers: Workers, scratch: Path) -> Decontamination:
+    """Find the training documents that hold what is evaluated; each unit's hits stand in `contamination-N.parquet`.
+
+    Raises UserError for prompt files that cannot be read.
+    """
+    removed = np.zeros(len(selection.facts), bool)
+    if not params.decontamination.enabled:
+        return Decontamination(removed)
+    prompts = read_prompts(params.decontamination.prompt_files)
+    num_units = len(selection.unit_ends)
+    heldout = [parts.kept(f"heldout-{unit:05d}.npy") for unit in range(num_units)]
+    index = build_index(scratch / "index", params.decontamination, heldout, prompts)
+    _publish(index, parts, [name for name in INDEX_FILES if name not in _WRITTEN_AFTER_COUNTING])
+    is_training = selection.keep & ~selection.facts["heldout"]
+    units = [(unit, selection.of_unit(is_training, unit)) for unit in range(num_units)]
+    for _ in run_units(workers, CountJob(parts), units, parts, "counted"):
+        pass
+    mark_common(index, [parts.kept(f"counts-{unit:05d}.npy") for unit in range(num_units)], params.decontamination)
+    _publish(index, parts, list(_WRITTEN_AFTER_COUNTING))
+    for unit, places in enumerate(run_units(workers, JudgeJob(parts), units, parts, "judged")):
+        selection.of_unit(removed, unit)[places] = True
+    return Decontamination(removed, tuple(index.short_prompts), tuple(index.ignored_prompts()))
+
+
+def contamination_rows(parts: Parts, num_units: int) -> Iterator[pa.Table]:
+    """CONTAMINATION, a unit at a time."""
+    for unit in range(num_units):
+        with parts.reading(f"contamination-{unit:05d}.parquet") as path:
+            yield pq.read_table(path)
+
+
+@dataclass(frozen=True)
+class CountJob:
+    """Leaves `counts-N.npy`: in how many training documents of the unit each evaluated n-gram occurs."""
+
+    parts: Parts
+
+    def __call__(self, unit: tuple[int, np.ndarray]) -> None:
+        number, is_training = unit
+        index = _opened(self.parts, counting=True)
+        counts = index.count(document["text"] for _, document in _documents(self.parts, number, is_training, ["text"]))
+        with self.parts.writing(f"counts-{number:05d}.npy") as path, path.open("wb") as file:
+            np.save(file, counts, allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class JudgeJob:
+    """Leaves `contamination-N.parquet`; returns which of the unit's documents are removed, by their place in it."""
+
+    parts: Parts
+
+    def __call__(self, unit: tuple[int, np.ndarray]) -> list[int]:
+        number, is_training = unit
+        index = _opened(self.parts, counting=False)
+        rows: list[dict[str, Any]] = []
+        removed = []
+        for place, document in _documents(self.parts, number, is_training, [*_IDENTITY, "text"]):
+            hits = index.judge(document["text"])
+            rows += [{name: document[name] for name in _IDENTITY} | asdict(hit) for hit in hits]
+            if any(hit.removed for hit in hits):
+                removed.append(place)
+        with self.parts.writing(f"contamination-{number:05d}.parquet") as path:
+            pq.write_table(pa.Table.from_pylist(rows, schema=CONTAMINATION), path, compression="zstd")
+        return removed
+
+
+def _documents(parts: Parts, unit: int, wanted: np.ndarray, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place in the unit, document) of those that are wanted, one row group at a time."""
+    with parts.reading(f"read-{unit:05d}.parquet") as path:
+        groups = pq.ParquetFile(path)
+        first = 0
+        for group in range(groups.num_row_groups):
+            num_rows = groups.metadata.row_group(group).num_rows
+            places = np.flatnonzero(wanted[first : first + num_rows])
+            if len(places):
+                table = groups.read_row_group(group, columns=columns).take(pa.array(places))
+                yield from zip((places + first).tolist(), table.to_pylist(), strict=True)
+            first += num_rows
+
+
+@lru_cache(maxsize=2)
+def _opened(parts: Parts, counting: bool) -> EvaluatedIndex:
+    """The index, in a worker; boilerplate is not known yet while it is counted."""
+    names = [name for name in INDEX_FILES if not counting or name not in _WRITTEN_AFTER_COUNTING]
+    folders = {parts.kept(name).parent for name in names}
+    return EvaluatedIndex(folders.pop())
+
+
+def _publish(index: EvaluatedIndex, parts: Parts, names: list[str]) -> None:
+    for name in names:
+        with parts.writing(name) as path:
+            shutil.copyfile(index.directory / name, path)
