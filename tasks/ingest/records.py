@@ -1,30 +1,58 @@
-"""Documents from a file: the whole file, or one a line for `.jsonl`. Whatever cannot be read is refused, never raised."""
+"""What reading a corpus gives: documents, inputs that were refused, and documents that nobody asked for."""
 
 import hashlib
-import json
-import stat
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any
 
 from data_schemas.params import CorpusSource
-from tasks.ingest.sources import Refused, SourceFile
+from tasks.ingest.formats import without_compression
 
-MAX_DOCUMENT_BYTES = 1_000_000_000
-_BOM = b"\xef\xbb\xbf"
+# U+FFFD and what no text holds: C0 and C1 controls (but white space, and ESC as logs of terminals have) and noncharacters.
+_ODD = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ufffd-\uffff]")
+MAX_ODD_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An input that cannot be read, with a reason code; becomes one QUARANTINE row. Record 0 is a whole file.
+
+    Reason codes: undecodable, invalid_json, missing_text, not_text, empty, nul_bytes, lone_surrogates, unreadable,
+    too_large, truncated, corrupt, decompression_bomb, outside_root.
+    """
+
+    source_uri: str
+    record: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A readable input that the parameters leave out: "short", "language", or, in a repository, "binary" or "large_file"."""
+
+    source_uri: str
+    record: int
+    reason: str
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document with its text exactly as stored (line ends included, byte order mark dropped)."""
+    """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown."""
 
     text: str
+    source: str
     source_uri: str
     record: int
+    byte_start: int | None
+    byte_end: int | None
     licence: str
     work: str
+    format: str
+    language: str | None = None
 
     @cached_property
     def utf8(self) -> bytes:
@@ -40,84 +68,93 @@ class Document:
         return self.content_hash[:16]
 
 
-class _Unusable(Exception):
-    """A document's text cannot be used: (reason code, detail)."""
+class Unusable(Exception):
+    """An input that cannot be used; caught where its Refused is made. Arguments: reason code, detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail[:500].encode("utf-8", "replace").decode()
+
+    def refused(self, source_uri: str, record: int) -> Refused:
+        return Refused(source_uri, record, self.reason, self.detail)
 
 
-def read_records(file: SourceFile, source: CorpusSource) -> Iterator[Document | Refused]:
-    """Documents of `file` in their order; a Refused in the place of each that cannot be read.
+@dataclass(frozen=True)
+class Origin:
+    """Where records come from: the file's URI, its path below the source's root, and the source's terms."""
 
-    Reason codes: invalid_utf8, invalid_json, missing_text, not_text, empty, nul_bytes, lone_surrogates, unreadable,
-    too_large.
-    """
-    try:
-        if not stat.S_ISREG(file.path.stat().st_mode):  # opening a named pipe would wait for ever
-            yield Refused(file.uri, 0, "unreadable", "not a regular file")
-            return
-        with file.path.open("rb") as stream:
-            if file.path.suffix.lower() == ".jsonl":
-                yield from _lines(stream, file, source)
-            else:
-                yield _whole(stream, file, source)
-    except OSError as error:
-        yield Refused(file.uri, 0, "unreadable", error.strerror or type(error).__name__)
+    uri: str
+    relative: str
+    source: CorpusSource
 
 
 def work_of(relative: str, work_by: str) -> str:
-    """The work a file belongs to: its path without suffix, or the first part of that path."""
-    path = PurePosixPath(relative)
+    """The work a file belongs to: its path without suffixes, or the first part of that path."""
+    path = PurePosixPath(without_compression(relative))
     if work_by == "file":
         return path.with_suffix("").as_posix()
     return path.parts[0] if len(path.parts) > 1 else path.stem
 
 
-def _whole(stream: BinaryIO, file: SourceFile, source: CorpusSource) -> Document | Refused:
-    data = stream.read(MAX_DOCUMENT_BYTES + 1)
-    try:
-        text = _checked(_decode(data))
-    except _Unusable as problem:
-        return Refused(file.uri, 0, *problem.args)
-    return Document(text, file.uri, 0, source.licence, work_of(file.relative, source.work_by))
+def whole_file(text: str, num_bytes: int, text_format: str, origin: Origin) -> Document:
+    """The document that a file of `num_bytes` (decompressed) consists of. Raises Unusable."""
+    return Document(
+        text=checked(text),
+        source=origin.source.label,
+        source_uri=origin.uri,
+        record=0,
+        byte_start=0,
+        byte_end=num_bytes,
+        licence=origin.source.licence,
+        work=work_of(origin.relative, origin.source.work_by),
+        format=text_format,
+    )
 
 
-def _lines(stream: BinaryIO, file: SourceFile, source: CorpusSource) -> Iterator[Document | Refused]:
-    number = 0
-    while line := stream.readline(MAX_DOCUMENT_BYTES + 1):
-        number += 1
-        is_cut = len(line) > MAX_DOCUMENT_BYTES
-        rest = line
-        while is_cut and rest and not rest.endswith(b"\n"):
-            rest = stream.readline(1 << 20)
-        if not line.strip():
-            continue
-        try:
-            yield _from_line(line, number, file, source)
-        except _Unusable as problem:
-            yield Refused(file.uri, number, *problem.args)
+def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | None, origin: Origin) -> Document:
+    """The document in one record of a file; `span` is the record's place in bytes. Raises Unusable.
 
-
-def _from_line(line: bytes, number: int, file: SourceFile, source: CorpusSource) -> Document:
-    try:
-        fields = json.loads(_decode(line) if number == 1 else _decode(line, may_have_bom=False))
-    except RecursionError as error:
-        raise _Unusable("invalid_json", "nested too deeply") from error
-    except ValueError as error:
-        raise _Unusable("invalid_json", str(error)[:200]) from error
-    if not isinstance(fields, dict):
-        raise _Unusable("invalid_json", f"a line must hold an object, this one holds a {type(fields).__name__}")
+    The record's own `id`, `licence` (or `license`) and `work` go before what the source says.
+    """
+    source = origin.source
     if source.text_field not in fields:
-        raise _Unusable("missing_text", f"no field {source.text_field!r}")
+        raise Unusable("missing_text", f"no field {source.text_field!r}")
     text = fields[source.text_field]
     if not isinstance(text, str):
-        raise _Unusable("not_text", f"the field {source.text_field!r} holds a {type(text).__name__}")
+        raise Unusable("not_text", f"the field {source.text_field!r} holds a {type(text).__name__}")
     identifier = _label(fields.get("id"))
     return Document(
-        _checked(text),
-        f"{file.uri}#{identifier}" if identifier else file.uri,
-        number,
-        _label(fields.get("licence")) or source.licence,
-        _label(fields.get("work")) or f"{file.relative}:{number}",
+        text=checked(text),
+        source=source.label,
+        source_uri=f"{origin.uri}#{identifier}" if identifier else origin.uri,
+        record=record,
+        byte_start=span[0] if span else None,
+        byte_end=span[1] if span else None,
+        licence=_label(fields.get("licence")) or _label(fields.get("license")) or source.licence,
+        work=_label(fields.get("work")) or f"{origin.relative}:{record}",
+        format="plain",
     )
+
+
+def checked(text: str) -> str:
+    """`text`, if a model should read it. Raises Unusable."""
+    if not text or text.isspace():
+        raise Unusable("empty", "no text")
+    if (position := text.find("\0")) >= 0:
+        raise Unusable("nul_bytes", f"a NUL at character {position}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("lone_surrogates", f"half a surrogate pair at character {error.start}") from error
+    if (share := odd_share(text)) > MAX_ODD_SHARE:
+        raise Unusable("undecodable", f"{share:.1%} of the characters are replacement or control characters")
+    return text
+
+
+def odd_share(text: str) -> float:
+    """Share of characters that stand where decoding went wrong."""
+    return sum(1 for _ in _ODD.finditer(text)) / len(text) if text else 0.0
 
 
 def _label(value: object) -> str | None:
@@ -125,26 +162,3 @@ def _label(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return str(value).encode("utf-8", "replace").decode() or None
-
-
-def _decode(data: bytes, may_have_bom: bool = True) -> str:
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise _Unusable("too_large", f"more than {MAX_DOCUMENT_BYTES:,} bytes")
-    if may_have_bom:
-        data = data.removeprefix(_BOM)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Unusable("invalid_utf8", f"byte {error.start}: {error.reason}") from error
-
-
-def _checked(text: str) -> str:
-    if not text or text.isspace():
-        raise _Unusable("empty", "no text")
-    if (position := text.find("\0")) >= 0:
-        raise _Unusable("nul_bytes", f"a NUL at character {position}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _Unusable("lone_surrogates", f"half a surrogate pair at character {error.start}") from error
-    return text

@@ -1,0 +1,58 @@
+"""What a file's name says about how to read it and how its text is marked up."""
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+from tasks.ingest.globs import COMPRESSED_SUFFIXES
+
+Container = Literal["text", "html", "jsonl", "parquet", "arrow"]
+
+_CONTAINERS: dict[str, Container] = {
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+_MARKUP = {".md": "markdown", ".markdown": "markdown", ".rst": "rst", ".py": "python", ".pyi": "python"}
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of `text`."""
+    return frozenset(text.split())
+
+
+_CODE_SUFFIXES = names("""
+    .ada .adb .ads .asm .bash .bat .c .cc .cfg .cjs .clj .cljs .cmake .coffee .conf .cpp .cs .css .cu .cuh .cxx .d .dart
+    .elm .erl .ex .exs .f .f90 .f95 .fish .for .fs .fsx .go .gradle .graphql .groovy .h .hcl .hh .hpp .hrl .hs .htm .html .hxx
+    .ini .java .jl .js .json .jsonc .jsx .kt .kts .less .lisp .lua .m .mjs .mk .ml .mli .mm .nim .nix .pas .php .pl .pm
+    .proto .ps1 .r .rb .rkt .rs .s .sass .scala .scm .scss .sh .sol .sql .sv .svelte .swift .tcl .tf .thrift .toml .ts .tsx
+    .v .vb .vhd .vhdl .vim .vue .xml .xsd .xslt .yaml .yml .zig .zsh
+""")
+_CODE_NAMES = names("Makefile GNUmakefile Dockerfile Rakefile Gemfile Vagrantfile Jenkinsfile CMakeLists.txt")
+
+
+def compression_of(name: str) -> str | None:
+    """ ".gz", ".zst" or None."""
+    return next((suffix for suffix in COMPRESSED_SUFFIXES if name.lower().endswith(suffix)), None)
+
+
+def without_compression(name: str) -> str:
+    """ "a.txt.gz" is an "a.txt"."""
+    return name[: -len(suffix)] if (suffix := compression_of(name)) else name
+
+
+def container_of(name: str) -> Container:
+    """How documents stand in a file of this name, compressed or not."""
+    return _CONTAINERS.get(PurePosixPath(without_compression(name)).suffix.lower(), "text")
+
+
+def text_format_of(name: str) -> str:
+    """The TEXT_FORMATS name of a whole file's text, as it is stored."""
+    path = PurePosixPath(without_compression(name))
+    suffix = path.suffix.lower()
+    if path.name in _CODE_NAMES or suffix in _CODE_SUFFIXES:
+        return "code"
+    return _MARKUP.get(suffix, "plain")

@@ -1,0 +1,53 @@
+"""Glob patterns over relative POSIX paths, the same on every file system."""
+
+import re
+from collections.abc import Sequence
+
+COMPRESSED_SUFFIXES = (".gz", ".zst")
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def has_magic(text: str) -> bool:
+    """Whether `text` is a pattern rather than a name."""
+    return bool(_MAGIC.search(text))
+
+
+def split_pattern(path: str) -> tuple[str, str]:
+    """A pattern's fixed folder and the rest of it: "a/b/*/c.txt" gives ("a/b", "*/c.txt")."""
+    parts = path.split("/")
+    first = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
+    return "/".join(parts[:first]), "/".join(parts[first:])
+
+
+def any_of(patterns: Sequence[str], or_compressed: bool = False) -> re.Pattern[str]:
+    """Matches (with `fullmatch`) what any pattern does; with `or_compressed` also that name with .gz or .zst behind it."""
+    joined = "|".join(_regex(p) for p in patterns) or r"(?!)"
+    return re.compile(rf"(?:{joined})(?:\.gz|\.zst)?" if or_compressed else joined, re.DOTALL)
+
+
+def max_depth(patterns: Sequence[str]) -> int | None:
+    """Number of folders above the deepest possible match; None where a pattern has no bound."""
+    if any("**" in pattern for pattern in patterns):
+        return None
+    return max(pattern.removeprefix("./").count("/") for pattern in patterns)
+
+
+def _regex(pattern: str) -> str:
+    """`**` stands for any number of folders, `*` and `?` stay inside one name, `[ab]` and `[!ab]` are character sets."""
+    parts = []
+    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", pattern.removeprefix("./"), re.DOTALL):
+        if token == "**/":
+            parts.append(r"(?:.*/)?")
+        elif token == "**":
+            parts.append(".*")
+        elif token == "*":
+            parts.append("[^/]*")
+        elif token == "?":
+            parts.append("[^/]")
+        elif len(token) > 1:
+            negated = token.startswith("[!")
+            members = token[2 if negated else 1 : -1].replace("\\", "\\\\").replace("[", r"\[").replace("^", r"\^")
+            parts.append(f"[{'^' if negated else ''}{members}]")
+        else:
+            parts.append(re.escape(token))
+    return "".join(parts)

@@ -1,0 +1,129 @@
+"""Which local files a source consists of."""
+
+import os
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from data_schemas.errors import UserError
+from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
+from tasks.ingest import repository
+from tasks.ingest.files import SourceFile
+from tasks.ingest.globs import any_of, has_magic, max_depth, split_pattern
+from tasks.ingest.records import Refused
+
+STDLIB_URI = "stdlib:"
+# Installed packages live inside the standard library's folder, but are not part of it.
+_STDLIB_EXCLUDE = ("**/site-packages/**", "**/dist-packages/**", "**/__pycache__/**")
+
+
+@dataclass(frozen=True)
+class _Root:
+    """A folder to walk: where it is, how the user named it, and which of its files count."""
+
+    folder: Path
+    prefix: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    pruned: frozenset[str] = frozenset()  # names of folders that are not walked
+
+
+def list_local(index: int, source: CorpusSource, leave_out: Path | None) -> Iterator[SourceFile | Refused]:
+    """Every matching file, unsorted, and each link that leads out of the source's folder.
+
+    Symbolic links to folders are not walked. `leave_out`: a folder that is never part of a corpus.
+    Raises UserError for a source that does not exist.
+    """
+    named = _locate(index, source)
+    if isinstance(named, SourceFile):
+        yield named
+    else:
+        yield from _walk(index, named, leave_out.resolve() if leave_out else None)
+
+
+def check_local(index: int, source: CorpusSource) -> None:
+    """UserError for a source that does not exist."""
+    _locate(index, source)
+
+
+def local_path(uri: str) -> Path:
+    """The path of a plain path or a file: URI."""
+    if uri.startswith("file://"):
+        return Path(unquote(urlsplit(uri).path))
+    return Path(uri).expanduser().absolute()
+
+
+def printable(name: str) -> str:
+    """A file name as valid Unicode: bytes that are not UTF-8 come from the file system as lone surrogates."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
+    include = source.include
+    if source.uri.startswith(STDLIB_URI):
+        include = ("**/*.py",) if include == DEFAULT_INCLUDE else include
+        folder = Path(sysconfig.get_paths()["stdlib"])
+        return _Root(folder.resolve(), STDLIB_URI, include, (*source.exclude, *_STDLIB_EXCLUDE))
+    where = f"corpus.sources[{index}] {source.uri!r}"
+    named = local_path(source.uri)
+    if named.is_dir():
+        prefix = f"{source.uri.rstrip('/')}/"
+        if source.repository == "no":
+            return _Root(named.resolve(), prefix, include, source.exclude)
+        include = ("**/*",) if include == DEFAULT_INCLUDE else include
+        return _Root(named.resolve(), prefix, include, source.exclude, repository.IGNORED_FOLDERS)
+    if named.exists():
+        size = named.stat().st_size
+        return SourceFile(index, printable(named.name), printable(source.uri), str(named.resolve()), num_bytes=size)
+    if not has_magic(str(named)):
+        raise UserError(f"{where} does not exist (looked at {named}): correct the path.")
+    root, pattern = split_pattern(str(named))
+    folder = Path(root or "/")
+    if not folder.is_dir():
+        raise UserError(f"{where}: the folder {folder} does not exist, correct the pattern.")
+    prefix = source.uri[: -len(pattern)] if source.uri.endswith(pattern) else f"{folder}/"
+    return _Root(folder.resolve(), prefix, (pattern,), source.exclude)
+
+
+def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFile | Refused]:
+    include, exclude = any_of(root.include, or_compressed=True), any_of(root.exclude)
+    depth = max_depth(root.include)
+    unreadable: list[OSError] = []
+    for folder, folder_names, file_names in os.walk(root.folder, onerror=unreadable.append):
+        above = "" if Path(folder) == root.folder else Path(folder).relative_to(root.folder).as_posix() + "/"
+        folder_names[:] = [n for n in folder_names if n not in root.pruned]
+        for name in folder_names:
+            path = Path(folder, name)
+            if path.is_symlink() and not _inside(path, root.folder) and not exclude.fullmatch(f"{above}{name}/"):
+                yield _outside(f"{root.prefix}{printable(above + name)}")
+        if depth is not None and above.count("/") >= depth:
+            folder_names.clear()
+        folder_names[:] = [n for n in folder_names if leave_out is None or Path(folder, n).resolve() != leave_out]
+        for name in file_names:
+            relative = f"{above}{name}"
+            if include.fullmatch(relative) and not exclude.fullmatch(relative):
+                yield _found(index, root, printable(relative), Path(folder, name))
+    for error in unreadable:
+        relative = printable(os.path.relpath(error.filename, root.folder))
+        yield Refused(f"{root.prefix}{relative}", 0, "unreadable", f"folder: {error.strerror}")
+
+
+def _found(index: int, root: _Root, relative: str, path: Path) -> SourceFile | Refused:
+    uri = f"{root.prefix}{relative}"
+    if path.is_symlink() and not _inside(path, root.folder):
+        return _outside(uri)
+    try:
+        num_bytes = path.stat().st_size
+    except OSError:
+        num_bytes = 0  # the reader refuses it
+    return SourceFile(index, relative, uri, str(path), num_bytes=num_bytes)
+
+
+def _outside(uri: str) -> Refused:
+    return Refused(uri, 0, "outside_root", "a link that leads out of the source's folder")
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)

@@ -1,0 +1,204 @@
+"""Documents from columns: Parquet row groups and Arrow record batches, a few megabytes of rows at a time."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.params import CorpusSource
+from tasks.ingest.compression import refuse_bomb
+from tasks.ingest.files import Files, SourceFile
+from tasks.ingest.formats import compression_of
+from tasks.ingest.records import Document, Origin, Refused, Unusable, from_fields
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_BATCH_BYTES = 4 << 20
+_MAX_BATCH_ROWS = 1024
+_LABELS = ("id", "licence", "license", "work")
+_FILE_MAGIC = b"ARROW1"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a table that are stored together: a Parquet row group, or an Arrow record batch."""
+
+    num_rows: int
+    num_bytes: int
+
+
+def read_parquet(
+    files: Files, file: SourceFile, origin: Origin, max_bytes: int, pieces: tuple[int, int] | None, first_record: int
+) -> Iterator[Document | Refused]:
+    """Documents in the row groups [start, end) of a file (None: all); `first_record` is the number of the first row."""
+    record = first_record
+    try:
+        with _opened_parquet(files, file) as table, _refusing_damage():
+            columns = text_and_labels(table.schema_arrow, origin.source)
+            for group in range(*(pieces or (0, table.num_row_groups))):
+                num_rows, num_bytes = _checked_group(table, group, origin.source, files.max_expansion)
+                batch_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * num_rows // max(num_bytes, 1)))
+                for batch in table.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
+                    yield from table_rows(batch, record, origin, max_bytes)
+                    record += batch.num_rows
+    except Unusable as problem:
+        yield problem.refused(origin.uri, 0 if problem.reason in ("missing_text", "not_text") else record)
+
+
+def read_arrow(
+    files: Files, file: SourceFile, origin: Origin, max_bytes: int, pieces: tuple[int, int] | None, first_record: int
+) -> Iterator[Document | Refused]:
+    """Documents in the record batches [start, end) of an IPC file or stream (None: all)."""
+    record = first_record
+    try:
+        with files.local_path(file) as path, _refusing_damage(), _arrow_batches(path) as (schema, batches):
+            columns = text_and_labels(schema, origin.source)
+            for index, batch in enumerate(batches):
+                if pieces and index >= pieces[1]:
+                    break
+                if pieces is None or index >= pieces[0]:
+                    yield from table_rows(_validated(batch.select(columns)), record, origin, max_bytes)
+                    record += batch.num_rows
+    except Unusable as problem:
+        yield problem.refused(origin.uri, 0 if problem.reason in ("missing_text", "not_text") else record)
+
+
+def pieces_of(files: Files, file: SourceFile, container: str) -> list[Piece] | None:
+    """What a table may be cut into; None where it can only be read as a whole, or not at all."""
+    if compression_of(file.relative) or not (file.is_local or (container == "parquet" and file.is_seekable)):
+        return None
+    try:
+        with _refusing_damage():
+            if container == "parquet":
+                with _opened_parquet(files, file) as table:
+                    groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
+                    return [Piece(group.num_rows, group.total_byte_size) for group in groups]
+            with files.local_path(file) as path, _arrow_batches(path) as (_, batches):
+                return [Piece(batch.num_rows, batch.nbytes) for batch in batches]
+    except Unusable:
+        return None  # the reader refuses it
+
+
+@contextlib.contextmanager
+def _opened_parquet(files: Files, file: SourceFile) -> "Iterator[pq.ParquetFile]":
+    import pyarrow.parquet as pq
+
+    with contextlib.ExitStack() as stack:
+        if file.is_seekable and not compression_of(file.relative):
+            place: Any = stack.enter_context(files.opened(file))
+        else:
+            place = stack.enter_context(files.local_path(file))
+        with _refusing_damage():
+            # A buffer makes it read a column's pages one after another instead of the whole column.
+            table = stack.enter_context(pq.ParquetFile(place, buffer_size=1 << 20, pre_buffer=False))
+        yield table
+
+
+@contextlib.contextmanager
+def _arrow_batches(path: str) -> "Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]":
+    """Schema and batches; mapped into memory, so that a batch that is passed over is not read."""
+    import pyarrow as pa
+
+    with pa.memory_map(path) as mapped:
+        is_file = mapped.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+        mapped.seek(0)
+        if is_file:
+            reader = pa.ipc.open_file(mapped)
+            yield reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
+        else:
+            stream = pa.ipc.open_stream(mapped)
+            yield stream.schema, iter(stream)
+
+
+@contextlib.contextmanager
+def _refusing_damage() -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise Unusable("corrupt", str(error).splitlines()[0]) from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file system's, not the format's
+        raise Unusable("corrupt", (str(error).splitlines() or [type(error).__name__])[0]) from error
+
+
+def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
+    """The text's column and those of the labels that are there. Raises Unusable."""
+    import pyarrow as pa
+
+    if schema.names.count(source.text_field) != 1:
+        raise Unusable("missing_text", f"no column {source.text_field!r}")
+    kind = schema.field(source.text_field).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not any(check(kind) for check in is_text):
+        raise Unusable("not_text", f"the column {source.text_field!r} holds {kind}")
+    return [source.text_field, *(name for name in _LABELS if schema.names.count(name) == 1 and name != source.text_field)]
+
+
+def _checked_group(table: "pq.ParquetFile", group: int, source: CorpusSource, max_expansion: float) -> tuple[int, int]:
+    """(rows, bytes of text) of a row group. Raises Unusable for one that is a bomb."""
+    found = table.metadata.row_group(group)
+    columns = [found.column(i) for i in range(found.num_columns)]
+    column = next(c for c in columns if c.path_in_schema == source.text_field)
+    refuse_bomb(column.total_uncompressed_size, column.total_compressed_size, max_expansion)
+    return found.num_rows, column.total_uncompressed_size
+
+
+def _validated(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    """The batch, if its offsets point inside it: Arrow itself trusts a mapped file. Raises ArrowInvalid.
+
+    Text is validated as bytes, so that one string that is not UTF-8 does not refuse the others.
+    """
+    import pyarrow as pa
+
+    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+    for column in batch.columns:
+        (column.view(as_bytes[column.type]) if column.type in as_bytes else column).validate(full=True)
+    return batch
+
+
+def table_rows(batch: "pa.RecordBatch", first_record: int, origin: Origin, max_bytes: int) -> Iterator[Document | Refused]:
+    text = batch.column(batch.schema.get_field_index(origin.source.text_field))
+    labels = {name: batch.column(batch.schema.get_field_index(name)) for name in batch.schema.names if name in _LABELS}
+    labels.pop(origin.source.text_field, None)
+    for row in range(batch.num_rows):
+        record = first_record + row
+        try:
+            fields = {name: _label_value(column[row]) for name, column in labels.items()}
+            yield from_fields({**fields, origin.source.text_field: _text_value(text[row], max_bytes)}, record, None, origin)
+        except Unusable as problem:
+            yield problem.refused(origin.uri, record)
+
+
+def _text_value(scalar: Any, max_bytes: int) -> str | None:
+    """A string's value; the bytes are not copied before their number is known to be in the limit. Raises Unusable."""
+    import pyarrow as pa
+
+    if isinstance(scalar, pa.DictionaryScalar):
+        scalar = scalar.value
+    data = scalar.as_buffer()
+    if data is None:
+        return None
+    if data.size > max_bytes:
+        raise Unusable("too_large", f"a text of {data.size:,} bytes, more than {max_bytes:,}")
+    try:
+        return str(memoryview(data), "utf-8")
+    except UnicodeDecodeError as error:
+        raise Unusable("undecodable", f"byte {error.start}: {error.reason}") from error
+
+
+def _label_value(scalar: Any) -> object:
+    import pyarrow as pa
+
+    kind = scalar.type.value_type if pa.types.is_dictionary(scalar.type) else scalar.type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return None
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return None

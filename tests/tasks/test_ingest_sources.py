@@ -1,0 +1,192 @@
+"""Which files a source consists of, and that a fingerprint follows names and content alone."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_schemas.errors import UserError
+from data_schemas.params import CorpusParams, CorpusSource
+from tasks.ingest.sources import list_files
+from tasks.ingest.units import plan_corpus, refuse_missing
+from tests.tasks.ingest_reading import read
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for number in range(8):
+        (folder / "deep" / f"{number}.txt").write_text(f"Document number {number}.\n")
+    return folder
+
+
+def names(folder: Path, **options: Any) -> list[str]:
+    return [file.relative for file in list_files([CorpusSource(uri=str(folder), **options)]).files]
+
+
+def fingerprint(folder: Path, **options: Any) -> str:
+    return plan_corpus(CorpusParams(sources=({"uri": str(folder), "name": "corpus"},)), **options).fingerprint
+
+
+def test_globs_reach_the_right_files(corpus: Path) -> None:
+    (corpus / "top.txt").write_text("t")
+    (corpus / "deep" / "er" / "0.txt").write_text("t")
+    (corpus / "deep" / "er" / "z.md").write_text("t")
+    assert "top.txt" in names(corpus)  # `**/` also stands for no folder at all
+    assert names(corpus, include=("*.txt",)) == ["top.txt"]
+    assert names(corpus, include=("deep/*.txt",), exclude=("deep/[1-9].txt",)) == ["deep/0.txt"]
+    assert names(corpus, include=("**/*.md", "top.*")) == ["deep/er/z.md", "top.txt"]
+    assert names(corpus, exclude=("deep/**",)) == ["top.txt"]
+    assert names(corpus, include=("deep/[!1-9].tx?",)) == ["deep/0.txt"]
+    listed = list_files([CorpusSource(uri=f"{corpus}/deep/*/*.txt")]).files
+    assert [(f.relative, f.uri) for f in listed] == [("er/0.txt", f"{corpus}/deep/er/0.txt")]
+
+
+def test_a_pattern_also_matches_the_compressed_file(corpus: Path) -> None:
+    for name in ("a.txt.gz", "b.md.zst", "c.gz", "d.txt.bz2"):
+        (corpus / name).write_bytes(b"")
+    assert names(corpus, exclude=("deep/**",)) == ["a.txt.gz", "b.md.zst"]
+    assert [f.relative for f in list_files([CorpusSource(uri=f"{corpus}/*.txt")]).files] == ["a.txt.gz"]
+
+
+def test_a_file_a_file_uri_and_an_odd_name_are_read(corpus: Path) -> None:
+    odd = corpus / "a b[1].txt"
+    odd.write_text("odd")
+    uris = (str(odd), f"file://{corpus}/deep/0.txt", f"file://{corpus}/a%20b%5B1%5D.txt")
+    found = read(*({"uri": uri, "name": f"s{i}"} for i, uri in enumerate(uris)))
+    assert found.texts == ["odd", "Document number 0.\n", "odd"]
+
+
+def test_a_file_name_that_is_not_utf8_is_kept_readable(corpus: Path) -> None:
+    with open(os.fsencode(corpus) + b"/caf\xe9.txt", "w") as file:
+        file.write("odd name")
+    assert [d.work for d in read(str(corpus)).documents if d.text == "odd name"] == ["caf\ufffd"]
+
+
+def test_works(corpus: Path) -> None:
+    (corpus / "v1.2").mkdir()
+    (corpus / "v1.2" / "x.txt").write_text("dotted folder")
+    (corpus / "solo.txt").write_text("alone")
+    works = {d.text: d.work for d in read({"uri": str(corpus), "work_by": "top_level"}).documents}
+    assert works["Document number 3.\n"] == "deep"
+    assert works["dotted folder"] == "v1.2"
+    assert works["alone"] == "solo"
+    by_file = {d.text: d.work for d in read(str(corpus)).documents}
+    assert by_file["Document number 3.\n"] == "deep/3"
+
+
+def test_order_and_fingerprint_do_not_depend_on_place_or_time(corpus: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "zz"
+    shutil.copytree(corpus, moved)
+    os.utime(moved / "deep" / "3.txt", (0, 0))
+    here, there = read(str(corpus)).documents, read(str(moved)).documents
+    assert [(d.doc_id, d.text, d.work) for d in here] == [(d.doc_id, d.text, d.work) for d in there]
+    before = fingerprint(corpus)
+    assert before == fingerprint(moved)
+    (moved / "deep" / "3.txt").write_text("changed")
+    assert before != fingerprint(moved)
+    (corpus / "deep" / "3.txt").rename(corpus / "deep" / "33.txt")
+    assert before != fingerprint(corpus)
+
+
+def test_the_fingerprint_has_the_sources_name_in_it(corpus: Path) -> None:
+    one, two = (plan_corpus(CorpusParams(sources=({"uri": str(corpus), "name": name},))).fingerprint for name in "ab")
+    assert one != two
+
+
+def test_a_storage_root_inside_the_corpus_is_left_out(corpus: Path) -> None:
+    before = fingerprint(corpus)
+    (corpus / "storage").mkdir()
+    (corpus / "storage" / "README.md").write_text("a release's card")
+    assert fingerprint(corpus, leave_out=corpus / "storage") == before
+    assert fingerprint(corpus) != before
+
+
+def test_links_inside_the_corpus_are_followed_and_what_leads_out_is_refused(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.txt").write_text("not of this corpus")
+    (corpus / "out").symlink_to(tmp_path / "other")
+    (corpus / "out.txt").symlink_to(tmp_path / "other" / "x.txt")
+    (corpus / "loop").symlink_to(corpus)
+    (corpus / "again.txt").symlink_to(corpus / "deep" / "0.txt")
+    found = read(str(corpus))
+    assert found.reasons == {("out", 0): "outside_root", ("out.txt", 0): "outside_root"}
+    assert found.texts.count("Document number 0.\n") == 2
+    assert "not of this corpus" not in found.texts
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting_for_it(corpus: Path) -> None:
+    os.mkfifo(corpus / "pipe.txt")
+    (corpus / "dangling.txt").symlink_to(corpus / "nowhere")
+    expected = {("pipe.txt", 0): "unreadable", ("dangling.txt", 0): "unreadable"}
+    if os.geteuid() == 0:
+        os.mknod(corpus / "zero.txt", 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero by another name
+        expected["zero.txt", 0] = "unreadable"
+    assert read(str(corpus)).reasons == expected
+    with pytest.raises(UserError, match="does not exist"):
+        read(str(corpus / "dangling.txt"))
+
+
+def test_a_file_that_vanishes_after_planning_is_refused(corpus: Path) -> None:
+    from tasks.ingest.units import read_unit
+
+    params = CorpusParams(sources=(str(corpus),))
+    units = plan_corpus(params).units
+    (corpus / "deep" / "3.txt").unlink()
+    found = [one for unit in units for one in read_unit(unit, params)]
+    assert [(one.source_uri, one.reason, one.detail) for one in found if hasattr(one, "detail")] == [
+        (f"{corpus}/deep/3.txt", "unreadable", "No such file or directory")
+    ]
+
+
+def test_a_folder_and_a_file_without_permission_are_quarantined() -> None:
+    was_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        corpus = Path(name)
+        corpus.chmod(0o755)
+        (corpus / "closed").mkdir()
+        (corpus / "closed").chmod(0)
+        (corpus / "a.txt").write_text("text")
+        (corpus / "b.txt").write_text("secret")
+        (corpus / "b.txt").chmod(0)
+        if was_root:
+            os.seteuid(65534)  # root may read everything
+        try:
+            found = read(name)
+        finally:
+            if was_root:
+                os.seteuid(0)
+        (corpus / "closed").chmod(0o700)
+    assert found.texts == ["text"]
+    assert {r.source_uri: (r.reason, r.detail) for r in found.refused} == {
+        f"{name}/closed": ("unreadable", "folder: Permission denied"),
+        f"{name}/b.txt": ("unreadable", "Permission denied"),
+    }
+
+
+def test_the_standard_library_is_a_source() -> None:
+    source = CorpusSource(uri="stdlib:", include=("json/*.py", "this.py"), work_by="top_level")
+    listed = {f.relative: f.uri for f in list_files([source]).files}
+    assert listed["json/decoder.py"] == "stdlib:json/decoder.py"
+    assert "this.py" in listed
+    everything = [f.relative for f in list_files([CorpusSource(uri="stdlib:")]).files]
+    assert "argparse.py" in everything
+    assert not [name for name in everything if "site-packages" in name or not name.endswith(".py")]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere/at-all", r"corpus\.sources\[0\] 'nowhere/at-all' does not exist"),
+        ("nowhere/*.txt", "does not exist, correct the pattern"),
+    ],
+)
+def test_a_wrong_source_is_one_sentence(source: str, message: str) -> None:
+    for look in (plan_corpus, refuse_missing):
+        with pytest.raises(UserError, match=message) as raised:
+            look(CorpusParams(sources=(source,)))
+        assert "\n" not in str(raised.value)
