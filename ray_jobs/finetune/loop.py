@@ -1,6 +1,6 @@
 """The training loop: plain torch, told its rank, world size and how to report; it needs neither Ray nor Prefect.
 
-    step = rows_per_step rows, dealt to the ranks
+    step = rows_per_step rows, dealt to the ranks by what they cost
     for each micro batch:  hidden states with S2-Attn -> summed loss / tokens of the whole step -> backward
     sum gradients over ranks, clip, AdamW, now and then validate on full attention and save a checkpoint
 
@@ -26,7 +26,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
 from ray_jobs.finetune.base_model import load_base
-from ray_jobs.finetune.batches import MicroBatch, Rows, num_targets, read_micro_batch, rows_of_rank, rows_of_step
+from ray_jobs.finetune.batches import MicroBatch, Rows, costs_of_rows, num_targets, read_micro_batch, rows_of_rank, rows_of_step
 from ray_jobs.finetune.checkpoint import Cursor, load_checkpoint, save_checkpoint
 from ray_jobs.finetune.extended import extended_config
 from ray_jobs.finetune.lora import add_trainable_weights, is_lora, trainable
@@ -197,10 +197,12 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * scale
     torch.manual_seed((training.seed * 1_000_003 + step) * 4099 + worker.rank)
-    set_group_size(model, group_size_at(step, params))
+    group_size = group_size_at(step, params)
+    set_group_size(model, group_size)
     optimizer.zero_grad(set_to_none=False)
     loss = torch.zeros((), dtype=torch.float64)
-    for micro in rows_of_rank(indices, worker.rank, worker.world_size, training.micro_batch_rows):
+    costs = costs_of_rows(rows, indices, group_size)
+    for micro in rows_of_rank(indices, worker.rank, worker.world_size, training.micro_batch_rows, costs):
         batch = read_micro_batch(rows, micro, worker.device)
         with autocast(training, worker.device):
             part = summed_loss(model, batch, training.loss_chunk_tokens) / targets

@@ -1,29 +1,28 @@
-"""Length buckets: the unit in which chunks are sampled, budgeted and reported."""
+"""Length buckets: with the source, the unit in which sequences are budgeted and reported."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-
-from data_schemas.errors import UserError
-from data_schemas.params import PackingParams
-from tasks.pack.reading import sample_order
 
 
 @dataclass(frozen=True)
 class BucketReport:
-    """One length bucket: sequences of more tokens than the bucket below has, and at most `upper_bound`.
+    """One source's sequences of more tokens than the bucket below has, and at most `upper_bound`.
 
-    `num_chunks` and `num_tokens` count what there is; `num_used` and `num_used_tokens` what is packed, repeats included.
+    `num_chunks` and `num_tokens` count what there is; `num_used` and `num_used_tokens` what is packed, each time it is.
+    `repeats` is the factor between the two in tokens, 0 where there is nothing.
     """
 
+    source: str
     upper_bound: int
     num_chunks: int
     num_tokens: int
     num_used: int
     num_used_tokens: int
-    repeats: int
+    repeats: float
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -37,35 +36,40 @@ def bucket_bounds(min_bucket: int, target_length: int) -> list[int]:
     return [*bounds, target_length]
 
 
-def sample_chunks(lengths: np.ndarray, target_length: int, params: PackingParams) -> tuple[np.ndarray, list[BucketReport]]:
-    """(int64 indices of the sequences to pack, in the order to pack them; a report a bucket).
+@dataclass(frozen=True)
+class Cells:
+    """Which (source, bucket) each sequence belongs to: `of` int64 [num_sequences] is source x number of buckets + bucket."""
 
-    Within a bucket the sequences are shuffled, each of `bucket_repeats` passes anew, and taken until the next one would
-    exceed the bucket's token budget. A pure function of its arguments. Raises UserError for a bucket that does not exist.
-    """
-    bounds = bucket_bounds(params.min_bucket, target_length)
-    _check_keys(params, bounds)
-    bucket_of = np.searchsorted(bounds, lengths, side="left")
-    chosen, reports = [], []
-    for number, bound in enumerate(bounds):
-        members = np.flatnonzero(bucket_of == number)
-        repeats = params.bucket_repeats.get(bound, 1)
-        passes = [members[sample_order(len(members), params.seed, number * 1_000_003 + p)] for p in range(repeats)]
-        used = np.concatenate([np.empty(0, np.int64), *passes])
-        if (budget := params.bucket_token_budgets.get(bound)) is not None:
-            used = used[np.cumsum(lengths[used]) <= budget]
-        chosen.append(used)
-        reports.append(
-            BucketReport(bound, len(members), int(lengths[members].sum()), len(used), int(lengths[used].sum()), repeats)
+    of: np.ndarray
+    source_names: tuple[str, ...]
+    bounds: tuple[int, ...]
+
+    @staticmethod
+    def sort(lengths: np.ndarray, sources: np.ndarray | None, source_names: tuple[str, ...], bounds: list[int]) -> "Cells":
+        """`sources` int [num_sequences] counts from 0 in `source_names`; None where there is one source."""
+        of = np.searchsorted(bounds, lengths, side="left")
+        if sources is not None:
+            of += np.asarray(sources, np.int64) * len(bounds)
+        return Cells(of, source_names, tuple(bounds))
+
+    def report(self, lengths: np.ndarray, chosen: np.ndarray) -> tuple[BucketReport, ...]:
+        """A report a cell; `chosen` are the indices of the sequences used, with repeats."""
+        counts, tokens = self._count(self.of, lengths)
+        used, used_tokens = self._count(self.of[chosen], lengths[chosen])
+        return tuple(
+            BucketReport(
+                source=name,
+                upper_bound=bound,
+                num_chunks=counts[cell],
+                num_tokens=tokens[cell],
+                num_used=used[cell],
+                num_used_tokens=used_tokens[cell],
+                repeats=used_tokens[cell] / tokens[cell] if tokens[cell] else 0.0,
+            )
+            for cell, (name, bound) in enumerate((n, b) for n in self.source_names for b in self.bounds)
         )
-    together = np.concatenate(chosen)
-    return together[sample_order(len(together), params.seed, len(bounds) * 1_000_003)], reports
 
-
-def _check_keys(params: PackingParams, bounds: list[int]) -> None:
-    for name, setting in (("bucket_token_budgets", params.bucket_token_budgets), ("bucket_repeats", params.bucket_repeats)):
-        for bound, value in setting.items():
-            if bound not in bounds:
-                raise UserError(f"packing.{name} names a bucket {bound} that does not exist: the buckets are {bounds}.")
-            if value < 0:
-                raise UserError(f"packing.{name}[{bound}] is {value}: give 0 or more.")
+    def _count(self, cells: np.ndarray, lengths: np.ndarray) -> tuple[list[int], list[int]]:
+        size = len(self.source_names) * len(self.bounds)
+        tokens = np.bincount(cells, lengths, minlength=size)  # float64: exact up to 9e15 tokens
+        return np.bincount(cells, minlength=size).tolist(), [int(n) for n in tokens]

@@ -1,73 +1,116 @@
-"""Rows of whole sequences, by best-fit decreasing in bounded windows.
+"""Rows of whole sequences: budgets, then the mix, then best-fit decreasing in bounded windows.
 
-Bins that admit one length bucket only waste 11-26 % of the tokens, so rows mix lengths freely; windows keep the cost at
-n log n in the window for any corpus size. The plan is a pure function of the lengths and the seed.
+Bins that admit one length bucket only waste 11-26 % of the tokens, so rows mix lengths and sources freely. The plan is a pure
+function of the lengths, the sources and the parameters, on any machine.
 """
 
-from bisect import bisect_left
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from data_schemas.params import PackingParams
-from tasks.pack.buckets import BucketReport, sample_chunks
-from tasks.pack.reading import sample_order
+from tasks.pack.buckets import BucketReport, Cells, bucket_bounds
+from tasks.pack.budgets import SourceShare, apply_budgets
+from tasks.pack.reading import shuffled
+from tasks.pack.recipes import ShareReport, apply_mix, share_reports
 
-_ROW_ORDER_STREAM = 2**31  # keeps the row order's random stream apart from those of the buckets
+_SEQUENCE_ORDER, _ROW_ORDER = 2**31 + 3, 2**31  # random streams
+ONE_SOURCE = (SourceShare("*"),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class PlannedRows(Sequence[np.ndarray]):
+    """Some rows of a plan, in two flat arrays like it."""
+
+    members: np.ndarray
+    row_ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row_ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return self.members[self.row_ends[index - 1] if index else 0 : self.row_ends[index]]
+
+
+@dataclass(frozen=True, eq=False)
 class PackingPlan:
-    """`rows[r]` lists the sequences of row r by index; an index appears as often as it was sampled."""
+    """Row r has the sequences `members[row_ends[r-1]:row_ends[r]]`, by index; an index appears as often as it was sampled.
 
-    rows: list[list[int]]
-    buckets: list[BucketReport]
+    `members` is int64 [num_used], `row_ends` int64 [num_rows]; nothing else grows with the corpus. `by_length` is empty without
+    a recipe.
+    """
+
+    members: np.ndarray
+    row_ends: np.ndarray
+    buckets: tuple[BucketReport, ...]
+    sources: tuple[ShareReport, ...]
+    by_length: tuple[ShareReport, ...]
     num_tokens: int
     target_length: int
 
     @property
+    def num_rows(self) -> int:
+        return len(self.row_ends)
+
+    def row(self, index: int) -> np.ndarray:
+        """int64 indices of the sequences of one row."""
+        return self.members[self.row_ends[index - 1] if index else 0 : self.row_ends[index]]
+
+    def rows(self, first: int, last: int) -> PlannedRows:
+        """Rows [first, last), to be sent to the worker that writes them."""
+        start, end = (int(self.row_ends[row - 1]) if row else 0 for row in (first, last))
+        return PlannedRows(self.members[start:end], self.row_ends[first:last] - start)
+
+    @property
     def waste(self) -> float:
         """Share of the rows' places that hold no token."""
-        return 1 - self.num_tokens / (len(self.rows) * self.target_length) if self.rows else 0.0
+        return 1 - self.num_tokens / (self.num_rows * self.target_length) if self.num_rows else 0.0
 
 
-def plan_rows(lengths: np.ndarray, target_length: int, params: PackingParams) -> PackingPlan:
-    """Which sequences share a row; `lengths` are int [num_sequences], BOS and EOS included, each from 1 to the target.
+def plan_rows(
+    lengths: np.ndarray,
+    target_length: int,
+    params: PackingParams,
+    sources: np.ndarray | None = None,
+    shares: Sequence[SourceShare] = ONE_SOURCE,
+) -> PackingPlan:
+    """Which sequences share a row, and in which order the rows stand.
 
-    Raises ValueError for a length outside that range: the packer neither cuts nor drops a sequence.
+    `lengths` are int [num_sequences], BOS and EOS included, each from 1 to the target; `sources` is each one's source by its
+    place in `shares`, None where there is one source. Raises ValueError for a length outside that range, as the packer neither
+    cuts nor drops a sequence, and UserError for budgets, weights or a recipe that cannot be kept.
     """
+    from tasks.pack.best_fit import best_fit_decreasing
+
     lengths = np.asarray(lengths, np.int64)
+    shares = tuple(shares)
     if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= target_length:
         raise ValueError(f"sequence lengths from {lengths.min()} to {lengths.max()} do not fit rows of {target_length} tokens")
-    chosen, reports = sample_chunks(lengths, target_length, params)
-    rows: list[list[int]] = []
-    for start in range(0, len(chosen), params.window_chunks):
-        window = chosen[start : start + params.window_chunks]
-        rows.extend([int(window[i]) for i in row] for row in best_fit_decreasing(lengths[window], target_length))
-    order = sample_order(len(rows), params.seed, _ROW_ORDER_STREAM)
-    return PackingPlan([rows[i] for i in order], reports, int(lengths[chosen].sum()), target_length)
+    if sources is None and len(shares) != 1:
+        raise ValueError(f"{len(shares)} sources are named, so `sources` must say which one each sequence comes from")
+    bounds = bucket_bounds(params.min_bucket, target_length)
+    cells = Cells.sort(lengths, sources, tuple(share.name for share in shares), bounds)
+    chosen = apply_budgets(lengths, cells, params)
+    chosen = apply_mix(chosen, lengths, sources, shares, target_length, params)
+    chosen = chosen[shuffled(len(chosen), params.seed, _SEQUENCE_ORDER)]
+    members, row_ends = best_fit_decreasing(lengths[chosen], target_length, params.window_chunks)
+    members, row_ends = _reordered(chosen[members], row_ends, shuffled(len(row_ends), params.seed, _ROW_ORDER))
+    by_source, by_length = share_reports(chosen, lengths, sources, shares, target_length, params)
+    return PackingPlan(
+        members, row_ends, cells.report(lengths, chosen), by_source, by_length, int(lengths[chosen].sum()), target_length
+    )
 
 
-def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    """Indices of `lengths` grouped into rows: longest first, each into the fullest row that still has room for it.
-
-    Johnson et al. 1974: at most 11/9 of the fewest rows possible, plus 4. Cost n log n but for shifting a sorted list of
-    open rows, which stays cheap at the window sizes in use.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []  # room left in each open row, ascending
-    open_rows: list[int] = []  # and that row's number
-    for i in np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist():
-        length = int(lengths[i])
-        place = bisect_left(room, length)
-        if place < len(room):
-            left, row = room.pop(place) - length, open_rows.pop(place)
-            rows[row].append(i)
-        else:
-            left, row = capacity - length, len(rows)
-            rows.append([i])
-        if left:
-            place = bisect_left(room, left)
-            room.insert(place, left)
-            open_rows.insert(place, row)
-    return rows
+def _reordered(members: np.ndarray, row_ends: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same rows, row `order[0]` first."""
+    counts = np.diff(row_ends, prepend=0)
+    new_counts = counts[order]
+    new_ends = np.cumsum(new_counts)
+    shift = (row_ends - counts)[order] - (new_ends - new_counts)  # from a row's new place to its old one
+    return members[np.arange(len(members)) + np.repeat(shift, new_counts)], new_ends

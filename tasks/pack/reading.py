@@ -1,8 +1,13 @@
-"""Packed rows, memory-mapped. Needs pyarrow and numpy only."""
+"""Packed rows, memory-mapped. Needs pyarrow and numpy only.
+
+A shard has an index at its end, so opening it reads a few bytes, however many rows it has, and reading a row is two views of
+the mapped file.
+"""
 
 from __future__ import annotations
 
 import json
+import mmap
 from bisect import bisect_right
 from functools import cached_property
 from itertools import accumulate
@@ -12,6 +17,43 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.errors import UserError
+
+# A shard's index, int64 [num_rows, 5]; starts are in bytes of the file, the first one that of the row's Arrow message.
+INDEX_COLUMNS = ("message_start", "tokens_start", "num_tokens", "lengths_start", "num_sequences")
+INDEX_MAGIC = b"ROPEROWS"  # stands behind the index, and is followed by the number of rows, int64
+
+
+class Shard:
+    """One shard, mapped. UserError where it is missing or cut short."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError as error:
+            raise _damaged(path, "is missing") from error
+        except ValueError as error:
+            raise _damaged(path, "is empty") from error
+        end = len(self._map) - 16
+        num_rows = int.from_bytes(self._map[end + 8 :], "little")
+        start = end - 8 * len(INDEX_COLUMNS) * num_rows
+        if end < 0 or self._map[end : end + 8] != INDEX_MAGIC or start < 0:
+            raise _damaged(path, "is cut short")
+        self.index = np.frombuffer(self._map, "<i8", len(INDEX_COLUMNS) * num_rows, start).reshape(num_rows, -1)
+
+    def row(self, number: int) -> dict[str, np.ndarray]:
+        _, tokens_start, num_tokens, lengths_start, num_sequences = self.index[number].tolist()
+        return {
+            "input_ids": np.frombuffer(self._map, np.int32, num_tokens, tokens_start),
+            "seq_lengths": np.frombuffer(self._map, np.int32, num_sequences, lengths_start),
+        }
+
+    def chunk_ids(self, number: int) -> list[str]:
+        shard = pa.py_buffer(self._map)
+        schema = pa.ipc.read_schema(pa.BufferReader(shard))
+        batch = pa.ipc.read_record_batch(shard.slice(int(self.index[number, 0])), schema)
+        ids: list[str] = batch.column("chunk_ids").values.to_pylist()
+        return ids
 
 
 class PackedRows:
@@ -32,30 +74,36 @@ class PackedRows:
 
     def row(self, index: int) -> dict[str, np.ndarray]:
         """`input_ids` int32 [num_tokens] and `seq_lengths` int32 [num_sequences], read-only views of the mapped file."""
-        batch = self._batch(index)
-        return {name: batch.column(name).values.to_numpy(zero_copy_only=True) for name in ("input_ids", "seq_lengths")}
+        shard, number = self._locate(index)
+        return shard.row(number)
 
     def chunk_ids(self, index: int) -> list[str]:
         """The chunk of each sequence of row `index`."""
-        return self._batch(index).column("chunk_ids").values.to_pylist()
+        shard, number = self._locate(index)
+        return shard.chunk_ids(number)
 
-    def _batch(self, index: int) -> pa.RecordBatch:
+    def _locate(self, index: int) -> tuple[Shard, int]:
+        ends = self._shard_ends
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        shard = bisect_right(self._shard_ends, index)
-        return self._shards[shard][index - (self._shard_ends[shard - 1] if shard else 0)]
+        shard = bisect_right(ends, index)
+        return self._shards[shard], index - (ends[shard - 1] if shard else 0)
 
     @cached_property
-    def _shards(self) -> list[list[pa.RecordBatch]]:
-        return [list(pa.ipc.open_stream(pa.memory_map(str(self.directory / name)))) for name in self._shard_names]
+    def _shards(self) -> list[Shard]:
+        return [Shard(self.directory / name) for name in self._shard_names]
 
     @cached_property
     def _shard_ends(self) -> list[int]:
-        return list(accumulate(len(batches) for batches in self._shards))
+        return list(accumulate(len(shard.index) for shard in self._shards))
 
 
 def open_rows(directory: Path | str) -> PackedRows:
-    """The rows below `directory`, as `tasks.pack.shards.write_shards` left them. UserError where there are none."""
+    """The rows below `directory`, as `tasks.pack.shards` left them. UserError where there are none.
+
+    A shard that is missing or cut short is a UserError at the first use; whether every byte is as it was written is what
+    `Artifact.check` finds out.
+    """
     directory = Path(directory)
     try:
         state = json.loads((directory / "state.json").read_text())
@@ -64,10 +112,23 @@ def open_rows(directory: Path | str) -> PackedRows:
     return PackedRows(directory, tuple(file["filename"] for file in state["_data_files"]))
 
 
+def _damaged(path: Path, how: str) -> UserError:
+    return UserError(f"The packed rows are damaged: {path} {how}. Delete its folder and run the prepare stage again.")
+
+
 def sample_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """int64 [num_rows]: the row read at each step of an epoch, for any number of workers.
+    """int64 [num_rows]: the row read at each step of an epoch, for any number of workers."""
+    return shuffled(num_rows, seed, epoch)
+
+
+def shuffled(num: int, *key: int) -> np.ndarray:
+    """int64 [num]: the numbers below `num` in an order that is a function of the key (integers of 0 or more) alone.
 
     Sorts the raw output of PCG64, which NumPy keeps stable between versions (unlike `Generator.permutation`).
     """
-    raw = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(num_rows)
-    return np.argsort(raw, kind="stable")
+    raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(num)
+    order = np.argsort(raw)
+    in_order = raw[order]
+    if np.any(in_order[1:] == in_order[:-1]):  # equal keys: only a stable sort says the same on every machine
+        return np.argsort(raw, kind="stable")
+    return order

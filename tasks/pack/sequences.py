@@ -1,14 +1,19 @@
-"""Token sequences in files, and how those of one shard are read: in any order, with memory bounded by the row.
+"""Chunks as token sequences in files: written by the workers that chunk, read in any order by those that write shards.
 
-Files are read with `preadv` straight into the row's buffer, not memory-mapped: pages of a mapped file count as this process's
-memory for as long as they stay, and reading past the end of a mapped file kills the process where a short read is an error.
+Part number 7 of the corpus leaves two files a split: `train-00007.tokens`, its sequences end to end as little-endian int32,
+and `train-00007.entries`, an Arrow file with a row a sequence. Sequences are numbered through all parts of a split in turn.
+
+Tokens are read with `preadv` straight into the buffer of a shard's rows, not memory-mapped: pages of a mapped file count as the
+process's memory for as long as they stay, and reading past the end of a mapped file kills the process where a short read is an
+error.
 """
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,110 +22,159 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.errors import UserError
+from data_schemas.parts import Parts
 
+SPLITS = ("train", "heldout")
+_ENTRIES = pa.schema([("chunk_id", pa.string()), ("source", pa.int32()), ("num_tokens", pa.int32())])
 _MOST_OPEN_FILES = 256
 
 
+def tokens_name(split: str, part: int) -> str:
+    return f"{split}-{part:05d}.tokens"
+
+
+def entries_name(split: str, part: int) -> str:
+    return f"{split}-{part:05d}.entries"
+
+
+class SequenceWriter:
+    """Writes the sequences of one part of the corpus, of both splits. A context manager; the files appear at its end."""
+
+    def __init__(self, parts: Parts, part: int) -> None:
+        self._parts = parts
+        self._part = part
+        self._files = ExitStack()
+        self._entries: dict[str, list[tuple[str, int, int]]] = {split: [] for split in SPLITS}
+
+    def __enter__(self) -> SequenceWriter:
+        self._tokens = {
+            split: self._files.enter_context(self._parts.writing(tokens_name(split, self._part))).open("wb") for split in SPLITS
+        }
+        return self
+
+    def append(self, split: str, doc_id: str, index: int, source: int, token_ids: np.ndarray | list[int]) -> None:
+        """One more sequence: chunk `index` of a document, from source number `source`."""
+        self._tokens[split].write(np.asarray(token_ids, "<i4").tobytes())  # ndarray.tofile would hide a full disk
+        self._entries[split].append((f"{doc_id}:{index}", source, len(token_ids)))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            for split in SPLITS:
+                self._tokens[split].close()
+                if error is None:
+                    self._write_entries(split)
+        except BaseException as failed:
+            self._files.__exit__(type(failed), failed, failed.__traceback__)
+            raise
+        self._files.__exit__(kind, error, trace)
+
+    def _write_entries(self, split: str) -> None:
+        columns = zip(*self._entries[split], strict=True) if self._entries[split] else ((), (), ())
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, _ENTRIES.types, strict=True)]
+        with (
+            self._parts.writing(entries_name(split, self._part)) as path,
+            pa.OSFile(str(path), "wb") as file,
+            pa.ipc.new_file(file, _ENTRIES) as writer,
+        ):
+            writer.write_table(pa.Table.from_arrays(arrays, schema=_ENTRIES))
+
+
+def read_entries(parts: Parts, num_parts: int, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """(lengths int32, sources int32), each [num_sequences], of all parts of a split in turn."""
+    lengths, sources = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+    for part in range(num_parts):
+        with parts.reading(entries_name(split, part)) as path, _mapped_entries(path) as table:
+            lengths.append(table.column("num_tokens").to_numpy().copy())
+            sources.append(table.column("source").to_numpy().copy())
+    return np.concatenate(lengths), np.concatenate(sources)
+
+
+@contextmanager
+def _mapped_entries(path: Path) -> Iterator[pa.Table]:
+    with pa.memory_map(str(path)) as file:
+        yield pa.ipc.open_file(file).read_all()
+
+
 @dataclass(frozen=True, eq=False)
-class SequencePart:
-    """Sequences that lie end to end in `tokens`, a file of little-endian int32.
+class Located:
+    """Where sequences lie: `parts` int32, `starts` int64 and `lengths` int32 [n], in tokens of a part's file; and their ids."""
 
-    `ends` is int64 [num_sequences], where each ends, counted in tokens; `chunk_ids` is a string array [num_sequences], which
-    may lie in a memory-mapped file.
-    """
-
-    tokens: Path
-    ends: np.ndarray
-    chunk_ids: pa.Array
-
-
-@dataclass(frozen=True, eq=False)
-class ShardRows:
-    """The rows of one shard: row r has the sequences `row_ends[r-1]:row_ends[r]` of the other arrays. Small, and picklable.
-
-    `row_ends` int64 [num_rows]; `files` int32, `starts` int64 and `lengths` int32 [num_sequences] say in which of `paths` a
-    sequence lies, from which token on, and how many it has; `chunk_ids` string [num_sequences].
-    """
-
-    row_ends: np.ndarray
-    files: np.ndarray
+    parts: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     chunk_ids: pa.StringArray
-    paths: tuple[Path, ...]
+
+    def slice(self, start: int, end: int) -> Located:
+        ids = self.chunk_ids.slice(start, end - start)
+        return Located(self.parts[start:end], self.starts[start:end], self.lengths[start:end], ids)
 
 
-def gather(parts: Sequence[SequencePart], numbers: np.ndarray, row_ends: np.ndarray) -> ShardRows:
-    """What a worker needs to write rows of the sequences `numbers`, which count through all parts in turn."""
-    firsts = np.cumsum([0] + [len(part.ends) for part in parts])
-    part_of = np.searchsorted(firsts, numbers, side="right") - 1
-    order = np.argsort(part_of, kind="stable")
-    starts = np.empty(len(numbers), np.int64)
-    lengths = np.empty(len(numbers), np.int32)
-    ids = []
-    for number, places in _runs(part_of, order):
-        part = parts[number]
-        local = numbers[places] - firsts[number]
-        ends = np.asarray(part.ends[local], np.int64)
-        starts[places] = np.where(local > 0, part.ends[local - 1], 0)
-        lengths[places] = ends - starts[places]
-        ids.append(part.chunk_ids.take(pa.array(local)).cast(pa.string()))
-    back = np.empty(len(numbers), np.int64)
-    back[order] = np.arange(len(numbers))
-    chunk_ids = pa.concat_arrays(ids).take(pa.array(back)) if ids else pa.array([], pa.string())
-    paths = tuple(part.tokens for part in parts)
-    return ShardRows(row_ends, part_of.astype(np.int32), starts, lengths, chunk_ids, paths)
+class SequenceReader:
+    """The sequences of one split, by number. Holds open files, of which there is a bounded number, and no tokens."""
 
-
-def _runs(part_of: np.ndarray, order: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """(part, places of its sequences), parts in rising order."""
-    if not len(order):
-        return []
-    changes = np.flatnonzero(np.diff(part_of[order])) + 1
-    return [(int(part_of[places[0]]), places) for places in np.split(order, changes)]
-
-
-class TokenReader:
-    """Reads runs of tokens from several files, of which a bounded number is open. A context manager."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self, parts: Parts, num_parts: int, split: str) -> None:
+        self._parts = parts
+        self._split = split
+        self._firsts = np.cumsum([0, *(self._num_entries(part) for part in range(num_parts))])
         self._open: OrderedDict[int, int] = OrderedDict()
 
-    def read(self, files: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """int32 [sum of lengths]: tokens from `starts` on of each of `files`, end to end. UserError where a file ends before."""
-        stops = 4 * np.cumsum(lengths, dtype=np.int64)
-        tokens = np.empty(int(lengths.sum(dtype=np.int64)), np.int32)
-        view = memoryview(tokens).cast("B")
+    def locate(self, numbers: np.ndarray) -> Located:
+        """Where the sequences `numbers` int [n] lie, in this order."""
+        part_of = np.searchsorted(self._firsts, numbers, side="right") - 1
+        order = np.argsort(part_of, kind="stable")
+        starts, lengths = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int32)
+        ids = [pa.array([], pa.string())]
+        for places in np.split(order, np.flatnonzero(np.diff(part_of[order])) + 1) if len(order) else ():
+            part = int(part_of[places[0]])
+            local = numbers[places] - self._firsts[part]
+            with _mapped_entries(self._parts.kept(entries_name(self._split, part))) as table:
+                of_part = table.column("num_tokens").to_numpy()
+                lengths[places] = of_part[local]
+                starts[places] = (np.cumsum(of_part, dtype=np.int64) - of_part)[local]
+                ids.append(table.column("chunk_id").take(pa.array(local)).combine_chunks())
+        back = np.empty(len(numbers), np.int64)
+        back[order] = np.arange(len(numbers))
+        return Located(part_of.astype(np.int32), starts, lengths, pa.concat_arrays(ids).take(pa.array(back)))
+
+    def read(self, located: Located) -> np.ndarray:
+        """int32 [sum of lengths]: the tokens, end to end. UserError where a file ends before."""
+        stops = 4 * np.cumsum(located.lengths, dtype=np.int64)
+        tokens = np.empty(int(located.lengths.sum(dtype=np.int64)), np.int32)
+        view = memoryview(tokens.data).cast("B")
         begin = 0
-        for file, offset, stop in zip(files.tolist(), (4 * starts).tolist(), stops.tolist(), strict=True):
-            handle = self._open.get(file) or self._handle(file)
+        for part, offset, stop in zip(located.parts.tolist(), (4 * located.starts).tolist(), stops.tolist(), strict=True):
+            handle = self._open.get(part) or self._handle(part)
             if os.preadv(handle, [view[begin:stop]], offset) != stop - begin:
-                self._read_slowly(file, offset, view[begin:stop])
+                self._read_slowly(part, offset, view[begin:stop])
             begin = stop
         return tokens
 
-    def _read_slowly(self, file: int, offset: int, view: memoryview) -> None:
-        """A read may give less than was asked for, up to nothing at the end of the file."""
+    def _read_slowly(self, part: int, offset: int, view: memoryview) -> None:
+        """A read may give less than was asked for, down to nothing at the end of the file."""
         done = 0
         while done < len(view):
-            count = os.preadv(self._handle(file), [view[done:]], offset + done)
+            count = os.preadv(self._handle(part), [view[done:]], offset + done)
             if not count:
                 raise UserError(
-                    f"{self._paths[file]} ends before token {(offset + len(view)) // 4}: it was cut short, delete it and run again."
+                    f"{self._parts.place}/{tokens_name(self._split, part)} was cut short: delete that file's folder and run again."
                 )
             done += count
 
-    def _handle(self, file: int) -> int:
-        if (handle := self._open.get(file)) is None:
+    def _handle(self, part: int) -> int:
+        if (handle := self._open.get(part)) is None:
             if len(self._open) >= _MOST_OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
-            handle = self._open[file] = os.open(self._paths[file], os.O_RDONLY)
+            handle = self._open[part] = os.open(self._parts.kept(tokens_name(self._split, part)), os.O_RDONLY)
         return handle
 
-    def __enter__(self) -> TokenReader:
-        return self
+    def _num_entries(self, part: int) -> int:
+        with pa.memory_map(str(self._parts.kept(entries_name(self._split, part)))) as file:
+            reader = pa.ipc.open_file(file)
+            return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
         while self._open:
             os.close(self._open.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()

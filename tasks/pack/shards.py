@@ -1,96 +1,126 @@
-"""Arrow IPC stream shards that `datasets.load_from_disk` opens memory-mapped.
+"""Arrow IPC stream shards that `datasets.load_from_disk` opens memory-mapped, each with an index behind the stream.
 
-Uncompressed, one row a record batch: a row is then one contiguous run of int32 in the file, read without a copy. The
-files are a pure function of the rows, so two runs write the same bytes.
+Uncompressed, one row a record batch: a row is then one contiguous run of int32 in the file, read without a copy. Behind the
+stream's end mark, where Arrow readers have stopped, stands an index for `tasks.pack.reading`: int64 [num_rows, 5], INDEX_COLUMNS,
+then INDEX_MAGIC and the number of rows. The files are a pure function of the rows, so two runs, and any number of workers, write
+the same bytes.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from data_schemas.manifest import hash_file
 from data_schemas.tables import PACKED_ROWS
+from tasks.pack.packer import PackingPlan
+from tasks.pack.reading import INDEX_COLUMNS, INDEX_MAGIC
+from tasks.pack.sequences import Located, SequenceReader
 
-_BATCH_OVERHEAD_BYTES = 800  # message header and padding of one record batch
-
-
-@dataclass(frozen=True)
-class Sequence32:
-    """One sequence of a row: its token ids with BOS and EOS, int32 [num_tokens]."""
-
-    chunk_id: str
-    token_ids: np.ndarray
+_ROW_BYTES, _SEQUENCE_BYTES = 650, 40  # message header, padding and index of a row; length and id of a sequence
+_BUFFER_BYTES = 2**16
+_BLOCK_TOKENS = 2**21  # tokens in memory while writing, unless a row has more; a row's padding depends on where a block ends
 
 
-def write_shards(
-    directory: Path,
-    rows: Sequence[Sequence[int]],
-    lengths: np.ndarray,
-    load: Callable[[int], Sequence32],
-    shard_megabytes: float,
-    split: str,
-) -> None:
-    """Write `rows` (lists of sequence numbers) as shards of about `shard_megabytes` into `directory`.
+def shard_name(number: int, num_shards: int) -> str:
+    return f"data-{number:05d}-of-{num_shards:05d}.arrow"
 
-    `lengths` holds the number of tokens of each sequence, `load` gives a sequence by its number.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    shards = _split_into_shards(rows, lengths, shard_megabytes * 1e6)
+
+def split_into_shards(plan: PackingPlan, lengths: np.ndarray, shard_megabytes: float) -> list[tuple[int, int]]:
+    """Row ranges [first, last) of shards of about `shard_megabytes`; a row that is larger stands alone."""
+    tokens = np.add.reduceat(lengths[plan.members], _starts(plan.row_ends), dtype=np.int64)
+    ends = np.cumsum(4 * tokens + _SEQUENCE_BYTES * np.diff(plan.row_ends, prepend=0) + _ROW_BYTES)
+    return list(_ranges(ends, shard_megabytes * 1e6))
+
+
+def write_shard(path: Path, rows: Sequence[np.ndarray], sequences: SequenceReader) -> None:
+    """Write one shard: `rows` are each the numbers of its sequences. A pure function of them and the sequences' files."""
+    row_ends = np.cumsum([len(row) for row in rows])
+    located = sequences.locate(np.concatenate([np.empty(0, np.int64), *rows]))
+    row_tokens = np.add.reduceat(located.lengths, _starts(row_ends), dtype=np.int64)
     schema = PACKED_ROWS.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})})
-    names = [f"data-{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        with pa.OSFile(str(directory / name), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-            for row in shard:
-                writer.write_batch(_record_batch([load(i) for i in row], schema))
-    digest = hashlib.sha256("\n".join(hash_file(directory / name) for name in names).encode())
-    _write_json(directory / "state.json", _state(names, digest.hexdigest()[:16], split))
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.BufferedOutputStream(file, _BUFFER_BYTES) as buffered,
+        pa.ipc.new_stream(buffered, schema) as writer,
+    ):
+        for first, last in _ranges(np.cumsum(row_tokens), _BLOCK_TOKENS):
+            start, end = int(row_ends[first - 1]) if first else 0, int(row_ends[last - 1])
+            block = located.slice(start, end)
+            table = _table(block, sequences.read(block), row_tokens[first:last], row_ends[first:last] - start, schema)
+            writer.write_table(table, max_chunksize=1)
+    index = _locate_rows(path, len(rows))
+    with path.open("ab") as file:
+        file.write(index.astype("<i8").tobytes() + INDEX_MAGIC + len(rows).to_bytes(8, "little"))
+
+
+def write_dataset_files(directory: Path, names: Sequence[str], hashes: Sequence[str], split: str) -> None:
+    """Write what names the shards: state.json and dataset_info.json, as `Dataset.save_to_disk` of datasets 5 does.
+
+    `hashes` are the shards' SHA-256; the data set's fingerprint, by which `datasets` caches, is made of them.
+    """
+    fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+    _write_json(directory / "state.json", _state(names, fingerprint, split))
     _write_json(directory / "dataset_info.json", _DATASET_INFO)
 
 
-def _split_into_shards(rows: Sequence[Sequence[int]], lengths: np.ndarray, shard_bytes: float) -> list[list[Sequence[int]]]:
-    shards: list[list[Sequence[int]]] = []
-    size = 0.0
-    for row in rows:
-        row_bytes = 4 * int(lengths[list(row)].sum()) + 32 * len(row) + _BATCH_OVERHEAD_BYTES
-        if not shards or size + row_bytes > shard_bytes:
-            shards.append([])
-            size = 0.0
-        shards[-1].append(row)
-        size += row_bytes
-    return shards
+def _starts(row_ends: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], row_ends])[:-1].astype(np.int64)
 
 
-def _record_batch(sequences: list[Sequence32], schema: pa.Schema) -> pa.RecordBatch:
-    tokens = np.concatenate([s.token_ids for s in sequences]).astype(np.int32, copy=False)
-    seq_lengths = np.array([len(s.token_ids) for s in sequences], np.int32)
+def _ranges(ends: np.ndarray, most: float) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges of rows, each of at most `most` or of one row; `ends` is the running sum of the rows' sizes."""
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield first, last
+        first = last
+
+
+def _table(block: Located, tokens: np.ndarray, row_tokens: np.ndarray, row_ends: np.ndarray, schema: pa.Schema) -> pa.Table:
+    """Some rows as a table; `tokens` are few enough for int32 offsets."""
+    token_ends = np.cumsum(row_tokens)
     columns = [
-        _list_of_one(pa.array(tokens)),
-        _list_of_one(pa.array(seq_lengths)),
-        _list_of_one(pa.array([s.chunk_id for s in sequences], pa.string())),
+        _lists(token_ends, pa.array(tokens)),
+        _lists(row_ends, pa.array(block.lengths)),
+        _lists(row_ends, block.chunk_ids),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _list_of_one(values: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+def _lists(ends: np.ndarray, values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], ends]).astype(np.int32)), values)
+
+
+def _locate_rows(path: Path, num_rows: int) -> np.ndarray:
+    """int64 [num_rows, 5], INDEX_COLUMNS: read back from the file, so everything in it has been parsed once."""
+    index = np.empty((num_rows, len(INDEX_COLUMNS)), np.int64)
+    with pa.memory_map(str(path)) as file:
+        base = file.read_buffer(8).address
+        file.seek(0)
+        reader = pa.ipc.open_stream(file)
+        for row in range(num_rows):
+            message = file.tell()
+            batch = reader.read_next_batch()
+            tokens, lengths = batch.column(0).values, batch.column(1).values
+            tokens_start, lengths_start = tokens.buffers()[1].address - base, lengths.buffers()[1].address - base
+            index[row] = message, tokens_start, len(tokens), lengths_start, len(lengths)
+    return index
 
 
 def _list_feature(dtype: str) -> dict[str, Any]:
     return {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"}
 
 
-# What `Dataset.save_to_disk` of datasets 5 writes, with a fingerprint that depends on the content alone.
 _FEATURES = {"input_ids": _list_feature("int32"), "seq_lengths": _list_feature("int32"), "chunk_ids": _list_feature("string")}
 _DATASET_INFO = {"citation": "", "description": "", "features": _FEATURES, "homepage": "", "license": ""}
 
 
-def _state(names: list[str], fingerprint: str, split: str) -> dict[str, Any]:
+def _state(names: Sequence[str], fingerprint: str, split: str) -> dict[str, Any]:
     return {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": fingerprint,

@@ -1,84 +1,83 @@
-"""Promises of the packer: nothing lost or cut, rows within the target, little waste, the same plan every time."""
+"""Promises of the packer: nothing lost or cut, rows within the target, budgets and mixes kept, the same plan every time."""
 
-import json
-import pickle
-import random
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_schemas.errors import UserError
 from data_schemas.params import PackingParams
-from data_schemas.tables import PACKED_ROWS
-from tasks.pack.buckets import bucket_bounds, sample_chunks
-from tasks.pack.packer import best_fit_decreasing, plan_rows
-from tasks.pack.reading import open_rows, sample_order
-from tasks.pack.shards import Sequence32, write_shards
+from tasks.pack.buckets import bucket_bounds
+from tasks.pack.budgets import SourceShare
+from tasks.pack.packer import PackingPlan, plan_rows
 
 TARGET = 512
 LENGTHS = st.lists(st.integers(1, TARGET), max_size=300)
 FEW = settings(max_examples=60, deadline=None)
+TWO = (SourceShare("books"), SourceShare("web"))
 
 
-def slow_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
-    """The definition: longest first, into the fullest row with room."""
-    rows: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        room = {r: capacity - sum(lengths[j] for j in row) for r, row in enumerate(rows)}
-        fitting = [r for r, left in room.items() if left >= lengths[i]]
-        if fitting:
-            rows[min(fitting, key=lambda r: room[r])].append(i)
-        else:
-            rows.append([i])
-    return rows
+def plan(
+    lengths: Any, sources: Any = None, shares: tuple[SourceShare, ...] = (SourceShare("*"),), **packing: Any
+) -> PackingPlan:
+    return plan_rows(np.array(lengths, np.int64), TARGET, PackingParams(**packing), sources, shares)
 
 
-@FEW
-@given(LENGTHS)
-def test_best_fit_decreasing_is_what_its_definition_says(lengths: list[int]) -> None:
-    def fill(rows: list[list[int]]) -> list[int]:
-        return sorted(sum(lengths[i] for i in row) for row in rows)
+def used(plan: PackingPlan) -> Counter[int]:
+    return Counter(plan.members.tolist())
 
-    assert fill(best_fit_decreasing(np.array(lengths, np.int64), TARGET)) == fill(slow_best_fit(lengths, TARGET))
+
+def tokens_of(plan: PackingPlan, lengths: Any, members: Any) -> int:
+    wanted = set(members)
+    return sum(lengths[i] * n for i, n in used(plan).items() if i in wanted)
 
 
 @FEW
-@given(LENGTHS, st.integers(1, 50), st.integers(0, 3))
-def test_no_sequence_is_lost_or_cut(lengths: list[int], window: int, seed: int) -> None:
-    params = PackingParams(window_chunks=window, seed=seed)
-    plan = plan_rows(np.array(lengths, np.int64), TARGET, params)
-    assert sorted(i for row in plan.rows for i in row) == list(range(len(lengths)))
-    assert all(0 < sum(lengths[i] for i in row) <= TARGET for row in plan.rows)
-    assert plan.num_tokens == sum(lengths)
-    assert plan.waste == pytest.approx(1 - sum(lengths) / (len(plan.rows) * TARGET) if lengths else 0)
-    assert plan_rows(np.array(lengths, np.int64), TARGET, params) == plan
-    assert sum(b.num_chunks for b in plan.buckets) == len(lengths)
+@given(LENGTHS, st.integers(1, 50), st.integers(0, 3), st.booleans())
+def test_no_sequence_is_lost_or_cut(lengths: list[int], window: int, seed: int, two_sources: bool) -> None:
+    sources = np.arange(len(lengths)) % 2 if two_sources else None
+    shares = TWO if two_sources else (SourceShare("*"),)
+    made = plan(lengths, sources, shares, window_chunks=window, seed=seed)
+    assert sorted(made.members.tolist()) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[i] for i in made.row(r)) <= TARGET for r in range(made.num_rows))
+    assert [i for r in range(made.num_rows) for i in made.row(r)] == made.members.tolist()
+    assert made.num_tokens == sum(lengths)
+    assert made.waste == pytest.approx(1 - sum(lengths) / (made.num_rows * TARGET) if lengths else 0)
+    again = plan(lengths, sources, shares, window_chunks=window, seed=seed)
+    assert (again.members.tolist(), again.row_ends.tolist()) == (made.members.tolist(), made.row_ends.tolist())
+    assert sum(b.num_chunks for b in made.buckets) == len(lengths)
+    assert sum(share.reached for share in made.sources) == pytest.approx(1 if lengths else 0)
 
 
-def test_waste_is_small_at_a_realistic_mix_of_lengths() -> None:
-    rng = random.Random(0)
-    lengths = np.array([min(2048, max(1, int(rng.lognormvariate(5.5, 1)))) for _ in range(20_000)])
-    assert plan_rows(lengths, 2048, PackingParams()).waste < 0.005
-    assert plan_rows(lengths, 2048, PackingParams(window_chunks=1000)).waste < 0.03
+def test_the_plan_is_flat_and_its_parts_are_what_a_worker_needs() -> None:
+    made = plan([100, 200, 300, 400, 500, 12])
+    assert made.members.dtype == made.row_ends.dtype == np.int64
+    assert made.row_ends[-1] == len(made.members) == 6
+    part = made.rows(1, made.num_rows)
+    assert [row.tolist() for row in part] == [made.row(r).tolist() for r in range(1, made.num_rows)]
 
 
-def test_the_seed_changes_the_plan() -> None:
-    lengths = np.arange(1, 400)
-    assert plan_rows(lengths, TARGET, PackingParams(seed=1)).rows != plan_rows(lengths, TARGET, PackingParams(seed=2)).rows
+def test_the_seed_changes_the_plan_and_a_recorded_plan_stays() -> None:
+    lengths = [100, 200, 300, 400, 500, 12, 60]
+    assert plan(lengths, seed=1).members.tolist() != plan(lengths, seed=2).members.tolist()
+    recorded = plan(lengths, seed=1)
+    assert (recorded.members.tolist(), recorded.row_ends.tolist()) == ([3, 0, 5, 4, 2, 1, 6], [3, 4, 6, 7])
 
 
 def test_a_sequence_beyond_the_target_is_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        plan_rows(np.array([TARGET + 1]), TARGET, PackingParams())
+        plan([TARGET + 1])
 
 
-# -- buckets
+def test_two_sources_without_saying_which_sequence_is_of_which_are_refused() -> None:
+    with pytest.raises(ValueError, match="which one"):
+        plan([5], None, TWO)
+
+
+# -- buckets, budgets and repeats
 
 
 def test_bucket_bounds_double_up_to_the_target() -> None:
@@ -89,135 +88,201 @@ def test_bucket_bounds_double_up_to_the_target() -> None:
 
 @FEW
 @given(LENGTHS, st.integers(0, 4), st.integers(0, 3000))
-def test_repeats_and_budgets(lengths: list[int], repeats: int, budget: int) -> None:
-    array = np.array(lengths, np.int64)
-    params = PackingParams(bucket_repeats={TARGET: repeats}, bucket_token_budgets={256: budget})
-    chosen, reports = sample_chunks(array, TARGET, params)
-    used = Counter(chosen.tolist())
+def test_repeats_and_budgets_of_buckets(lengths: list[int], repeats: int, budget: int) -> None:
+    try:
+        made = plan(lengths, bucket_repeats={512: repeats}, bucket_token_budgets={256: budget})
+    except UserError:
+        assert lengths
+        assert all(n > 128 for n in lengths)
+        return
+    times = used(made)
     for i, length in enumerate(lengths):
         if length > 256:
-            assert used[i] == repeats
+            assert times[i] == repeats
         elif length > 128:
-            assert used[i] <= 1
+            assert times[i] <= 1
         else:
-            assert used[i] == 1
+            assert times[i] == 1
     middle = [i for i, length in enumerate(lengths) if 128 < length <= 256]
-    taken = sum(lengths[i] for i in middle if used[i])
+    taken = tokens_of(made, lengths, middle)
     assert taken <= budget
     if taken < sum(lengths[i] for i in middle):  # as much as fits: the next one would have gone over
         assert taken > budget - 256
-    by_bound = {report.upper_bound: report for report in reports}
+    by_bound = {report.upper_bound: report for report in made.buckets}
     assert list(by_bound) == [128, 256, 512]
     assert by_bound[256].num_used_tokens == taken
     assert by_bound[512].num_used == repeats * by_bound[512].num_chunks
-    assert by_bound[512].repeats == repeats
-
-
-def test_every_chunk_is_used_once_before_any_is_used_again() -> None:
-    lengths = np.full(10, 300)
-    params = PackingParams(bucket_repeats={512: 3}, bucket_token_budgets={512: 300 * 14})
-    used = Counter(sample_chunks(lengths, TARGET, params)[0].tolist())
-    assert sorted(used.values()) == [1] * 6 + [2] * 4
-
-
-@pytest.mark.parametrize("setting", [{"bucket_repeats": {300: 1}}, {"bucket_token_budgets": {512: -1}}])
-def test_a_wrong_bucket_setting_is_one_sentence(setting: dict[str, dict[int, int]]) -> None:
-    with pytest.raises(UserError, match=r"packing\.bucket_"):
-        sample_chunks(np.array([5]), TARGET, PackingParams(**setting))
-
-
-# -- reading order
+    assert by_bound[512].repeats == (repeats if by_bound[512].num_chunks else 0)
 
 
 @FEW
-@given(st.integers(0, 500), st.integers(0, 2**40), st.integers(0, 1000))
-def test_sample_order_visits_every_row_once(num_rows: int, seed: int, epoch: int) -> None:
-    assert sorted(sample_order(num_rows, seed, epoch).tolist()) == list(range(num_rows))
+@given(
+    st.lists(st.tuples(st.integers(1, TARGET), st.integers(0, 2)), min_size=1, max_size=200),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["*", "a", "b", "c"]),
+            st.sampled_from([None, 128, 256, 512]),
+            st.none() | st.integers(0, 5000),
+            st.integers(0, 3),
+        ),
+        max_size=4,
+    ),
+)
+def test_the_last_budget_that_matches_decides_and_is_shared_by_what_it_decides(
+    documents: list[tuple[int, int]], given_budgets: list[tuple[str, int | None, int | None, int]]
+) -> None:
+    lengths, sources = [n for n, _ in documents], np.array([s for _, s in documents])
+    names = ("a", "b", "c")
+    budgets = [dict(zip(("source", "bucket", "max_tokens", "repeats"), b, strict=True)) for b in given_budgets]
+    decided: dict[int, list[int]] = {}  # which budget (-1: none) decides which sequences, by the plain definition
+    for i, length in enumerate(lengths):
+        bucket = next(bound for bound in (128, 256, 512) if length <= bound)
+        matching = [k for k, (s, b, _, _) in enumerate(given_budgets) if s in ("*", names[sources[i]]) and b in (None, bucket)]
+        decided.setdefault(max(matching, default=-1), []).append(i)
+    try:
+        made = plan(lengths, sources, tuple(map(SourceShare, names)), budgets=budgets)
+    except UserError:
+        made = None
+    times = used(made) if made else Counter()
+    for k, members in decided.items():
+        _, _, budget, repeats = given_budgets[k] if k >= 0 else ("*", None, None, 1)
+        if budget is None:
+            assert all(times[i] == repeats for i in members)
+            continue
+        taken = sum(lengths[i] * times[i] for i in members)
+        assert taken <= budget
+        assert all(times[i] <= repeats for i in members)
+        assert max(times[i] for i in members) - min(times[i] for i in members) <= 1  # once each before any again
+        if any(times[i] < repeats for i in members):
+            assert taken > budget - max(lengths[i] for i in members)
+    if made:
+        for report in made.buckets:
+            there = [i for i in range(len(lengths)) if names[sources[i]] == report.source]
+            there = [i for i in there if report.upper_bound // 2 < max(lengths[i], 65) <= report.upper_bound]
+            assert report.num_tokens == sum(lengths[i] for i in there)
+            assert report.num_used_tokens == sum(lengths[i] * times[i] for i in there)
+            assert report.repeats == (report.num_used_tokens / report.num_tokens if there else 0)
 
 
-def test_sample_order_is_fixed_and_changes_with_the_epoch() -> None:
-    assert sample_order(8, 0, 0).tolist() == [3, 2, 1, 6, 0, 7, 4, 5]  # recorded: a change would break resuming
-    assert sample_order(100, 0, 0).tolist() != sample_order(100, 0, 1).tolist()
-    assert sample_order(100, 0, 0).tolist() != sample_order(100, 1, 0).tolist()
+def test_budgets_win_over_the_simple_forms() -> None:
+    settings: dict[str, Any] = {"bucket_repeats": {512: 5}, "bucket_token_budgets": {256: 0}}
+    assert set(used(plan([300, 200, 50], budgets=[{"repeats": 2}], **settings)).values()) == {2}
+    times = used(plan([300, 200, 50], budgets=[{"bucket": 256}], **settings))
+    assert times == {0: 5, 1: 1, 2: 1}
 
 
-# -- shards
+def test_a_budget_bounds_the_passes_that_are_made() -> None:
+    assert plan([300] * 10, budgets=[{"repeats": 10**9, "max_tokens": 9000}]).num_tokens == 9000
 
 
-def sequences(number: int) -> list[Sequence32]:
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"bucket_repeats": {300: 1}}, r"packing\.bucket_repeats names a bucket 300.*128, 256, 512"),
+        ({"bucket_token_budgets": {512: -1}}, r"packing\.bucket_token_budgets\[512\] is -1"),
+        ({"budgets": [{}, {"bucket": 1024}]}, r"packing\.budgets\[1\] names a bucket 1024.*128, 256, 512"),
+        ({"budgets": [{"source": "boks"}]}, r"packing\.budgets\[0\] names a source 'boks'.*the sources are books, web"),
+        ({"budgets": [{"max_tokens": 0}]}, "No training row is left"),
+        ({"bucket_repeats": {128: 0}}, "No training row is left"),
+        ({"recipe": "long_context_mix", "long_from": 1000}, r"packing\.long_from is 1000.*from 2 to 512"),
+        ({"recipe": "long_context_mix"}, "no sequence of at least 256 tokens"),
+        ({"recipe": "long_context_mix", "long_from": 2}, "no sequence of fewer than 2 tokens"),
+    ],
+)
+def test_an_impossible_setting_is_one_sentence(setting: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as error:
+        plan([5, 7, 6], np.array([0, 1, 0]), TWO, **setting)
+    assert str(error.value).count(". ") == 0
+
+
+# -- mixes
+
+MIXED = st.lists(st.tuples(st.integers(1, TARGET), st.integers(0, 2)), min_size=1, max_size=300)
+
+
+@FEW
+@given(MIXED, st.tuples(*[st.floats(0.01, 10)] * 3), st.tuples(*[st.integers(1, 4)] * 3), st.integers(0, 3))
+def test_source_weights_give_the_largest_mix_with_those_shares(
+    documents: list[tuple[int, int]], weights: tuple[float, ...], repeats: tuple[int, ...], seed: int
+) -> None:
+    lengths, sources = [n for n, _ in documents], np.array([s for _, s in documents])
+    shares = tuple(SourceShare(n, w, r) for n, w, r in zip("abc", weights, repeats, strict=True))
+    there = [sum(n for n, s in documents if s == k) for k in range(3)]
+    if not all(there):
+        with pytest.raises(UserError, match="has a weight but nothing to pack"):
+            plan(lengths, sources, shares, seed=seed)
+        return
+    part = [w / sum(weights) for w in weights]
+    largest = min(n * r / p for n, r, p in zip(there, repeats, part, strict=True))
+    try:
+        made = plan(lengths, sources, shares, seed=seed)
+    except UserError:  # every source's share is less than half a sequence
+        assert largest <= TARGET * 3
+        return
+    for k in range(3):
+        members = [i for i in range(len(lengths)) if sources[i] == k]
+        taken = tokens_of(made, lengths, members)
+        assert abs(taken - part[k] * largest) <= max(lengths[i] for i in members) / 2 + 2  # whole sequences, rounding
+        times = [used(made)[i] for i in members]
+        assert max(times) <= repeats[k]
+        assert max(times) - min(times) <= 1
+        assert made.sources[k].wanted == pytest.approx(part[k])
+        assert made.sources[k].reached == pytest.approx(taken / made.num_tokens)
+
+
+def test_weights_are_reached_closely_on_a_corpus_of_some_size() -> None:
     rng = np.random.default_rng(0)
-    return [Sequence32(f"d{i}:0", rng.integers(0, 1000, 1 + i % 90, dtype=np.int32)) for i in range(number)]
+    lengths, sources = rng.integers(1, TARGET, 20_000), rng.integers(0, 2, 20_000)
+    made = plan(lengths, sources, (SourceShare("books", 3, 2), SourceShare("web", 1)))
+    books = next(share for share in made.sources if share.name == "books")
+    assert books.wanted == 0.75
+    assert books.reached == pytest.approx(0.75, abs=1e-3)
+    assert max(used(made).values()) == 2  # books, and all of them, as they are what is scarce
+    assert {n for i, n in used(made).items() if sources[i] == 0} == {2}
 
 
-def write(directory: Path, megabytes: float = 256, number: int = 200) -> tuple[list[Sequence32], list[list[int]]]:
-    made = sequences(number)
-    lengths = np.array([len(s.token_ids) for s in made])
-    rows = plan_rows(lengths, TARGET, PackingParams()).rows
-    write_shards(directory, rows, lengths, made.__getitem__, megabytes, "train")
-    return made, rows
+@pytest.mark.parametrize("long_share", [0.6, 0.2])
+def test_the_long_context_mix_has_its_share_of_long_tokens_and_repeats_nothing(long_share: float) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, TARGET, 20_000)
+    made = plan(lengths, recipe="long_context_mix", long_share=long_share, long_from=300)
+    long = tokens_of(made, lengths, np.flatnonzero(lengths >= 300))
+    assert long / made.num_tokens == pytest.approx(long_share, abs=1e-3)
+    assert max(used(made).values()) == 1
+    there = int(lengths[lengths >= 300].sum()), int(lengths[lengths < 300].sum())
+    assert made.num_tokens == pytest.approx(min(there[0] / long_share, there[1] / (1 - long_share)), rel=1e-3)
+    assert [(s.name, s.wanted) for s in made.by_length] == [("long", long_share), ("short", 1 - long_share)]
+    assert made.by_length[0].reached == pytest.approx(long_share, abs=1e-3)
 
 
-def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    made, rows = write(tmp_path, megabytes=0.004)
-    assert len(list(tmp_path.glob("*.arrow"))) > 3
-    packed = open_rows(tmp_path)
-    loaded = datasets.load_from_disk(str(tmp_path))
-    assert len(packed) == len(loaded) == len(rows)
-    for i, row in enumerate(rows):
-        ids = np.concatenate([made[j].token_ids for j in row])
-        lengths = [len(made[j].token_ids) for j in row]
-        read = packed.row(i)
-        assert read["input_ids"].dtype == read["seq_lengths"].dtype == np.int32
-        np.testing.assert_array_equal(read["input_ids"], ids)
-        assert read["seq_lengths"].tolist() == lengths
-        assert packed.chunk_ids(i) == [made[j].chunk_id for j in row]
-        assert loaded[i] == {"input_ids": ids.tolist(), "seq_lengths": lengths, "chunk_ids": packed.chunk_ids(i)}
-    with pytest.raises(IndexError):
-        packed.row(len(rows))
+def test_long_from_is_half_the_target_unless_given() -> None:
+    lengths = [TARGET // 2] * 60 + [TARGET // 2 - 1] * 200
+    made = plan(lengths, recipe="long_context_mix")
+    assert tokens_of(made, lengths, range(60)) == 60 * TARGET // 2  # all the long ones, and two thirds as many short
+    assert made.num_tokens == pytest.approx(60 * TARGET // 2 / 0.6, rel=0.01)
 
 
-def test_rows_are_views_of_the_mapped_file(tmp_path: Path) -> None:
-    write(tmp_path)
-    allocated = pa.total_allocated_bytes()
-    packed = open_rows(tmp_path)
-    rows = [packed.row(i)["input_ids"] for i in range(len(packed))]
-    assert pa.total_allocated_bytes() - allocated < 1000
-    assert not any(row.flags.owndata or row.flags.writeable for row in rows)
-    again = pickle.loads(pickle.dumps(packed))
-    np.testing.assert_array_equal(again.row(1)["input_ids"], rows[1])
+def test_weights_and_long_context_mix_hold_together() -> None:
+    """Books are long, web pages short: equal weights and 60 % long need web pages to give a fifth of theirs as long."""
+    rng = np.random.default_rng(0)
+    books, web = rng.integers(256, TARGET, 3000), rng.integers(1, TARGET, 9000)
+    lengths = np.concatenate([books, web])
+    sources = np.repeat([0, 1], [len(books), len(web)])
+    made = plan(lengths, sources, (SourceShare("books", 1), SourceShare("web", 1)), recipe="long_context_mix")
+    assert [share.reached for share in made.sources] == pytest.approx([0.5, 0.5], abs=2e-3)
+    assert made.by_length[0].reached == pytest.approx(0.6, abs=2e-3)
+    short = np.flatnonzero(lengths < 256)
+    assert made.num_tokens == pytest.approx(lengths[short].sum() / 0.4, rel=2e-3)  # the short pages are scarce: all are used
 
 
-def test_datasets_maps_the_shards_without_copying(tmp_path: Path) -> None:
-    write(tmp_path)
-    loaded = datasets.load_from_disk(str(tmp_path))
-    assert [Path(f["filename"]).parent for f in loaded.cache_files] == [tmp_path]
-    assert loaded.data.nbytes > 0
-    assert loaded.split == "train"
+def test_weights_and_long_context_mix_that_exclude_each_other_are_one_sentence() -> None:
+    lengths, sources = [400] * 50 + [40] * 500, np.repeat([0, 1], [50, 500])
+    with pytest.raises(UserError, match="No mix has both the sources' weights"):
+        plan(lengths, sources, (SourceShare("books", 1), SourceShare("web", 3)), recipe="long_context_mix")
 
 
-def test_shards_hold_one_row_a_batch_uncompressed_in_the_agreed_schema(tmp_path: Path) -> None:
-    _, rows = write(tmp_path, megabytes=0.004)
-    num_batches = 0
-    for path in sorted(tmp_path.glob("*.arrow")):
-        assert path.stat().st_size < 8000
-        reader = pa.ipc.open_stream(path)
-        assert reader.schema.equals(PACKED_ROWS)
-        for batch in reader:
-            assert batch.num_rows == 1
-            num_batches += 1
-    assert num_batches == len(rows)
-
-
-def test_two_runs_write_the_same_bytes_and_other_rows_another_fingerprint(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write(tmp_path / name, megabytes=0.01)
-    files = sorted(p.name for p in (tmp_path / "a").iterdir())
-    assert [(tmp_path / "a" / f).read_bytes() for f in files] == [(tmp_path / "b" / f).read_bytes() for f in files]
-    write(tmp_path / "c", megabytes=0.01, number=199)
-    fingerprints = {json.loads((tmp_path / d / "state.json").read_text())["_fingerprint"] for d in "abc"}
-    assert len(fingerprints) == 2
-
-
-def test_a_folder_without_rows_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no packed rows"):
-        open_rows(tmp_path)
+def test_budgets_are_applied_before_the_weights() -> None:
+    lengths, sources = [100] * 400, np.repeat([0, 1], 200)
+    shares = (SourceShare("books", 1), SourceShare("web", 1))
+    made = plan(lengths, sources, shares, budgets=[{"source": "books", "max_tokens": 5000}])
+    assert [tokens_of(made, lengths, range(200)), tokens_of(made, lengths, range(200, 400))] == [5000, 5000]

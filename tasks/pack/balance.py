@@ -1,0 +1,114 @@
+"""Rows dealt to ranks so that no GPU waits for another at the end of an optimizer step.
+
+Packed rows have the same number of tokens, but attention costs the sum of the squares of the lengths of the documents in a row, which
+differs: one document of 8192 tokens costs 64 times as much as 64 documents of 128.
+
+Rows are dealt by longest processing time first (Graham 1969): the most costly row of the step first, each to the rank that has
+least to do so far among those with a free place. Which rows form a step does not depend on it.
+
+With one row a rank there is nothing to deal. Then `group_similar` lets rows of like cost meet in a step, within windows of a
+few steps. Measured with log-normal lengths, target 32k, full attention, 8 ranks of 1 row: the epoch takes 2.66 times as long as
+without waiting; 1.44 with windows of 4 steps, 1.10 with 16. The price: a step is less of a random sample of the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from tasks.pack.packer import PackingPlan
+from tasks.pack.reading import sample_order, shuffled
+
+_STREAM = 2**31 + 4
+
+
+def attention_cost(lengths: np.ndarray, group_size: int | None = None) -> np.ndarray:
+    """float64, as `lengths`: length squared for each document, or length x group size for those longer than a group of S2-Attn.
+
+    In units of one query against one key, both halves of the causal triangle counted.
+    """
+    lengths = np.asarray(lengths, np.float64)
+    return lengths * (lengths if group_size is None else np.minimum(lengths, group_size))
+
+
+def row_costs(plan: PackingPlan, lengths: np.ndarray, group_size: int | None = None) -> np.ndarray:
+    """float64 [num_rows]: the attention cost of each row of a plan for sequences of `lengths` int [num_sequences]."""
+    starts = np.concatenate([[0], plan.row_ends])[:-1].astype(np.int64)
+    return np.add.reduceat(attention_cost(np.asarray(lengths)[plan.members], group_size), starts)
+
+
+def deal(costs: np.ndarray, world_size: int) -> np.ndarray:
+    """int64 [S, R]: the rank that gets each row, for `costs` [S, R] of the R rows of each of S steps.
+
+    Every rank gets R / world_size rows, the first R % world_size ranks one more. Ties go to the earlier row and the lower
+    rank, so every rank computes the same for itself.
+    """
+    num_steps, num_rows = costs.shape
+    places = num_rows // world_size + (np.arange(world_size) < num_rows % world_size)
+    free = np.broadcast_to(places, (num_steps, world_size)).copy()
+    load = np.zeros((num_steps, world_size))
+    ranks = np.empty((num_steps, num_rows), np.int64)
+    steps = np.arange(num_steps)
+    for row in np.argsort(-costs, axis=1, kind="stable").T:
+        rank = np.argmin(np.where(free > 0, load, np.inf), axis=1)
+        ranks[steps, row] = rank
+        load[steps, rank] += costs[steps, row]
+        free[steps, rank] -= 1
+    return ranks
+
+
+def group_similar(
+    order: np.ndarray, costs: np.ndarray, rows_per_step: int, window_steps: int, seed: int, epoch: int
+) -> np.ndarray:
+    """`order` int64 [num_rows], an epoch's, with rows of like cost (`costs` [num_rows]) together in a step.
+
+    Rows move within windows of `window_steps` whole steps, and the steps of a window are then shuffled. Epochs follow one
+    another without a gap, so a step that spans two epochs keeps its rows.
+    """
+    head = -(epoch * len(order)) % rows_per_step  # places of the step that the epoch before began
+    num_steps = max(0, len(order) - head) // rows_per_step
+    body = order[head : head + num_steps * rows_per_step]
+    window = np.arange(len(body)) // (window_steps * rows_per_step)
+    similar = body[np.lexsort((-costs[body], window))].reshape(num_steps, rows_per_step)
+    steps = np.lexsort((shuffled(num_steps, seed, epoch, _STREAM), np.arange(num_steps) // window_steps))
+    return np.concatenate([order[:head], similar[steps].ravel(), order[head + len(body) :]])
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """How much longer an epoch's attention takes than if ranks never waited: the sum over steps of the most costly rank's cost,
+    divided by that of the mean over ranks. 1.0 is perfect. `before`: rows dealt in turn; `after`: dealt by cost."""
+
+    world_size: int
+    before: float
+    after: float
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def imbalance(costs: np.ndarray, rows_per_step: int, world_size: int, seed: int, window_steps: int = 1) -> Imbalance:
+    """Over the first epoch's whole steps, for rows of `costs` float [num_rows], ordered and dealt as training does.
+
+    `before` is of the plain order; `after` of the one that `window_steps` gives. A world larger than a step leaves ranks
+    without rows, which counts as waiting. ValueError for fewer rows than a step has.
+    """
+    if len(costs) < rows_per_step:
+        raise ValueError(f"{len(costs)} rows are less than one step of {rows_per_step}")
+    order = sample_order(len(costs), seed, 0)
+    plain = _step_costs(order, costs, rows_per_step)
+    if window_steps > 1:
+        order = group_similar(order, costs, rows_per_step, window_steps, seed, 0)
+    grouped = _step_costs(order, costs, rows_per_step)
+    in_turn = np.broadcast_to(np.arange(rows_per_step) % world_size, plain.shape)
+    return Imbalance(world_size, _waiting(plain, in_turn, world_size), _waiting(grouped, deal(grouped, world_size), world_size))
+
+
+def _step_costs(order: np.ndarray, costs: np.ndarray, rows_per_step: int) -> np.ndarray:
+    return costs[order[: len(order) // rows_per_step * rows_per_step].reshape(-1, rows_per_step)]
+
+
+def _waiting(costs: np.ndarray, ranks: np.ndarray, world_size: int) -> float:
+    load = np.stack([np.where(ranks == rank, costs, 0.0).sum(axis=1) for rank in range(world_size)])
+    return float(load.max(axis=0).sum() / load.mean(axis=0).sum())

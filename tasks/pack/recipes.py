@@ -1,0 +1,195 @@
+"""Mixes: how many tokens each source, and long and short sequences, contribute.
+
+Source weights: the largest mix whose shares are proportional to the weights and in which no source is used more than
+`max_repeats` times.
+
+`long_context_mix`: `long_share` of the tokens from long sequences, the rest from short ones. Gao et al. 2024, "How to Train
+Long-Context Language Models (Effectively)" (ProLong, arXiv:2410.02660) continue training on 60 % long data (books and code
+repositories) and 40 % short data of good quality. They report that the short part keeps what the model could do at short
+context, and that still more long data does not help at long context either once the model has been instruction-tuned.
+Here a sequence is long from `long_from` tokens on, and what there is too much of is sampled down; nothing is repeated for it.
+
+Both together: the sources keep their weights and the whole keeps its long share; a source of books may give more of the long
+part and a source of web pages more of the short part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from data_schemas.errors import UserError
+from data_schemas.params import PackingParams
+from tasks.pack.budgets import SourceShare
+from tasks.pack.reading import shuffled
+
+_STREAM = 2**31 + 2
+_SLACK = 1e-9  # relative; rounding of sums of floats
+
+
+@dataclass(frozen=True)
+class ShareReport:
+    """A share of the packed tokens: the one asked for, None if none was, and the one reached with whole sequences.
+
+    Of a source, by its name; or, for long_context_mix, of the sequences called "long" or "short".
+    """
+
+    name: str
+    wanted: float | None
+    reached: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What is to be mixed: sequences in groups (source x length), where a side that does not matter has one group.
+
+    `weights` sum to 1, one a source; `long_share` is 1.0 where length does not matter and all sequences count as long.
+    """
+
+    weights: list[float]
+    max_repeats: list[int]
+    long_share: float
+
+    def tokens(self, available: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Tokens of (long, short) sequences to take of each source, given how many there are; all zero if no mix exists."""
+        most = [(a * n, b * n) for (a, b), n in zip(available, self.max_repeats, strict=True)]
+        low, high = 0, sum(a + b for a, b in most)
+        while low < high:  # whatever total is possible, every smaller one is
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._possible(middle, most) else (low, middle - 1)
+        least, largest = self._long_range(low, most)
+        spread = sum(largest) - sum(least)
+        part = (self.long_share * low - sum(least)) / spread if spread > 0 else 0.0
+        part = min(1.0, max(0.0, part))
+        long = [a + part * (b - a) for a, b in zip(least, largest, strict=True)]
+        return [
+            (min(round(n), most_long), min(round(w * low - n), most_short))
+            for n, w, (most_long, most_short) in zip(long, self.weights, most, strict=True)
+        ]
+
+    def _long_range(self, total: int, most: list[tuple[int, int]]) -> tuple[list[float], list[float]]:
+        """Fewest and most long tokens of each source in a mix of `total` tokens."""
+        least = [max(0.0, w * total - short) for w, (_, short) in zip(self.weights, most, strict=True)]
+        return least, [min(w * total, float(long)) for w, (long, _) in zip(self.weights, most, strict=True)]
+
+    def _possible(self, total: int, most: list[tuple[int, int]]) -> bool:
+        slack = _SLACK * total
+        if any(w * total > long + short + slack for w, (long, short) in zip(self.weights, most, strict=True)):
+            return False
+        least, largest = self._long_range(total, most)
+        return sum(least) - slack <= self.long_share * total <= sum(largest) + slack
+
+
+def apply_mix(
+    chosen: np.ndarray,
+    lengths: np.ndarray,
+    sources: np.ndarray | None,
+    shares: tuple[SourceShare, ...],
+    target_length: int,
+    params: PackingParams,
+) -> np.ndarray:
+    """int64 indices of the sequences to pack, given those that the budgets leave.
+
+    Of each group whole passes are taken and, for the rest, a seeded sample that comes as near to the number of tokens as whole
+    sequences can. Without weights and recipe `chosen` is returned as it is. UserError where no such mix exists.
+    """
+    weighted = [share for share in shares if share.weight is not None]
+    recipe = params.recipe == "long_context_mix"
+    if not (weighted or recipe) or not len(chosen):
+        return chosen
+    names = [share.name for share in shares] if weighted else ["*"]
+    mix = Mix(
+        _weight_shares(shares) if weighted else [1.0],
+        [share.max_repeats for share in shares] if weighted else [1],
+        params.long_share if recipe else 1.0,
+    )
+    source_of = np.zeros(len(chosen), np.int64) if sources is None or not weighted else np.asarray(sources, np.int64)[chosen]
+    long_from = _long_from(params, target_length)
+    group_of = 2 * source_of + (lengths[chosen] < long_from if recipe else 0)
+    there = [int(n) for n in np.bincount(group_of, lengths[chosen], minlength=2 * len(names))]
+    available = [(there[2 * i], there[2 * i + 1]) for i in range(len(names))]
+    _check(names, mix, available, long_from)
+    wanted = [tokens for pair in mix.tokens(available) for tokens in pair]
+    taken = [
+        _take(chosen[group_of == group], lengths, tokens, (params.seed, _STREAM, group)) for group, tokens in enumerate(wanted)
+    ]
+    together = np.concatenate(taken)
+    if not len(together):
+        raise UserError("The corpus is too small for the source weights or packing.recipe: add documents, or leave both out.")
+    return together
+
+
+def share_reports(
+    chosen: np.ndarray,
+    lengths: np.ndarray,
+    sources: np.ndarray | None,
+    shares: tuple[SourceShare, ...],
+    target_length: int,
+    params: PackingParams,
+) -> tuple[tuple[ShareReport, ...], tuple[ShareReport, ...]]:
+    """What the packed sequences `chosen` are, by source; and for long_context_mix by length, else nothing."""
+    total = max(1, int(lengths[chosen].sum()))
+    of_source = np.zeros(len(chosen), np.int64) if sources is None else np.asarray(sources, np.int64)[chosen]
+    tokens = np.bincount(of_source, lengths[chosen], minlength=len(shares)).tolist()
+    weights = _weight_shares(shares) if any(share.weight is not None for share in shares) else [None] * len(shares)
+    by_source = tuple(ShareReport(s.name, w, n / total) for s, w, n in zip(shares, weights, tokens, strict=True))
+    if params.recipe != "long_context_mix":
+        return by_source, ()
+    used = lengths[chosen]
+    long = int(used[used >= _long_from(params, target_length)].sum()) / total
+    long_share = params.long_share
+    return by_source, (ShareReport("long", long_share, long), ShareReport("short", 1 - long_share, 1 - long))
+
+
+def _weight_shares(shares: tuple[SourceShare, ...]) -> list[float]:
+    total = sum(share.weight or 0.0 for share in shares)
+    return [(share.weight or 0.0) / total for share in shares]
+
+
+def _long_from(params: PackingParams, target_length: int) -> int:
+    long_from = params.long_from or max(2, target_length // 2)
+    if params.recipe == "long_context_mix" and not 2 <= long_from <= target_length:
+        raise UserError(
+            f"packing.long_from is {long_from}: with model.target_length {target_length} give from 2 to {target_length} tokens."
+        )
+    return long_from
+
+
+def _check(names: list[str], mix: Mix, available: list[tuple[int, int]], long_from: int) -> None:
+    for name, weight, tokens in zip(names, mix.weights, available, strict=True):
+        if weight and not sum(tokens):
+            raise UserError(
+                f"The source {name!r} has a weight but nothing to pack: leave it out, or look why it gives no documents."
+            )
+    if mix.long_share == 1.0:
+        return
+    for there, kind in ((sum(a for a, _ in available), "at least"), (sum(b for _, b in available), "fewer than")):
+        if not there:
+            raise UserError(
+                f"packing.recipe long_context_mix finds no sequence of {kind} {long_from} tokens: change packing.long_from, "
+                "or add such documents."
+            )
+    if not any(sum(pair) for pair in mix.tokens(available)):
+        raise UserError(
+            "No mix has both the sources' weights and packing.long_share of its tokens from sequences of at least "
+            f"{long_from} tokens: change the weights, packing.long_share or packing.long_from."
+        )
+
+
+def _take(members: np.ndarray, lengths: np.ndarray, num_tokens: int, key: tuple[int, ...]) -> np.ndarray:
+    """`members` over and over, the last time a random part of them, up to about `num_tokens` tokens."""
+    total = int(lengths[members].sum())
+    if not total:
+        return members[:0]
+    passes, rest = divmod(num_tokens, total)
+    order = members[shuffled(len(members), *key)]
+    sums = np.concatenate([[0], np.cumsum(lengths[order])])
+    nearest = int(np.searchsorted(sums, rest))  # at least `rest`; one fewer may be nearer
+    if nearest and rest - sums[nearest - 1] <= sums[nearest] - rest:
+        nearest -= 1
+    return np.concatenate([*[members] * passes, order[:nearest]])
