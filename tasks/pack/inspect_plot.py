@@ -39,16 +39,24 @@ def plot(inspection: Inspection, path: Path) -> None:
 def _plot_lengths(axes: Axes, splits: list[SplitFigures]) -> None:
     """Steps, two bins an octave; the share of sequences, so that the smaller split can be compared."""
     for split in splits:
-        edges = [1, *(b.upper_bound for b in split.histogram)]
+        edges = [0.5, *(b.upper_bound for b in split.histogram)]
         shares = [b.num_sequences / split.num_sequences for b in split.histogram]
         style = {"fill": True} if split is splits[0] else {"linewidth": 1.8}
         axes.stairs(shares, edges, label=split.split, color=_COLOURS[split.split], **style)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.tick_params(axis="x", rotation=40)
+    if shortest := [_shortest(split) for split in splits]:
+        axes.set_xlim(min(shortest) / 2, splits[0].row_length * 1.1)
     axes.set_xlabel("sequence length (tokens)")
     axes.set_ylabel("share of sequences")
     axes.yaxis.set_major_formatter("{x:.0%}")
     if splits:
         axes.legend(frameon=False)
+
+
+def _shortest(split: SplitFigures) -> int:
+    return next(b.upper_bound for b in split.histogram if b.num_sequences)
 
 
 def _plot_buckets(axes: Axes, splits: list[SplitFigures]) -> None:
