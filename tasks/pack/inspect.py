@@ -125,7 +125,7 @@ def inspect_shards(
     for split, folder, num in (("train", directory, num_samples), ("heldout", directory / "heldout", min(1, num_samples))):
         rows = open_rows(folder)
         splits.append(_split_figures(split, rows, manifest))
-        chosen = sorted(shuffled(len(rows), seed)[:num].tolist())
+        chosen = sorted(shuffled(len(rows), seed, len(splits))[:num].tolist())
         samples += [sample_row(split, rows, index, tokenizer) for index in chosen]
     documents_digest = manifest.parents.get("documents", "")
     root = storage_root or directory.absolute().parent.parent
