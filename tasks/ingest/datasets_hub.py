@@ -18,7 +18,6 @@ from tasks.ingest.records import Document, Origin, Refused, Unusable, from_field
 _BATCH_BYTES = 4 << 20
 _MAX_BATCH_ROWS = 1024
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_MAX_SLICES = 4096
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class DatasetSlice:
 
 @dataclass(frozen=True)
 class FoundDataset:
-    """A data set: how many rows (or shards, where it is streamed) and bytes (0: unknown) it has; `stamp` stands for its content."""
+    """A data set: how many rows (or shards, where it is streamed) and bytes it has; `stamp` stands for its content."""
 
     uri: str
     revision: str | None
@@ -42,9 +41,8 @@ class FoundDataset:
     stamp: str
 
     def slices(self, unit_bytes: int) -> Iterator[tuple[DatasetSlice]]:
-        """Equal parts of some `unit_bytes`; single shards where the size is unknown."""
-        wanted = -(-self.num_bytes // unit_bytes) if self.num_bytes else _MAX_SLICES
-        num_slices = max(1, min(self.num_items, wanted, _MAX_SLICES))
+        """Equal parts of some `unit_bytes`, or as many as there are shards."""
+        num_slices = max(1, min(self.num_items, -(-self.num_bytes // unit_bytes)))
         cuts = [self.num_items * i // num_slices for i in range(num_slices + 1)]
         for start, stop in pairwise(cuts):
             yield (DatasetSlice(self.uri, self.revision, start, stop),)
@@ -58,13 +56,14 @@ def find_dataset(index: int, source: CorpusSource) -> FoundDataset:
         revision = None if folder else _commit(source, name)
         data = _load(source, revision)
         stamp = _content_stamp(folder) if folder else revision or str(data._fingerprint)
+        num_bytes = _num_bytes(data, source, folder, revision)
     _refuse_missing_text(index, source, data)
     config = source.dataset_config or "default"
     return FoundDataset(
         uri=f"hf:{name}{f'@{revision}' if revision else ''}:{config}/{source.dataset_split}",
         revision=revision,
         num_items=data.num_shards if _is_streamed(data) else len(data),
-        num_bytes=_num_bytes(data, folder, source.dataset_split),
+        num_bytes=num_bytes,
         stamp=f"{stamp} {config} {source.dataset_split}",
     )
 
@@ -80,6 +79,9 @@ def read_dataset(part: DatasetSlice, source: CorpusSource, max_bytes: int) -> It
     except Unusable as problem:
         yield problem.refused(part.uri, 0)
         return
+    if data.features:  # what is not read need not be decoded
+        wanted = (source.text_field, "id", "licence", "license", "work")
+        data = data.select_columns([column for column in data.features if column in wanted])
     for shard in range(part.start, part.stop):
         yield from _read_shard(data, shard, part.uri, source)
 
@@ -118,7 +120,7 @@ def _read_shard(data: Any, shard: int, uri: str, source: CorpusSource) -> Iterat
 
 
 def _load(source: CorpusSource, revision: str | None) -> Any:
-    """The split, as a `Dataset` or an `IterableDataset` with no other columns than are needed."""
+    """The split, as a `Dataset` or an `IterableDataset`."""
     import datasets
 
     name = source.uri.removeprefix("hf:")
@@ -130,17 +132,13 @@ def _load(source: CorpusSource, revision: str | None) -> Any:
                 raise ValueError(f"Unknown split {source.dataset_split!r}. Should be one of {sorted(data)}.")
             data = data[source.dataset_split]
         return data
-    data = datasets.load_dataset(
+    return datasets.load_dataset(
         str(folder or name),
         name=source.dataset_config,
         split=source.dataset_split,
         revision=revision,
         streaming=source.streaming,
     )
-    if _is_streamed(data) and data.features:
-        wanted = (source.text_field, "id", "licence", "license", "work")
-        data = data.select_columns([column for column in data.features if column in wanted])
-    return data
 
 
 def _is_streamed(data: Any) -> bool:
@@ -156,13 +154,13 @@ def _folder(name: str) -> Path | None:
 
 def _commit(source: CorpusSource, name: str) -> str | None:
     """The commit that the revision stands for now, so that every worker reads the same; None for what only the cache has."""
-    import huggingface_hub
+    from huggingface_hub import HfApi, constants
 
     if source.dataset_revision and _COMMIT.fullmatch(source.dataset_revision):
         return source.dataset_revision
-    if huggingface_hub.constants.HF_HUB_OFFLINE and not source.streaming:
+    if constants.HF_HUB_OFFLINE and not source.streaming:
         return source.dataset_revision
-    commit: str | None = huggingface_hub.HfApi().dataset_info(name, revision=source.dataset_revision).sha
+    commit: str | None = HfApi().dataset_info(name, revision=source.dataset_revision).sha
     return commit
 
 
@@ -174,13 +172,19 @@ def _content_stamp(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _num_bytes(data: Any, folder: Path | None, split: str) -> int:
+def _num_bytes(data: Any, source: CorpusSource, folder: Path | None, revision: str | None) -> int:
+    """The split's size; where nobody says it, that of all files of the data set."""
     if not _is_streamed(data):
         return int(data.data.nbytes)
     if folder:
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    info = (data.info.splits or {}).get(split)
-    return int(info.num_bytes or 0) if info else 0
+    split = (data.info.splits or {}).get(source.dataset_split)
+    if split and split.num_bytes:
+        return int(split.num_bytes)
+    from huggingface_hub import HfApi
+
+    siblings = HfApi().dataset_info(source.uri.removeprefix("hf:"), revision=revision, files_metadata=True).siblings
+    return sum(file.size or 0 for file in siblings or ())
 
 
 def _refuse_missing_text(index: int, source: CorpusSource, data: Any) -> None:
@@ -214,6 +218,8 @@ def _explaining(index: int, source: CorpusSource) -> Iterator[None]:
                 f"{where} cannot be fetched from the Hugging Face hub ({kind}): check the network and HF_HUB_OFFLINE, or give "
                 "a local folder."
             ) from None
+        if isinstance(error, AttributeError | TypeError | NameError):
+            raise  # a mistake of ours, not of the user
         reason = without_secrets((str(error).splitlines() or [kind])[0])[:300]
         raise UserError(f"{where} cannot be loaded: {reason}; correct its id, dataset_config or dataset_split.") from None
 

@@ -1,15 +1,15 @@
 """From bytes to text: UTF-8, or what a byte order mark, an HTML page or the evidence of the text itself says.
 
 A statistical detector alone takes French in windows-1252 for windows-1257 and gives other letters without a word. So a
-guess counts only if the text it gives is in a language that was customarily written in that encoding, and if no other
-guess does as well with another result.
+guess counts only if the text it gives is in a language that was customarily written in that encoding and with those
+letters, and if no other guess does as well with another result.
 """
 
 import codecs
 import re
-from functools import cache
 from typing import TYPE_CHECKING
 
+from tasks.ingest.customs import ENCODINGS, customary_share, encodings_of
 from tasks.ingest.records import Unusable, odd_share
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SAMPLE_BYTES = 1 << 16
 _MIN_PROBABILITY = 0.5  # of the language
+_MIN_CUSTOMARY = 0.9  # of the characters beyond ASCII
 _MIN_LETTERS = 16
 _MARGIN = 0.02  # in the detector's mess ratio, between the best guess and one that gives another text
 
@@ -27,26 +28,6 @@ BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark starts with UTF-16'
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-# Encodings by the languages customarily written in them before UTF-8 (ISO 639-1), as the WHATWG lists them by locale.
-_WRITTEN_IN = {
-    "cp1252": "en fr de es pt it nl sv no nn da fi is ca eu gl ga af id ms oc sw sq",
-    "cp1250": "pl cs sk hu sl hr bs ro",
-    "iso8859_2": "pl cs sk hu sl hr bs ro",
-    "cp1251": "ru uk bg be sr mk kk ky mn tt tg ba",
-    "koi8_r": "ru",
-    "koi8_u": "uk",
-    "cp866": "ru be",
-    "cp1253": "el",
-    "cp1254": "tr az",
-    "cp1255": "he",
-    "cp1256": "ar fa ur",
-    "cp1257": "lt lv et",
-    "cp932": "ja",
-    "euc_jp": "ja",
-    "gb18030": "zh",
-    "big5": "zh",
-    "cp949": "ko",
-}
 _HTML_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 
 
@@ -118,33 +99,24 @@ def _detected_encoding(sample: bytes, problem: str) -> str:
     """The one encoding that the sample is customary text in."""
     from charset_normalizer import from_bytes
 
-    found = from_bytes(sample, cp_isolation=list(_WRITTEN_IN))
-    likely = [match for match in found if _is_customary(match)]
+    found = [(match, _customary(match)) for match in from_bytes(sample, cp_isolation=list(ENCODINGS))]
+    likely = sorted((match.chaos, min(names), str(match)) for match, names in found if names)
     if not likely:
         raise Unusable("undecodable", f"not UTF-8 ({problem}), and not clearly in another encoding")
-    best = min(likely, key=lambda match: (match.chaos, match.encoding))
-    rivals = [m for m in likely if m.chaos <= best.chaos + _MARGIN and str(m) != str(best)]
-    if rivals:
-        names = ", ".join(sorted(m.encoding for m in (best, *rivals)))
-        raise Unusable("undecodable", f"not UTF-8 ({problem}), and as well {names}")
-    return next(name for name in _WRITTEN_IN if name in best.could_be_from_charset and name in _customary(best))
+    mess, name, text = likely[0]
+    if rivals := [other for rival_mess, other, rival in likely[1:] if rival_mess <= mess + _MARGIN and rival != text]:
+        raise Unusable("undecodable", f"not UTF-8 ({problem}), but {name} as well as {rivals[0]}")
+    return name
 
 
-def _is_customary(match: "CharsetMatch") -> bool:
-    return bool(_customary(match) & set(match.could_be_from_charset))
-
-
-def _customary(match: "CharsetMatch") -> frozenset[str]:
-    """Encodings that a text in the language of this guess would have."""
+def _customary(match: "CharsetMatch") -> set[str]:
+    """Which of the encodings that give this text are customary for it; none where its language or letters are not clear."""
     from tasks.ingest.language import identify
 
     text = str(match)
     if sum(map(str.isalpha, text[:4096])) < _MIN_LETTERS:
-        return frozenset()
+        return set()
     language, probability = identify(text)
-    return _encodings_of(language) if probability >= _MIN_PROBABILITY else frozenset()
-
-
-@cache
-def _encodings_of(language: str) -> frozenset[str]:
-    return frozenset(name for name, languages in _WRITTEN_IN.items() if language in languages.split())
+    if probability < _MIN_PROBABILITY or customary_share(text, language) < _MIN_CUSTOMARY:
+        return set()
+    return set(encodings_of(language)) & set(match.could_be_from_charset)

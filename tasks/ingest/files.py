@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import stat
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from tasks.ingest.compression import BLOCK_BYTES, inflated, refuse_bomb
 from tasks.ingest.formats import compression_of
@@ -118,11 +119,18 @@ class Files:
 
 @contextlib.contextmanager
 def open_archive(uri: str) -> Iterator[zipfile.ZipFile]:
-    """The zip file at `uri`, local or remote."""
+    """The zip file at `uri`, local or remote; copied here first from a web server that gives no parts of files."""
     import fsspec
 
-    with fsspec.open(uri, "rb") as stream, zipfile.ZipFile(stream) as archive:
-        yield archive
+    with contextlib.ExitStack() as stack:
+        stream: Any = stack.enter_context(fsspec.open(uri, "rb"))
+        try:
+            archive = zipfile.ZipFile(stream)
+        except ValueError:
+            copy = stack.enter_context(tempfile.TemporaryFile(prefix="ropeway-"))
+            shutil.copyfileobj(stack.enter_context(fsspec.open(uri, "rb", block_size=0)), copy)
+            archive = zipfile.ZipFile(copy)
+        yield stack.enter_context(archive)
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -1,6 +1,6 @@
 """Which natural language a text is in (py3langid, a naive Bayes model over byte n-grams; Lui and Baldwin 2012)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -23,8 +23,10 @@ def identify(text: str, also: tuple[str, ...] = ()) -> tuple[str, float]:
     return language, float(probability)
 
 
-def check_languages(codes: Iterable[str]) -> None:
+def check_languages(codes: Collection[str]) -> None:
     """UserError for a code that the model cannot find."""
+    if not codes:
+        return
     _, labels = _identifier(())
     if unknown := sorted(set(codes) - labels):
         known = " ".join(sorted(code for code in labels if len(code) == 2))

@@ -89,6 +89,7 @@ def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
 
 def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFile | Refused]:
     include, exclude = any_of(root.include, or_compressed=True), any_of(root.exclude)
+    excluded_folder = any_of([pattern for pattern in root.exclude if pattern.endswith("/**")])
     depth = max_depth(root.include)
     unreadable: list[OSError] = []
     for folder, folder_names, file_names in os.walk(root.folder, onerror=unreadable.append):
@@ -100,7 +101,12 @@ def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFil
                 yield _outside(f"{root.prefix}{printable(above + name)}")
         if depth is not None and above.count("/") >= depth:
             folder_names.clear()
-        folder_names[:] = [n for n in folder_names if leave_out is None or Path(folder, n).resolve() != leave_out]
+        # No symbolic link was followed on the way here, so the paths are resolved ones.
+        folder_names[:] = [
+            n
+            for n in folder_names
+            if not excluded_folder.fullmatch(f"{above}{n}/") and (leave_out is None or Path(folder, n) != leave_out)
+        ]
         for name in file_names:
             relative = f"{above}{name}"
             if include.fullmatch(relative) and not exclude.fullmatch(relative):

@@ -171,6 +171,8 @@ def _explained(index: int, source: CorpusSource, location: Location, error: Exce
     where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
     # In a chain the package that lacks is that of the place where the archive is.
     protocol = parse_location(location.archive).protocol if location.is_zip else location.protocol
+    if isinstance(error.__cause__, Exception) and type(error.__cause__).__module__.startswith("aiohttp"):
+        error = error.__cause__  # fsspec calls every failure of a web server a missing file
     status = getattr(error, "status", None)
     if isinstance(error, ImportError):
         package = _EXTRAS.get(protocol, f"fsspec[{protocol}]")
