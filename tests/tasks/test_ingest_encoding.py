@@ -106,7 +106,17 @@ def noise(share: float) -> bytes:
         b"\xff\xfe" + b"\x00\xd8" * 9,
         bytes(range(128, 256)) * 9,
     ],
-    ids=["too short", "random", "a little noise", "much noise", "damaged UTF-8", "image", "cut UTF-16", "surrogates", "every byte"],
+    ids=[
+        "too short",
+        "random",
+        "a little noise",
+        "much noise",
+        "damaged UTF-8",
+        "image",
+        "cut UTF-16",
+        "surrogates",
+        "every byte",
+    ],
 )
 def test_what_is_not_clear_is_undecodable(data: bytes) -> None:
     with pytest.raises(Unusable) as raised:

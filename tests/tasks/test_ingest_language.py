@@ -58,7 +58,10 @@ def test_language_is_recorded_only_when_asked_for(corpus: Path) -> None:
 def test_other_languages_are_skipped_and_code_is_kept(corpus: Path) -> None:
     found = read({"uri": str(corpus), "include": ("*.txt", "*.py")}, languages=("de", "ja"))
     assert [d.work for d in found.documents] == ["code", "de", "ja"]
-    assert [(s.source_uri.split("/")[-1], s.reason) for s in found.skipped] == [("en.txt", "language"), ("numbers.txt", "language")]
+    assert [(s.source_uri.split("/")[-1], s.reason) for s in found.skipped] == [
+        ("en.txt", "language"),
+        ("numbers.txt", "language"),
+    ]
     assert found.refused == []
 
 

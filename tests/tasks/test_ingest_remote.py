@@ -256,7 +256,7 @@ def test_missing_credentials_are_one_sentence(bucket: str, monkeypatch: pytest.M
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(UserError, match="needs credentials.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(UserError, match=r"needs credentials.*AWS_ACCESS_KEY_ID"):
         plan_corpus(CorpusParams(sources=(bucket,)))
     s3fs.S3FileSystem.clear_instance_cache()
 
