@@ -8,7 +8,9 @@ semantic  every chunk but the last ends at the strongest boundary within its bud
           last: section heading (a higher section before a lower one), paragraph, sentence; a token boundary only where
           none of these is in reach, that is inside one sentence that is over the budget. A heading stays with the
           paragraph under it. White space at a boundary ends the earlier chunk at headings and paragraphs and leads the
-          later one at sentences, as far as the tokens allow: no token is ever split.
+          later one at sentences, as far as the tokens allow: no token is ever split. In program text definitions take
+          the place of headings and lines that of sentences. With an embedding model, of the sentences that start in the
+          last half of the budget, the chunk ends at the one that differs most from what is in front of it.
 
 A chunk's ids are the slice of the document's ids (see `tasks.chunk.encoding`), so for a byte-level tokenizer they decode
 to exactly the chunk's text. No cut falls inside a character that takes several tokens.
@@ -25,9 +27,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_schemas.params import ChunkingParams
+from data_schemas.tables import TEXT_FORMATS
+from tasks.chunk.cuts import SemanticCuts, last_within
 from tasks.chunk.encoding import EncodedText, Encoder
-from tasks.chunk.sentences import SentenceFinder
-from tasks.chunk.structure import SENTENCE, Boundary, Structure, find_structure
+from tasks.chunk.sentences import make_segmenter
+from tasks.chunk.similarity import TopicShift
+from tasks.chunk.structure import Structure, find_structure
+
+_OPENING_CHARS = 4096  # of a document that is one chunk: enough to see whether it opens with a heading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -48,11 +55,30 @@ class Chunk:
     heading_path: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Spans:
+    """Where a document is cut.
+
+    rows   int32 [num_chunks, 4]: first character, end, first token, end
+    paths  titles of the sections each chunk starts in
+    """
+
+    rows: np.ndarray
+    paths: list[tuple[str, ...]]
+
+    def chunks(self, ids: np.ndarray) -> list[Chunk]:
+        """The chunks of a document with these token ids."""
+        return [
+            Chunk(start, end, ids[first:last].tolist(), last - first, path)
+            for (start, end, first, last), path in zip(self.rows.tolist(), self.paths, strict=True)
+        ]
+
+
 class Chunker:
     """Cuts texts into chunks; see the module's docstring for the rule.
 
     The same text gives the same chunks on any machine, alone or among others. Raises ValueError where
-    `params.max_tokens` is not set, UserError where the spaCy pipeline is missing.
+    `params.max_tokens` is not set, UserError where what finds sentences or compares them is missing.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | Tokenizer, params: ChunkingParams) -> None:
@@ -65,57 +91,53 @@ class Chunker:
         self.params = params
         self.max_tokens = params.max_tokens
         self._encoder = Encoder(tokenizer)
-        self._sentences = SentenceFinder(params)
-        if params.strategy == "semantic" and params.spacy_pipeline:
-            self._sentences.load()  # refuse a missing pipeline before any work is done
+        is_semantic = params.strategy == "semantic"
+        self._segmenter = make_segmenter(params) if is_semantic else None
+        self._shift = TopicShift(params.embedding_model) if is_semantic and params.embedding_model else None
 
-    def chunk(self, text: str) -> list[Chunk]:
-        """Chunks of `text` in order; none for an empty text."""
-        return [chunk for encoded in self._encoder.encode([text]) for chunk in self.cut(encoded)]
+    def chunk(self, text: str, format: str = "auto") -> list[Chunk]:
+        """Chunks of `text` in order; none for an empty text. `format` is one of TEXT_FORMATS, or auto to guess."""
+        return [chunk for encoded in self._encoder.encode([text]) for chunk in self.cut(encoded, format)]
 
     def encode(self, texts: list[str]) -> Iterator[EncodedText]:
         """Tokens of many texts, encoded together; pass each to `cut`."""
         return self._encoder.encode(texts)
 
-    def cut(self, encoded: EncodedText) -> list[Chunk]:
+    def cut(self, encoded: EncodedText, format: str = "auto") -> list[Chunk]:
         """Chunks of an encoded text."""
+        return self.spans(encoded, format).chunks(encoded.ids)
+
+    def spans(self, encoded: EncodedText, format: str = "auto") -> Spans:
+        """Where `cut` cuts. ValueError for a format that is not in TEXT_FORMATS."""
+        if format != "auto" and format not in TEXT_FORMATS:
+            raise ValueError(f"unknown format {format!r}: choose auto, {', '.join(TEXT_FORMATS)}")
         if not encoded.text:
-            return []
-        structure = find_structure(encoded.text)
+            return Spans(np.empty((0, 4), np.int32), [])
         fits = len(encoded.ids) <= self.max_tokens
-        if fits:
-            spans = [(0, len(encoded.cut_token) - 1)]
-        elif self.params.strategy == "semantic":
-            spans = list(_SemanticCuts(encoded, structure, self._sentences, self.max_tokens).spans())
-        else:
-            shared = int(self.max_tokens * self.params.overlap_fraction) if self.params.strategy == "overlap" else 0
-            spans = list(_windows(encoded, self.max_tokens, shared))
-        return _chunks(encoded, structure, spans)
+        structure = find_structure(encoded.text[:_OPENING_CHARS] if fits else encoded.text, format)
+        cuts = [(0, len(encoded.cut_token) - 1)] if fits else list(self._cuts(encoded, structure))
+        first, last = np.array(cuts, np.int64).T
+        char, token = encoded.cut_char, encoded.cut_token
+        rows = np.stack([char[first], char[last], token[first], token[last]], axis=1).astype(np.int32)
+        return Spans(rows, _heading_paths(encoded.text, structure, rows))
+
+    def _cuts(self, encoded: EncodedText, structure: Structure) -> Iterator[tuple[int, int]]:
+        if self._segmenter:
+            return SemanticCuts(encoded, structure, self._segmenter, self.max_tokens, self._shift).spans()
+        shared = int(self.max_tokens * self.params.overlap_fraction) if self.params.strategy == "overlap" else 0
+        return _windows(encoded, self.max_tokens, shared)
 
 
-def _chunks(encoded: EncodedText, structure: Structure, spans: list[tuple[int, int]]) -> list[Chunk]:
+def _heading_paths(text: str, structure: Structure, rows: np.ndarray) -> list[tuple[str, ...]]:
+    if not structure.headings:
+        return [()] * len(rows)
     heading_chars = [heading.char for heading in structure.headings]
-    paths = structure.heading_paths()
-    chunks = []
-    for first, last in spans:
-        start, end = int(encoded.cut_char[first]), int(encoded.cut_char[last])
-        ids = encoded.ids[encoded.cut_token[first] : encoded.cut_token[last]].tolist()
-        num_headings = bisect_right(heading_chars, _first_visible(encoded.text, start, end))
-        chunks.append(Chunk(start, end, ids, len(ids), paths[num_headings - 1] if num_headings else ()))
-    return chunks
+    paths = [(), *structure.heading_paths()]
+    return [paths[bisect_right(heading_chars, _first_visible(text, start, end))] for start, end in rows[:, :2].tolist()]
 
 
 def _first_visible(text: str, start: int, end: int) -> int:
     return next((i for i in range(start, end) if not text[i].isspace()), start)
-
-
-def _last_within(encoded: EncodedText, first: int, max_tokens: int) -> int:
-    """Index of the last cut at most `max_tokens` tokens behind cut number `first`."""
-    last = int(np.searchsorted(encoded.cut_token, encoded.cut_token[first] + max_tokens, side="right")) - 1
-    if last <= first:
-        position = int(encoded.cut_char[first])
-        raise ValueError(f"the character at {position} takes more than {max_tokens} tokens: raise max_tokens")
-    return last
 
 
 def _windows(encoded: EncodedText, max_tokens: int, shared: int) -> Iterator[tuple[int, int]]:
@@ -123,73 +145,9 @@ def _windows(encoded: EncodedText, max_tokens: int, shared: int) -> Iterator[tup
     character is spread over tokens."""
     first, final = 0, len(encoded.cut_token) - 1
     while True:
-        last = _last_within(encoded, first, max_tokens)
+        last = last_within(encoded, first, max_tokens)
         yield first, last
         if last == final:
             return
         wanted = int(np.searchsorted(encoded.cut_token, encoded.cut_token[last] - shared, side="left"))
         first = max(first + 1, wanted) if shared else last
-
-
-class _SemanticCuts:
-    """Chooses the cuts of one document. Sentences are looked for only in paragraphs that have to be cut."""
-
-    def __init__(self, encoded: EncodedText, structure: Structure, sentences: SentenceFinder, max_tokens: int) -> None:
-        self._encoded = encoded
-        self._sentences = sentences
-        self._max_tokens = max_tokens
-        cuts, levels = self._cuts_at(structure.boundaries)
-        self._cuts, self._levels = cuts, levels
-        self._paragraph_cuts = np.concatenate([[0], cuts, [len(encoded.cut_token) - 1]])
-        self._sentence_cuts = np.empty(0, np.int64)
-        self._sentences_of = (-1, -1)  # the paragraph, as (first cut, last cut), that `_sentence_cuts` belong to
-
-    def spans(self) -> Iterator[tuple[int, int]]:
-        first, final = 0, len(self._encoded.cut_token) - 1
-        while first < final:
-            last = _last_within(self._encoded, first, self._max_tokens)
-            if last < final:
-                last = self._strongest(first, last) or self._last_sentence(first, last) or last
-            yield first, last
-            first = last
-
-    def _strongest(self, first: int, last: int) -> int | None:
-        """Last of the strongest headings and paragraphs in (first, last]."""
-        low, high = np.searchsorted(self._cuts, [first, last], side="right")
-        if low == high:
-            return None
-        levels = self._levels[low:high]
-        return int(self._cuts[high - 1 - np.argmin(levels[::-1])])
-
-    def _last_sentence(self, first: int, last: int) -> int | None:
-        """Last sentence boundary in (first, last], which lies inside one paragraph."""
-        i = int(np.searchsorted(self._paragraph_cuts, first, side="right"))
-        paragraph = (int(self._paragraph_cuts[i - 1]), int(self._paragraph_cuts[i]))
-        if paragraph != self._sentences_of:
-            self._sentence_cuts = self._find_sentences(*paragraph)
-            self._sentences_of = paragraph
-        low, high = np.searchsorted(self._sentence_cuts, [first, last], side="right")
-        return int(self._sentence_cuts[high - 1]) if high > low else None
-
-    def _find_sentences(self, first: int, last: int) -> np.ndarray:
-        start, end = int(self._encoded.cut_char[first]), int(self._encoded.cut_char[last])
-        paragraph = self._encoded.text[start:end]
-        boundaries = []
-        for position in self._sentences.starts(paragraph):
-            low = position
-            while low > 0 and paragraph[low - 1].isspace():
-                low -= 1
-            if low > 0:
-                boundaries.append(Boundary(start + low, start + low, start + position, SENTENCE))
-        return self._cuts_at(tuple(boundaries))[0]
-
-    def _cuts_at(self, boundaries: tuple[Boundary, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """(number of the cut, level) of each boundary that a cut can be made at."""
-        low, best, high = np.array([(b.low, b.best, b.high) for b in boundaries], np.int64).reshape(-1, 3).T
-        chars = self._encoded.cut_char
-        before = np.searchsorted(chars, best, side="right") - 1
-        after = np.minimum(before + 1, len(chars) - 1)
-        cuts = np.where(chars[before] >= low, before, after)
-        can_be_cut = (chars[cuts] >= low) & (chars[cuts] <= high)
-        levels = np.array([b.level for b in boundaries], np.int64)
-        return cuts[can_be_cut], levels[can_be_cut]

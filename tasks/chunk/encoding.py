@@ -7,6 +7,7 @@ memory bounded. A document shorter than a segment has exactly the ids that encod
 For byte-level tokenizers the position of every token follows from the bytes it stands for, which is exact where a
 character is spread over several tokens, and each segment is checked to decode to its own text. For others, and for a
 segment that does not decode to itself (a normalizer changed it), the positions are the tokenizer's own offsets.
+Segments of a byte-level BPE are encoded by words where that gives the same ids (see `tasks.chunk.words`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tasks.chunk.words import WordTable, find_splitter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -53,7 +56,13 @@ class Encoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        self._token_bytes = _byte_level_vocabulary(json.loads(serialized), self._tokenizer)
+        settings = json.loads(serialized)
+        self._token_bytes = _byte_level_vocabulary(settings, self._tokenizer)
+        self._token_lengths = np.array([len(piece) for piece in self._token_bytes or ()], np.int64)
+        splitter = find_splitter(settings)
+        self._words: WordTable | None = None
+        if self._token_bytes and splitter:
+            self._words = WordTable(self._tokenizer, splitter, self._token_bytes)
 
     def encode(self, texts: Sequence[str]) -> Iterator[EncodedText]:
         """EncodedText of each text, in order; texts are encoded about 4 million characters at a time."""
@@ -66,20 +75,33 @@ class Encoder:
 
     def _encode_together(self, texts: Sequence[str]) -> Iterator[EncodedText]:
         segments = [list(_segments(text)) for text in texts]
-        flat = [segment for of_text in segments for segment in of_text]
+        by_words = [[self._by_words(segment) for segment in of_text] for of_text in segments]
+        others = [
+            s for of_text, done in zip(segments, by_words, strict=True) for s, d in zip(of_text, done, strict=True) if not d
+        ]
         encode = self._tokenizer.encode_batch_fast if self._token_bytes else self._tokenizer.encode_batch
-        encodings = iter(encode(flat, add_special_tokens=False))
-        for text, of_text in zip(texts, segments, strict=True):
-            yield _joined(text, [self._located(segment, next(encodings)) for segment in of_text])
+        encodings = iter(encode(others, add_special_tokens=False))
+        for text, of_text, done in zip(texts, segments, by_words, strict=True):
+            located = [d or self._located(s, next(encodings)) for s, d in zip(of_text, done, strict=True)]
+            yield _joined(text, located)
+
+    def _by_words(self, segment: str) -> EncodedText | None:
+        """`segment` encoded by words; None where that does not give the tokenizer's ids or its own text."""
+        ids = self._words.encode(segment) if self._words else None
+        if ids is None:
+            return None
+        byte_end = np.cumsum(self._token_lengths[ids])
+        utf8 = segment.encode()
+        whole = (int(byte_end[-1]) if len(ids) else 0) == len(utf8)
+        return EncodedText(segment, ids, *_cuts_from_bytes(utf8, byte_end)) if whole else None
 
     def _located(self, segment: str, encoding: Any) -> EncodedText:
         """`segment` with its cuts; `encoding` lacks offsets where the tokenizer is byte-level."""
         if self._token_bytes:
-            ids = encoding.ids
-            pieces = [self._token_bytes[i] for i in ids]
+            ids = np.array(encoding.ids, np.int32)
             utf8 = segment.encode()
-            if b"".join(pieces) == utf8:
-                return EncodedText(segment, np.array(ids, np.int32), *_cuts_from_bytes(utf8, pieces))
+            if b"".join([self._token_bytes[i] for i in encoding.ids]) == utf8:
+                return EncodedText(segment, ids, *_cuts_from_bytes(utf8, np.cumsum(self._token_lengths[ids])))
             encoding = self._tokenizer.encode(segment, add_special_tokens=False)
         ids = np.array(encoding.ids, np.int32)
         return EncodedText(segment, ids, *_cuts_from_offsets(len(segment), encoding.offsets))
@@ -120,9 +142,10 @@ def _joined(text: str, segments: list[EncodedText]) -> EncodedText:
     return EncodedText(text, ids, np.concatenate(cut_token), np.concatenate(cut_char))
 
 
-def _cuts_from_bytes(utf8: bytes, pieces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Boundaries between tokens that are also boundaries between characters."""
-    byte_end = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
+def _cuts_from_bytes(utf8: bytes, byte_end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boundaries between tokens that are also boundaries between characters; byte_end int64 [num_tokens]."""
+    if len(utf8) and utf8.isascii() and np.all(byte_end[1:] > byte_end[:-1]) and byte_end[0]:
+        return np.arange(len(byte_end) + 1), np.concatenate([[0], byte_end])
     starts_char = (np.frombuffer(utf8, np.uint8) & 0xC0) != 0x80
     num_chars_before = np.concatenate([[0], np.cumsum(starts_char)])
     is_cut = np.append(starts_char, True)[byte_end]

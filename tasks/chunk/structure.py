@@ -1,53 +1,54 @@
-"""Headings and paragraphs of a text: where an author would let it be cut.
+"""Where an author would let a text be cut: sections, paragraphs, definitions.
 
-Headings are Markdown's (ATX `# Title`, setext underlines) and reStructuredText's (a title underlined, and maybe
-overlined, with one punctuation character). Two conventions keep program text from being mistaken for headings: fenced
-code holds none, and a run of lines that start with the same number of `#` is a comment block.
+How structure is marked depends on the format (`data_schemas.tables.TEXT_FORMATS`): see `tasks.chunk.headings` for
+prose and `tasks.chunk.definitions` for program text. Paragraphs are the same everywhere: blank lines part them.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import numpy as np
 
 NUM_HEADING_LEVELS = 6
 PARAGRAPH = NUM_HEADING_LEVELS + 1
 SENTENCE = PARAGRAPH + 1
 
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-_ATX_OPENING = re.compile(r" {0,3}(#{1,6})[ \t]+")
-_RULE = re.compile(r"""([-=~^"'`#*+.:_<>])\1{2,}[ \t]*""")
-_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*\Z)|~{3,})(.*)", re.DOTALL)
+_BLANK_LINES = re.compile(r"\n[^\S\n]*+\n\s*+")
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A section's title; `char` is the start of its first line, `level` counts from 1."""
+    """A section's title; `char` is the start of its first line, `end` the end of its last, `level` counts from 1."""
 
     char: int
+    end: int
     level: int
     title: str
 
 
 @dataclass(frozen=True)
-class Boundary:
-    """The text may be cut in the white space [low, high], at or before `best` if possible, else after it.
+class Boundaries:
+    """Places in the order of the text: it may be cut in the white space [low, high], at or before `best` if possible,
+    else after it. int64 [num_boundaries] each.
 
     A smaller `level` is a stronger boundary: heading levels 1 to 6, then PARAGRAPH, then SENTENCE.
     """
 
-    low: int
-    best: int
-    high: int
-    level: int
+    low: np.ndarray
+    best: np.ndarray
+    high: np.ndarray
+    level: np.ndarray
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Headings and boundaries of a text, each in the order of the text."""
+    """Headings and boundaries of a text. Where no boundary is in reach, `is_code` says to cut at a line, not a sentence."""
 
     headings: tuple[Heading, ...]
-    boundaries: tuple[Boundary, ...]
+    boundaries: Boundaries
+    is_code: bool
 
     def heading_paths(self) -> tuple[tuple[str, ...], ...]:
         """For each heading the titles of the sections it lies in, its own last."""
@@ -61,118 +62,92 @@ class Structure:
         return tuple(paths)
 
 
-class _Line(NamedTuple):
-    start: int
-    text: str  # without the line end
-
-    @property
-    def is_blank(self) -> bool:
-        return not self.text or self.text.isspace()
-
-    @property
-    def indentation(self) -> int:
-        return len(self.text) - len(self.text.lstrip())
-
-    @property
-    def atx(self) -> tuple[int, str] | None:
-        """(level, title) of a line such as `## Title ##`."""
-        if "#" not in self.text[:4] or not (opening := _ATX_OPENING.match(self.text)):
-            return None
-        title = self.text[opening.end() :].strip()
-        unclosed = title.rstrip("#")
-        if not unclosed or unclosed[-1] in " \t":
-            title = unclosed.rstrip()
-        return (len(opening[1]), title) if title else None
-
-
-def find_structure(text: str) -> Structure:
-    """Headings, and the boundaries in front of headings and of paragraphs.
+def find_structure(text: str, text_format: str = "auto") -> Structure:
+    """Headings or definitions, and the boundaries in front of them and of paragraphs.
 
     A heading stays with what follows it: there is no boundary between a heading and its first paragraph, nor between
     a heading and a deeper one right under it.
     """
-    lines = [_Line(m.start(), m.group().rstrip("\r\n")) for m in _LINE.finditer(text) if m.group()]
-    heading_at = dict(_headings(lines))
-    boundaries: list[Boundary] = []
-    content_end = 0
-    is_after_blank = False
-    heading, heading_end = None, -1  # the last heading and its last line
-    last_visible = -1
-    for i, line in enumerate(lines):
-        if line.is_blank:
-            is_after_blank = True
-            continue
-        starts_heading = i in heading_at
-        is_under_heading = heading is not None and last_visible <= heading_end
-        if starts_heading:
-            level = heading_at[i][0].level
-            is_cut = not is_under_heading or heading is None or level <= heading.level
-            heading, heading_end = heading_at[i][0], i + heading_at[i][1] - 1
-        else:
-            level, is_cut = PARAGRAPH, is_after_blank and not is_under_heading
-        if content_end and is_cut:
-            high = line.start + line.indentation
-            boundaries.append(
-                Boundary(content_end, line.start, high, min(level, NUM_HEADING_LEVELS) if starts_heading else level)
-            )
-        is_after_blank = False
-        last_visible = i
-        content_end = line.start + len(line.text.rstrip())
-    return Structure(tuple(heading for heading, _ in heading_at.values()), tuple(boundaries))
+    from tasks.chunk.definitions import find_definitions
+    from tasks.chunk.formats import guess_format
+    from tasks.chunk.headings import find_headings
+
+    lines = with_newlines(text)
+    if text_format == "auto":
+        text_format = guess_format(lines)
+    if text_format in ("python", "code"):
+        starts = find_definitions(lines, text_format)
+        return Structure((), _merged(lines, _paragraphs(lines), starts), is_code=True)
+    headings = find_headings(lines, text_format)
+    paragraphs = _paragraphs(lines)
+    if headings:
+        under_heading = np.isin(paragraphs.low, [h.end for h in headings])
+        paragraphs = _selected(paragraphs, ~under_heading)
+    return Structure(tuple(headings), _merged(lines, paragraphs, _section_starts(lines, headings)), is_code=False)
 
 
-def _headings(lines: list[_Line]) -> Iterator[tuple[int, tuple[Heading, int]]]:
-    """(index of its first line, (heading, number of lines)) of each heading."""
-    has_atx = any(line.atx for line in lines)
-    styles: list[tuple[str, bool]] = []  # underline styles in the order they appear: reStructuredText's levels
-    fence = ""
-    i = 0
-    while i < len(lines):
-        line = lines[i]
-        if fence:
-            closing = line.text.strip()
-            if closing.startswith(fence) and not closing.strip(fence[0]):
-                fence = ""
-        elif underlined := _underlined(lines, i):
-            title, character, is_overlined, num_lines = underlined
-            level = _underline_level((character, is_overlined), styles, has_atx)
-            yield i, (Heading(line.start, level, title), num_lines)
-            i += num_lines - 1
-        elif opening := _FENCE.fullmatch(line.text):
-            fence = opening[1]
-        elif (atx := line.atx) and not _is_comment_block(lines, i, atx[0]):
-            yield i, (Heading(line.start, *atx), 1)
-        i += 1
+def with_newlines(text: str) -> str:
+    """`text` with "\\n" for every line end and each character at its old place: "\\r\\n" becomes a space and "\\n"."""
+    return text.replace("\r\n", " \n").replace("\r", "\n") if "\r" in text else text
 
 
-def _underlined(lines: list[_Line], i: int) -> tuple[str, str, bool, int] | None:
-    """(title, underline character, is overlined, number of lines) of an underlined heading starting at line `i`."""
-    if i > 0 and not lines[i - 1].is_blank:
-        return None
-    overline = _RULE.fullmatch(lines[i].text)
-    title_at = i + 1 if overline else i
-    if title_at + 1 >= len(lines):
-        return None
-    title = lines[title_at].text.strip()
-    underline = _RULE.fullmatch(lines[title_at + 1].text)
-    if not underline or lines[title_at].indentation > 3 or lines[title_at].atx or not any(c.isalnum() for c in title):
-        return None
-    length = len(underline.group().strip())
-    if overline:
-        is_heading = overline.group().strip() == underline.group().strip() and length >= len(title)
-    else:
-        is_heading = underline[1] in "=-" or length >= len(title)
-    return (title, underline[1], overline is not None, 3 if overline else 2) if is_heading else None
+def _paragraphs(lines: str) -> Boundaries:
+    spans = [match.span() for match in _BLANK_LINES.finditer(lines)]
+    if spans and spans[-1][1] == len(lines):
+        spans.pop()
+    low = [content_end(lines, start) for start, _ in spans]
+    if low and not low[0]:
+        del low[0], spans[0]
+    best = [lines.rfind("\n", start, end) + 1 for start, end in spans]
+    high = [end for _, end in spans]
+    return Boundaries(*(np.array(column, np.int64) for column in (low, best, high, [PARAGRAPH] * len(low))))
 
 
-def _underline_level(style: tuple[str, bool], styles: list[tuple[str, bool]], has_atx: bool) -> int:
-    if has_atx and style[0] in "=-":  # Markdown: setext levels beside `#` levels
-        return 1 if style[0] == "=" else 2
-    if style not in styles:
-        styles.append(style)
-    return styles.index(style) + 1
+def content_end(lines: str, position: int, at_least: int = 0) -> int:
+    """The end of the last visible character in front of `position`; `at_least` (or 0) if that is not above it."""
+    at_least = max(0, at_least)
+    while position > at_least and lines[position - 1].isspace():
+        position -= 1
+    return position
 
 
-def _is_comment_block(lines: list[_Line], i: int, level: int) -> bool:
-    neighbours = (lines[j].atx for j in (i - 1, i + 1) if 0 <= j < len(lines))
-    return any(atx is not None and atx[0] == level for atx in neighbours)
+def _section_starts(lines: str, headings: list[Heading]) -> list[tuple[int, int]]:
+    """(line start, level) of the headings that a cut can be made in front of."""
+    starts = []
+    before: Heading | None = None
+    for heading in headings:
+        is_right_under = before is not None and not lines[before.end : heading.char].strip()
+        if not is_right_under or before is None or heading.level <= before.level:
+            starts.append((heading.char, min(heading.level, NUM_HEADING_LEVELS)))
+        before = heading
+    return starts
+
+
+def _merged(lines: str, paragraphs: Boundaries, starts: list[tuple[int, int]]) -> Boundaries:
+    """`paragraphs` and the stronger boundaries in front of the lines that begin at `starts`."""
+    rows = []
+    for char, level in starts:
+        low = content_end(lines, char)
+        if low:
+            rows.append((low, char, first_visible(lines, char), level))
+    if not rows:
+        return paragraphs
+    stronger = np.array(rows, np.int64).T
+    weaker = _selected(paragraphs, ~np.isin(paragraphs.high, stronger[2]))
+    columns = [
+        np.concatenate([a, b]) for a, b in zip((weaker.low, weaker.best, weaker.high, weaker.level), stronger, strict=True)
+    ]
+    order = np.argsort(columns[2], kind="stable")
+    return Boundaries(*(column[order] for column in columns))
+
+
+def first_visible(lines: str, position: int, at_most: int | None = None) -> int:
+    """The first visible character at or after `position`; `at_most` (or the text's end) if there is none before."""
+    end = len(lines) if at_most is None else min(at_most, len(lines))
+    while position < end and lines[position].isspace():
+        position += 1
+    return position
+
+
+def _selected(boundaries: Boundaries, mask: np.ndarray) -> Boundaries:
+    return Boundaries(boundaries.low[mask], boundaries.best[mask], boundaries.high[mask], boundaries.level[mask])

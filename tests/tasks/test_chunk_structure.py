@@ -2,13 +2,21 @@
 
 import time
 
+import numpy as np
 import pytest
 
+from tasks.chunk.formats import guess_format
 from tasks.chunk.structure import PARAGRAPH, find_structure
 
 
-def headings(text: str) -> list[tuple[int, str]]:
-    return [(h.level, h.title) for h in find_structure(text).headings]
+def headings(text: str, text_format: str = "auto") -> list[tuple[int, str]]:
+    return [(h.level, h.title) for h in find_structure(text, text_format).headings]
+
+
+def boundaries(text: str, text_format: str = "auto") -> list[tuple[int, int, int, int]]:
+    """(low, best, high, level) of each."""
+    found = find_structure(text, text_format).boundaries
+    return [tuple(row) for row in np.stack([found.low, found.best, found.high, found.level], axis=1).tolist()]
 
 
 @pytest.mark.parametrize(
@@ -40,13 +48,13 @@ def test_headings(text: str, expected: list[tuple[int, str]]) -> None:
 
 def test_boundaries_lie_in_white_space_and_carry_their_strength() -> None:
     text = "intro  \n\n  para\nsame para\n## H\nunder\r\n\r\nlast"
-    found = [(text[b.low : b.high], text[b.best :][:4], b.level) for b in find_structure(text).boundaries]
+    found = [(text[low:high], text[best:][:4], level) for low, best, high, level in boundaries(text)]
     assert found == [("  \n\n  ", "  pa", PARAGRAPH), ("\n", "## H", 2), ("\r\n\r\n", "last", PARAGRAPH)]
 
 
 def test_no_boundary_parts_a_heading_from_what_it_heads() -> None:
-    assert find_structure("# A\n\n## B\n\ntext").boundaries == ()
-    assert [b.level for b in find_structure("# A\n\n# B\n\ntext").boundaries] == [1]  # an empty section
+    assert boundaries("# A\n\n## B\n\ntext") == []
+    assert [level for *_, level in boundaries("# A\n\n# B\n\ntext")] == [1]  # an empty section
 
 
 @pytest.mark.parametrize("unit", ["# x #", " ", "#", "`", "- ", "=", "\n", "# a\n\n", "a\n=\n\n"])
@@ -59,3 +67,155 @@ def test_the_cost_is_linear(unit: str) -> None:
 
     short = min(seconds(1_500) for _ in range(3))
     assert min(seconds(12_000) for _ in range(2)) < 30 * short + 0.05  # 8 if linear, 64 if quadratic
+
+
+# -- plain text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("BOOK II\n\nCHAPTER IV.\n\nIt began.\n\nChapter 5: The Door\n\nMore.\n", 
+         [(2, "BOOK II"), (3, "CHAPTER IV."), (3, "Chapter 5: The Door")]),
+        ("CHAPTER I.\nThe Loomings of Morning\n\nText.\n", [(3, "CHAPTER I.")]),
+        ("ACT I\n\nSCENE II. A street.\n\nText.\n", [(3, "ACT I"), (4, "SCENE II. A street.")]),
+        ("   CHAPTER THE FIRST\n\ntext", [(3, "CHAPTER THE FIRST")]),
+        ("Preface\n\nText.\n\nTHE LAST VOYAGE\n\nText.\n", [(3, "Preface"), (5, "THE LAST VOYAGE")]),
+        ("1 Aims\n\nText\n\n1.2 Method of work\n\nText\n\n1.2.1 Tools\n\ntext", 
+         [(3, "1 Aims"), (4, "1.2 Method of work"), (5, "1.2.1 Tools")]),
+        ("Parts\n-----\n\ntext\n\nThe whole\n=========\n\ntext", [(1, "Parts"), (2, "The whole")]),
+        ("Book II of the series was long\n\nand Chapter 5 was short.\n", []),
+        ("1. Open the box\n\n2. Close the box\n\n", []),
+        ("THIS LINE IS IN CAPITALS\nbut part of a paragraph\n", []),
+        ("part one of many\n\nacted 1\n\nI AM\n\nA, B, C,\n", []),
+        ("# a remark\n\ntext", []),
+        ("Section 4 says, that\n\ntext", []),
+        ("10 20 30\n\n$$$ 12%\n\n3.5 kg of flour\n", []),
+    ],
+)  # fmt: skip
+def test_plain_headings(text: str, expected: list[tuple[int, str]]) -> None:
+    assert headings(text, "plain") == expected
+
+
+def test_each_format_has_its_own_marks() -> None:
+    text = "# One\n\ntext\n\nTwo\n++++\n\ntext\n\nThree\n-----\n\nCHAPTER IV.\n\ntext\n"
+    assert headings(text, "markdown") == [(1, "One"), (2, "Three")]
+    assert headings(text, "rst") == [(1, "Two"), (2, "Three")]
+    assert headings(text, "plain") == [(1, "Two"), (2, "Three"), (3, "CHAPTER IV.")]
+    assert [title for _, title in headings(text, "auto")] == ["One", "Two", "Three", "CHAPTER IV."]
+    assert headings(text, "python") == headings(text, "code") == []
+    assert headings("# One\n# Two\n", "markdown") == [(1, "One"), (1, "Two")]
+
+
+@pytest.mark.parametrize("text_format", ["plain", "markdown", "rst", "auto"])
+def test_line_ends_of_any_kind_give_the_same_headings(text_format: str) -> None:
+    text = "Top\n===\n\n# A\n\ntext\n\nCHAPTER IV.\n\ntext\nmore\n\n```\n# no\n```\n\nlast"
+    for line_end in ("\r\n", "\r"):
+        other = text.replace("\n", line_end)
+        assert headings(other, text_format) == headings(text, text_format)
+        places = [(other[low:high].strip(), other[high:][:3]) for low, _, high, _ in boundaries(other, text_format)]
+        assert places == [("", text[high:][:3]) for _, _, high, _ in boundaries(text, text_format)]
+
+
+# -- program text
+
+PYTHON = '''"""Doc.
+
+def not_a_definition():
+    pass
+"""
+import os
+
+# About first.
+# In two lines.
+@decorator(
+    1,
+)
+@other
+def first(x):
+    text = """
+def hidden():
+class Hidden:
+    """
+
+    def inner():
+        return "it's", \'\'\'
+def hidden_too(): \'\'\'
+    return inner
+
+
+X = 1
+# A lone comment
+
+class Second:
+    # about method
+    @property
+    def method(self):
+        return '#"""'
+
+    async def later(self):
+        pass
+async def third(): pass
+'''
+
+
+def opened(text: str, text_format: str) -> list[tuple[int, str]]:
+    """(level, line) of the boundaries that are stronger than a paragraph."""
+    return [
+        (level, text[best:].splitlines()[0].strip()) for _, best, _, level in boundaries(text, text_format) if level < PARAGRAPH
+    ]
+
+
+def test_python_definitions_come_with_decorators_and_comments_and_strings_do_not_fool() -> None:
+    assert headings(PYTHON, "python") == headings(PYTHON) == []
+    assert opened(PYTHON, "python") == opened(PYTHON, "auto") == [
+        (1, "# About first."),
+        (2, "def inner():"),
+        (1, "class Second:"),
+        (2, "async def later(self):"),
+        (1, "async def third(): pass"),
+    ]  # fmt: skip
+
+
+def test_definitions_of_other_languages() -> None:
+    go = "package main\n\n// Greets.\n// Twice.\nfunc greet(name string) {\n\treturn\n}\nfunc next() {\n}\n/*\nfunc hidden() {\n}\n*/\n"
+    assert opened(go, "code") == [(1, "// Greets."), (1, "func next() {")]
+    c = "#include <stdio.h>\n\nstatic int add(int a, int b)\n{\n  return a + b;\n}\n\nint main(void) {\n  if (x)\n    y();\n}\n"
+    assert opened(c, "code") == [(1, "static int add(int a, int b)"), (1, "int main(void) {")]
+    java = "package a;\n\n/** Doc. */\n@Anno\npublic class A {\n\n    private int x;\n\n    public void run() {\n    }\n}\n"
+    assert opened(java, "code")[0] == (1, "/** Doc. */")
+    assert (2, "public void run() {") in opened(java, "code")
+    rust = "use a;\n\n#[derive(Debug)]\nstruct A {\n    x: u8,\n}\n\nimpl A {\n    fn new() {\n    }\n\n    pub fn x(&self) {}\n}\n"
+    assert opened(rust, "code") == [(1, "#[derive(Debug)]"), (1, "impl A {"), (2, "pub fn x(&self) {}")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PYTHON, "python"),
+        ("import os\nimport sys\n\n\ndef main():\n    return 1\n", "python"),
+        ("The class of 1999 met.\n\nimport taxes rose.\n", "auto"),
+        ("# Title\n\nUse it:\n\n```python\nimport os\ndef f():\n    pass\n```\n", "auto"),
+        ("int main() {\n  int x = 1;\n  f(x);\n  g(x);\n  h(x);\n  return 0;\n}\nvoid f() {\n}\n", "code"),
+        ("First; second; third;\nwhat follows is prose.\nAnd more of it.\n" * 8, "auto"),
+        ("", "auto"),
+    ],
+)
+def test_the_guess_is_conservative(text: str, expected: str) -> None:
+    assert guess_format(text) == expected
+
+
+@pytest.mark.parametrize("text_format", ["plain", "markdown", "rst", "python", "code"])
+@pytest.mark.parametrize(
+    "unit",
+    ["# x #", " ", "\n", '"', "'''", "\\\\", "@a\n", "# a\ndef f(x):\n", "a {\n", "}\n", "/*", "A\n\n", "1.2 A\n\n", "\n \n"],
+)
+def test_every_format_costs_linear_time(unit: str, text_format: str) -> None:
+    def seconds(repeats: int) -> float:
+        text = unit * repeats
+        start = time.process_time()
+        find_structure(text, text_format)
+        return time.process_time() - start
+
+    short = min(seconds(1_500) for _ in range(3))
+    assert min(seconds(24_000) for _ in range(2)) < 60 * short + 0.1  # 16 if linear, 256 if quadratic

@@ -1,0 +1,32 @@
+"""Which of `data_schemas.tables.TEXT_FORMATS` a text of unknown origin is taken for."""
+
+from __future__ import annotations
+
+import re
+
+_SAMPLE_CHARS = 1 << 15
+_PYTHON = re.compile(
+    r"^(?:(?:async )?def \w+\(.*|class \w+[:(].*|from [\w.]+ import \S.*|import \w[\w., ]*|if __name__ == .*|@\w[\w.]*(?:\(.*)?)$",
+    re.MULTILINE,
+)
+_PYTHON_BLOCK = re.compile(r"^[ \t]*(?:async )?(?:def|class)\b[^\n]*:[ \t]*(?:#[^\n]*)?\n", re.MULTILINE)
+_CODE_END = re.compile(r"[;{}][ \t]*$", re.MULTILINE)
+_VISIBLE_LINE = re.compile(r"^[ \t]*\S", re.MULTILINE)
+_FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
+
+
+def guess_format(lines: str) -> str:
+    """`python` or `code` where the text's beginning leaves little doubt, else `auto`: prose of some mark-up.
+
+    Conservative: a text with fenced code is prose about code, and in a program a definition with a block, or most
+    lines ending in `;`, `{` or `}`, must be seen. `lines` has "\\n" for every line end.
+    """
+    sample = lines[:_SAMPLE_CHARS]
+    if _FENCE.search(sample):
+        return "auto"
+    num_lines = len(_VISIBLE_LINE.findall(sample))
+    if _PYTHON_BLOCK.search(sample) and len(_PYTHON.findall(sample)) >= max(2, num_lines / 100):
+        return "python"
+    if num_lines >= 8 and len(_CODE_END.findall(sample)) > 0.4 * num_lines:
+        return "code"
+    return "auto"
