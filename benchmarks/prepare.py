@@ -62,11 +62,10 @@ def make_corpus(folder: Path, megabytes: int) -> Path:
     if folder.exists():
         return folder
     folder.mkdir()
-    written = number = 0
+    written = 0
     lines: list[str] = []
-    for text in markov_documents(seed=megabytes):
+    for number, text in enumerate(markov_documents(seed=megabytes)):
         lines.append(json.dumps({"text": text, "work": f"work-{number}"}))
-        number += 1
         written += len(text)
         if len(lines) == 80 or written >= megabytes * 1e6:
             (folder / f"{number:07d}.jsonl").write_text("\n".join(lines) + "\n")

@@ -90,7 +90,11 @@ class DecontaminationParams(Params):
         (), description="Text or JSONL files of evaluation prompts; a training document that shares one n-gram is removed."
     )
     heldout_share: float = Field(
-        0.2, gt=0, le=1, description="A training document goes when this share of its n-grams stands in held-out documents."
+        0.2,
+        gt=0,
+        le=1,
+        description="A training document goes when this share of its n-grams stands in held-out documents, or when it "
+        "holds this share of one of them.",
     )
     common_documents: int = Field(
         10, ge=1, description="N-grams found in more training documents than this are boilerplate and do not count."

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -79,7 +81,7 @@ def local_workers(num_workers: int) -> Iterator[Workers]:
         yield InProcess()
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=one_thread) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_process) as pool:
         try:
             yield Processes(pool, num_workers)
         finally:
@@ -88,10 +90,21 @@ def local_workers(num_workers: int) -> Iterator[Workers]:
 
 def one_thread() -> None:
     """Keep libraries in a worker from starting threads of their own: there are as many workers as CPUs."""
-    import os
-
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _start_process() -> None:
+    one_thread()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its pool, whose processes would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import cache
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.command import run_command
+from tasks.workers import Workers
 
 
 def main() -> None:
@@ -18,14 +20,19 @@ def main() -> None:
 
 
 def prepare(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
-    """Ingest and prepare on Ray Data; the closing tables go to standard error."""
+    """Ingest and prepare on Ray Data, which is started when there is work; the closing tables go to standard error."""
     from ray_jobs.prepare.workers import ray_workers
     from tasks.ingest import stage as ingest
     from tasks.pack import stage as pack
 
-    with ray_workers(params.ray) as workers:
-        documents = ingest.run(params, storage, lambda _: nullcontext(workers), progress)
-        shards = pack.run(params, storage, documents, lambda _: nullcontext(workers), progress)
+    with ExitStack() as stack:
+
+        @cache
+        def workers() -> Workers:
+            return stack.enter_context(ray_workers(params.ray))
+
+        documents = ingest.run(params, storage, lambda _: nullcontext(workers()), progress)
+        shards = pack.run(params, storage, documents, lambda _: nullcontext(workers()), progress)
     _show(documents, shards)
     return shards
 
@@ -36,15 +43,13 @@ def _show(documents: Artifact, shards: Artifact) -> None:
 
     read, packed = documents.manifest.summary, shards.manifest.summary
     console = Console(stderr=True)
-    inputs = Table(title="Corpus")
+    inputs = Table("documents", "number", title="Corpus")
     for name in (
-        "training", "held out", "duplicates", "near-duplicates", "evaluated text", "too short", "other language", "refused"
-    ):
-        inputs.add_column(name, justify="right")
-    refused = ", ".join(f"{count} {reason}" for reason, count in read["quarantined"].items()) or "0"
-    names = ("train", "heldout", "duplicates", "near_duplicates", "contaminated", "skipped_short", "skipped_language")
-    counts = [read[f"num_{name}"] for name in names]
-    inputs.add_row(*(f"{count:,}" for count in counts), refused)
+        "train", "heldout", "duplicates", "near_duplicates", "contaminated", "skipped_short", "skipped_language"
+    ):  # fmt: skip
+        inputs.add_row(name.replace("_", " "), f"{read[f'num_{name}']:,}")
+    for reason, count in read["quarantined"].items():
+        inputs.add_row(f"quarantined: {reason}", f"{count:,}")
     console.print(inputs)
     buckets = Table(title=f"{packed['num_rows']:,} rows, {packed['num_tokens']:,} tokens, {packed['waste']:.2%} waste")
     for name in ("up to tokens", "chunks", "tokens", "repeats", "packed chunks", "packed tokens"):

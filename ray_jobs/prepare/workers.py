@@ -117,4 +117,3 @@ def workers_for(params: PipelineParams, num_bytes: int) -> Iterator[Workers]:
     automatic = (os.cpu_count() or 1) if num_bytes >= _WORTH_PROCESSES_BYTES else 1
     with local_workers(params.ray.data_workers or automatic) as workers:
         yield workers
-

@@ -12,6 +12,8 @@ holds one row group of text a worker, and here some ten bytes a document.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,12 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
-from data_schemas.params import CorpusParams, PipelineParams
+from data_schemas.params import CorpusParams, DecontaminationParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
 from tasks.ingest.decontamination_jobs import Decontamination, contamination_rows, decontaminate
 from tasks.ingest.documents import part_name
+from tasks.ingest.prompts import read_prompts
 from tasks.ingest.selection import Selection, duplicate_rows, select
 from tasks.ingest.survey import ReadUnitJob
 from tasks.ingest.units import Corpus, plan_corpus
@@ -57,7 +60,7 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
         stage="ingest",
         params=params.corpus.model_dump(mode="json"),
         code_version=CODE_VERSION,
-        parents={"corpus": corpus.fingerprint},
+        parents={"corpus": corpus.fingerprint} | prompts_fingerprint(params.corpus.decontamination),
         make=make,
     )
     done = artifact.manifest.summary
@@ -66,6 +69,14 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
         + (", found finished" if artifact.reused else "")
     )
     return artifact
+
+
+def prompts_fingerprint(params: DecontaminationParams) -> dict[str, str]:
+    """The evaluation prompts' content as one more parent of the documents; nothing where there are none."""
+    if not (params.enabled and params.prompt_files):
+        return {}
+    texts = json.dumps([[prompt.name, prompt.text] for prompt in read_prompts(params.prompt_files)])
+    return {"prompts": hashlib.sha256(texts.encode()).hexdigest()}
 
 
 class _Ingestion:
@@ -83,9 +94,7 @@ class _Ingestion:
         scratch.mkdir()
         selection = select(self._params, self._parts, self._num_units, scratch)
         self._refuse_unusable(selection, quarantined, skipped)
-        _write_batches(
-            directory / "duplicates.parquet", DUPLICATES, duplicate_rows(selection, self._parts, self._num_units)
-        )
+        _write_batches(directory / "duplicates.parquet", DUPLICATES, duplicate_rows(selection, self._parts, self._num_units))
         num_near = int((selection.kept_by >= 0).sum() - selection.is_exact.sum())
         self._progress(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates left out")
         found = decontaminate(self._params, self._parts, selection, self._workers, scratch)

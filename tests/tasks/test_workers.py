@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,34 @@ list(run_units(InProcess(), Square({str(tmp_path / "log")!r}, fatal=5), range(12
 
 
 def test_a_killed_worker_process_is_a_sentence(tmp_path):
-    with local_workers(2) as workers, pytest.raises(UserError, match="killed.*data_workers"):
+    with local_workers(2) as workers, pytest.raises(UserError, match=r"killed.*data_workers"):
         list(workers.map(Square(str(tmp_path / "log"), fatal=3), range(6)))
+
+
+def test_a_killed_parent_leaves_no_process_behind(tmp_path):
+    code = f"""
+import os, signal, multiprocessing
+from tasks.workers import local_workers
+from tests.tasks.test_workers import Square
+with local_workers(2) as workers:
+    list(workers.map(Square({str(tmp_path / "log")!r}), range(4)))
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=os.getcwd(), stdout=subprocess.PIPE, text=True)
+    children = [int(pid) for pid in done.stdout.split()]
+    assert len(children) == 2
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
