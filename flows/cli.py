@@ -79,6 +79,17 @@ def prepare(config: Config, settings: Settings = None) -> None:
 
 
 @app.command()
+def inspect(
+    shards: Annotated[str, typer.Argument(help="A shards folder or URI, as `prepare` prints it: STORAGE/shards/DIGEST.")],
+    plot: Annotated[Path | None, typer.Option(help="PNG to write; by default shards-DIGEST.png in this folder.")] = None,
+) -> None:
+    """Show what is in shards: lengths, buckets, sources, waste, what was left out, sample rows; and plot it."""
+    from flows.inspection import show_shards
+
+    show_shards(shards, plot)
+
+
+@app.command()
 def finetune(config: Config, settings: Settings = None) -> None:
     """Fine-tune the base for the longer context."""
     _run("finetune", config, settings)

@@ -9,6 +9,7 @@ from rich.table import Table
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage, read_manifest
 from tasks.evaluate.report_tables import print_tables
+from tasks.pack.outcome import show_prepared
 
 
 def print_outcome(params: PipelineParams, location: str) -> None:
@@ -24,12 +25,20 @@ def print_outcome(params: PipelineParams, location: str) -> None:
     report = next((p for p in (path / "evaluation" / "report.json", path / "report.json") if p.is_file()), None)
     if report is not None:
         print_tables(json.loads(report.read_text()))
+    elif "shards" in record and storage.local(location).name == record["shards"]["digest"]:
+        _print_prepared(storage, record, console)
     elif manifest := read_manifest(path):
         table = Table("what", "value")
         for name, value in manifest.summary.items():
             table.add_row(name, str(value))
         console.print(table)
     print(location, flush=True)
+
+
+def _print_prepared(storage: Storage, record: dict[str, Any], console: Console) -> None:
+    documents, shards = (storage.find(kind, record[kind]["digest"]) for kind in ("documents", "shards"))
+    if documents and shards:
+        show_prepared(documents.manifest, shards.manifest, console)
 
 
 def print_checks(checks: list[Any]) -> None:

@@ -10,7 +10,7 @@ def check_inputs(params: PipelineParams) -> None:
     from ray_jobs.finetune.extended import rope_plan_for
     from tasks.ingest.units import refuse_missing
 
-    storage = Storage(params.storage)
+    Storage(params.storage)
     rope_plan_for(params.model)
     check_weights(params.model)
     load_tokenizer(params.model)

@@ -102,7 +102,7 @@ class Inspection:
 
 def inspect_shards(
     directory: Path,
-    storage_root: Path | None = None,
+    documents: Manifest | None = None,
     tokenizer: Tokenizer | None = None,
     num_samples: int = 3,
     seed: int = 0,
@@ -111,7 +111,7 @@ def inspect_shards(
 
     Args:
         directory: the artifact's folder, such as STORAGE/shards/DIGEST.
-        storage_root: where the documents lie; by default two folders up.
+        documents: manifest of the documents that the shards were made from; by default the one in the same storage.
         tokenizer: to decode samples; see `shipped_tokenizer`.
         num_samples: training rows to look into, chosen by `seed`; one held-out row is added.
 
@@ -128,8 +128,7 @@ def inspect_shards(
         chosen = sorted(shuffled(len(rows), seed, len(splits))[:num].tolist())
         samples += [sample_row(split, rows, index, tokenizer) for index in chosen]
     documents_digest = manifest.parents.get("documents", "")
-    root = storage_root or directory.absolute().parent.parent
-    documents = read_manifest(root / "documents" / documents_digest)
+    documents = documents or read_manifest(directory.absolute().parent.parent / "documents" / documents_digest)
     return Inspection(
         str(directory),
         manifest.digest,

@@ -61,7 +61,7 @@ def _buckets(splits: tuple[SplitFigures, ...]) -> Table:
 
 def _sources(sources: tuple[SourceFigures, ...]) -> Table:
     """For a split whose packed tokens are not recorded by source, the share is that of its chunks: each is packed once."""
-    columns = ("source", "split", "documents", "chunks", "tokens", "packed tokens", "share", "wanted", "repeats")
+    columns = ("source", "split", "docs", "chunks", "tokens", "packed", "share", "wanted", "repeats")
     table = _table("Sources", *columns)
     for f in sources:
         together = [other for other in sources if other.split == f.split]

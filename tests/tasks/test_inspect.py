@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.parts import Parts
-from data_schemas.storage import Artifact, Storage
+from data_schemas.storage import Artifact, Storage, read_manifest
 from data_schemas.tables import CHUNKS
 from tasks.pack.inspect import Inspection, inspect_shards, shipped_tokenizer
 from tasks.pack.inspect_plot import plot
@@ -192,7 +192,7 @@ def test_documents_that_are_elsewhere(shards: Path, tmp_path: Path) -> None:
     inspection = inspect_shards(moved)
     assert inspection.left_out is None
     assert "not at hand" in shown(inspection)
-    assert inspect_shards(moved, storage_root=tmp_path / "storage").left_out is not None
+    assert inspect_shards(moved, read_manifest(next((tmp_path / "storage" / "documents").iterdir()))).left_out is not None
 
 
 def test_plot_draws_every_part_and_the_same_bytes(shards: Path, tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""`ropeway inspect`: tables on the terminal and a plot in a file."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from data_schemas.errors import UserError
+from data_schemas.remote import is_remote
+from data_schemas.storage import Storage
+
+
+def show_shards(location: str, plot: Path | None) -> None:
+    """Print what the shards at `location` (a folder, or a URI of remote storage) hold, plot it, and name the plot last.
+
+    Raises UserError where there are no finished shards, or damaged ones.
+    """
+    from tasks.pack.inspect import inspect_shards, shipped_tokenizer
+    from tasks.pack.inspect_plot import plot as draw
+    from tasks.pack.inspect_tables import show
+
+    folder, documents = Path(location), None
+    if is_remote(location):
+        root, kind, digest = location.rstrip("/").rsplit("/", 2)
+        storage = Storage(root)
+        shards = storage.find(kind, digest)
+        if shards is None:
+            raise UserError(f"There are no finished shards at {location}: give STORAGE/shards/DIGEST, as `prepare` printed it.")
+        parent = storage.find("documents", shards.manifest.parents["documents"])
+        folder, documents = shards.path, parent.manifest if parent else None
+    found = inspect_shards(folder, documents, shipped_tokenizer(folder))
+    show(found, Console())
+    picture = plot or Path(f"shards-{found.digest[:12]}.png")
+    draw(found, picture)
+    print(picture, flush=True)
