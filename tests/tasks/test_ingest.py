@@ -1,36 +1,60 @@
-"""Ingest reads what it can, refuses the rest with a reason, and keeps the held-out side clean."""
+"""Ingest as a stage: what stays, what is left out and why, and which side of the split it is on."""
 
 import json
-import os
+import random
 import shutil
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data_schemas.errors import UserError
-from data_schemas.params import CorpusParams, CorpusSource
-from data_schemas.tables import DOCUMENTS, QUARANTINE
-from tasks.ingest import records
-from tasks.ingest.fingerprint import corpus_fingerprint
-from tasks.ingest.sources import list_files
+from data_schemas.params import CorpusParams, CorpusSource, PipelineParams
+from data_schemas.storage import Artifact, Storage
+from data_schemas.tables import CONTAMINATION, DOCUMENTS, DUPLICATES, QUARANTINE
+from ray_jobs.prepare.workers import workers_for
+from tasks.ingest.documents import document_files
 from tasks.ingest.split import split_of
-from tasks.ingest.stage import write_documents
+from tasks.ingest.stage import run
+
+WORDS = "rope bridge valley cliff traveller coin river stone wind path lantern market rain tower field mill bell lamp".split()  # noqa: SIM905
 
 
-def ingest(tmp_path: Path, *sources: Any, **options: Any) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-    """(summary, documents, quarantine) of a corpus."""
-    out = tmp_path / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    summary = write_documents(CorpusParams(sources=sources, **{"heldout_fraction": 0.5, **options}), out, lambda _: None)
-    documents = pq.read_table(out / "documents.parquet")
-    assert documents.schema.equals(DOCUMENTS)
-    quarantine = pq.read_table(out / "quarantine.parquet")
-    assert quarantine.schema.equals(QUARANTINE)
-    return summary, documents.to_pylist(), quarantine.to_pylist()
+def prose(seed: int, num_words: int = 400) -> str:
+    draw = random.Random(seed)
+    return " ".join(f"{draw.choice(WORDS)}{draw.randrange(50)}" for _ in range(num_words))
+
+
+def ingest(tmp_path: Path, *sources: Any, **options: Any) -> Artifact:
+    corpus = {"sources": sources, "heldout_fraction": 0.5, **options}
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "x",
+            "corpus": corpus,
+            "model": {"base": "demo", "target_length": 512},
+            "storage": str(tmp_path / "storage"),
+        }
+    )
+    return run(params, Storage(params.storage), partial(workers_for, params), lambda _: None)
+
+
+def table(artifact: Artifact, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
+    files = document_files(artifact.path) if name == "documents" else [artifact.path / f"{name}.parquet"]
+    read = pa.concat_tables([pq.read_table(file) for file in files])
+    assert read.schema.equals(schema)
+    rows: list[dict[str, Any]] = read.to_pylist()
+    return rows
+
+
+def documents(artifact: Artifact) -> list[dict[str, Any]]:
+    return table(artifact, "documents", DOCUMENTS)
+
+
+def work_on(side: str, fraction: float = 0.5, used: tuple[str, ...] = ()) -> str:
+    return next(w for w in "abcdefghijklmnopqrstuvwxyz" if split_of(w, fraction, 0) == side and w not in used)
 
 
 @pytest.fixture
@@ -42,223 +66,176 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-def names(folder: Path, **options: Any) -> list[str]:
-    return [file.relative for file in list_files([CorpusSource(uri=str(folder), **options)]).files]
+def lines(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return str(path)
 
 
-def test_text_is_kept_exactly_but_for_the_byte_order_mark(corpus: Path, tmp_path: Path) -> None:
-    (corpus / "a.md").write_bytes("\ufeffone\r\ntwo\rthree\n\u2028é𝄞".encode())
-    _, documents, _ = ingest(tmp_path, str(corpus))
-    first = documents[0]
-    assert first["text"] == "one\r\ntwo\rthree\n\u2028é𝄞"
-    assert first["num_bytes"] == len(first["text"].encode())
-    assert (first["source_uri"], first["record"], first["work"]) == (f"{corpus}/a.md", 0, "a")
-    assert first["content_hash"].startswith(first["doc_id"])
-    assert len(first["doc_id"]) == 16
+def test_every_column_is_filled(tmp_path: Path) -> None:
+    rows = [{"text": prose(i), "work": w, "id": f"id{i}"} for i, w in enumerate("abcdefgh")]
+    source = {"uri": lines(tmp_path / "x.jsonl", *rows), "licence": "CC0-1.0", "name": "made-up"}
+    made = documents(ingest(tmp_path, source))
+    assert [d["text"] for d in made] == [row["text"] for row in rows]
+    content = (tmp_path / "x.jsonl").read_bytes()
+    for number, (document, row) in enumerate(zip(made, rows, strict=True), 1):
+        assert document["source_uri"] == f"{tmp_path}/x.jsonl#id{number - 1}"
+        assert (document["source"], document["record"], document["licence"]) == ("made-up", number, "CC0-1.0")
+        assert json.loads(content[document["byte_start"] : document["byte_end"]]) == row
+        assert (document["work"], document["split"]) == (row["work"], split_of(row["work"], 0.5, 0))
+        assert document["num_bytes"] == len(row["text"])
+        assert document["content_hash"].startswith(document["doc_id"])
+        assert document["language"] is None
 
 
-def test_json_lines_give_one_document_a_line(corpus: Path, tmp_path: Path) -> None:
-    lines = [
-        {"text": "first", "work": "Emma", "licence": "CC0-1.0", "id": "e1"},
-        {"text": "second"},
-        {"text": "third", "work": 7, "licence": None},
+def test_language_is_found_and_chosen_if_asked_for(tmp_path: Path) -> None:
+    english = "The bridge hangs between the cliffs, and every traveller who crosses it pays one coin to the keeper. "
+    german = "Die Brücke hängt zwischen den Felsen, und jeder Reisende bezahlt dem Wächter eine Münze dafür. "
+    rows = [
+        {"text": f"{text * 5}{i}", "work": w} for i, (text, w) in enumerate(zip([english, german] * 4, "abcdefgh", strict=True))
     ]
-    (corpus / "b.jsonl").write_text("\ufeff" + "\n\n".join(map(json.dumps, lines)) + "\n")
-    _, documents, _ = ingest(tmp_path, {"uri": str(corpus / "b.jsonl"), "licence": "MIT"}, heldout_fraction=0.5, split_seed=1)
-    assert [(d["text"], d["record"], d["work"], d["licence"]) for d in documents] == [
-        ("first", 1, "Emma", "CC0-1.0"),
-        ("second", 3, "b.jsonl:3", "MIT"),
-        ("third", 5, "7", "MIT"),
-    ]
-    assert documents[0]["source_uri"].endswith("b.jsonl#e1")
-
-
-def test_every_kind_of_bad_input_goes_to_quarantine(corpus: Path, tmp_path: Path) -> None:
-    (corpus / "latin.txt").write_bytes(b"caf\xe9")
-    (corpus / "nul.txt").write_bytes(b"a\0b")
-    (corpus / "blank.txt").write_bytes(b" \r\n\t\n")
-    (corpus / "outside.txt").symlink_to(tmp_path / "secret.txt")
-    (tmp_path / "secret.txt").write_text("not of this corpus")
-    (corpus / "dangling.txt").symlink_to(corpus / "nowhere")
-    os.mkfifo(corpus / "pipe.txt")
-    bad_lines = [
-        b'{"text": ',
-        b"[1]",
-        b'{"tekst": "x"}',
-        b'{"text": 3}',
-        rb'{"text": "\ud800"}',
-        rb'{"text": "\u0000"}',
-        b"\xff",
-    ]
-    (corpus / "lines.jsonl").write_bytes(b"\n".join([*bad_lines, b"[" * 100_000, b'{"text": "good"}']))
-    summary, documents, quarantine = ingest(tmp_path, str(corpus), max_quarantined_fraction=0.9)
-    reasons = {(Path(q["source_uri"]).name, q["record"]): q["reason"] for q in quarantine}
-    assert reasons == {
-        ("latin.txt", 0): "invalid_utf8",
-        ("nul.txt", 0): "nul_bytes",
-        ("blank.txt", 0): "empty",
-        ("outside.txt", 0): "outside_root",
-        ("dangling.txt", 0): "unreadable",
-        ("pipe.txt", 0): "unreadable",
-        ("lines.jsonl", 1): "invalid_json",
-        ("lines.jsonl", 2): "invalid_json",
-        ("lines.jsonl", 3): "missing_text",
-        ("lines.jsonl", 4): "not_text",
-        ("lines.jsonl", 5): "lone_surrogates",
-        ("lines.jsonl", 6): "nul_bytes",
-        ("lines.jsonl", 7): "invalid_utf8",
-        ("lines.jsonl", 8): "invalid_json",
-    }
-    assert "good" in [d["text"] for d in documents]
-    assert "not of this corpus" not in [d["text"] for d in documents]
-    assert sum(summary["quarantined"].values()) == len(quarantine) == len(reasons)
-
-
-def test_what_is_too_large_is_refused_without_losing_its_neighbours(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(records, "MAX_DOCUMENT_BYTES", 40)
-    (corpus / "big.txt").write_text("x" * 41)
-    (corpus / "big.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ("before", "y" * 90, "after")))
-    _, documents, quarantine = ingest(tmp_path, str(corpus))
-    assert {(Path(q["source_uri"]).name, q["record"], q["reason"]) for q in quarantine} == {
-        ("big.txt", 0, "too_large"),
-        ("big.jsonl", 2, "too_large"),
-    }
-    assert {"before", "after"} <= {d["text"] for d in documents}
-
-
-def test_globs_reach_the_right_files(corpus: Path) -> None:
-    (corpus / "top.txt").write_text("t")
-    (corpus / "deep" / "er" / "0.txt").write_text("t")
-    (corpus / "deep" / "er" / "z.md").write_text("t")
-    assert "top.txt" in names(corpus)  # `**/` also stands for no folder at all
-    assert names(corpus, include=("*.txt",)) == ["top.txt"]
-    assert names(corpus, include=("deep/*.txt",), exclude=("deep/[1-9].txt",)) == ["deep/0.txt"]
-    assert names(corpus, include=("**/*.md", "top.*")) == ["deep/er/z.md", "top.txt"]
-    assert names(corpus, exclude=("deep/**",)) == ["top.txt"]
-    assert names(corpus, include=("deep/[!1-9].tx?",)) == ["deep/0.txt"]
-    listed = list_files([CorpusSource(uri=f"{corpus}/deep/*/*.txt")]).files
-    assert [(f.relative, f.uri) for f in listed] == [("er/0.txt", f"{corpus}/deep/er/0.txt")]
-
-
-def test_a_file_a_file_uri_and_an_odd_name_are_read(corpus: Path, tmp_path: Path) -> None:
-    odd = corpus / "a b[1].txt"
-    odd.write_text("odd")
-    _, documents, _ = ingest(
-        tmp_path, str(odd), f"file://{corpus}/deep/0.txt", f"file://{corpus}/a%20b%5B1%5D.txt", heldout_fraction=0.6
-    )
-    assert {d["text"] for d in documents} == {"odd", "Document number 0.\n"}
-
-
-def test_a_file_name_that_is_not_utf8_is_kept_readable(corpus: Path, tmp_path: Path) -> None:
-    with open(os.fsencode(corpus) + b"/caf\xe9.txt", "w") as file:
-        file.write("odd name")
-    _, documents, _ = ingest(tmp_path, str(corpus))
-    assert [d["work"] for d in documents if d["text"] == "odd name"] == ["caf\ufffd"]
-
-
-def test_works(corpus: Path, tmp_path: Path) -> None:
-    (corpus / "v1.2").mkdir()
-    (corpus / "v1.2" / "x.txt").write_text("dotted folder")
-    (corpus / "solo.txt").write_text("alone")
-    works = {d["text"]: d["work"] for d in ingest(tmp_path, {"uri": str(corpus), "work_by": "top_level"})[1]}
-    assert works["Document number 3.\n"] == "deep"
-    assert works["dotted folder"] == "v1.2"
-    assert works["alone"] == "solo"
-    by_file = {d["text"]: d["work"] for d in ingest(tmp_path, str(corpus))[1]}
-    assert by_file["Document number 3.\n"] == "deep/3"
-
-
-def test_split_follows_the_work_alone(corpus: Path, tmp_path: Path) -> None:
-    _, documents, _ = ingest(tmp_path, str(corpus), split_seed=5)
-    assert {d["split"] for d in documents} == {"train", "heldout"}
-    assert all(d["split"] == split_of(d["work"], 0.5, 5) for d in documents)
+    source = lines(tmp_path / "x.jsonl", *rows)
+    options = {"near_duplicates": {"enabled": False}, "decontamination": {"enabled": False}}
+    assert [d["language"] for d in documents(ingest(tmp_path, source, detect_language=True, **options))] == ["en", "de"] * 4
+    german_only = ingest(tmp_path, source, languages=["de"], **options)
+    assert {d["language"] for d in documents(german_only)} == {"de"}
+    assert german_only.manifest.summary["num_skipped_language"] == 4
 
 
 @pytest.mark.parametrize("first", ["train", "heldout"])
 def test_a_text_on_both_sides_stays_on_the_held_out_side(tmp_path: Path, first: str) -> None:
-    sides = {side: next(w for w in "abcdefgh" if split_of(w, 0.5, 0) == side) for side in ("train", "heldout")}
+    sides = {side: work_on(side) for side in ("train", "heldout")}
     order = [first, "train" if first == "heldout" else "heldout"]
-    lines = [{"text": "twice", "work": sides[side]} for side in order]
-    lines += [{"text": side, "work": sides[side]} for side in order] + [{"text": "twice", "work": sides["train"]}]
-    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    summary, documents, _ = ingest(tmp_path, str(tmp_path / "x.jsonl"))
-    assert [d["split"] for d in documents if d["text"] == "twice"] == ["heldout"]
-    assert summary["num_duplicates"] == 2
-    assert summary["num_documents"] == 3
+    rows = [{"text": "twice", "work": sides[side]} for side in order]
+    rows += [{"text": side, "work": sides[side]} for side in order] + [{"text": "twice", "work": sides["train"]}]
+    artifact = ingest(tmp_path, lines(tmp_path / "x.jsonl", *rows))
+    made = documents(artifact)
+    assert [d["split"] for d in made if d["text"] == "twice"] == ["heldout"]
+    assert artifact.manifest.summary["num_duplicates"] == 2
+    assert len(made) == 3
+    [kept] = [d for d in made if d["text"] == "twice"]
+    for row in table(artifact, "duplicates", DUPLICATES):
+        assert (row["kind"], row["similarity"], row["kept_doc_id"], row["kept_split"]) == (
+            "exact",
+            1.0,
+            kept["doc_id"],
+            "heldout",
+        )
+
+
+def test_near_duplicates_go_and_the_report_says_who_kept_them_out(tmp_path: Path) -> None:
+    train, heldout = work_on("train"), work_on("heldout")
+    other = work_on("train", used=(train,))
+    original = prose(1)
+    rows = [
+        {"text": original + " with another end", "work": train, "id": "copy"},
+        {"text": prose(2), "work": train, "id": "own"},
+        {"text": original, "work": heldout, "id": "original"},
+        {"text": prose(2).replace("rope1", "rope2", 1), "work": other, "id": "own-again"},
+        {"text": original + " with another end", "work": other, "id": "copy-again"},
+    ]
+    artifact = ingest(tmp_path, lines(tmp_path / "x.jsonl", *rows))
+    assert [d["source_uri"].split("#")[1] for d in documents(artifact)] == ["own", "original"]
+    report = {row["source_uri"].split("#")[1]: row for row in table(artifact, "duplicates", DUPLICATES)}
+    assert {name: (row["kind"], row["kept_source_uri"].split("#")[1], row["kept_split"]) for name, row in report.items()} == {
+        "copy": ("near", "original", "heldout"),
+        "own-again": ("near", "own", "train"),
+        "copy-again": ("exact", "original", "heldout"),
+    }
+    assert 0.8 <= report["copy"]["similarity"] < 1
+    summary = artifact.manifest.summary
+    assert (summary["num_duplicates"], summary["num_near_duplicates"]) == (1, 2)
+    kept = ingest(
+        tmp_path, lines(tmp_path / "x.jsonl", *rows), near_duplicates={"enabled": False}, decontamination={"enabled": False}
+    )
+    assert len(documents(kept)) == 4
+
+
+def test_training_text_that_holds_what_is_evaluated_is_listed_and_removed(tmp_path: Path) -> None:
+    train, heldout = work_on("train"), work_on("heldout")
+    quoted = prose(1, 400)
+    question = "Which traveller paid the keeper of the rope bridge with a coin that was found in the river?"
+    rows = [
+        {"text": quoted, "work": heldout, "id": "heldout"},
+        {"text": " ".join(quoted.split()[:200]) + " " + prose(2, 400), "work": train, "id": "holds-half"},
+        {"text": " ".join(quoted.split()[:20]) + " " + prose(3, 2000), "work": train, "id": "quotes"},
+        {"text": f"{prose(4)} {question} {prose(5)}", "work": train, "id": "holds-question"},
+        {"text": prose(6), "work": train, "id": "clean"},
+    ]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"question": question}) + "\n")
+    options = {"decontamination": {"prompt_files": [str(prompts)]}}
+    artifact = ingest(tmp_path, lines(tmp_path / "x.jsonl", *rows), **options)
+    assert [d["source_uri"].split("#")[1] for d in documents(artifact)] == ["heldout", "quotes", "clean"]
+    hits = {row["source_uri"].split("#")[1]: row for row in table(artifact, "contamination", CONTAMINATION)}
+    assert {name: (row["evaluated_in"], row["removed"]) for name, row in hits.items()} == {
+        "holds-half": ("heldout", True),
+        "quotes": ("heldout", False),
+        "holds-question": (f"{prompts}:1", True),
+    }
+    assert hits["quotes"]["num_shared"] == 8
+    assert quoted.startswith(hits["quotes"]["example"][:100])
+    assert artifact.manifest.summary["num_contaminated"] == 2
+    prompts.write_text(
+        json.dumps({"question": "Another question that nobody has asked before in this corpus of made-up words?"}) + "\n"
+    )
+    again = ingest(tmp_path, str(tmp_path / "x.jsonl"), **options)
+    assert again.digest != artifact.digest
+    assert "holds-question" in [d["source_uri"].split("#")[1] for d in documents(again)]
+
+
+def test_split_follows_the_work_alone(corpus: Path, tmp_path: Path) -> None:
+    made = documents(ingest(tmp_path, str(corpus), split_seed=5))
+    assert {d["split"] for d in made} == {"train", "heldout"}
+    assert all(d["split"] == split_of(d["work"], 0.5, 5) for d in made)
 
 
 def test_the_first_of_equal_texts_wins(corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(corpus, tmp_path / "copy")
-    summary, documents, _ = ingest(tmp_path, str(corpus), str(tmp_path / "copy"))
-    assert all(d["source_uri"].startswith(f"{corpus}/") for d in documents)
+    artifact = ingest(tmp_path, str(corpus), str(tmp_path / "copy"))
+    assert all(d["source_uri"].startswith(f"{corpus}/") for d in documents(artifact))
+    summary = artifact.manifest.summary
     assert (summary["num_documents"], summary["num_duplicates"]) == (8, 8)
+    assert summary["sources"] == {"corpus": {"documents": 8, "bytes": 152}, "copy": {"documents": 0, "bytes": 0}}
 
 
-def test_short_documents_are_counted_not_refused(corpus: Path, tmp_path: Path) -> None:
+def test_bad_input_is_quarantined_and_counted(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "nul.txt").write_bytes(b"a\0b")
+    (corpus / "blank.txt").write_bytes(b" \r\n\t\n")
+    (corpus / "broken.jsonl").write_text('{"text": \n{"text": "fine"}\n{"other": 1}\n')
+    (corpus / "secret.txt").symlink_to("/etc/hostname")
     (corpus / "short.txt").write_text("é")
-    summary, documents, quarantine = ingest(tmp_path, {"uri": str(corpus), "min_bytes": 3})
-    assert (summary["num_skipped_short"], len(documents), quarantine) == (1, 8, [])
+    artifact = ingest(tmp_path, {"uri": str(corpus), "min_bytes": 3})
+    quarantine = {Path(row["source_uri"]).name: row["reason"] for row in table(artifact, "quarantine", QUARANTINE)}
+    assert quarantine == {
+        "nul.txt": "nul_bytes",
+        "blank.txt": "empty",
+        "broken.jsonl": "missing_text",
+        "secret.txt": "outside_root",
+    }
+    summary = artifact.manifest.summary
+    assert summary["quarantined"] == {"empty": 1, "invalid_json": 1, "missing_text": 1, "nul_bytes": 1, "outside_root": 1}
+    assert summary["num_skipped_short"] == 1
+    assert "fine" in {d["text"] for d in documents(artifact)}
 
 
-def test_ids_order_and_fingerprint_do_not_depend_on_the_place(corpus: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "elsewhere" / "zz"
-    shutil.copytree(corpus, moved)
-    here, there = ingest(tmp_path, str(corpus))[1], ingest(tmp_path, str(moved))[1]
-    keys = ("doc_id", "text", "work", "split")
-    assert [[d[k] for k in keys] for d in here] == [[d[k] for k in keys] for d in there]
-    params, moved_params = CorpusParams(sources=(str(corpus),)), CorpusParams(sources=(str(moved),))
-    before = corpus_fingerprint(params)
-    assert before == corpus_fingerprint(moved_params)
-    (moved / "deep" / "3.txt").write_text("changed")
-    assert before != corpus_fingerprint(moved_params)
-    (corpus / "deep" / "3.txt").rename(corpus / "deep" / "33.txt")
-    assert before != corpus_fingerprint(params)
-
-
-def test_two_runs_write_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
-    ingest(tmp_path, str(corpus))
-    first = (tmp_path / "out" / "documents.parquet").read_bytes()
-    ingest(tmp_path, str(corpus))
-    assert (tmp_path / "out" / "documents.parquet").read_bytes() == first
-
-
-def test_row_groups_bound_the_memory_and_lose_nothing(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ingest(tmp_path, str(corpus))[1]
-    monkeypatch.setattr("tasks.ingest.stage._ROW_GROUP_BYTES", 30)
-    assert ingest(tmp_path, str(corpus))[1] == whole
-    assert pq.ParquetFile(tmp_path / "out" / "documents.parquet").num_row_groups > 2
+def test_units_lose_nothing_and_keep_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": prose(i, 50), "work": f"work {i}"} for i in range(300)]
+    source = lines(tmp_path / "x.jsonl", *rows)
+    whole = documents(ingest(tmp_path, source))
+    assert [d["text"] for d in whole] == [row["text"] for row in rows]
+    shutil.rmtree(tmp_path / "storage")
+    monkeypatch.setattr("tasks.ingest.units.MIN_UNIT_BYTES", 20_000)
+    monkeypatch.setattr("tasks.ingest.survey.ROW_GROUP_BYTES", 3_000)
+    cut = ingest(tmp_path, source)
+    assert len(document_files(cut.path)) > 3
+    assert pq.ParquetFile(document_files(cut.path)[0]).num_row_groups > 2
+    assert documents(cut) == whole
 
 
 def test_a_storage_root_inside_the_corpus_is_left_out(corpus: Path) -> None:
-    params = CorpusParams(sources=(str(corpus),))
-    before = corpus_fingerprint(params)
-    (corpus / "storage").mkdir()
+    first = ingest(corpus, str(corpus))
     (corpus / "storage" / "README.md").write_text("a release's card")
-    assert corpus_fingerprint(params, leave_out=corpus / "storage") == before
-    assert corpus_fingerprint(params) != before
-
-
-def test_links_inside_the_corpus_are_followed_and_folders_outside_are_not(corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "x.txt").write_text("x")
-    (corpus / "out").symlink_to(tmp_path / "other")
-    (corpus / "loop").symlink_to(corpus)
-    (corpus / "again.txt").symlink_to(corpus / "deep" / "0.txt")
-    summary, documents, quarantine = ingest(tmp_path, str(corpus))
-    assert [(q["source_uri"], q["reason"]) for q in quarantine] == [(f"{corpus}/out", "outside_root")]
-    assert (len(documents), summary["num_duplicates"]) == (8, 1)
-
-
-def test_the_standard_library_is_a_source(tmp_path: Path) -> None:
-    params = CorpusParams(sources=({"uri": "stdlib:", "include": ("json/*.py", "this.py"), "work_by": "top_level"},))
-    listed = {f.relative: f.uri for f in list_files(params.sources).files}
-    assert listed["json/decoder.py"] == "stdlib:json/decoder.py"
-    assert "this.py" in listed
-    everything = [f.relative for f in list_files([CorpusSource(uri="stdlib:")]).files]
-    assert "argparse.py" in everything
-    assert not [name for name in everything if "site-packages" in name or not name.endswith(".py")]
+    assert ingest(corpus, str(corpus)).digest == first.digest
 
 
 @pytest.mark.parametrize(
@@ -266,7 +243,6 @@ def test_the_standard_library_is_a_source(tmp_path: Path) -> None:
     [
         ("nowhere/at-all", r"corpus\.sources\[0\] 'nowhere/at-all' does not exist"),
         ("nowhere/*.txt", "does not exist, correct the pattern"),
-        ("s3://bucket/x", "not a local file or folder"),
         ({"uri": "{corpus}", "include": ["*.nothing"]}, r"empty: .*\*\.nothing.* matched 0 files"),
     ],
 )
@@ -280,12 +256,12 @@ def test_a_wrong_source_is_one_sentence(corpus: Path, tmp_path: Path, source: An
 
 def test_a_corpus_of_unreadable_files_is_refused(corpus: Path, tmp_path: Path) -> None:
     for number in range(8):
-        (corpus / f"{number}.txt").write_bytes(b"\xff")
-    assert len(ingest(tmp_path, str(corpus), max_quarantined_fraction=0.5)[2]) == 8
-    with pytest.raises(UserError, match=r"8 of 16 inputs \(50%\).*8 invalid_utf8"):
+        (corpus / f"{number}.txt").write_bytes(b"a\0b")
+    assert ingest(tmp_path, str(corpus), max_quarantined_fraction=0.5).manifest.summary["quarantined"] == {"nul_bytes": 8}
+    with pytest.raises(UserError, match=r"8 of 16 inputs \(50%\).*8 nul_bytes; the first is .*0\.txt"):
         ingest(tmp_path, str(corpus), max_quarantined_fraction=0.49)
     shutil.rmtree(corpus / "deep")
-    with pytest.raises(UserError, match=r"empty: .* 8 inputs were refused \(8 invalid_utf8\)"):
+    with pytest.raises(UserError, match=r"empty: .* 8 inputs were refused \(8 nul_bytes\)"):
         ingest(tmp_path, str(corpus), max_quarantined_fraction=1)
 
 
@@ -295,21 +271,21 @@ def test_a_corpus_on_one_side_is_refused(corpus: Path, tmp_path: Path, fraction:
         ingest(tmp_path, str(corpus), heldout_fraction=fraction)
 
 
-def test_a_folder_that_cannot_be_read_is_quarantined():
-    was_root = os.geteuid() == 0
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
-        corpus = Path(name)
-        corpus.chmod(0o755)
-        (corpus / "closed").mkdir()
-        (corpus / "closed").chmod(0)
-        (corpus / "a.txt").write_text("text")
-        if was_root:
-            os.seteuid(65534)  # root may read everything
-        try:
-            found = list_files([CorpusSource(uri=name)])
-        finally:
-            if was_root:
-                os.seteuid(0)
-        (corpus / "closed").chmod(0o700)
-    assert [file.relative for file in found.files] == ["a.txt"]
-    assert [(refused.source_uri, refused.reason) for refused in found.refused] == [(f"{name}/closed", "unreadable")]
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["/data/a/books", "/data/b/books"], "two sources are called 'books'"),
+        ([{"uri": "/data/a", "weight": 1}, "/data/b"], "some sources have a weight"),
+    ],
+)
+def test_sources_that_do_not_fit_together(sources: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CorpusParams(sources=tuple(sources))
+
+
+def test_a_source_is_labelled_by_its_last_part() -> None:
+    uris = {
+        "/data/books": "books", "s3://bucket/web/crawl-7/": "crawl-7", "books/**/*.txt": "books", "stdlib:": "stdlib",
+        "hf:allenai/c4": "c4", "zip://inner/*.txt::https://host/all.zip": "inner", "/": "source",
+    }  # fmt: skip
+    assert {uri: CorpusSource(uri=uri).label for uri in uris} == uris
