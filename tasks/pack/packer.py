@@ -98,13 +98,13 @@ def plan_rows(
     cells = Cells.sort(lengths, sources, tuple(share.name for share in shares), bounds)
     chosen = apply_budgets(lengths, cells, params)
     chosen = apply_mix(chosen, lengths, sources, shares, target_length, params)
+    buckets = cells.report(lengths, chosen)
+    by_source, by_length = share_reports(chosen, lengths, sources, shares, target_length, params)
     chosen = chosen[shuffled(len(chosen), params.seed, _SEQUENCE_ORDER)]
     members, row_ends = best_fit_decreasing(lengths[chosen], target_length, params.window_chunks)
     members, row_ends = _reordered(chosen[members], row_ends, shuffled(len(row_ends), params.seed, _ROW_ORDER))
-    by_source, by_length = share_reports(chosen, lengths, sources, shares, target_length, params)
-    return PackingPlan(
-        members, row_ends, cells.report(lengths, chosen), by_source, by_length, int(lengths[chosen].sum()), target_length
-    )
+    num_tokens = sum(bucket.num_used_tokens for bucket in buckets)
+    return PackingPlan(members, row_ends, buckets, by_source, by_length, num_tokens, target_length)
 
 
 def _reordered(members: np.ndarray, row_ends: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,18 @@
 """Which rows a step and a rank see: for any number of workers, from any step on, each row once an epoch."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+from ray_jobs.finetune import stage
 from ray_jobs.finetune.batches import StepOrder, costs_of_rows, read_micro_batch, rows_of_rank, rows_of_step
 
 FEW = settings(max_examples=60, deadline=None)
@@ -79,3 +86,29 @@ def test_a_micro_batch_restarts_positions_at_each_document():
     assert batch.input_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 4]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1]]
     assert batch.row_indices == (1, 0)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
+def test_training_names_a_damaged_shard_before_it_starts_a_worker(tmp_path, tokenizer, damage, monkeypatch):
+    base = tmp_path / "base"
+    tokenizer.save_pretrained(base)
+    LlamaConfig(vocab_size=384, hidden_size=16, num_hidden_layers=1, num_attention_heads=2).save_pretrained(base)
+    storage = Storage(str(tmp_path / "storage"))
+
+    def make(directory):
+        for number in range(2):
+            (directory / f"data-0000{number}-of-00002.arrow").write_bytes(bytes(1000))
+        return {}
+
+    shards = storage.build("shards", stage="prepare", params={}, code_version=1, parents={}, make=make)
+    shard = shards.path / "data-00001-of-00002.arrow"
+    if damage == "missing":
+        shard.unlink()
+    else:
+        shard.write_bytes(bytes(900) if damage == "truncated" else bytes(999) + b"\x01")
+    params = PipelineParams.model_validate(
+        {"run_name": "t", "corpus": {"sources": ["x"]}, "model": {"base": str(base), "target_length": 4096}}
+    )
+    monkeypatch.setitem(sys.modules, "ray.train.torch", None)  # importing the trainer would fail
+    with pytest.raises(UserError, match=r"damaged: data-00001-of-00002\.arrow (is missing|has)"):
+        stage.run(params, storage, shards, lambda _: None)
