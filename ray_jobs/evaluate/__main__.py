@@ -24,16 +24,17 @@ def main() -> None:
 
 def _evaluate(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
     from ray_jobs.evaluate import stage
+    from ray_jobs.prepare.job import make_documents, make_shards
     from tasks.evaluate.report_tables import print_tables
-    from tasks.ingest import stage as ingest
 
-    documents = ingest.run(params, storage, progress)
     checkpoint = None
     if "fine_tuned" in params.evaluation.arms:
         from ray_jobs.finetune import stage as finetune
-        from tasks.pack import stage as pack
 
-        checkpoint = finetune.run(params, storage, pack.run(params, storage, documents, progress), progress)
+        documents, shards = make_shards(params, storage, progress)
+        checkpoint = finetune.run(params, storage, shards, progress)
+    else:
+        documents = make_documents(params, storage, progress)
     evaluation = stage.run(params, storage, documents, checkpoint, progress)
     print_tables(stage.load_report(evaluation))
     return evaluation

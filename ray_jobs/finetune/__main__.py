@@ -18,11 +18,10 @@ def main() -> None:
 
 def _finetune(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
     from ray_jobs.finetune import stage
-    from tasks.ingest import stage as ingest
-    from tasks.pack import stage as pack
+    from ray_jobs.prepare.job import make_shards
 
-    documents = ingest.run(params, storage, progress)
-    return stage.run(params, storage, pack.run(params, storage, documents, progress), progress)
+    _, shards = make_shards(params, storage, progress)
+    return stage.run(params, storage, shards, progress)
 
 
 if __name__ == "__main__":

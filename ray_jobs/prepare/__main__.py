@@ -1,16 +1,13 @@
-"""`python -m ray_jobs.prepare --params FILE|JSON`: read the corpus, chunk it and pack it into shards."""
+"""`python -m ray_jobs.prepare --params FILE|JSON`: read the corpus, chunk it and pack it into shards, on Ray Data."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
-from functools import cache
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.command import run_command
-from tasks.workers import Workers
 
 
 def main() -> None:
@@ -20,22 +17,13 @@ def main() -> None:
 
 
 def prepare(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
-    """Ingest and prepare on Ray Data, which is started when there is work; the closing tables go to standard error."""
+    """Ingest and prepare; the closing tables go to standard error."""
     from rich.console import Console
 
-    from ray_jobs.prepare.workers import ray_workers
-    from tasks.ingest import stage as ingest
-    from tasks.pack import stage as pack
+    from ray_jobs.prepare.job import make_shards
     from tasks.pack.outcome import show_prepared
 
-    with ExitStack() as stack:
-
-        @cache
-        def workers() -> Workers:
-            return stack.enter_context(ray_workers(params.ray))
-
-        documents = ingest.run(params, storage, lambda _: nullcontext(workers()), progress)
-        shards = pack.run(params, storage, documents, lambda _: nullcontext(workers()), progress)
+    documents, shards = make_shards(params, storage, progress)
     show_prepared(documents.manifest, shards.manifest, Console(stderr=True))
     return shards
 

@@ -1,0 +1,40 @@
+"""The data stage on Ray Data: ingest, then chunk and pack. Ray is started when there is work, and left behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.prepare.workers import ray_workers
+from tasks.ingest import stage as ingest
+from tasks.pack import stage as pack
+from tasks.workers import Workers, WorkersFor
+
+Progress = Callable[[str], None]
+
+
+def make_documents(params: PipelineParams, storage: Storage, progress: Progress) -> Artifact:
+    """Make, or find, the `documents` artifact. UserError for a corpus that cannot be trained on."""
+    with _ray_when_needed(params) as workers_for:
+        return ingest.run(params, storage, workers_for, progress)
+
+
+def make_shards(params: PipelineParams, storage: Storage, progress: Progress) -> tuple[Artifact, Artifact]:
+    """Make, or find, the artifacts `documents` and `shards`. UserError as above, and for settings that cannot be packed."""
+    with _ray_when_needed(params) as workers_for:
+        documents = ingest.run(params, storage, workers_for, progress)
+        return documents, pack.run(params, storage, documents, workers_for, progress)
+
+
+@contextmanager
+def _ray_when_needed(params: PipelineParams) -> Iterator[WorkersFor]:
+    with ExitStack() as stack:
+
+        @cache
+        def workers() -> Workers:
+            return stack.enter_context(ray_workers(params.ray))
+
+        yield lambda num_bytes: nullcontext(workers())
