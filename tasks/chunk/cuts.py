@@ -15,7 +15,7 @@ from tasks.chunk.structure import Boundaries, Structure, content_end, first_visi
 if TYPE_CHECKING:
     from tasks.chunk.similarity import TopicShift
 
-_LOOK_BACK_CHARS = 256
+_LOOK_BACK_CHARS = 128
 
 
 def last_within(encoded: EncodedText, first: int, max_tokens: int) -> int:

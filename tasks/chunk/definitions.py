@@ -15,13 +15,13 @@ import numpy as np
 
 TOP_LEVEL, MEMBER, NESTED = 1, 2, 3
 
-_PY_STRINGS = re.compile(
-    r"""#[^\n]*+|(?:"{3}(?:[^"\\]++|\\.|"(?!""))*+(?:"{3}|\Z)|'{3}(?:[^'\\]++|\\.|'(?!''))*+(?:'{3}|\Z))|"""
-    r""""(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+'""",
-    re.DOTALL,
-)
+_PY_PLAIN = re.compile(r"""(?:[^"'#\n]++|"(?!"")(?:[^"\\\n]|\\.)*+"|'(?!'')(?:[^'\\\n]|\\.)*+')*+""")
+_PY_SHORT = re.compile(r""""(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'""")
+_PY_REST = {
+    '"""': re.compile(r'(?:[^"\\]++|\\.|"(?!""))*+"{3}', re.DOTALL),
+    "'''": re.compile(r"(?:[^'\\]++|\\.|'(?!''))*+'{3}", re.DOTALL),
+}
 _PY_DEFINITION = re.compile(r"\n([ \t]*+)(@|(?:async[ \t]+)?def\b|class\b)")
-_PY_QUOTES = ('"""', "'''")
 _MAX_INDENTATION = 200
 _CODE_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _KEYWORDS = (
@@ -66,7 +66,7 @@ def _is_right_below(lines: str, line: int, start: int) -> bool:
 
 
 def _python(lines: str) -> list[_Definition]:
-    strings = [m.span() for m in _PY_STRINGS.finditer(lines) if m[0].startswith(_PY_QUOTES)]
+    strings = _multiline_strings(lines)
     found: list[_Definition] = []
     decorated: tuple[int, int] | None = None  # where the decorators of the next definition start
     matches = [(m.start(), len(m[1].expandtabs()), m[2] == "@") for m in _PY_DEFINITION.finditer("\n" + lines)]
@@ -81,6 +81,32 @@ def _python(lines: str) -> list[_Definition]:
         found.append(_Definition(decorated[0] if decorated and is_decorated else line, line, indentation))
         decorated = None
     return found
+
+
+def _multiline_strings(lines: str) -> list[tuple[int, int]]:
+    """Spans of triple-quoted strings; quotes in comments and in other strings open none."""
+    found = []
+    position = known = 0  # everything in front of `known` has been understood
+    after = {quotes: lines.find(quotes) for quotes in _PY_REST}
+    while True:
+        for quotes, start in after.items():
+            if 0 <= start < position:
+                after[quotes] = lines.find(quotes, position)
+        start, quotes = min(((start, quotes) for quotes, start in after.items() if start >= 0), default=(-1, ""))
+        if start < 0:
+            return found
+        plain = _PY_PLAIN.match(lines, max(known, lines.rfind("\n", 0, start) + 1), start)
+        plain_end = plain.end() if plain else start
+        if plain_end == start:
+            rest = _PY_REST[quotes].match(lines, start + 3)
+            position = rest.end() if rest else len(lines)
+            found.append((start, position))
+        elif lines[plain_end] != "#" and (short := _PY_SHORT.match(lines, plain_end)):
+            position = max(short.end(), plain_end + 1)
+        else:  # a comment, or a string that is not closed
+            line_end = lines.find("\n", start)
+            position = line_end if line_end >= 0 else len(lines)
+        known = position
 
 
 def _code(lines: str) -> list[_Definition]:

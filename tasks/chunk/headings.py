@@ -166,6 +166,8 @@ def _alone(lines: str, text_format: str) -> Iterator[Heading]:
     for match in _ALONE.finditer("\n\n" + lines):
         start, end = match.start(1) - 2, match.end(1) - 2
         line = match[1].strip()
+        if not (line[0].isupper() or line[0].isdigit()):
+            continue
         is_alone = not lines[end + 1 : _line_end(lines, end + 1)].strip()
         if part := _PART.fullmatch(line):
             if len(line) <= _MAX_TITLE_CHARS and (is_alone or not part["title"]):
@@ -189,12 +191,7 @@ def _heading(lines: str, start: int, end: int, level: int, title: str) -> Headin
 
 
 def _is_in_capitals(line: str) -> bool:
+    if not line.isupper() or len(line) > _MAX_CAPITALS_CHARS:
+        return False
     letters = sum(c.isalpha() for c in line)
-    return (
-        letters >= 4
-        and line == line.upper()
-        and line != line.lower()
-        and len(line) <= _MAX_CAPITALS_CHARS
-        and letters >= 0.7 * len(line.replace(" ", ""))
-        and line[-1] not in ",;:"
-    )
+    return letters >= 4 and letters >= 0.7 * len(line.replace(" ", "")) and line[-1] not in ",;:"

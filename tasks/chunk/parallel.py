@@ -21,14 +21,18 @@ from data_schemas.params import ChunkingParams
 from tasks.chunk.chunker import Chunk, Chunker, Spans
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _BATCH_CHARS = 1 << 20
 _BATCHES_AHEAD = 2  # for each worker
+_START_TIMEOUT_S = 300
 
 _Result = tuple[np.ndarray, Spans]
 _worker_chunker: Chunker | None = None
+_worker_meeting: Barrier | None = None
 
 
 class ChunkPool(AbstractContextManager["ChunkPool"]):
@@ -46,13 +50,19 @@ class ChunkPool(AbstractContextManager["ChunkPool"]):
         self._executor: ProcessPoolExecutor | None = None
         if self.num_workers > 1:
             serialized = getattr(tokenizer, "backend_tokenizer", tokenizer).to_str()
-            self._executor = ProcessPoolExecutor(
-                self.num_workers, multiprocessing.get_context("spawn"), _start_worker, (serialized, params.model_dump())
-            )
+            context = multiprocessing.get_context("spawn")
+            start = (serialized, params.model_dump(), context.Barrier(self.num_workers))
+            self._executor = ProcessPoolExecutor(self.num_workers, context, _start_worker, start)
 
     def __exit__(self, *exception: object) -> None:
         if self._executor:
             self._executor.shutdown(cancel_futures=True)
+
+    def wait_until_ready(self) -> None:
+        """Returns when every worker has started, so that a measurement leaves their start out."""
+        if self._executor:
+            for met in [self._executor.submit(_meet) for _ in range(self.num_workers)]:
+                met.result()
 
     def chunk_many(self, texts: Iterable[str], formats: Iterable[str] | None = None) -> Iterator[list[Chunk]]:
         """The chunks of each text, in order. `formats` says how each is written; without it that is guessed."""
@@ -89,12 +99,18 @@ def _batches(texts: Iterable[str], formats: Iterable[str] | None) -> Iterator[li
         yield batch
 
 
-def _start_worker(serialized: str, params: dict[str, Any]) -> None:
+def _start_worker(serialized: str, params: dict[str, Any], meeting: Barrier) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     from tokenizers import Tokenizer
 
-    global _worker_chunker
+    global _worker_chunker, _worker_meeting
     _worker_chunker = Chunker(Tokenizer.from_str(serialized), ChunkingParams(**params))
+    _worker_meeting = meeting
+
+
+def _meet() -> None:
+    if _worker_meeting:
+        _worker_meeting.wait(_START_TIMEOUT_S)
 
 
 def _work(batch: list[tuple[str, str]]) -> list[_Result]:

@@ -13,19 +13,21 @@ from tasks.chunk.languages import LanguageRules
 
 MAX_GAP_CHARS = 1000  # of white space between two sentences; a longer gap is not looked across
 _BEFORE, _AFTER = 160, 64
-_MAX_RUN = 64  # stops, and closing marks, in one place
+_MAX_RUN = 16  # stops, and closing marks, in one place
 _STOPS = ".!?…‼⁇⁈⁉؟۔।॥։።"
 _WIDE_STOPS = "。！？｡"
 _CLOSERS = "\"'”’»›)]}*_」』）】》〉"
 _OPENERS = "\"'“”„‚‘’«»‹›([{*_¿¡「『（【《〈—–-•"
 _LIST_MARK = r"(?:[-*+•]|\d{1,3}[.)])[ \t]"
 _CLOSING = rf"[{re.escape(_CLOSERS)}]{{0,{_MAX_RUN}}}+(?:[ \u00a0\u202f][»›])?+"
+_ANCHOR = re.compile(rf"[{_STOPS}{_WIDE_STOPS}\n]")
 _CANDIDATE = re.compile(
     rf"(?:(?<![{_STOPS}])([{_STOPS}]{{1,{_MAX_RUN}}}+)({_CLOSING}(?:\[[^\s\[\]]{{1,6}}\]){{0,4}}+)\s{{1,{MAX_GAP_CHARS}}}+"
     rf"|(?<![{_WIDE_STOPS}])([{_WIDE_STOPS}][{_WIDE_STOPS}…!?]{{0,{_MAX_RUN}}}+)({_CLOSING})(?![{_WIDE_STOPS}])\s{{0,{MAX_GAP_CHARS}}}+"
-    rf"|(?<=[.:;!?,)])([ \t]{{0,32}}+)\n[ \t]{{0,32}}+(?={_LIST_MARK}))(?=\S)"
+    rf"|\n[ \t]{{0,32}}+(?={_LIST_MARK}))(?=\S)"
 )
-_MOST_MARKS = 3 * _MAX_RUN
+_MOST_MARKS = 6 * _MAX_RUN
+_ENDS_A_LINE = tuple(".:;!?,)")  # in front of a list item
 _LIST_ITEM = re.compile(_LIST_MARK)
 _WORD = re.compile(r"[^\W_]+")
 _NUMBERING = re.compile(r"\d{1,2}|[A-Za-z]|[ivxIVX]{1,4}")
@@ -49,14 +51,24 @@ class Candidate(NamedTuple):
 
 def candidates(text: str, low: int, high: int) -> list[Candidate]:
     """Candidates with low <= start < high, in order."""
-    position = _before_gap(text, min(low, len(text)))
+    position, end = _before_gap(text, min(low, len(text))), min(len(text), high + _AFTER)
     found = []
-    for match in _CANDIDATE.finditer(text, position, min(len(text), high + _AFTER)):
-        if low <= match.end() < high:
-            group = 1 if match[1] else 3 if match[3] else 5
-            stop, end = match.span(group)
-            gap = match.end(group + 1) if group < 5 else end
-            found.append(Candidate(stop, end if group < 5 else stop, gap, match.end(), match[1] == "."))
+    while anchor := _ANCHOR.search(text, position, end):
+        position = anchor.start() + 1
+        match = _CANDIDATE.match(text, anchor.start(), end)
+        if match is None:
+            continue
+        start = match.end()
+        if match[1] or match[3]:
+            position = start
+            marks = 1 if match[1] else 3
+            candidate = Candidate(*match.span(marks), match.end(marks + 1), start, match[1] == ".")
+        elif text[max(0, anchor.start() - _MAX_RUN) : anchor.start()].rstrip(" \t")[-1:] in _ENDS_A_LINE:
+            candidate = Candidate(anchor.start(), anchor.start(), anchor.start(), start, False)
+        else:
+            continue
+        if low <= start < high:
+            found.append(candidate)
     return found
 
 

@@ -14,8 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import ChunkingParams
-from tasks.chunk import encoding
+from data_schemas.tables import TEXT_FORMATS
+from tasks.chunk import cuts, encoding
 from tasks.chunk.chunker import Chunk, Chunker
+from tasks.chunk.sentences import FastSegmenter
 from tests.conftest import TEXT
 
 FRAGMENTS = [
@@ -191,6 +193,101 @@ def test_heading_path_is_where_the_chunk_starts(tokenizer: PreTrainedTokenizerFa
                     expected = path
             assert chunk.heading_path == expected
         assert {c.heading_path for c in chunks} >= {("A",), ("A", "A.1"), ("B",)}
+
+
+# -- every strategy and format
+
+CODE = ["class A:\n", "    def f(self):\n", "        return 1\n", "@deco\n", "# note\n", "'''\n", '"""doc\n', "fn main() {\n", "}\n", "/* ",
+        "*/\n", "  x = 1;\n", "CHAPTER IV.\n", "1.2 Title\n", "LOUD LINE\n", ".. note::\n", "- item\n", "1. First\n"]  # fmt: skip
+MIXED = st.lists(st.one_of(st.sampled_from(FRAGMENTS + CODE), st.text(max_size=8)), max_size=50).map("".join)
+
+
+@pytest.fixture(scope="module")
+def by_strategy(tokenizer: PreTrainedTokenizerFast) -> dict[tuple[str, str], Chunker]:
+    kinds = [("fixed", "fast"), ("overlap", "fast"), ("semantic", "fast"), ("semantic", "spacy")]
+    return {(strategy, kind): chunker(tokenizer, strategy=strategy, segmenter=kind, max_tokens=24) for strategy, kind in kinds}
+
+
+@MANY
+@given(text=MIXED, text_format=st.sampled_from(["auto", *TEXT_FORMATS]))
+def test_every_strategy_and_format_keeps_every_promise(
+    by_strategy: dict[tuple[str, str], Chunker], tokenizer: PreTrainedTokenizerFast, text: str, text_format: str
+) -> None:
+    for (strategy, _), cutter in by_strategy.items():
+        chunks = cutter.chunk(text, text_format)
+        covered = 0
+        for chunk in chunks:
+            assert chunk.char_start <= covered < chunk.char_end
+            assert strategy == "overlap" or chunk.char_start == covered
+            covered = chunk.char_end
+            assert 1 <= chunk.num_tokens == len(chunk.token_ids) <= 24
+            assert tokenizer.decode(chunk.token_ids) == text[chunk.char_start : chunk.char_end]
+        assert covered == len(text)
+        assert cutter.chunk(text, text_format) == chunks
+
+
+def test_an_unknown_format_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match="unknown format 'html'"):
+        chunker(tokenizer).chunk("text", "html")
+
+
+class Recording:
+    """A segmenter that notes how much it is asked to look at."""
+
+    def __init__(self) -> None:
+        self.inner = FastSegmenter("en")
+        self.num_chars = 0
+
+    def starts(self, text: str, low: int = 0, high: int | None = None) -> list[int]:
+        self.num_chars += (len(text) if high is None else high) - low
+        return self.inner.starts(text, low, high)
+
+
+@pytest.mark.parametrize("unit", ["A short one. Another. ", "word " * 30 + "end. ", "word ", "x", " " * 50 + "y"])
+def test_sentence_finding_is_linear_in_the_text(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    cutter = chunker(tokenizer, max_tokens=64, segmenter="fast")
+    looked_at = []
+    for num_chars in (4_000, 32_000):
+        recording = Recording()
+        monkeypatch.setattr(cutter, "_segmenter", recording)
+        cutter.chunk((unit * num_chars)[:num_chars])
+        looked_at.append(recording.num_chars)
+    assert looked_at[1] <= 10 * looked_at[0]
+    assert looked_at[1] <= 3 * 32_000
+
+
+def test_a_cut_is_where_segmenting_the_whole_paragraph_would_put_it(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = " ".join(f"{words(1 + 7 * i % 23, i).capitalize()}, e.g. Dr. {words(1, i).title()}." for i in range(300))
+    for kind in ("spacy", "fast"):
+        cutter = chunker(tokenizer, max_tokens=200, segmenter=kind)
+        near = cutter.chunk(text)
+        monkeypatch.setattr(cuts, "_LOOK_BACK_CHARS", 10**9)
+        assert cutter.chunk(text) == near
+        monkeypatch.undo()
+        assert len(near) > 20
+
+
+def test_code_is_cut_at_definitions_before_members_before_blank_lines_before_lines(tokenizer: PreTrainedTokenizerFast) -> None:
+    size = chunker(tokenizer, max_tokens=9999)
+    method = "    def m{}(self):\n        a = 1\n\n        return a + 2\n\n"
+    text = (
+        "import os\n\n\n# About A.\n@deco\nclass A:\n" + "".join(method.format(i) for i in range(4)) + "\ndef f():\n    pass\n"
+    )
+    budget = size.chunk(text)[0].num_tokens
+    found = pieces(text, chunker(tokenizer, max_tokens=budget - 5).chunk(text, "python"))
+    assert [piece.split("\n")[0] for piece in found] == ["import os", "def f():"]
+    found = pieces(text, chunker(tokenizer, max_tokens=budget // 2).chunk(text, "python"))
+    assert found[0] == "import os\n\n\n"
+    assert found[1].startswith("# About A.\n@deco\nclass A:\n    def m0")
+    assert all(piece.startswith("    def m") for piece in found[2:-1])
+    lines = "".join(f"x{i} = {i}\n" for i in range(60))
+    found = pieces(lines, chunker(tokenizer, max_tokens=40).chunk(lines, "code"))
+    assert len(found) > 5
+    assert all(piece.startswith("x") and piece.endswith("\n") for piece in found)
 
 
 # -- large texts and other tokenizers
