@@ -1,6 +1,6 @@
 """What a file's name says about how to read it and how its text is marked up."""
 
-from pathlib import PurePosixPath
+import posixpath
 from typing import Literal
 
 from tasks.ingest.globs import COMPRESSED_SUFFIXES
@@ -46,13 +46,13 @@ def without_compression(name: str) -> str:
 
 def container_of(name: str) -> Container:
     """How documents stand in a file of this name, compressed or not."""
-    return _CONTAINERS.get(PurePosixPath(without_compression(name)).suffix.lower(), "text")
+    return _CONTAINERS.get(posixpath.splitext(without_compression(name))[1].lower(), "text")
 
 
 def text_format_of(name: str) -> str:
     """The TEXT_FORMATS name of a whole file's text, as it is stored."""
-    path = PurePosixPath(without_compression(name))
-    suffix = path.suffix.lower()
-    if path.name in _CODE_NAMES or suffix in _CODE_SUFFIXES:
+    base = posixpath.basename(without_compression(name))
+    suffix = posixpath.splitext(base)[1].lower()
+    if base in _CODE_NAMES or suffix in _CODE_SUFFIXES:
         return "code"
     return _MARKUP.get(suffix, "plain")

@@ -36,6 +36,7 @@ def read_json_lines(
             del line  # a long one should not stay beside the document made of it
             if found:
                 yield found
+            del found  # nor one document beside the next
     except Unusable as problem:
         yield problem.refused(origin.uri, number + 1)
 

@@ -1,8 +1,12 @@
 """The main text of an HTML page as Markdown, so that its headings and paragraphs can be found again."""
 
+import re
+
 from tasks.ingest.records import Unusable
 
 MAX_HTML_BYTES = 20_000_000  # the parser holds the page as a tree, some 20 times its size
+# The parser compares each attribute of a tag with all others; long tags hold images as data, or are made to take hours.
+_LONG_TAG = re.compile(r"<([A-Za-z][A-Za-z0-9]{0,20})\b[^<>]{4000,}>")
 
 
 def main_text(page: str) -> str:
@@ -11,7 +15,7 @@ def main_text(page: str) -> str:
 
     try:
         text = trafilatura.extract(
-            page,
+            _LONG_TAG.sub(r"<\1>", page),
             output_format="markdown",
             include_formatting=True,
             include_tables=True,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _BATCH_BYTES = 4 << 20
+_REPEATED_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1024
 _LABELS = ("id", "licence", "license", "work")
 _FILE_MAGIC = b"ARROW1"
@@ -38,8 +39,7 @@ def read_parquet(
         with _opened_parquet(files, file) as table, _refusing_damage():
             columns = text_and_labels(table.schema_arrow, origin.source)
             for group in range(*(pieces or (0, table.num_row_groups))):
-                num_rows, num_bytes = _checked_group(table, group, origin.source, files.max_expansion)
-                batch_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * num_rows // max(num_bytes, 1)))
+                batch_rows = _batch_rows(table, group, origin.source, files.max_expansion)
                 for batch in table.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
                     yield from table_rows(batch, record, origin, max_bytes)
                     record += batch.num_rows
@@ -140,13 +140,21 @@ def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
     return [source.text_field, *(name for name in _LABELS if schema.names.count(name) == 1 and name != source.text_field)]
 
 
-def _checked_group(table: "pq.ParquetFile", group: int, source: CorpusSource, max_expansion: float) -> tuple[int, int]:
-    """(rows, bytes of text) of a row group. Raises Unusable for one that is a bomb."""
+def _batch_rows(table: "pq.ParquetFile", group: int, source: CorpusSource, max_expansion: float) -> int:
+    """How many rows of a row group may be decoded at once. Raises Unusable for a group that is a bomb.
+
+    A column with a dictionary may be all repetitions of its longest value, which is at most as long as the dictionary.
+    """
     found = table.metadata.row_group(group)
     columns = [found.column(i) for i in range(found.num_columns)]
     column = next(c for c in columns if c.path_in_schema == source.text_field)
-    refuse_bomb(column.total_uncompressed_size, column.total_compressed_size, max_expansion)
-    return found.num_rows, column.total_uncompressed_size
+    stored, num_bytes = max(1, column.total_compressed_size), max(1, column.total_uncompressed_size)
+    refuse_bomb(num_bytes, stored, max_expansion)
+    num_rows = min(_MAX_BATCH_ROWS, _BATCH_BYTES * found.num_rows // num_bytes)
+    if column.has_dictionary_page and column.dictionary_page_offset is not None:
+        dictionary_bytes = (column.data_page_offset - column.dictionary_page_offset) * num_bytes // stored
+        num_rows = min(num_rows, _REPEATED_BYTES // max(1, dictionary_bytes))
+    return max(1, num_rows)
 
 
 def _validated(batch: "pa.RecordBatch") -> "pa.RecordBatch":

@@ -8,7 +8,7 @@ The units are a function of the corpus alone, so the same documents come out who
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,7 @@ def read_unit(unit: ReadUnit, params: CorpusParams) -> Iterator[Document | Refus
         for part in unit.parts:
             for found in _read_part(part, source, files, max_bytes):
                 yield _finished(found, source, params, max_bytes) if isinstance(found, Document) else found
+                del found  # before the next is made
 
 
 def _read_part(part: Part, source: CorpusSource, files: Files, max_bytes: int) -> Iterator[Document | Refused | Skipped]:
@@ -125,27 +126,27 @@ def _finished(document: Document, source: CorpusSource, params: CorpusParams, ma
     return dataclasses.replace(document, language=language)
 
 
-def _examine_all(params: CorpusParams, listing: Listing, unit_bytes: int) -> dict[SourceFile, Examined]:
-    examined: dict[SourceFile, Examined] = {}
+def _examine_all(params: CorpusParams, listing: Listing, unit_bytes: int) -> list[Examined]:
+    """What is found of each file, in the listing's order."""
+    examined: list[Examined] = []
 
     def one(file: SourceFile) -> Examined:
         return examine(file, unit_bytes, as_records=params.sources[file.source_index].repository == "no")
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(listing.files), _AT_ONCE):
-            some = listing.files[start : start + _AT_ONCE]
-            examined.update(zip(some, pool.map(one, some), strict=True))
+            examined += pool.map(one, listing.files[start : start + _AT_ONCE])
     return examined
 
 
 def _parts_of(
-    index: int, source: CorpusSource, listing: Listing, examined: dict[SourceFile, Examined], unit_bytes: int
+    index: int, source: CorpusSource, listing: Listing, examined: Sequence[Examined], unit_bytes: int
 ) -> Iterator[tuple[Part, ...]]:
     """Parts of the files of one source, grouped into units."""
-    files = [file for file in listing.files if file.source_index == index]
+    own = [(file, found) for file, found in zip(listing.files, examined, strict=True) if file.source_index == index]
     if source.repository == "whole":
-        return _grouped(repositories(files, source, index in listing.repositories), unit_bytes)
-    return _grouped([part for file in files for part in examined[file].parts], unit_bytes)
+        return _grouped(repositories([file for file, _ in own], source, index in listing.repositories), unit_bytes)
+    return _grouped([part for _, found in own for part in found.parts], unit_bytes)
 
 
 def _grouped(parts: list[FilePart] | list[RepositoryPart], unit_bytes: int) -> Iterator[tuple[Part, ...]]:
@@ -163,7 +164,7 @@ def _grouped(parts: list[FilePart] | list[RepositoryPart], unit_bytes: int) -> I
 
 
 def _fingerprint(
-    params: CorpusParams, listing: Listing, examined: dict[SourceFile, Examined], datasets: dict[int, FoundDataset]
+    params: CorpusParams, listing: Listing, examined: Sequence[Examined], datasets: dict[int, FoundDataset]
 ) -> str:
     """SHA-256 in hex over (source's label, relative path, stamp of the content) of all files, and what was refused."""
     digest = hashlib.sha256()
@@ -172,10 +173,10 @@ def _fingerprint(
         digest.update(json.dumps(parts).encode() + b"\n")
 
     labels = [source.label for source in params.sources]
-    for file in listing.files:
-        add(labels[file.source_index], file.relative, examined[file].stamp)
-    for index, found in datasets.items():
-        add(labels[index], found.stamp)
+    for file, found in zip(listing.files, examined, strict=True):
+        add(labels[file.source_index], file.relative, found.stamp)
+    for index, dataset in datasets.items():
+        add(labels[index], dataset.stamp)
     for refused in listing.refused:
-        add(refused.source_uri, refused.reason)
+        add(refused.source_uri.rsplit("/", 1)[-1], refused.reason)
     return digest.hexdigest()

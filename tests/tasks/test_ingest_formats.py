@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_schemas.params import CorpusParams
 from tasks.ingest import units
+from tasks.ingest.records import Document
+from tasks.ingest.units import plan_corpus, read_unit
 from tests.tasks.ingest_reading import read
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -131,6 +136,18 @@ def test_html_without_text_is_refused_and_a_declared_encoding_counts(tmp_path: P
     assert found.reasons == {("empty.html", 0): "empty", ("wrong.htm", 0): "undecodable"}
 
 
+def test_a_page_made_to_be_slow_is_read_at_once(tmp_path: Path) -> None:
+    paragraph = "<p>" + "A paragraph about rope bridges. " * 9 + "</p>"
+    attributes = " ".join(f"a{i}='1'" for i in range(50_000))  # takes a minute as it is
+    page = f"<html><body><img src='data:image/png;base64,{'A' * 9000}'>{paragraph}<p {attributes}>The end.</p></body></html>"
+    (tmp_path / "page.html").write_text(page)
+    started = time.monotonic()
+    (text,) = read(str(tmp_path)).texts
+    assert time.monotonic() - started < 10
+    assert text.startswith("A paragraph about")
+    assert text.rstrip().endswith("The end.")
+
+
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
 )
@@ -216,3 +233,21 @@ def test_a_row_group_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
     table = pa.table({"text": ["x" * 20_000_000]})
     pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
     assert read(str(tmp_path)).reasons == {("a.parquet", 1): "decompression_bomb"}
+
+
+def test_a_long_value_repeated_by_a_dictionary_does_not_fill_the_memory(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    texts = [rng.randbytes(200_000).hex() for _ in range(2)]
+    repeated = pa.DictionaryArray.from_arrays(pa.array([row % 2 for row in range(2000)], pa.int32()), texts)
+    pq.write_table(pa.table({"text": repeated}), tmp_path / "a.parquet", compression="none", store_schema=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 1_000_000  # of 800 MB of text
+    before = pa.total_allocated_bytes()
+    peak = 0
+    params = CorpusParams(sources=(str(tmp_path / "a.parquet"),))
+    for unit in plan_corpus(params).units:
+        for number, found in enumerate(read_unit(unit, params)):
+            assert isinstance(found, Document)
+            assert found.text == texts[number % 2]
+            peak = max(peak, pa.total_allocated_bytes() - before)
+    assert number == 1999
+    assert peak < 80_000_000
