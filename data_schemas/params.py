@@ -176,7 +176,7 @@ class TokenBudget(Params):
 class PackingParams(Params):
     """How chunks become rows of equal length."""
 
-    window_chunks: int = Field(10_000, ge=1, description="Chunks considered together by best-fit decreasing.")
+    window_chunks: int = Field(200_000, ge=1, description="Chunks considered together by best-fit decreasing.")
     min_bucket: int = Field(128, ge=1, description="Upper bound in tokens of the shortest length bucket.")
     bucket_token_budgets: dict[int, int] = Field(
         default_factory=dict, description="Most tokens taken from a length bucket, keyed by its upper bound in tokens."
@@ -221,6 +221,12 @@ class TrainingParams(Params):
     )
     steps: int = Field(1000, ge=1, description="Optimizer steps.")
     rows_per_step: int = Field(8, ge=1, description="Rows of the target length in one optimizer step, over all workers.")
+    balance_steps: int = Field(
+        1,
+        ge=1,
+        description="Rows whose attention costs the same meet in a step, within windows of so many steps, so that no "
+        "worker waits; 1: rows in random order, dealt to workers by cost.",
+    )
     micro_batch_rows: int = Field(1, ge=1, description="Rows in one forward pass of one worker.")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="Peak learning rate of the LoRA weights.")
     full_weight_learning_rate: float | None = Field(

@@ -26,7 +26,16 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
 from ray_jobs.finetune.base_model import load_base
-from ray_jobs.finetune.batches import MicroBatch, Rows, costs_of_rows, num_targets, read_micro_batch, rows_of_rank, rows_of_step
+from ray_jobs.finetune.batches import (
+    MicroBatch,
+    Rows,
+    StepOrder,
+    costs_of_rows,
+    num_targets,
+    read_micro_batch,
+    rows_of_rank,
+    rows_of_step,
+)
 from ray_jobs.finetune.checkpoint import Cursor, load_checkpoint, save_checkpoint
 from ray_jobs.finetune.extended import extended_config
 from ray_jobs.finetune.lora import add_trainable_weights, is_lora, trainable
@@ -169,9 +178,10 @@ def train(
     model = build_model(params, worker.device).train()
     optimizer = build_optimizer(model, training)
     first = load_checkpoint(resume_from, model, optimizer).step if resume_from else 0
+    order = step_order(params, train_rows)
     for step in range(first, training.steps):
         started = time.perf_counter()
-        metrics = train_step(model, optimizer, params, train_rows, step, worker)
+        metrics = train_step(model, optimizer, params, train_rows, order.rows(step), step, worker)
         done = step + 1
         metrics |= {"step": done, "seconds": time.perf_counter() - started}
         if done % training.validate_every == 0 or done == training.steps:
@@ -186,12 +196,25 @@ def train(
     return model
 
 
-def train_step(
-    model: PeftModel, optimizer: torch.optim.Optimizer, params: PipelineParams, rows: Rows, step: int, worker: Worker
-) -> dict[str, Any]:
-    """One optimizer step; returns loss (nats a token), gradient norm before clipping, learning rate and tokens."""
+def step_order(params: PipelineParams, rows: Rows) -> StepOrder:
+    """Which rows form each step; with `balance_steps`, rows of like cost meet."""
     training = params.training
-    indices = rows_of_step(step, training.rows_per_step, len(rows), training.seed)
+    window = training.balance_steps
+    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params)) if window > 1 else None
+    return StepOrder(len(rows), training.rows_per_step, training.seed, costs, window)
+
+
+def train_step(
+    model: PeftModel,
+    optimizer: torch.optim.Optimizer,
+    params: PipelineParams,
+    rows: Rows,
+    indices: list[int],
+    step: int,
+    worker: Worker,
+) -> dict[str, Any]:
+    """One optimizer step on the rows `indices`; returns loss (nats a token), gradient norm before clipping, learning rate and tokens."""
+    training = params.training
     targets = num_targets(rows, indices)
     scale = learning_rate_scale(step, training.steps, training.warmup_steps, training.schedule)
     for group in optimizer.param_groups:

@@ -21,7 +21,7 @@ from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
 from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
 from ray_jobs.finetune.progress import LOG_NAME, Follower
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 KIND, STAGE = "checkpoints", "finetune"
 REFUSAL = "refused.txt"  # what a worker refused to go on with; Ray would only start it again
 
@@ -59,11 +59,28 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
         load_tokenizer(params.model).save_pretrained(str(directory / "tokenizer"))
         shutil.copy(work / LOG_NAME, directory / LOG_NAME)
         last = json.loads((work / LOG_NAME).read_text().splitlines()[-1])
-        return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | last
+        waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
+        return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | waiting | last
 
     artifact = storage.build(KIND, make=make, **inputs)
     shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]:
+    """For 2, 4 and 8 ranks as far as a step has rows for them: how much longer attention takes than if ranks never waited,
+    with rows dealt in turn (before) and as training does (after)."""
+    from ray_jobs.finetune.batches import costs_of_rows
+    from ray_jobs.finetune.loop import group_size_at
+    from tasks.pack.balance import imbalance
+    from tasks.pack.reading import open_rows
+
+    rows, training = open_rows(shards), params.training
+    if len(rows) < training.rows_per_step:
+        return []
+    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params))
+    sizes = [size for size in (2, 4, 8) if size <= training.rows_per_step]
+    return [imbalance(costs, training.rows_per_step, n, training.seed, training.balance_steps).to_json() for n in sizes]
 
 
 def _name_base(adapter_config: Path, base: str) -> None:
