@@ -38,7 +38,7 @@ QUARANTINE = pa.schema(
     [
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("record", pa.int64(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # a code, such as "invalid_utf8"
+        pa.field("reason", pa.string(), nullable=False),  # a code, such as "undecodable"
         pa.field("detail", pa.string(), nullable=False),
     ]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ _WORTH_PROCESSES_BYTES = 32_000_000  # below it, starting a process costs more t
 
 
 class RayData:
-    """Units on a pool of Ray Data actors, each with one CPU.
+    """Units as Ray Data tasks, each with one CPU.
 
-    A unit is one block, so that an actor that dies costs only the units it had. Ray Data hands results on in any order;
-    they are put back in the units' order here.
+    A unit is one block, so a worker that dies costs only the unit it had, which Ray runs again. Tasks rather than actors:
+    Ray keeps a task's process for the next task, so libraries and tokenizers are loaded once for all steps of the stage.
+    Ray Data hands results on in any order; they are put back in the units' order here.
     """
 
     def __init__(self, num_workers: int, on_other_machines: bool) -> None:
@@ -30,15 +32,15 @@ class RayData:
         if not units:
             return
         import ray
-        from ray.data import ActorPoolStrategy
+        from ray.data import TaskPoolStrategy
 
         _quiet()
         dataset = ray.data.range(len(units), override_num_blocks=len(units)).map_batches(
-            _UnitRunner,
-            fn_constructor_args=(function, ray.put(list(units))),
+            _run_units,
+            fn_args=(function, ray.put(list(units))),
             batch_size=None,
             batch_format="numpy",
-            compute=ActorPoolStrategy(size=min(self._num_workers, len(units))),
+            compute=TaskPoolStrategy(size=self._num_workers),
             num_cpus=1,
         )
         waiting: dict[int, Any] = {}
@@ -47,7 +49,7 @@ class RayData:
             for row in dataset.iter_rows():
                 waiting[int(row["number"])] = row["result"]
                 while next_number in waiting:
-                    yield _decoded(waiting.pop(next_number))
+                    yield json.loads(waiting.pop(next_number))
                     next_number += 1
         except ray.exceptions.RayError as error:
             raise _user_error(error) or error from None
@@ -55,25 +57,14 @@ class RayData:
             raise RuntimeError(f"Ray Data returned {next_number} of {len(units)} units")
 
 
-class _UnitRunner:
-    def __init__(self, function: UnitFunction, units: Any) -> None:
-        import ray
+def _run_units(batch: dict[str, Any], function: UnitFunction, units: Any) -> dict[str, Any]:
+    """On a worker: the units whose numbers Ray Data put into `batch`, results as JSON."""
+    import ray
 
-        one_thread()
-        self._function = function
-        self._units = ray.get(units) if isinstance(units, ray.ObjectRef) else units
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        import json
-
-        numbers = [int(number) for number in batch["id"]]
-        return {"number": numbers, "result": [json.dumps(self._function(self._units[number])) for number in numbers]}
-
-
-def _decoded(result: str) -> Any:
-    import json
-
-    return json.loads(result)
+    one_thread()
+    all_units = ray.get(units) if isinstance(units, ray.ObjectRef) else units
+    numbers = [int(number) for number in batch["id"]]
+    return {"number": numbers, "result": [json.dumps(function(all_units[number])) for number in numbers]}
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

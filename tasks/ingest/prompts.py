@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from data_schemas.errors import UserError
+from tasks.ingest.locations import without_secrets
 
 PROMPT_FIELDS = ("text", "prompt", "question", "input")
 
@@ -32,7 +33,9 @@ def read_prompts(prompt_files: Sequence[str]) -> list[Prompt]:
 
 def _of_file(name: str) -> Iterator[Prompt]:
     text = _read(name)
-    if not name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl"):
+    is_jsonl = name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
+    name = without_secrets(name)
+    if not is_jsonl:
         yield Prompt(name, text)
         return
     for number, line in enumerate(text.split("\n"), start=1):

@@ -121,4 +121,3 @@ def _load(parts: Parts, name: str) -> np.ndarray:
 
 def _one_array(values: Any) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-

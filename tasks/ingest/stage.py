@@ -31,6 +31,7 @@ from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
 from tasks.ingest.decontamination_jobs import Decontamination, contamination_rows, decontaminate
 from tasks.ingest.documents import part_name
+from tasks.ingest.locations import without_secrets
 from tasks.ingest.prompts import read_prompts
 from tasks.ingest.selection import Selection, duplicate_rows, select
 from tasks.ingest.survey import ReadUnitJob
@@ -46,19 +47,20 @@ Progress = Callable[[str], None]
 def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progress: Progress) -> Artifact:
     """Make, or find, the `documents` artifact. Raises UserError for a corpus that cannot be trained on."""
     progress("ingest: listing and hashing the corpus")
-    corpus = plan_corpus(params.corpus, leave_out=storage.root)
+    leave_out = storage.remote.uri if storage.remote else storage.root
+    corpus = plan_corpus(params.corpus, leave_out)
 
     def make(directory: Path) -> dict[str, Any]:
         with workers_for(corpus.num_bytes) as workers, storage.parts(directory, workers.on_other_machines) as parts:
             summary = _Ingestion(params.corpus, corpus, parts, workers, progress).write(directory)
-        if plan_corpus(params.corpus, leave_out=storage.root).fingerprint != corpus.fingerprint:
+        if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
             raise UserError("The corpus changed while it was read: run again when nothing writes to it.")
         return summary
 
     artifact = storage.build(
         "documents",
         stage="ingest",
-        params=params.corpus.model_dump(mode="json"),
+        params=_recorded(params.corpus),
         code_version=CODE_VERSION,
         parents={"corpus": corpus.fingerprint} | prompts_fingerprint(params.corpus.decontamination),
         make=make,
@@ -69,6 +71,15 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
         + (", found finished" if artifact.reused else "")
     )
     return artifact
+
+
+def _recorded(params: CorpusParams) -> dict[str, Any]:
+    """The parameters as they may stand in a manifest: a URI can hold a password or a signature."""
+    recorded: dict[str, Any] = params.model_dump(mode="json")
+    for source in recorded["sources"]:
+        source["uri"] = without_secrets(source["uri"])
+    recorded["decontamination"]["prompt_files"] = [without_secrets(name) for name in params.decontamination.prompt_files]
+    return recorded
 
 
 def prompts_fingerprint(params: DecontaminationParams) -> dict[str, str]:
@@ -107,8 +118,7 @@ class _Ingestion:
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
             "num_contaminated": int(found.removed.sum()),
-            "num_skipped_short": skipped["short"],
-            "num_skipped_language": skipped["language"],
+            "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),
             "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
             "quarantined": dict(sorted(quarantined.items())),
         }

@@ -83,7 +83,7 @@ class LeftOut:
     num_duplicates: int
     num_near_duplicates: int
     num_contaminated: int
-    num_skipped: int
+    skipped: dict[str, int]
     quarantined: dict[str, int]
 
 
@@ -233,6 +233,6 @@ def _left_out(summary: dict[str, Any]) -> LeftOut:
         num_duplicates=summary.get("num_duplicates", 0),
         num_near_duplicates=summary.get("num_near_duplicates", 0),
         num_contaminated=summary.get("num_contaminated", 0),
-        num_skipped=sum(value for name, value in summary.items() if name.startswith("num_skipped_")),
+        skipped=dict(summary["skipped"]),
         quarantined=dict(summary.get("quarantined", {})),
     )

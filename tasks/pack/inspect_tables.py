@@ -103,7 +103,7 @@ def _reasons(left_out: LeftOut) -> list[tuple[str, int]]:
         ("equal to another", left_out.num_duplicates),
         ("almost equal to another", left_out.num_near_duplicates),
         ("holds what is evaluated", left_out.num_contaminated),
-        ("too short, or in another language", left_out.num_skipped),
+        *((f"skipped: {reason}", count) for reason, count in sorted(left_out.skipped.items())),
         *((f"quarantined: {reason}", count) for reason, count in sorted(left_out.quarantined.items())),
     ]
 

@@ -13,8 +13,6 @@ _COUNTS = {
     "duplicates": "equal to another",
     "near_duplicates": "almost equal to another",
     "contaminated": "hold what is evaluated",
-    "skipped_short": "too short",
-    "skipped_language": "in another language",
 }
 
 
@@ -24,8 +22,9 @@ def show_prepared(documents: Manifest, shards: Manifest, console: Console) -> No
     inputs = Table("documents", "number", title="Corpus", title_justify="left")
     for name, told in _COUNTS.items():
         inputs.add_row(told, f"{read[f'num_{name}']:,}")
-    for reason, count in read["quarantined"].items():
-        inputs.add_row(f"quarantined: {reason}", f"{count:,}")
+    for kind in ("skipped", "quarantined"):
+        for reason, count in read[kind].items():
+            inputs.add_row(f"{kind}: {reason}", f"{count:,}")
     console.print(inputs)
     title = f"{packed['num_rows']:,} rows, {packed['num_tokens']:,} tokens, {packed['waste']:.2%} waste"
     buckets = Table("source", title=title, title_justify="left")

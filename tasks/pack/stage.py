@@ -42,9 +42,7 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
     return SpecialTokens(tokenizer.bos_token_id if adds_bos else None, tokenizer.eos_token_id)
 
 
-def run(
-    params: PipelineParams, storage: Storage, documents: Artifact, workers_for: WorkersFor, progress: Progress
-) -> Artifact:
+def run(params: PipelineParams, storage: Storage, documents: Artifact, workers_for: WorkersFor, progress: Progress) -> Artifact:
     """Make, or find, the `shards` artifact. Raises UserError where no training document is as long as the target."""
     from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
 

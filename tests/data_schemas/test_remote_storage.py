@@ -125,9 +125,14 @@ def test_secrets_do_not_belong_in_the_address():
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_parts_appear_whole_or_not_at_all(root, tmp_path, kind):
     parts = Parts(f"{root}/parts" if kind == "s3" else str(tmp_path / "parts"))
-    with pytest.raises(RuntimeError), parts.writing("a") as path:
-        path.write_bytes(b"half")
-        raise RuntimeError
+
+    def write_half_and_fail():
+        with parts.writing("a") as path:
+            path.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half_and_fail()
     assert not parts.has("a")
     with parts.writing("a") as path:
         path.write_bytes(b"whole")

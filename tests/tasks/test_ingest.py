@@ -98,7 +98,7 @@ def test_language_is_found_and_chosen_if_asked_for(tmp_path: Path) -> None:
     assert [d["language"] for d in documents(ingest(tmp_path, source, detect_language=True, **options))] == ["en", "de"] * 4
     german_only = ingest(tmp_path, source, languages=["de"], **options)
     assert {d["language"] for d in documents(german_only)} == {"de"}
-    assert german_only.manifest.summary["num_skipped_language"] == 4
+    assert german_only.manifest.summary["skipped"]["language"] == 4
 
 
 @pytest.mark.parametrize("first", ["train", "heldout"])
@@ -214,7 +214,7 @@ def test_bad_input_is_quarantined_and_counted(corpus: Path, tmp_path: Path) -> N
     }
     summary = artifact.manifest.summary
     assert summary["quarantined"] == {"empty": 1, "invalid_json": 1, "missing_text": 1, "nul_bytes": 1, "outside_root": 1}
-    assert summary["num_skipped_short"] == 1
+    assert summary["skipped"]["short"] == 1
     assert "fine" in {d["text"] for d in documents(artifact)}
 
 
