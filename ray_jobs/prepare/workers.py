@@ -36,7 +36,7 @@ class RayData:
 
         _quiet()
         dataset = ray.data.range(len(units), override_num_blocks=len(units)).map_batches(
-            _run_units,
+            _run_units,  # type: ignore[arg-type]
             fn_args=(function, ray.put(list(units))),
             batch_size=None,
             batch_format="numpy",

@@ -1,6 +1,6 @@
 """Chunking by several processes, in the order of the texts.
 
-Texts go out in batches of about a megabyte; ids and spans come back as int32 arrays, not as objects: shipping whole
+Texts go out in batches of about a quarter of a megabyte; ids and spans come back as int32 arrays, not as objects: shipping whole
 results back would cost more than the second process brings. No more batches are under way than keep the workers busy,
 so memory does not grow with the number of texts.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-_BATCH_CHARS = 1 << 20
+_BATCH_CHARS = 1 << 18
 _BATCHES_AHEAD = 2  # for each worker
 _START_TIMEOUT_S = 300
 
