@@ -248,6 +248,18 @@ class TrainingParams(Params):
     train_embeddings: bool = Field(True, description="Train the embeddings (LongLoRA does).")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast precision; trained weights stay float32.")
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
+    activation_offload: bool = Field(
+        False, description="Keep the activations between layers in the CPU's memory; needs gradient_checkpointing."
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw: fused AdamW; adamw_8bit: its states in 8 bits (needs the package bitsandbytes and a GPU)."
+    )
+    parallelism: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="ddp: a whole model on every worker; fsdp: weights, gradients and states cut over the workers (FSDP2)."
+    )
+    loss_kernel: Literal["auto", "torch", "liger", "chunked"] = Field(
+        "auto", description="What computes the loss in linear memory; auto takes the fastest one present that trains what is asked."
+    )
     loss_chunk_tokens: int = Field(2048, ge=16, description="Logits are computed for this many tokens at a time.")
     validate_every: int = Field(100, ge=1, description="Steps between validations on full attention.")
     validation_rows: int = Field(8, ge=1, description="Held-out rows in one validation.")
@@ -297,6 +309,9 @@ class RayParams(Params):
 
     address: str = Field("local", min_length=1, description="`local`, or a cluster's address.")
     num_workers: int = Field(1, ge=1, description="Training workers.")
+    min_workers: int | None = Field(
+        None, ge=1, description="Elastic training: go on with as few workers as this when others are lost; empty: fixed."
+    )
     use_gpu: bool = Field(False, description="One GPU for each worker; otherwise CPU workers.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker.")
     data_workers: int | None = Field(

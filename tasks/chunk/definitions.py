@@ -85,7 +85,7 @@ def _python(lines: str) -> list[_Definition]:
 
 def _multiline_strings(lines: str) -> list[tuple[int, int]]:
     """Spans of triple-quoted strings; quotes in comments and in other strings open none."""
-    found = []
+    found: list[tuple[int, int]] = []
     position = known = 0  # everything in front of `known` has been understood
     after = {quotes: lines.find(quotes) for quotes in _PY_REST}
     while True:

@@ -74,7 +74,7 @@ _WORDS: dict[str, dict[str, str]] = {
         "leading": "mr mrs ms messrs mme mlle dr drs prof rev hon pres gov sen rep gen col maj capt cmdr lt sgt cpl pvt adm st "
         "ste mt ft fr sr supt insp det atty fig figs eq eqs vs v cf e.g i.e viz approx ca esp incl resp assoc asst "
         "gov't gens sens reps profs revs brig comdr amb msgr bp abp ald dist govt lieut sec'y spec pfc ph.d.s",
-        "numeric": "no nos vol vols p pp ch chs chap sec secs art pt pts para par ed op ver app ex jan feb mar apr jun jul aug "
+        "numeric": "apt no nos vol vols p pp ch chs chap sec secs art pt pts para par ed op ver app ex jan feb mar apr jun jul aug "
         "sep sept oct nov dec sun mon tue tues wed thu thur thurs fri sat",
         "closing": "etc",
         "other": "deg al co corp inc ltd llc plc bros jr sr esq ave blvd rd hwy dept univ inst intl natl est min max misc u.s "
@@ -82,7 +82,7 @@ _WORDS: dict[str, dict[str, str]] = {
         "mi yd yds sq tel ext jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri ariz "
         "calif colo conn fla ga ill mass mich minn penn tenn tex va wash wis",
         "starters": "a after all also although an and another any anyway as at because before both but by can could did do does "
-        "each even eventually every few finally first for from further had has have he her here his how however i if "
+        "each even everybody everyone everything eventually every few finally first for from further had has have he her here his how however i if "
         "in indeed instead is it it's its later let many maybe meanwhile more moreover most my neither never "
         "nevertheless next no nobody nor not nothing now of often on once one only or other our perhaps please "
         "several she should since so some someone sometimes soon still such than that the their them then there "
@@ -91,7 +91,7 @@ _WORDS: dict[str, dict[str, str]] = {
         "your",
     },
     "de": {
-        "leading": "dr prof dipl.-ing hr hrn fr frl st dipl ing abb bzw bspw ca evtl ggf inkl exkl insb vgl sog z d u o i s zzgl "
+        "leading": "fa dr prof dipl.-ing hr hrn fr frl st dipl ing abb bzw bspw ca evtl ggf inkl exkl insb vgl sog z d u o i s zzgl "
         "zzt usf max min mio mrd tsd hl gebr geb gest verh mag med phil jur rer nat priv.-doz hrsg h.c z.b d.h u.a "
         "i.d.r o.ä v.a z.t i.a u.u m.e s.o s.u vs einschl entspr jh jhd tel str",
         "numeric": "nr abs art bd kap s tab abschn ziff aufl jg hft lfd",

@@ -110,6 +110,35 @@ Mr. and Mrs. Hall came by. ¦They brought soup.
 The dept. of history moved. ¦Its library stayed.
 Use the min. and max. values. ¦Ignore the rest.
 Roads, bridges, etc. ¦All were destroyed.
+The meeting is at 9 a.m. on Friday. ¦Please bring the files.
+Mr. T. Harris of No. 10 Hill Rd. wrote to us. ¦We replied at once.
+Prices fell 3.5% in Q1. ¦In Q2 they rose by 1.2%.
+"Are you coming?" he asked. ¦"Not today." ¦She hung up.
+The committee (chaired by Dr. Lee) met twice. ¦It agreed on nothing.
+He moved to Washington, D.C. ¦His wife stayed in N.Y.
+See section 2.3. ¦It lists all of them.
+They arrived on Jan. 5. ¦Nobody met them.
+The amount was approx. $3.50. ¦We paid cash.
+She works at Yahoo! and likes it. ¦Her boss does too.
+What a day! ¦“I can’t believe it,” said Tom. ¦“Neither can I!”
+Use foo.bar() to start. ¦Use foo.stop() to end.
+The app needs iOS 12.1 or later. ¦Older phones fail.
+He said (and I quote): "Never again." ¦We laughed.
+I live in Apt. 4B. ¦It has no lift.
+Her C.V. lists five jobs. ¦All were short.
+It was Sgt. Pepper's band. ¦They played till 2 a.m. ¦Then they slept.
+We use Python 3.11. ¦Java 8 is gone.
+The answer is (b). ¦Option (c) is wrong.
+Add salt, pepper, etc., and stir. ¦Serve hot.
+Check https://example.org/docs/index.html. ¦It has examples.
+He was born in 1822 (or 1823?). ¦His mother died young.
+Item 4. was removed from the list.
+"It is J. Smith's car." ¦"No, it is mine."
+Why not? ¦Because. ¦OK.
+The U.N. Security Council voted. ¦China abstained.
+Gen. Lee, Lt. Col. West and Maj. Hart came.
+The ph. value was 7. ¦That is neutral.
+Rev. Dr. King spoke for 17 min. ¦Everybody listened.
 """,
     "de": """
 Das ist Dr. Weber. ¦Er wohnt nebenan.
@@ -132,6 +161,13 @@ Die Nr. 7 fehlt. ¦Wo ist sie?
 Das war im Jahr 1989. ¦Die Mauer fiel.
 Es war der 5. ¦Er kam nicht.
 Frau Dipl.-Ing. Huber prüfte die Brücke. ¦Sie hielt.
+Er kam um 8 Uhr. ¦Um 9 Uhr ging er.
+Die Fa. Müller & Co. liefert am 12. Mai. ¦Wir warten.
+Laut § 3 Abs. 2 gilt das nicht. ¦Was nun?
+Prof. Dr. med. Klein operiert. ¦Die Patientin schläft.
+„Gut.“ ¦Sie nickte. ¦„Und jetzt?“
+Das Treffen ist am 4. 5. 2020 in Bonn. ¦Alle kommen.
+Er trank Wasser, Saft u. a. Getränke. ¦Danach schlief er.
 """,
     "fr": """
 M. Dupont est arrivé. ¦Mme Martin est partie.
@@ -146,6 +182,10 @@ Il coûte 3,50 euros. ¦C'est cher.
 Cf. Annexe 2, av. Foch. ¦Rien d'autre.
 Vraiment ?! ¦Oui.
 L'art. 5 l'interdit. ¦On le fait quand même.
+J.-P. Morel habite au 3, av. Hugo. ¦Il y vit seul.
+Le n° 5 est perdu. ¦Le n° 6 aussi.
+« Non. » ¦Elle sourit. ¦« Peut-être. »
+Né en 52 av. J.-C. ¦Il mourut jeune.
 """,
     "es": """
 El Sr. García llegó tarde. ¦La Sra. López no vino.
