@@ -82,7 +82,8 @@ _WORDS: dict[str, dict[str, str]] = {
         "mi yd yds sq tel ext jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri ariz "
         "calif colo conn fla ga ill mass mich minn penn tenn tex va wash wis",
         "starters": "a after all also although an and another any anyway as at because before both but by can could did do does "
-        "each even everybody everyone everything eventually every few finally first for from further had has have he her here his how however i if "
+        "each even everybody everyone everything eventually every few finally first for from further had has "
+        "have he her here his how however i if "
         "in indeed instead is it it's its later let many maybe meanwhile more moreover most my neither never "
         "nevertheless next no nobody nor not nothing now of often on once one only or other our perhaps please "
         "several she should since so some someone sometimes soon still such than that the their them then there "

@@ -3,7 +3,7 @@
 A byte-level BPE tokenizer first splits a text by a regular expression and then encodes every piece by itself, so a
 table from piece to ids gives the same ids as the tokenizer. Text repeats its words: splitting and looking up takes
 about a third of the time of encoding. `find_splitter` translates a tokenizer's expression to Python's `re`, for
-characters whose class is beyond doubt (Latin, Greek, Cyrillic, general punctuation); a text with any other character,
+characters whose class is beyond doubt (Latin, Greek, Cyrillic, punctuation and symbols, emoji); a text with any other character,
 and a tokenizer that is built otherwise, is left to the tokenizer.
 """
 
@@ -23,7 +23,10 @@ import numpy as np
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_KNOWN_RANGES = ((0x00, 0x80), (0xA0, 0x17F), (0x180, 0x530), (0x2010, 0x2028), (0x2030, 0x205F))
+_KNOWN_RANGES = (
+    *((0x00, 0x80), (0xA0, 0x17F), (0x180, 0x530), (0x200B, 0x2028), (0x2030, 0x205F), (0x20A0, 0x20D0)),
+    *((0x2100, 0x2C00), (0xFE00, 0xFE10), (0x1F000, 0x1FB00)),  # symbols: neither letters nor digits, whoever is asked
+)
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _GPT2_DIGITS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"  # each digit alone
 _PART = re.compile(r"\\p\{(L[ultmo]?|N[dlo]?|M[nce]?)\}|\\([sSrnt])|\\(.)|(\[\^?)|(\])|([^\\\[\]]+)", re.DOTALL)
@@ -186,4 +189,4 @@ def _ranges(category: str, kind: str) -> str:
     codes = [i for low, high in _KNOWN_RANGES for i in range(low, min(high, last)) if test(chr(i))]
     starts = [i for n, i in enumerate(codes) if not n or codes[n - 1] != i - 1]
     ends = [i for n, i in enumerate(codes) if n + 1 == len(codes) or codes[n + 1] != i + 1]
-    return "".join(f"\\u{a:04x}-\\u{b:04x}" if b > a else f"\\u{a:04x}" for a, b in zip(starts, ends, strict=True))
+    return "".join(f"\\U{a:08x}-\\U{b:08x}" if b > a else f"\\U{a:08x}" for a, b in zip(starts, ends, strict=True))

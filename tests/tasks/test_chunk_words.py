@@ -20,7 +20,8 @@ O200K = (
 )
 KINDS = ["gpt2", "digits", "cl100k", "o200k", "nfc"]
 PIECES = ["the", "Don't", "it'S", "’s", "ſ", "x1y22", "1234567", " ", "  ", "   ", "\n", "\r\n", "\t", "a_b", "(self.x)", "...", "é",
-          "e\u0301",           "ΑΒγ", "мир", "日本", "👩‍👩‍👧", "\u00a0", "\u2003", "\u0085", "\x1c", "²", "½", "ǅ",
+          "e\u0301",           "ΑΒγ", "мир", "日本", "👩‍👩‍👧",
+          "→x✓1", "€²", "™a", "Ⅷ①", "\u200d", "☃\ufe0f", "\u00a0", "\u2003", "\u0085", "\x1c", "²", "½", "ǅ",
           "\u0378", "</s>", "İ", "K", "\ufeff"]  # fmt: skip
 TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=30).map("".join)
 
@@ -62,6 +63,7 @@ def test_each_kind_is_split_by_us(built: dict[str, tuple[Tokenizer, Encoder]], k
     pieces = splitter.split(text)
     assert pieces is not None
     assert "".join(pieces) == text
+    assert splitter.split("Ready ✓ 👩‍👩‍👧 → €5 😀") is not None
     assert splitter.split("日本") is None
 
 
@@ -72,6 +74,21 @@ def test_ids_are_the_tokenizers_own(built: dict[str, tuple[Tokenizer, Encoder]],
         (encoded,) = encoder.encode([text]) if text else [None]
         if encoded is not None:
             assert encoded.ids.tolist() == raw.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_known_character_is_split_as_the_tokenizer_splits_it(
+    built: dict[str, tuple[Tokenizer, Encoder]], kind: str
+) -> None:
+    raw, encoder = built[kind]
+    splitter = words.find_splitter(json.loads(raw.to_str()))
+    assert splitter is not None
+    characters = [chr(i) for low, high in words._KNOWN_RANGES for i in range(low, high)]
+    texts = [f"a{c}b {c}c 1{c}2  {c}{c}\n{c} '{c} .{c}" for c in characters]
+    texts = [text for text in texts if splitter.split(text) is not None]
+    assert len(texts) > 5000
+    ours = [encoded.ids.tolist() for encoded in encoder.encode(texts)]
+    assert ours == [encoding.ids for encoding in raw.encode_batch(texts, add_special_tokens=False)]
 
 
 def test_a_known_text_does_not_reach_the_tokenizer_again() -> None:
