@@ -208,6 +208,9 @@ class ModelParams(Params):
     target_length: int = Field(ge=32, le=16_777_216, description="Context length to reach, in tokens.")
     rope_method: RopeMethod = Field("auto", description="How rotary frequencies are scaled; `auto` chooses and says why.")
     rope_factors_file: str | None = Field(None, description="For longrope: a JSON file with `short_factor` and `long_factor`.")
+    serve_with: tuple[Literal["transformers>=5", "transformers-4.57", "vllm"], ...] = Field(
+        (), description="Programs that must compute the extended positions as meant; a method that one misreads is refused."
+    )
 
 
 class TrainingParams(Params):
@@ -255,10 +258,12 @@ class TrainingParams(Params):
         "adamw", description="adamw: fused AdamW; adamw_8bit: its states in 8 bits (needs the package bitsandbytes and a GPU)."
     )
     parallelism: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="ddp: a whole model on every worker; fsdp: weights, gradients and states cut over the workers (FSDP2)."
+        "ddp",
+        description="ddp: a whole model on every worker; fsdp: weights, gradients and states cut over the workers (FSDP2).",
     )
     loss_kernel: Literal["auto", "torch", "liger", "chunked"] = Field(
-        "auto", description="What computes the loss in linear memory; auto takes the fastest one present that trains what is asked."
+        "auto",
+        description="What computes the loss in linear memory; auto takes the fastest one present that trains what is asked.",
     )
     loss_chunk_tokens: int = Field(2048, ge=16, description="Logits are computed for this many tokens at a time.")
     validate_every: int = Field(100, ge=1, description="Steps between validations on full attention.")

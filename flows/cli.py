@@ -72,6 +72,24 @@ def plan(config: Config, settings: Settings = None) -> None:
     print_plan(load_config(config, settings or ()))
 
 
+@app.command(name="compare-rope")
+def compare_rope(
+    config: Config,
+    settings: Settings = None,
+    documents: Annotated[int, typer.Option(min=2, help="Held-out documents, at most.")] = 16,
+) -> None:
+    """Measure the base at each RoPE method, scaling only: which suits it, before any GPU hour is spent."""
+    from flows.compare_rope import show_comparison
+    from flows.config import load_config
+    from flows.preflight import check_inputs
+    from flows.terminal import be_quiet
+
+    be_quiet()
+    params = load_config(config, settings or ())
+    check_inputs(params)
+    show_comparison(params, documents)
+
+
 @app.command()
 def prepare(config: Config, settings: Settings = None) -> None:
     """Ingest, chunk and pack the corpus into Arrow shards."""

@@ -20,7 +20,8 @@ ADAPTER_DIR = "adapter"
 
 def rope_plan_for(model: ModelParams) -> RopePlan:
     """The plan that these parameters ask for. UserError where the base and the method do not go together."""
-    return plan_rope(load_config(model), model.target_length, model.rope_method, factors=rope_factors(model))
+    config, factors = load_config(model), rope_factors(model)
+    return plan_rope(config, model.target_length, model.rope_method, factors=factors, serving=model.serve_with)
 
 
 def rope_factors(model: ModelParams) -> dict[str, Any] | None:

@@ -137,13 +137,13 @@ def plan_rope(
             "so choose a longer target or use the base as it is."
         )
     chosen = auto_method(base, factors) if method == "auto" else method
-    refuse_impossible(chosen, base, factors, packed_rows)
+    refuse_impossible(chosen, base, factors, packed_rows, target_length, by_auto=method == "auto")
     parameters, maximum = rope_parameters(chosen, base, target_length, factors)
     extension = target_length / base.window
     training_required = extension > USABLE_UNTRAINED[chosen]
     plan = RopePlan(
         method=chosen,
-        factor=float(parameters.get("factor", extension)),
+        factor=extension if chosen == "ntk" else float(parameters.get("factor", extension)),
         original_length=base.original_length,
         base_window=base.window,
         target_length=target_length,

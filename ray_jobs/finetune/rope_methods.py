@@ -18,12 +18,14 @@ Factors = Mapping[str, Sequence[float]]
 # llama3 without it.
 USABLE_UNTRAINED = {"linear": 1, "dynamic": 4, "ntk": 2, "yarn": 4, "longrope": 8, "llama3": 1}
 
-# Bases each method can go on from, because the result is again one scaling of that kind. A dynamic base was trained
-# unscaled and scales only what is longer, so it counts as one without scaling.
+# Bases each method can go on from, because the result is again one scaling that a config can hold. A dynamic base was
+# trained unscaled and scales only what is longer, so it counts as one without scaling. `ntk` on llama3 raises rope_theta below
+# the base's own bands: llama3 maps each frequency by itself, so the lowest is divided by the extension, the highest kept.
+# `llama3` on llama3 is `auto`'s to choose: see `refuse_impossible`.
 _GOES_ON_FROM = {
     "linear": ("default", "dynamic", "linear"),
     "dynamic": ("default", "dynamic"),
-    "ntk": ("default", "dynamic"),
+    "ntk": ("default", "dynamic", "llama3"),
     "yarn": ("default", "dynamic", "yarn"),
     "longrope": ("default", "dynamic", "longrope"),
     "llama3": ("default", "dynamic", "llama3"),
@@ -39,12 +41,29 @@ def auto_method(base: BaseRope, factors: Factors | None) -> str:
     return "yarn" if base.takes_yarn else "ntk"
 
 
-def refuse_impossible(method: str, base: BaseRope, factors: Factors | None, packed_rows: bool) -> None:
-    """UserError where `method` cannot go on from the base, or cannot be trained as it will be used."""
+def refuse_impossible(
+    method: str, base: BaseRope, factors: Factors | None, packed_rows: bool, target_length: int, by_auto: bool
+) -> None:
+    """UserError where `method` cannot go on from the base, or cannot be trained as it will be used.
+
+    A second llama3 scaling on top of a first one is no llama3 scaling: its bands would count turns within the scaled window
+    over frequencies that the first one has bent, and a config holds one. What can be had instead is the base's own scaling with a
+    larger factor over the window it was first trained on, which is what `auto` plans; asked for by name, it is refused so that
+    nobody believes to have stacked two.
+    """
+    if base.rope_type == method == "llama3" and not by_auto:
+        factor = base.parameters["factor"] * target_length / base.window
+        raise UserError(
+            f"rope_method llama3 would be stacked on a base that is scaled by llama3 already, and a config holds one scaling: "
+            f"choose auto, which raises the base's own factor from {base.parameters['factor']:g} to {factor:g} with its bands "
+            "where they are, or ntk, which raises rope_theta below them."
+        )
     if base.rope_type not in _GOES_ON_FROM[method]:
+        instead = "auto" if base.rope_type == "llama3" else base.rope_type
         raise UserError(
             f"rope_method {method} cannot go on from a base that is scaled by {base.rope_type}, because a config holds one "
-            f"scaling and the two together are neither: choose {base.rope_type}, which stretches further what it has stretched."
+            f"scaling and the two together are neither: choose {instead}, which stretches further what {base.rope_type} has "
+            "stretched."
         )
     if method in ("ntk", "dynamic") and base.rotary_dim <= 2:
         raise UserError(
@@ -108,7 +127,12 @@ def _dynamic(base: BaseRope, target: int, factors: Factors) -> Parameters:
 
 
 def _ntk(base: BaseRope, target: int, factors: Factors) -> Parameters:
-    return {"rope_type": "default", "rope_theta": ntk_theta(base.theta, target / base.window, base.rotary_dim)}
+    theta = ntk_theta(base.theta, target / base.window, base.rotary_dim)
+    if base.rope_type == "llama3":
+        bands = ("factor", "low_freq_factor", "high_freq_factor")
+        kept = {name: base.parameters[name] for name in bands}
+        return {"rope_type": "llama3", "rope_theta": theta, **kept, "original_max_position_embeddings": base.original_length}
+    return {"rope_type": "default", "rope_theta": theta}
 
 
 def _yarn(base: BaseRope, target: int, factors: Factors) -> Parameters:
@@ -133,7 +157,7 @@ def _yarn(base: BaseRope, target: int, factors: Factors) -> Parameters:
 
 
 def _llama3(base: BaseRope, target: int, factors: Factors) -> Parameters:
-    # On a llama3 base the bands stay where they are, and what it divides is divided further.
+    # On a llama3 base the bands stay where they are, and what it divides is divided further: one scaling, not two.
     known = base.parameters if base.rope_type == "llama3" else {"factor": 1.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     return {
         "rope_type": "llama3",
@@ -199,8 +223,13 @@ def notes(method: str, base: BaseRope, parameters: Parameters, target_length: in
         )
     if base.rope_type == "dynamic":
         found.append("The base's dynamic scaling is replaced; within its window that changes nothing it was trained on.")
-    if base.rope_type == "llama3":
-        found.append("The base's llama3 bands stay where they are, and its factor is multiplied by the extension.")
+    if base.rope_type == "llama3" and method == "llama3":
+        found.append(
+            f"The base's llama3 bands stay where they are, and its factor is raised from {base.parameters['factor']:g} to "
+            f"{parameters['factor']:g}: this is one scaling of the original window, not a second on top of the first."
+        )
+    if base.rope_type == "llama3" and method == "ntk":
+        found.append("rope_theta is raised below the base's llama3 bands, so frequencies that it kept may now fall into them.")
     if method == "dynamic":
         found.append(
             "Frequencies follow the longest position in a batch, so a model computes short prompts otherwise after a long one."

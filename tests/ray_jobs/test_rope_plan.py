@@ -92,7 +92,7 @@ def test_multiplying_back_gives_the_target_exactly(window: int, more: int, metho
 @pytest.mark.parametrize("method", ["linear", "yarn", "ntk", "llama3"])
 def test_two_extensions_equal_one(method: Any) -> None:
     once = plan_rope(base(512), 8192, method)
-    twice = plan_rope(extended(512, 2048, method), 8192, method)
+    twice = plan_rope(extended(512, 2048, method), 8192, "auto" if method == "llama3" else method)
     assert (twice.base_window, twice.extension) == (2048, 4.0)
     assert twice.max_position_embeddings == once.max_position_embeddings
     ours, theirs = twice.frequencies(8192), once.frequencies(8192)
@@ -170,7 +170,8 @@ def test_refusals_say_what_to_use_instead() -> None:
     assert "GPT2" in refusal(GPT2Config())
     assert "layer type" in refusal(Gemma3TextConfig(), 1 << 20)
     assert "multimodal" in refusal(base(mrope_section=[4, 6, 6]))
-    assert "choose llama3" in refusal(extended(512, 1024, "llama3"), 4096, "yarn")
+    assert "choose auto" in refusal(extended(512, 1024, "llama3"), 4096, "yarn")
+    assert "factor from 2 to 8" in refusal(extended(512, 1024, "llama3"), 4096, "llama3")
     assert "choose yarn" in refusal(extended(512, 1024, "yarn"), 4096, "ntk")
     assert "choose linear" in refusal(extended(512, 1024, "linear"), 4096, "dynamic")
     assert "rope_factors_file" in refusal(base(), method="longrope")
