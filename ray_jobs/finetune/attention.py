@@ -17,12 +17,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.executors import Executor, attention_dtype, choose_executor
 from ray_jobs.finetune.segments import RowSegments, segment_batch
 
 S2_ATTENTION = "s2"
+UNCOMPUTED_OPTIONS = ("softcap", "s_aux", "position_bias")  # what a layer may pass that would change its scores
 
 
 def register_s2_attention() -> None:
@@ -59,35 +61,35 @@ def s2_attention_forward(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: queries [B, H, L, D], keys and values [B, K, L, D] -> output [B, L, H, D].
 
-    Training mode is S2-Attn, evaluation mode full attention. Raises UserError for what S2-Attn cannot honour while training:
-    padding, a sliding window shorter than a group, logit soft-capping, attention sinks, non-causal layers.
+    Training mode is S2-Attn, evaluation mode full attention. A layer whose sliding window is shorter than a group computes
+    exactly that window in both: it is cheaper than groups already, and nothing of the base's own pattern is lost. Raises
+    UserError for padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
     """
     batch, _, length, _ = query_BHLD.shape
+    _refuse_options(module, kwargs)
+    if module.training and attention_mask is not None:
+        raise UserError("S2-Attn trains on packed rows: pass position_ids that restart at each document and no padding mask.")
     if not module.training and (attention_mask is not None or length != key_BKLD.shape[2]):
         return _transformers_sdpa(module, query_BHLD, key_BKLD, value_BKLD, attention_mask, scaling, kwargs)
     if position_ids is None:
         position_ids = torch.arange(length, device=query_BHLD.device).expand(batch, -1)
     segments = _segments(module, position_ids, batch)
-    if not module.training:
-        if sliding_window is not None and sliding_window < length:
-            return _windowed(module, query_BHLD, key_BKLD, value_BKLD, segments, sliding_window, scaling, kwargs)
-        dropout = 0.0
-    else:
-        _refuse_unsupported(module, attention_mask, kwargs)
-        longest = segments.documents.max_length
-        if sliding_window is not None and sliding_window < min(longest, _group_size(module)):
-            _refuse_short_window(module, longest, sliding_window)
-            return _windowed(module, query_BHLD, key_BKLD, value_BKLD, segments, sliding_window, scaling, kwargs)
+    window = sliding_window if sliding_window is not None and sliding_window < segments.documents.max_length else None
 
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
+    dropout = dropout if module.training else 0.0
     dtype = attention_dtype(query_BHLD)
     query, key, value = (t.transpose(1, 2).flatten(0, 1).to(dtype) for t in (query_BHLD, key_BKLD, value_BKLD))
-    execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query)
-    if module.training:
+    value_dim = value.shape[-1]
+    if value_dim != query.shape[-1]:  # multi-head latent attention; zeros change neither scores nor the values in front of them
+        width = max(value_dim, query.shape[-1])
+        query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
+    execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout)
+    if module.training and (window is None or window >= _group_size(module)):
         output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout)
     else:
-        output = execute(query, key, value, segments.documents, scale, dropout)
-    return output.to(query_BHLD.dtype).unflatten(0, (batch, length)), None
+        output = execute(query, key, value, segments.documents, scale, dropout, window)
+    return output[..., :value_dim].to(query_BHLD.dtype).unflatten(0, (batch, length)), None
 
 
 def shifted_sparse_attention(
@@ -104,6 +106,8 @@ def shifted_sparse_attention(
     The first ceil(K/2) key-value heads with their query heads are unshifted, the others shifted. A single key-value head is
     shared, and the query heads are split instead.
     """
+    if segments.unshifted.bounds == segments.shifted.bounds:  # every document within half a group
+        return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout)
     num_heads, num_kv = query_THD.shape[1], key_TKD.shape[1]
     kv_split = (num_kv + 1) // 2
     if num_kv == 1:
@@ -135,40 +139,13 @@ def _group_size(module: torch.nn.Module) -> int:
     return int(getattr(config, "s2_group_size", None) or config.max_position_embeddings // 4)
 
 
-def _refuse_unsupported(module: torch.nn.Module, attention_mask: torch.Tensor | None, kwargs: dict[str, Any]) -> None:
+def _refuse_options(module: torch.nn.Module, kwargs: dict[str, Any]) -> None:
     name = type(module).__name__
-    if attention_mask is not None:
-        raise UserError("S2-Attn trains on packed rows: pass position_ids that restart at each document and no padding mask.")
-    for option in ("softcap", "s_aux", "position_bias"):
+    for option in UNCOMPUTED_OPTIONS:
         if kwargs.get(option) is not None:
             raise UserError(f"{name} uses {option}, which this attention does not compute: choose a base without it.")
     if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
         raise UserError(f"{name} is not causal: S2-Attn is for causal language models.")
-
-
-def _refuse_short_window(module: torch.nn.Module, longest: int, sliding_window: int) -> None:
-    """Groups of at least two documents' length are full attention, which may have a window; shorter groups may not exceed it."""
-    group_size = _group_size(module)
-    if group_size < 2 * longest:
-        raise UserError(
-            f"{type(module).__name__} attends within a sliding window of {sliding_window} tokens, below the S2 group size "
-            f"{group_size}: set training.s2_group_size to at most {sliding_window}, or training.attention to full."
-        )
-
-
-def _windowed(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: RowSegments,
-    window: int,
-    scaling: float | None,
-    kwargs: dict[str, Any],
-) -> tuple[torch.Tensor, None]:
-    batch, _, length, _ = query.shape
-    mask = _window_mask(segments, batch, length, window, query.device)
-    return _transformers_sdpa(module, query, key, value, mask, scaling, kwargs)
 
 
 def _transformers_sdpa(
@@ -183,14 +160,3 @@ def _transformers_sdpa(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **kwargs)
-
-
-def _window_mask(segments: RowSegments, batch: int, length: int, window: int, device: torch.device) -> torch.Tensor:
-    """Bool [B, 1, L, L]: causal, within the document and the last `window` tokens."""
-    bounds = segments.documents.cu_seqlens[:-1].long()
-    starts = torch.zeros(batch * length, dtype=torch.long, device=device).index_fill_(0, bounds, 1)
-    document = starts.cumsum(0).view(batch, length)
-    token = torch.arange(length, device=device)
-    distance = token[:, None] - token[None, :]
-    near = (distance >= 0) & (distance < window)
-    return (near & (document[:, :, None] == document[:, None, :]))[:, None]

@@ -12,6 +12,7 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import ModelParams
 from ray_jobs.finetune.quiet import quiet_transformers
+from ray_jobs.finetune.supported import refuse_unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -93,15 +94,18 @@ def check_weights(model: ModelParams) -> None:
 
 
 def load_config(model: ModelParams) -> PretrainedConfig:
-    """The base's configuration. UserError if there is none that transformers understands."""
+    """The base's configuration. UserError if there is none that transformers understands, or it is of a kind not trained here."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(locate(model), **_source(model))
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(locate(model), **_source(model))
     except UserError:
         raise
     except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "configuration", error) from error
+    refuse_unsupported(config)
+    return config
 
 
 def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:

@@ -1,27 +1,54 @@
 """Causal attention inside segments, computed by whatever the machine has.
 
-Every executor has the signature `(query_THD, key_TKD, value_TKD, segments, scale, dropout) -> output_THD`, where T is the
-number of tokens, H of query heads, K of key-value heads (K divides H) and D the head dimension. No key or value is repeated.
+Every executor has the signature `(query_THD, key_TKD, value_TKD, segments, scale, dropout, window) -> output_THD`, where T is
+the number of tokens, H of query heads, K of key-value heads (K divides H) and D the head dimension. With a `window` a token
+sees itself and the `window - 1` tokens before it, inside its segment. No key or value is repeated, memory is linear in T.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any
+import inspect
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
 
+from data_schemas.errors import UserError
 from ray_jobs.finetune.segments import Segments
 
-Executor = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments, float, float], torch.Tensor]
+if TYPE_CHECKING:
+    from data_schemas.params import TrainingParams
+
+SMALLEST_BLOCK = 256  # queries that share a call under a window; smaller blocks would cost more in calls than they save
+
+
+class Executor(Protocol):
+    """See the module's docstring."""
+
+    def __call__(
+        self,
+        query_THD: torch.Tensor,
+        key_TKD: torch.Tensor,
+        value_TKD: torch.Tensor,
+        segments: Segments,
+        scale: float,
+        dropout: float = 0.0,
+        window: int | None = None,
+    ) -> torch.Tensor: ...
 
 
 def sdpa_segments(
-    query_THD: torch.Tensor, key_TKD: torch.Tensor, value_TKD: torch.Tensor, segments: Segments, scale: float, dropout: float
+    query_THD: torch.Tensor,
+    key_TKD: torch.Tensor,
+    value_TKD: torch.Tensor,
+    segments: Segments,
+    scale: float,
+    dropout: float = 0.0,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """One scaled_dot_product_attention call for each run of equally long segments: memory is linear in T."""
+    """One scaled_dot_product_attention call for each run of equally long segments; any device, any type."""
     outputs = []
     num_heads, head_dim = query_THD.shape[1:]
     num_kv = key_TKD.shape[1]
@@ -33,54 +60,146 @@ def sdpa_segments(
             t[rows].view(count, length, num_kv, 1, head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1).expand_as(query)
             for t in (key_TKD, value_TKD)
         )
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1, scale=scale, dropout_p=dropout)
+        if window is None or length <= window:
+            out = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1, scale=scale, dropout_p=dropout)
+        else:
+            out = _banded(query, key, value, window, scale, dropout)
         out = out.unflatten(0, (count, num_kv)).permute(0, 3, 1, 2, 4)
         outputs.append(out.reshape(count * length, num_heads, head_dim))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
+def _banded(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, scale: float, dropout: float
+) -> torch.Tensor:
+    """Sliding-window attention over [..., L, D], a block of queries and the keys it may see at a time: L x window, not L x L."""
+    length = query.shape[-2]
+    block = max(window, SMALLEST_BLOCK)
+    outputs = []
+    for start in range(0, length, block):
+        end, first = min(start + block, length), max(0, start - window + 1)
+        distance = torch.arange(start, end, device=query.device)[:, None] - torch.arange(first, end, device=query.device)
+        mask = (distance >= 0) & (distance < window)
+        keys, values = key[..., first:end, :], value[..., first:end, :]
+        queries = query[..., start:end, :]
+        outputs.append(F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale, dropout_p=dropout))
+    return torch.cat(outputs, dim=-2)
+
+
 def torch_varlen(
-    query_THD: torch.Tensor, key_TKD: torch.Tensor, value_TKD: torch.Tensor, segments: Segments, scale: float, dropout: float
+    query_THD: torch.Tensor,
+    key_TKD: torch.Tensor,
+    value_TKD: torch.Tensor,
+    segments: Segments,
+    scale: float,
+    dropout: float = 0.0,
+    window: int | None = None,
 ) -> torch.Tensor:
     """FlashAttention as torch ships it (CUDA, bfloat16 or float16). Raises ValueError for dropout, which it has not."""
     from torch.nn.attention.varlen import varlen_attn
 
     if dropout:
         raise ValueError("the torch_varlen executor has no attention dropout: set it to 0, or training.s2_executor to sdpa")
+    grouped: dict[str, Any] = {}
+    if key_TKD.shape[1] != query_THD.shape[1]:
+        if "enable_gqa" in _varlen_options():
+            grouped["enable_gqa"] = True
+        else:  # torch 2.11
+            repeats = query_THD.shape[1] // key_TKD.shape[1]
+            key_TKD, value_TKD = (t.repeat_interleave(repeats, dim=1) for t in (key_TKD, value_TKD))
     cu, longest = segments.cu_seqlens, segments.max_length
-    output = varlen_attn(
-        query_THD, key_TKD, value_TKD, cu, cu, longest, longest,
-        scale=scale, window_size=(-1, 0), enable_gqa=key_TKD.shape[1] != query_THD.shape[1],
-    )  # fmt: skip
+    left = -1 if window is None else window - 1
+    output = varlen_attn(query_THD, key_TKD, value_TKD, cu, cu, longest, longest, scale=scale, window_size=(left, 0), **grouped)
     assert isinstance(output, torch.Tensor)  # a pair only where the log-sum-exp is asked for
     return output
 
 
+@lru_cache(maxsize=1)
+def _varlen_options() -> frozenset[str]:
+    """Names of the parameters of this torch's varlen_attn, which have grown since 2.10."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
 def flash_attn_varlen(
-    query_THD: torch.Tensor, key_TKD: torch.Tensor, value_TKD: torch.Tensor, segments: Segments, scale: float, dropout: float
+    query_THD: torch.Tensor,
+    key_TKD: torch.Tensor,
+    value_TKD: torch.Tensor,
+    segments: Segments,
+    scale: float,
+    dropout: float = 0.0,
+    window: int | None = None,
 ) -> torch.Tensor:
     """The flash_attn package's variable-length kernel (CUDA, bfloat16 or float16)."""
     from flash_attn import flash_attn_varlen_func
 
     cu, longest = segments.cu_seqlens, segments.max_length
+    reach = (-1, -1) if window is None else (window - 1, 0)
     return flash_attn_varlen_func(
-        query_THD, key_TKD, value_TKD, cu, cu, longest, longest, dropout_p=dropout, softmax_scale=scale, causal=True
-    )
+        query_THD, key_TKD, value_TKD, cu, cu, longest, longest,
+        dropout_p=dropout, softmax_scale=scale, causal=True, window_size=reach,
+    )  # fmt: skip
 
 
 EXECUTORS: dict[str, Executor] = {"flash_attn": flash_attn_varlen, "torch_varlen": torch_varlen, "sdpa": sdpa_segments}
 
 
-def choose_executor(name: str, tensor: torch.Tensor) -> Executor:
-    """The executor of that name; for "auto" the fastest that can take tensors like this one."""
-    if name != "auto":
-        return EXECUTORS[name]
-    if tensor.is_cuda and tensor.dtype in (torch.bfloat16, torch.float16):
-        if importlib.util.find_spec("flash_attn"):
-            return flash_attn_varlen
-        if importlib.util.find_spec("torch.nn.attention.varlen"):
-            return torch_varlen
-    return sdpa_segments
+@lru_cache(maxsize=64)
+def obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int, has_dropout: bool = False) -> str:
+    """Why this executor cannot take such tensors on this machine; "" if it can."""
+    if name == "sdpa":
+        return ""
+    if name == "flash_attn" and not importlib.util.find_spec("flash_attn"):
+        return "the package flash_attn is not installed"
+    if name == "torch_varlen" and not importlib.util.find_spec("torch.nn.attention.varlen"):
+        return f"torch {torch.__version__} has no torch.nn.attention.varlen"
+    if device.type != "cuda":
+        return f"it needs a CUDA device, not {device.type}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "it needs a GPU of compute capability 8.0 or newer"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return f"it computes in bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
+    if head_dim > 256 or head_dim % 8:
+        return f"it takes head dimensions that are multiples of 8 up to 256, not {head_dim}"
+    if name == "torch_varlen" and "window_size" not in _varlen_options():
+        return f"torch {torch.__version__} is older than 2.11"
+    if name == "torch_varlen" and has_dropout:
+        return "it has no attention dropout"
+    return ""
+
+
+def choose_name(name: str, device: torch.device, dtype: torch.dtype, head_dim: int, has_dropout: bool = False) -> str:
+    """The executor asked for, or for "auto" the first of flash_attn, torch_varlen and sdpa that can take such tensors.
+
+    UserError if the one asked for by name cannot.
+    """
+    if name == "auto":
+        return next(one for one in EXECUTORS if not obstacle(one, device, dtype, head_dim, has_dropout))
+    if why := obstacle(name, device, dtype, head_dim, has_dropout):
+        raise UserError(f"training.s2_executor is {name}, which cannot run here: {why}; choose auto or sdpa.")
+    return name
+
+
+def choose_executor(name: str, query: torch.Tensor, dropout: float = 0.0) -> Executor:
+    """`choose_name` for queries like [..., D]."""
+    return EXECUTORS[choose_name(name, query.device, query.dtype, query.shape[-1], dropout > 0)]
+
+
+def describe_executor(config: Any, training: TrainingParams, device: torch.device) -> str:
+    """One line for the log: which executor will compute a model of this `config`, and why none before it.
+
+    UserError if `training.s2_executor` names one that cannot run here.
+    """
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    has_dropout = bool(getattr(config, "attention_dropout", 0.0))
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    chosen = choose_name(training.s2_executor, device, dtype, head_dim, has_dropout)
+    if training.s2_executor != "auto":
+        return f"attention computed by {chosen}, as training.s2_executor says"
+    passed_over = list(EXECUTORS)[: list(EXECUTORS).index(chosen)]
+    reasons = "; ".join(f"not {name}: {obstacle(name, device, dtype, head_dim, has_dropout)}" for name in passed_over)
+    return f"attention computed by {chosen}" + (f" ({reasons})" if reasons else "")
 
 
 def executor_name(executor: Executor) -> str:

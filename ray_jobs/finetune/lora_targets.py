@@ -1,0 +1,56 @@
+"""The projections that get LoRA, by the names this base has for them.
+
+The default names are Llama's. Some architectures hold several of them in one matrix (Phi-3's `qkv_proj`) or call them
+otherwise; peft would pass over a name that matches nothing in silence, and half of what was asked for would not train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from data_schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Another name of the same projection, or of the matrix that holds it; the first one the model has is taken.
+_OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    "q_proj": ("qkv_proj", "query_key_value", "q_b_proj"),
+    "k_proj": ("qkv_proj", "query_key_value", "kv_b_proj"),
+    "v_proj": ("qkv_proj", "query_key_value", "kv_b_proj"),
+    "o_proj": ("dense", "out_proj"),
+    "gate_proj": ("gate_up_proj",),
+    "up_proj": ("gate_up_proj", "fc1", "dense_h_to_4h"),
+    "down_proj": ("fc2", "dense_4h_to_h"),
+}
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Last name components of the linear layers below the output layer, such as q_proj."""
+    import torch
+
+    output = model.get_output_embeddings()
+    named = (
+        (name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not output
+    )
+    return sorted({name.rsplit(".", 1)[-1] for name, _ in named})
+
+
+def resolve_targets(targets: Sequence[str], existing: Iterable[str], model_name: str) -> tuple[str, ...]:
+    """`targets` by the names in `existing`, each once and in order; `all-linear` stays as it is.
+
+    A target with dots is a path and left to peft. UserError for a name the model has under no name known here.
+    """
+    have = set(existing)
+    resolved: list[str] = []
+    for target in targets:
+        found = target if target in have or target == "all-linear" or "." in target else None
+        found = found or next((name for name in _OTHER_NAMES.get(target, ()) if name in have), None)
+        if found is None:
+            raise UserError(
+                f"training.lora_targets names {target}, which {model_name} has not: choose among "
+                f"{', '.join(sorted(have))}, or all-linear."
+            )
+        resolved.append(found)
+    return tuple(dict.fromkeys(resolved))
