@@ -319,6 +319,9 @@ class RayParams(Params):
     )
     use_gpu: bool = Field(False, description="One GPU for each worker; otherwise CPU workers.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker.")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="TFLOP/s that one worker's device can do, to report MFU; empty: by the GPU's name, in bf16."
+    )
     data_workers: int | None = Field(
         None, ge=1, description="Workers of the data stage; empty: one a CPU. The shards do not depend on it."
     )
@@ -354,6 +357,13 @@ class PipelineParams(Params):
             raise ValueError(
                 f"chunking.max_tokens is {self.chunking.max_tokens}, above model.target_length {target}: "
                 "a chunk must fit a row, so lower it or leave it empty"
+            )
+        if self.training.activation_offload and not self.training.gradient_checkpointing:
+            raise ValueError("training.activation_offload needs training.gradient_checkpointing: set it too, or leave offloading")
+        if self.ray.min_workers is not None and self.ray.min_workers > self.ray.num_workers:
+            raise ValueError(
+                f"ray.min_workers is {self.ray.min_workers}, above ray.num_workers {self.ray.num_workers}: "
+                "give at most that, or leave it empty"
             )
         per_pass = self.ray.num_workers * self.training.micro_batch_rows
         if self.training.rows_per_step % per_pass:
