@@ -1,16 +1,26 @@
 """Next-token loss over long rows without ever holding all logits.
 
-Logits of 128k tokens over a vocabulary of 128k are 67 GB in float32. Here a chunk's logits live only while its own loss, or
-its own gradient, is computed.
+Logits of 128k tokens over a vocabulary of 128k are 67 GB in float32. Every kernel here holds those of `chunk_tokens` tokens:
+
+torch    F.linear_cross_entropy (torch 2.13), in float32
+liger    Liger's fused linear cross entropy (GPU, package liger_kernel)
+chunked  ours, for any torch: products in autocast's type, sums in float32; for an output layer that is more than linear
+         (LoRA on it), the logits of a chunk are computed again in the backward pass
+
+All but the last compute gradients together with the loss, so nothing is computed twice.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
+
+from data_schemas.errors import UserError
 
 IGNORED = -100
 
@@ -27,13 +37,151 @@ def next_token_targets(input_ids: torch.Tensor, position_ids: torch.Tensor) -> t
 
 
 def summed_cross_entropy(
+    head: Callable[[torch.Tensor], torch.Tensor],
+    hidden_TE: torch.Tensor,
+    targets_T: torch.Tensor,
+    chunk_tokens: int,
+    kernel: str = "auto",
+) -> torch.Tensor:
+    """Sum (not mean) of -log p(target) in nats, float32 or wider, over the targets that are not ignored.
+
+    `head` maps hidden states [t, E] to logits [t, V]. UserError where `kernel` cannot be had; see `choose_kernel`.
+    """
+    linear, dtype = plain_linear(head), compute_dtype(hidden_TE)
+    chosen = choose_kernel(kernel, linear is not None, hidden_TE.device, dtype)
+    if linear is None:
+        return _recomputed(head, hidden_TE, targets_T, chunk_tokens)
+    if chosen == "torch":
+        return _torch_kernel(hidden_TE.to(dtype), linear.weight, linear.bias, targets_T, chunk_tokens)
+    if chosen == "liger":
+        return _liger_kernel(hidden_TE.to(dtype), linear.weight.to(dtype), linear.bias, targets_T)
+    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype)
+    return loss
+
+
+def plain_linear(head: Any) -> torch.nn.Linear | None:
+    """The linear layer that `head` is, or that peft wraps to train it in full; None for anything that computes more."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    if isinstance(head, ModulesToSaveWrapper):
+        head = head.modules_to_save[head.active_adapters[0]] if head.active_adapters else head.original_module
+    return head if type(head) is torch.nn.Linear else None
+
+
+def choose_kernel(name: str, is_linear: bool, device: torch.device, dtype: torch.dtype) -> str:
+    """The kernel of that name, UserError where it cannot be had; "auto" is torch's in float32, else Liger's, else chunked.
+
+    Library kernels need a plain linear output layer (`is_linear`), not one with LoRA.
+    """
+    absent: dict[str, str | None] = {
+        "torch": None if hasattr(F, "linear_cross_entropy") else f"torch {torch.__version__} has no linear_cross_entropy",
+        "liger": _why_no_liger(device),
+        "chunked": None,
+    }
+    if not is_linear:
+        reason = "the output layer is not a plain linear layer"
+        absent.update(torch=absent["torch"] or reason, liger=absent["liger"] or reason)
+    if name == "auto":
+        wide = dtype in (torch.float32, torch.float64)  # torch's loses the loss's digits in bfloat16
+        return next(kernel for kernel, reason in absent.items() if reason is None and (wide or kernel != "torch"))
+    if (why := absent[name]) is not None:
+        raise UserError(f"training.loss_kernel is {name}, but {why}: choose auto or chunked.")
+    return name
+
+
+def _why_no_liger(device: torch.device) -> str | None:
+    if importlib.util.find_spec("liger_kernel") is None:
+        return "the package liger_kernel is not installed"
+    return None if device.type == "cuda" else "its kernels need a GPU"
+
+
+def compute_dtype(hidden: torch.Tensor) -> torch.dtype:
+    """Autocast does not know these kernels, so what it would do to a linear layer's inputs is done here."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def _torch_kernel(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, chunk_tokens: int
+) -> torch.Tensor:
+    wide = torch.promote_types(hidden.dtype, torch.float32)  # it sums the loss in its input's type: in bfloat16, to 2 digits
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk_tokens, chunking_method=None)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return F.linear_cross_entropy(
+            hidden.to(wide),
+            weight.to(wide),
+            targets,
+            linear_bias=None if bias is None else bias.to(wide),
+            reduction="sum",
+            ignore_index=IGNORED,
+            options=options,
+        )
+
+
+def _liger_kernel(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
+    """Liger sizes its chunks itself, so that a chunk's logits are about as large as the hidden states."""
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    loss = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32)
+    return loss(weight, hidden, targets, bias).float()
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Loss and gradients in one pass over chunks of tokens: matrix products in `dtype`, sums in float32 or wider."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TE: torch.Tensor,
+        weight_VE: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        targets_T: torch.Tensor,
+        chunk_tokens: int,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        wide = torch.promote_types(dtype, torch.float32)
+        weight = weight_VE.to(dtype)
+        bias = None if bias_V is None else bias_V.to(dtype)
+        total = hidden_TE.new_zeros((), dtype=wide)
+        trained = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden_TE) if trained[0] else None
+        grad_weight = torch.zeros_like(weight_VE, dtype=wide) if trained[1] else None
+        grad_bias = torch.zeros_like(bias_V, dtype=wide) if bias_V is not None and trained[2] else None
+        for start in range(0, len(targets_T), chunk_tokens):
+            rows = slice(start, start + chunk_tokens)
+            hidden, targets = hidden_TE[rows].to(dtype), targets_T[rows]
+            counted = targets != IGNORED
+            log_p = F.linear(hidden, weight, bias).to(wide).log_softmax(-1)
+            place = targets.where(counted, 0)[:, None]
+            total -= log_p.gather(1, place)[:, 0].where(counted, 0).sum()
+            if not any(trained[:3]):
+                continue
+            gradient = log_p.exp_().scatter_add_(1, place, -torch.ones_like(place, dtype=wide))
+            gradient *= counted[:, None]
+            if grad_bias is not None:
+                grad_bias += gradient.sum(0)
+            low = gradient.to(dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = low @ weight
+            if grad_weight is not None:
+                grad_weight += low.T @ hidden
+        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
+        ctx.dtypes = (hidden_TE.dtype, weight_VE.dtype, None if bias_V is None else bias_V.dtype)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("the loss's gradients were already used: one backward pass a loss")
+        gradients, ctx.gradients = ctx.gradients, None
+        scaled = (None if g is None else g.mul_(outer[0]).to(d) for g, d in zip(gradients, ctx.dtypes, strict=True))
+        return (*scaled, None, None, None)
+
+
+def _recomputed(
     head: Callable[[torch.Tensor], torch.Tensor], hidden_TE: torch.Tensor, targets_T: torch.Tensor, chunk_tokens: int
 ) -> torch.Tensor:
-    """Sum (not mean) of -log p(target) in nats, float32, over the targets that are not ignored.
-
-    `head` maps hidden states [t, E] to logits [t, V]. Peak memory holds `chunk_tokens` x V logits.
-    """
-    total = hidden_TE.new_zeros((), dtype=torch.float32)
+    total = hidden_TE.new_zeros((), dtype=torch.promote_types(hidden_TE.dtype, torch.float32))
     for hidden, targets in zip(hidden_TE.split(chunk_tokens), targets_T.split(chunk_tokens), strict=True):
         if torch.is_grad_enabled():
             total = total + checkpoint(_chunk_loss, head, hidden, targets, use_reentrant=False)
@@ -43,4 +191,6 @@ def summed_cross_entropy(
 
 
 def _chunk_loss(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(head(hidden).float(), targets, ignore_index=IGNORED, reduction="sum")
+    logits = head(hidden)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="sum")

@@ -1,79 +1,29 @@
 """The training loop without Ray: what it sums, what it resumes, what it refuses."""
 
+import gc
 import json
 import math
+import weakref
 
-import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from data_schemas.errors import UserError
-from data_schemas.params import PipelineParams
 from ray_jobs.finetune.batches import num_targets, read_micro_batch, rows_of_rank, rows_of_step
 from ray_jobs.finetune.extended import load_arm
-from ray_jobs.finetune.loop import Worker, build_model, group_size_at, summed_loss, train
+from ray_jobs.finetune.loop import build_model, build_optimizer, group_size_at, summed_loss, train
 from ray_jobs.finetune.lora import trainable
+from ray_jobs.finetune.objective import Objective
+from ray_jobs.finetune.optimizers import clip_gradients
 from ray_jobs.finetune.schedule import learning_rate_scale
-
-CPU = torch.device("cpu")
-ALONE = Worker(rank=0, world_size=1, device=CPU)
-
-
-class Rows(list):
-    def row(self, index):
-        return self[index]
-
-    def chunk_ids(self, index):
-        return self[index]["chunk_ids"]
-
-
-def packed(*lengths, seed=0):
-    generator = np.random.default_rng(seed)
-    ids = generator.integers(2, 384, sum(lengths)).astype(np.int32)
-    return {
-        "input_ids": ids,
-        "seq_lengths": np.array(lengths, np.int32),
-        "chunk_ids": [f"d{seed}:{i}" for i in range(len(lengths))],
-    }
-
-
-ROWS = Rows(packed(*lengths, seed=i) for i, lengths in enumerate([(96,), (40, 56), (10, 20, 30), (90, 6), (64,), (33, 63)]))
+from ray_jobs.finetune.steps import train_step
+from tests.ray_jobs.training_example import ALONE, CPU, ROWS, Rows, make_params, packed, run, write_base
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, tokenizer):
-    """A tiny Llama with tied embeddings and a window of 32, saved as a base model folder."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def make_params(base, **training):
-    settings = {"steps": 4, "rows_per_step": 4, "learning_rate": 1e-2, "warmup_steps": 1, "precision": "fp32",
-                "validate_every": 2, "validation_rows": 2, "checkpoint_every": 2} | training  # fmt: skip
-    return PipelineParams.model_validate(
-        {"run_name": "t", "corpus": {"sources": ["x"]}, "model": {"base": str(base), "target_length": 96, "rope_method": "yarn"},
-         "training": settings}
-    )  # fmt: skip
-
-
-def run(params, tmp_path, worker=ALONE, resume_from=None, rows=ROWS):
-    reports, kept = [], {}
-
-    def report(metrics, directory):
-        reports.append(metrics)
-        if directory:
-            kept[metrics["step"]] = directory.rename(tmp_path / f"{len(kept)}-{metrics['step']}-{resume_from is not None}")
-
-    model = train(params, rows, ROWS, worker, report, resume_from, tmp_path)
-    return {name: p.detach().clone() for name, p in trainable(model)}, reports, kept
+    return write_base(tmp_path_factory.mktemp("base"), tokenizer, tied=True)
 
 
 def test_loss_falls_and_everything_reported_is_finite(base, tmp_path):
@@ -146,11 +96,11 @@ def test_merged_model_equals_the_trained_one_and_stays_tied_after_reload(base, t
     torch.testing.assert_close(again(ids).logits, merged(ids).logits)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_chunks(base, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_documents(base, tmp_path):
     broken = AutoModelForCausalLM.from_pretrained(base)
     broken.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("inf")
     broken.save_pretrained(tmp_path / "broken")
-    with pytest.raises(UserError, match=r"step 1: the loss is nan.*d\d:0.*learning_rate"):
+    with pytest.raises(UserError, match=r"step 1: the loss is nan.*on documents d\d(, d\d)*; lower training.learning_rate"):
         run(make_params(tmp_path / "broken"), tmp_path)
 
 
@@ -199,3 +149,99 @@ def test_the_checkpoint_is_readable_json_and_safetensors(base, tmp_path):
     _, _, kept = run(make_params(base), tmp_path)
     assert json.loads((kept[2] / "cursor.json").read_text()) == {"step": 2}
     assert (kept[4] / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def micro_gradients(params, model):
+    objective = Objective(model, params.training).train()
+    (objective(read_micro_batch(ROWS, [1, 2], CPU)) / 100).backward()
+    return [p.grad for _, p in trainable(model)]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_checkpointing_and_offloading_change_no_gradient(base, dropout):
+    gradients = []
+    for memory in ({"gradient_checkpointing": False}, {}, {"activation_offload": True}):
+        params = make_params(base, lora_dropout=dropout, **memory)
+        model = build_model(params, CPU)
+        torch.manual_seed(7)
+        gradients.append(micro_gradients(params, model))
+    for other in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], other, strict=True))
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_offloading_lets_go_of_the_layers_inputs(base, offload, monkeypatch):
+    class Copied(torch.autograd.graph.saved_tensors_hooks):  # there is nothing to move on a CPU: a copy stands for it
+        def __init__(self, pin_memory):
+            super().__init__(torch.clone, lambda tensor: tensor)
+
+    monkeypatch.setattr("ray_jobs.finetune.offload.save_on_cpu", Copied)
+    params = make_params(base, activation_offload=offload)
+    model = build_model(params, CPU).train()
+    inputs = []
+    for layer in model.get_base_model().model.layers:
+        layer.register_forward_pre_hook(lambda _, args: inputs.append(weakref.ref(args[0].untyped_storage())))
+    loss = summed_loss(model, read_micro_batch(ROWS, [0], CPU), 64)
+    gc.collect()
+    alive = [stored() is not None for stored in inputs]
+    assert alive == [not offload] * 2
+    loss.backward()
+    assert all(p.grad.isfinite().all() for _, p in trainable(model))
+
+
+def test_offloading_without_checkpointing_is_refused(base):
+    with pytest.raises(ValueError, match=r"activation_offload needs training\.gradient_checkpointing"):
+        make_params(base, activation_offload=True, gradient_checkpointing=False)
+
+
+def test_clipping_bounds_the_norm_that_the_optimizer_sees(base):
+    weights = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2))]
+    for weight, values in zip(weights, ([3.0, 0.0, 0.0], [0.0, 4.0]), strict=True):
+        weight.grad = torch.tensor(values)
+    assert clip_gradients(weights, 1.0) == pytest.approx(5.0)
+    assert [w.grad.tolist() for w in weights] == [pytest.approx([0.6, 0, 0]), pytest.approx([0, 0.8])]
+    assert clip_gradients(weights, 2.0) == pytest.approx(1.0)
+    assert weights[0].grad.tolist() == pytest.approx([0.6, 0, 0])  # a norm below the bound is left alone
+
+    params = make_params(base, max_grad_norm=1e-3)
+    model = build_model(params, CPU)
+    metrics = train_step(
+        Objective(model, params.training).train(), build_optimizer(model, params.training), params, ROWS, [0, 1], 0, ALONE
+    )
+    assert metrics["grad_norm"] > 0.1
+    after = torch.stack([p.grad.norm() for _, p in trainable(model)]).norm()
+    assert after == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_only_the_micro_batch_that_failed_is_named_and_no_weight_moves(base):
+    params = make_params(base)
+    model = build_model(params, CPU)
+    poisoned = Rows(packed(20, 30, seed=i) for i in range(4))
+    for row in poisoned:  # id 383 stands in one document's row alone
+        row["input_ids"] = row["input_ids"] % 300 + 2
+    poisoned[2]["input_ids"][5] = 383
+    model.get_base_model().get_input_embeddings().register_forward_hook(
+        lambda _, args, out: out * torch.where(args[0] == 383, math.nan, 1.0)[..., None]
+    )
+    before = [p.detach().clone() for _, p in trainable(model)]
+    optimizer = build_optimizer(model, params.training)
+    with pytest.raises(UserError, match="on documents d2; lower"):
+        train_step(Objective(model, params.training).train(), optimizer, params, poisoned, [0, 1, 2, 3], 0, ALONE)
+    assert all(torch.equal(a, p.detach()) for a, (_, p) in zip(before, trainable(model), strict=True))
+
+
+def test_8bit_adamw_is_refused_where_it_cannot_run(base):
+    params = make_params(base, optimizer="adamw_8bit")
+    with pytest.raises(UserError, match="adamw_8bit needs"):
+        build_optimizer(build_model(params, CPU), params.training)
+    sharded = make_params(base, optimizer="adamw_8bit", parallelism="fsdp").training
+    with pytest.raises(UserError, match="adamw_8bit cannot be cut over workers"):
+        build_optimizer(build_model(params, CPU), sharded)
+
+
+def test_a_checkpoint_out_of_turn_is_saved_when_asked_for(base, tmp_path):
+    asked = iter([True, False, False, False])
+    _, _, kept = run(make_params(base, checkpoint_every=4), tmp_path, save_now=lambda: next(asked))
+    assert sorted(kept) == [1, 4]
+    _, later, _ = run(make_params(base, checkpoint_every=4), tmp_path, resume_from=kept[1])
+    assert [line["step"] for line in later] == [2, 3, 4]

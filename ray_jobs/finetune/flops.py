@@ -1,0 +1,91 @@
+"""How many floating-point operations a step needs, and how many the device could do: their ratio is MFU.
+
+Counted is what the mathematics needs, so recomputed activations do not count (Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
+
+matrix products  2 N a token forward, 2 N backward through the activations, 2 N_trained for gradients of weights. LoRA saves nearly
+                 all of the last term, so a step needs 4 N + 2 N_trained and not 6 N.
+attention        12 D a layer, head and pair of query and key: 4 D forward (scores, mixing), 8 D backward, over the pairs that
+                 causal segments really hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+# Dense bfloat16 FLOP/s by the maker's data sheets; the first name found in the device's name counts.
+PEAK_FLOPS = (
+    ("B200", 2250e12),
+    ("GH200", 989e12),
+    ("H200", 989e12),
+    ("H100 NVL", 835e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("L40S", 362e12),
+    ("A10G", 70e12),
+    ("A10", 125e12),
+    ("L4", 121e12),
+    ("RTX 4090", 165e12),
+    ("MI300X", 1307e12),
+)
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What decides a model's operations: sizes of its matrices, layers, query heads and head dimension."""
+
+    matrix_weights: int
+    trained_matrix_weights: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    def step_flops(self, lengths: np.ndarray, group_size: int) -> float:
+        """Of one step on sequences of `lengths` int [num_sequences] with S2-Attn in groups of `group_size` tokens."""
+        split = (self.kv_heads + 1) // 2 * (self.heads // self.kv_heads) if self.kv_heads > 1 else (self.heads + 1) // 2
+        pairs = split * segment_pairs(lengths, group_size, 0) + (self.heads - split) * segment_pairs(
+            lengths, group_size, group_size // 2
+        )
+        matrices = (4 * self.matrix_weights + 2 * self.trained_matrix_weights) * float(np.sum(lengths))
+        return matrices + 12.0 * self.layers * self.head_dim * pairs
+
+
+def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:
+    """Pairs (query, key at or before it) in segments of `group_size`; the first segment of a sequence has `first` if not 0."""
+    lengths = np.asarray(lengths, np.float64)
+    head = np.minimum(lengths, first)
+    groups, tail = np.divmod(lengths - head, group_size)
+    return float(sum(np.sum(count * (n * (n + 1) / 2)) for count, n in ((1, head), (groups, float(group_size)), (1, tail))))
+
+
+def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
+    """The cost of a peft model; experts that are not linear layers are not counted."""
+    matrices = [
+        module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.endswith("original_module")
+    ]
+    heads = int(config.num_attention_heads)
+    return ModelCost(
+        matrix_weights=sum(weight.numel() for weight in matrices),
+        trained_matrix_weights=sum(weight.numel() for weight in matrices if weight.requires_grad),
+        layers=int(config.num_hidden_layers),
+        heads=heads,
+        kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+    )
+
+
+def peak_flops(device: torch.device, stated_tflops: float | None, precision: str) -> float | None:
+    """FLOP/s of one device: as stated, else by its name for bfloat16; None where nobody knows."""
+    if stated_tflops is not None:
+        return stated_tflops * 1e12
+    if device.type != "cuda" or precision != "bf16":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((flops for known, flops in PEAK_FLOPS if known in name), None)
