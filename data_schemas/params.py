@@ -60,10 +60,10 @@ class CorpusSource(Params):
 
     @property
     def label(self) -> str:
-        """`name`, or a short name made from the last part of `uri`."""
+        """`name`, or a short name made from the last part of `uri`, without user names, passwords and queries."""
         if self.name:
             return self.name
-        plain = self.uri.split("::")[0].split("?")[0].rstrip("/").rstrip(":")
+        plain = re.sub(r"://[^/?#]*@", "://", self.uri.split("::")[0]).split("?")[0].rstrip("/").rstrip(":")
         last = re.split(r"[/:]", re.sub(r"/[^/]*[*?\[].*", "", plain))[-1]
         return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:96] or "source"
 

@@ -191,7 +191,7 @@ def _refuse_missing_text(index: int, source: CorpusSource, data: Any) -> None:
     columns = list(data.features or [])
     if columns and source.text_field not in columns:
         raise UserError(
-            f"corpus.sources[{index}] {source.uri!r} has no column {source.text_field!r} (it has {', '.join(columns)}): "
+            f"corpus.sources[{index}] {without_secrets(source.uri)!r} has no column {source.text_field!r} (it has {', '.join(columns)}): "
             "set text_field."
         )
 
@@ -199,7 +199,7 @@ def _refuse_missing_text(index: int, source: CorpusSource, data: Any) -> None:
 @contextlib.contextmanager
 def _explaining(index: int, source: CorpusSource) -> Iterator[None]:
     """Say in one sentence why a data set cannot be used."""
-    where = f"corpus.sources[{index}] {source.uri!r}"
+    where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
     try:
         yield
     except UserError:

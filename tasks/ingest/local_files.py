@@ -12,6 +12,7 @@ from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest import repository
 from tasks.ingest.files import SourceFile
 from tasks.ingest.globs import any_of, has_magic, max_depth, split_pattern
+from tasks.ingest.locations import without_secrets
 from tasks.ingest.records import Refused
 
 STDLIB_URI = "stdlib:"
@@ -66,7 +67,7 @@ def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
         include = ("**/*.py",) if include == DEFAULT_INCLUDE else include
         folder = Path(sysconfig.get_paths()["stdlib"])
         return _Root(folder.resolve(), STDLIB_URI, include, (*source.exclude, *_STDLIB_EXCLUDE))
-    where = f"corpus.sources[{index}] {source.uri!r}"
+    where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
     named = local_path(source.uri)
     if named.is_dir():
         prefix = f"{source.uri.rstrip('/')}/"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tasks.ingest.globs import has_magic, split_pattern
 
-_USER_INFO = re.compile(r"(://)[^/@?#\s]*@")
+_USER_INFO = re.compile(r"(://)[^/?#\s]*@")
 _SECRET_QUERY = re.compile(
     r"([?&][^=&#\s]*(?:sig|token|key|secret|passw|credential|auth|expires|policy)[^=&#\s]*=)[^&#\s:]*", re.IGNORECASE
 )

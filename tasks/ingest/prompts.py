@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,20 +47,26 @@ def _of_file(name: str) -> Iterator[Prompt]:
 def _read(name: str) -> str:
     import fsspec
 
+    shown = without_secrets(name)
     try:
         with fsspec.open(name, "rb", compression="infer") as file:
             data: bytes = file.read()
         return data.decode("utf-8-sig")
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         raise UserError(
-            f"The evaluation prompts {name!r} in corpus.decontamination.prompt_files do not exist: correct the path."
-        ) from error
+            f"The evaluation prompts {shown!r} in corpus.decontamination.prompt_files do not exist: correct the path."
+        ) from None  # what a library says may hold secrets
     except UnicodeDecodeError as error:
-        raise UserError(f"The evaluation prompts {name!r} are not UTF-8 (byte {error.start}): convert them.") from error
+        raise UserError(f"The evaluation prompts {shown!r} are not UTF-8 (byte {error.start}): convert them.") from error
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
-            f"The evaluation prompts {name!r} in corpus.decontamination.prompt_files cannot be read ({error}): correct the path."
-        ) from error
+            f"The evaluation prompts {shown!r} in corpus.decontamination.prompt_files cannot be read ({_kind(error)}): correct "
+            "the path."
+        ) from None
+
+
+def _kind(error: Exception) -> str:
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
 
 
 def _of_line(line: str, where: str) -> str:

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_schemas.errors import UserError
-from data_schemas.params import CorpusParams
+from data_schemas.params import CorpusParams, CorpusSource
 from tasks.ingest import units
 from tasks.ingest.locations import without_secrets
+from tasks.ingest.prompts import read_prompts
 from tasks.ingest.units import plan_corpus, refuse_missing
 from tests.s3_server import s3_server
 from tests.tasks.ingest_reading import read
@@ -266,6 +267,7 @@ def test_missing_credentials_are_one_sentence(bucket: str, monkeypatch: pytest.M
     [
         ("https://me:pw@host/a?b=1", "https://host/a?b=1"),
         ("s3://key:secret@bucket/x", "s3://bucket/x"),
+        ("sftp://me:p@w@host/x", "sftp://host/x"),
         ("https://h/a?X-Amz-Signature=pw&v=2&sig=pw", "https://h/a?X-Amz-Signature=...&v=2&sig=..."),
         ("zip://a.txt::https://me@h/z.zip?token=pw", "zip://a.txt::https://h/z.zip?token=..."),
         ("/home/me/a@b.txt", "/home/me/a@b.txt"),
@@ -273,3 +275,28 @@ def test_missing_credentials_are_one_sentence(bucket: str, monkeypatch: pytest.M
 )
 def test_secrets_are_not_shown(uri: str, shown: str) -> None:
     assert without_secrets(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "label"),
+    [
+        ("https://bob:hunter2@host/", "host"),
+        ("sftp://bob:hunter2@host/*.txt", "host"),
+        ("zip://*.txt::https://bob:hunter2@host/a.zip", "source"),
+        ("https://host/?token=hunter2", "host"),
+        ("https://host/data.jsonl?sig=hunter2/x@y", "data.jsonl"),
+        ("s3://bucket/corpus/", "corpus"),
+    ],
+)
+def test_a_sources_label_holds_no_secret(uri: str, label: str) -> None:
+    assert CorpusSource(uri=uri).label == label
+
+
+@pytest.mark.parametrize(
+    "name", ["http://me:hunter2@127.0.0.1:1/p.txt?token=hunter2", "nonsense://me:hunter2@x", "memory://x?sig=hunter2"]
+)
+def test_prompts_that_cannot_be_read_are_named_without_secrets(name: str) -> None:
+    with pytest.raises(UserError, match=r"evaluation prompts '(http|nonsense|memory)://") as raised:
+        read_prompts([name])
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__suppress_context__
