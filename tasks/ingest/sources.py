@@ -21,7 +21,7 @@ DATASET_SCHEME = "hf:"
 @dataclass(frozen=True)
 class Listing:
     """The files of all sources, sorted by (source, relative path), what was refused already by its name, and the indices of
-    the sources whose folder is itself a Git repository."""
+    the sources (`repository: whole`) whose folder is itself one Git repository."""
 
     files: tuple[SourceFile, ...]
     refused: tuple[Refused, ...]
@@ -43,7 +43,7 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = N
         found = list(_list_source(index, source, leave_out))
         of_source = sorted((f for f in found if isinstance(f, SourceFile)), key=lambda file: (file.relative, file.location))
         files += of_source if source.repository == "no" else _of_repository(of_source, source)
-        if _holds_git(source, of_source):
+        if source.repository == "whole" and _holds_git(source, of_source):
             repositories.add(index)
         refused += sorted((f for f in found if isinstance(f, Refused)), key=lambda r: r.source_uri)
     return Listing(tuple(files), tuple(refused), frozenset(repositories))

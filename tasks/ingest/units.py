@@ -175,6 +175,8 @@ def _fingerprint(
     labels = [source.label for source in params.sources]
     for file, found in zip(listing.files, examined, strict=True):
         add(labels[file.source_index], file.relative, found.stamp)
+    for index in sorted(listing.repositories):  # decides what is one document
+        add(labels[index], "", ".git")
     for index, dataset in datasets.items():
         add(labels[index], dataset.stamp)
     for refused in listing.refused:

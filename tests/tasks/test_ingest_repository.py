@@ -101,6 +101,16 @@ def test_a_folder_of_repositories_gives_one_document_each(code: Path, tmp_path: 
     ]
 
 
+def test_what_makes_a_folder_one_repository_is_in_the_fingerprint(code: Path) -> None:
+    source = {"uri": str(code), "repository": "whole"}
+    one = read(source)
+    shutil.move(code / ".git", code.parent / "away")
+    several = read(source)
+    assert [d.work for d in one.documents] == ["tool"]
+    assert [d.work for d in several.documents] == ["data", "src"]
+    assert one.corpus.fingerprint != several.corpus.fingerprint
+
+
 def test_include_and_exclude_narrow_a_repository_and_its_gitignore_still_counts(code: Path) -> None:
     source = {"uri": str(code), "repository": "files", "include": ("**/*.py",), "exclude": ("src/main.py",)}
     assert [d.work for d in read(source).documents] == ["src/build/kept"]
