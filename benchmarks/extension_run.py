@@ -1,0 +1,115 @@
+"""One real extension in pieces of a few minutes each: train, measure three models, report.
+
+Everything is read from two folders that `ropeway prepare` made anywhere else: shards and documents. What is done is kept in a
+work folder (checkpoints, one table an arm), so the next call goes on; on a machine that is given back, carry that folder along.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_schemas.params import PipelineParams
+
+ARMS = ("base", "scaling_only", "fine_tuned")
+LOG = "training_log.jsonl"
+
+
+class OutOfTime(Exception):
+    """This call's time is over; what is done is kept."""
+
+
+def train_on(
+    params: PipelineParams, shards: Path, work: Path, device: torch.device, deadline: float, say: Callable[[str], None]
+) -> Path:
+    """The finished checkpoint's folder. Raises OutOfTime after a checkpoint, where training does not end before `deadline`."""
+    from ray_jobs.finetune.loop import train
+    from ray_jobs.finetune.world import Worker
+    from tasks.pack.reading import open_rows
+
+    latest = work / "checkpoint"
+    work.mkdir(parents=True, exist_ok=True)
+    done = json.loads((latest / "cursor.json").read_text())["step"] if latest.is_dir() else 0
+    if done >= params.training.steps:
+        return latest
+    say(f"training goes on after step {done} of {params.training.steps}")
+
+    def over() -> bool:
+        return time.monotonic() > deadline
+
+    def report(metrics: dict[str, Any], directory: Path | None) -> None:
+        with (work / LOG).open("a") as log:
+            log.write(json.dumps(metrics) + "\n")
+        say(f"step {metrics['step']}: loss {metrics['loss']:.3f}, {metrics['tokens'] / metrics['seconds']:,.0f} tokens/s")
+        if directory is None:
+            return
+        previous = work / "checkpoint.previous"
+        shutil.rmtree(previous, ignore_errors=True)
+        if latest.exists():
+            latest.rename(previous)
+        directory.rename(latest)
+        shutil.rmtree(previous, ignore_errors=True)
+        if over() and metrics["step"] < params.training.steps:
+            raise OutOfTime(f"stopped after step {metrics['step']}")
+
+    worker = Worker(rank=0, world_size=1, device=device)
+    resume = latest if latest.is_dir() else None
+    train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume, work, over)
+    return latest
+
+
+def measure_arms(
+    params: PipelineParams, documents: Path, checkpoint: Path, work: Path, device: torch.device, deadline: float,
+    say: Callable[[str], None],
+) -> dict[str, Path]:  # fmt: skip
+    """Folder of the tables of each arm. Raises OutOfTime between arms."""
+    import pyarrow.parquet as pq
+
+    from ray_jobs.evaluate.arms import measure_arm
+    from ray_jobs.evaluate.stage import prepare_workload
+    from ray_jobs.finetune.base_model import load_tokenizer
+    from ray_jobs.finetune.extended import base_window, load_arm
+
+    missing = [arm for arm in ARMS if not (work / f"{arm}.done").is_dir()]
+    if missing:
+        tokenizer = load_tokenizer(params.model)
+        workload = prepare_workload(params, base_window(params.model), documents, tokenizer)
+    for arm in missing:
+        if time.monotonic() > deadline:
+            raise OutOfTime(f"{arm} is not measured yet")
+        model = load_arm(params, arm, checkpoint if arm == "fine_tuned" else None).to(device).eval()  # type: ignore[arg-type]
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            tables = measure_arm(model, arm, workload, tokenizer, batch_tokens=params.evaluation.batch_tokens, progress=say)
+        staged = work / f"{arm}.part"
+        staged.mkdir(exist_ok=True)
+        for table, name in zip(tables, ("perplexity", "passkey"), strict=True):
+            pq.write_table(table, staged / f"{name}.parquet")
+        staged.rename(work / f"{arm}.done")
+        del model
+    return {arm: work / f"{arm}.done" for arm in ARMS}
+
+
+def report_on(params: PipelineParams, documents: Path, folders: dict[str, Path]) -> dict[str, Any]:
+    """Perplexity by length, passkey and effective context length of the three arms. ImportError without scipy."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ray_jobs.evaluate.stage import prepare_workload, report_settings
+    from ray_jobs.finetune.base_model import load_tokenizer
+    from ray_jobs.finetune.extended import base_window
+    from tasks.evaluate.report import build_report
+
+    window = base_window(params.model)
+    workload = prepare_workload(params, window, documents, load_tokenizer(params.model))
+    perplexity, passkey = (
+        pa.concat_tables([pq.read_table(folder / f"{kind}.parquet") for folder in folders.values()])
+        for kind in ("perplexity", "passkey")
+    )
+    report: dict[str, Any] = build_report(perplexity, passkey, report_settings(params, window, workload))
+    return report
