@@ -7,7 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-DEFAULT_INCLUDE = tuple(f"**/*.{kind}" for kind in ("txt", "md", "rst", "html", "htm", "jsonl", "parquet", "arrow"))
+# Every format that documents come in. These match in upper and lower case; patterns that a user gives are case-sensitive.
+DEFAULT_INCLUDE = tuple(
+    f"**/*.{kind}"
+    for kind in ("txt", "md", "markdown", "rst", "html", "htm", "xhtml", "jsonl", "ndjson", "parquet", "arrow")
+)
 RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
 ReorderStrategy = Literal["important_first_last", "reverse_rank", "calibrated", "none"]
 
@@ -359,7 +363,9 @@ class PipelineParams(Params):
                 "a chunk must fit a row, so lower it or leave it empty"
             )
         if self.training.activation_offload and not self.training.gradient_checkpointing:
-            raise ValueError("training.activation_offload needs training.gradient_checkpointing: set it too, or leave offloading")
+            raise ValueError(
+                "training.activation_offload needs training.gradient_checkpointing: set it too, or leave offloading"
+            )
         if self.ray.min_workers is not None and self.ray.min_workers > self.ray.num_workers:
             raise ValueError(
                 f"ray.min_workers is {self.ray.min_workers}, above ray.num_workers {self.ray.num_workers}: "

@@ -7,6 +7,7 @@ its name only when it is complete, so one that is there was finished, also after
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import shutil
 import tempfile
@@ -31,7 +32,7 @@ class Parts:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A local path to write to; on success the file stands under `name`, on an error nothing does."""
-        folder = Path(_fetched_folder() if is_remote(self.place) else self.place)
+        folder = self._local_folder
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / f".{name}.{os.getpid()}"
         try:
@@ -49,7 +50,7 @@ class Parts:
         if not is_remote(self.place):
             yield Path(self.place) / name
             return
-        local = Path(_fetched_folder()) / f"{os.getpid()}-{name}"
+        local = self._local_folder / f"{os.getpid()}-{name}"
         self._remote.download(name, local)
         try:
             yield local
@@ -60,7 +61,7 @@ class Parts:
         """A local path of the file; a remote one is fetched once and kept as long as this process lives."""
         if not is_remote(self.place):
             return Path(self.place) / name
-        local = Path(_fetched_folder()) / name
+        local = self._local_folder / name
         if not local.exists():
             self._remote.download(name, local)
         return local
@@ -74,6 +75,13 @@ class Parts:
             os.link(Path(self.place) / name, destination)
         except OSError:
             shutil.copyfile(Path(self.place) / name, destination)
+
+    @property
+    def _local_folder(self) -> Path:
+        """Where files are on this machine; each remote place has its own, for names repeat between places."""
+        if not is_remote(self.place):
+            return Path(self.place)
+        return Path(_fetched_folder(), hashlib.sha256(self.place.encode()).hexdigest()[:16])
 
     @property
     def _remote(self) -> Remote:

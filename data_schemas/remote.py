@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +40,7 @@ class Remote:
         with told(self.uri):
             import fsspec
 
-            self._fs, self._path = fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
+            self._fs, self._path = fsspec.core.url_to_fs(self.uri, use_listings_cache=False, skip_instance_cache=True)
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
         return Remote, (self.uri,)
@@ -93,6 +95,21 @@ class Remote:
         with told(self.uri):
             if self._fs.exists(self.at(folder)):
                 self._fs.rm(self.at(folder), recursive=True)
+
+    def remove_stale(self, folder: str, older_than_s: float) -> None:
+        """Remove what lies directly below `folder` and was last written before; nothing where times are not known."""
+        prefix = self.at(folder) + "/"
+        with told(self.uri):
+            found: dict[str, Any] = self._fs.find(prefix, detail=True)
+        newest: dict[str, float] = {}
+        for name, info in found.items():
+            written = info.get("LastModified") or info.get("last_modified") or info.get("updated")
+            child = name.removeprefix(prefix).split("/")[0]
+            at = written.timestamp() if isinstance(written, datetime) else time.time()
+            newest[child] = max(newest.get(child, 0.0), at)
+        for child, at in newest.items():
+            if time.time() - at > older_than_s:
+                self.remove(f"{folder}/{child}")
 
     def upload_files(self, directory: Path, folder: str, entries: Sequence[FileEntry]) -> None:
         """Upload the listed files, but those that are there in their size already (of a run that was cut off)."""

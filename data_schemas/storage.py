@@ -3,8 +3,9 @@
 <root>/documents/<digest>/  shards/<digest>/  checkpoints/<digest>/  evaluations/<digest>/
 <root>/releases/<name>/versions/<digest>/   and   releases/<name>/current
 <root>/runs/<run_name>.json
-<root>/.staging/   half-made artifacts; the next run of the same one goes on from its finished parts
-<root>/.locks/     one file an artifact, locked while it is made
+<root>/.staging/   half-made artifacts; what a crash leaves there is removed by the next run
+<root>/.parts/     what workers leave for each other; it outlives a kill, so that the next run goes on from there
+<root>/.locks/     one file an artifact or folder of parts, locked while it is made
 
 A remote root (`s3://...`) has a folder of this machine as its mirror, in which artifacts are made and read; the objects
 below the root are what counts.
@@ -32,7 +33,7 @@ from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_e
 from data_schemas.parts import Parts
 from data_schemas.remote import Remote, is_remote
 
-PARTS = ".parts"  # a folder inside a staging folder: survives a kill, and is gone when the artifact is finished
+_PARTS = ".parts"
 _STALE_AFTER_S = 7 * 86_400
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -157,17 +158,40 @@ class Storage:
         return artifact
 
     @contextlib.contextmanager
-    def parts(self, staging: Path, on_other_machines: bool) -> Iterator[Parts]:
-        """Where those who make the artifact in `staging` leave parts for each other; they outlive a kill.
+    def parts(self, key: str, on_other_machines: bool) -> Iterator[Parts]:
+        """Where the makers of an artifact leave parts for each other, named by a digest of all that determines the parts.
 
-        A folder beside the artifact's files; for workers on other machines and a remote root, a prefix below that root.
+        A folder of this machine; for workers on other machines and a remote root, a prefix below that root. Whatever ends
+        the block but a full disk leaves the parts to the next run; it is `drop_parts` that removes them, when the artifact is
+        finished. One run at a time has them.
         """
-        if self.remote is None or not on_other_machines:
-            yield Parts(str(staging / PARTS))
-            return
-        folder = f".staging/{staging.name}"
-        yield Parts(f"{self.remote.uri}/{folder}")
-        self.remote.remove(folder)
+        name = f"parts-{key}"
+        with self._locked(name):
+            self._remove_stale_parts()
+            if self.remote is not None and on_other_machines:
+                yield Parts(f"{self.remote.uri}/{_PARTS}/{key}")
+                return
+            folder = self.root / _PARTS / key
+            try:
+                yield Parts(str(folder))
+            except BaseException as error:
+                if is_disk_full(error):
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    def drop_parts(self, key: str) -> None:
+        """Remove the parts that were left under `key`, here and in remote storage."""
+        with self._locked(f"parts-{key}"):
+            shutil.rmtree(self.root / _PARTS / key, ignore_errors=True)
+            if self.remote is not None:
+                self.remote.remove(f"{_PARTS}/{key}")
+
+    def _remove_stale_parts(self) -> None:
+        if self.remote is not None:
+            self.remote.remove_stale(_PARTS, _STALE_AFTER_S)
+        for folder in (self.root / _PARTS).glob("*"):
+            if time.time() - folder.stat().st_mtime > _STALE_AFTER_S:
+                self._remove_if_unlocked(folder, f"parts-{folder.name}")
 
     def build(
         self,
@@ -198,7 +222,12 @@ class Storage:
                 if self.remote:
                     self.remote.refuse_unwritable()
                 if manifest is None:
-                    manifest = self._build(path, name, (stage, params, code_version, parents, digest), make)
+                    try:
+                        manifest = self._build(path, name, (stage, params, code_version, parents, digest), make)
+                    except Exception:
+                        if found := self._made_meanwhile(kind, digest):
+                            return found
+                        raise
                 if self.remote:
                     self._upload(path, f"{kind}/{digest}", manifest)
                 return Artifact(path, manifest, reused=False, remote=self.remote, kind=kind)
@@ -221,28 +250,30 @@ class Storage:
     ) -> Manifest:
         stage, params, code_version, parents, digest = identity
         staging = self.root / ".staging" / name
-        _remove_contents(staging, but=PARTS)  # the lock is ours, so all else that stands there is debris
-        staging.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)  # the lock is ours, so what stands there is debris
+        staging.mkdir(parents=True)
         try:
-            summary = make(staging)
-            shutil.rmtree(staging / PARTS, ignore_errors=True)
             manifest = Manifest(
                 stage=stage,
                 params=params,
                 code_version=code_version,
                 parents=parents,
                 digest=digest,
-                summary=summary,
+                summary=make(staging),
                 files=file_entries(staging),
             )
             write_atomically(staging / MANIFEST_NAME, manifest.model_dump_json(indent=1))
             fsync_tree(staging)
             self._move_into_place(staging, final)
-        except BaseException as error:
-            keeps_parts = not isinstance(error, UserError) and not is_disk_full(error) and (staging / PARTS).exists()
-            _remove_contents(staging, but=PARTS if keeps_parts else "")
-            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
         return manifest
+
+    def _made_meanwhile(self, kind: str, digest: str) -> Artifact | None:
+        """The artifact, if another machine has finished it on the same remote root: then it has removed our parts as well."""
+        with contextlib.suppress(UserError):
+            return self.find(kind, digest) if self.remote else None
+        return None
 
     def _made_and_not_uploaded(self, path: Path, digest: str) -> Manifest | None:
         """The manifest of an artifact in the mirror that a killed run did not finish uploading."""
@@ -273,14 +304,13 @@ class Storage:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for debris in (self.root / ".staging").glob("*"):
                 if debris.name != name:
-                    self._remove_if_unlocked(debris)
+                    self._remove_if_unlocked(debris, debris.name)
             yield
 
-    def _remove_if_unlocked(self, staging: Path) -> None:
-        with (self.root / ".locks" / staging.name).open("w") as lock, contextlib.suppress(BlockingIOError):
+    def _remove_if_unlocked(self, folder: Path, lock_name: str) -> None:
+        with (self.root / ".locks" / lock_name).open("w") as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (staging / PARTS).exists() or time.time() - staging.stat().st_mtime > _STALE_AFTER_S:
-                shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _move_into_place(self, staging: Path, final: Path) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -317,13 +347,3 @@ def _parsed(manifest: bytes | None) -> Manifest | None:
 def _sizes(directory: Path, manifest: Manifest) -> dict[str, int]:
     files = ((entry.path, directory / entry.path) for entry in manifest.files)
     return {name: file.stat().st_size for name, file in files if file.is_file()}
-
-
-def _remove_contents(folder: Path, but: str = "") -> None:
-    """Remove everything in `folder` but one name, and the folder where nothing is left."""
-    if not (folder / but).exists() or not but:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for child in folder.iterdir():
-        if child.name != but:
-            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()

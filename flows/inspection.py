@@ -1,5 +1,6 @@
 """`ropeway inspect`: tables on the terminal and a plot in a file."""
 
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -18,11 +19,11 @@ def show_shards(location: str, plot: Path | None) -> None:
     from tasks.pack.inspect_plot import plot as draw
     from tasks.pack.inspect_tables import show
 
-    folder, documents = Path(location), None
+    folder, documents = Path(location.removeprefix("file://")), None
     if is_remote(location):
-        root, kind, digest = location.rstrip("/").rsplit("/", 2)
-        storage = Storage(root)
-        shards = storage.find(kind, digest)
+        address = re.fullmatch(r"(.+)/shards/([0-9a-f]{32})/?", location)
+        storage = Storage(address[1] if address else location)
+        shards = storage.find("shards", address[2]) if address else None
         if shards is None:
             raise UserError(f"There are no finished shards at {location}: give STORAGE/shards/DIGEST, as `prepare` printed it.")
         parent = storage.find("documents", shards.manifest.parents["documents"])

@@ -5,13 +5,15 @@ from data_schemas.storage import Storage
 
 
 def check_inputs(params: PipelineParams) -> None:
-    """UserError for a base model, a RoPE request, a corpus or a storage root that cannot work."""
+    """UserError for a base model, a RoPE request, a corpus, settings of the data stage or a storage root that cannot work."""
     from ray_jobs.finetune.base_model import check_weights, load_tokenizer
     from ray_jobs.finetune.extended import rope_plan_for
     from tasks.ingest.units import refuse_missing
+    from tasks.pack.settings import check_settings
 
     Storage(params.storage)
     rope_plan_for(params.model)
     check_weights(params.model)
     load_tokenizer(params.model)
     refuse_missing(params.corpus)
+    check_settings(params)

@@ -37,6 +37,13 @@ class Workers(Protocol):
 WorkersFor = Callable[[int], AbstractContextManager[Workers]]  # the workers for a corpus of so many bytes
 
 
+def worker_killed() -> UserError:
+    return UserError(
+        "A worker process of the data stage was killed, perhaps for want of memory: lower ray.data_workers or "
+        "corpus.max_document_megabytes and run again; finished parts are kept."
+    )
+
+
 class InProcess:
     """One unit after the other, here."""
 
@@ -65,10 +72,7 @@ class Processes:
             while under_way:
                 yield under_way.popleft().result()
         except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process of the data stage was killed, perhaps for want of memory: lower ray.data_workers or "
-                "corpus.max_document_megabytes and run again; finished parts are kept."
-            ) from error
+            raise worker_killed() from error
         finally:
             for future in under_way:
                 future.cancel()

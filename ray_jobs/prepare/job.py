@@ -11,6 +11,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.prepare.workers import ray_workers
 from tasks.ingest import stage as ingest
 from tasks.pack import stage as pack
+from tasks.pack.settings import check_settings
 from tasks.workers import Workers, WorkersFor
 
 Progress = Callable[[str], None]
@@ -24,6 +25,7 @@ def make_documents(params: PipelineParams, storage: Storage, progress: Progress)
 
 def make_shards(params: PipelineParams, storage: Storage, progress: Progress) -> tuple[Artifact, Artifact]:
     """Make, or find, the artifacts `documents` and `shards`. UserError as above, and for settings that cannot be packed."""
+    check_settings(params)
     with _ray_when_needed(params) as workers_for:
         documents = ingest.run(params, storage, workers_for, progress)
         return documents, pack.run(params, storage, documents, workers_for, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, RayParams
 from ray_jobs.cluster import connected
-from tasks.workers import UnitFunction, Workers, local_workers, one_thread
+from tasks.workers import UnitFunction, Workers, local_workers, one_thread, worker_killed
 
+_RETRIES = 2
 _WORTH_PROCESSES_BYTES = 32_000_000  # below it, starting a process costs more than a second CPU brings
 
 
@@ -35,14 +37,17 @@ class RayData:
         from ray.data import TaskPoolStrategy
 
         _quiet()
-        dataset = ray.data.range(len(units), override_num_blocks=len(units)).map_batches(
-            _run_units,  # type: ignore[arg-type]
-            fn_args=(function, ray.put(list(units))),
-            batch_size=None,
-            batch_format="numpy",
-            compute=TaskPoolStrategy(size=self._num_workers),
-            num_cpus=1,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its only way to bound retries is announced to go in Ray 2.64
+            dataset = ray.data.range(len(units), override_num_blocks=len(units)).map_batches(
+                _run_units,  # type: ignore[arg-type]
+                fn_args=(function, ray.put(list(units))),
+                batch_size=None,
+                batch_format="numpy",
+                compute=TaskPoolStrategy(size=min(self._num_workers, len(units))),
+                num_cpus=1,
+                ray_remote_args_fn=lambda: {"max_retries": _RETRIES},  # without it, for ever
+            )
         waiting: dict[int, Any] = {}
         next_number = 0
         try:
@@ -52,7 +57,7 @@ class RayData:
                     yield json.loads(waiting.pop(next_number))
                     next_number += 1
         except ray.exceptions.RayError as error:
-            raise _user_error(error) or error from None
+            raise _user_error(error) or error from error
         if next_number != len(units):
             raise RuntimeError(f"Ray Data returned {next_number} of {len(units)} units")
 
@@ -68,8 +73,12 @@ def _run_units(batch: dict[str, Any], function: UnitFunction, units: Any) -> dic
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """The UserError that a worker raised, from whatever Ray wrapped around it."""
+    """What a user can mend, from whatever Ray wrapped around it: a worker's refusal, or a worker's death."""
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
     while error is not None:
+        if isinstance(error, WorkerCrashedError | OutOfMemoryError):
+            return worker_killed()
         if isinstance(error, UserError):
             return UserError(str(error).splitlines()[-1].removeprefix("data_schemas.errors.UserError: "))
         error = getattr(error, "cause", None) or error.__cause__

@@ -1,7 +1,8 @@
 """Which documents stay: of equal and of almost equal ones the first, held-out ones before training ones.
 
-Documents are numbered through the corpus, unit after unit. What is decided here needs 40 bytes a document, and its sketch
-where near-duplicates are looked for (mapped from a file, not in memory).
+Documents are numbered through the corpus, unit after unit. What is decided here needs some 70 bytes a document, and where
+near-duplicates are looked for 8 bytes more for each band of the signatures (168 at the defaults); sketches are mapped from
+a file, and names are read of those documents alone that are reported.
 """
 
 from __future__ import annotations
@@ -60,7 +61,12 @@ def select(params: CorpusParams, parts: Parts, num_units: int, scratch: Path) ->
         is_near = near.kept_by >= 0
         kept_by = np.where(is_near, near.kept_by, kept_by)
         similarity = np.where(is_near, near.similarity, similarity)
-        kept_by = _followed_up(kept_by)
+        # An equal copy of a document that is itself near to a third is near to that one, too.
+        middle = np.where(kept_by >= 0, kept_by, 0)
+        is_copy_of_near = (kept_by >= 0) & (kept_by[middle] >= 0)
+        similarity = np.where(is_copy_of_near, similarity[middle], similarity)
+        is_exact = is_exact & ~is_copy_of_near
+        kept_by = np.where(is_copy_of_near, kept_by[middle], kept_by)
     return Selection(facts, kept_by, similarity, is_exact, unit_ends)
 
 
@@ -81,10 +87,12 @@ def duplicate_rows(selection: Selection, parts: Parts, num_units: int) -> Iterat
     removed = np.flatnonzero(selection.kept_by >= 0)
     if not len(removed):
         return
-    identity = pa.concat_tables(_identities(parts, num_units))
+    needed = np.unique(np.concatenate([removed, selection.kept_by[removed]]))
+    identity = pa.concat_tables(_identities(selection, parts, num_units, needed))
     for first in range(0, len(removed), 10_000):
         some = removed[first : first + 10_000]
-        mine, other = identity.take(pa.array(some)), identity.take(pa.array(selection.kept_by[some]))
+        mine = identity.take(pa.array(np.searchsorted(needed, some)))
+        other = identity.take(pa.array(np.searchsorted(needed, selection.kept_by[some])))
         columns = [mine[name] for name in _IDENTITY]
         kind = np.where(selection.is_exact[some], "exact", "near")
         kept = [other[name] for name in ("doc_id", "source_uri", "split")]
@@ -93,16 +101,15 @@ def duplicate_rows(selection: Selection, parts: Parts, num_units: int) -> Iterat
         yield from table.to_batches()
 
 
-def _followed_up(kept_by: np.ndarray) -> np.ndarray:
-    """An equal copy of a document that is itself near to another is kept out by that other one."""
-    first = np.where(kept_by >= 0, kept_by, 0)
-    return np.where((kept_by >= 0) & (kept_by[first] >= 0), kept_by[first], kept_by)
-
-
-def _identities(parts: Parts, num_units: int) -> Iterator[pa.Table]:
+def _identities(selection: Selection, parts: Parts, num_units: int, needed: np.ndarray) -> Iterator[pa.Table]:
+    """Names of the documents `needed`, ascending numbers, read from the units that have some."""
+    starts = np.concatenate([[0], selection.unit_ends])
+    cuts = np.searchsorted(needed, starts)
     for unit in range(num_units):
-        with parts.reading(f"read-{unit:05d}.parquet") as path:
-            yield pq.read_table(path, columns=_IDENTITY)
+        if cuts[unit] < cuts[unit + 1]:
+            with parts.reading(f"read-{unit:05d}.parquet") as path:
+                here = needed[cuts[unit] : cuts[unit + 1]] - starts[unit]
+                yield pq.read_table(path, columns=_IDENTITY).take(pa.array(here))
 
 
 def _all_sketches(parts: Parts, num_units: int, num_documents: int, size: int, scratch: Path) -> np.ndarray:

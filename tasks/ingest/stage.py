@@ -7,7 +7,7 @@
 
 Units of the corpus are read by workers (`survey`), all documents together are chosen from here (`selection`), training
 documents are compared with what is evaluated (`decontamination`), and workers write what stays (`write_job`). Memory
-holds one row group of text a worker, and here some ten bytes a document.
+holds one row group of text a worker, and here some 250 bytes a document and 15 an n-gram of held-out text.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
 from data_schemas.params import CorpusParams, DecontaminationParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
@@ -50,21 +51,24 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
     leave_out = storage.remote.uri if storage.remote else storage.root
     corpus = plan_corpus(params.corpus, leave_out)
 
+    inputs: dict[str, Any] = {
+        "stage": "ingest",
+        "params": _recorded(params.corpus),
+        "code_version": CODE_VERSION,
+        "parents": {"corpus": corpus.fingerprint} | prompts_fingerprint(params.corpus.decontamination),
+    }
+    parts_key = stage_digest(**inputs)
+
     def make(directory: Path) -> dict[str, Any]:
-        with workers_for(corpus.num_bytes) as workers, storage.parts(directory, workers.on_other_machines) as parts:
+        with workers_for(corpus.num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
             summary = _Ingestion(params.corpus, corpus, parts, workers, progress).write(directory)
         if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
             raise UserError("The corpus changed while it was read: run again when nothing writes to it.")
         return summary
 
-    artifact = storage.build(
-        "documents",
-        stage="ingest",
-        params=_recorded(params.corpus),
-        code_version=CODE_VERSION,
-        parents={"corpus": corpus.fingerprint} | prompts_fingerprint(params.corpus.decontamination),
-        make=make,
-    )
+    artifact = storage.build("documents", make=make, **inputs)
+    if not artifact.reused:
+        storage.drop_parts(parts_key)
     done = artifact.manifest.summary
     progress(
         f"ingest: {done['num_documents']:,} documents ({done['num_heldout']:,} held out), {done['num_bytes']:,} bytes"
@@ -74,8 +78,11 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
 
 
 def _recorded(params: CorpusParams) -> dict[str, Any]:
-    """The parameters as they may stand in a manifest: a URI can hold a password or a signature."""
-    recorded: dict[str, Any] = params.model_dump(mode="json")
+    """What determines the documents, as it may stand in a manifest: a URI can hold a password or a signature.
+
+    How sources are mixed is for packing to know.
+    """
+    recorded: dict[str, Any] = params.model_dump(mode="json", exclude={"sources": {"__all__": {"weight", "max_repeats"}}})
     for source in recorded["sources"]:
         source["uri"] = without_secrets(source["uri"])
     recorded["decontamination"]["prompt_files"] = [without_secrets(name) for name in params.decontamination.prompt_files]
@@ -188,7 +195,7 @@ class _Ingestion:
         told = ", ".join(f"{n} {reason}" for reason, n in sorted(quarantined.items()))
         num_refused = quarantined.total()
         if not len(selection.facts):
-            where = "; ".join(f"{s.uri} ({', '.join(s.include)})" for s in self._params.sources)
+            where = "; ".join(f"{without_secrets(s.uri)} ({', '.join(s.include)})" for s in self._params.sources)
             raise UserError(
                 f"The corpus is empty: {where} matched {self._corpus.num_files} files, of which {num_refused} inputs were "
                 f"refused{f' ({told})' if told else ''}, {skipped['short']} were shorter than min_bytes and "

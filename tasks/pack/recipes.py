@@ -109,7 +109,7 @@ def apply_mix(
         params.long_share if recipe else 1.0,
     )
     source_of = np.zeros(len(chosen), np.int64) if sources is None or not weighted else np.asarray(sources, np.int64)[chosen]
-    long_from = _long_from(params, target_length)
+    long_from = long_from_of(params, target_length)
     group_of = 2 * source_of + (lengths[chosen] < long_from if recipe else 0)
     there = [int(n) for n in np.bincount(group_of, lengths[chosen], minlength=2 * len(names))]
     available = [(there[2 * i], there[2 * i + 1]) for i in range(len(names))]
@@ -118,10 +118,13 @@ def apply_mix(
     taken = [
         _take(chosen[group_of == group], lengths, tokens, (params.seed, _STREAM, group)) for group, tokens in enumerate(wanted)
     ]
-    together = np.concatenate(taken)
-    if not len(together):
-        raise UserError("The corpus is too small for the source weights or packing.recipe: add documents, or leave both out.")
-    return together
+    for i, name in enumerate(names):
+        if sum(available[i]) and not len(taken[2 * i]) + len(taken[2 * i + 1]):
+            raise UserError(
+                f"The source {name!r} has no sequence short enough for its part of the mix, {sum(wanted[2 * i : 2 * i + 2])} "
+                "tokens: add documents to the smaller sources, raise their max_repeats, or change the weights."
+            )
+    return np.concatenate(taken)
 
 
 def share_reports(
@@ -141,7 +144,7 @@ def share_reports(
     if params.recipe != "long_context_mix":
         return by_source, ()
     used = lengths[chosen]
-    long = int(used[used >= _long_from(params, target_length)].sum()) / total
+    long = int(used[used >= long_from_of(params, target_length)].sum()) / total
     long_share = params.long_share
     return by_source, (ShareReport("long", long_share, long), ShareReport("short", 1 - long_share, 1 - long))
 
@@ -151,7 +154,8 @@ def _weight_shares(shares: tuple[SourceShare, ...]) -> list[float]:
     return [(share.weight or 0.0) / total for share in shares]
 
 
-def _long_from(params: PackingParams, target_length: int) -> int:
+def long_from_of(params: PackingParams, target_length: int) -> int:
+    """Tokens from which a sequence counts as long. UserError for one that no row holds."""
     long_from = params.long_from or max(2, target_length // 2)
     if params.recipe == "long_context_mix" and not 2 <= long_from <= target_length:
         raise UserError(

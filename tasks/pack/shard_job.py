@@ -19,14 +19,21 @@ def _reader(parts: Parts, num_parts: int, split: str) -> SequenceReader:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Writes one shard of `split` from the sequences of `num_parts` parts; returns its SHA-256."""
+    """Writes one shard of `split` from the sequences of `num_parts` parts; returns its SHA-256.
+
+    `plan` distinguishes the rows of one packing from another's, which may be made from the same parts.
+    """
 
     parts: Parts
     num_parts: int
     split: str
+    plan: str
 
     def __call__(self, unit: tuple[str, PlannedRows]) -> str:
         name, rows = unit
-        with self.parts.writing(f"{self.split}-{name}") as path:
+        with self.parts.writing(self.part_name(name)) as path:
             write_shard(path, rows, _reader(self.parts, self.num_parts, self.split))
             return hash_file(path)
+
+    def part_name(self, name: str) -> str:
+        return f"{self.split}-{self.plan}-{name}"

@@ -6,6 +6,7 @@ of workers. Between them the plan of all rows is made here, from the sequences' 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
 from data_schemas.params import PackingParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
 from tasks.ingest.documents import part_names
-from tasks.pack.budgets import SourceShare
 from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
 from tasks.pack.packer import PackingPlan, plan_rows
 from tasks.pack.sequences import read_entries
+from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
 from tasks.pack.shard_job import ShardJob
 from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
 from tasks.workers import Workers, WorkersFor, run_units
@@ -46,24 +48,32 @@ def run(params: PipelineParams, storage: Storage, documents: Artifact, workers_f
     """Make, or find, the `shards` artifact. Raises UserError where no training document is as long as the target."""
     from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
 
+    check_packing(params)
+    recorded = params.chunking.model_dump(mode="json", exclude={"embedding_model", "spacy_pipeline"})
+    of_chunks = {"chunking": recorded, "target_length": params.model.target_length}
+    parents = {"documents": documents.digest, "tokenizer": base_fingerprint(params.model)} | chunking_files(params.chunking)
+    parts_key = stage_digest("chunk", of_chunks, CODE_VERSION, parents)  # another packing goes on from the same chunks
+
     def make(directory: Path) -> dict[str, Any]:
+        check_chunking(params.chunking)
         num_bytes = documents.manifest.summary["num_bytes"]
-        with workers_for(num_bytes) as workers, storage.parts(directory, workers.on_other_machines) as parts:
+        with workers_for(num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
             return _Preparation(params, load_tokenizer(params.model), documents, parts, workers, progress).write(directory)
 
     artifact = storage.build(
         "shards",
         stage="prepare",
-        params={
-            "chunking": params.chunking.model_dump(mode="json"),
+        params=of_chunks
+        | {
             "packing": params.packing.model_dump(mode="json"),
             "sources": [asdict(share) for share in source_shares(params)],
-            "target_length": params.model.target_length,
         },
         code_version=CODE_VERSION,
-        parents={"documents": documents.digest, "tokenizer": base_fingerprint(params.model)},
+        parents=parents,
         make=make,
     )
+    if not artifact.reused:
+        storage.drop_parts(parts_key)
     done = artifact.manifest.summary
     progress(
         f"prepare: {done['num_rows']:,} rows of up to {params.model.target_length:,} tokens, {done['num_tokens']:,} tokens, "
@@ -71,11 +81,6 @@ def run(params: PipelineParams, storage: Storage, documents: Artifact, workers_f
         + (", found finished" if artifact.reused else "")
     )
     return artifact
-
-
-def source_shares(params: PipelineParams) -> tuple[SourceShare, ...]:
-    """Names and weights of the corpus' sources, in their order."""
-    return tuple(SourceShare(s.label, s.weight, s.max_repeats) for s in params.corpus.sources)
 
 
 class _Preparation:
@@ -162,11 +167,12 @@ class _Preparation:
         spans = split_into_shards(plan, lengths, self._params.packing.shard_megabytes)
         names = [shard_name(number, len(spans)) for number in range(len(spans))]
         units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
-        job = ShardJob(self._parts, len(self._names), split)
+        plan_key = hashlib.sha256(plan.members.tobytes() + plan.row_ends.tobytes()).hexdigest()[:12]
+        job = ShardJob(self._parts, len(self._names), split, plan_key)
         hashes = []
-        for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}")):
+        for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
             hashes.append(digest)
-            self._parts.take(f"{split}-{names[number]}", directory / names[number])
+            self._parts.take(job.part_name(names[number]), directory / names[number])
             self._progress(f"prepare: {split} shard {number + 1} of {len(names)}")
         write_dataset_files(directory, names, hashes, split)
 

@@ -102,6 +102,31 @@ def test_damage_is_found_by_name(root, tmp_path, monkeypatch, damage):
         build(root).check()
 
 
+def test_what_another_machine_finished_meanwhile_is_taken(root, tmp_path, monkeypatch):
+    def make_too_late(directory):
+        with pytest.MonkeyPatch.context() as elsewhere:
+            elsewhere.setenv("ROPEWAY_CACHE", str(tmp_path / "faster"))
+            build(root)
+        raise UserError("a part that the other machine has removed is missing")
+
+    assert build(root, make=make_too_late).reused
+
+
+def test_remote_parts_of_two_places_are_kept_apart(root, tmp_path):
+    storage = Storage(root)
+    for key in ("a" * 32, "b" * 32):
+        with storage.parts(key, on_other_machines=True) as parts:
+            with parts.writing("same-name") as path:
+                path.write_text(key)
+            assert parts.kept("same-name").read_text() == key
+    storage.drop_parts("a" * 32)
+    assert sorted(Remote(root).sizes(".parts")) == [f"{'b' * 32}/same-name"]
+    Remote(root).remove_stale(".parts", older_than_s=1000)
+    assert Remote(root).sizes(".parts")
+    Remote(root).remove_stale(".parts", older_than_s=-1000)
+    assert not Remote(root).sizes(".parts")
+
+
 def test_runs_are_recorded_remotely(root, tmp_path, monkeypatch):
     Storage(root).record_run("nightly", {"shards": {"digest": "0" * 32}})
     monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / "elsewhere"))

@@ -108,3 +108,49 @@ def test_atomic_writes_replace_and_leave_no_staged_file(tmp_path):
     assert (tmp_path / "current").read_text() == "b"
     assert [p.name for p in tmp_path.iterdir()] == ["current"]
     assert read_manifest(tmp_path) is None
+
+
+def make_with_parts(storage, calls, fails):
+    def make(directory):
+        with storage.parts("0" * 32, on_other_machines=False) as parts:
+            for number in range(4):
+                if not parts.has(f"{number}"):
+                    calls.append(number)
+                    with parts.writing(f"{number}") as path:
+                        path.write_bytes(b"x")
+                if number == 2 and fails:
+                    raise fails.pop()
+            parts.take("3", directory / "taken")
+        return {}
+
+    return make
+
+
+@pytest.mark.parametrize("error", [UserError("a worker was killed"), RuntimeError("boom"), KeyboardInterrupt()])
+def test_parts_outlive_a_failure_and_go_when_they_are_dropped(tmp_path, error):
+    storage, calls = Storage(str(tmp_path)), []
+    make_once = make_with_parts(storage, calls, [error])
+    with pytest.raises(type(error)):
+        build(storage, make=make_once)
+    build(storage, make=make_once)
+    assert calls == [0, 1, 2, 3]
+    assert list((tmp_path / ".parts").iterdir())
+    storage.drop_parts("0" * 32)
+    assert not list((tmp_path / ".parts").iterdir())
+
+
+def test_a_full_disk_gives_the_room_of_the_parts_back(tmp_path):
+    storage = Storage(str(tmp_path))
+    with pytest.raises(UserError, match="No space left"):
+        build(storage, make=make_with_parts(storage, [], [OSError(errno.ENOSPC, "No space left on device")]))
+    assert not list((tmp_path / ".parts").iterdir())
+
+
+def test_stale_parts_are_removed_by_a_later_run(tmp_path):
+    storage = Storage(str(tmp_path))
+    with pytest.raises(RuntimeError):
+        build(storage, make=make_with_parts(storage, [], [RuntimeError()]))
+    long_ago = 10 * 86_400
+    os.utime(tmp_path / ".parts" / ("0" * 32), (os.stat(tmp_path).st_mtime - long_ago,) * 2)
+    with storage.parts("1" * 32, on_other_machines=False):
+        assert not (tmp_path / ".parts" / ("0" * 32)).exists()

@@ -17,16 +17,19 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, RayParams
+from data_schemas.remote import Remote
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CHUNKS
 from ray_jobs.cluster import connected
 from ray_jobs.prepare.__main__ import prepare
-from ray_jobs.prepare.workers import workers_for
+from ray_jobs.prepare.workers import ray_workers, workers_for
 from tasks.ingest import stage as ingest
 from tasks.ingest.documents import document_files
 from tasks.pack import stage as pack
 from tasks.pack.reading import open_rows
+from tasks.workers import InProcess
 from tests.s3_server import s3_server
+from tests.tasks.test_workers import Square
 
 SENTENCE = "The rope holds, and traveller number {} looks back. "
 
@@ -224,11 +227,12 @@ def test_processes_and_ray_data_write_the_same_bytes_as_one_process(
             assert contents(documents, shards) == alone
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_sigkill_at_any_point_and_reruns_give_the_same_bytes(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
     monkeypatch.setattr("tasks.ingest.units.MIN_UNIT_BYTES", 200_000)
-    params = many_units(tmp_path, base)
+    params = many_units(tmp_path, base, ray={"data_workers": num_workers})
     clean = contents(*made(params.model_copy(update={"storage": str(tmp_path / "clean")})))
     code = f"""
 from data_schemas.params import PipelineParams
@@ -238,12 +242,12 @@ print("started", flush=True)
 t.made(PipelineParams.model_validate_json({params.model_dump_json()!r}))
 """
     draw = random.Random(7)
-    for num_kills in range(6):
+    for num_kills in range(4):
         job = subprocess.Popen([sys.executable, "-c", code], cwd=os.getcwd(), stdout=subprocess.PIPE)
         assert job.stdout is not None
         job.stdout.readline()
         try:
-            job.wait(timeout=draw.uniform(0.1, 1.5) if num_kills < 5 else None)
+            job.wait(timeout=draw.uniform(0.1, 1.5) * num_workers if num_kills < 3 else None)
         except subprocess.TimeoutExpired:
             job.send_signal(signal.SIGKILL)
             job.wait()
@@ -252,6 +256,30 @@ t.made(PipelineParams.model_validate_json({params.model_dump_json()!r}))
     assert [artifact.reused for artifact in found] == [True, True]
     assert contents(*found) == clean
     assert not list((tmp_path / "storage" / ".staging").iterdir())
+    assert not list((tmp_path / "storage" / ".parts").iterdir())
+
+
+def test_a_unit_that_kills_its_ray_worker_ends_in_a_sentence(ray_cluster: None, tmp_path: Path) -> None:
+    with ray_workers(RayParams(data_workers=2)) as workers, pytest.raises(UserError, match=r"killed.*data_workers"):
+        list(workers.map(Square(str(tmp_path / "log"), fatal=3), range(6)))
+    assert (tmp_path / "log").read_text().split().count("3") == 3  # it was tried again, twice
+
+
+def test_another_packing_goes_on_from_the_same_chunks(tmp_path: Path, base: Path, corpus: Path) -> None:
+    refused = parameters(tmp_path, base, corpus, packing={"bucket_token_budgets": {128: 0, 256: 0}})
+    with pytest.raises(UserError, match="No training row is left"):
+        made(refused)
+    chunked = sorted((tmp_path / "storage" / ".parts").glob("*/chunked-*.json"))
+    assert chunked
+    written = [path.stat().st_mtime_ns for path in chunked]
+    lines: list[str] = []
+    params = parameters(tmp_path, base, corpus)
+    storage, workers_here = Storage(params.storage), partial(workers_for, params)
+    documents = ingest.run(params, storage, workers_here, lines.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storage, "drop_parts", lambda self, key: None)
+        pack.run(params, storage, documents, workers_here, lines.append)
+    assert [path.stat().st_mtime_ns for path in chunked] == written
 
 
 def test_the_stage_works_on_s3(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +298,21 @@ def test_the_stage_works_on_s3(tmp_path: Path, base: Path, monkeypatch: pytest.M
             artifact.check()
 
 
+def test_workers_on_other_machines_exchange_parts_through_s3(
+    tmp_path: Path, base: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two corpora in one process: what a worker keeps of the first must not be taken for the second's."""
+    monkeypatch.setattr("tasks.ingest.units.MIN_UNIT_BYTES", 200_000)
+    monkeypatch.setattr(InProcess, "on_other_machines", True)
+    for number, params in enumerate((many_units(tmp_path, base), parameters(tmp_path, base, corpus))):
+        local = contents(*made(params.model_copy(update={"storage": str(tmp_path / f"local-{number}")})))
+        with s3_server() as bucket:
+            monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / f"cache-{number}"))
+            remote = params.model_copy(update={"storage": f"{bucket}/store-{number}"})
+            assert contents(*made(remote)) == local
+            assert not Remote(remote.storage).sizes(".parts")
+
+
 def test_the_job_shows_progress_and_a_table(
     tmp_path: Path, base: Path, corpus: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,7 +321,7 @@ def test_the_job_shows_progress_and_a_table(
     shards = prepare(params, Storage(params.storage), lines.append)
     assert any("documents" in line for line in lines)
     shown = capsys.readouterr().err
-    assert "heldout" in shown
+    assert "held out" in shown
     assert "packed tokens" in shown
     assert f"{shards.manifest.summary['num_rows']} rows" in shown
 
