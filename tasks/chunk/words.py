@@ -76,10 +76,13 @@ class WordTable:
         try:
             joined = b"".join(known)  # type: ignore[arg-type]
         except TypeError:  # a word is met for the first time
-            learned = self._learn({word for word, ids in zip(words, known, strict=True) if ids is None})
+            new = [i for i, ids in enumerate(known) if ids is None]
+            learned = self._learn({words[i] for i in new})
             if learned is None:
                 return None
-            joined = b"".join(map(self._ids.__getitem__, words))
+            for i in new:
+                known[i] = self._ids[words[i]]
+            joined = b"".join(known)  # type: ignore[arg-type]
             self._forget(learned)
         return np.frombuffer(joined, np.int32)
 
