@@ -16,7 +16,10 @@ _CONTAINERS: dict[str, Container] = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
-_MARKUP = {".md": "markdown", ".markdown": "markdown", ".rst": "rst", ".py": "python", ".pyi": "python"}
+_PROSE = {".txt": "plain", ".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
+_MARKUP = _PROSE | {".py": "python", ".pyi": "python"}
+
+DOCUMENT_SUFFIXES = (*_PROSE, *_CONTAINERS)  # of the files in a folder that are read unless the user says otherwise
 
 
 def names(text: str) -> frozenset[str]:

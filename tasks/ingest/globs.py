@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from data_schemas.params import DEFAULT_INCLUDE
+
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -19,10 +21,20 @@ def split_pattern(path: str) -> tuple[str, str]:
     return "/".join(parts[:first]), "/".join(parts[first:])
 
 
-def any_of(patterns: Sequence[str], or_compressed: bool = False) -> re.Pattern[str]:
-    """Matches (with `fullmatch`) what any pattern does; with `or_compressed` also that name with .gz or .zst behind it."""
+def any_of(patterns: Sequence[str], or_compressed: bool = False, any_case: bool = False) -> re.Pattern[str]:
+    """Matches (with `fullmatch`) what any pattern does; with `or_compressed` also that name with .gz or .zst behind it.
+
+    Upper and lower case differ, on every file system, but with `any_case`.
+    """
     joined = "|".join(_regex(p) for p in patterns) or r"(?!)"
-    return re.compile(rf"(?:{joined})(?:\.gz|\.zst)?" if or_compressed else joined, re.DOTALL)
+    flags = re.DOTALL | (re.IGNORECASE if any_case else re.NOFLAG)
+    return re.compile(rf"(?:{joined})(?:\.gz|\.zst)?" if or_compressed else joined, flags)
+
+
+def included(patterns: Sequence[str]) -> re.Pattern[str]:
+    """Matches the files a source's `include` asks for, compressed or not: the default in any case, patterns of a user as
+    they are written."""
+    return any_of(patterns, or_compressed=True, any_case=patterns == DEFAULT_INCLUDE)
 
 
 def max_depth(patterns: Sequence[str]) -> int | None:

@@ -11,9 +11,9 @@ from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest import repository
 from tasks.ingest.files import SourceFile
-from tasks.ingest.globs import any_of, has_magic, max_depth, split_pattern
+from tasks.ingest.globs import any_of, has_magic, included, max_depth, split_pattern
 from tasks.ingest.locations import without_secrets
-from tasks.ingest.records import Refused
+from tasks.ingest.records import Refused, Unmatched
 
 STDLIB_URI = "stdlib:"
 # Installed packages live inside the standard library's folder, but are not part of it.
@@ -29,24 +29,36 @@ class _Root:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     pruned: frozenset[str] = frozenset()  # names of folders that are not walked
+    is_pattern: bool = False  # the user named files by a pattern, so that others are not missed
 
 
-def list_local(index: int, source: CorpusSource, leave_out: Path | None) -> Iterator[SourceFile | Refused]:
-    """Every matching file, unsorted, and each link that leads out of the source's folder.
+def list_local(index: int, source: CorpusSource, leave_out: Path | None) -> Iterator[SourceFile | Refused | Unmatched]:
+    """Every matching file, unsorted, each link that leads out of the source's folder, and what no pattern is about.
 
     Symbolic links to folders are not walked. `leave_out`: a folder that is never part of a corpus.
-    Raises UserError for a source that does not exist.
+    Raises UserError for a source that does not exist or is a folder in `leave_out`.
     """
     named = _locate(index, source)
     if isinstance(named, SourceFile):
         yield named
-    else:
-        yield from _walk(index, named, leave_out.resolve() if leave_out else None)
+        return
+    left_out = leave_out.resolve() if leave_out else None
+    if left_out and named.folder.is_relative_to(left_out):
+        raise in_storage(index, source, str(left_out))
+    yield from _walk(index, named, left_out)
 
 
 def check_local(index: int, source: CorpusSource) -> None:
     """UserError for a source that does not exist."""
     _locate(index, source)
+
+
+def in_storage(index: int, source: CorpusSource, storage: str) -> UserError:
+    """What to say of a source that lies where runs write."""
+    return UserError(
+        f"corpus.sources[{index}] {without_secrets(source.uri)!r} lies in the storage root {storage}, where runs write: move it "
+        "out of there, or give another `storage`."
+    )
 
 
 def local_path(uri: str) -> Path:
@@ -85,11 +97,11 @@ def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
     if not folder.is_dir():
         raise UserError(f"{where}: the folder {folder} does not exist, correct the pattern.")
     prefix = source.uri[: -len(pattern)] if source.uri.endswith(pattern) else f"{folder}/"
-    return _Root(folder.resolve(), prefix, (pattern,), source.exclude)
+    return _Root(folder.resolve(), prefix, (pattern,), source.exclude, is_pattern=True)
 
 
-def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFile | Refused]:
-    include, exclude = any_of(root.include, or_compressed=True), any_of(root.exclude)
+def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFile | Refused | Unmatched]:
+    include, exclude = included(root.include), any_of(root.exclude)
     excluded_folder = any_of([pattern for pattern in root.exclude if pattern.endswith("/**")])
     depth = max_depth(root.include)
     unreadable: list[OSError] = []
@@ -110,8 +122,12 @@ def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFil
         ]
         for name in file_names:
             relative = f"{above}{name}"
-            if include.fullmatch(relative) and not exclude.fullmatch(relative):
+            if exclude.fullmatch(relative):
+                continue
+            if include.fullmatch(relative):
                 yield _found(index, root, printable(relative), Path(folder, name))
+            elif not root.is_pattern:
+                yield Unmatched(printable(relative))
     for error in unreadable:
         relative = printable(os.path.relpath(error.filename, root.folder))
         yield Refused(f"{root.prefix}{relative}", 0, "unreadable", f"folder: {error.strerror}")

@@ -40,6 +40,13 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Unmatched:
+    """A file in a folder that is listed but asked for by no pattern, and left out by none."""
+
+    relative: str
+
+
+@dataclass(frozen=True)
 class Document:
     """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown."""
 

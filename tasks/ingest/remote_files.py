@@ -8,9 +8,10 @@ from typing import Any
 from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest.files import SourceFile, open_archive
-from tasks.ingest.globs import any_of, max_depth
+from tasks.ingest.globs import any_of, included, max_depth
+from tasks.ingest.local_files import in_storage
 from tasks.ingest.locations import Location, is_remote, parse_location, without_secrets
-from tasks.ingest.records import Refused
+from tasks.ingest.records import Refused, Unmatched
 
 _EXTRAS = {"s3": "ropeway[s3]", "s3a": "ropeway[s3]", "gs": "ropeway[gcs]", "gcs": "ropeway[gcs]"}
 _CONTENT_STAMPS = ("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "Digest", "checksum", "sha")
@@ -24,11 +25,11 @@ _REFUSED_ACCESS = (
 )
 
 
-def list_remote(index: int, source: CorpusSource, leave_out: str | None) -> Iterator[SourceFile | Refused]:
-    """Every matching file, unsorted, and each name that leads out of the source's folder.
+def list_remote(index: int, source: CorpusSource, leave_out: str | None) -> Iterator[SourceFile | Refused | Unmatched]:
+    """Every matching file, unsorted, each name that leads out of the source's folder, and what no pattern is about.
 
     `leave_out`: URI of a folder that is never part of a corpus.
-    Raises UserError for a source that does not exist or that this machine or account cannot read.
+    Raises UserError for a source that does not exist, that this machine or account cannot read, or a folder in `leave_out`.
     """
     location = parse_location(source.uri)
     with _explaining(index, source, location):
@@ -49,7 +50,9 @@ def check_remote(index: int, source: CorpusSource) -> None:
             system.info(root)
 
 
-def _list_system(index: int, source: CorpusSource, location: Location, leave_out: str | None) -> Iterator[SourceFile | Refused]:
+def _list_system(
+    index: int, source: CorpusSource, location: Location, leave_out: str | None
+) -> Iterator[SourceFile | Refused | Unmatched]:
     from fsspec.core import url_to_fs
 
     system, root = url_to_fs(location.filesystem)
@@ -60,9 +63,11 @@ def _list_system(index: int, source: CorpusSource, location: Location, leave_out
             name = root.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
             yield _file(index, name, without_secrets(source.uri), root, location.filesystem, info)
             return
-    matches = _matcher(source, location)
+    wanted = _matcher(source, location)
     left_out = _below(system, leave_out) if leave_out and leave_out.startswith(f"{location.protocol}://") else None
     base = f"{root.rstrip('/')}/" if root or system.root_marker else ""
+    if leave_out and left_out and base.startswith(left_out):
+        raise in_storage(index, source, without_secrets(leave_out))
     prefix = without_secrets(source.uri[: -len(location.pattern)] if location.pattern else source.uri).rstrip("/") + "/"
     depth = max_depth((location.pattern,) if location.pattern else source.include) if source.repository == "no" else None
     for name, info in system.find(root, maxdepth=None if depth is None else depth + 1, detail=True).items():
@@ -71,16 +76,18 @@ def _list_system(index: int, source: CorpusSource, location: Location, leave_out
             continue
         if not name.startswith(base) or _leads_out(relative):
             yield Refused(f"{prefix}{relative}", 0, "outside_root", "a name that leads out of the source's folder")
-        elif matches(relative):
+        elif wanted(relative):
             info = system.info(name) if info.get("size") is None else info
             yield _file(index, relative, f"{prefix}{relative}", name, location.filesystem, info)
+        elif wanted(relative) is None:
+            yield Unmatched(relative)
 
 
-def _list_zip(index: int, source: CorpusSource, location: Location) -> Iterator[SourceFile | Refused]:
+def _list_zip(index: int, source: CorpusSource, location: Location) -> Iterator[SourceFile | Refused | Unmatched]:
     """Members of a zip file; their names are only names, nothing is ever unpacked to them."""
     folder = location.root.strip("/")
     base = f"{folder}/" if folder else ""
-    matches = _matcher(source, location)
+    wanted = _matcher(source, location)
     shown = without_secrets(location.archive)
     archive_stamp = _archive_stamp(location.archive)
     with open_archive(location.archive) as archive:
@@ -96,7 +103,7 @@ def _list_zip(index: int, source: CorpusSource, location: Location) -> Iterator[
             uri = f"zip://{name}::{shown}"
             if _leads_out(name):
                 yield Refused(uri, 0, "outside_root", "a name that leads out of the archive")
-            elif is_single or matches(relative):
+            elif is_single or wanted(relative):
                 yield SourceFile(
                     source_index=index,
                     relative=relative,
@@ -107,16 +114,26 @@ def _list_zip(index: int, source: CorpusSource, location: Location) -> Iterator[
                     stored_bytes=member.compress_size,
                     stamp=archive_stamp,
                 )
+            elif wanted(relative) is None:
+                yield Unmatched(relative)
         if folder and not num_found:
             raise FileNotFoundError(folder)
 
 
-def _matcher(source: CorpusSource, location: Location) -> Callable[[str], bool]:
+def _matcher(source: CorpusSource, location: Location) -> Callable[[str], bool | None]:
+    """Whether a file is wanted; None for one in a folder that no pattern is about."""
     patterns = (location.pattern,) if location.pattern else source.include
     if source.repository != "no" and patterns == DEFAULT_INCLUDE:
         patterns = ("**/*",)
-    include, exclude = any_of(patterns, or_compressed=True), any_of(source.exclude)
-    return lambda relative: bool(include.fullmatch(relative)) and not exclude.fullmatch(relative)
+    include, exclude = included(patterns), any_of(source.exclude)
+    not_included = False if location.pattern else None
+
+    def wanted(relative: str) -> bool | None:
+        if exclude.fullmatch(relative):
+            return False
+        return True if include.fullmatch(relative) else not_included
+
+    return wanted
 
 
 def _file(index: int, relative: str, uri: str, path: str, filesystem: str, info: dict[str, Any]) -> SourceFile:

@@ -11,7 +11,7 @@ from tasks.ingest.gitignore import GITIGNORE, not_ignored
 from tasks.ingest.globs import any_of
 from tasks.ingest.local_files import list_local, local_path
 from tasks.ingest.locations import is_remote
-from tasks.ingest.records import Refused, Unusable
+from tasks.ingest.records import Refused, Unmatched, Unusable
 from tasks.ingest.remote_files import list_remote
 from tasks.ingest.repository import is_worth_reading
 
@@ -20,12 +20,14 @@ DATASET_SCHEME = "hf:"
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of all sources, sorted by (source, relative path), what was refused already by its name, and the indices of
-    the sources (`repository: whole`) whose folder is itself one Git repository."""
+    """The files of all sources, sorted by (source, relative path), what was refused already by its name, the indices of
+    the sources (`repository: whole`) whose folder is itself one Git repository, and how many files in folders were listed
+    that match no include pattern and no exclude pattern."""
 
     files: tuple[SourceFile, ...]
     refused: tuple[Refused, ...]
     repositories: frozenset[int]
+    num_unmatched: int
 
 
 def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = None) -> Listing:
@@ -37,6 +39,7 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = N
     files: list[SourceFile] = []
     refused: list[Refused] = []
     repositories: set[int] = set()
+    num_unmatched = 0
     for index, source in enumerate(sources):
         if source.uri.startswith(DATASET_SCHEME):
             continue
@@ -46,10 +49,11 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = N
         if source.repository == "whole" and _holds_git(source, of_source):
             repositories.add(index)
         refused += sorted((f for f in found if isinstance(f, Refused)), key=lambda r: r.source_uri)
-    return Listing(tuple(files), tuple(refused), frozenset(repositories))
+        num_unmatched += sum(isinstance(f, Unmatched) for f in found)
+    return Listing(tuple(files), tuple(refused), frozenset(repositories), num_unmatched)
 
 
-def _list_source(index: int, source: CorpusSource, leave_out: Path | str | None) -> Iterator[SourceFile | Refused]:
+def _list_source(index: int, source: CorpusSource, leave_out: Path | str | None) -> Iterator[SourceFile | Refused | Unmatched]:
     if source.repository != "no" and source.include != DEFAULT_INCLUDE:
         source = source.model_copy(update={"include": (*source.include, f"**/{GITIGNORE}")})
     if is_remote(source.uri):

@@ -46,13 +46,17 @@ class ReadUnit:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Everything that is read. `fingerprint` changes when a file's name or content does, not with its place or time."""
+    """Everything that is read. `fingerprint` changes when a file's name or content does, not with its place or time.
+
+    `num_unmatched`: files in the listed folders that no include and no exclude pattern is about, which nobody reads.
+    """
 
     units: tuple[ReadUnit, ...]
     refused: tuple[Refused, ...]
     num_files: int
     num_bytes: int
     fingerprint: str
+    num_unmatched: int
 
 
 def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Corpus:
@@ -73,7 +77,7 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
         parts_of_units = found.slices(unit_bytes) if found else _parts_of(index, source, listing, examined, unit_bytes)
         units += [ReadUnit(number, index, parts) for number, parts in enumerate(parts_of_units, len(units))]
     fingerprint = _fingerprint(params, listing, examined, datasets)
-    return Corpus(tuple(units), listing.refused, len(listing.files), num_bytes, fingerprint)
+    return Corpus(tuple(units), listing.refused, len(listing.files), num_bytes, fingerprint, listing.num_unmatched)
 
 
 def refuse_missing(params: CorpusParams) -> None:

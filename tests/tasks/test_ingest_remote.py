@@ -147,6 +147,23 @@ def test_the_fingerprint_follows_what_the_bucket_vouches_for(bucket: str, local:
     system.rm("ropeway/corpus/storage/x.txt")
 
 
+@pytest.mark.parametrize("storage", ["corpus", ""])
+def test_a_bucket_in_the_storage_root_is_refused_at_once(bucket: str, storage: str) -> None:
+    params = CorpusParams(sources=({"uri": bucket, "name": "s"},))
+    with pytest.raises(UserError, match="lies in the storage root"):
+        plan_corpus(params, leave_out=f"s3://ropeway/{storage}")
+    plan_corpus(params, leave_out="s3://ropeway/corp")
+
+
+@pytest.mark.parametrize("remote", ["bucket", "memory", "archive"])
+def test_files_that_no_pattern_is_about_are_counted_anywhere(remote: str, request: pytest.FixtureRequest) -> None:
+    place = request.getfixturevalue(remote)
+    uri = f"zip://corpus::{place}" if remote == "archive" else str(place)
+    assert read(uri).corpus.num_unmatched == 1
+    assert read({"uri": uri, "exclude": ("*.bin",)}).corpus.num_unmatched == 0
+    assert read({"uri": uri, "include": ("**/*.bin", "**/*.md")}).corpus.num_unmatched == 6
+
+
 def test_an_object_that_vanishes_is_refused(bucket: str) -> None:
     import s3fs
 

@@ -1,5 +1,6 @@
 """Which files a source consists of, and that a fingerprint follows names and content alone."""
 
+import gzip
 import os
 import shutil
 import tempfile
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from data_schemas.errors import UserError
-from data_schemas.params import CorpusParams, CorpusSource
+from data_schemas.params import DEFAULT_INCLUDE, CorpusParams, CorpusSource
+from tasks.ingest.formats import DOCUMENT_SUFFIXES
 from tasks.ingest.sources import list_files
 from tasks.ingest.units import plan_corpus, refuse_missing
 from tests.tasks.ingest_reading import read
@@ -104,6 +106,44 @@ def test_a_storage_root_inside_the_corpus_is_left_out(corpus: Path) -> None:
     (corpus / "storage" / "README.md").write_text("a release's card")
     assert fingerprint(corpus, leave_out=corpus / "storage") == before
     assert fingerprint(corpus) != before
+
+
+@pytest.mark.parametrize("storage", ["", "..", "deep/.."])
+def test_a_corpus_in_the_storage_root_is_refused_at_once(corpus: Path, storage: str) -> None:
+    with pytest.raises(UserError, match=r"corpus\.sources\[0\] .* lies in the storage root .*: move it out of there") as raised:
+        fingerprint(corpus, leave_out=corpus / storage)
+    assert "\n" not in str(raised.value)
+    assert fingerprint(corpus, leave_out=corpus.parent / "corp") == fingerprint(corpus)
+
+
+def test_every_known_format_is_read_in_upper_and_lower_case(tmp_path: Path) -> None:
+    assert tuple(f"**/*{suffix}" for suffix in DOCUMENT_SUFFIXES) == DEFAULT_INCLUDE
+    (tmp_path / "BIG.TXT").write_text("big")
+    (tmp_path / "Odd.Txt.GZ").write_bytes(gzip.compress(b"odd"))
+    (tmp_path / "x.ndjson").write_text('{"text": "a line"}')
+    (tmp_path / "y.xhtml").write_text("<html><body><p>" + "A paragraph about ropes. " * 9 + "</p></body></html>")
+    (tmp_path / "z.markdown").write_text("# Heading")
+    found = read(str(tmp_path))
+    assert [d.source_uri.rsplit("/")[-1] for d in found.documents] == sorted(p.name for p in tmp_path.iterdir())
+    assert found.texts[:3] == ["big", "odd", "a line"]
+    assert found.corpus.num_unmatched == 0
+    assert names(tmp_path, include=("*.txt",)) == []  # a pattern of the user's means what it says
+    assert names(tmp_path, include=("*.TXT",)) == ["BIG.TXT"]
+
+
+def test_files_that_no_pattern_is_about_are_counted(corpus: Path) -> None:
+    for name in ("a.csv", "deep/b.docx", "deep/er/c"):
+        (corpus / name).write_text("not read")
+
+    def num_unmatched(uri: str = str(corpus), **options: Any) -> int:
+        return read({"uri": uri, **options}).corpus.num_unmatched
+
+    assert num_unmatched() == 3
+    assert num_unmatched(exclude=("**/*.csv", "deep/er/**")) == 1
+    assert num_unmatched(include=("**/*.csv",)) == 10
+    assert num_unmatched(repository="files") == 0
+    assert num_unmatched(f"{corpus}/**/*.txt") == 0  # files are named, and no folder
+    assert num_unmatched(f"{corpus}/deep/0.txt") == 0
 
 
 def test_links_inside_the_corpus_are_followed_and_what_leads_out_is_refused(corpus: Path, tmp_path: Path) -> None:
