@@ -64,12 +64,24 @@ def run(config: Config, settings: Settings = None) -> None:
 
 
 @app.command()
-def plan(config: Config, settings: Settings = None) -> None:
-    """Say what a run would do - RoPE, group size, trainable weights, tokens - before any of it is done."""
+def plan(
+    config: Config,
+    settings: Settings = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=0.1, help="GB a worker has; empty: this machine's GPU, 80 where none is seen.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="TFLOP/s one worker reaches; empty: by the GPU's name, measured on a CPU.")
+    ] = None,
+    budget_hours: Annotated[float | None, typer.Option(min=0, help="Hours that training may take.")] = None,
+) -> None:
+    """Say what a run would do, take and cost - RoPE, weights, memory, time - and whether chunking serves better."""
     from flows.config import load_config
-    from flows.plan import print_plan
+    from flows.plan import Machine, print_plan
+    from flows.terminal import be_quiet
 
-    print_plan(load_config(config, settings or ()))
+    be_quiet()
+    print_plan(load_config(config, settings or ()), Machine(gpu_memory, tflops, budget_hours))
 
 
 @app.command(name="compare-rope")
