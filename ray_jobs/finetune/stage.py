@@ -1,40 +1,55 @@
 """Fine-tuning as a stage: shards in, a checkpoint artifact out, on Ray Train.
 
-The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/` and
-`training_log.jsonl`. A run that was killed goes on from its last checkpoint, found under the digest of its parameters.
+The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/`, `training_log.jsonl`,
+`progress.jsonl` and `tensorboard/`. A run that was killed goes on from its last checkpoint, found under the digest of those
+parameters that decide what is computed, not of those that decide how: the number of workers may change in between.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
-from data_schemas.storage import Artifact, Storage, write_atomically
+from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected
 from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
 from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
-from ray_jobs.finetune.progress import LOG_NAME, Follower
+from ray_jobs.finetune.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
+from ray_jobs.finetune.ray_worker import REFUSAL, train_on_worker
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 KIND, STAGE = "checkpoints", "finetune"
-REFUSAL = "refused.txt"  # what a worker refused to go on with; Ray would only start it again
+# How and not what is computed: a run that was cut off goes on although these changed.
+_HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
+        "s2_executor", "checkpoint_every", "validate_every", "validation_rows")  # fmt: skip
+_ELASTIC_FAILURES = 20  # workers come and go in an elastic run; a fixed one that loses more than two has another problem
 
 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
     """What of the parameters determines the trained weights; the worker count does, by the order of sums."""
     model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file"})
+    elastic = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     return {
         "model": model | {"rope_factors": rope_factors(params.model)},
         "training": params.training.model_dump(mode="json"),
         "num_workers": params.ray.num_workers,
         "use_gpu": params.ray.use_gpu,
-    }
+    } | elastic
+
+
+def trajectory_params(params: PipelineParams) -> dict[str, Any]:
+    """What of `stage_params` decides which steps are made, whoever makes them: checkpoints are kept under their digest."""
+    everything = stage_params(params)
+    training = {name: value for name, value in everything["training"].items() if name not in _HOW}
+    return {"model": everything["model"], "training": training}
 
 
 def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Callable[[str], None]) -> Artifact:
@@ -45,19 +60,22 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
         "code_version": CODE_VERSION,
         "parents": {"shards": shards.digest, "base": base_fingerprint(params.model)},
     }
-    work = storage.root / "work" / STAGE / stage_digest(**inputs)
+    work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_params(params)})
 
     def make(directory: Path) -> dict[str, Any]:
         shards.check()
         plan = rope_plan_for(params.model)
         progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
-        checkpoint = _fit(params, shards, work, progress)
+        with _alone(work):
+            checkpoint = _fit(params, shards, work, progress)
         shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
         (directory / ADAPTER_DIR / "README.md").unlink(missing_ok=True)  # peft's template; the release has its own card
         _name_base(directory / ADAPTER_DIR / "adapter_config.json", params.model.base)
         (directory / "rope_plan.json").write_text(plan.to_json())
         load_tokenizer(params.model).save_pretrained(str(directory / "tokenizer"))
-        shutil.copy(work / LOG_NAME, directory / LOG_NAME)
+        for name in (LOG_NAME, PROGRESS_NAME):
+            shutil.copy(work / name, directory / name)
+        shutil.copytree(work / TENSORBOARD_DIR, directory / TENSORBOARD_DIR)
         last = json.loads((work / LOG_NAME).read_text().splitlines()[-1])
         waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
         return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | waiting | last
@@ -65,6 +83,18 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
     artifact = storage.build(KIND, make=make, **inputs)
     shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """UserError while another run trains in `work`; the kernel frees the lock of a killed one."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another run is training the same in {work}: wait for it, or stop it first.") from error
+        yield
 
 
 def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]:
@@ -95,7 +125,10 @@ def _name_base(adapter_config: Path, base: str) -> None:
 
 def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callable[[str], None]) -> Path:
     """Run Ray Train to the end and return the folder of the last checkpoint."""
-    progress(f"finetune: starting Ray ({params.ray.address}) with {params.ray.num_workers} worker(s)")
+    fewest, most = params.ray.min_workers, params.ray.num_workers
+    num_workers: Any = (fewest, most) if fewest else most  # Ray's own annotation forgets the pair
+    workers = f"{fewest} to {most}" if fewest else str(most)
+    progress(f"finetune: starting Ray ({params.ray.address}) with {workers} worker(s); events: {work / TENSORBOARD_DIR}")
     _drop_torn_state(work / "ray")
     refusal = work / REFUSAL
     refusal.unlink(missing_ok=True)
@@ -111,7 +144,7 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
                 "work": str(work),
             },
             scaling_config=ScalingConfig(
-                num_workers=params.ray.num_workers,
+                num_workers=num_workers,
                 use_gpu=params.ray.use_gpu,
                 resources_per_worker={"CPU": params.ray.cpus_per_worker} | ({"GPU": 1} if params.ray.use_gpu else {}),
             ),
@@ -119,7 +152,7 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
                 name="ray",
                 storage_path=str(work),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
-                failure_config=FailureConfig(max_failures=2),
+                failure_config=FailureConfig(max_failures=_ELASTIC_FAILURES if fewest else 2),
             ),
         )
         try:
@@ -150,48 +183,3 @@ def _drop_torn_state(folder: Path) -> None:
         except ValueError:
             shutil.rmtree(folder)
             return
-
-
-def train_on_worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: connects the plain loop to Ray's rank, checkpoints and reports."""
-    import ray.train
-    import torch
-    from ray.train.torch import get_device
-
-    from ray_jobs.finetune.loop import Worker, train
-    from ray_jobs.finetune.progress import TrainingLog
-    from tasks.pack.reading import open_rows
-
-    refusal = Path(config["work"]) / REFUSAL
-    if refusal.exists():
-        return
-    params = PipelineParams.model_validate(config["params"])
-    shards = Path(config["shards"])
-    context = ray.train.get_context()
-    if not params.ray.use_gpu:
-        torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))
-    worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
-    checkpoint = ray.train.get_checkpoint()
-    resume_from = Path(checkpoint.path) if checkpoint else None
-    first_step = json.loads((resume_from / "cursor.json").read_text())["step"] if resume_from else 0
-    scratch = Path(config["work"]) / "scratch"
-    log = None
-    if worker.rank == 0:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        log = TrainingLog(Path(config["work"]), first_step)
-
-    def report(metrics: dict[str, Any], directory: Path | None) -> None:
-        if log is not None:
-            log.append(metrics)
-        if metrics["step"] % params.training.checkpoint_every and metrics["step"] != params.training.steps:
-            return
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory) if directory else None)
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-
-    try:
-        train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume_from, scratch)
-    except UserError as error:
-        write_atomically(refusal, str(error))
-        raise
