@@ -85,7 +85,7 @@ def local_workers(num_workers: int) -> Iterator[Workers]:
         yield InProcess()
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_process) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=start_worker_process) as pool:
         try:
             yield Processes(pool, num_workers)
         finally:
@@ -98,7 +98,8 @@ def one_thread() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _start_process() -> None:
+def start_worker_process() -> None:
+    """To be run first in every process of a pool: one thread, and an end when the parent ends."""
     one_thread()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

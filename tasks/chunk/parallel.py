@@ -19,6 +19,7 @@ import numpy as np
 
 from data_schemas.params import ChunkingParams
 from tasks.chunk.chunker import Chunk, Chunker, Spans
+from tasks.workers import start_worker_process
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -100,7 +101,7 @@ def _batches(texts: Iterable[str], formats: Iterable[str] | None) -> Iterator[li
 
 
 def _start_worker(serialized: str, params: dict[str, Any], meeting: Barrier) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    start_worker_process()
     from tokenizers import Tokenizer
 
     global _worker_chunker, _worker_meeting
