@@ -154,6 +154,6 @@ def synchronize(device: torch.device) -> None:
 
 
 def release(device: torch.device) -> None:
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()

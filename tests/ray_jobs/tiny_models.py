@@ -16,6 +16,12 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3Config", {}),
     "gemma": ("GemmaConfig", {}),
     "phi3": ("Phi3Config", {"pad_token_id": None}),
+    # Not promised by name; each has something of its own.
+    "qwen2-window-in-one-layer": ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 2, "sliding_window": None}),
+    "smollm3-layer-without-rope": ("SmolLM3Config", {"pad_token_id": None, "no_rope_layers": [1, 0]}),
+    "olmo2-norms-behind": ("Olmo2Config", {"pad_token_id": None}),
+    "granite-scaled": ("GraniteConfig", {"attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5}),
 }
 GROUP = 6
 
