@@ -1,4 +1,4 @@
-"""`ropeway plan` and `ropeway compare-rope` as a user meets them: real processes."""
+"""`ropeway compare-rope` as a user meets it, and what `ropeway plan` prints before and after it."""
 
 import subprocess
 import sys
@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from data_schemas.params import PipelineParams
+from flows.config import load_config
+from flows.plan import Machine, print_plan
 from tests.flows.small_run import small_params, write_params
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
-
-
-def ropeway(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ROPEWAY, *arguments], capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -22,34 +21,41 @@ def config(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
     return write_params(home / "small.yaml", small_params(home, tokenizer))
 
 
-def test_compare_then_plan(config: str) -> None:
-    compared = ropeway("compare-rope", config, "--documents", "3")
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def printed(params: PipelineParams, machine: Machine, capsys: pytest.CaptureFixture[str]) -> str:
+    print_plan(params, machine)
+    return capsys.readouterr().out
+
+
+def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(load_config(config), Machine(tflops=0.001, budget_hours=0.0), capsys)
+    for words in ("64 -> 128", "0.001 TFLOP/s", "activations", "optimizer", "Corpus: not read yet", "0 h are given"):
+        assert words in text
+    assert "1 rows (all that a worker has in a step)" in text
+
+
+def test_a_gpu_is_planned_without_one(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    params = load_config(config, ["ray.use_gpu=true", "training.precision=bf16", "training.rows_per_step=64"])
+    text = printed(params, Machine(gpu_memory_gb=24), capsys)
+    for words in ("largest micro batch in 24 GB", "give --tflops", "not measured", "as --gpu-memory says"):
+        assert words in text
+    assert "not one row" in printed(params, Machine(gpu_memory_gb=0.5, tflops=1), capsys)
+
+
+def test_compare_then_plan(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    compared = subprocess.run(
+        [ROPEWAY, "compare-rope", config, "--documents", "3"], capture_output=True, text=True, timeout=200
+    )
     assert compared.returncode == 0, compared.stderr
-    for method in ("yarn", "linear", "dynamic", "ntk", "llama3", "none", "left out: longrope"):
-        assert method in compared.stdout
+    for words in ("yarn", "linear", "dynamic", "ntk", "llama3", "none", "left out: longrope", "is best at 128 tokens"):
+        assert words in compared.stdout
     *_, picture, folder = compared.stdout.split()
     assert Path(picture).is_file()
     assert Path(folder, "rope_samples.parquet").is_file()
-    planned = ropeway("plan", config, "--tflops", "0.001", "--budget-hours", "0")
-    assert planned.returncode == 0, planned.stderr
-    for words in ("64 -> 128", "0.001 TFLOP/s", "largest micro batch", "activations", "optimizer", "Corpus:"):
-        assert words in planned.stdout
-    assert "0 h are given" in planned.stdout
-    assert "cut in any case" in planned.stdout  # documents of some 600 tokens for a target of 128
-    assert "Traceback" not in planned.stderr
-
-
-def test_a_gpu_is_planned_without_one(config: str) -> None:
-    planned = ropeway("plan", config, "--set", "ray.use_gpu=true", "--set", "training.precision=bf16", "--gpu-memory", "24")
-    assert planned.returncode == 0, planned.stderr
-    for words in ("24 GB", "give --tflops", "not measured", "Corpus:"):
-        assert words in planned.stdout
-    small = ropeway("plan", config, "--set", "ray.use_gpu=true", "--gpu-memory", "0.5", "--tflops", "1")
-    assert "not one row" in small.stdout.replace("\n", " ")
-
-
-def test_what_cannot_be_served_as_asked_is_one_sentence(config: str) -> None:
-    refused = ropeway("plan", config, "--set", "model.rope_method=dynamic", "--set", 'model.serve_with=["vllm"]')
-    assert refused.returncode == 2
-    assert "choose yarn or ntk" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    text = printed(load_config(config), Machine(tflops=0.001), capsys)
+    assert "cut in any case" in text  # documents of some 600 tokens for a target of 128
+    assert "is measured by `ropeway compare-rope`" not in text  # it was
