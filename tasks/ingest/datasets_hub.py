@@ -5,13 +5,14 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import CorpusSource
+from tasks.ingest.faults import Tries, is_of_the_way, tried
 from tasks.ingest.locations import without_secrets
 from tasks.ingest.records import Document, Origin, Refused, Unusable, from_fields
 
@@ -71,8 +72,7 @@ def find_dataset(index: int, source: CorpusSource) -> FoundDataset:
 def read_dataset(part: DatasetSlice, source: CorpusSource, max_bytes: int) -> Iterator[Document | Refused]:
     """Documents of a slice. Records count from 1 in a mapped data set, and in each shard of a streamed one."""
     try:
-        with _refusing():
-            data = _load(source, part.revision)
+        data = _loaded(part, source)
         if not _is_streamed(data):
             yield from _read_rows(data, part, source, max_bytes)
             return
@@ -86,20 +86,37 @@ def read_dataset(part: DatasetSlice, source: CorpusSource, max_bytes: int) -> It
         yield from _read_shard(data, shard, part.uri, source)
 
 
+def _loaded(part: DatasetSlice, source: CorpusSource) -> Any:
+    def load() -> Any:
+        with _refusing():
+            return _load(source, part.revision)
+
+    return tried(without_secrets(part.uri), load)
+
+
 def _read_rows(data: Any, part: DatasetSlice, source: CorpusSource, max_bytes: int) -> Iterator[Document | Refused]:
     from tasks.ingest.tables import table_rows, text_and_labels
 
     origin = Origin(part.uri, source.dataset_split, source)
     record = part.start + 1
     mean_bytes = max(1, data.data.nbytes // max(1, data.data.num_rows))
+    tries = Tries(without_secrets(part.uri))
     try:
         with _refusing():
             columns = text_and_labels(data.features.arrow_schema, source)
-            rows = data.select_columns(columns).with_format("arrow").select(range(part.start, part.stop))
-            for table in rows.iter(max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // mean_bytes))):
-                for batch in table.to_batches():
-                    yield from table_rows(batch, record, origin, max_bytes)
-                    record += batch.num_rows
+            data = data.select_columns(columns).with_format("arrow")
+        while record <= part.stop:
+            try:
+                with _refusing():
+                    rows = data.select(range(record - 1, part.stop))
+                    for table in rows.iter(max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // mean_bytes))):
+                        for batch in table.to_batches():
+                            yield from table_rows(batch, record, origin, max_bytes)
+                            record += batch.num_rows
+                            tries.succeeded()
+                    return
+            except Exception as error:
+                tries.failed(error)
     except Unusable as problem:
         yield problem.refused(part.uri, record)
 
@@ -107,16 +124,23 @@ def _read_rows(data: Any, part: DatasetSlice, source: CorpusSource, max_bytes: i
 def _read_shard(data: Any, shard: int, uri: str, source: CorpusSource) -> Iterator[Document | Refused]:
     origin = Origin(f"{uri}/{shard:05d}-of-{data.num_shards:05d}", f"{source.dataset_split}/{shard:05d}", source)
     record = 0
-    try:
-        with _refusing():
-            for fields in data.shard(data.num_shards, shard):
-                record += 1
-                try:
-                    yield from_fields(fields, record, None, origin)
-                except Unusable as problem:
-                    yield problem.refused(origin.uri, record)
-    except Unusable as problem:
-        yield problem.refused(origin.uri, record + 1)
+    tries = Tries(without_secrets(origin.uri))
+    while True:
+        try:
+            with _refusing():
+                for fields in islice(data.shard(data.num_shards, shard), record, None):  # from where it failed
+                    record += 1
+                    tries.succeeded()
+                    try:
+                        yield from_fields(fields, record, None, origin)
+                    except Unusable as problem:
+                        yield problem.refused(origin.uri, record)
+            return
+        except Unusable as problem:
+            yield problem.refused(origin.uri, record + 1)
+            return
+        except Exception as error:
+            tries.failed(error)
 
 
 def _load(source: CorpusSource, revision: str | None) -> Any:
@@ -226,16 +250,21 @@ def _explaining(index: int, source: CorpusSource) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Turn errors of a library that may raise anything into Unusable, without its words, which may hold a signed address."""
+    """Turn errors of a library that may raise anything into Unusable, without its words, which may hold a signed address.
+
+    Those of the way to the data stay as they are.
+    """
     import pyarrow as pa
 
     try:
         yield
-    except (Unusable, MemoryError):
+    except (Unusable, UserError, MemoryError):
         raise
     except UnicodeDecodeError as error:
         raise Unusable("undecodable", f"byte {error.start}: {error.reason}") from error
-    except pa.ArrowException as error:
-        raise Unusable("corrupt", (str(error).splitlines() or [type(error).__name__])[0]) from error
     except Exception as error:
-        raise Unusable("unreadable", f"reading it failed with {type(error).__name__}") from error
+        if is_of_the_way(error):
+            raise
+        if not isinstance(error, pa.ArrowException):
+            raise Unusable("unreadable", f"reading it failed with {type(error).__name__}") from error
+        raise Unusable("corrupt", (str(error).splitlines() or [type(error).__name__])[0]) from error

@@ -1,6 +1,7 @@
 """Opening a listed file: local or through fsspec, without ever waiting for a pipe or following it out of the corpus."""
 
 import contextlib
+import lzma
 import os
 import shutil
 import stat
@@ -9,10 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from functools import partial
+from typing import BinaryIO, cast
 
+from data_schemas.errors import UserError
 from tasks.ingest.compression import BLOCK_BYTES, inflated, refuse_bomb
+from tasks.ingest.faults import SteadyStream, is_of_the_input, tried, unread
 from tasks.ingest.formats import compression_of
+from tasks.ingest.locations import without_secrets
 from tasks.ingest.records import Unusable
 
 _SEQUENTIAL_PROTOCOLS = ("http", "https")  # not every server gives parts of a file
@@ -65,14 +70,14 @@ class Files:
 
     @contextlib.contextmanager
     def opened(self, file: SourceFile) -> Iterator[BinaryIO]:
-        """The file's stored bytes. Raises Unusable, also for what goes wrong while it is open."""
+        """The file's stored bytes. Raises Unusable, also for what goes wrong while it is open; UserError for a failure that
+        is not the file's and lasts."""
         with _refusing(file):
-            if file.is_local:
-                stream = open_regular(file.location)
-            elif file.archive:
+            if file.archive:
                 stream = cast(BinaryIO, self._archive(file.archive).open(file.location))
             else:
-                stream = _open_remote(file)
+                reopen = partial(open_regular, file.location) if file.is_local else partial(_open_remote, file)
+                stream = cast(BinaryIO, SteadyStream(file.uri, reopen, file.is_seekable))
             with stream:
                 yield stream
 
@@ -105,7 +110,7 @@ class Files:
                 pass
             yield file.location
             return
-        with tempfile.NamedTemporaryFile(prefix="ropeway-") as copy:
+        with tried(f"A copy of {file.uri}", lambda: tempfile.NamedTemporaryFile("w+b", prefix="ropeway-")) as copy:
             for block in self.content_blocks(file):
                 copy.write(block)
             copy.flush()
@@ -122,23 +127,28 @@ def open_archive(uri: str) -> Iterator[zipfile.ZipFile]:
     """The zip file at `uri`, local or remote; copied here first from a web server that gives no parts of files."""
     import fsspec
 
+    shown = without_secrets(uri)
+
+    def reopen(**options: int) -> BinaryIO:
+        return cast(BinaryIO, fsspec.open(uri, "rb", **options).open())
+
     with contextlib.ExitStack() as stack:
-        stream: Any = stack.enter_context(fsspec.open(uri, "rb"))
+        stream = stack.enter_context(SteadyStream(shown, reopen, can_seek=True))
         try:
-            archive = zipfile.ZipFile(stream)
+            archive = zipfile.ZipFile(cast(BinaryIO, stream))
         except ValueError:
             copy = stack.enter_context(tempfile.TemporaryFile(prefix="ropeway-"))
-            shutil.copyfileobj(stack.enter_context(fsspec.open(uri, "rb", block_size=0)), copy)
+            shutil.copyfileobj(stack.enter_context(SteadyStream(shown, partial(reopen, block_size=0), can_seek=False)), copy)
             archive = zipfile.ZipFile(copy)
         yield stack.enter_context(archive)
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a local file for reading. OSError for a pipe or a device, which might never end; opening does not wait for one."""
+    """Open a local file for reading. Unusable for a pipe or a device, which might never end; opening does not wait for one."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(None, "not a regular file")
+            raise Unusable("unreadable", "not a regular file")
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -158,21 +168,34 @@ def _open_remote(file: SourceFile) -> BinaryIO:
 
 @contextlib.contextmanager
 def _refusing(file: SourceFile) -> Iterator[None]:
-    """Turn errors of opening and reading into Unusable; what remote libraries say may hold secrets, so only its kind is told."""
+    """Turn errors that a file is to blame for into Unusable, and those of the way to a remote one into UserError.
+
+    What remote libraries say may hold secrets, so only its kind is told.
+    """
     try:
         yield
-    except (Unusable, MemoryError):
+    except (Unusable, UserError, MemoryError):
         raise
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise Unusable("corrupt", str(error)) from error
     except EOFError as error:
         raise Unusable("truncated", "the archive ends too early") from error
-    except OSError as error:
-        raise Unusable("unreadable", error.strerror or type(error).__name__) from error
     except Exception as error:
+        if is_of_the_input(error):
+            strerror = error.strerror if isinstance(error, OSError) else None
+            raise Unusable("unreadable", strerror or type(error).__name__) from error
+        if file.archive and _is_of_an_archive(error):
+            raise Unusable("unreadable", f"reading it failed with {type(error).__name__}") from error
         if file.is_local:
             raise
-        raise Unusable("unreadable", f"reading it failed with {type(error).__name__}") from error
+        raise unread(file.uri, error) from None
+
+
+def _is_of_an_archive(error: Exception) -> bool:
+    """Whether decompression says that a member is damaged, encrypted or packed in an unknown way."""
+    if isinstance(error, OSError):
+        return error.errno is None  # so speaks bz2
+    return isinstance(error, RuntimeError | ValueError | LookupError)
 
 
 def _guarded(blocks: Iterator[bytes], stored_bytes: int, max_expansion: float) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest import repository
+from tasks.ingest.faults import is_of_the_input, tried, unread
 from tasks.ingest.files import SourceFile
 from tasks.ingest.globs import any_of, has_magic, included, max_depth, split_pattern
 from tasks.ingest.locations import without_secrets
@@ -105,7 +106,13 @@ def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFil
     excluded_folder = any_of([pattern for pattern in root.exclude if pattern.endswith("/**")])
     depth = max_depth(root.include)
     unreadable: list[OSError] = []
-    for folder, folder_names, file_names in os.walk(root.folder, onerror=unreadable.append):
+
+    def note(error: OSError) -> None:
+        if not is_of_the_input(error):
+            raise unread(f"The folder {printable(str(error.filename))}", error) from error
+        unreadable.append(error)
+
+    for folder, folder_names, file_names in os.walk(root.folder, onerror=note):
         above = "" if Path(folder) == root.folder else Path(folder).relative_to(root.folder).as_posix() + "/"
         folder_names[:] = [n for n in folder_names if n not in root.pruned]
         for name in folder_names:
@@ -138,7 +145,7 @@ def _found(index: int, root: _Root, relative: str, path: Path) -> SourceFile | R
     if path.is_symlink() and not _inside(path, root.folder):
         return _outside(uri)
     try:
-        num_bytes = path.stat().st_size
+        num_bytes = tried(uri, lambda: path.stat().st_size)
     except OSError:
         num_bytes = 0  # the reader refuses it
     return SourceFile(index, relative, uri, str(path), num_bytes=num_bytes)

@@ -121,7 +121,7 @@ def _refusing_damage() -> Iterator[None]:
     except pa.ArrowInvalid as error:
         raise Unusable("corrupt", str(error).splitlines()[0]) from error
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
             raise  # the file system's, not the format's
         raise Unusable("corrupt", (str(error).splitlines() or [type(error).__name__])[0]) from error
 
