@@ -7,6 +7,7 @@ sees itself and the `window - 1` tokens before it, inside its segment. No key or
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 from functools import lru_cache
@@ -166,6 +167,17 @@ def obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
         return f"torch {torch.__version__} is older than 2.11"
     if name == "torch_varlen" and has_dropout:
         return "it has no attention dropout"
+    return _load_failure(name)
+
+
+def _load_failure(name: str) -> str:
+    """A flash_attn built for another torch is installed and yet cannot be loaded."""
+    if name != "flash_attn":
+        return ""
+    try:
+        importlib.import_module("flash_attn")
+    except ImportError as error:
+        return f"the package flash_attn does not load here ({error})"
     return ""
 
 
