@@ -49,7 +49,7 @@ class TrainingLog:
             "seconds_left": round(left, 1),
         }
         if "mfu" in metrics:
-            timed["mfu"] = round(metrics["mfu"], 4)
+            timed["mfu"] = round(metrics["mfu"], 6)
         logged = {name: metrics[name] for name in LOGGED if name in metrics}
         for path, line in ((self._log, logged), (self._progress, logged | timed)):
             with path.open("a") as file:
