@@ -28,4 +28,6 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.attention
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps litdata==0.2.76 lightning-utilities obstore tifffile  # without torchvision
+	for name in attention chunking packing reading deduplication prepare; do $(BIN)/python -m benchmarks.$$name || exit 1; done
