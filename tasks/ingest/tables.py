@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.params import CorpusSource
+from tasks.ingest.arrow_messages import FILE_MAGIC, BatchHeader, batch_headers
 from tasks.ingest.compression import refuse_bomb
+from tasks.ingest.faults import tried
 from tasks.ingest.files import Files, SourceFile
 from tasks.ingest.formats import compression_of
 from tasks.ingest.records import Document, Origin, Refused, Unusable, from_fields
@@ -19,7 +21,7 @@ _BATCH_BYTES = 4 << 20
 _REPEATED_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1024
 _LABELS = ("id", "licence", "license", "work")
-_FILE_MAGIC = b"ARROW1"
+_REPEATS_STARTS = "DELTA_BYTE_ARRAY"
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,12 @@ def read_parquet(
         with _opened_parquet(files, file) as table, _refusing_damage():
             columns = text_and_labels(table.schema_arrow, origin.source)
             for group in range(*(pieces or (0, table.num_row_groups))):
-                batch_rows = _batch_rows(table, group, origin.source, files.max_expansion)
-                for batch in table.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
+                plan = _plan_of_group(table, group, columns, files.max_expansion)
+                num_decoded = 0
+                for batch in table.iter_batches(plan.batch_rows, row_groups=[group], columns=columns, use_threads=False):
+                    num_decoded += batch.nbytes
+                    if plan.is_delta_coded:
+                        refuse_bomb(num_decoded, plan.stored_bytes, files.max_expansion)
                     yield from table_rows(batch, record, origin, max_bytes)
                     record += batch.num_rows
     except Unusable as problem:
@@ -53,14 +59,11 @@ def read_arrow(
     """Documents in the record batches [start, end) of an IPC file or stream (None: all)."""
     record = first_record
     try:
-        with files.local_path(file) as path, _refusing_damage(), _arrow_batches(path) as (schema, batches):
-            columns = text_and_labels(schema, origin.source)
-            for index, batch in enumerate(batches):
-                if pieces and index >= pieces[1]:
-                    break
-                if pieces is None or index >= pieces[0]:
-                    yield from table_rows(_validated(batch.select(columns)), record, origin, max_bytes)
-                    record += batch.num_rows
+        with files.local_path(file) as path, _refusing_damage(), _opened_arrow(path, file.uri) as arrow:
+            columns = text_and_labels(arrow.schema, origin.source)
+            for batch in _arrow_batches(arrow, columns, pieces, files.max_expansion):
+                yield from table_rows(_validated(batch.select(columns)), record, origin, max_bytes)
+                record += batch.num_rows
     except Unusable as problem:
         yield problem.refused(origin.uri, 0 if problem.reason in ("missing_text", "not_text") else record)
 
@@ -75,8 +78,8 @@ def pieces_of(files: Files, file: SourceFile, container: str) -> list[Piece] | N
                 with _opened_parquet(files, file) as table:
                     groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
                     return [Piece(group.num_rows, group.total_byte_size) for group in groups]
-            with files.local_path(file) as path, _arrow_batches(path) as (_, batches):
-                return [Piece(batch.num_rows, batch.nbytes) for batch in batches]
+            with files.local_path(file) as path, _opened_arrow(path, file.uri) as arrow:
+                return [Piece(found.num_rows, found.stored_bytes) for found in arrow.headers() if not found.is_dictionary]
     except Unusable:
         return None  # the reader refuses it
 
@@ -96,20 +99,61 @@ def _opened_parquet(files: Files, file: SourceFile) -> "Iterator[pq.ParquetFile]
         yield table
 
 
+@dataclass(frozen=True)
+class _Arrow:
+    """An IPC file (or a stream: not `is_file`), mapped into memory, so that a batch that is passed over is not read."""
+
+    mapped: "pa.MemoryMappedFile"
+    is_file: bool
+    schema: "pa.Schema"
+
+    def headers(self) -> Iterator[BatchHeader]:
+        import pyarrow as pa
+
+        whole = pa.BufferReader(self.mapped.read_at(self.mapped.size(), 0))  # no copy, with a place of its own
+        return batch_headers(whole, self.is_file)
+
+
 @contextlib.contextmanager
-def _arrow_batches(path: str) -> "Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]":
-    """Schema and batches; mapped into memory, so that a batch that is passed over is not read."""
+def _opened_arrow(path: str, name: str) -> Iterator[_Arrow]:
     import pyarrow as pa
 
-    with pa.memory_map(path) as mapped:
-        is_file = mapped.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+    with tried(name, lambda: pa.memory_map(path)) as mapped:
+        is_file = mapped.read(len(FILE_MAGIC)) == FILE_MAGIC
         mapped.seek(0)
-        if is_file:
-            reader = pa.ipc.open_file(mapped)
-            yield reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
-        else:
-            stream = pa.ipc.open_stream(mapped)
-            yield stream.schema, iter(stream)
+        schema = (pa.ipc.open_file if is_file else pa.ipc.open_stream)(mapped).schema
+        yield _Arrow(mapped, is_file, schema)
+
+
+def _arrow_batches(
+    arrow: _Arrow, columns: list[str], pieces: tuple[int, int] | None, max_expansion: float
+) -> "Iterator[pa.RecordBatch]":
+    """The record batches [start, end) with some columns; no other is decoded, nor any that is a bomb. Raises Unusable."""
+    import pyarrow as pa
+
+    wanted = [arrow.schema.get_field_index(column) for column in columns]
+    arrow.mapped.seek(0)
+    open_reader = pa.ipc.open_file if arrow.is_file else pa.ipc.open_stream
+    reader = open_reader(arrow.mapped, options=pa.ipc.IpcReadOptions(included_fields=wanted))
+    index = 0
+    for header in arrow.headers():
+        if header.is_dictionary:
+            _refuse_grown(header, arrow.schema, columns, max_expansion)
+            continue
+        if pieces and index >= pieces[1]:
+            return
+        is_wanted = pieces is None or index >= pieces[0]
+        if is_wanted or not arrow.is_file:
+            _refuse_grown(header, arrow.schema, columns, max_expansion)
+            batch = reader.get_batch(index) if arrow.is_file else reader.read_next_batch()
+            if is_wanted:
+                yield batch
+        index += 1
+
+
+def _refuse_grown(header: BatchHeader, schema: "pa.Schema", columns: list[str], max_expansion: float) -> None:
+    stored, grown = header.size_of(schema, columns)
+    refuse_bomb(grown, stored, max_expansion)
 
 
 @contextlib.contextmanager
@@ -140,21 +184,42 @@ def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
     return [source.text_field, *(name for name in _LABELS if schema.names.count(name) == 1 and name != source.text_field)]
 
 
-def _batch_rows(table: "pq.ParquetFile", group: int, source: CorpusSource, max_expansion: float) -> int:
-    """How many rows of a row group may be decoded at once. Raises Unusable for a group that is a bomb.
+@dataclass(frozen=True)
+class _GroupPlan:
+    """How a row group is read: so many rows at once; what its columns take in the file; whether values repeat others."""
 
-    A column with a dictionary may be all repetitions of its longest value, which is at most as long as the dictionary.
-    """
+    batch_rows: int
+    stored_bytes: int
+    is_delta_coded: bool
+
+
+def _plan_of_group(table: "pq.ParquetFile", group: int, columns: list[str], max_expansion: float) -> _GroupPlan:
+    """Raises Unusable for a row group that is a bomb."""
     found = table.metadata.row_group(group)
-    columns = [found.column(i) for i in range(found.num_columns)]
-    column = next(c for c in columns if c.path_in_schema == source.text_field)
-    stored, num_bytes = max(1, column.total_compressed_size), max(1, column.total_uncompressed_size)
-    refuse_bomb(num_bytes, stored, max_expansion)
-    num_rows = min(_MAX_BATCH_ROWS, _BATCH_BYTES * found.num_rows // num_bytes)
-    if column.has_dictionary_page and column.dictionary_page_offset is not None:
-        dictionary_bytes = (column.data_page_offset - column.dictionary_page_offset) * num_bytes // stored
-        num_rows = min(num_rows, _REPEATED_BYTES // max(1, dictionary_bytes))
-    return max(1, num_rows)
+    chunks = [chunk for i in range(found.num_columns) if (chunk := found.column(i)).path_in_schema in columns]
+    for chunk in chunks:
+        refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, max_expansion)
+    return _GroupPlan(
+        batch_rows=max(1, min(_batch_rows(chunk, found.num_rows) for chunk in chunks)),
+        stored_bytes=sum(chunk.total_compressed_size for chunk in chunks),
+        is_delta_coded=any(_REPEATS_STARTS in chunk.encodings for chunk in chunks),
+    )
+
+
+def _batch_rows(chunk: "pq.ColumnChunkMetaData", num_rows: int) -> int:
+    """How many rows of a column may be decoded at once.
+
+    With a dictionary all may be its longest value, which is at most as long as the dictionary; and where a value repeats
+    the start of the one before it, it is at most as long as all that is stored.
+    """
+    stored, num_bytes = max(1, chunk.total_compressed_size), max(1, chunk.total_uncompressed_size)
+    batch_rows = min(_MAX_BATCH_ROWS, _BATCH_BYTES * num_rows // num_bytes)
+    if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
+        dictionary_bytes = (chunk.data_page_offset - chunk.dictionary_page_offset) * num_bytes // stored
+        batch_rows = min(batch_rows, _REPEATED_BYTES // max(1, dictionary_bytes))
+    if _REPEATS_STARTS in chunk.encodings:
+        batch_rows = min(batch_rows, _REPEATED_BYTES // num_bytes)
+    return batch_rows
 
 
 def _validated(batch: "pa.RecordBatch") -> "pa.RecordBatch":

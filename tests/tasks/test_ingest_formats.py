@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,82 @@ def test_a_row_group_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
     table = pa.table({"text": ["x" * 20_000_000]})
     pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
     assert read(str(tmp_path)).reasons == {("a.parquet", 1): "decompression_bomb"}
+
+
+def peak_of_reading(path: Path, **options: Any) -> tuple[Counter[str], int]:
+    """(what came out, most bytes that Arrow held)."""
+    params = CorpusParams(sources=(str(path),), **options)
+    before = pa.total_allocated_bytes()
+    counts: Counter[str] = Counter()
+    peak = 0
+    for unit in plan_corpus(params).units:
+        peak = max(peak, pa.total_allocated_bytes() - before)
+        for found in read_unit(unit, params):
+            counts[getattr(found, "reason", "document")] += 1
+            peak = max(peak, pa.total_allocated_bytes() - before)
+    return counts, peak
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_columns_that_nobody_asked_for_are_not_inflated(tmp_path: Path, is_file: bool, codec: str) -> None:
+    table = pa.table(
+        {
+            "before": pa.array([[{"a": "x"}], None, []]),
+            "blob": pa.array([bytes(30_000_000)] * 3, pa.large_binary()),
+            "view": pa.array(["x" * 90, "y", None], pa.string_view()),
+            "text": ["one", "two", "three"],
+        }
+    )
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with (pa.ipc.new_file if is_file else pa.ipc.new_stream)(tmp_path / "a.arrow", table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=2)
+    del table
+    assert peak_of_reading(tmp_path / "a.arrow") == ({"document": 3}, ANY_SMALL)
+    assert read(str(tmp_path)).texts == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+@pytest.mark.parametrize("as_dictionary", [True, False])
+def test_a_record_batch_that_is_a_bomb_is_refused_before_it_is_decoded(
+    tmp_path: Path, is_file: bool, as_dictionary: bool
+) -> None:
+    texts = pa.array(["x" * 20_000_000])
+    table = pa.table({"text": texts.dictionary_encode() if as_dictionary else texts})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (pa.ipc.new_file if is_file else pa.ipc.new_stream)(tmp_path / "a.arrow", table.schema, options=options) as writer:
+        writer.write_table(table)
+    del table, texts
+    assert peak_of_reading(tmp_path / "a.arrow") == ({"decompression_bomb": 1}, ANY_SMALL)
+    assert peak_of_reading(tmp_path / "a.arrow", max_expansion=1e6)[0] == {"document": 1}
+
+
+class _AnySmall:
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and other < 1_000_000
+
+
+ANY_SMALL = _AnySmall()
+
+
+def test_values_that_repeat_the_start_of_others_do_not_fill_the_memory(tmp_path: Path) -> None:
+    start = random.Random(0).randbytes(200_000).hex()
+    texts = [f"{start} {row}" for row in range(300)]  # 120 MB
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetWriter(
+        tmp_path / "a.parquet", schema, use_dictionary=False, column_encoding={"text": "DELTA_BYTE_ARRAY"}, compression="none"
+    ) as writer:
+        writer.write_table(pa.table({"text": texts}, schema=schema))
+    del texts
+    assert (tmp_path / "a.parquet").stat().st_size < 450_000
+    counts, peak = peak_of_reading(tmp_path / "a.parquet")
+    assert set(counts) == {"document", "decompression_bomb"}
+    assert counts["decompression_bomb"] == 1
+    assert 150 < counts["document"] < 250  # some 200 times what is stored
+    assert peak < 80_000_000
+    counts, peak = peak_of_reading(tmp_path / "a.parquet", max_expansion=1000)
+    assert counts == {"document": 300}
+    assert peak < 80_000_000
 
 
 def test_a_long_value_repeated_by_a_dictionary_does_not_fill_the_memory(tmp_path: Path) -> None:
