@@ -9,8 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 # Every format that documents come in. These match in upper and lower case; patterns that a user gives are case-sensitive.
 DEFAULT_INCLUDE = tuple(
-    f"**/*.{kind}"
-    for kind in ("txt", "md", "markdown", "rst", "html", "htm", "xhtml", "jsonl", "ndjson", "parquet", "arrow")
+    f"**/*.{kind}" for kind in ("txt", "md", "markdown", "rst", "html", "htm", "xhtml", "jsonl", "ndjson", "parquet", "arrow")
 )
 RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
 ReorderStrategy = Literal["important_first_last", "reverse_rank", "calibrated", "none"]
@@ -41,7 +40,7 @@ class CorpusSource(Params):
         DEFAULT_INCLUDE,
         min_length=1,
         description="Glob patterns, relative to a folder `uri`, of the files to read. A pattern also matches the same name "
-        "with .gz or .zst behind it.",
+        "with .gz or .zst behind it. The default patterns match in any case, yours as they are written.",
     )
     exclude: tuple[str, ...] = Field((), description="Glob patterns, relative to a folder `uri`, of files to leave out.")
     repository: Literal["no", "files", "whole"] = Field(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
+from ray_jobs.finetune.lora_targets import linear_names, resolve_targets
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ def add_trainable_weights(model: PreTrainedModel, training: TrainingParams) -> P
     if training.train_embeddings:
         ends = [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()])
         full += [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if any(module is end for end in ends)]
-    targets = training.lora_targets
+    targets = resolve_targets(training.lora_targets, linear_names(model), type(model).__name__)
     config = LoraConfig(
         r=training.lora_rank,
         lora_alpha=training.lora_alpha,

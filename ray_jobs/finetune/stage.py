@@ -66,6 +66,7 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
         shards.check()
         plan = rope_plan_for(params.model)
         progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
+        _tell_executor(params, progress)
         with _alone(work):
             checkpoint = _fit(params, shards, work, progress)
         shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
@@ -83,6 +84,19 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
     artifact = storage.build(KIND, make=make, **inputs)
     shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+def _tell_executor(params: PipelineParams, progress: Callable[[str], None]) -> None:
+    """Log which kernel will compute S2-Attn; UserError for one that cannot run, as far as this machine is like the workers."""
+    import torch
+
+    from ray_jobs.finetune.base_model import load_config
+    from ray_jobs.finetune.executors import describe_executor
+
+    is_like_workers = not params.ray.use_gpu or torch.cuda.is_available()
+    if params.training.attention == "s2" and is_like_workers:
+        device = torch.device("cuda" if params.ray.use_gpu else "cpu")
+        progress(f"finetune: {describe_executor(load_config(params.model), params.training, device)}")
 
 
 @contextlib.contextmanager

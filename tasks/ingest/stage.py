@@ -125,6 +125,7 @@ class _Ingestion:
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
             "num_contaminated": int(found.removed.sum()),
+            "num_files_unmatched": self._corpus.num_unmatched,
             "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),
             "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
             "quarantined": dict(sorted(quarantined.items())),

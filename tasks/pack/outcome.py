@@ -22,6 +22,7 @@ def show_prepared(documents: Manifest, shards: Manifest, console: Console) -> No
     inputs = Table("documents", "number", title="Corpus", title_justify="left")
     for name, told in _COUNTS.items():
         inputs.add_row(told, f"{read[f'num_{name}']:,}")
+    inputs.add_row("files that no pattern names", f"{read['num_files_unmatched']:,}")
     for kind in ("skipped", "quarantined"):
         for reason, count in read[kind].items():
             inputs.add_row(f"{kind}: {reason}", f"{count:,}")

@@ -63,7 +63,7 @@ def test_documents_in_a_release_out(undisturbed):
         assert arm in output
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release).returncode == 0
     documents = json.loads((Path(record(home / "storage")["documents"]["path"]) / "manifest.json").read_text())
-    assert documents["summary"]["quarantined"] == {"invalid_utf8": 1}
+    assert documents["summary"]["quarantined"] == {"undecodable": 1}
 
 
 def test_the_release_verifies_from_the_command_line(undisturbed):

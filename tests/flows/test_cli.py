@@ -9,6 +9,10 @@ import pytest
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
+COMMANDS = [
+    "demo", "run", "plan", "compare-rope", "prepare", "inspect", "finetune", "evaluate", "publish", "verify", "reorder", "serve"
+]  # fmt: skip
+
 
 def ropeway(*arguments, cwd=None):
     return subprocess.run([ROPEWAY, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120)
@@ -25,13 +29,11 @@ def test_help_names_every_command_without_loading_anything_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "run", "plan", "prepare", "finetune", "evaluate", "publish", "verify", "reorder", "serve"):
+    for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "run", "plan", "prepare", "finetune", "evaluate", "publish", "verify", "reorder", "serve"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command):
     done = ropeway(command, "--help")
     assert done.returncode == 0

@@ -216,8 +216,9 @@ def test_source_weights_give_the_largest_mix_with_those_shares(
     largest = min(n * r / p for n, r, p in zip(there, repeats, part, strict=True))
     try:
         made = plan(lengths, sources, shares, seed=seed)
-    except UserError as error:  # a source's part is less than half a sequence
-        assert "no sequence short enough" in str(error)
+    except UserError:  # a source's part is less than half a sequence
+        made = None
+    if made is None:
         assert min(part) * largest <= max(lengths) / 2 + 2
         return
     for k in range(3):
