@@ -47,7 +47,9 @@ def test_a_flipped_bit_anywhere_in_any_file_is_found_and_named(release: Path) ->
             file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
             problems = failed(check_files(release))
             assert problems, (file.name, place)
-            assert any(file.name in detail for detail in problems.values()), (file.name, place, problems)
+            # A bit in a hash that the manifest records shows as the file it belongs to, in the check of the manifest.
+            is_named = any(file.name in detail for detail in problems.values()) or file.stem in problems
+            assert is_named, (file.name, place, problems)
         file.write_bytes(content)
     assert failed(check_files(release)) == {}
 
