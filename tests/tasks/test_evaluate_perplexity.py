@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from data_schemas.errors import UserError
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents, tokenize
 from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, perplexity, target_documents
+from tasks.ingest.documents import part_name
 
 
 def document(doc_id: str, num_tokens: int) -> HeldOutDocument:
@@ -75,19 +76,22 @@ def test_perplexity_weighs_tokens() -> None:
     assert perplexity(np.array([0.0, 3.0]), np.array([1, 2])) == pytest.approx(np.e)
 
 
-def write_documents(path: Path, rows: list[tuple[str, str, str]]) -> Path:
+def write_documents(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
     table = {"doc_id": [], "text": [], "split": [], "num_bytes": []}  # type: ignore[var-annotated]
     for doc_id, text, split in rows:
         for name, value in zip(table, (doc_id, text, split, len(text.encode())), strict=True):
             table[name].append(value)
-    pq.write_table(pa.table(table), path)
-    return path
+    folder.mkdir()
+    half = len(rows) // 2
+    for number, part in enumerate((pa.table(table)[:half], pa.table(table)[half:])):
+        pq.write_table(part, folder / part_name(number, 2), row_group_size=4)
+    return folder
 
 
 def test_heldout_order_is_independent_of_the_file_and_leaves_training_documents_out(tmp_path: Path) -> None:
     rows = [(f"doc{i}", "x" * (10 + i), "train" if i % 3 == 0 else "heldout") for i in range(30)]
-    forward = list(read_heldout(write_documents(tmp_path / "a.parquet", rows), min_bytes=15))
-    backward = list(read_heldout(write_documents(tmp_path / "b.parquet", rows[::-1]), min_bytes=15))
+    forward = list(read_heldout(write_documents(tmp_path / "a", rows), min_bytes=15))
+    backward = list(read_heldout(write_documents(tmp_path / "b", rows[::-1]), min_bytes=15))
     assert forward == backward
     assert {doc_id for doc_id, _ in forward} == {d for d, text, split in rows if split == "heldout" and len(text) >= 15}
     assert [d for d, _ in forward] != sorted(d for d, _ in forward), "the order must not follow the names"
