@@ -33,7 +33,7 @@ _CHAINS = 2_048
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prepare", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200, 500], help="corpus sizes in MB, for memory")
-    parser.add_argument("--speed-size", type=int, default=200, help="corpus size in MB, for 1 and 2 workers")
+    parser.add_argument("--speed-size", type=int, default=500, help="corpus size in MB, for 1 and 2 workers")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs", "memory": [], "speed": []}

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from data_schemas.errors import UserError
 from data_schemas.parts import Parts
 
+_WORKER_MARK = "ROPEWAY_DATA_WORKER"
+
 UnitFunction = Callable[[Any], Any]
 
 
@@ -92,15 +94,21 @@ def local_workers(num_workers: int) -> Iterator[Workers]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def one_thread() -> None:
+def become_worker() -> None:
     """Keep libraries in a worker from starting threads of their own: there are as many workers as CPUs."""
+    os.environ[_WORKER_MARK] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def is_worker() -> bool:
+    """Whether this process does nothing but units of the data stage."""
+    return _WORKER_MARK in os.environ
+
+
 def start_worker_process() -> None:
     """To be run first in every process of a pool: one thread, and an end when the parent ends."""
-    one_thread()
+    become_worker()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -9,20 +9,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, RayParams
 from ray_jobs.cluster import connected
-from tasks.workers import UnitFunction, Workers, local_workers, one_thread, worker_killed
+from tasks.workers import UnitFunction, Workers, become_worker, local_workers, worker_killed
 
 _RETRIES = 2
+_TASKS_A_WORKER = 8  # at least, so that workers end a step at about the same time
+_UNITS_A_TASK = 8  # at most, as Ray Data reports a task's units when all are done
 _WORTH_PROCESSES_BYTES = 32_000_000  # below it, starting a process costs more than a second CPU brings
 
 
 class RayData:
     """Units as Ray Data tasks, each with one CPU.
 
-    A unit is one block, so a worker that dies costs only the unit it had, which Ray runs again. Tasks rather than actors:
-    Ray keeps a task's process for the next task, so libraries and tokenizers are loaded once for all steps of the stage.
+    A task has several units, for Ray Data lets a worker wait 0.1 s before its next task; of a task that is run again after
+    a worker's death, finished units are not (`tasks.workers.Resumable`). Tasks rather than actors: Ray keeps a task's
+    process for the next task, so libraries and tokenizers are loaded once for all steps of the stage.
     Ray Data hands results on in any order; they are put back in the units' order here.
     """
 
@@ -37,14 +43,15 @@ class RayData:
         from ray.data import TaskPoolStrategy
 
         _quiet()
+        num_tasks = min(len(units), max(_TASKS_A_WORKER * self._num_workers, len(units) // _UNITS_A_TASK))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its only way to bound retries is announced to go in Ray 2.64
-            dataset = ray.data.range(len(units), override_num_blocks=len(units)).map_batches(
+            dataset = ray.data.from_blocks(_numbers_of_tasks(len(units), num_tasks)).map_batches(
                 _run_units,  # type: ignore[arg-type]
                 fn_args=(function, ray.put(list(units))),
                 batch_size=None,
                 batch_format="numpy",
-                compute=TaskPoolStrategy(size=min(self._num_workers, len(units))),
+                compute=TaskPoolStrategy(size=min(self._num_workers, num_tasks)),
                 num_cpus=1,
                 ray_remote_args_fn=lambda: {"max_retries": _RETRIES},  # without it, for ever
             )
@@ -57,16 +64,23 @@ class RayData:
                     yield json.loads(waiting.pop(next_number))
                     next_number += 1
         except ray.exceptions.RayError as error:
-            raise _user_error(error) or error from error
+            if told := _user_error(error):
+                raise told from error
+            raise
         if next_number != len(units):
             raise RuntimeError(f"Ray Data returned {next_number} of {len(units)} units")
+
+
+def _numbers_of_tasks(num_units: int, num_tasks: int) -> list[pa.Table]:
+    """The units' numbers, a table a task."""
+    return [pa.table({"id": numbers}) for numbers in np.array_split(np.arange(num_units), num_tasks)]
 
 
 def _run_units(batch: dict[str, Any], function: UnitFunction, units: Any) -> dict[str, Any]:
     """On a worker: the units whose numbers Ray Data put into `batch`, results as JSON."""
     import ray
 
-    one_thread()
+    become_worker()
     all_units = ray.get(units) if isinstance(units, ray.ObjectRef) else units
     numbers = [int(number) for number in batch["id"]]
     return {"number": numbers, "result": [json.dumps(function(all_units[number])) for number in numbers]}

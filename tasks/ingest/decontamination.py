@@ -7,7 +7,7 @@ collected works of an author hold a play.
 
     held-out texts ─ heldout_part ─┐    (evaluated.py)
     prompts ───────────────────────┴▶ build_index ─▶ EvaluatedIndex, a folder of memory-mapped arrays
-    training texts ─ index.count ─▶ mark_common (boilerplate) ─▶ index.judge(text) ─▶ Hit, a row of CONTAMINATION
+    training texts ─ index.places_of ─▶ mark_common (boilerplate) ─▶ index.judge(text) ─▶ Hit, a row of CONTAMINATION
 
 The pass-key prompts of this project's own evaluation need no entry: their haystacks are held-out text, their keys are
 random, and their fixed sentences are at most nine words long, which a document may well contain without giving anything away.
@@ -27,7 +27,7 @@ from tasks.ingest.shingles import distinct, distinct_ngrams, ngram_blocks, ngram
 
 HELDOUT = "heldout"  # value of CONTAMINATION.evaluated_in
 INDEX_FILES = (
-    "index.json", "heldout.u64", "heldout_owners.u32", "heldout_sizes.npy", "prompts.npy", "prompt_owners.npy", "common.npy"
+    "index.json", "heldout.u64", "heldout.bits", "heldout_owners.u32", "heldout_sizes.npy", "prompts.npy", "prompt_owners.npy", "common.npy"
 )  # fmt: skip
 _MIN_COPIED_NGRAMS = 50  # fewer of a short held-out document's n-grams are a quotation, not a copy
 _EXAMPLE_CHARACTERS = 200
@@ -48,6 +48,31 @@ class Hit:
     copied_share: float
     example: str
     removed: bool
+
+
+class HashFilter:
+    """Tells at once of most hashes that they do not stand in a table: a Bloom filter of one bit a hash, its highest bits.
+
+    Sorted hashes then walk through the filter, eight bits a hash, instead of jumping through the table, eight bytes a hash.
+    """
+
+    def __init__(self, bits: np.ndarray) -> None:
+        self._bits = bits
+        self._shift = np.uint64(64 - (8 * len(bits)).bit_length() + 1)
+
+    @staticmethod
+    def num_bytes(num_hashes: int) -> int:
+        """What `bits`, uint8, have to be long for so many hashes: a power of two."""
+        return 1 << max(0, num_hashes - 1).bit_length()
+
+    def add(self, hashes: np.ndarray) -> None:
+        position = hashes >> self._shift
+        np.bitwise_or.at(self._bits, position >> np.uint64(3), np.uint8(1) << (position & np.uint64(7)).astype(np.uint8))
+
+    def may_hold(self, hashes: np.ndarray) -> np.ndarray:
+        """bool [n]: false only for hashes that were never added."""
+        position = hashes >> self._shift
+        return (self._bits[position >> np.uint64(3)] >> (position & np.uint64(7)).astype(np.uint8)) & np.uint8(1) == 1
 
 
 class EvaluatedIndex:
@@ -75,6 +100,10 @@ class EvaluatedIndex:
     def heldout(self) -> np.ndarray:
         """uint64 [n], ascending: n-grams of held-out documents."""
         return _mapped(self.directory / "heldout.u64", "<u8")
+
+    @cached_property
+    def _filter(self) -> HashFilter:
+        return HashFilter(_mapped(self.directory / "heldout.bits", np.uint8))
 
     @cached_property
     def heldout_owners(self) -> np.ndarray:
@@ -107,14 +136,9 @@ class EvaluatedIndex:
     def places_of(self, text: str) -> np.ndarray:
         """int64 [n]: the places of the n-grams of `text` that stand here, each once; none for a text with nothing to judge."""
         mine = distinct_ngrams(text, self.ngram_words)
-        of_heldout, _ = _found(mine, self.heldout)
+        of_heldout, _ = self._found_in_heldout(mine)
         of_prompts, _ = _found(self._prompt_ngrams(text, mine), self._prompts)
         return np.concatenate([of_heldout, of_prompts + len(self.heldout)])
-
-    def count(self, texts: Iterable[str]) -> np.ndarray:
-        """int64 [2, n]: places that occur in training documents `texts`, ascending, and in how many of them each does."""
-        places = np.concatenate([np.empty(0, np.int64), *(self.places_of(text) for text in texts)])
-        return np.stack(np.unique(places, return_counts=True))
 
     def judge(self, text: str) -> list[Hit]:
         """What a training document shares with the evaluated texts: at most one Hit for held-out text, one for each prompt."""
@@ -132,7 +156,7 @@ class EvaluatedIndex:
         return [self.prompt_names[i] for i in np.flatnonzero((num_owned > 0) & (num_left == 0))]
 
     def _heldout_hits(self, text: str, mine: np.ndarray) -> Iterable[Hit]:
-        places, hashes = _found(mine, self.heldout)
+        places, hashes = self._found_in_heldout(mine)
         counts = ~self.is_common[places]
         shared = hashes[counts]
         if len(shared):
@@ -140,6 +164,9 @@ class EvaluatedIndex:
             copied = self._copied_share(places[counts])
             example = first_passage(text, shared, (self.ngram_words,))
             yield Hit(HELDOUT, len(shared), share, copied, example, max(share, copied) >= self.heldout_share)
+
+    def _found_in_heldout(self, ngrams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _found(ngrams[self._filter.may_hold(ngrams)], self.heldout)
 
     def _copied_share(self, places: np.ndarray) -> float:
         owners, num_shared = np.unique(self.heldout_owners[places], return_counts=True)

@@ -1,4 +1,4 @@
-"""Decontamination over all units: count what is boilerplate, then judge every training document, both on workers."""
+"""Decontamination over all units, on workers: compare every training document, then judge those that share something."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def decontaminate(params: CorpusParams, parts: Parts, selection: Selection, work
     _publish(index, parts, [name for name in INDEX_FILES if name not in _WRITTEN_AFTER_COUNTING])
     is_training = selection.keep & ~selection.facts["heldout"]
     units = [(unit, selection.of_unit(is_training, unit)) for unit in range(num_units)]
-    for _ in run_units(workers, CountJob(parts), units, parts, "counted"):
+    for _ in run_units(workers, CompareJob(parts), units, parts, "compared"):
         pass
-    mark_common(index, [parts.kept(f"counts-{unit:05d}.npy") for unit in range(num_units)], params.decontamination)
+    mark_common(index, (_shared(parts, unit)[1] for unit in range(num_units)), params.decontamination)
     _publish(index, parts, list(_WRITTEN_AFTER_COUNTING))
-    for unit, places in enumerate(run_units(workers, JudgeJob(parts), units, parts, "judged")):
+    for unit, places in enumerate(run_units(workers, JudgeJob(parts), range(num_units), parts, "judged")):
         selection.of_unit(removed, unit)[places] = True
     return Decontamination(removed, tuple(index.short_prompts), tuple(index.ignored_prompts()))
 
@@ -67,31 +67,40 @@ def contamination_rows(parts: Parts, num_units: int) -> Iterator[pa.Table]:
 
 
 @dataclass(frozen=True)
-class CountJob:
-    """Leaves `counts-N.npy`: in how many training documents of the unit each evaluated n-gram occurs."""
+class CompareJob:
+    """Leaves `shared-N.npy`, int64 [2, n]: the unit's training documents, by their place in it, and the evaluated n-grams
+    of each, by their place in the index."""
 
     parts: Parts
 
     def __call__(self, unit: tuple[int, np.ndarray]) -> None:
         number, is_training = unit
         index = _opened(self.parts, counting=True)
-        counts = index.count(document["text"] for _, document in _documents(self.parts, number, is_training, ["text"]))
-        with self.parts.writing(f"counts-{number:05d}.npy") as path, path.open("wb") as file:
-            np.save(file, counts, allow_pickle=False)
+        documents, ngrams = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for place, document in _documents(self.parts, number, is_training, ["text"]):
+            ngrams.append(index.places_of(document["text"]))
+            documents.append(np.full(len(ngrams[-1]), place))
+        with self.parts.writing(f"shared-{number:05d}.npy") as path, path.open("wb") as file:
+            np.save(file, np.stack([np.concatenate(documents), np.concatenate(ngrams)]), allow_pickle=False)
 
 
 @dataclass(frozen=True)
 class JudgeJob:
-    """Leaves `contamination-N.parquet`; returns which of the unit's documents are removed, by their place in it."""
+    """Judges a unit's documents that share more than boilerplate.
+
+    Leaves `contamination-N.parquet`; returns which documents are removed, by their place in the unit.
+    """
 
     parts: Parts
 
-    def __call__(self, unit: tuple[int, np.ndarray]) -> list[int]:
-        number, is_training = unit
+    def __call__(self, number: int) -> list[int]:
         index = _opened(self.parts, counting=False)
+        documents, ngrams = _shared(self.parts, number)
+        is_suspect = np.zeros(int(documents.max(initial=-1)) + 1, bool)
+        is_suspect[documents[~index.is_common[ngrams]]] = True
         rows: list[dict[str, Any]] = []
         removed = []
-        for place, document in _documents(self.parts, number, is_training, [*_IDENTITY, "text"]):
+        for place, document in _documents(self.parts, number, is_suspect, [*_IDENTITY, "text"]):
             hits = index.judge(document["text"])
             rows += [{name: document[name] for name in _IDENTITY} | asdict(hit) for hit in hits]
             if any(hit.removed for hit in hits):
@@ -99,6 +108,11 @@ class JudgeJob:
         with self.parts.writing(f"contamination-{number:05d}.parquet") as path:
             pq.write_table(pa.Table.from_pylist(rows, schema=CONTAMINATION), path, compression="zstd")
         return removed
+
+
+def _shared(parts: Parts, unit: int) -> np.ndarray:
+    with parts.reading(f"shared-{unit:05d}.npy") as path:
+        return np.load(path)
 
 
 def _documents(parts: Parts, unit: int, wanted: np.ndarray, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_schemas.params import DecontaminationParams
-from tasks.ingest.decontamination import EvaluatedIndex
+from tasks.ingest.decontamination import EvaluatedIndex, HashFilter
 from tasks.ingest.prompts import Prompt
 from tasks.ingest.shingles import distinct_ngrams, num_words_of
 
@@ -60,16 +60,16 @@ def build_index(
     return index
 
 
-def mark_common(index: EvaluatedIndex, counts: Iterable[Path | np.ndarray], params: DecontaminationParams) -> int:
+def mark_common(index: EvaluatedIndex, places: Iterable[np.ndarray], params: DecontaminationParams) -> int:
     """Mark as boilerplate what more than `common_documents` training documents contain; return how many n-grams that are.
 
-    `counts` are what `EvaluatedIndex.count` returned for all parts of the training documents, or `.npy` files of it.
+    `places` are what `EvaluatedIndex.places_of` returned for all training documents, of one or of several together.
     """
     limit = min(params.common_documents, np.iinfo(np.uint16).max - 1)
     found_in = np.zeros(len(index), np.uint16)  # saturates above the limit
-    for part in counts:
-        places, num_documents = np.load(part) if isinstance(part, Path) else part
-        found_in[places] = np.minimum(found_in[places] + num_documents, limit + 1)
+    for some in places:
+        place, num_documents = np.unique(some, return_counts=True)
+        found_in[place] = np.minimum(found_in[place] + num_documents, limit + 1)
     is_common = found_in > limit
     _save_common(index, is_common)
     return int(is_common.sum())
@@ -96,6 +96,9 @@ def _merge(parts: Sequence[np.ndarray], directory: Path) -> None:
     limits = np.array([i * 2**64 // num_ranges for i in range(num_ranges)], np.uint64)
     cuts = [[*np.searchsorted(part["hash"], limits).tolist(), len(part)] for part in parts]
     offsets = np.cumsum([0, *(int(part["document"].max()) + 1 if len(part) else 0 for part in parts)])
+    num_bytes = HashFilter.num_bytes(sum(len(part) for part in parts))
+    bits = np.memmap(directory / "heldout.bits", np.uint8, "w+", shape=num_bytes)
+    seen = HashFilter(bits)
     with (directory / "heldout.u64").open("wb") as hashes, (directory / "heldout_owners.u32").open("wb") as owners:
         for i in range(num_ranges):
             pieces = [part[cut[i] : cut[i + 1]] for part, cut in zip(parts, cuts, strict=True)]
@@ -104,8 +107,10 @@ def _merge(parts: Sequence[np.ndarray], directory: Path) -> None:
                 np.concatenate([np.empty(0, np.uint64), *(piece["hash"] for piece in pieces)]),
                 np.concatenate([np.empty(0, np.uint32), *documents]),
             )
+            seen.add(merged["hash"])
             hashes.write(merged["hash"].tobytes())  # ndarray.tofile would hide a full disk
             owners.write(merged["document"].tobytes())
+    bits.flush()
 
 
 def _first_owners(hashes: np.ndarray, documents: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_schemas.errors import UserError
 from data_schemas.params import DecontaminationParams
 from tasks.ingest import evaluated
-from tasks.ingest.decontamination import HELDOUT, INDEX_FILES, EvaluatedIndex, Hit
+from tasks.ingest.decontamination import HELDOUT, INDEX_FILES, EvaluatedIndex, HashFilter, Hit
 from tasks.ingest.evaluated import build_index, heldout_part, mark_common
 from tasks.ingest.prompts import Prompt, read_prompts
 from tasks.ingest.shingles import distinct_ngrams
@@ -34,7 +34,7 @@ def index_of(
 ) -> EvaluatedIndex:
     parts = [heldout_part([distinct_ngrams(text, params.ngram_words)]) for text in heldout]
     index = build_index(directory, params, parts, prompts or [])
-    mark_common(index, [index.count([text]) for text in training or []], params)
+    mark_common(index, [index.places_of(text) for text in training or []], params)
     return index
 
 
@@ -103,9 +103,19 @@ def test_the_same_document_twice_counts_each_ngram_once_a_document(tmp_path: Pat
 def test_counts_add_up_over_parts(tmp_path: Path, common_documents: int) -> None:
     params = DecontaminationParams(common_documents=common_documents)
     index = index_of(tmp_path, [prose("held", 20)], params=params)
-    part = np.array([[0, 3], [200, 1]])
-    np.save(tmp_path / "part.npy", part)
-    assert mark_common(index, [part, tmp_path / "part.npy"], params) == {1: 2, 300: 1, 100_000: 0}[common_documents]
+    part = np.repeat([0, 3], [200, 1])  # an n-gram in 200 training documents, another in one
+    assert mark_common(index, [part, part], params) == {1: 2, 300: 1, 100_000: 0}[common_documents]
+
+
+def test_the_filter_forgets_no_hash_and_stops_most_others(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    hashes = np.sort(draw.integers(0, 2**64, 5_000, np.uint64, endpoint=False))
+    hashes[-1] = 2**64 - 1
+    for num in (0, 1, 3, 5_000):
+        seen = HashFilter(np.zeros(HashFilter.num_bytes(num), np.uint8))
+        seen.add(hashes[len(hashes) - num :])
+        assert seen.may_hold(hashes[len(hashes) - num :]).all()
+    assert seen.may_hold(draw.integers(0, 2**64, 10_000, np.uint64, endpoint=False)).mean() < 1 / 8
 
 
 def test_one_shared_ngram_with_a_prompt_removes(tmp_path: Path) -> None:
