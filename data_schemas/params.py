@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from data_schemas.closed import Params
+from data_schemas.evaluation_params import EvaluationParams, RopeMethod
 
 # Every format that documents come in. These match in upper and lower case; patterns that a user gives are case-sensitive.
 DEFAULT_INCLUDE = tuple(
     f"**/*.{kind}" for kind in ("txt", "md", "markdown", "rst", "html", "htm", "xhtml", "jsonl", "ndjson", "parquet", "arrow")
 )
-RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
 ReorderStrategy = Literal["important_first_last", "reverse_rank", "calibrated", "none"]
-
-
-class Params(BaseModel):
-    """Frozen, closed to unknown names; field docstrings stand in `description`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class CorpusSource(Params):
@@ -275,27 +271,6 @@ class TrainingParams(Params):
     seed: int = Field(0, ge=0, description="Seed of initialisation and reading order.")
 
 
-class EvaluationParams(Params):
-    """What is measured, on base, scaling-only and fine-tuned alike."""
-
-    lengths: tuple[int, ...] | None = Field(
-        None, description="Context lengths in tokens; empty: half the base's window, doubling up to the target."
-    )
-    target_tokens: int = Field(128, ge=8, description="Last tokens of each held-out document that perplexity is taken on.")
-    num_documents: int = Field(64, ge=2, description="Held-out documents, at most.")
-    passkey_lengths: tuple[int, ...] | None = Field(
-        None, description="Context lengths of the passkey grid; empty: as `lengths`."
-    )
-    passkey_depths: int = Field(5, ge=2, le=101, description="Evenly spaced needle depths from 0 to 1.")
-    passkey_samples: int = Field(8, ge=1, description="Prompts for each length and depth.")
-    arms: tuple[Literal["base", "scaling_only", "fine_tuned"], ...] = Field(
-        ("base", "scaling_only", "fine_tuned"), min_length=1, description="Models that are compared."
-    )
-    batch_tokens: int = Field(8192, ge=64, description="Tokens in one forward pass.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
-    seed: int = Field(0, ge=0, description="Seed of prompts and of the bootstrap.")
-
-
 class PublishParams(Params):
     """What leaves the house, and under which conditions."""
 
@@ -304,6 +279,16 @@ class PublishParams(Params):
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Type of the published weights.")
     reorder_strategy: ReorderStrategy = Field("important_first_last", description="Default strategy of the reorder config.")
+    min_effective_length: int | None = Field(
+        None,
+        ge=1,
+        description="Publish only if the fine-tuned model's effective context length, by its lower bound, is at least this.",
+    )
+    min_task_scores: dict[str, float] = Field(
+        {},
+        description="Publish only if the lower bound of the fine-tuned model's score on a task at the target, such as `passkey`, is at "
+        "least this, between 0 and 1.",
+    )
     max_short_context_loss: float | None = Field(
         None, gt=0, description="Publish only if perplexity at the base's window rose by less than this share."
     )
@@ -376,7 +361,7 @@ class PipelineParams(Params):
                 f"training.rows_per_step is {self.training.rows_per_step}, not a multiple of ray.num_workers x "
                 f"training.micro_batch_rows = {per_pass}: choose {per_pass * max(1, self.training.rows_per_step // per_pass)}"
             )
-        too_long = [n for n in (*(self.evaluation.lengths or ()), *(self.evaluation.passkey_lengths or ())) if n > target]
+        too_long = [n for n in (*(self.evaluation.lengths or ()), *(self.evaluation.task_lengths or ())) if n > target]
         if too_long:
             raise ValueError(f"evaluation length {too_long[0]} is above model.target_length {target}: leave it out")
         if self.model.rope_method == "longrope" and not self.model.rope_factors_file:

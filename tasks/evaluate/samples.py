@@ -1,12 +1,14 @@
 """Arrow schemas of the evaluation's per-sample rows; every figure of the report is computed from these alone.
 
 perplexity_samples.parquet  PERPLEXITY_SAMPLES  one row an arm, context length and held-out document
-passkey_samples.parquet     PASSKEY_SAMPLES     one row an arm, context length, depth and prompt
+position_samples.parquet    POSITION_SAMPLES    one row an arm, held-out document and range of positions
+protocol_samples.parquet    PROTOCOL_SAMPLES    one row an arm, other paper's protocol, length, document and window
+task_samples.parquet        TASK_SAMPLES        one row an arm, task, length, depth and prompt
 """
 
 import pyarrow as pa
 
-ARMS = ("base", "scaling_only", "fine_tuned")
+ARMS = ("base", "scaling_only", "fine_tuned")  # followed by base_METHOD for each of evaluation.rope_methods
 
 PERPLEXITY_SAMPLES = pa.schema(
     [
@@ -16,21 +18,51 @@ PERPLEXITY_SAMPLES = pa.schema(
         pa.field("target_start", pa.int64(), nullable=False),  # index in the document of the first target token
         pa.field("num_tokens", pa.int32(), nullable=False),  # target tokens
         pa.field("nll", pa.float64(), nullable=False),  # their summed negative log-likelihood, nats
+        pa.field("logprobs", pa.list_(pa.float32()), nullable=False),  # of each target token, for LongPPL
     ]
 )
 
-PASSKEY_SAMPLES = pa.schema(
+POSITION_SAMPLES = pa.schema(
     [
         pa.field("arm", pa.string(), nullable=False),
-        pa.field("length", pa.int32(), nullable=False),  # tokens of prompt and answer
-        pa.field("depth", pa.float64(), nullable=False),  # 0: needle first; 1: needle right before the question
+        pa.field("length", pa.int32(), nullable=False),  # tokens in the window: the longest length
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),  # positions start..end-1 of the window, 1 <= start < end
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("nll", pa.float64(), nullable=False),  # summed over those tokens, each given all before it
+    ]
+)
+
+PROTOCOL_SAMPLES = pa.schema(
+    [
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),  # yarn | longlora
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("window", pa.int32(), nullable=False),  # number of the window in the document
+        pa.field("num_tokens", pa.int32(), nullable=False),  # scored in this window
+        pa.field("nll", pa.float64(), nullable=False),
+    ]
+)
+
+TASK_SAMPLES = pa.schema(
+    [
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),  # tokens of prompt and answer, at most
+        pa.field("depth", pa.float64()),  # 0: gold first; 1: gold right before the question; null: all over the prompt
+        pa.field("position", pa.float64()),  # of the gold's first token, as a share of the prompt
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
-        pa.field("gold", pa.string(), nullable=False),
-        pa.field("output", pa.string(), nullable=False),  # most likely token at each answer position, decoded
-        pa.field("correct", pa.bool_(), nullable=False),
-        pa.field("logprob", pa.float64(), nullable=False),  # of the answer, nats, needle present
-        pa.field("control_logprob", pa.float64(), nullable=False),  # of the answer, nats, needle absent
-        pa.field("gain", pa.float64(), nullable=False),  # logprob - control_logprob
+        pa.field("prompt_hash", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("golds", pa.list_(pa.string()), nullable=False),
+        pa.field("output", pa.string(), nullable=False),  # most likely token at each answer position, or what was generated
+        pa.field("mode", pa.string(), nullable=False),  # forced | generated
+        pa.field("score", pa.float64(), nullable=False),  # share of the golds found: 0 or 1 for a single gold
+        pa.field("correct", pa.bool_(), nullable=False),  # score == 1
+        pa.field("logprob", pa.float64(), nullable=False),  # of the canonical answer, nats
+        pa.field("control_logprob", pa.float64()),  # the same without the needle
+        pa.field("gain", pa.float64()),  # logprob - control_logprob
     ]
 )

@@ -60,8 +60,8 @@ def small_params(home: Path, tokenizer: PreTrainedTokenizerFast, **groups: Any) 
             "validation_rows": 2, "checkpoint_every": 2, "gradient_checkpointing": False,
         },
         "evaluation": {
-            "lengths": [64, 128], "target_tokens": 16, "num_documents": 4, "passkey_lengths": [128],
-            "passkey_depths": 2, "passkey_samples": 2,
+            "lengths": [64, 128], "target_tokens": 16, "num_documents": 4, "task_lengths": [128],
+            "num_depths": 2, "num_samples": 2,
         },
         "publish": {"dtype": "float32"},
         "ray": {"num_workers": 2},
