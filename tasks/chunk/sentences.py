@@ -8,6 +8,7 @@ a pipeline    any trained spaCy pipeline, which decides by itself
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +53,7 @@ def make_segmenter(params: ChunkingParams) -> Segmenter:
     return SpacySegmenter(params.language)
 
 
-class _RuleSegmenter:
+class _RuleSegmenter(ABC):
     """Decides each place where a sentence might start by what stands close to it."""
 
     def __init__(self, language: str) -> None:
@@ -64,9 +65,9 @@ class _RuleSegmenter:
         known = self._abbreviated(text, [c for c in found if c.is_full_stop])
         return [c.start for c in found if starts_sentence(text, c, self.rules, c.end in known)]
 
+    @abstractmethod
     def _abbreviated(self, text: str, full_stops: list[Candidate]) -> set[int]:
         """The ends of those full stops that belong to a word, as in "etc."."""
-        raise NotImplementedError
 
 
 class FastSegmenter(_RuleSegmenter):

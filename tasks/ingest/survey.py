@@ -2,7 +2,7 @@
 
 read-N.parquet    DOCUMENTS       every document of unit N that could be read
 refused-N.parquet QUARANTINE      what could not
-facts-N.npy       DOCUMENT_FACTS  what is needed to choose among all documents, 40 bytes each
+facts-N.npy       DOCUMENT_FACTS  what is needed to choose among all documents, 33 bytes each
 sketch-N.npy      [n, k]          their MinHash sketches, if near-duplicates are looked for
 heldout-N.npy     HELDOUT_NGRAMS  n-grams of the held-out ones, if training is decontaminated
 """

@@ -57,15 +57,6 @@ def work_on(side: str, fraction: float = 0.5, used: tuple[str, ...] = ()) -> str
     return next(w for w in "abcdefghijklmnopqrstuvwxyz" if split_of(w, fraction, 0) == side and w not in used)
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    folder = tmp_path / "corpus"
-    (folder / "deep" / "er").mkdir(parents=True)
-    for number in range(8):
-        (folder / "deep" / f"{number}.txt").write_text(f"Document number {number}.\n")
-    return folder
-
-
 def lines(path: Path, *rows: dict[str, Any]) -> str:
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     return str(path)

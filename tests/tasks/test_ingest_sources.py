@@ -17,15 +17,6 @@ from tasks.ingest.units import plan_corpus, refuse_missing
 from tests.tasks.ingest_reading import read
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    folder = tmp_path / "corpus"
-    (folder / "deep" / "er").mkdir(parents=True)
-    for number in range(8):
-        (folder / "deep" / f"{number}.txt").write_text(f"Document number {number}.\n")
-    return folder
-
-
 def names(folder: Path, **options: Any) -> list[str]:
     return [file.relative for file in list_files([CorpusSource(uri=str(folder), **options)]).files]
 

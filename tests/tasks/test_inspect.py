@@ -43,7 +43,7 @@ LEFT_OUT = {
     "num_near_duplicates": 56,
     "num_contaminated": 7,
     "skipped": {"short": 8, "language": 1},
-    "quarantined": {"invalid_utf8": 3, "nul_bytes": 2},
+    "quarantined": {"undecodable": 3, "nul_bytes": 2},
 }
 
 
@@ -169,7 +169,7 @@ def test_tables_hold_what_was_found(shards: Path) -> None:
         r"holds what is evaluated .* 7 ",
         r"skipped: language .* 1 ",
         r"skipped: short .* 8 ",
-        r"quarantined: invalid_utf8 .* 3 ",
+        r"quarantined: undecodable .* 3 ",
         r"quarantined: nul_bytes .* 2 ",
         r"kept .* 4 ",
         r"books +│ train .* 300 │ +75\.0% │ +75\.0% │ +1\.50 │",

@@ -28,7 +28,9 @@ class Square:
             log.write(f"{number}\n")
         if number == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-        return sum(number for _ in range(number * (20_000 if number % 2 == 0 else 1))) // 20_000 + number**2
+        if number % 2 == 0:
+            time.sleep(0.02)
+        return number**2
 
 
 @dataclass(frozen=True)
