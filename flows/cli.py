@@ -16,7 +16,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Config = Annotated[str, typer.Argument(help="A preset's name (demo, smollm2) or a YAML file of parameters.")]
+_CONFIG_HELP = "A preset's name (demo, smollm2) or a YAML file of parameters."
+Config = Annotated[str, typer.Argument(help=_CONFIG_HELP)]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME.NAME=VALUE", help="Set one parameter; VALUE is JSON or plain text. Repeatable."),
@@ -126,9 +127,26 @@ def finetune(config: Config, settings: Settings = None) -> None:
 
 
 @app.command()
-def evaluate(config: Config, settings: Settings = None) -> None:
+def evaluate(
+    config: Annotated[str | None, typer.Argument(help=_CONFIG_HELP)] = None,
+    settings: Settings = None,
+    from_samples: Annotated[
+        Path | None,
+        typer.Option(help="Measure nothing: compute report and plots again from an evaluation's rows, this folder."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="With --from-samples: where to write; by default evaluation-DIGEST.")
+    ] = None,
+) -> None:
     """Measure base, scaling only and fine-tuned on held-out documents."""
-    _run("evaluate", config, settings)
+    if from_samples is not None and config is None:
+        from flows.from_samples import show_recomputed
+
+        show_recomputed(from_samples, output)
+    elif config is not None and from_samples is None and output is None:
+        _run("evaluate", config, settings)
+    else:
+        raise UserError("Give either a CONFIG to measure, or --from-samples with the folder of a finished evaluation.")
 
 
 @app.command()
