@@ -1,4 +1,4 @@
-"""Log-probabilities of the last tokens of windows, by one teacher-forced forward pass each.
+"""Log-probabilities of the last tokens of windows, by teacher-forced forward passes.
 
 Only the logits that predict target tokens are computed: those of 128k positions over a vocabulary of 128k would be
 67 GB. Letters of tensor names: B windows in a batch, L tokens in a window, K target tokens, V vocabulary.
@@ -14,8 +14,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from ray_jobs.evaluate.prefixes import PrefixCache, Visit, can_share, order_by_prefix, runs_worth_sharing
+
 # At most this many logits at once, over all windows of a batch: 256 MB in float32.
 MAX_LOGITS = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Window:
+    """`tokens` int32 [L]; the last `num_targets` of them are scored, 1 <= num_targets < L: nothing predicts the first."""
+
+    tokens: np.ndarray
+    num_targets: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_targets < len(self.tokens):
+            raise ValueError(f"target counts must lie in 1..{len(self.tokens) - 1}")
 
 
 @dataclass(frozen=True)
@@ -26,18 +40,62 @@ class TargetScores:
     greedy_ids: np.ndarray
 
 
-def score_batches(
-    model: Any, windows: Sequence[np.ndarray], num_targets: Sequence[int], *, batch_tokens: int
-) -> Iterator[list[TargetScores]]:
-    """Score the last `num_targets[i]` tokens of `windows[i]`, in order, one list a forward pass.
+def score_windows(model: Any, windows: Sequence[Window], *, batch_tokens: int) -> Iterator[tuple[int, TargetScores]]:
+    """Score every window; (its index, its scores) in the order in which they are done.
+
+    Windows that begin alike are computed with a KV cache of their beginnings where the model allows it and it saves
+    enough; the others in batches of one length, without padding, so that no result depends on a mask. Where nothing may
+    be shared, lengths ascend: dynamic RoPE keeps the frequencies of the longest sequence it has seen while sequences
+    are not shorter than the base's window, so in another order a window would depend on those before it.
 
     Args:
         model: a causal language model of transformers, in eval mode. It is called without attention mask or position
             ids, so every token sees the whole window in front of it.
-        windows: token ids, all of one length L.
-        num_targets: 1 <= num_targets[i] < L, since the first token is predicted by nothing.
+        windows: of any lengths.
         batch_tokens: tokens in one forward pass, at least one window.
     """
+    alone = list(range(len(windows)))
+    runs: list[list[Visit]] = []
+    if can_share(model):
+        # the last token predicts nothing that is asked for, and the K before it are computed for their logits
+        contexts = [w.tokens[:-1] for w in windows]
+        visits = order_by_prefix(contexts, [w.num_targets for w in windows])
+        runs, alone = runs_worth_sharing(visits, [len(context) for context in contexts])
+    yield from _score_alone(model, windows, alone, batch_tokens)
+    for run in runs:
+        yield from _score_run(model, windows, run)
+
+
+def _score_alone(
+    model: Any, windows: Sequence[Window], indices: Sequence[int], batch_tokens: int
+) -> Iterator[tuple[int, TargetScores]]:
+    by_length: dict[int, list[int]] = {}
+    for index in indices:
+        by_length.setdefault(len(windows[index].tokens), []).append(index)
+    for length in sorted(by_length):
+        same = by_length[length]
+        rows = _rows(model, length, max(windows[i].num_targets for i in same), batch_tokens)
+        for start in range(0, len(same), rows):
+            batch = same[start : start + rows]
+            scores = _score_batch(model, [windows[i].tokens for i in batch], [windows[i].num_targets for i in batch])
+            yield from zip(batch, scores, strict=True)
+
+
+def _score_run(model: Any, windows: Sequence[Window], run: Sequence[Visit]) -> Iterator[tuple[int, TargetScores]]:
+    cache = PrefixCache(model)
+    for visit in run:
+        window = windows[visit.index]
+        with torch.inference_mode():
+            logits_KV = cache.logits(window.tokens[:-1], visit.num_cached, window.num_targets)
+            targets_K = torch.from_numpy(window.tokens[-window.num_targets :].astype(np.int64)).to(logits_KV.device)
+            scores = _target_scores(logits_KV, targets_K)
+        yield visit.index, scores
+
+
+def score_batches(
+    model: Any, windows: Sequence[np.ndarray], num_targets: Sequence[int], *, batch_tokens: int
+) -> Iterator[list[TargetScores]]:
+    """Score the last `num_targets[i]` tokens of `windows[i]`, all of one length, in order, one list a forward pass."""
     if not windows:
         return
     length = len(windows[0])
@@ -45,10 +103,15 @@ def score_batches(
         raise ValueError("windows of one call must have one length")
     if not all(1 <= n < length for n in num_targets):
         raise ValueError(f"target counts must lie in 1..{length - 1}")
-    vocab_size = model.config.get_text_config().vocab_size
-    rows = max(1, min(batch_tokens // length, MAX_LOGITS // (vocab_size * (max(num_targets) + 1))))
+    rows = _rows(model, length, max(num_targets), batch_tokens)
     for start in range(0, len(windows), rows):
         yield _score_batch(model, windows[start : start + rows], num_targets[start : start + rows])
+
+
+def _rows(model: Any, length: int, num_targets: int, batch_tokens: int) -> int:
+    """Windows in one forward pass."""
+    vocab_size = model.config.get_text_config().vocab_size
+    return max(1, min(batch_tokens // length, MAX_LOGITS // (vocab_size * (num_targets + 1))))
 
 
 @torch.inference_mode()
@@ -57,12 +120,20 @@ def _score_batch(model: Any, windows: Sequence[np.ndarray], num_targets: Sequenc
     keep = max(num_targets) + 1
     logits_BKV = _last_logits(model, ids_BL, keep)[:, :-1]
     targets_BK = ids_BL[:, 1 - keep :]
-    scores = []
-    for logits_KV, targets_K, n in zip(logits_BKV, targets_BK, num_targets, strict=True):
-        logits = logits_KV[-n:].float()
-        logprobs = logits.gather(1, targets_K[-n:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
-        scores.append(TargetScores(logprobs.double().cpu().numpy(), logits.argmax(dim=-1).cpu().numpy()))
-    return scores
+    return [
+        _target_scores(logits_KV[-n:], targets_K[-n:])
+        for logits_KV, targets_K, n in zip(logits_BKV, targets_BK, num_targets, strict=True)
+    ]
+
+
+def _target_scores(logits_KV: torch.Tensor, targets_K: torch.Tensor) -> TargetScores:
+    return TargetScores(_logprobs(logits_KV, targets_K), logits_KV.argmax(dim=-1).cpu().numpy())
+
+
+def _logprobs(logits_KV: torch.Tensor, targets_K: torch.Tensor) -> np.ndarray:
+    logits = logits_KV.float()
+    logprobs: np.ndarray = (logits.gather(1, targets_K[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)).double().cpu().numpy()
+    return logprobs
 
 
 def _last_logits(model: Any, ids_BL: torch.Tensor, keep: int) -> torch.Tensor:
@@ -73,3 +144,46 @@ def _last_logits(model: Any, ids_BL: torch.Tensor, keep: int) -> torch.Tensor:
         logits = model(input_ids=ids_BL, use_cache=False).logits
     last: torch.Tensor = logits[:, -keep:]
     return last
+
+
+@torch.inference_mode()
+def score_positions(model: Any, tokens: np.ndarray, *, max_logits: int = MAX_LOGITS) -> np.ndarray:
+    """Log-probability, in nats, of every token given all before it: float64 [L-1] for `tokens` int32 [L].
+
+    The hidden states are computed once and the logits in pieces of at most `max_logits`. A model whose logits are not
+    simply its output embedding of its last hidden states (soft-capping, scaling) gives all its logits at once.
+    """
+    ids_BL = torch.from_numpy(np.asarray(tokens, np.int64))[None].to(model.device)
+    targets_L = ids_BL[0, 1:]
+    if not len(targets_L):
+        return np.empty(0)
+    if not _head_is_linear(model, ids_BL[:, :8]):
+        return _logprobs(_last_logits(model, ids_BL, ids_BL.shape[1])[0, :-1], targets_L)
+    head = model.get_output_embeddings()
+    hidden_LE = model.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state[0, :-1]
+    piece = max(1, max_logits // model.config.get_text_config().vocab_size)
+    return np.concatenate(
+        [
+            _logprobs(head(hidden), targets)
+            for hidden, targets in zip(hidden_LE.split(piece), targets_L.split(piece), strict=True)
+        ]
+    )
+
+
+def _head_is_linear(model: Any, probe_BL: torch.Tensor) -> bool:
+    """Whether the output embedding of the base model's last hidden states is what the model gives as logits."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel) or model.base_model is model or model.get_output_embeddings() is None:
+        return False
+    hidden = model.base_model(input_ids=probe_BL, use_cache=False)[0]
+    if hidden.shape[-1] != model.get_output_embeddings().weight.shape[-1]:
+        return False
+    mine, own = model.get_output_embeddings()(hidden), model(input_ids=probe_BL, use_cache=False).logits
+    return mine.shape == own.shape and torch.equal(mine, own)
+
+
+@torch.inference_mode()
+def greedy_next(model: Any, ids_BL: torch.Tensor) -> torch.Tensor:
+    """The most likely next token of each row, int64 [B], by a forward pass over all of it."""
+    return _last_logits(model, ids_BL, 1)[:, -1].argmax(dim=-1)
