@@ -17,8 +17,9 @@ class TaskPrompt:
     pass gives what greedy decoding gives; otherwise up to `max_new_tokens` are generated, and the score is the share of
     `golds` that stand in the text.
 
-    `control`, equal for all depths of a sample, is the prompt with other text in the needle's place: the log-probability of
-    `answer` after `tokens` minus that after `control` is the recall gain. None where a task has no needle to take out.
+    `control` is the prompt with other text in the needle's place: the log-probability of `answer` after `tokens` minus that
+    after `control` is the recall gain. Where only the needle's depth differs, all depths of a sample share one control. None
+    where a task has no needle to take out. It has at most `length - len(answer)` tokens.
 
     `depth` is where the gold was asked to stand, from 0 (first) to 1 (last), and `position` where its first token stands, as a
     share of the prompt; None for tasks whose gold stands all over the prompt.

@@ -1,0 +1,147 @@
+"""Needles in a haystack: the frame that passkey, RULER's needle tasks and variable tracking have in common.
+
+    BOS │ opening │ haystack … needle … haystack │ question │ (answer)
+
+Prompt and answer fill `length` exactly: the haystack takes what the other parts leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data_schemas.errors import UserError
+from data_schemas.evaluation_params import TaskName
+from tasks.evaluate.prompts.material import Haystack, Material, sample_seed
+from tasks.evaluate.prompts.pieces import Needle, generation_limit
+from tasks.evaluate.prompts.prompt import TaskPrompt
+
+MIN_HAYSTACK_TOKENS = 16
+NUM_PROBES = 32
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What one sample hides and asks. Arrays are int32 token ids.
+
+    Without `limit` there is one asked needle, which is swept over the depths, and the answer is forced. With it the asked needles
+    are spread over the haystack and at most `limit` tokens are generated.
+    """
+
+    asked: tuple[Needle, ...]
+    question: np.ndarray
+    answer: np.ndarray
+    golds: tuple[str, ...]
+    opening: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    distractors: tuple[Needle, ...] = ()
+    limit: int | None = None
+
+    @property
+    def max_new_tokens(self) -> int:
+        return len(self.answer) if self.limit is None else generation_limit(self.answer, self.limit)
+
+    @property
+    def num_tokens(self) -> int:
+        """All but BOS and haystack."""
+        needles = sum(len(n.tokens) for n in (*self.asked, *self.distractors))
+        return len(self.opening) + needles + len(self.question) + max(len(self.answer), self.max_new_tokens)
+
+
+# The parts of one sample: from its generator, the haystack's text (for what must not stand in it) and the material.
+PartsMaker = Callable[[np.random.Generator, str, Material], Parts]
+
+
+def shortest_hidden(make_parts: PartsMaker, material: Material) -> int:
+    """The most that probes take, and some haystack; the haystack gives way to a sample that takes more."""
+    probes = (make_parts(np.random.default_rng(probe), "", material) for probe in range(NUM_PROBES))
+    return len(material.haystack.bos) + MIN_HAYSTACK_TOKENS + max(parts.num_tokens for parts in probes)
+
+
+def hidden_prompts(task: TaskName, make_parts: PartsMaker, length: int, material: Material) -> list[TaskPrompt]:
+    """The prompts of every sample: one for each depth, or one alone where several needles are asked for."""
+    offsets = np.random.default_rng(sample_seed(material.seed, f"{task} depths", length, 0)).random(64)
+    prompts: list[TaskPrompt] = []
+    for index in range(material.num_samples):
+        seed = sample_seed(material.seed, task, length, index)
+        rng = np.random.default_rng(seed)
+        hay = material.haystack.excerpt(length, rng)
+        parts = make_parts(rng, material.tokenizer.decode(hay.token_ids), material)
+        prompts += _Sample(task, length, index, seed, hay, parts, offsets).prompts(material.depths)
+    return prompts
+
+
+def spread_depths(num_needles: int, sample: int, offsets: np.ndarray) -> list[float]:
+    """One depth in each of `num_needles` equal parts of the haystack, ascending.
+
+    Over the samples each moves through its part by the golden ratio, which fills it evenly for any number of samples.
+    """
+    moved = (offsets[:num_needles] + sample * GOLDEN_RATIO) % 1
+    return [float((j + moved[j]) / num_needles) for j in range(num_needles)]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    task: TaskName
+    length: int
+    index: int
+    seed: int
+    hay: Haystack
+    parts: Parts
+    offsets: np.ndarray
+
+    def prompts(self, depths: Sequence[float]) -> list[TaskPrompt]:
+        if self.num_hay < 1:
+            raise UserError(f"A {self.task} prompt does not fit {self.length} tokens: give longer evaluation.task_lengths.")
+        parts = self.parts
+        distractor_depths = spread_depths(len(parts.distractors), self.index, self.offsets)
+        others = list(zip(distractor_depths, parts.distractors, strict=True))
+        body, _ = self._hide(others)
+        num_asked = sum(len(n.tokens) for n in parts.asked)
+        control = self._framed(np.concatenate([body, self.hay.token_ids[self.num_hay :][:num_asked]]))
+        if parts.limit is None:
+            return [self._prompt([(depth, parts.asked[0]), *others], depth, control) for depth in depths]
+        # Apart from the distractors' offsets, so that needles and distractors do not move together.
+        asked_depths = spread_depths(len(parts.asked), self.index, self.offsets[32:])
+        return [self._prompt([*zip(asked_depths, parts.asked, strict=True), *others], None, control)]
+
+    @property
+    def num_hay(self) -> int:
+        return self.length - len(self.hay.bos) - self.parts.num_tokens
+
+    def _prompt(self, needles: list[tuple[float, Needle]], depth: float | None, control: np.ndarray) -> TaskPrompt:
+        parts = self.parts
+        body, gold_at = self._hide(needles)
+        tokens = self._framed(body)
+        front = len(self.hay.bos) + len(parts.opening)
+        return TaskPrompt(
+            task=self.task,
+            length=self.length,
+            depth=depth,
+            position=None if depth is None else (front + gold_at[0]) / len(tokens),
+            sample=self.index,
+            seed=self.seed,
+            tokens=tokens,
+            golds=parts.golds,
+            answer=parts.answer,
+            control=control,
+            is_forced=parts.limit is None,
+            max_new_tokens=parts.max_new_tokens,
+        )
+
+    def _hide(self, needles: list[tuple[float, Needle]]) -> tuple[np.ndarray, list[int]]:
+        """The haystack with the needles, and where each one's gold begins."""
+        cuts = [self.hay.cut(self.num_hay, depth) for depth, _ in needles]
+        pieces, gold_at = [], [0] * len(needles)
+        written = taken = 0
+        for i in sorted(range(len(needles)), key=lambda i: (cuts[i], needles[i][0])):
+            tokens = needles[i][1].tokens
+            pieces += [self.hay.token_ids[taken : cuts[i]], tokens]
+            gold_at[i] = written + cuts[i] - taken + needles[i][1].gold_at
+            written, taken = written + cuts[i] - taken + len(tokens), cuts[i]
+        return np.concatenate([*pieces, self.hay.token_ids[taken : self.num_hay]]), gold_at
+
+    def _framed(self, body: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.hay.bos, self.parts.opening, body, self.parts.question])

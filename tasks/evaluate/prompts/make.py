@@ -1,0 +1,70 @@
+"""Task and length to prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from data_schemas.errors import UserError
+from data_schemas.evaluation_params import TaskName
+from tasks.evaluate.prompts.hidden import PartsMaker, hidden_prompts, shortest_hidden
+from tasks.evaluate.prompts.material import Material
+from tasks.evaluate.prompts.passkey import passkey_parts
+from tasks.evaluate.prompts.prompt import TaskPrompt
+
+
+@dataclass(frozen=True)
+class _Task:
+    make: Callable[[int, Material], list[TaskPrompt]]
+    shortest: Callable[[Material], int]
+
+
+def make_prompts(task: TaskName, length: int, material: Material) -> list[TaskPrompt]:
+    """All prompts of a task at one length, a pure function of the arguments and so the same for every model.
+
+    Sample by sample; where the gold is swept over the depths, all depths of a sample stand together, ascending, and have one
+    seed, haystack and control.
+
+    Raises:
+        UserError: the prompt does not fit `length`, or there is too little text.
+    """
+    return _task(task).make(length, material)
+
+
+def shortest(task: TaskName, material: Material) -> int:
+    """The smallest length, in tokens, that always fits."""
+    return _task(task).shortest(material)
+
+
+def usable_lengths(
+    task: TaskName, requested: Sequence[int] | None, default: Sequence[int], material: Material
+) -> tuple[int, ...]:
+    """The lengths of a task, ascending: as requested, else those of `default` that are long enough.
+
+    Raises:
+        UserError: a requested length, or every default one, is too short.
+    """
+    least = shortest(task, material)
+    lengths = sorted(set(requested or default))
+    if not requested:
+        lengths = [n for n in lengths if n >= least] or lengths[-1:]
+    if lengths[0] < least:
+        raise UserError(
+            f"{lengths[0]} tokens are too few for a prompt of the task {task}: "
+            f"give evaluation.task_lengths of at least {least}, or leave {task} out of evaluation.tasks."
+        )
+    return tuple(lengths)
+
+
+def _hidden(task: TaskName, parts: PartsMaker) -> _Task:
+    return _Task(partial(hidden_prompts, task, parts), partial(shortest_hidden, parts))
+
+
+def _task(name: TaskName) -> _Task:
+    return _TASKS[name]
+
+
+_TASKS: dict[TaskName, _Task] = {
+    "passkey": _hidden("passkey", passkey_parts),
+}

@@ -1,0 +1,98 @@
+"""What prompts are made from, and where in a text things are put."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_schemas.errors import UserError
+from tasks.evaluate.heldout import HeldOutDocument
+from tasks.evaluate.prompts.qa import QaExample
+
+# A line or sentence boundary is used when one is this near (as a share of the haystack), else the exact position.
+MAX_BOUNDARY_SHIFT = 0.05
+
+
+@dataclass(frozen=True)
+class Haystack:
+    """Held-out documents end to end: `token_ids` int32 [tokens], `is_boundary` bool [tokens], `bos` int32 [0 or 1].
+
+    `is_boundary[i]`: a line or a sentence ends with token i.
+    """
+
+    token_ids: np.ndarray
+    is_boundary: np.ndarray
+    bos: np.ndarray
+
+    @classmethod
+    def of(cls, documents: Sequence[HeldOutDocument]) -> Haystack:
+        bodies = [d for d in documents if len(d.token_ids)]
+        if not bodies:
+            raise UserError("There is no held-out text to hide a needle in: raise corpus.heldout_fraction or add documents.")
+        return cls(
+            np.concatenate([d.token_ids[d.num_leading :] for d in bodies]),
+            np.concatenate([d.is_boundary[d.num_leading :] for d in bodies]),
+            bodies[0].token_ids[: bodies[0].num_leading],
+        )
+
+    def excerpt(self, num_tokens: int, rng: np.random.Generator) -> Haystack:
+        """`num_tokens` tokens from a random place, moved on to the next line or sentence where one begins in time.
+
+        Raises:
+            UserError: there are fewer tokens.
+        """
+        last = len(self.token_ids) - num_tokens
+        if last < 0:
+            raise UserError(
+                f"The held-out documents looked at have {len(self.token_ids)} tokens together and a prompt needs "
+                f"{num_tokens}: add longer documents or lower evaluation.task_lengths."
+            )
+        start = int(rng.integers(0, last + 1))
+        if start:
+            following = np.flatnonzero(self.is_boundary[start - 1 : last])
+            start += int(following[0]) if len(following) else 0
+        stop = start + num_tokens
+        return Haystack(self.token_ids[start:stop], self.is_boundary[start:stop], self.bos)
+
+    def cut(self, num_tokens: int, depth: float) -> int:
+        """How many of the first `num_tokens` tokens go in front of a needle at `depth`."""
+        exact = round(depth * num_tokens)
+        candidates = np.concatenate([[0], np.flatnonzero(self.is_boundary[:num_tokens]) + 1, [num_tokens]])
+        nearest = int(candidates[np.argmin(np.abs(candidates - exact))])
+        return nearest if abs(nearest - exact) <= MAX_BOUNDARY_SHIFT * num_tokens else exact
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that prompts are a function of, beside task and length.
+
+    `tokenizer` is a fast tokenizer of transformers. `form_length` is the shortest length that the run asks for: where a task has
+    a full and a compact form (see the package), the choice between them is made by what fits this length, so that the prompts of
+    all lengths have one form.
+    """
+
+    tokenizer: Any
+    haystack: Haystack
+    num_depths: int
+    num_samples: int
+    seed: int
+    qa: tuple[QaExample, ...] = ()
+    form_length: int = 512
+
+    @property
+    def depths(self) -> tuple[float, ...]:
+        return depth_grid(self.num_depths)
+
+
+def depth_grid(num_depths: int) -> tuple[float, ...]:
+    """Evenly spaced depths from 0 (needle first) to 1 (needle right before the question)."""
+    return tuple(round(float(d), 6) for d in np.linspace(0, 1, num_depths))
+
+
+def sample_seed(seed: int, task: str, length: int, sample: int) -> int:
+    """The seed of one sample's generator; one for all depths, and of no influence on other samples."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(task.encode()), length, sample]).generate_state(1)[0])

@@ -1,0 +1,22 @@
+"""How right an output is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.evaluate.prompts.prompt import TaskPrompt
+
+
+def score_output(output: str, golds: Sequence[str]) -> float:
+    """Share of `golds` that stand in `output`, in any case: RULER's `string_match_all`."""
+    text = output.casefold()
+    return sum(gold.casefold() in text for gold in golds) / len(golds)
+
+
+def score_prompt(prompt: TaskPrompt, output: str) -> float:
+    """The task's score of an output, from 0 to 1.
+
+    Several golds of a question on passages are ways to say one answer: any of them is right, as in *Lost in the Middle*.
+    """
+    score = score_output(output, prompt.golds)
+    return float(score > 0) if prompt.task == "document_qa" else score
