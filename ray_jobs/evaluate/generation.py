@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ray_jobs.evaluate.prefixes import PrefixCache, can_share, order_by_prefix
+from ray_jobs.evaluate.prefixes import PrefixCache, can_share, forget_lengths, order_by_prefix
 from ray_jobs.evaluate.scoring import greedy_next
 
 MAX_DRAFT = 12
@@ -81,7 +81,10 @@ def _continue(cache: PrefixCache, prompt: np.ndarray, num_cached: int, limit: in
 
 
 def look_up(text: np.ndarray, max_tokens: int) -> np.ndarray:
-    """What followed the last tokens of `text` where they stood before, most recently: up to `max_tokens` guesses."""
+    """What followed the last tokens of `text` where they stood before, most recently: `max_tokens` guesses, or none.
+
+    Where that reaches the end of the text it is repeated, which is how text that goes round in a circle goes on.
+    """
     for length in _MATCH_LENGTHS:
         if max_tokens < 1 or len(text) <= length:
             continue
@@ -92,8 +95,7 @@ def look_up(text: np.ndarray, max_tokens: int) -> np.ndarray:
             matches &= text[offset : offset + num_places] == token
         places = np.flatnonzero(matches)
         if len(places):
-            start = int(places[-1]) + length
-            return text[start : start + max_tokens]
+            return np.resize(text[int(places[-1]) + length :], max_tokens)
     return np.empty(0, text.dtype)
 
 
@@ -108,6 +110,7 @@ def _generate_alone(
         same = sorted(by_length[length], key=lambda index: limits[index])  # who ends together is continued together
         rows = max(1, batch_tokens // (length + max(limits[i] for i in same)))
         for start in range(0, len(same), rows):
+            forget_lengths(model)
             batch = same[start : start + rows]
             ids_BL = torch.from_numpy(np.stack([prompts[i] for i in batch]).astype(np.int64)).to(model.device)
             limit = max(limits[i] for i in batch)

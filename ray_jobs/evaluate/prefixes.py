@@ -59,6 +59,17 @@ def can_share(model: Any) -> bool:
     return len(layers) == config.num_hidden_layers and all(type(layer) is DynamicLayer for layer in layers)
 
 
+@torch.inference_mode()
+def forget_lengths(model: Any) -> None:
+    """Make dynamic RoPE forget the sequences before, so that each result is what the model gives when it is fresh.
+
+    It keeps the frequencies of the longest sequence it has seen while sequences are not shorter than the base's window; one
+    that is shorter resets it.
+    """
+    if "dynamic" in _rope_types(getattr(model.config.get_text_config(), "rope_parameters", None)):
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+
+
 def _rope_types(parameters: Any) -> set[str]:
     """Every RoPE type named in `parameters`, which some models keep one a kind of layer."""
     if not isinstance(parameters, dict):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ray_jobs.evaluate.prefixes import PrefixCache, Visit, can_share, order_by_prefix, runs_worth_sharing
+from ray_jobs.evaluate.prefixes import PrefixCache, Visit, can_share, forget_lengths, order_by_prefix, runs_worth_sharing
 
 # At most this many logits at once, over all windows of a batch: 256 MB in float32.
 MAX_LOGITS = 64 * 1024 * 1024
@@ -43,10 +43,9 @@ class TargetScores:
 def score_windows(model: Any, windows: Sequence[Window], *, batch_tokens: int) -> Iterator[tuple[int, TargetScores]]:
     """Score every window; (its index, its scores) in the order in which they are done.
 
-    Windows that begin alike are computed with a KV cache of their beginnings where the model allows it and it saves
-    enough; the others in batches of one length, without padding, so that no result depends on a mask. Where nothing may
-    be shared, lengths ascend: dynamic RoPE keeps the frequencies of the longest sequence it has seen while sequences
-    are not shorter than the base's window, so in another order a window would depend on those before it.
+    Equal windows are computed once. Windows that begin alike are computed with a KV cache of their beginnings where the
+    model allows it and it saves enough; the others in batches of one length, without padding, so that no result depends
+    on a mask; there, lengths ascend.
 
     Args:
         model: a causal language model of transformers, in eval mode. It is called without attention mask or position
@@ -54,6 +53,16 @@ def score_windows(model: Any, windows: Sequence[Window], *, batch_tokens: int) -
         windows: of any lengths.
         batch_tokens: tokens in one forward pass, at least one window.
     """
+    copies: dict[tuple[bytes, int], list[int]] = {}
+    for index, window in enumerate(windows):
+        copies.setdefault((window.tokens.tobytes(), window.num_targets), []).append(index)
+    indices_of = list(copies.values())
+    different = [windows[indices[0]] for indices in indices_of]
+    for place, scores in _score_different(model, different, batch_tokens):
+        yield from ((index, scores) for index in indices_of[place])
+
+
+def _score_different(model: Any, windows: Sequence[Window], batch_tokens: int) -> Iterator[tuple[int, TargetScores]]:
     alone = list(range(len(windows)))
     runs: list[list[Visit]] = []
     if can_share(model):
@@ -73,6 +82,7 @@ def _score_alone(
     for index in indices:
         by_length.setdefault(len(windows[index].tokens), []).append(index)
     for length in sorted(by_length):
+        forget_lengths(model)
         same = by_length[length]
         rows = _rows(model, length, max(windows[i].num_targets for i in same), batch_tokens)
         for start in range(0, len(same), rows):
@@ -157,6 +167,7 @@ def score_positions(model: Any, tokens: np.ndarray, *, max_logits: int = MAX_LOG
     targets_L = ids_BL[0, 1:]
     if not len(targets_L):
         return np.empty(0)
+    forget_lengths(model)
     if not _head_is_linear(model, ids_BL[:, :8]):
         return _logprobs(_last_logits(model, ids_BL, ids_BL.shape[1])[0, :-1], targets_L)
     head = model.get_output_embeddings()

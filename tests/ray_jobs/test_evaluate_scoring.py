@@ -1,13 +1,19 @@
-"""Log-probabilities against an obvious float64 reference, and passkey scoring with a model whose behaviour is known."""
+"""Log-probabilities against an obvious float64 loop, with and without shared beginnings, and a model whose behaviour is known."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     LlamaConfig,
     MistralConfig,
     PretrainedConfig,
@@ -15,16 +21,16 @@ from transformers import (
     Qwen3Config,
 )
 
-from data_schemas.errors import UserError
-from ray_jobs.evaluate import arms, scoring
-from ray_jobs.evaluate.arms import Workload, measure_arm
-from ray_jobs.evaluate.scoring import TargetScores, score_batches
+from ray_jobs.evaluate import prefixes, scoring
+from ray_jobs.evaluate.prefixes import PrefixCache, can_share, common_prefix, order_by_prefix, runs_worth_sharing
+from ray_jobs.evaluate.scoring import TargetScores, Window, score_batches, score_positions, score_windows
 from tasks.evaluate.heldout import tokenize
-from tasks.evaluate.passkey import NEEDLE, Haystack, min_length, passkey_samples
-from tasks.evaluate.perplexity import TargetDocument
+from tasks.evaluate.prompts.make import make_prompts
+from tasks.evaluate.prompts.material import Haystack, Material
 
+VOCAB = 384
 SMALL: dict[str, Any] = {
-    "vocab_size": 384,
+    "vocab_size": VOCAB,
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -33,12 +39,31 @@ SMALL: dict[str, Any] = {
     "head_dim": 8,
     "max_position_embeddings": 64,
     "initializer_range": 0.3,
+    "pad_token_id": None,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64,
+    "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+}  # fmt: skip
+KINDS: dict[str, tuple[PretrainedConfig, bool]] = {  # and whether beginnings may be shared
+    "llama": (LlamaConfig(**SMALL), True),
+    "one-kv-head": (LlamaConfig(**SMALL | {"num_key_value_heads": 1}), True),
+    "yarn": (LlamaConfig(**SMALL, rope_parameters=YARN), True),
+    "qwen3": (Qwen3Config(**SMALL), True),
+    "mistral-without-window": (MistralConfig(**SMALL, sliding_window=None), True),
+    "mistral-window": (MistralConfig(**SMALL, sliding_window=16), False),
+    "gemma2-window-in-one-layer-and-soft-capping": (Gemma2Config(**SMALL, sliding_window=16, query_pre_attn_scalar=8), False),
+    "dynamic": (LlamaConfig(**SMALL, rope_parameters=DYNAMIC), False),
+    "longrope": (LlamaConfig(**SMALL, rope_parameters=LONGROPE), False),
 }
 
 
 def tiny(config: PretrainedConfig) -> Any:
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    attention = "eager" if config.model_type == "gemma2" else "sdpa"
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +71,157 @@ def llama() -> Any:
     return tiny(LlamaConfig(**SMALL))
 
 
-def windows_of(count: int, length: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 384, length).astype(np.int32) for _ in range(count)]
+def random_tokens(length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCAB, length).astype(np.int32)
 
 
-def score_last_tokens(*args: Any, **kwargs: Any) -> list[TargetScores]:
-    return [score for batch in score_batches(*args, **kwargs) for score in batch]
+def grid_of_depths(num_hay: int, num_depths: int = 4) -> list[Window]:
+    """A needle at several depths of one haystack, a control, and answers of two lengths."""
+    hay, needle, ending = random_tokens(num_hay), random_tokens(7, seed=1), random_tokens(9, seed=2)
+    cuts = [round(num_hay * i / (num_depths - 1)) for i in range(num_depths)]
+    bodies = [np.concatenate([hay[:cut], needle, hay[cut:]]) for cut in cuts] + [
+        np.concatenate([hay, random_tokens(7, seed=3)])
+    ]
+    return [Window(np.concatenate([body, ending[:n]]), n - 3) for body in bodies for n in (6, 9)]
 
 
-def reference(model: Any, window: np.ndarray, num_targets: int) -> np.ndarray:
-    """One token at a time, all logits, float64."""
+def reference(model: Any, tokens: np.ndarray, num_targets: int) -> np.ndarray:
+    """One token at a time, the whole forward pass, all logits, float64."""
     exact = model.double()
     logprobs = []
     with torch.no_grad():
-        for position in range(len(window) - num_targets, len(window)):
-            logits = exact(input_ids=torch.tensor(window[None, :position], dtype=torch.long)).logits
-            logprobs.append(torch.log_softmax(logits[0, -1], dim=-1)[int(window[position])].item())
+        for position in range(len(tokens) - num_targets, len(tokens)):
+            logits = exact(input_ids=torch.tensor(tokens[None, :position], dtype=torch.long), use_cache=False).logits
+            logprobs.append(torch.log_softmax(logits[0, -1], dim=-1)[int(tokens[position])].item())
     model.float()
     return np.array(logprobs)
 
 
-@pytest.mark.parametrize("config", [LlamaConfig(**SMALL), MistralConfig(**SMALL, sliding_window=16), Qwen3Config(**SMALL)])
-def test_logprobs_equal_a_float64_loop(config: PretrainedConfig) -> None:
+def plain(config: PretrainedConfig, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and most likely ids by one forward pass of a model that has seen nothing else."""
+    with torch.no_grad():
+        logits = tiny(config)(input_ids=torch.tensor(window.tokens[None].astype(np.int64)), use_cache=False).logits[0, :-1]
+    targets = torch.tensor(window.tokens[1:].astype(np.int64))[:, None]
+    logprobs = torch.log_softmax(logits.double(), -1).gather(1, targets)[:, 0]
+    return logprobs[-window.num_targets :].numpy(), logits.argmax(-1)[-window.num_targets :].numpy()
+
+
+def score_all(model: Any, windows: Sequence[Window], batch_tokens: int = 512) -> list[TargetScores]:
+    done = list(score_windows(model, windows, batch_tokens=batch_tokens))
+    assert sorted(index for index, _ in done) == list(range(len(windows)))
+    return [score for _, score in sorted(done, key=lambda pair: pair[0])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_window_scores_as_in_a_forward_pass_of_its_own(kind: str) -> None:
+    config, shares = KINDS[kind]
     model = tiny(config)
-    windows = windows_of(3, 40)
-    for window, score in zip(windows, score_last_tokens(model, windows, [5, 8, 8], batch_tokens=80), strict=True):
-        expected = reference(model, window, len(score.logprobs))
-        np.testing.assert_allclose(score.logprobs, expected, atol=2e-5)
+    assert can_share(model) == shares
+    windows = [*grid_of_depths(101), *grid_of_depths(37), Window(random_tokens(2, seed=5), 1), *grid_of_depths(101)[:3]]
+    np.random.default_rng(0).shuffle(windows)  # type: ignore[arg-type]
+    for window, score in zip(windows, score_all(model, windows), strict=True):
+        logprobs, greedy = plain(config, window)
+        np.testing.assert_allclose(score.logprobs, logprobs, atol=1e-4)
+        np.testing.assert_array_equal(score.greedy_ids, greedy)
         assert score.logprobs.dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", ["llama", "yarn", "qwen3", "mistral-window"])
+def test_logprobs_equal_a_float64_loop(kind: str) -> None:
+    """So does perplexity: of the last tokens, and of a whole document."""
+    model = tiny(KINDS[kind][0])
+    windows = grid_of_depths(40)
+    for window, score in zip(windows, score_all(model, windows), strict=True):
+        np.testing.assert_allclose(score.logprobs, reference(model, window.tokens, window.num_targets), atol=2e-5)
+    document = random_tokens(75)
+    expected = reference(model, document, len(document) - 1)
+    got = score_positions(model, document, max_logits=11 * VOCAB)
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+    assert math.exp(-got.mean()) == pytest.approx(math.exp(-expected.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_positions_score_as_in_one_forward_pass(kind: str) -> None:
+    config, _ = KINDS[kind]
+    tokens = random_tokens(90)
+    got = score_positions(tiny(config), tokens, max_logits=16 * VOCAB)
+    assert got.shape == (89,)
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(got, plain(config, Window(tokens, 89))[0], atol=1e-5)
+    assert score_positions(tiny(config), tokens[:1]).shape == (0,)
+
+
+def test_logits_of_all_positions_are_made_in_pieces(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    weight = llama.lm_head.weight
+    monkeypatch.setattr(llama.lm_head, "forward", lambda hidden: rows.append(hidden.shape[-2]) or hidden @ weight.T)
+    score_positions(llama, random_tokens(100), max_logits=16 * VOCAB)
+    assert max(rows) == 16
+
+
+def test_each_beginning_is_computed_once_with_one_cache(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    forward = llama.model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        assert kwargs["input_ids"].shape[0] == 1
+        lengths.append(kwargs["input_ids"].shape[1])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(llama.model, "forward", counted)
+    windows = grid_of_depths(200, num_depths=5)
+    score_all(llama, windows, batch_tokens=1)
+    beginnings = {w.tokens[:n].tobytes() for w in windows for n in range(1, len(w.tokens))}
+    repeated = sum(w.num_targets for w in windows)  # what must be computed again for its logits
+    assert len(beginnings) <= sum(lengths) <= len(beginnings) + repeated
+    assert sum(lengths) < 0.5 * sum(len(w.tokens) for w in windows)
+
+
+def test_long_masks_are_made_in_pieces(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = grid_of_depths(101)
+    whole = score_all(llama, windows)
+    monkeypatch.setattr(prefixes, "MAX_MASK", 110 * 7)
+    for one, other in zip(whole, score_all(llama, windows), strict=True):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+
+
+def test_windows_with_nothing_in_common_are_batched(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    forward = llama.model.forward
+    monkeypatch.setattr(llama.model, "forward", lambda *a, **k: shapes.append(tuple(k["input_ids"].shape)) or forward(*a, **k))
+    windows = [Window(random_tokens(length, seed), 3) for seed, length in enumerate((30, 20, 30, 30, 20))]
+    score_all(llama, windows, batch_tokens=60)
+    assert shapes == [(2, 20), (2, 30), (1, 30)]
+
+
+def test_equal_windows_are_computed_once(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    forward = llama.model.forward
+    monkeypatch.setattr(llama.model, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    same = score_all(llama, [Window(random_tokens(30), 4)] * 3)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(same[0].logprobs, same[2].logprobs)
+
+
+def test_scores_do_not_depend_on_the_batch(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = [Window(random_tokens(24, seed), n) for seed, n in enumerate((3, 8, 1, 5, 8, 2, 7))]
+    one, many = score_all(llama, windows, batch_tokens=1), score_all(llama, windows, batch_tokens=24 * 3)
+    monkeypatch.setattr(scoring, "MAX_LOGITS", VOCAB * 9 * 2)
+    few_logits = score_all(llama, windows, batch_tokens=10_000)
+    for a, b, c, window in zip(one, many, few_logits, windows, strict=True):
+        assert len(a.logprobs) == window.num_targets
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
+        np.testing.assert_allclose(a.logprobs, c.logprobs, atol=1e-5)
+        assert np.array_equal(a.greedy_ids, b.greedy_ids)
+
+
+def test_logits_of_the_context_are_never_made(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    weight = llama.lm_head.weight
+    monkeypatch.setattr(llama.lm_head, "forward", lambda hidden: rows.append(hidden.shape[1]) or hidden @ weight.T)
+    score_all(llama, [Window(random_tokens(60, seed), 4) for seed in range(2)], batch_tokens=120)
+    score_all(llama, grid_of_depths(101))
+    assert max(rows) <= 6 + 1
 
 
 def test_a_model_that_cannot_limit_its_logits_scores_the_same(llama: Any) -> None:
@@ -84,56 +231,65 @@ def test_a_model_that_cannot_limit_its_logits_scores_the_same(llama: Any) -> Non
         def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
             return llama(input_ids=input_ids, use_cache=use_cache)
 
-    windows = windows_of(2, 30)
-    for old, new in zip(
-        score_last_tokens(Older(), windows, [4, 4], batch_tokens=60),
-        score_last_tokens(llama, windows, [4, 4], batch_tokens=60),
-        strict=True,
-    ):
+    windows = grid_of_depths(30)
+    for old, new in zip(score_all(Older(), windows), score_all(llama, windows), strict=True):
         np.testing.assert_allclose(old.logprobs, new.logprobs, atol=1e-5)
-
-
-def test_scores_do_not_depend_on_the_batch(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    windows, num_targets = windows_of(7, 24), [3, 8, 1, 5, 8, 2, 7]
-    one = score_last_tokens(llama, windows, num_targets, batch_tokens=1)
-    many = score_last_tokens(llama, windows, num_targets, batch_tokens=24 * 3)
-    monkeypatch.setattr(scoring, "MAX_LOGITS", 384 * 9 * 2)
-    few_logits = score_last_tokens(llama, windows, num_targets, batch_tokens=10_000)
-    for a, b, c, n in zip(one, many, few_logits, num_targets, strict=True):
-        assert len(a.logprobs) == n
-        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
-        np.testing.assert_allclose(a.logprobs, c.logprobs, atol=1e-5)
-        assert np.array_equal(a.greedy_ids, b.greedy_ids)
-
-
-def test_logits_of_the_context_are_never_made(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = []
-    monkeypatch.setattr(llama.lm_head, "forward", lambda hidden: rows.append(hidden.shape) or hidden @ llama.lm_head.weight.T)
-    score_last_tokens(llama, windows_of(2, 60), [4, 4], batch_tokens=120)
-    assert [tuple(shape[:2]) for shape in rows] == [(2, 5)]
+    np.testing.assert_allclose(
+        score_positions(Older(), windows[0].tokens), score_positions(llama, windows[0].tokens), atol=1e-5
+    )
 
 
 def test_wrong_windows_are_refused(llama: Any) -> None:
+    for num_targets in (0, 20):
+        with pytest.raises(ValueError, match="target counts"):
+            Window(random_tokens(20), num_targets)
     with pytest.raises(ValueError, match="one length"):
-        score_last_tokens(llama, [*windows_of(1, 20), *windows_of(1, 21)], [2, 2], batch_tokens=64)
-    with pytest.raises(ValueError, match="target counts"):
-        score_last_tokens(llama, windows_of(1, 20), [20], batch_tokens=64)
-    assert score_last_tokens(llama, [], [], batch_tokens=64) == []
+        list(score_batches(llama, [random_tokens(20), random_tokens(21)], [2, 2], batch_tokens=64))
+    with pytest.raises(ValueError, match="cannot be taken from the cache"):
+        PrefixCache(llama).logits(random_tokens(9), 3, 1)
+    assert score_all(llama, []) == []
+
+
+sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=8)
+
+
+@given(sequences, st.data())
+def test_visits_find_in_the_cache_what_the_visit_before_left(tokens: list[list[int]], data: st.DataObject) -> None:
+    arrays = [np.array(t, np.int32) for t in tokens]
+    needed = [data.draw(st.integers(1, len(t))) for t in tokens]
+    visits = order_by_prefix(arrays, needed)
+    assert sorted(v.index for v in visits) == list(range(len(tokens)))
+    held: list[int] = []
+    for visit in visits:
+        now = tokens[visit.index]
+        assert held[: visit.num_cached] == now[: visit.num_cached]
+        assert visit.num_cached <= len(now) - needed[visit.index]
+        held = now
+    computed = sum(len(tokens[v.index]) - v.num_cached for v in visits)
+    trie = {tuple(t[:n]) for t in tokens for n in range(1, len(t) + 1)}
+    assert len(trie) <= computed <= len(trie) + sum(needed)
+
+    runs, alone = runs_worth_sharing(visits, [len(t) for t in tokens])
+    assert sorted([v.index for run in runs for v in run] + alone) == list(range(len(tokens)))
+    for run in runs:
+        assert run[0].num_cached == 0
+        assert sum(v.num_cached for v in run) >= prefixes.MIN_SAVED * sum(len(tokens[v.index]) for v in run)
+        for before, after in itertools.pairwise(run):
+            assert common_prefix(arrays[before.index], arrays[after.index]) >= after.num_cached
 
 
 class Copier:
-    """Continues the pass key it saw last, if that stands within `reach` tokens of the end; otherwise it guesses digits."""
+    """Continues the three tokens it saw last as they went on before, if that was at most `reach` tokens ago."""
 
     def __init__(self, reach: int) -> None:
         self.reach = reach
-        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=384))
+        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=VOCAB))
         self.device = torch.device("cpu")
 
     def __call__(self, input_ids: torch.Tensor, use_cache: bool, logits_to_keep: int) -> Any:
-        logits = torch.zeros(*input_ids.shape, 384)
+        logits = torch.zeros(*input_ids.shape, VOCAB)
         for row, ids in enumerate(input_ids.tolist()):
             for position in range(len(ids) - logits_to_keep, len(ids)):
-                # the three tokens before are looked up in what came earlier: an induction head with a limited reach
                 phrase = ids[position - 2 : position + 1]
                 for earlier in range(position - 1, max(1, position - self.reach), -1):
                     if ids[earlier - 2 : earlier + 1] == phrase:
@@ -147,50 +303,15 @@ class Copier:
 def test_passkey_scores_tell_how_far_a_copying_model_reaches(tokenizer: PreTrainedTokenizerFast) -> None:
     line = "The valley is deep; the bridge is old, and a traveller looks back.\n"
     haystack = Haystack.of([tokenize("d", line * 120, tokenizer)])
-    length, depths = min_length(tokenizer) + 400, (0.0, 0.25, 0.5, 0.75, 1.0)
-    samples = passkey_samples(haystack, tokenizer, length=length, depths=depths, num_samples=4, seed=0)
-    workload = Workload((), (), {length: tuple(samples)})
-    needle_tokens = len(tokenizer(NEEDLE.format(key="12345"))["input_ids"])
-    _, table = measure_arm(
-        Copier(reach=200 + needle_tokens), "base", workload, tokenizer, batch_tokens=4096, progress=lambda _: None
-    )
-    rows = table.to_pylist()
-    assert len(rows) == 4 * 5
-    for row in rows:
-        assert row["gain"] == row["logprob"] - row["control_logprob"]
-        if row["depth"] <= 0.25:  # at least 300 tokens back: out of reach, so no better than without the needle
-            assert not row["correct"]
-            assert abs(row["gain"]) < 1e-6
-        if row["depth"] >= 0.75:
-            assert row["correct"]
-            assert row["output"].strip() == row["gold"]
-            assert row["gain"] > 10
-
-
-def test_scaled_by_length_models_are_measured_as_if_alone(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Dynamic RoPE remembers the longest sequence; no length may be scored with the frequencies of another."""
-    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
-    config = LlamaConfig(**SMALL, rope_parameters=rope)
-    document = TargetDocument("d", np.random.default_rng(1).integers(0, 384, 300).astype(np.int32), 8)
-    workload = Workload((document,), (32, 64, 128, 256), {})
-    table, _ = measure_arm(tiny(config), "base", workload, tokenizer, batch_tokens=256, progress=lambda _: None)
-    for row in table.to_pylist():
-        (alone,) = score_last_tokens(tiny(config), [document.window(row["length"])], [8], batch_tokens=256)
-        assert row["nll"] == pytest.approx(-alone.logprobs.sum(), abs=1e-4)
-
-
-def test_progress_counts_whole_batches(llama: Any, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms, "_SECONDS_BETWEEN_REPORTS", 0)
-    documents = tuple(TargetDocument(f"d{i}", window, 8) for i, window in enumerate(windows_of(5, 32)))
-    told: list[str] = []
-    measure_arm(llama, "base", Workload(documents, (32,), {}), tokenizer, batch_tokens=64, progress=told.append)
-    assert [line.split(",")[0] for line in told] == [f"evaluate base: perplexity at 32: {n}/5 documents" for n in (0, 2, 4, 5)]
-    assert told[1].endswith("s left")
-
-
-def test_a_broken_model_is_named(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = tiny(LlamaConfig(**SMALL))
-    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
-    workload = Workload((TargetDocument("d", np.arange(40, dtype=np.int32), 8),), (32,), {})
-    with pytest.raises(UserError, match="fine_tuned model gives log-probabilities that are not finite at 32 tokens"):
-        measure_arm(model, "fine_tuned", workload, tokenizer, batch_tokens=256, progress=lambda _: None)
+    material = Material(tokenizer=tokenizer, haystack=haystack, num_depths=5, num_samples=4, seed=0)
+    prompts = make_prompts("passkey", 600, material)
+    assert len(prompts) == 4 * 5
+    windows = [Window(np.concatenate([p.tokens, p.answer]), len(p.answer)) for p in prompts]
+    for prompt, score in zip(prompts, score_all(Copier(reach=300), windows, batch_tokens=4096), strict=True):
+        assert prompt.depth is not None
+        is_correct = np.array_equal(score.greedy_ids, prompt.answer)
+        if prompt.depth <= 0.25:  # about 400 tokens back
+            assert not is_correct
+        if prompt.depth >= 0.75:
+            assert is_correct
+            assert tokenizer.decode(score.greedy_ids).strip() == prompt.golds[0]
