@@ -6,36 +6,97 @@ from typing import Any
 
 from data_schemas.params import PublishParams
 from tasks.evaluate.report import find_comparison
+from tasks.evaluate.report_tasks import score_at
+from tasks.evaluate.task_cells import TaskKey
+
+Report = dict[str, Any]
 
 
-def failed_gates(report: dict[str, Any], publish: PublishParams, base_window: int, target: int) -> list[str]:
+def failed_gates(report: Report, publish: PublishParams, base_window: int, target: int) -> list[str]:
     """One sentence with its figures for each gate that the report fails; empty when all hold or none is set.
 
-    Both gates judge the unfavourable bound of the interval of a paired perplexity ratio. A gate whose lengths
-    were not measured fails.
+    Every gate judges the unfavourable bound of an interval. One whose lengths or tasks were not measured fails.
     """
     level = f"{report['settings']['confidence']:.0%}"
-    failures = []
-    if (loss := publish.max_short_context_loss) is not None:
-        ratio = find_comparison(report, ("fine_tuned", base_window), ("base", base_window))
-        if ratio is None:
-            failures.append(_not_measured("max_short_context_loss", base_window))
-        elif not ratio["high"] - 1 < loss:
-            failures.append(
-                f"publish.max_short_context_loss is {loss:.1%}, but at the base's window of {base_window} tokens "
-                f"the fine-tuned model's perplexity differs from the base's by {ratio['ratio'] - 1:+.1%}, "
-                f"{level} upper bound {ratio['high'] - 1:+.1%}."
-            )
-    if (gain := publish.min_long_context_gain) is not None:
-        ratio = find_comparison(report, ("fine_tuned", target), ("base", target))
-        if ratio is None:
-            failures.append(_not_measured("min_long_context_gain", target))
-        elif not 1 - ratio["high"] >= gain:
-            failures.append(
-                f"publish.min_long_context_gain is {gain:.1%}, but at the target of {target} tokens perplexity fell by "
-                f"{1 - ratio['ratio']:.1%} against the base, {level} lower bound {1 - ratio['high']:.1%}."
-            )
-    return failures
+    checks = (
+        _short_context_loss(report, publish.max_short_context_loss, base_window, level),
+        _long_context_gain(report, publish.min_long_context_gain, target, level),
+        _effective_length(report, publish.min_effective_length, level),
+        *(_task_score(report, task, score, target, level) for task, score in publish.min_task_scores.items()),
+    )
+    return [sentence for sentence in checks if sentence]
+
+
+def _short_context_loss(report: Report, loss: float | None, base_window: int, level: str) -> str:
+    if loss is None:
+        return ""
+    ratio = find_comparison(report, ("fine_tuned", base_window), ("base", base_window))
+    if ratio is None:
+        return _not_measured("max_short_context_loss", base_window)
+    if ratio["high"] - 1 < loss:
+        return ""
+    return (
+        f"publish.max_short_context_loss is {loss:.1%}, but at the base's window of {base_window} tokens "
+        f"the fine-tuned model's perplexity differs from the base's by {ratio['ratio'] - 1:+.1%}, "
+        f"{level} upper bound {ratio['high'] - 1:+.1%}, {ratio['high'] - 1 - loss:.1%} too much."
+    )
+
+
+def _long_context_gain(report: Report, gain: float | None, target: int, level: str) -> str:
+    if gain is None:
+        return ""
+    ratio = find_comparison(report, ("fine_tuned", target), ("base", target))
+    if ratio is None:
+        return _not_measured("min_long_context_gain", target)
+    if 1 - ratio["high"] >= gain:
+        return ""
+    return (
+        f"publish.min_long_context_gain is {gain:.1%}, but at the target of {target} tokens perplexity fell by "
+        f"{1 - ratio['ratio']:.1%} against the base, {level} lower bound {1 - ratio['high']:.1%}, "
+        f"{gain - (1 - ratio['high']):.1%} too little."
+    )
+
+
+def _effective_length(report: Report, least: int | None, level: str) -> str:
+    if least is None:
+        return ""
+    section = report["effective_context_length"]
+    found = section["within_margin"]["arms"].get("fine_tuned")
+    if found is None:
+        window = report["settings"]["base_window"]
+        return (
+            f"publish.min_effective_length cannot be judged, because the base was not measured at its window of {window} tokens or the "
+            "fine-tuned model not from there on: add these lengths to evaluation.lengths and both to evaluation.arms."
+        )
+    if (found["lower"] or 0) >= least:
+        return ""
+    if found["longest_measured"] < least:
+        return (
+            f"publish.min_effective_length is {least} tokens, but the longest length measured is {found['longest_measured']}: "
+            f"add {least} to evaluation.lengths."
+        )
+    lower = f"{found['lower']} tokens, {least - found['lower']} too few" if found["lower"] else "below the base's window"
+    value = f"{found['value']} tokens" if found["value"] else "below the base's window"
+    return (
+        f"publish.min_effective_length is {least} tokens, but perplexity stays within {section['margin']:.1%} of the base's at its window "
+        f"up to {value} by the estimate, and by the {level} bound only up to {lower}."
+    )
+
+
+def _task_score(report: Report, task: str, least: float, target: int, level: str) -> str:
+    row = score_at(report["task_means"], TaskKey("fine_tuned", task, target))
+    if row is None:
+        return (
+            f"publish.min_task_scores of {task} cannot be judged, because the fine-tuned model was not asked at {target} tokens: "
+            f"add {task} to evaluation.tasks, {target} to evaluation.task_lengths and fine_tuned to evaluation.arms."
+        )
+    if row["low"] is not None and row["low"] >= least:
+        return ""
+    return (
+        f"publish.min_task_scores of {task} is {least:.1%}, but at the target of {target} tokens the fine-tuned model scores "
+        f"{row['accuracy']:.1%}, {level} lower bound {row['low']:.1%}, {least - row['low']:.1%} too little "
+        f"({row['num_samples']} samples)."
+    )
 
 
 def _not_measured(gate: str, length: int) -> str:

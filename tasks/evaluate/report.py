@@ -1,64 +1,89 @@
 """The evaluation report, computed from the per-sample rows alone, so that anybody can recompute every figure.
 
-    {"schema_version": 1,
+    {"schema_version": 2,
      "settings": {...},
      "perplexity": [{arm, length, num_documents, num_tokens, perplexity, low, high}],
      "comparisons": [{name, numerator: {arm, length}, denominator: {arm, length}, ratio, low, high, num_documents}],
-     "effective_context_length": {"criterion", "margin", "arms": {arm: tokens or null}},
-     "passkey": [{arm, length, depth, n, accuracy, low, high, gain, gain_low, gain_high}],
-     "recall_by_position": [{arm, length, depth, n, recall, low, high, gain, gain_low, gain_high}]}
+     "position": [{arm, length, start, end, num_documents, num_tokens, perplexity, low, high}],
+     "protocols": [{arm, protocol, label, length, num_documents, num_windows, num_tokens, perplexity, low, high}],
+     "longppl": {evaluator, long, short, num_key_tokens, num_documents, reason, cells: [{arm, length, longppl, low, high}]},
+     "tasks": [{arm, task, length, depth, n, accuracy, low, high, interval, gain, gain_low, gain_high}],
+     "task_means": [the same over all depths, with num_samples instead of depth],
+     "tests": [{first, second, method, tests: [{task, length, num_samples, num_prompts, difference, low, high,
+                samples_first_better, samples_second_better, prompts_first_better, prompts_second_better,
+                p_value, p_holm, p_value_prompts}]}],
+     "non_inferiority": {margin, base_window, perplexity: [{arm, ratio, low, high, verdict}],
+                         tasks: [{arm, task, base_score, difference, low, high, num_samples, verdict}]},
+     "effective_context_length": {criterion, margin, arms: {arm: tokens or null}, and of each sense (effective_length.py):
+                                  within_margin | perplexity | ruler: {criterion, arms: {arm: LENGTH}},
+                                  task_scores: {criterion, share, tasks: [{task, measure, reference, reason, arms}]}},
+     "lost_in_the_middle": [{arm, task, length, num_samples, depths, score: INDEX, gain: INDEX or null}],
+     "recall_by_position": [rows of `tasks` of the served model and one task, `accuracy` being named `recall`]}
 
-Perplexities are token-weighted, gains are nats per answer, depths lie in [0, 1]. Bounds are null where one sample
-allows none.
+    LENGTH = {value, lower, upper, longest_measured}, tokens
+    INDEX = {index, low, high, p_value, p_holm, first_minus_middle, last_minus_middle}
+
+Perplexities are token-weighted, gains are nats per answer, depths lie in [0, 1], scores in [0, 1]. Bounds are null where
+one sample allows none. A section without rows is empty, not missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+from data_schemas.evaluation_params import TASK_NAMES
+from tasks.evaluate.effective_length import effective_context_lengths
+from tasks.evaluate.long_ppl import long_ppl
+from tasks.evaluate.lost_in_the_middle import lost_in_the_middle
+from tasks.evaluate.paired_tests import non_inferiority, paired_families
+from tasks.evaluate.report_perplexity import comparisons, perplexity_cells, perplexity_row, position_rows, protocol_rows
+from tasks.evaluate.report_tasks import recall_by_position, rows_by_depth, rows_over_depths
+from tasks.evaluate.sample_set import Samples
+from tasks.evaluate.statistics import RESAMPLES
+from tasks.evaluate.task_cells import task_cells
 
-from tasks.evaluate.samples import ARMS
-from tasks.evaluate.statistics import (
-    RESAMPLES,
-    Estimate,
-    is_non_inferior,
-    mean_with_t_interval,
-    perplexity_estimate,
-    perplexity_ratio,
-    wilson_rate,
-)
+__all__ = ["SCHEMA_VERSION", "Report", "Samples", "build_report", "find_comparison"]
 
-SCHEMA_VERSION = 1
-# How far perplexity may lie above the base's at its own window for a length to count as usable.
-EFFECTIVE_LENGTH_MARGIN = 0.05
+SCHEMA_VERSION = 2
 
 Report = dict[str, Any]
-Cell = tuple[str, int]  # arm, context length
 
 
-def build_report(perplexity: pa.Table, passkey: pa.Table, settings: dict[str, Any]) -> Report:
-    """The report of PERPLEXITY_SAMPLES and PASSKEY_SAMPLES rows.
+def build_report(samples: Samples, settings: dict[str, Any]) -> Report:
+    """The report of an evaluation's rows.
 
     Args:
-        settings: written into the report; `base_window` and `target_length` (tokens), `confidence` and `seed` are used.
+        settings: written into the report; `base_window` and `target_length` (tokens), `confidence`, `seed` and
+            `non_inferiority_margin` are used, and where given `longppl_evaluator` and the order of `arms` and `tasks`.
+
+    Raises:
+        ValueError: the rows do not hold the same documents or prompts for every arm.
     """
-    cells = _documents_by_cell(perplexity)
-    grid = _passkey_cells(passkey, settings["confidence"])
+    arms = samples.arms(settings.get("arms") or ())
+    tasks = list(dict.fromkeys((*(settings.get("tasks") or ()), *TASK_NAMES, *samples.task["task"].unique().to_pylist())))
+    cells = perplexity_cells(samples.perplexity, arms)
+    prompts = task_cells(samples.task, arms, tasks)
+    by_depth = list(rows_by_depth(prompts, settings))
     return {
         "schema_version": SCHEMA_VERSION,
-        "settings": {**settings, "bootstrap_resamples": RESAMPLES},
-        "perplexity": [_perplexity_cell(cell, rows, settings) for cell, rows in cells.items()],
-        "comparisons": list(_comparisons(cells, settings)),
-        "effective_context_length": _effective_context_lengths(cells, settings),
-        "passkey": grid,
-        "recall_by_position": _recall_by_position(grid),
+        "settings": {**publishable(settings), "bootstrap_resamples": RESAMPLES},
+        "perplexity": [perplexity_row(cell, rows, settings) for cell, rows in cells.items()],
+        "comparisons": list(comparisons(cells, settings)),
+        "position": list(position_rows(samples.position, arms, settings)),
+        "protocols": list(protocol_rows(samples.protocol, arms, settings)),
+        "longppl": long_ppl(cells, settings),
+        "tasks": by_depth,
+        "task_means": list(rows_over_depths(prompts, settings)),
+        "tests": paired_families(prompts, settings),
+        "non_inferiority": non_inferiority(cells, prompts, settings),
+        "effective_context_length": effective_context_lengths(cells, prompts, settings),
+        "lost_in_the_middle": lost_in_the_middle(prompts, settings),
+        "recall_by_position": recall_by_position(by_depth, settings["target_length"]),
     }
 
 
-def find_comparison(report: Report, numerator: Cell, denominator: Cell) -> dict[str, Any] | None:
+def find_comparison(report: Report, numerator: tuple[str, int], denominator: tuple[str, int]) -> dict[str, Any] | None:
     """The comparison of two (arm, length) cells, or None where it was not measured."""
     for row in report["comparisons"]:
         if (row["numerator"]["arm"], row["numerator"]["length"]) == numerator:
@@ -68,119 +93,7 @@ def find_comparison(report: Report, numerator: Cell, denominator: Cell) -> dict[
     return None
 
 
-def _documents_by_cell(table: pa.Table) -> dict[Cell, pa.Table]:
-    """Rows of each (arm, length), ordered by document, which is checked to be the same everywhere."""
-    arms, lengths = table["arm"].to_numpy(zero_copy_only=False), table["length"].to_numpy()
-    cells = {
-        (arm, int(length)): table.filter((arms == arm) & (lengths == length)).sort_by("doc_id")
-        for arm in _in_order(arms)
-        for length in np.unique(lengths[arms == arm])
-    }
-    targets = [rows.select(["doc_id", "target_start", "num_tokens"]) for rows in cells.values()]
-    if any(not rows.equals(targets[0]) for rows in targets):
-        raise ValueError("the perplexity samples do not hold the same targets for every arm and length")
-    return cells
-
-
-def _in_order(arms: Iterable[str]) -> list[str]:
-    present = set(arms)
-    return [arm for arm in ARMS if arm in present]
-
-
-def _perplexity_cell(cell: Cell, rows: pa.Table, settings: dict[str, Any]) -> dict[str, Any]:
-    nll, num_tokens = rows["nll"].to_numpy(), rows["num_tokens"].to_numpy()
-    estimate = perplexity_estimate(nll, num_tokens, confidence=settings["confidence"], seed=settings["seed"])
-    return {
-        "arm": cell[0],
-        "length": cell[1],
-        "num_documents": len(nll),
-        "num_tokens": int(num_tokens.sum()),
-        "perplexity": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-    }
-
-
-def _ratio(cells: dict[Cell, pa.Table], numerator: Cell, denominator: Cell, settings: dict[str, Any]) -> Estimate:
-    return perplexity_ratio(
-        cells[numerator]["nll"].to_numpy(),
-        cells[denominator]["nll"].to_numpy(),
-        cells[numerator]["num_tokens"].to_numpy(),
-        confidence=settings["confidence"],
-        seed=settings["seed"],
-    )
-
-
-def _comparisons(cells: dict[Cell, pa.Table], settings: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    window, target = settings["base_window"], settings["target_length"]
-    pairs: list[tuple[Cell, Cell]] = [
-        (("fine_tuned", target), ("scaling_only", target)),
-        (("fine_tuned", target), ("base", target)),
-        (("fine_tuned", target), ("base", window)),
-        (("fine_tuned", window), ("base", window)),
-        (("scaling_only", target), ("base", window)),
-        (("base", target), ("base", window)),
-    ]
-    for numerator, denominator in dict.fromkeys(pairs):
-        if numerator == denominator or numerator not in cells or denominator not in cells:
-            continue
-        ratio = _ratio(cells, numerator, denominator, settings)
-        yield {
-            "name": f"{numerator[0]}@{numerator[1]} vs {denominator[0]}@{denominator[1]}",
-            "numerator": {"arm": numerator[0], "length": numerator[1]},
-            "denominator": {"arm": denominator[0], "length": denominator[1]},
-            "ratio": ratio.value,
-            "low": ratio.low,
-            "high": ratio.high,
-            "num_documents": cells[numerator].num_rows,
-        }
-
-
-def _effective_context_lengths(cells: dict[Cell, pa.Table], settings: dict[str, Any]) -> dict[str, Any]:
-    """For each arm the longest length up to which, from the base's window on, perplexity stays within the margin."""
-    window = settings["base_window"]
-    reference = ("base", window)
-    arms: dict[str, int | None] = {}
-    if reference in cells:
-        for arm in _in_order(arm for arm, _ in cells):
-            arms[arm] = None
-            for length in sorted(length for a, length in cells if a == arm and length >= window):
-                if not is_non_inferior(_ratio(cells, (arm, length), reference, settings), EFFECTIVE_LENGTH_MARGIN):
-                    break
-                arms[arm] = length
-    return {
-        "criterion": "longest measured length, from the base's window on and with no failing one below it, where the upper "
-        "bound of perplexity over the base's perplexity at its window is below 1 + margin",
-        "margin": EFFECTIVE_LENGTH_MARGIN,
-        "arms": arms,
-    }
-
-
-def _passkey_cells(table: pa.Table, confidence: float) -> list[dict[str, Any]]:
-    columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("arm", "length", "depth", "correct", "gain")}
-    cells = []
-    for arm in _in_order(columns["arm"]):
-        of_arm = columns["arm"] == arm
-        for length in np.unique(columns["length"][of_arm]):
-            of_length = of_arm & (columns["length"] == length)
-            for depth in np.unique(columns["depth"][of_length]):
-                here = of_length & (columns["depth"] == depth)
-                n = int(here.sum())
-                accuracy = wilson_rate(int(columns["correct"][here].sum()), n, confidence)
-                gain = mean_with_t_interval(columns["gain"][here], confidence)
-                cells.append(
-                    {"arm": arm, "length": int(length), "depth": float(depth), "n": n}
-                    | {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
-                    | {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
-                )
-    return cells
-
-
-def _recall_by_position(grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The grid of the model that would be served: fine-tuned, else scaling only, else the base."""
-    measured = _in_order(cell["arm"] for cell in grid)
-    return [
-        {("recall" if key == "accuracy" else key): value for key, value in cell.items()}
-        for cell in grid
-        if cell["arm"] == measured[-1]
-    ]
+def publishable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the folders of this machine."""
+    qa_file = settings.get("qa_file")
+    return {**settings, "qa_file": PurePath(qa_file).name} if qa_file else settings

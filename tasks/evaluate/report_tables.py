@@ -1,25 +1,31 @@
-"""The report as tables for people: rows for the terminal, Markdown for cards and run pages."""
+"""The report as tables for people: columns and rows, printed in the terminal or put on a page by report_page.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-ARM_LABELS = {"base": "base", "scaling_only": "scaling only", "fine_tuned": "fine-tuned"}
+from tasks.evaluate.arm_labels import arm_label
+from tasks.evaluate.report_page import markdown_page
 
 Columns = list[str]
 Rows = list[list[str]]
+Table = tuple[Columns, Rows]
+
+_VERDICTS = {
+    "non_inferior": "no loss within the margin",
+    "inferior": "a loss beyond the margin",
+    "not_shown": "neither shown",
+    "not_measurable": "not measurable: the base does not do the task",
+}
 
 
-def perplexity_table(report: dict[str, Any]) -> tuple[Columns, Rows]:
+def perplexity_table(report: dict[str, Any]) -> Table:
     """One row an arm, one column a context length; a cell reads `89.1 [85.0, 93.3]`."""
     cells = {(c["arm"], c["length"]): _with_interval(c["perplexity"], c["low"], c["high"], 1) for c in report["perplexity"]}
-    return _arms_by_length(cells)
+    return _by_length(cells)
 
 
-def comparison_table(report: dict[str, Any]) -> tuple[Columns, Rows]:
+def comparison_table(report: dict[str, Any]) -> Table:
     """One row a paired comparison of perplexities."""
     rows = [
         [_label(c["numerator"]), _label(c["denominator"]), _with_interval(c["ratio"], c["low"], c["high"], 3)]
@@ -28,85 +34,160 @@ def comparison_table(report: dict[str, Any]) -> tuple[Columns, Rows]:
     return ["perplexity of", "over that of", "ratio"], rows
 
 
-def passkey_table(report: dict[str, Any]) -> tuple[Columns, Rows]:
-    """One row an arm, one column a context length; a cell is accuracy and recall gain over all depths."""
-    grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for cell in report["passkey"]:
-        grouped.setdefault((cell["arm"], cell["length"]), []).append(cell)
+def protocol_table(report: dict[str, Any]) -> Table:
+    """One row an arm and protocol, one column a context length."""
+    cells = {
+        (f"{arm_label(c['arm'])}, {c['label']}", c["length"]): _with_interval(c["perplexity"], c["low"], c["high"], 1)
+        for c in report["protocols"]
+    }
+    return _by_length(cells)
+
+
+def longppl_table(report: dict[str, Any]) -> Table:
+    """One row an arm, one column a context length."""
+    cells = report["longppl"]["cells"]
+    return _by_length({(c["arm"], c["length"]): _with_interval(c["longppl"], c["low"], c["high"], 1) for c in cells})
+
+
+def task_table(report: dict[str, Any]) -> Table:
+    """One row a task and arm, one column a context length; a cell is accuracy with interval, and recall gain."""
     cells = {}
-    for key, group in grouped.items():
-        weights = [cell["n"] for cell in group]
-        accuracy = np.average([cell["accuracy"] for cell in group], weights=weights)
-        gain = np.average([cell["gain"] for cell in group], weights=weights)
-        cells[key] = f"{accuracy:.0%}, {gain:+.1f} nats"
-    return _arms_by_length(cells)
+    for row in report["task_means"]:
+        gain = "" if row["gain"] is None else f", {row['gain']:+.1f} nats"
+        interval = "" if row["low"] is None else f" [{row['low']:.0%}, {row['high']:.0%}]"
+        cells[f"{row['task']}, {arm_label(row['arm'])}", row["length"]] = f"{row['accuracy']:.0%}{interval}{gain}"
+    return _by_length(cells, "task, model")
+
+
+def effective_length_table(report: dict[str, Any]) -> Table:
+    """One row a sense, one column an arm; a cell reads `2048 [1024, 4096]`, by point estimate and surely kept to not surely broken."""
+    section = report["effective_context_length"]
+    senses = [
+        (f"perplexity within {section['margin']:.0%} of the base's at its window", section["within_margin"]["arms"]),
+        ("perplexity not above the base's at its window", section["perplexity"]["arms"]),
+    ]
+    for entry in section["task_scores"]["tasks"]:
+        name = "mean over tasks" if entry["task"] == "mean" else entry["task"]
+        unmeasured = f" ({entry['reason']})" if entry["reason"] else ""
+        senses.append((f"{name}: {section['task_scores']['share']:.0%} of the base's at its window{unmeasured}", entry["arms"]))
+    if section["ruler"]["tasks"]:
+        senses.append((f"RULER: {section['ruler']['criterion']}", section["ruler"]["arms"]))
+    arms = list(dict.fromkeys(arm for _, lengths in senses for arm in lengths))
+    rows = [[name, *(_length(lengths.get(arm)) for arm in arms)] for name, lengths in senses]
+    return ["effective context length", *map(arm_label, arms)], rows if arms else []
+
+
+def paired_test_table(report: dict[str, Any]) -> Table:
+    """One row a test; nulls stand beside findings."""
+    rows = [
+        [
+            f"{arm_label(family['first'])} - {arm_label(family['second'])}",
+            f"{test['task']}@{test['length']}",
+            _with_interval(100 * test["difference"], 100 * test["low"], 100 * test["high"], 0),
+            f"{test['samples_first_better']} : {test['samples_second_better']} of {test['num_samples']}",
+            f"{test['p_value']:.2g}",
+            f"{test['p_holm']:.2g}",
+        ]
+        for family in report["tests"]
+        for test in family["tests"]
+    ]
+    return ["models", "task", "difference (points)", "samples better : worse", "p", "p (Holm)"], rows
+
+
+def non_inferiority_table(report: dict[str, Any]) -> Table:
+    """One row an arm and measure at the base's window."""
+    section = report["non_inferiority"]
+    rows = [
+        [arm_label(r["arm"]), "perplexity, ratio", _with_interval(r["ratio"], r["low"], r["high"], 3), _VERDICTS[r["verdict"]]]
+        for r in section["perplexity"]
+    ] + [
+        [
+            arm_label(r["arm"]),
+            f"{r['task']}, points",
+            _with_interval(100 * r["difference"], 100 * r["low"], 100 * r["high"], 0),
+            _VERDICTS[r["verdict"]],
+        ]
+        for r in section["tasks"]
+    ]
+    return ["model", f"against the base at {section['base_window']} tokens", "change", "verdict"], rows
+
+
+def middle_table(report: dict[str, Any]) -> Table:
+    """One row an arm, task and length with its U-shape index."""
+    rows = [
+        [
+            arm_label(row["arm"]),
+            f"{row['task']}@{row['length']}",
+            _with_interval(100 * row["score"]["index"], 100 * row["score"]["low"], 100 * row["score"]["high"], 0),
+            f"{row['score']['p_value']:.2g}",
+            f"{row['score']['p_holm']:.2g}",
+            "" if row["gain"] is None else f"{row['gain']['index']:+.1f}, p {row['gain']['p_holm']:.2g}",
+        ]
+        for row in report["lost_in_the_middle"]
+    ]
+    return ["model", "task", "ends - middle (points)", "p", "p (Holm)", "by gain (nats)"], rows
 
 
 def print_tables(report: dict[str, Any]) -> None:
     """Print the tables that have rows to standard output."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Printed
 
     for title, (columns, rows) in (
         ("Perplexity of fixed target tokens, by context length [interval]", perplexity_table(report)),
         ("Ratios of perplexity, paired by document [interval]", comparison_table(report)),
-        ("Passkey: keys recalled, and recall gain", passkey_table(report)),
+        ("Tasks: score over all depths [interval], and recall gain", task_table(report)),
+        ("Effective context length in tokens [surely kept, not surely broken]", effective_length_table(report)),
+        ("Short context: loss against the base [interval]", non_inferiority_table(report)),
     ):
         if rows:
-            table = Table(*columns, title=title, title_justify="left")
+            table = Printed(*columns, title=title, title_justify="left")
             for row in rows:
                 table.add_row(*row)
             Console().print(table)
 
 
 def markdown_tables(report: dict[str, Any]) -> str:
-    """All tables with a line under each that says what its numbers are."""
-    settings = report["settings"]
-    documents = report["perplexity"][0]["num_documents"]
-    level = f"{settings['confidence']:.0%}"
-    prompts = sum(cell["n"] for cell in report["passkey"] if cell["arm"] == report["passkey"][0]["arm"])
-    sections = [
-        "### Perplexity by context length\n\n"
-        + _markdown(perplexity_table(report))
-        + f"\n\nOf the last {settings['target_tokens']} tokens of {documents} held-out documents, the same at every length, "
-        f"[{level} interval] over documents. The base's window is {settings['base_window']} tokens."
-    ]
-    if report["comparisons"]:
-        sections.append(
-            "### Paired comparisons\n\n"
-            + _markdown(comparison_table(report))
-            + f"\n\nModel@length; [{level} interval] of the ratio, paired over documents."
-        )
-    sections.append(
-        "### Passkey retrieval\n\n"
-        + _markdown(passkey_table(report))
-        + f"\n\nShare of keys recalled in full, and log-probability of the key with the needle present minus without it; "
-        f"means over all depths, {prompts} prompts a model. The report holds each depth with its interval."
+    """All tables that have rows, with a line under each that says what its numbers are."""
+    return markdown_page(
+        report,
+        {
+            "perplexity": perplexity_table(report),
+            "comparisons": comparison_table(report),
+            "tasks": task_table(report),
+            "effective": effective_length_table(report),
+            "non_inferiority": non_inferiority_table(report),
+            "tests": paired_test_table(report),
+            "middle": middle_table(report),
+            "longppl": longppl_table(report),
+            "protocols": protocol_table(report),
+        },
     )
-    return "\n\n".join(sections) + "\n"
 
 
-def _arms_by_length(cells: dict[tuple[str, int], str]) -> tuple[Columns, Rows]:
+def _by_length(cells: dict[tuple[str, int], str], first: str = "model") -> Table:
     lengths = sorted({length for _, length in cells})
-    arms = list(dict.fromkeys(arm for arm, _ in cells))
-    return ["model", *map(str, lengths)], [
-        [ARM_LABELS[arm], *(cells.get((arm, length), "") for length in lengths)] for arm in arms
-    ]
+    names = list(dict.fromkeys(name for name, _ in cells))
+    rows = [[arm_label(name), *(cells.get((name, length), "") for length in lengths)] for name in names]
+    return [first, *map(str, lengths)], rows
 
 
 def _label(cell: dict[str, Any]) -> str:
-    return f"{ARM_LABELS[cell['arm']]}@{cell['length']}"
+    return f"{arm_label(cell['arm'])}@{cell['length']}"
+
+
+def _length(found: dict[str, Any] | None) -> str:
+    """Such as `2048 [1024, ≥ 2048]`; a dash is none: already the shortest length fails."""
+    if found is None:
+        return ""
+    longest = found["longest_measured"]
+
+    def name(length: int | None) -> str:
+        return "–" if length is None else f"≥ {length}" if length == longest else str(length)
+
+    return f"{name(found['value'])} [{name(found['lower'])}, {name(found['upper'])}]"
 
 
 def _with_interval(value: float, low: float | None, high: float | None, digits: int) -> str:
     text = f"{value:.{digits}f}"
     return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _markdown(table: tuple[Columns, Rows]) -> str:
-    columns, rows = table
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    return "\n".join([line(columns), line(["---"] * len(columns)), *map(line, rows)])

@@ -20,6 +20,8 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import REORDER_FILE_NAME
+from tasks.evaluate.report import publishable
+from tasks.evaluate.results import PAGE_NAME, REPORT_NAME, SETTINGS_NAME, read_settings
 from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
 from tasks.publish.card import render_card
@@ -140,9 +142,9 @@ def _is_names(value: object) -> bool:
 
 
 def _copy_evaluation(source: Path, target: Path) -> list[Path]:
-    """Copy report, samples and plots; return the plots."""
+    """Copy report, plots, and the samples and settings that all is computed from; return the plots."""
     target.mkdir()
-    shutil.copyfile(source / "report.json", target / "report.json")
-    for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png")]):
+    for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png"), source / REPORT_NAME, source / PAGE_NAME]):
         shutil.copyfile(file, target / file.name)
+    write_json(target / SETTINGS_NAME, publishable(read_settings(source)))
     return sorted(target.glob("*.png"), key=lambda plot: (plot.stem != "perplexity", plot.name))

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -18,9 +15,10 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune.extended import extended_config, rope_plan_for
 from ray_jobs.finetune.lora import add_trainable_weights
-from tasks.evaluate.report import build_report
-from tasks.evaluate.samples import ARMS, PASSKEY_SAMPLES, PERPLEXITY_SAMPLES
+from tasks.evaluate.report import Samples
+from tasks.evaluate.results import write_results
 from tasks.publish import stage
+from tests.tasks.evaluation_rows import ARMS, SETTINGS, perplexity_table, position_table, task_table
 
 WINDOW, TARGET = 64, 256
 CORPUS = "/home/somebody/private/books"  # never read; only its name may be published
@@ -113,45 +111,20 @@ def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTraine
 
 def _write_evaluation(folder: Path, params: PipelineParams) -> dict[str, Any]:
     """The base gets worse beyond its window, the fine-tuned model better; recall is best at the ends."""
-    generator = np.random.default_rng(2)
     nll_of_arm = {"base": lambda n: 3 + n / WINDOW / 4, "scaling_only": lambda n: 3.4, "fine_tuned": lambda n: 3.3 - n / 2048}
-    perplexity, passkey = [], []
-    for arm in ARMS:
-        for length in (WINDOW, TARGET):
-            for document in range(6):
-                nll = 8 * (nll_of_arm[arm](length) + document / 100)
-                perplexity.append(
-                    {"arm": arm, "length": length, "doc_id": f"d{document}", "target_start": 300, "num_tokens": 8, "nll": nll}
-                )
-            for depth in (0.0, 0.5, 1.0):
-                for sample in range(20):
-                    correct = arm == "fine_tuned" and depth != 0.5
-                    logprob = float(generator.normal(-1 if correct else -5))
-                    row = {
-                        "arm": arm,
-                        "length": length,
-                        "depth": depth,
-                        "sample": sample,
-                        "seed": 0,
-                        "gold": "1",
-                        "output": "1",
-                    }
-                    scores = {"correct": correct, "logprob": logprob, "control_logprob": -5.0, "gain": logprob + 5}
-                    passkey.append(row | scores)
-    tables = {
-        "perplexity": pa.Table.from_pylist(perplexity, schema=PERPLEXITY_SAMPLES),
-        "passkey": pa.Table.from_pylist(passkey, schema=PASSKEY_SAMPLES),
-    }
-    settings = {
-        "base_window": WINDOW,
-        "target_length": params.model.target_length,
-        "confidence": 0.95,
-        "seed": 0,
-        "target_tokens": 8,
-    }
-    report = build_report(tables["perplexity"], tables["passkey"], settings)
-    (folder / "report.json").write_text(json.dumps(report))
-    for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}_samples.parquet")
-        (folder / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + name.encode())
+    lengths = (WINDOW, TARGET)
+
+    def is_recalled(arm: str, task: str, length: int, depth: float | None, sample: int) -> float:
+        return float(arm == "fine_tuned" and depth != 0.5)
+
+    samples = Samples.of(
+        perplexity=perplexity_table(lambda arm, length, d: nll_of_arm[arm](length) + d / 100, ARMS, lengths, 6, num_tokens=8),
+        position=position_table(lambda arm, start: 3 + 1 / start, ARMS, TARGET, 6),
+        task=task_table(is_recalled, lengths=lengths, num_samples=20),
+    )
+    settings = SETTINGS | {"base_window": WINDOW, "target_length": params.model.target_length, "target_tokens": 8}
+    settings |= {"qa_file": "/home/somebody/private/questions.jsonl"}
+    samples.write(folder)
+    (folder / "settings.json").write_text(json.dumps(settings))
+    write_results(folder, samples, settings)
     return {}

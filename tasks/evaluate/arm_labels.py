@@ -1,0 +1,8 @@
+"""What the compared models are called in tables and figures."""
+
+ARM_LABELS = {"base": "base", "scaling_only": "scaling only", "fine_tuned": "fine-tuned"}
+
+
+def arm_label(arm: str) -> str:
+    """`base_yarn`, the base with another RoPE method and no training, is called base + yarn."""
+    return ARM_LABELS.get(arm) or arm.replace("base_", "base + ", 1)

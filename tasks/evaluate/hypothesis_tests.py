@@ -1,0 +1,54 @@
+"""Tests of paired measurements, and the correction of many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+PERMUTATIONS = 4999
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test: whether discordant pairs fall to both sides with probability 1/2.
+
+    Args:
+        only_first: pairs that the first model alone got right.
+        only_second: pairs that the second model alone got right.
+    """
+    from scipy.stats import binomtest
+
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of one family (Holm 1979), in the given order; they hold the family-wise error at any dependence."""
+    m = len(p_values)
+    adjusted = [0.0] * m
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def sign_flip_test(values: np.ndarray, seed: int) -> float:
+    """Two-sided p-value of the mean of [samples] values against values symmetric about zero.
+
+    Exact up to twelve samples, by 4999 random sign patterns beyond.
+    """
+    from scipy.stats import permutation_test
+
+    if not np.any(values):
+        return 1.0
+    result = permutation_test(
+        (np.asarray(values, np.float64),),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)

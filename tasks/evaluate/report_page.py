@@ -1,0 +1,95 @@
+"""The page of the report: each table under a heading, with a line that says what its numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def markdown_page(report: dict[str, Any], tables: Mapping[str, Table]) -> str:
+    """Markdown of the tables that have rows, by the name of their section."""
+    sections = []
+    for name, (title, note) in _sections(report).items():
+        if tables[name][1]:
+            sections.append(f"### {title}\n\n{_markdown(tables[name])}\n\n{note}")
+        elif name == "longppl" and report["longppl"]["evaluator"]:
+            sections.append(f"### {title}\n\nNot measured: {report['longppl']['reason']}.")
+    if not sections:
+        sections.append("Nothing was measured.")
+    return "\n\n".join(sections) + "\n"
+
+
+def _sections(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Title and note of each section, in the page's order."""
+    settings, longppl = report["settings"], report["longppl"]
+    level = f"{settings['confidence']:.0%}"
+    documents = report["perplexity"][0]["num_documents"] if report["perplexity"] else 0
+    return {
+        "perplexity": (
+            "Perplexity by context length",
+            f"Of the last {settings['target_tokens']} tokens of {documents} held-out documents, the same at every length, "
+            f"[{level} interval] over documents. The base's window is {settings['base_window']} tokens.",
+        ),
+        "comparisons": (
+            "Paired comparisons",
+            f"Model@length; [{level} interval] of the ratio, paired over documents.",
+        ),
+        "tasks": ("Tasks", _task_note(report, level)),
+        "effective": (
+            "Effective context length",
+            f"The longest measured length with no failing one below it, in tokens: by the point estimate [by the unfavourable bound, "
+            f"by the favourable bound of the {level} interval]. ≥: the longest length that was measured; –: already the shortest "
+            "judged length fails. Perplexity is judged from the base's window on.",
+        ),
+        "non_inferiority": (
+            "Short context",
+            f"A loss is ruled out when the [{level} interval] lies within the declared margin of "
+            f"{report['non_inferiority']['margin']:.0%}; paired over documents and over samples.",
+        ),
+        "tests": (
+            "Paired tests of task scores",
+            "Exact McNemar tests over samples, all depths of a sample together; p (Holm) is corrected over all tests of the same two "
+            "models. Tests that found nothing are listed too.",
+        ),
+        "middle": (
+            "Lost in the middle",
+            f"Mean of the two end depths minus mean of the depths between, [{level} interval] over samples; sign-flip permutation "
+            "test over samples, p (Holm) corrected over a model's rows.",
+        ),
+        "longppl": (
+            "LongPPL",
+            f"Perplexity on the {longppl['num_key_tokens']} tokens of {longppl['num_documents']} documents that {longppl['evaluator']} "
+            f"predicts by more than 2 nats better with {longppl['long']} than with {longppl['short']} tokens of context, after Fang et al. "
+            f"2024 (arXiv 2410.23771), [{level} interval]; the evaluator's own figures are favoured by the choice.",
+        ),
+        "protocols": (
+            "Perplexity by other papers' protocols",
+            "To be compared with the tables of the named paper only: the scored tokens change with the length. "
+            "YaRN averages the means of windows, LongLoRA weighs all tokens of its windows alike.",
+        ),
+    }
+
+
+def _task_note(report: dict[str, Any], level: str) -> str:
+    rows = report["task_means"]
+    if not rows:
+        return ""
+    samples = sorted({row["num_samples"] for row in rows})
+    count = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
+    prompts = sum(row["n"] for row in rows if row["arm"] == rows[0]["arm"])
+    return (
+        f"Mean score over all depths [{level} interval] over the {count} samples of a cell, and recall gain, the log-probability of "
+        f"the answer with the gold in the prompt minus without it; {prompts} prompts a model. A sample's depths are one observation: "
+        "intervals resample samples, or are Wilson's where a sample has one depth or all samples came out alike."
+    )
+
+
+def _markdown(table: Table) -> str:
+    columns, rows = table
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    return "\n".join([line(columns), line(["---"] * len(columns)), *map(line, rows)])

@@ -1,0 +1,80 @@
+"""The report's task scores: by depth, over all depths, and the curve that a reorder config is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tasks.evaluate.report_perplexity import Settings
+from tasks.evaluate.score_statistics import mean_gain, mean_score
+from tasks.evaluate.task_cells import TaskCells, TaskKey, TaskRows
+
+# In this order: distractors that look like the gold are what retrieved passages are to each other.
+_CURVE_TASKS = ("key_value", "passkey")
+_SERVED = ("fine_tuned", "scaling_only", "base")
+
+
+def rows_by_depth(cells: TaskCells, settings: Settings) -> Iterator[dict[str, Any]]:
+    """One row for each arm, task, length and depth; `depth` is null for a task whose gold stands all over the prompt."""
+    for key, rows in cells.items():
+        depths: list[float | None] = [*rows.depths] or [None]
+        for depth in depths:
+            yield key._asdict() | {"depth": depth} | _figures(rows.at(depth), settings)
+
+
+def rows_over_depths(cells: TaskCells, settings: Settings) -> Iterator[dict[str, Any]]:
+    """One row for each arm, task and length, over all depths; intervals are over samples."""
+    for key, rows in cells.items():
+        yield key._asdict() | {"num_samples": rows.num_samples} | _figures(rows, settings)
+
+
+def _figures(rows: TaskRows, settings: Settings) -> dict[str, Any]:
+    level = {"confidence": settings["confidence"], "seed": settings["seed"]}
+    score = mean_score([rows.scores], **level)
+    gain = mean_gain([rows.gains], **level)
+    return {
+        "n": len(rows.score),
+        "accuracy": score.value,
+        "low": score.low,
+        "high": score.high,
+        "interval": score.interval,
+        "gain": gain.value if gain else None,
+        "gain_low": gain.low if gain else None,
+        "gain_high": gain.high if gain else None,
+    }
+
+
+def recall_by_position(rows: Sequence[dict[str, Any]], target_length: int) -> list[dict[str, Any]]:
+    """The curve of the model that would be served: fine-tuned, else scaling only, else the base.
+
+    From key-value retrieval, or from the passkey where key-value was not asked up to the target or is all right or all
+    wrong at its longest length and so says nothing of positions; any other task with depths comes last.
+    """
+    arm = next((arm for arm in _SERVED if any(row["arm"] == arm for row in rows)), None)
+    with_depth = [row for row in rows if row["arm"] == arm and row["depth"] is not None]
+    tasks = [task for task in (*_CURVE_TASKS, *dict.fromkeys(r["task"] for r in with_depth)) if _longest(with_depth, task)]
+    if not tasks:
+        return []
+    reach = max(_longest(with_depth, task)[0]["length"] for task in tasks)
+    reach = min(reach, target_length)
+    able = [task for task in tasks if _longest(with_depth, task)[0]["length"] >= reach] or tasks
+    chosen = next(
+        (task for task in able if 0 < sum(r["accuracy"] for r in _longest(with_depth, task)) < _count(with_depth, task)),
+        able[0],
+    )
+    return [{("recall" if k == "accuracy" else k): v for k, v in row.items()} for row in with_depth if row["task"] == chosen]
+
+
+def _longest(rows: Iterable[dict[str, Any]], task: str) -> list[dict[str, Any]]:
+    of_task = [row for row in rows if row["task"] == task]
+    longest = max((row["length"] for row in of_task), default=0)
+    return [row for row in of_task if row["length"] == longest]
+
+
+def _count(rows: Iterable[dict[str, Any]], task: str) -> int:
+    return len(_longest(rows, task))
+
+
+def score_at(cells: Sequence[dict[str, Any]], key: TaskKey) -> dict[str, Any] | None:
+    """The row over all depths of one arm, task and length, or None."""
+    return next((row for row in cells if (row["arm"], row["task"], row["length"]) == key), None)

@@ -1,0 +1,113 @@
+"""Estimates of task scores, where one sample stands at several depths.
+
+The prompts of a sample share haystack, needle and question, so they are one observation and not several: intervals
+resample samples with all their depths. Where each sample stands at one depth only, its prompts are independent, and a
+rate gets Wilson's interval.
+
+A bootstrap of samples that all came out alike has no width, whatever their number. Then the interval is the one that as
+many single trials would give: Wilson's for a mean score, Clopper and Pearson's for a mean difference. So a perfect score
+has a lower bound of 0.9 from 35 samples on. And near 0 and 1, where few samples differ, a bootstrap is too narrow: the
+interval of right-or-wrong prompts is never narrower than if they were independent (Wilson's over prompts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.evaluate.statistics import (
+    Estimate,
+    bootstrap_bounds,
+    mean_with_t_interval,
+    resampled_ratios,
+    wilson_bounds,
+    wilson_rate,
+)
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Values of prompts and the sample that each belongs to: `values` float64 [prompts], `samples` int [prompts]."""
+
+    values: np.ndarray
+    samples: np.ndarray
+
+    def totals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sum and number of the values of each sample, [samples]."""
+        _, place = np.unique(self.samples, return_inverse=True)
+        return np.bincount(place, weights=self.values), np.bincount(place)
+
+    def present(self) -> Sampled:
+        """Those that are not NaN."""
+        kept = ~np.isnan(self.values)
+        return Sampled(self.values[kept], self.samples[kept])
+
+
+@dataclass(frozen=True)
+class ScoreEstimate(Estimate):
+    """`interval` names how the bounds were got: wilson, bootstrap (over samples) or wilson_of_samples."""
+
+    interval: str
+
+
+def mean_score(groups: Sequence[Sampled], *, confidence: float, seed: int) -> ScoreEstimate:
+    """Mean over groups (tasks) of the mean score of each; a single group is the common case.
+
+    Samples are resampled within their group.
+    """
+    totals = [group.totals() for group in groups]
+    num_samples = sum(len(counts) for _, counts in totals)
+    value = float(np.mean([sums.sum() / counts.sum() for sums, counts in totals]))
+    if len(groups) == 1 and totals[0][1].max() == 1 and np.isin(totals[0][0], (0, 1)).all():
+        rate = wilson_rate(round(totals[0][0].sum()), num_samples, confidence)
+        return ScoreEstimate(rate.value, rate.low, rate.high, "wilson")
+    if all(np.ptp(sums / counts) < _TINY for sums, counts in totals):
+        return ScoreEstimate(value, *wilson_bounds(value, num_samples, confidence), "wilson_of_samples")
+    low, high = _stratified_bounds(totals, confidence, seed)
+    if all(np.isin(group.values, (0, 1)).all() for group in groups):
+        independent = wilson_bounds(value, sum(len(group.values) for group in groups), confidence)
+        low, high = min(low, independent[0]), max(high, independent[1])
+    return ScoreEstimate(value, low, high, "bootstrap")
+
+
+def mean_gain(groups: Sequence[Sampled], *, confidence: float, seed: int) -> Estimate | None:
+    """Mean over groups of the mean recall gain of each, nats; None where no prompt has a control.
+
+    Of one group with Student's t interval over the samples' means, of several with the stratified bootstrap.
+    """
+    present = [group.present() for group in groups]
+    if not all(len(group.values) for group in present):
+        return None
+    totals = [group.totals() for group in present]
+    if len(totals) == 1:
+        return mean_with_t_interval(totals[0][0] / totals[0][1], confidence)
+    value = float(np.mean([sums.sum() / counts.sum() for sums, counts in totals]))
+    return Estimate(value, *_stratified_bounds(totals, confidence, seed))
+
+
+def mean_difference(first: Sampled, second: Sampled, *, confidence: float, seed: int) -> Estimate:
+    """Mean score of `first` minus that of `second` on the same prompts in the same order, by a paired bootstrap over samples."""
+    return bounded_mean(Sampled(first.values - second.values, first.samples), confidence=confidence, seed=seed)
+
+
+def bounded_mean(values: Sampled, *, confidence: float, seed: int) -> Estimate:
+    """Mean of values in [-1, 1], bootstrapped over samples."""
+    from scipy.stats import binomtest
+
+    sums, counts = values.totals()
+    value = float(sums.sum() / counts.sum())
+    if np.ptp(sums / counts) < _TINY:
+        unseen = float(binomtest(0, len(sums)).proportion_ci(confidence, method="exact").high)
+        return Estimate(value, max(-1.0, value - unseen), min(1.0, value + unseen))
+    return Estimate(value, *bootstrap_bounds(resampled_ratios(sums, counts, seed), len(sums), confidence))
+
+
+def _stratified_bounds(totals: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float, seed: int) -> tuple[float, float]:
+    """Bounds of the mean over groups, from (sums, counts) of each group's samples."""
+    resampled = [resampled_ratios(sums, counts, seed + group) for group, (sums, counts) in enumerate(totals)]
+    independent = sum(len(counts) for _, counts in totals) - len(totals) + 1
+    return bootstrap_bounds(np.mean(resampled, axis=0), independent, confidence)
