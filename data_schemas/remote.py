@@ -6,6 +6,7 @@ has no manifest does not exist to a reader.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -65,13 +66,65 @@ class Remote:
         with told(self.uri):
             self._fs.pipe_file(self.at(relative), content)
 
+    def create(self, relative: str, content: bytes) -> bool:
+        """Write one object that must not be there; False where it is.
+
+        Of two writers one wins where the store has conditional writes (S3, GCS); elsewhere a look goes before the write.
+        False may also mean that a first try was carried out and its answer lost: compare the content.
+        """
+        with told(self.uri):
+            try:
+                self._fs.pipe_file(self.at(relative), content, mode="create")
+            except (OSError, TypeError) as error:
+                if isinstance(error, FileExistsError) or _condition_failed(error):
+                    return False
+                if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                    raise
+                if self._fs.exists(self.at(relative)):
+                    return False
+                self._fs.pipe_file(self.at(relative), content)
+        return True
+
+    def swap(self, relative: str, content: bytes, seen: bytes | None) -> bool:
+        """Replace an object that holds `seen` (None: that is not there); False where another writer was faster.
+
+        S3 decides that itself, by the ETag of what was seen; elsewhere a look goes before the write.
+        """
+        if seen is None:
+            return self.create(relative, content)
+        with told(self.uri):
+            condition = {}
+            if "s3" in self._fs.protocol:
+                condition = {"IfMatch": self._fs.info(self.at(relative))["ETag"]}
+            if self.read(relative) != seen:
+                return False
+            try:
+                self._fs.pipe_file(self.at(relative), content, **condition)
+            except OSError as error:
+                if _condition_failed(error):
+                    return False
+                if not condition or error.errno != errno.ENOSYS:
+                    raise
+                self._fs.pipe_file(self.at(relative), content)
+        return True
+
+    def sha256(self, relative: str) -> str:
+        """SHA-256 of an object's content, in hex, read from the store."""
+        with told(self.uri), self._fs.open(self.at(relative), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def written_at(self, relative: str) -> datetime | None:
+        """When the store says that the object was written; None where it does not say."""
+        with told(self.uri):
+            return _written(self._fs.info(self.at(relative)))
+
     def exists(self, relative: str) -> bool:
         with told(self.uri):
             return bool(self._fs.exists(self.at(relative)))
 
-    def sizes(self, folder: str) -> dict[str, int]:
+    def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of each object below `folder`, by its path relative to it."""
-        prefix = self.at(folder) + "/"
+        prefix = self.at(folder).rstrip("/") + "/"
         with told(self.uri):
             found: dict[str, Any] = self._fs.find(prefix, detail=True)
         return {name.removeprefix(prefix): int(info["size"]) for name, info in found.items() if name.startswith(prefix)}
@@ -103,9 +156,9 @@ class Remote:
             found: dict[str, Any] = self._fs.find(prefix, detail=True)
         newest: dict[str, float] = {}
         for name, info in found.items():
-            written = info.get("LastModified") or info.get("last_modified") or info.get("updated")
+            written = _written(info)
             child = name.removeprefix(prefix).split("/")[0]
-            at = written.timestamp() if isinstance(written, datetime) else time.time()
+            at = written.timestamp() if written else time.time()
             newest[child] = max(newest.get(child, 0.0), at)
         for child, at in newest.items():
             if time.time() - at > older_than_s:
@@ -119,8 +172,19 @@ class Remote:
                 self.upload(directory / entry.path, f"{folder}/{entry.path}")
 
     def _is_same(self, relative: str, local: Path) -> bool:
-        with told(self.uri), self._fs.open(self.at(relative), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == hash_file(local)
+        return self.sha256(relative) == hash_file(local)
+
+
+def _written(info: dict[str, Any]) -> datetime | None:
+    named = ("LastModified", "last_modified", "updated", "created")
+    return next((info[name] for name in named if isinstance(info.get(name), datetime)), None)
+
+
+def _condition_failed(error: BaseException) -> bool:
+    """Whether S3 refused a conditional write: 412, or 409 for one that met another in flight."""
+    answer = getattr(error.__cause__ or error, "response", None)
+    code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+    return code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 
 @contextmanager
