@@ -69,10 +69,8 @@ def measure_arms(
     say: Callable[[str], None],
 ) -> dict[str, Path]:  # fmt: skip
     """Folder of the tables of each arm. Raises OutOfTime between arms."""
-    import pyarrow.parquet as pq
-
-    from ray_jobs.evaluate.arms import measure_arm
-    from ray_jobs.evaluate.stage import prepare_workload
+    from ray_jobs.evaluate.units import Unit, measure_arm
+    from ray_jobs.evaluate.workload import prepare_workload
     from ray_jobs.finetune.base_model import load_tokenizer
     from ray_jobs.finetune.extended import base_window, load_arm
 
@@ -85,11 +83,13 @@ def measure_arms(
             raise OutOfTime(f"{arm} is not measured yet")
         model = load_arm(params, arm, checkpoint if arm == "fine_tuned" else None).to(device).eval()  # type: ignore[arg-type]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            tables = measure_arm(model, arm, workload, tokenizer, batch_tokens=params.evaluation.batch_tokens, progress=say)
+
+            def told(unit: Unit, arm: str = arm) -> None:
+                say(f"evaluate {arm}: {unit.kind} {unit.name} at {unit.length} tokens, {unit.num_samples} samples")
+
+            samples = measure_arm(model, arm, workload, tokenizer, batch_tokens=params.evaluation.batch_tokens, told=told)
         staged = work / f"{arm}.part"
-        staged.mkdir(exist_ok=True)
-        for table, name in zip(tables, ("perplexity", "passkey"), strict=True):
-            pq.write_table(table, staged / f"{name}.parquet")
+        samples.write(staged)
         staged.rename(work / f"{arm}.done")
         del model
     return {arm: work / f"{arm}.done" for arm in ARMS}
@@ -98,18 +98,19 @@ def measure_arms(
 def report_on(params: PipelineParams, documents: Path, folders: dict[str, Path]) -> dict[str, Any]:
     """Perplexity by length, passkey and effective context length of the three arms. ImportError without scipy."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from ray_jobs.evaluate.stage import prepare_workload, report_settings
+    from ray_jobs.evaluate.arms import choose_arms
+    from ray_jobs.evaluate.stage import report_settings
+    from ray_jobs.evaluate.workload import prepare_workload
     from ray_jobs.finetune.base_model import load_tokenizer
     from ray_jobs.finetune.extended import base_window
     from tasks.evaluate.report import build_report
+    from tasks.evaluate.sample_set import SCHEMAS, Samples
 
     window = base_window(params.model)
     workload = prepare_workload(params, window, documents, load_tokenizer(params.model))
-    perplexity, passkey = (
-        pa.concat_tables([pq.read_table(folder / f"{kind}.parquet") for folder in folders.values()])
-        for kind in ("perplexity", "passkey")
-    )
-    report: dict[str, Any] = build_report(perplexity, passkey, report_settings(params, window, workload))
+    of_arms = [Samples.read(folder) for folder in folders.values()]
+    samples = Samples(**{kind: pa.concat_tables([getattr(of_arm, kind) for of_arm in of_arms]) for kind in SCHEMAS})
+    settings = report_settings(params, window, workload, choose_arms(params, has_checkpoint=True))
+    report: dict[str, Any] = build_report(samples, settings)
     return report

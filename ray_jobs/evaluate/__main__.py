@@ -7,7 +7,8 @@ evaluation.arms nothing is trained.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
@@ -35,9 +36,23 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: Callable[[str]
         checkpoint = finetune.run(params, storage, shards, progress)
     else:
         documents = make_documents(params, storage, progress)
-    evaluation = stage.run(params, storage, documents, checkpoint, progress)
+    with _bar() as shares:
+        evaluation = stage.run(params, storage, documents, checkpoint, progress, shares)
     print_tables(stage.load_report(evaluation))
     return evaluation
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[float], None]]:
+    """A progress bar on a terminal; where standard error is none, nothing: progress is told in lines."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("evaluate"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("evaluate", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 if __name__ == "__main__":

@@ -1,143 +1,156 @@
-"""Every sample of one arm: the model on the fixed targets and on the passkey grid, length by length."""
+"""The compared models: which there are, and each loaded where it is measured.
+
+base  scaling_only  fine_tuned      as evaluation.arms names them
+base_METHOD                         the base, not trained, with a method of evaluation.rope_methods
+"""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import gc
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from data_schemas.errors import UserError
-from ray_jobs.evaluate.scoring import TargetScores, score_batches
-from tasks.evaluate.passkey import PasskeySample
-from tasks.evaluate.perplexity import TargetDocument
-from tasks.evaluate.samples import PASSKEY_SAMPLES, PERPLEXITY_SAMPLES
+from data_schemas.params import PipelineParams
+from data_schemas.remote import is_remote
+from data_schemas.storage import Storage
 
-_SECONDS_BETWEEN_REPORTS = 2.0
-
-Progress = Callable[[str], None]
+_METHOD_ARM = "base_"
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What every arm is measured on: the same documents, lengths and prompts."""
+class Arms:
+    """Names of what is measured, in the order of the report, and of what is not, each with the reason."""
 
-    documents: tuple[TargetDocument, ...]
-    lengths: tuple[int, ...]
-    passkeys: dict[int, tuple[PasskeySample, ...]]  # by length
-
-    @property
-    def all_lengths(self) -> tuple[int, ...]:
-        return tuple(sorted({*self.lengths, *self.passkeys}))
+    names: tuple[str, ...]
+    left_out: dict[str, str]
 
 
-def measure_arm(
-    model: Any, arm: str, workload: Workload, tokenizer: Any, *, batch_tokens: int, progress: Progress
-) -> tuple[pa.Table, pa.Table]:
-    """PERPLEXITY_SAMPLES and PASSKEY_SAMPLES rows of one arm.
-
-    Lengths ascend over both measures. Dynamic RoPE keeps the frequencies of the longest sequence it has seen while
-    sequences are not shorter than the base's window, so in another order a length would depend on the one before it.
+def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
+    """The arms of these parameters; a RoPE method that does not apply to this base is left out.
 
     Raises:
-        UserError: the model's log-probabilities are not finite.
+        UserError: no arm is left, or model.rope_method itself does not apply.
     """
-    perplexity_rows: list[dict[str, Any]] = []
-    passkey_rows: list[dict[str, Any]] = []
-    for length in workload.all_lengths:
-        if length in workload.lengths:
-            perplexity_rows += _score_documents(model, arm, workload.documents, length, batch_tokens, progress)
-        if samples := workload.passkeys.get(length):
-            passkey_rows += _score_passkeys(model, arm, samples, length, tokenizer, batch_tokens, progress)
-    return (
-        pa.Table.from_pylist(perplexity_rows, schema=PERPLEXITY_SAMPLES),
-        pa.Table.from_pylist(passkey_rows, schema=PASSKEY_SAMPLES),
-    )
+    from ray_jobs.finetune.extended import rope_plan_for
+
+    evaluation = params.evaluation
+    names: list[str] = [arm for arm in dict.fromkeys(evaluation.arms) if has_checkpoint or arm != "fine_tuned"]
+    left_out: dict[str, str] = {}
+    if "fine_tuned" in evaluation.arms and not has_checkpoint:
+        left_out["fine_tuned"] = "there is no checkpoint"
+    planned = rope_plan_for(params.model).method
+    for method in dict.fromkeys(evaluation.rope_methods):
+        arm = _METHOD_ARM + method
+        try:
+            found = rope_plan_for(_with_method(params, arm).model).method
+        except UserError as error:
+            left_out[arm] = str(error)
+            continue
+        if found == planned and "scaling_only" in names:
+            left_out[arm] = "scaling_only is the same model"
+        elif found != method and _METHOD_ARM + found in (*names, *(_METHOD_ARM + m for m in evaluation.rope_methods)):
+            left_out[arm] = f"{_METHOD_ARM}{found} is the same model"  # what auto chose
+        else:
+            names.append(arm)
+    if not names:
+        raise UserError("evaluation.arms names only fine_tuned and there is no checkpoint: finetune first or add base.")
+    return Arms(tuple(names), left_out)
 
 
-def _score_documents(
-    model: Any, arm: str, documents: Sequence[TargetDocument], length: int, batch_tokens: int, progress: Progress
-) -> list[dict[str, Any]]:
-    windows = [document.window(length) for document in documents]
-    batches = score_batches(model, windows, [d.num_targets for d in documents], batch_tokens=batch_tokens)
-    told = _told(batches, len(windows), f"evaluate {arm}: perplexity at {length}", "documents", progress)
-    return [
-        {
-            "arm": arm,
-            "length": length,
-            "doc_id": document.doc_id,
-            "target_start": document.target_start,
-            "num_tokens": document.num_targets,
-            "nll": -_finite_sum(score, arm, length),
-        }
-        for document, score in zip(documents, told, strict=True)
-    ]
+def _with_method(params: PipelineParams, arm: str) -> PipelineParams:
+    """`params` with the RoPE method that `arm` is named after."""
+    changes = {"rope_method": arm.removeprefix(_METHOD_ARM)}
+    return params.model_copy(update={"model": params.model.model_copy(update=changes)})
 
 
-def _score_passkeys(
-    model: Any,
-    arm: str,
-    samples: Sequence[PasskeySample],
-    length: int,
-    tokenizer: Any,
-    batch_tokens: int,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    windows = [window for sample in samples for window in (sample.control, *sample.prompts)]
-    num_targets = [sample.num_answer_tokens for sample in samples for _ in range(1 + len(sample.prompts))]
-    batches = score_batches(model, windows, num_targets, batch_tokens=batch_tokens)
-    told = _told(batches, len(windows), f"evaluate {arm}: passkey at {length}", "prompts", progress)
-    rows = []
-    for sample in samples:
-        control = _finite_sum(next(told), arm, length)
-        for depth, prompt in zip(sample.depths, sample.prompts, strict=True):
-            score = next(told)
-            logprob = _finite_sum(score, arm, length)
-            rows.append(
-                {
-                    "arm": arm,
-                    "length": length,
-                    "depth": depth,
-                    "sample": sample.sample,
-                    "seed": sample.seed,
-                    "gold": sample.gold,
-                    "output": tokenizer.decode(score.greedy_ids),
-                    "correct": bool(np.array_equal(score.greedy_ids, prompt[-sample.num_answer_tokens :])),
-                    "logprob": logprob,
-                    "control_logprob": control,
-                    "gain": logprob - control,
-                }
-            )
-    return rows
+@dataclass(frozen=True)
+class ArmModel:
+    """How to load any arm: small, picklable, and the same on every machine.
+
+    `params_json` holds PipelineParams whose paths are absolute; `storage` is the root and `checkpoint` the location of the
+    checkpoint artifact, None where nothing was trained.
+    """
+
+    params_json: str
+    storage: str
+    checkpoint: str | None
+
+    @classmethod
+    def of(cls, params: PipelineParams, storage: Storage, checkpoint: str | None) -> ArmModel:
+        """`checkpoint`: location of the checkpoint artifact."""
+        root = storage.remote.uri if storage.remote else str(storage.root)
+        return cls(_with_absolute_paths(params).model_dump_json(), root, checkpoint)
+
+    @property
+    def params(self) -> PipelineParams:
+        return PipelineParams.model_validate_json(self.params_json)
+
+    def tokenizer(self) -> Any:
+        return _tokenizer(self)
+
+    def load(self, arm: str) -> Any:
+        """The arm on its device, in evaluation mode. UserError where a GPU is asked for and none is seen."""
+        import torch
+
+        from ray_jobs.finetune.extended import load_arm
+
+        params = self.params
+        if params.ray.use_gpu and not torch.cuda.is_available():
+            raise UserError("ray.use_gpu is set, but no GPU is seen here: evaluate on a machine with one, or set it to false.")
+        if arm.startswith(_METHOD_ARM):
+            model: Any = load_arm(_with_method(params, arm), "scaling_only")
+        else:
+            model = load_arm(params, arm, self._checkpoint_folder() if arm == "fine_tuned" else None)  # type: ignore[arg-type]
+        return model.to("cuda" if params.ray.use_gpu else "cpu").eval()
+
+    def _checkpoint_folder(self) -> Path:
+        assert self.checkpoint is not None, "choose_arms names fine_tuned only where there is a checkpoint"
+        if not is_remote(self.checkpoint):
+            return Path(self.checkpoint)
+        kind, digest = self.checkpoint.rsplit("/", 2)[-2:]
+        artifact = Storage(self.storage).find(kind, digest)
+        if artifact is None:
+            raise UserError(f"The checkpoint {self.checkpoint} is gone: run again, so that it is made again.")
+        return artifact.path
 
 
-def _finite_sum(score: TargetScores, arm: str, length: int) -> float:
-    total = float(score.logprobs.sum())
-    if not math.isfinite(total):
-        raise UserError(
-            f"The {arm} model gives log-probabilities that are not finite at {length} tokens: check its weights, and its "
-            "training log if it was fine-tuned."
-        )
-    return total
+def _with_absolute_paths(params: PipelineParams) -> PipelineParams:
+    """Workers change directory, so what the user named relative to this one is made absolute."""
+    model, changes = params.model, {}
+    if model.base != "demo" and Path(model.base).expanduser().exists():
+        changes["base"] = str(Path(model.base).expanduser().resolve())
+    if model.rope_factors_file:
+        changes["rope_factors_file"] = str(Path(model.rope_factors_file).expanduser().resolve())
+    return params.model_copy(update={"model": model.model_copy(update=changes)})
 
 
-def _told(
-    batches: Iterable[list[TargetScores]], total: int, what: str, things: str, progress: Progress
-) -> Iterator[TargetScores]:
-    """The scores of all `batches`, saying every few seconds how many are done and how long the rest takes."""
-    started = last = time.monotonic()
-    done = 0
-    progress(f"{what}: 0/{total} {things}")
-    for batch in batches:
-        now = time.monotonic()
-        done += len(batch)
-        if done == total:
-            progress(f"{what}: {total}/{total} {things}, {now - started:.1f} s")
-        elif now - last >= _SECONDS_BETWEEN_REPORTS:
-            last = now
-            progress(f"{what}: {done}/{total} {things}, about {(now - started) / done * (total - done):.0f} s left")
-        yield from batch
+@lru_cache(maxsize=1)
+def _tokenizer(models: ArmModel) -> Any:
+    from ray_jobs.finetune.base_model import load_tokenizer
+
+    return load_tokenizer(models.params.model)
+
+
+_in_memory: dict[tuple[ArmModel, str], Any] = {}
+
+
+def loaded_model(models: ArmModel, arm: str) -> Any:
+    """The arm's model, kept in this process until another is asked for; there are never two in memory."""
+    if (models, arm) not in _in_memory:
+        forget_model()
+        _in_memory[models, arm] = models.load(arm)
+    return _in_memory[models, arm]
+
+
+def forget_model() -> None:
+    """Free the memory of the model that this process holds."""
+    import torch
+
+    if _in_memory:
+        _in_memory.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,20 +1,17 @@
-"""The evaluate stage: measure each arm, keep the per-sample rows, and compute report and figures from them.
+"""The evaluate stage: measure every arm, keep the per-sample rows, and compute report and figures from them.
 
     evaluations/<digest>/
-        perplexity_samples.parquet  passkey_samples.parquet     one row a measurement
-        report.json  perplexity.png  passkey.png                computed from those rows
+        *_samples.parquet  settings.json        what was measured; all else is computed from these (`tasks.evaluate.results`)
+        report.json  report.md  *.png
+        lm_eval.json                            where benchmarks of lm-evaluation-harness were asked for
 
-A finished arm's rows are kept in work/evaluate/<digest>/ until the stage is done, so a killed run measures only what
-was missing.
+Measuring is cut into units, which workers leave as files among the parts: a killed run measures only what was missing.
 """
 
 from __future__ import annotations
 
-import gc
 import json
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +21,76 @@ import pyarrow.parquet as pq
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file, stage_digest
 from data_schemas.params import PipelineParams
+from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.evaluate.arms import Workload, measure_arm
-from tasks.evaluate.heldout import read_heldout, select_documents
-from tasks.evaluate.passkey import Haystack, depth_grid, passkey_lengths, passkey_samples
-from tasks.evaluate.perplexity import evaluation_lengths, target_documents
-from tasks.evaluate.report import Report, build_report
+from ray_jobs.evaluate import lm_eval
+from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
+from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, estimate_line, forward_flops, probe_tokens
+from ray_jobs.evaluate.trained_on import refuse_trained_on
+from ray_jobs.evaluate.units import MeasureUnit, Unit, plan_units, rows_name
+from ray_jobs.evaluate.workers import measuring_workers
+from ray_jobs.evaluate.workload import Workload, prepare_workload, write_workload
+from tasks.evaluate.report import Report
+from tasks.evaluate.sample_set import SCHEMAS, Samples
+from tasks.workers import Workers, run_units
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 KIND = "evaluations"
 STAGE = "evaluate"
 
 Progress = Callable[[str], None]
+Shares = Callable[[float], None]
 
 
 def run(
-    params: PipelineParams, storage: Storage, documents: Artifact, checkpoint: Artifact | None, progress: Progress
+    params: PipelineParams,
+    storage: Storage,
+    documents: Artifact,
+    checkpoint: Artifact | None,
+    progress: Progress,
+    shares: Shares = lambda share: None,
 ) -> Artifact:
-    """Measure base, scaling-only and fine-tuned model, or find the evaluation that an equal run left.
+    """Measure all arms on the same documents and prompts, or find the evaluation that an equal run left.
 
     Args:
         documents: what ingest left; the held-out split is read from it.
-        checkpoint: what finetune left; None measures base and scaling only.
+        checkpoint: what finetune left; None measures the arms that need no training.
+        shares: hears every few seconds which share of the work is done, from 0 to 1.
 
     Raises:
-        UserError: documents too few or too short, lengths that do not fit, no arm to measure.
+        UserError: documents too few or too short, or trained on; lengths that do not fit; no arm to measure; benchmarks that
+            cannot be run here; workers that keep dying.
     """
     from ray_jobs.finetune.base_model import base_fingerprint
 
-    arms = tuple(arm for arm in dict.fromkeys(params.evaluation.arms) if checkpoint or arm != "fine_tuned")
-    if not arms:
-        raise UserError("evaluation.arms names only fine_tuned and there is no checkpoint: finetune first or add base.")
-    stage_params = {
-        "evaluation": params.evaluation.model_dump(mode="json"),
-        "target_length": params.model.target_length,
-        "rope_method": params.model.rope_method,
-        "use_gpu": params.ray.use_gpu,
+    lm_eval.refuse_unavailable(params.evaluation)
+    arms = choose_arms(params, checkpoint is not None)
+    inputs: dict[str, Any] = {
+        "stage": STAGE,
+        "params": {
+            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file"}),
+            "target_length": params.model.target_length,
+            "rope_method": params.model.rope_method,
+            "use_gpu": params.ray.use_gpu,
+        },
+        "code_version": CODE_VERSION,
+        "parents": {"documents": documents.digest, "base": base_fingerprint(params.model)} | _given_files(params),
     }
-    parents = {"documents": documents.digest, "base": base_fingerprint(params.model)}
     if checkpoint:
-        parents["checkpoint"] = checkpoint.digest
-    if params.model.rope_factors_file:
-        parents["rope_factors"] = _hash_factors(params.model.rope_factors_file)
-    work = storage.root / "work" / STAGE / stage_digest(STAGE, stage_params, CODE_VERSION, parents)
+        inputs["parents"]["checkpoint"] = checkpoint.digest
+    parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:
-        return _make(directory, work, params, arms, documents, checkpoint, progress)
+        run = _Evaluation(params, storage, arms, documents, checkpoint, progress, shares)
+        with measuring_workers(params.ray) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
+            return run.write(directory, workers, parts)
 
-    artifact = storage.build(KIND, stage=STAGE, params=stage_params, code_version=CODE_VERSION, parents=parents, make=make)
-    shutil.rmtree(work, ignore_errors=True)
+    try:
+        artifact = storage.build(KIND, make=make, **inputs)
+    finally:
+        forget_model()
+    if not artifact.reused:
+        storage.drop_parts(parts_key)
     return artifact
 
 
@@ -82,152 +100,144 @@ def load_report(evaluation: Artifact) -> Report:
     return report
 
 
-def _hash_factors(path: str) -> str:
-    try:
-        return hash_file(Path(path).expanduser())
-    except OSError as error:
-        raise UserError(f"model.rope_factors_file {path} cannot be read: {error.strerror}; give an existing file.") from error
-
-
-def _make(
-    directory: Path,
-    work: Path,
-    params: PipelineParams,
-    arms: tuple[str, ...],
-    documents: Artifact,
-    checkpoint: Artifact | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    from ray_jobs.finetune.base_model import load_tokenizer
-    from ray_jobs.finetune.extended import base_window
-    from tasks.evaluate.plots import plot_passkey, plot_perplexity
-
-    tokenizer = load_tokenizer(params.model)
-    window = base_window(params.model)
-    workload = prepare_workload(params, window, documents.path, tokenizer)
-    progress(
-        f"evaluate: {len(workload.documents)} held-out documents, lengths {', '.join(map(str, workload.all_lengths))}, "
-        f"models {', '.join(arms)}"
-    )
-    tables = [_arm_tables(arm, work, params, checkpoint, workload, tokenizer, progress) for arm in arms]
-    perplexity = pa.concat_tables([table for table, _ in tables])
-    passkey = pa.concat_tables([table for _, table in tables])
-    pq.write_table(perplexity, directory / "perplexity_samples.parquet")
-    pq.write_table(passkey, directory / "passkey_samples.parquet")
-
-    report = build_report(perplexity, passkey, report_settings(params, window, workload))
-    (directory / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    plot_perplexity(report, directory / "perplexity.png")
-    plot_passkey(report, directory / "passkey.png")
-    return {
-        "arms": list(arms),
-        "num_documents": len(workload.documents),
-        "perplexity": {f"{cell['arm']}@{cell['length']}": round(cell["perplexity"], 4) for cell in report["perplexity"]},
-        "effective_context_length": report["effective_context_length"]["arms"],
-    }
-
-
 def refuse_unmeasurable(params: PipelineParams, documents: Artifact) -> None:
-    """UserError, before any training, where lengths, passkeys or held-out documents allow no evaluation."""
+    """UserError, before any training, where lengths, tasks, held-out documents or benchmarks allow no evaluation."""
     from ray_jobs.finetune.base_model import load_tokenizer
     from ray_jobs.finetune.extended import base_window
 
+    lm_eval.refuse_unavailable(params.evaluation)
+    choose_arms(params, has_checkpoint=True)
     prepare_workload(params, base_window(params.model), documents.path, load_tokenizer(params.model))
 
 
-def prepare_workload(params: PipelineParams, base_window: int, documents: Path, tokenizer: Any) -> Workload:
-    """Documents, lengths and prompts, a pure function of the arguments and so the same for every arm."""
-    evaluation = params.evaluation
-    lengths = evaluation_lengths(
-        evaluation.lengths,
-        base_window=base_window,
-        target_length=params.model.target_length,
-        target_tokens=evaluation.target_tokens,
-    )
-    grid_lengths = passkey_lengths(evaluation.passkey_lengths, lengths, tokenizer)
-    chosen = select_documents(
-        read_heldout(documents, min_bytes=max(lengths)),
-        tokenizer,
-        min_tokens=max(lengths),
-        num_documents=evaluation.num_documents,
-        haystack_tokens=2 * max(grid_lengths),
-    )
-    targets = target_documents(
-        chosen, max_length=max(lengths), num_documents=evaluation.num_documents, num_targets=evaluation.target_tokens
-    )
-    haystack = Haystack.of(chosen)
-    depths = depth_grid(evaluation.passkey_depths)
-    passkeys = {
-        length: tuple(
-            passkey_samples(
-                haystack,
-                tokenizer,
-                length=length,
-                depths=depths,
-                num_samples=evaluation.passkey_samples,
-                seed=evaluation.seed,
-            )
-        )
-        for length in grid_lengths
-    }
-    return Workload(tuple(targets), lengths, passkeys)
-
-
-def report_settings(params: PipelineParams, base_window: int, workload: Workload) -> dict[str, Any]:
+def report_settings(params: PipelineParams, base_window: int, workload: Workload, arms: Arms) -> dict[str, Any]:
     """What a reader of the report must know, and what computing it again takes; no path, since reports are published."""
+    qa_file = params.evaluation.qa_file
     return {
-        **params.evaluation.model_dump(mode="json", exclude={"arms", "num_documents", "batch_tokens"}),
+        **params.evaluation.model_dump(mode="json", exclude={"num_documents", "batch_tokens", "rope_methods"}),
+        "arms": list(arms.names),
+        "arms_left_out": arms.left_out,
+        "qa_file": Path(qa_file).name if qa_file else None,
         "lengths": list(workload.lengths),
-        "passkey_lengths": list(workload.passkeys),
+        "task_lengths": workload.task_lengths,
         "base_window": base_window,
         "target_length": params.model.target_length,
         "rope_method": params.model.rope_method,
     }
 
 
-def _arm_tables(
-    arm: str,
-    work: Path,
-    params: PipelineParams,
-    checkpoint: Artifact | None,
-    workload: Workload,
-    tokenizer: Any,
-    progress: Progress,
-) -> tuple[pa.Table, pa.Table]:
-    """An arm's rows, from the file that an interrupted run left or by measuring."""
-    import torch
-
-    from ray_jobs.finetune.extended import load_arm
-
-    kept = work / f"{arm}.perplexity.parquet", work / f"{arm}.passkey.parquet"
-    if all(path.is_file() for path in kept):
-        progress(f"evaluate {arm}: measured by an interrupted run, kept")
-        return pq.read_table(kept[0]), pq.read_table(kept[1])
-    progress(f"evaluate {arm}: loading the model")
-    path = checkpoint.path if checkpoint and arm == "fine_tuned" else None
-    model: Any = load_arm(params, arm, path)  # type: ignore[arg-type]
-    use_gpu = params.ray.use_gpu
-    if use_gpu and not torch.cuda.is_available():
-        raise UserError("ray.use_gpu is set, but no GPU is seen here: evaluate on a machine with one, or set it to false.")
-    model = model.to("cuda" if use_gpu else "cpu").eval()
-    tables = measure_arm(model, arm, workload, tokenizer, batch_tokens=params.evaluation.batch_tokens, progress=progress)
-    del model
-    gc.collect()
-    if use_gpu:
-        torch.cuda.empty_cache()
-    for table, file in zip(tables, kept, strict=True):
-        _write_atomically(table, file)
-    return tables
+def _given_files(params: PipelineParams) -> dict[str, str]:
+    """Hashes of the files that the parameters name, as parents."""
+    given = {
+        "rope_factors": (params.model.rope_factors_file, "model.rope_factors_file"),
+        "qa": (params.evaluation.qa_file if "document_qa" in params.evaluation.tasks else None, "evaluation.qa_file"),
+    }
+    return {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
 
 
-def _write_atomically(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
+def _hash(path: str, field: str) -> str:
     try:
-        with staged.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
+        return hash_file(Path(path).expanduser())
+    except OSError as error:
+        raise UserError(f"{field} {path} cannot be read: {error.strerror}; give an existing file.") from error
+
+
+class _Evaluation:
+    """One making of the artifact."""
+
+    def __init__(
+        self,
+        params: PipelineParams,
+        storage: Storage,
+        arms: Arms,
+        documents: Artifact,
+        checkpoint: Artifact | None,
+        progress: Progress,
+        shares: Shares,
+    ) -> None:
+        from ray_jobs.finetune.base_model import load_tokenizer
+        from ray_jobs.finetune.extended import base_window
+
+        self._params, self._arms, self._progress, self._shares = params, arms, progress, shares
+        self._base_window = base_window(params.model)
+        self._workload = prepare_workload(params, self._base_window, documents.path, load_tokenizer(params.model))
+        if checkpoint:
+            refuse_trained_on({document.doc_id for document in self._workload.documents}, checkpoint, storage)
+        self._models = ArmModel.of(params, storage, checkpoint.location if checkpoint else None)
+        self._units = plan_units(self._workload, arms.names, params.evaluation.batch_tokens)
+
+    def write(self, directory: Path, workers: Workers, parts: Parts) -> dict[str, Any]:
+        """Measure, and fill `directory`; returns the summary."""
+        from tasks.evaluate.results import SETTINGS_NAME, write_results
+
+        self._tell_arms()
+        write_workload(self._workload, parts)
+        samples = self._measure(workers, parts)
+        samples.write(directory)
+        settings = report_settings(self._params, self._base_window, self._workload, self._arms)
+        if benchmarks := self._benchmarks(workers, parts):
+            _write_json(directory / "lm_eval.json", benchmarks)
+            settings["lm_eval"] = benchmarks
+        _write_json(directory / SETTINGS_NAME, settings)
+        report = write_results(directory, samples, settings)
+        return {
+            "arms": list(self._arms.names),
+            "num_documents": len(self._workload.documents),
+            "num_prompts": sum(len(prompts) for prompts in self._workload.prompts.values()),
+            "perplexity": {f"{cell['arm']}@{cell['length']}": round(cell["perplexity"], 4) for cell in report["perplexity"]},
+            "effective_context_length": report["effective_context_length"]["arms"],
+        }
+
+    def _tell_arms(self) -> None:
+        tasks = f", tasks {', '.join(self._workload.task_lengths)}" if self._workload.prompts else ""
+        self._progress(
+            f"evaluate: {len(self._workload.documents)} held-out documents, "
+            f"lengths {', '.join(map(str, self._workload.all_lengths))}, models {', '.join(self._arms.names)}{tasks}"
+        )
+        for arm, why in self._arms.left_out.items():
+            self._progress(f"evaluate: {arm} is left out: {why}")
+
+    def _measure(self, workers: Workers, parts: Parts) -> Samples:
+        kept = {unit.number for unit in self._units if parts.has(f"measured-{unit.number:05d}.json")}
+        cost = base_cost(self._params.model)
+        self._estimate(workers, [unit for unit in self._units if unit.number not in kept], cost)
+        meter = Meter(self._units, kept, cost, self._progress, self._shares)
+        job = MeasureUnit(self._models, self._params.evaluation.batch_tokens, parts)
+        kinds: list[list[str]] = []
+        for unit, of_unit in zip(self._units, run_units(workers, job, self._units, parts, "measured"), strict=True):
+            kinds.append(of_unit)
+            meter.finished(unit)
+        return _collected(self._units, kinds, parts)
+
+    def _estimate(self, workers: Workers, units: Sequence[Unit], cost: Any) -> None:
+        if not units:
+            return
+        probe = Probe(self._models, probe_tokens(units))
+        (seconds,) = workers.map(probe, [units[0].arm])
+        speed = forward_flops(cost, [probe.num_tokens]) / seconds * self._params.ray.num_workers
+        of_units = Cost.of(units, cost)
+        self._progress(estimate_line(of_units, of_units.flops / speed))
+
+    def _benchmarks(self, workers: Workers, parts: Parts) -> dict[str, Any]:
+        """lm-evaluation-harness's results by arm; empty where none are asked for."""
+        evaluation = self._params.evaluation
+        arms = lm_eval.measured_arms(self._arms.names)
+        if not evaluation.lm_eval_tasks:
+            return {}
+        self._progress(f"evaluate: lm-evaluation-harness runs {', '.join(evaluation.lm_eval_tasks)} on {', '.join(arms)}")
+        job = lm_eval.Benchmark(self._models, evaluation.lm_eval_tasks, evaluation.lm_eval_limit, evaluation.seed)
+        return dict(zip(arms, run_units(workers, job, arms, parts, "lm_eval"), strict=True))
+
+
+def _collected(units: Sequence[Unit], kinds: Sequence[Sequence[str]], parts: Parts) -> Samples:
+    """All units' rows, in the order of the units."""
+    tables: dict[str, list[pa.Table]] = {kind: [schema.empty_table()] for kind, schema in SCHEMAS.items()}
+    for unit, of_unit in zip(units, kinds, strict=True):
+        for kind in of_unit:
+            with parts.reading(rows_name(kind, unit.number)) as path:
+                tables[kind].append(pq.read_table(path, schema=SCHEMAS[kind], memory_map=False))
+    return Samples(**{kind: pa.concat_tables(of_kind).combine_chunks() for kind, of_kind in tables.items()})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -29,7 +29,7 @@ from ray_jobs.finetune.extended import rope_factors
 from ray_jobs.finetune.rope import RopePlan, plan_rope
 
 if TYPE_CHECKING:
-    from ray_jobs.evaluate.arms import Workload
+    from ray_jobs.evaluate.workload import Workload
 
 CODE_VERSION = 1
 KIND = "rope_comparisons"
@@ -148,7 +148,7 @@ def _make(directory: Path, params: PipelineParams, documents: Path, num_document
 
 
 def _workload(params: PipelineParams, window: int, documents: Path, tokenizer: Any, num_documents: int) -> Workload:
-    from ray_jobs.evaluate.arms import Workload
+    from ray_jobs.evaluate.workload import Workload
     from tasks.evaluate.heldout import read_heldout, select_documents
     from tasks.evaluate.perplexity import target_documents
 
@@ -158,7 +158,7 @@ def _workload(params: PipelineParams, window: int, documents: Path, tokenizer: A
         read_heldout(documents, min_bytes=target), tokenizer, min_tokens=target, num_documents=num_documents, haystack_tokens=0
     )
     targets = target_documents(chosen, max_length=target, num_documents=num_documents, num_targets=num_targets)
-    return Workload(tuple(targets), lengths, {})
+    return Workload(tuple(targets), lengths)
 
 
 def _measured(
@@ -167,7 +167,7 @@ def _measured(
     """PERPLEXITY_SAMPLES rows of the base under one plan, or as it is."""
     import torch
 
-    from ray_jobs.evaluate.arms import measure_arm
+    from ray_jobs.evaluate.units import Unit, measure_arm
 
     if params.ray.use_gpu and not torch.cuda.is_available():
         raise UserError("ray.use_gpu is set, but no GPU is seen here: compare on a machine with one, or set it to false.")
@@ -177,7 +177,14 @@ def _measured(
     model: Any = load_base(params.model, config=config).eval()
     model = model.to("cuda" if params.ray.use_gpu else "cpu")
     batch_tokens = params.evaluation.batch_tokens
-    rows, _ = measure_arm(model, method, workload, tokenizer, batch_tokens=batch_tokens, progress=progress)
+    total, done = len(workload.documents) * len(workload.lengths), 0
+
+    def told(unit: Unit) -> None:
+        nonlocal done
+        done += unit.num_samples
+        progress(f"compare-rope {method}: {done} of {total} windows, up to {unit.length} tokens")
+
+    samples = measure_arm(model, method, workload, tokenizer, batch_tokens=batch_tokens, told=told)
     del model
     gc.collect()
-    return rows
+    return samples.perplexity

@@ -22,22 +22,43 @@ from tasks.evaluate.heldout import HeldOutDocument
 
 @dataclass(frozen=True)
 class TargetDocument:
-    """A document and its last `num_targets` tokens, which are scored; `token_ids` int32 [tokens]."""
+    """What is measured of one document: its first and its last tokens, both int32 of equal length.
+
+    The last `num_targets` tokens are scored. `head` is what other papers' protocols run over; `num_tokens` counts the document.
+    """
 
     doc_id: str
-    token_ids: np.ndarray
+    head: np.ndarray
+    tail: np.ndarray
+    num_tokens: int
     num_targets: int
+
+    @classmethod
+    def of(cls, document: HeldOutDocument, *, max_length: int, num_targets: int) -> TargetDocument:
+        """`document`, of which windows of up to `max_length` tokens will be measured."""
+        ids = document.token_ids
+        return cls(document.doc_id, ids[:max_length], ids[max(0, len(ids) - max_length) :], len(ids), num_targets)
 
     @property
     def target_start(self) -> int:
         """Index in the document of the first target token."""
-        return len(self.token_ids) - self.num_targets
+        return self.num_tokens - self.num_targets
 
     def window(self, length: int) -> np.ndarray:
         """The last `length` tokens: context and targets, int32 [length]."""
-        if not self.num_targets < length <= len(self.token_ids):
-            raise ValueError(f"length {length} must lie in {self.num_targets + 1}..{len(self.token_ids)}")
-        return self.token_ids[-length:]
+        if not self.num_targets < length <= len(self.tail):
+            raise ValueError(f"length {length} must lie in {self.num_targets + 1}..{len(self.tail)}")
+        return self.tail[-length:]
+
+
+def position_ranges(length: int) -> list[tuple[int, int]]:
+    """Ranges start..end-1 of the positions 1..length-1, each from a power of two up to the next: [1,2) [2,4) [4,8) ...
+
+    Position 0 is predicted from nothing. Perplexity falls about as a power of the position, so ranges of equal ratio show
+    it evenly.
+    """
+    starts = [1 << power for power in range((length - 1).bit_length()) if 1 << power < length]
+    return [(start, min(2 * start, length)) for start in starts]
 
 
 def evaluation_lengths(
@@ -83,7 +104,7 @@ def target_documents(
             f"Only {len(long_enough)} held-out document(s) have at least {max_length} tokens and evaluation needs 2: add longer "
             "documents, raise corpus.heldout_fraction, or lower evaluation.lengths or model.target_length."
         )
-    return [TargetDocument(d.doc_id, d.token_ids, num_targets) for d in long_enough[:num_documents]]
+    return [TargetDocument.of(d, max_length=max_length, num_targets=num_targets) for d in long_enough[:num_documents]]
 
 
 def perplexity(nll: np.ndarray, num_tokens: np.ndarray) -> float:

@@ -1,7 +1,6 @@
 """The stage on a tiny real run: arms, artifact, reuse and resume."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import DOCUMENTS
-from ray_jobs.evaluate import arms, stage
+from ray_jobs.evaluate import stage
 from ray_jobs.finetune.extended import extended_config
 from ray_jobs.finetune.lora import add_trainable_weights
-from tasks.evaluate.report import build_report
+from tasks.evaluate.results import recompute
+from tasks.evaluate.sample_set import Samples
 
 LINE = "The {} bridge hangs over valley {}. A traveller pays one coin; she crosses, and looks back!\n"
 
@@ -59,8 +59,9 @@ def tiny_run(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> TinyRun:
                 "lengths": [64, 128, 256],
                 "target_tokens": 16,
                 "num_documents": 4,
-                "passkey_depths": 2,
-                "passkey_samples": 2,
+                "num_depths": 2,
+                "num_samples": 2,
+                "tasks": ["passkey"],
             },
         }
     )
@@ -101,76 +102,25 @@ def write_adapter(folder: Path, params: PipelineParams) -> dict[str, Any]:
 
 def test_three_arms_on_the_same_documents_and_prompts(tiny_run: TinyRun) -> None:
     evaluation = tiny_run.evaluate()
-    perplexity = pq.read_table(evaluation.path / "perplexity_samples.parquet").to_pylist()
+    samples = Samples.read(evaluation.path)
+    perplexity, tasks = samples.perplexity.to_pylist(), samples.task.to_pylist()
     assert {(row["arm"], row["length"]) for row in perplexity} == {
         (arm, length) for arm in ("base", "scaling_only", "fine_tuned") for length in (64, 128, 256)
     }
     assert {row["doc_id"] for row in perplexity} == {"d1", "d2", "d3", "d4"}, "held out and at least 256 tokens"
     nll = {(row["arm"], row["length"], row["doc_id"]): row["nll"] for row in perplexity}
     assert len(set(nll.values())) == len(nll), "every arm and length is a measurement of its own"
+    assert all(row["nll"] == pytest.approx(-sum(row["logprobs"]), abs=1e-4) for row in perplexity)
 
-    passkey = pq.read_table(evaluation.path / "passkey_samples.parquet").to_pylist()
     prompts = {
-        arm: [(r["length"], r["depth"], r["gold"]) for r in passkey if r["arm"] == arm] for arm in ("base", "fine_tuned")
+        arm: [(r["length"], r["depth"], r["prompt_hash"]) for r in tasks if r["arm"] == arm] for arm in stage_arms(tasks)
     }
-    assert prompts["base"] == prompts["fine_tuned"]
+    assert prompts["base"] == prompts["scaling_only"] == prompts["fine_tuned"], "byte-identical prompts"
     assert {length for length, _, _ in prompts["base"]} == {128, 256}, "64 tokens hold no needle"
-    assert any(re.fullmatch(r"evaluate fine_tuned: perplexity at 256: 4/4 documents, .* s", line) for line in tiny_run.told)
-    assert not (tiny_run.storage.root / "work" / "evaluate" / evaluation.digest).exists()
+    assert not list((tiny_run.storage.root / ".parts").glob("*")), "parts of a finished stage are dropped"
+    assert tiny_run.told[-1].startswith("evaluate: 60 of 60 samples")
+    assert any("windows of" in line and "at most about" in line for line in tiny_run.told), "an estimate comes first"
 
 
-def test_the_report_can_be_computed_again_from_the_samples(tiny_run: TinyRun) -> None:
-    evaluation = tiny_run.evaluate(arms=("base", "scaling_only"))
-    report = stage.load_report(evaluation)
-    tables = [pq.read_table(evaluation.path / f"{name}_samples.parquet") for name in ("perplexity", "passkey")]
-    assert json.loads(json.dumps(build_report(*tables, report["settings"]))) == report
-    assert report["settings"]["base_window"] == 128
-    assert str(tiny_run.storage.root.parent) not in json.dumps(report), "reports are published and name no folder"
-    for plot in ("perplexity.png", "passkey.png"):
-        assert (evaluation.path / plot).read_bytes().startswith(b"\x89PNG")
-
-
-def test_nothing_is_measured_twice(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = tiny_run.evaluate(arms=("base",))
-    monkeypatch.setattr(stage, "measure_arm", None)
-    second = tiny_run.evaluate(arms=("base",))
-    assert second.reused
-    assert second.digest == first.digest
-
-
-def test_an_interrupted_run_keeps_finished_arms_and_ends_with_the_same_bytes(
-    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = []
-
-    def cut_off(model: Any, arm: str, *args: Any, **kwargs: Any) -> Any:
-        measured.append(arm)
-        if measured == ["base", "scaling_only"]:
-            raise KeyboardInterrupt
-        return arms.measure_arm(model, arm, *args, **kwargs)
-
-    monkeypatch.setattr(stage, "measure_arm", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        tiny_run.evaluate()
-    resumed = tiny_run.evaluate()
-    assert measured == ["base", "scaling_only", "scaling_only", "fine_tuned"]
-    assert "evaluate base: measured by an interrupted run, kept" in tiny_run.told
-
-    undisturbed = TinyRun(
-        tiny_run.params, Storage(str(tiny_run.storage.root.parent / "other")), tiny_run.documents, tiny_run.checkpoint
-    ).evaluate()
-    assert undisturbed.manifest == resumed.manifest, "digest and the hash of every file"
-
-
-def test_without_a_checkpoint_base_and_scaling_are_measured(tiny_run: TinyRun) -> None:
-    evaluation = tiny_run.evaluate(tuned=False, lengths=(256,), passkey_samples=1)
-    assert {cell["arm"] for cell in stage.load_report(evaluation)["perplexity"]} == {"base", "scaling_only"}
-    with pytest.raises(UserError, match="no checkpoint"):
-        tiny_run.evaluate(tuned=False, arms=("fine_tuned",))
-
-
-def test_a_corpus_too_short_for_the_target_is_named(tiny_run: TinyRun) -> None:
-    with pytest.raises(UserError, match=r"Only 0 held-out document\(s\) have at least 100000 tokens"):
-        tiny_run.evaluate(lengths=(100_000,))
-    leftovers = [*(tiny_run.storage.root / "evaluations").glob("*"), *(tiny_run.storage.root / ".staging").glob("*")]
-    assert leftovers == []
+def stage_arms(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["arm"] for row in rows))

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents, tokenize
-from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, perplexity, target_documents
+from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, perplexity, position_ranges, target_documents
 from tasks.ingest.documents import part_name
 
 
@@ -51,7 +51,7 @@ def test_requested_lengths_are_sorted_and_refused_where_no_context_is_left() -> 
 
 @given(st.integers(20, 300), st.integers(1, 15), st.data())
 def test_targets_are_the_same_tokens_at_every_length(num_tokens: int, num_targets: int, data: st.DataObject) -> None:
-    target = TargetDocument("d", np.arange(num_tokens, dtype=np.int32), num_targets)
+    target = TargetDocument.of(document("d", num_tokens), max_length=num_tokens, num_targets=num_targets)
     length = data.draw(st.integers(num_targets + 1, num_tokens))
     window = target.window(length)
     assert len(window) == length
@@ -61,7 +61,21 @@ def test_targets_are_the_same_tokens_at_every_length(num_tokens: int, num_target
 
 def test_a_window_longer_than_the_document_is_refused() -> None:
     with pytest.raises(ValueError, match="must lie in"):
-        TargetDocument("d", np.arange(10, dtype=np.int32), 2).window(11)
+        TargetDocument.of(document("d", 10), max_length=10, num_targets=2).window(11)
+
+
+def test_of_a_long_document_only_its_two_ends_are_kept() -> None:
+    kept = TargetDocument.of(document("d", 100), max_length=10, num_targets=3)
+    assert kept.head.tolist() == list(range(10))
+    assert kept.tail.tolist() == list(range(90, 100))
+    assert (kept.num_tokens, kept.target_start) == (100, 97)
+
+
+@given(st.integers(2, 5000))
+def test_ranges_of_positions_hold_each_predicted_position_once_and_double(length: int) -> None:
+    ranges = position_ranges(length)
+    assert [p for start, end in ranges for p in range(start, end)] == list(range(1, length))
+    assert all(end == 2 * start for start, end in ranges[:-1])
 
 
 def test_only_documents_that_fill_the_longest_window_are_scored() -> None:

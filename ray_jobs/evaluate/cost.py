@@ -1,0 +1,136 @@
+"""What an evaluation costs: windows, tokens and operations before the start, and how long the rest takes while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_schemas.params import ModelParams
+from ray_jobs.evaluate.arms import ArmModel, loaded_model
+from ray_jobs.evaluate.units import Unit
+from ray_jobs.finetune.flops import ModelCost
+
+_PROBE_TOKENS = 512
+_PROBE_SECONDS = 0.5
+_SECONDS_BETWEEN_LINES = 2.0
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of measuring some units, as if every window were computed from its first token: shared beginnings make it less."""
+
+    num_samples: int
+    num_windows: int
+    num_tokens: int
+    flops: float
+
+    @classmethod
+    def of(cls, units: Sequence[Unit], model: ModelCost) -> Cost:
+        return cls(
+            sum(unit.num_samples for unit in units),
+            sum(len(unit.window_lengths) for unit in units),
+            sum(sum(unit.window_lengths) for unit in units),
+            sum(forward_flops(model, unit.window_lengths) for unit in units),
+        )
+
+
+def forward_flops(model: ModelCost, lengths: Sequence[int]) -> float:
+    """Of one forward pass over windows of `lengths` tokens, the output layer on every token: 2 N a token, 4 D a query, key,
+    head and layer (see `ray_jobs.finetune.flops`)."""
+    tokens = np.asarray(lengths, np.float64)
+    pairs = float(np.sum(tokens * (tokens + 1) / 2))
+    return 2.0 * model.matrix_weights * float(tokens.sum()) + 4.0 * model.layers * model.heads * model.head_dim * pairs
+
+
+def base_cost(model: ModelParams) -> ModelCost:
+    """Sizes of the base's matrices, counted without loading its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ray_jobs.finetune.base_model import load_config
+    from ray_jobs.finetune.flops import cost_of
+    from ray_jobs.finetune.quiet import quiet_transformers
+
+    config = load_config(model)
+    with torch.device("meta"), quiet_transformers():
+        return cost_of(AutoModelForCausalLM.from_config(config), config.get_text_config())
+
+
+@dataclass(frozen=True)
+class Probe:
+    """On a worker: seconds of one forward pass over `num_tokens` tokens with the arm that will be measured first."""
+
+    models: ArmModel
+    num_tokens: int
+
+    def __call__(self, arm: str) -> float:
+        from ray_jobs.evaluate.scoring import Window, score_windows
+
+        model = loaded_model(self.models, arm)
+        ids = np.random.default_rng(0).integers(0, model.config.get_text_config().vocab_size, self.num_tokens)
+        window = Window(ids.astype(np.int32), 1)
+        seconds: list[float] = []
+        while len(seconds) < 2 or (sum(seconds) < _PROBE_SECONDS and len(seconds) < 20):
+            started = time.perf_counter()
+            list(score_windows(model, [window], batch_tokens=self.num_tokens))
+            seconds.append(time.perf_counter() - started)
+        return float(np.median(seconds[1:]))  # the first one warms up
+
+
+def probe_tokens(units: Sequence[Unit]) -> int:
+    """How many tokens a probe takes: as many as the shortest window, and few enough to be quick on a CPU."""
+    return max(2, min(_PROBE_TOKENS, *(unit.length for unit in units)))
+
+
+def estimate_line(cost: Cost, seconds: float) -> str:
+    """What the reader is told before the start."""
+    return (
+        f"evaluate: {cost.num_samples:,} samples in {cost.num_windows:,} windows of {cost.num_tokens:,} tokens, "
+        f"{cost.flops / 1e12:,.3g} TFLOP: at most about {_duration(seconds)}, measured here; shared beginnings make it less"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class Meter:
+    """Counts finished units and says, every few seconds, how many samples are done and how long the rest takes."""
+
+    def __init__(self, units: Sequence[Unit], kept: set[int], model: ModelCost, progress: Progress,
+                 shares: Callable[[float], None]) -> None:  # fmt: skip
+        """`kept`: numbers of units that an interrupted run finished, which take no time. `shares` hears the share that is done."""
+        self._flops = {unit.number: forward_flops(model, unit.window_lengths) for unit in units}
+        self._kept, self._progress, self._shares = kept, progress, shares
+        self._total_samples = sum(unit.num_samples for unit in units)
+        self._total_flops = sum(self._flops.values())
+        self._to_do = sum(flops for number, flops in self._flops.items() if number not in kept)
+        self._samples, self._done, self._done_now = 0, 0.0, 0.0
+        self._started = self._last = time.monotonic()
+
+    def finished(self, unit: Unit) -> None:
+        flops = self._flops[unit.number]
+        self._samples += unit.num_samples
+        self._done += flops
+        self._done_now += 0.0 if unit.number in self._kept else flops
+        now = time.monotonic()
+        is_last = self._samples == self._total_samples
+        if now - self._last < _SECONDS_BETWEEN_LINES and not is_last:
+            return
+        self._last = now
+        self._shares(1.0 if is_last else self._done / self._total_flops)
+        self._progress(f"evaluate: {self._samples:,} of {self._total_samples:,} samples, {self._when(now - self._started)}")
+
+    def _when(self, seconds: float) -> str:
+        if self._samples == self._total_samples:
+            return f"{_duration(seconds)}"
+        if not self._done_now:
+            return "kept from an interrupted run"
+        return f"about {_duration(seconds / self._done_now * (self._to_do - self._done_now))} left"

@@ -1,0 +1,40 @@
+"""Nothing that is evaluated was trained on: checked from the artifacts themselves, not from how they came about."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import FileEntry
+from data_schemas.storage import Artifact, Storage
+
+
+def refuse_trained_on(doc_ids: set[str], checkpoint: Artifact, storage: Storage) -> None:
+    """UserError where a training row of the checkpoint's shards holds a chunk of one of `doc_ids`.
+
+    A checkpoint whose shards are no longer in storage cannot be checked, and passes.
+    """
+    digest = checkpoint.manifest.parents.get("shards")
+    shards = storage.find("shards", digest) if digest else None
+    if shards is None:
+        return
+    if trained_on := sorted(doc_ids & training_documents(shards)):
+        raise UserError(
+            f"{len(trained_on)} of the {len(doc_ids)} documents to be evaluated were trained on (such as {trained_on[0]}): give a "
+            "checkpoint that was trained from the same `documents`, or finetune again."
+        )
+
+
+def training_documents(shards: Artifact) -> set[str]:
+    """Ids of the documents of which a chunk is in the training split of a `shards` artifact."""
+    parts = shards.as_parts()
+    found: set[str] = set()
+    for entry in filter(_holds_chunks, shards.manifest.files):
+        with parts.reading(entry.path) as path:
+            table = pq.read_table(path, columns=["doc_id"], filters=[("split", "==", "train")])
+        found.update(table["doc_id"].unique().to_pylist())
+    return found
+
+
+def _holds_chunks(entry: FileEntry) -> bool:
+    return entry.path.startswith("chunks-") and entry.path.endswith(".parquet")

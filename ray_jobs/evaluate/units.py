@@ -1,0 +1,192 @@
+"""Units of measuring: an arm on some documents or samples at one length, of about equal cost, each a file of rows.
+
+Where a unit begins and ends depends on the workload alone, not on how many workers there are: batches, and so the last digits of
+every row, are the same for one worker and for many, and after a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.parts import Parts
+from ray_jobs.evaluate.arms import ArmModel, loaded_model
+from ray_jobs.evaluate.measure import perplexity_rows, position_rows, protocol_rows, task_rows
+from ray_jobs.evaluate.workload import KeptWorkload, Prompts, PromptsOf, Workload, by_sample
+from tasks.evaluate.perplexity import TargetDocument
+from tasks.evaluate.protocols import MAX_DOCUMENTS, protocol_windows
+from tasks.evaluate.sample_set import SCHEMAS, Samples
+
+# A unit's windows, in forward passes of `batch_tokens`: enough that a killed run loses little, and starting a unit costs nothing.
+_PASSES_A_UNIT = 4
+
+Tables = dict[str, pa.Table]
+Kind = Literal["perplexity", "position", "protocol", "task"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Items first..last-1, which are documents, or samples of task `name`, measured on one arm at one length.
+
+    `kind` position gives perplexity rows as well. `window_lengths` are the tokens of the windows that are scored, for
+    estimates; `num_samples` counts rows, several of one document's positions as one.
+    """
+
+    number: int
+    arm: str
+    kind: Kind
+    name: str
+    length: int
+    first: int
+    last: int
+    num_samples: int
+    window_lengths: tuple[int, ...]
+
+
+class Source(Protocol):
+    """Where a unit's documents and prompts are: a workload, or one kept among the parts."""
+
+    @property
+    def documents(self) -> tuple[TargetDocument, ...]: ...
+
+    @property
+    def prompts_of(self) -> PromptsOf: ...
+
+
+def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int) -> list[Unit]:
+    """All units, arm by arm, so that a model is loaded rarely; lengths ascend within an arm."""
+    drafts = [
+        (kind, name, length, first, items)
+        for length in workload.all_lengths
+        for kind, name, all_items in _pieces(workload, length)
+        for first, items in _cut(all_items, _PASSES_A_UNIT * batch_tokens)
+    ]
+    return [
+        Unit(
+            number=arm_number * len(drafts) + place,
+            arm=arm,
+            kind=kind,
+            name=name,
+            length=length,
+            first=first,
+            last=first + len(items),
+            num_samples=sum(item.num_samples for item in items),
+            window_lengths=tuple(tokens for item in items for tokens in item.window_lengths),
+        )
+        for arm_number, arm in enumerate(arms)
+        for place, (kind, name, length, first, items) in enumerate(drafts)
+    ]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A document or a sample, which no unit splits."""
+
+    num_samples: int
+    window_lengths: tuple[int, ...]
+
+
+def _pieces(workload: Workload, length: int) -> Iterator[tuple[Kind, str, list[_Item]]]:
+    """What is measured at one length."""
+    if length in workload.lengths:
+        whole_windows = workload.position_curve and length == max(workload.lengths)
+        yield ("position" if whole_windows else "perplexity"), "", [_Item(1, (length,))] * len(workload.documents)
+        for protocol in workload.protocols:
+            documents = workload.documents[:MAX_DOCUMENTS]
+            of_each = [protocol_windows(protocol, len(document.head), length) for document in documents]
+            yield "protocol", protocol, [_Item(len(ws), tuple(w.end - w.start for w in ws)) for ws in of_each]
+    for task, task_length in workload.prompts:
+        if task_length == length:
+            yield "task", task, [_sample_item(group) for group in by_sample(workload.prompts_of(task, length))]
+
+
+def _sample_item(group: Sequence[Any]) -> _Item:
+    windows = [len(prompt.tokens) + len(prompt.answer) for prompt in group]
+    windows += [len(prompt.tokens) + prompt.max_new_tokens for prompt in group if not prompt.is_forced]
+    if group[0].control is not None:
+        windows.append(len(group[0].control) + len(group[0].answer))
+    return _Item(len(group), tuple(windows))
+
+
+def _cut(items: Sequence[_Item], most_tokens: int) -> Iterator[tuple[int, list[_Item]]]:
+    """(index of the first, items) of runs that have at most `most_tokens` tokens, or are one item."""
+    first, run, tokens = 0, list[_Item](), 0
+    for index, item in enumerate(items):
+        of_item = sum(item.window_lengths)
+        if run and tokens + of_item > most_tokens:
+            yield first, run
+            first, run, tokens = index, [], 0
+        run.append(item)
+        tokens += of_item
+    if run:
+        yield first, run
+
+
+def measure_unit(model: Any, unit: Unit, source: Source | Workload, tokenizer: Any, batch_tokens: int) -> Tables:
+    """The unit's rows, by kind. UserError where the model's log-probabilities are not finite."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    if unit.kind == "task":
+        prompts = _samples(source.prompts_of(unit.name, unit.length), unit.first, unit.last)
+        rows["task"] = task_rows(model, unit.arm, prompts, tokenizer, batch_tokens)
+    else:
+        documents = source.documents[unit.first : unit.last]
+        if unit.kind == "perplexity":
+            rows["perplexity"] = perplexity_rows(model, unit.arm, documents, unit.length, batch_tokens)
+        elif unit.kind == "position":
+            rows["perplexity"], rows["position"] = position_rows(model, unit.arm, documents, unit.length)
+        else:
+            protocol: Any = unit.name
+            rows["protocol"] = protocol_rows(model, unit.arm, protocol, documents, unit.length, batch_tokens)
+    return {kind: pa.Table.from_pylist(of_kind, schema=SCHEMAS[kind]) for kind, of_kind in rows.items()}
+
+
+def _samples(prompts: Prompts, first: int, last: int) -> Prompts:
+    return tuple(prompt for group in by_sample(prompts)[first:last] for prompt in group)
+
+
+def measure_arm(
+    model: Any,
+    arm: str,
+    workload: Workload,
+    tokenizer: Any,
+    *,
+    batch_tokens: int,
+    told: Callable[[Unit], None] = lambda unit: None,
+) -> Samples:
+    """All rows of one loaded model, measured here; `told` hears of each finished unit."""
+    of_units = []
+    for unit in plan_units(workload, (arm,), batch_tokens):
+        of_units.append(measure_unit(model, unit, workload, tokenizer, batch_tokens))
+        told(unit)
+    return Samples(
+        **{
+            kind: pa.concat_tables([schema.empty_table(), *(tables[kind] for tables in of_units if kind in tables)])
+            for kind, schema in SCHEMAS.items()
+        }
+    )
+
+
+def rows_name(kind: str, number: int) -> str:
+    """The file with a unit's rows of one kind."""
+    return f"{kind}-{number:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class MeasureUnit:
+    """Measures units on whichever worker it is sent to; returns which kinds of rows it left among the parts."""
+
+    models: ArmModel
+    batch_tokens: int
+    parts: Parts
+
+    def __call__(self, unit: Unit) -> list[str]:
+        tokenizer = self.models.tokenizer()
+        tables = measure_unit(loaded_model(self.models, unit.arm), unit, KeptWorkload(self.parts), tokenizer, self.batch_tokens)
+        for kind, table in tables.items():
+            with self.parts.writing(rows_name(kind, unit.number)) as path:
+                pq.write_table(table, path)
+        return list(tables)

@@ -1,0 +1,175 @@
+"""What every arm is measured on: documents, lengths and prompts, a pure function of the parameters.
+
+Written once as files among the parts, so that all arms and all workers read the same bytes:
+
+    windows.npz                     first and last tokens of each document
+    prompts-TASK-LENGTH.parquet     one row a prompt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_schemas.params import PipelineParams
+from data_schemas.parts import Parts
+from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
+from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, target_documents
+from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.protocols import Protocol
+
+Prompts = tuple[TaskPrompt, ...]
+PromptsOf = Callable[[str, int], Prompts]
+
+_WINDOWS = "windows.npz"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`prompts` by task and length; all prompts of a sample stand together. `prompts_of` gives them, read when asked for."""
+
+    documents: tuple[TargetDocument, ...]
+    lengths: tuple[int, ...]
+    prompts: Mapping[tuple[str, int], Prompts] = field(default_factory=dict)
+    position_curve: bool = False
+    protocols: tuple[Protocol, ...] = ()
+
+    def prompts_of(self, task: str, length: int) -> Prompts:
+        return self.prompts[task, length]
+
+    @property
+    def all_lengths(self) -> tuple[int, ...]:
+        return tuple(sorted({*self.lengths, *(length for _, length in self.prompts)}))
+
+    @property
+    def task_lengths(self) -> dict[str, list[int]]:
+        """The lengths of each task, ascending."""
+        tasks = dict.fromkeys(task for task, _ in self.prompts)
+        return {task: sorted(length for name, length in self.prompts if name == task) for task in tasks}
+
+
+def prepare_workload(params: PipelineParams, base_window: int, documents: Path, tokenizer: Any) -> Workload:
+    """Documents, lengths and prompts for these parameters.
+
+    Args:
+        base_window: tokens that the base works up to.
+        documents: folder of the `documents` artifact.
+
+    Raises:
+        UserError: documents too few or too short, lengths that leave no context or hold no prompt.
+    """
+    from tasks.evaluate.prompts.make import make_prompts, usable_lengths
+
+    evaluation = params.evaluation
+    lengths = evaluation_lengths(
+        evaluation.lengths,
+        base_window=base_window,
+        target_length=params.model.target_length,
+        target_tokens=evaluation.target_tokens,
+    )
+    longest = max((*lengths, *(evaluation.task_lengths or ())))
+    chosen = select_documents(
+        read_heldout(documents, min_bytes=max(lengths)),
+        tokenizer,
+        min_tokens=max(lengths),
+        num_documents=evaluation.num_documents,
+        haystack_tokens=2 * longest if evaluation.tasks else 0,
+    )
+    targets = target_documents(
+        chosen, max_length=max(lengths), num_documents=evaluation.num_documents, num_targets=evaluation.target_tokens
+    )
+    prompts: dict[tuple[str, int], Prompts] = {}
+    if evaluation.tasks:
+        material = _material(params, tokenizer, chosen, lengths)
+        for task in dict.fromkeys(evaluation.tasks):
+            for length in usable_lengths(task, evaluation.task_lengths, lengths, material):
+                prompts[task, length] = tuple(sorted(make_prompts(task, length, material), key=lambda prompt: prompt.sample))
+    protocols: tuple[Protocol, ...] = tuple(dict.fromkeys(evaluation.protocols))
+    return Workload(tuple(targets), lengths, prompts, evaluation.position_curve, protocols)
+
+
+def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDocument], lengths: tuple[int, ...]) -> Any:
+    from tasks.evaluate.prompts.material import Haystack, Material
+    from tasks.evaluate.prompts.qa import read_qa
+
+    evaluation = params.evaluation
+    asks = evaluation.qa_file if "document_qa" in evaluation.tasks else None
+    return Material(
+        tokenizer=tokenizer,
+        haystack=Haystack.of(documents),
+        num_depths=evaluation.num_depths,
+        num_samples=evaluation.num_samples,
+        seed=evaluation.seed,
+        qa=read_qa(asks) if asks else (),
+        form_length=min(evaluation.task_lengths or lengths),
+    )
+
+
+def by_sample(prompts: Prompts) -> list[list[TaskPrompt]]:
+    """The prompts of each sample, which share haystack and control."""
+    return [list(group) for _, group in groupby(prompts, key=lambda prompt: prompt.sample)]
+
+
+def write_workload(workload: Workload, parts: Parts) -> None:
+    """Put the workload among the parts, as far as an interrupted run has not done so."""
+    from tasks.evaluate.prompts.save import write_prompts
+
+    for (task, length), prompts in workload.prompts.items():
+        name = _prompts_name(task, length)
+        if not parts.has(name):
+            with parts.writing(name) as path:
+                write_prompts(prompts, path)
+    if parts.has(_WINDOWS):
+        return
+    documents = workload.documents
+    with parts.writing(_WINDOWS) as path, path.open("wb") as file:
+        np.savez(
+            file,
+            doc_ids=np.array([d.doc_id for d in documents], dtype=np.str_),
+            heads=np.stack([d.head for d in documents]),
+            tails=np.stack([d.tail for d in documents]),
+            num_tokens=np.array([d.num_tokens for d in documents], np.int64),
+            num_targets=np.array([d.num_targets for d in documents], np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class KeptWorkload:
+    """A workload among the parts, read in pieces by whoever measures."""
+
+    parts: Parts
+
+    @property
+    def documents(self) -> tuple[TargetDocument, ...]:
+        return _read_documents(self.parts)
+
+    def prompts_of(self, task: str, length: int) -> Prompts:
+        return _read_prompts(self.parts, task, length)
+
+
+def _prompts_name(task: str, length: int) -> str:
+    return f"prompts-{task}-{length}.parquet"
+
+
+@lru_cache(maxsize=1)
+def _read_documents(parts: Parts) -> tuple[TargetDocument, ...]:
+    with parts.reading(_WINDOWS) as path, np.load(path, allow_pickle=False) as kept:
+        columns = [kept[name] for name in ("doc_ids", "heads", "tails", "num_tokens", "num_targets")]
+    return tuple(
+        TargetDocument(str(doc_id), head, tail, int(num_tokens), int(num_targets))
+        for doc_id, head, tail, num_tokens, num_targets in zip(*columns, strict=True)
+    )
+
+
+@lru_cache(maxsize=2)
+def _read_prompts(parts: Parts, task: str, length: int) -> Prompts:
+    from tasks.evaluate.prompts.save import read_prompts
+
+    with parts.reading(_prompts_name(task, length)) as path:
+        return tuple(read_prompts(path))
