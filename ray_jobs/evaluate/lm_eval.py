@@ -14,6 +14,7 @@ from typing import Any
 from data_schemas.errors import UserError
 from data_schemas.params import EvaluationParams
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
+from ray_jobs.evaluate.prefixes import forget_lengths
 
 ARMS = ("base", "fine_tuned")  # what a reader of short-context benchmarks compares
 
