@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ray_jobs.evaluate.prefixes import PrefixCache, can_share, forget_lengths, order_by_prefix
-from ray_jobs.evaluate.scoring import greedy_next
+from ray_jobs.evaluate.scoring import TargetScores, Window, greedy_next, score_windows, target_scores
 
 MAX_DRAFT = 12
 # Tokens that must be equal for what followed them to be guessed; the longest match counts.
@@ -41,32 +41,72 @@ def generate(
     New tokens are int32, without the end-of-sequence token. Each token is the most likely next one; where two are equal
     to the last digits of the model's dtype, either may come out.
     """
-    if len(prompts) != len(max_new_tokens) or any(not len(p) for p in prompts) or any(n < 1 for n in max_new_tokens):
-        raise ValueError("every prompt needs at least one token, and a limit of at least one new token")
+    _check(prompts, max_new_tokens)
     if can_share(model):
-        yield from _generate_shared(model, prompts, max_new_tokens, frozenset(eos_ids))
+        no_answers = [np.empty(0, np.int32)] * len(prompts)
+        for index, new, _ in _answer_shared(model, prompts, no_answers, max_new_tokens, frozenset(eos_ids)):
+            yield index, new
     else:
         yield from _generate_alone(model, prompts, max_new_tokens, eos_ids, batch_tokens)
 
 
-def _generate_shared(
-    model: Any, prompts: Sequence[np.ndarray], limits: Sequence[int], eos_ids: frozenset[int]
-) -> Iterator[tuple[int, np.ndarray]]:
+def generate_scored(
+    model: Any,
+    prompts: Sequence[np.ndarray],
+    answers: Sequence[np.ndarray],
+    max_new_tokens: Sequence[int],
+    *,
+    eos_ids: Sequence[int],
+    batch_tokens: int,
+) -> Iterator[tuple[int, np.ndarray, TargetScores]]:
+    """`generate`, and the log-probabilities of each prompt's canonical answer, int32 [K] with K >= 1, out of the same pass.
+
+    The answer is the first guess too, so a model that gives it is done after that pass.
+    """
+    _check(prompts, max_new_tokens)
+    if can_share(model):
+        yield from _answer_shared(model, prompts, answers, max_new_tokens, frozenset(eos_ids))
+        return
+    windows = [Window(np.concatenate([p, answer]), len(answer)) for p, answer in zip(prompts, answers, strict=True)]
+    scores = dict(score_windows(model, windows, batch_tokens=batch_tokens))
+    for index, new in _generate_alone(model, prompts, max_new_tokens, eos_ids, batch_tokens):
+        yield index, new, scores[index]
+
+
+def _check(prompts: Sequence[np.ndarray], limits: Sequence[int]) -> None:
+    if len(prompts) != len(limits) or any(not len(p) for p in prompts) or any(n < 1 for n in limits):
+        raise ValueError("every prompt needs at least one token, and a limit of at least one new token")
+
+
+def _answer_shared(
+    model: Any,
+    prompts: Sequence[np.ndarray],
+    answers: Sequence[np.ndarray],
+    limits: Sequence[int],
+    eos_ids: frozenset[int],
+) -> Iterator[tuple[int, np.ndarray, TargetScores]]:
     cache = PrefixCache(model)
     for visit in order_by_prefix(prompts, [1] * len(prompts)):
+        prompt, answer = prompts[visit.index], answers[visit.index]
         with torch.inference_mode():
-            new = _continue(cache, prompts[visit.index], visit.num_cached, limits[visit.index], eos_ids)
-        yield visit.index, new
+            logits_KV = cache.logits(np.concatenate([prompt, answer]), visit.num_cached, len(answer) + 1)
+            scores = target_scores(logits_KV[:-1], answer)
+            new = _continue(cache, prompt, logits_KV, answer, limits[visit.index], eos_ids)
+        yield visit.index, new, scores
 
 
-def _continue(cache: PrefixCache, prompt: np.ndarray, num_cached: int, limit: int, eos_ids: frozenset[int]) -> np.ndarray:
-    """The greedy continuation of `prompt`; whatever follows the prompt is cut off the cache by the next visit."""
+def _continue(
+    cache: PrefixCache, prompt: np.ndarray, logits_KV: torch.Tensor, draft: np.ndarray, limit: int, eos_ids: frozenset[int]
+) -> np.ndarray:
+    """The greedy continuation of `prompt`, given the logits after its last token and after each token of `draft`.
+
+    Whatever follows the prompt is cut off the cache by the next visit.
+    """
     text = np.empty(len(prompt) + limit, np.int32)
     text[: len(prompt)] = prompt
-    end, draft = len(prompt), np.empty(0, np.int32)
+    end = len(prompt)
     while True:
-        given = np.concatenate([text[:end], draft])
-        chosen = cache.logits(given, num_cached, len(draft) + 1).argmax(dim=-1).cpu().numpy()
+        chosen = logits_KV.argmax(dim=-1).cpu().numpy()
         for token, guess in zip(chosen, [*draft, -1], strict=True):
             if int(token) in eos_ids:
                 return text[len(prompt) : end]
@@ -76,8 +116,8 @@ def _continue(cache: PrefixCache, prompt: np.ndarray, num_cached: int, limit: in
                 return text[len(prompt) :]
             if token != guess:
                 break
-        num_cached = end - 1
         draft = look_up(text[:end], min(MAX_DRAFT, len(text) - end - 1))
+        logits_KV = cache.logits(np.concatenate([text[:end], draft]), end - 1, len(draft) + 1)
 
 
 def look_up(text: np.ndarray, max_tokens: int) -> np.ndarray:

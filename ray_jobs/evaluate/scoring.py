@@ -97,8 +97,7 @@ def _score_run(model: Any, windows: Sequence[Window], run: Sequence[Visit]) -> I
         window = windows[visit.index]
         with torch.inference_mode():
             logits_KV = cache.logits(window.tokens[:-1], visit.num_cached, window.num_targets)
-            targets_K = torch.from_numpy(window.tokens[-window.num_targets :].astype(np.int64)).to(logits_KV.device)
-            scores = _target_scores(logits_KV, targets_K)
+            scores = target_scores(logits_KV, window.tokens[-window.num_targets :])
         yield visit.index, scores
 
 
@@ -129,14 +128,15 @@ def _score_batch(model: Any, windows: Sequence[np.ndarray], num_targets: Sequenc
     ids_BL = torch.from_numpy(np.stack(windows).astype(np.int64)).to(model.device)
     keep = max(num_targets) + 1
     logits_BKV = _last_logits(model, ids_BL, keep)[:, :-1]
-    targets_BK = ids_BL[:, 1 - keep :]
     return [
-        _target_scores(logits_KV[-n:], targets_K[-n:])
-        for logits_KV, targets_K, n in zip(logits_BKV, targets_BK, num_targets, strict=True)
+        target_scores(logits_KV[-n:], window[-n:])
+        for logits_KV, window, n in zip(logits_BKV, windows, num_targets, strict=True)
     ]
 
 
-def _target_scores(logits_KV: torch.Tensor, targets_K: torch.Tensor) -> TargetScores:
+def target_scores(logits_KV: torch.Tensor, targets: np.ndarray) -> TargetScores:
+    """Scores of `targets` [K], each predicted by its row of logits."""
+    targets_K = torch.from_numpy(targets.astype(np.int64)).to(logits_KV.device)
     return TargetScores(_logprobs(logits_KV, targets_K), logits_KV.argmax(dim=-1).cpu().numpy())
 
 

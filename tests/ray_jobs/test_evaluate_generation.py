@@ -17,7 +17,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from ray_jobs.evaluate.generation import MAX_DRAFT, generate, look_up
+from ray_jobs.evaluate.generation import MAX_DRAFT, generate, generate_scored, look_up
+from ray_jobs.evaluate.scoring import Window, score_windows
 
 VOCAB, EOS = 96, [1, 7, 20, 33, 46, 59, 72]
 SIZES: dict[str, Any] = {
@@ -76,6 +77,26 @@ def test_tokens_are_those_of_transformers(config: PretrainedConfig) -> None:
         assert ours[index] == by_transformers(tiny(config), prompt, limit)
     assert any(len(new) < limits[i] for i, new in ours.items()), "no prompt met an end of sequence"
     assert any(len(new) == limits[i] > 1 for i, new in ours.items()), "no prompt met its limit"
+
+
+@pytest.mark.parametrize("config", [LlamaConfig(**SIZES), MistralConfig(**SIZES, sliding_window=16)], ids=["shared", "alone"])
+def test_scores_come_with_the_same_tokens(config: PretrainedConfig) -> None:
+    """Whatever the canonical answer is, and however much of it is right."""
+    model, prompts = tiny(config), prompts_with_common_beginnings()
+    limits = [9] * len(prompts)
+    alone = dict(generate(model, prompts, limits, eos_ids=EOS, batch_tokens=512))
+    answers = [np.append(alone[i][:i], [3, 5]).astype(np.int32) for i in range(len(prompts))]
+    expected = dict(
+        score_windows(
+            model, [Window(np.concatenate([p, a]), len(a)) for p, a in zip(prompts, answers, strict=True)], batch_tokens=512
+        )
+    )
+    done = list(generate_scored(model, prompts, answers, limits, eos_ids=EOS, batch_tokens=512))
+    assert sorted(index for index, _, _ in done) == list(range(len(prompts)))
+    for index, new, score in done:
+        assert new.tolist() == alone[index].tolist()
+        np.testing.assert_allclose(score.logprobs, expected[index].logprobs, atol=1e-5)
+        np.testing.assert_array_equal(score.greedy_ids, expected[index].greedy_ids)
 
 
 def test_guesses_save_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
