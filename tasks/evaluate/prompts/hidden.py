@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_schemas.errors import UserError
 from data_schemas.evaluation_params import TaskName
-from tasks.evaluate.prompts.material import Haystack, Material, sample_seed
+from tasks.evaluate.prompts.material import Haystack, Material, does_not_fit, probe_generators, sample_seed
 from tasks.evaluate.prompts.pieces import Needle, generation_limit
 from tasks.evaluate.prompts.prompt import TaskPrompt
 
 MIN_HAYSTACK_TOKENS = 16
-NUM_PROBES = 32
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -56,7 +54,7 @@ PartsMaker = Callable[[np.random.Generator, str, Material], Parts]
 
 def shortest_hidden(make_parts: PartsMaker, material: Material) -> int:
     """The most that probes take, and some haystack; the haystack gives way to a sample that takes more."""
-    probes = (make_parts(np.random.default_rng(probe), "", material) for probe in range(NUM_PROBES))
+    probes = (make_parts(rng, "", material) for rng in probe_generators())
     return len(material.haystack.bos) + MIN_HAYSTACK_TOKENS + max(parts.num_tokens for parts in probes)
 
 
@@ -94,7 +92,7 @@ class _Sample:
 
     def prompts(self, depths: Sequence[float]) -> list[TaskPrompt]:
         if self.num_hay < 1:
-            raise UserError(f"A {self.task} prompt does not fit {self.length} tokens: give longer evaluation.task_lengths.")
+            raise does_not_fit(self.task, self.length)
         parts = self.parts
         distractor_depths = spread_depths(len(parts.distractors), self.index, self.offsets)
         others = list(zip(distractor_depths, parts.distractors, strict=True))

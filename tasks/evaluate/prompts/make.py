@@ -8,10 +8,16 @@ from functools import partial
 
 from data_schemas.errors import UserError
 from data_schemas.evaluation_params import TaskName
+from tasks.evaluate.prompts.common_words import common_word_prompts, shortest_common_words
+from tasks.evaluate.prompts.document_qa import document_qa_prompts, shortest_document_qa
+from tasks.evaluate.prompts.frequent_words import frequent_word_prompts, shortest_frequent_words
 from tasks.evaluate.prompts.hidden import PartsMaker, hidden_prompts, shortest_hidden
+from tasks.evaluate.prompts.key_value import key_value_prompts, shortest_key_value
 from tasks.evaluate.prompts.material import Material
+from tasks.evaluate.prompts.niah import multikey_parts, multiquery_parts, multivalue_parts, single_parts
 from tasks.evaluate.prompts.passkey import passkey_parts
 from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.variable_tracking import shortest_variables, variable_prompts
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,12 @@ def make_prompts(task: TaskName, length: int, material: Material) -> list[TaskPr
     Raises:
         UserError: the prompt does not fit `length`, or there is too little text.
     """
-    return _task(task).make(length, material)
+    return _TASKS[task].make(length, material)
 
 
 def shortest(task: TaskName, material: Material) -> int:
     """The smallest length, in tokens, that always fits."""
-    return _task(task).shortest(material)
+    return _TASKS[task].shortest(material)
 
 
 def usable_lengths(
@@ -61,10 +67,15 @@ def _hidden(task: TaskName, parts: PartsMaker) -> _Task:
     return _Task(partial(hidden_prompts, task, parts), partial(shortest_hidden, parts))
 
 
-def _task(name: TaskName) -> _Task:
-    return _TASKS[name]
-
-
 _TASKS: dict[TaskName, _Task] = {
     "passkey": _hidden("passkey", passkey_parts),
+    "key_value": _Task(key_value_prompts, shortest_key_value),
+    "niah_single": _hidden("niah_single", single_parts),
+    "niah_multikey": _hidden("niah_multikey", multikey_parts),
+    "niah_multivalue": _hidden("niah_multivalue", multivalue_parts),
+    "niah_multiquery": _hidden("niah_multiquery", multiquery_parts),
+    "variable_tracking": _Task(variable_prompts, shortest_variables),
+    "common_words": _Task(common_word_prompts, shortest_common_words),
+    "frequent_words": _Task(frequent_word_prompts, shortest_frequent_words),
+    "document_qa": _Task(document_qa_prompts, shortest_document_qa),
 }

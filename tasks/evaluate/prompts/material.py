@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from tasks.evaluate.prompts.qa import QaExample
 
 # A line or sentence boundary is used when one is this near (as a share of the haystack), else the exact position.
 MAX_BOUNDARY_SHIFT = 0.05
+NUM_PROBES = 32
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,18 @@ class Material:
         return depth_grid(self.num_depths)
 
 
+def does_not_fit(task: str, length: int) -> UserError:
+    return UserError(f"A prompt of the task {task} does not fit {length} tokens: give longer evaluation.task_lengths.")
+
+
 def depth_grid(num_depths: int) -> tuple[float, ...]:
     """Evenly spaced depths from 0 (needle first) to 1 (needle right before the question)."""
     return tuple(round(float(d), 6) for d in np.linspace(0, 1, num_depths))
+
+
+def probe_generators() -> Iterator[np.random.Generator]:
+    """Fixed generators of probes: what the costliest probe takes is what a sample is expected to take at most."""
+    return (np.random.default_rng(probe) for probe in range(NUM_PROBES))
 
 
 def sample_seed(seed: int, task: str, length: int, sample: int) -> int:

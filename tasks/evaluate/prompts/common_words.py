@@ -1,0 +1,120 @@
+"""RULER's common words extraction (Hsieh et al. 2024, arXiv 2404.06654): which ten words of a list come most often?
+
+Ten common words come `common` times each, all others `uncommon` times, in random order, numbered. RULER has (30, 3) and grows
+the number of uncommon words with the length, as is done here. For short contexts the counts are the first of `REPEATS` with
+which a list with ten uncommon words fits `Material.form_length`; all lengths of a run have the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
+from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
+from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.words import NUM_INVENTED, invented_words
+
+NUM_COMMON = 10
+MIN_UNCOMMON = 10  # as in RULER's shortest example
+# (common, uncommon): RULER's, then down at its ratio of ten to one, then to what can still be told apart.
+REPEATS = ((30, 3), (20, 2), *((common, 1) for common in range(10, 1, -1)))
+OUTPUT_TOKENS = 120  # RULER's limit
+
+OPENING = "# A numbered list of words. Remember those that come most often.\n"
+QUESTION = "\n# Which 10 words come most often in the list? They are:"
+
+
+@dataclass(frozen=True)
+class _List:
+    """The words of one list. `common_tokens` and `uncommon_tokens`: each word's tokens; more uncommon words than can fit."""
+
+    common: list[str]
+    common_tokens: list[np.ndarray]
+    uncommon_tokens: list[np.ndarray]
+    question: np.ndarray
+    answer: np.ndarray
+
+    @property
+    def num_fixed(self) -> int:
+        return len(self.question) + max(len(self.answer), generation_limit(self.answer, OUTPUT_TOKENS))
+
+    def num_tokens(self, repeats: tuple[int, int], numbers: list[np.ndarray]) -> np.ndarray:
+        """Tokens of the list with 0, 1, 2, … uncommon words, as far as `numbers` and words reach."""
+        common, uncommon = repeats
+        most = min(len(self.uncommon_tokens), (len(numbers) - NUM_COMMON * common) // uncommon)
+        counts = np.arange(most + 1)
+        numbering = np.cumsum([0, *map(len, numbers)])[NUM_COMMON * common + uncommon * counts]
+        words = np.cumsum([0, *map(len, self.uncommon_tokens[:most])])
+        return numbering + common * sum(map(len, self.common_tokens)) + uncommon * words
+
+
+def common_word_prompts(length: int, material: Material) -> list[TaskPrompt]:
+    repeats = _repeats(material)
+    numbers = _numbers(length, material)
+    return [_prompt(length, sample, repeats, numbers, material) for sample in range(material.num_samples)]
+
+
+def shortest_common_words(material: Material) -> int:
+    return _shortest(_repeats(material), _probes(material), material)
+
+
+def _repeats(material: Material) -> tuple[int, int]:
+    probes = _probes(material)
+    fitting = (repeats for repeats in REPEATS if _shortest(repeats, probes, material) <= material.form_length)
+    return next(fitting, REPEATS[-1])
+
+
+def _probes(material: Material) -> list[_List]:
+    return [_draw(MIN_UNCOMMON, rng, material) for rng in probe_generators()]
+
+
+def _shortest(repeats: tuple[int, int], probes: list[_List], material: Material) -> int:
+    numbers = _numbers(NUM_COMMON * repeats[0] + MIN_UNCOMMON * repeats[1], material)
+    return len(_front(material)) + max(int(p.num_tokens(repeats, numbers)[-1]) + p.num_fixed for p in probes)
+
+
+def _front(material: Material) -> np.ndarray:
+    return np.concatenate([material.haystack.bos, encode(OPENING, material.tokenizer)])
+
+
+def _numbers(count: int, material: Material) -> list[np.ndarray]:
+    return encode_each([f" {number}." for number in range(1, count + 1)], material.tokenizer)
+
+
+def _draw(num_uncommon: int, rng: np.random.Generator, material: Material) -> _List:
+    words = invented_words(NUM_COMMON + min(num_uncommon, NUM_INVENTED - NUM_COMMON), rng)
+    tokens = encode_each([f" {word}" for word in words], material.tokenizer)
+    common = words[:NUM_COMMON]
+    numbered = "".join(f" {number}. {word}" for number, word in enumerate(common, start=1))
+    question, answer = question_and_answer(QUESTION, numbered, material.tokenizer)
+    return _List(common, tokens[:NUM_COMMON], tokens[NUM_COMMON:], question, answer)
+
+
+def _prompt(length: int, sample: int, repeats: tuple[int, int], numbers: list[np.ndarray], material: Material) -> TaskPrompt:
+    seed = sample_seed(material.seed, "common_words", length, sample)
+    rng = np.random.default_rng(seed)
+    front = _front(material)
+    words = _draw(length // (2 * repeats[1]), rng, material)  # number and word have one token each at least
+    budget = length - len(front) - words.num_fixed
+    num_uncommon = int(np.searchsorted(words.num_tokens(repeats, numbers), budget, side="right")) - 1
+    if num_uncommon < MIN_UNCOMMON:
+        raise does_not_fit("common_words", length)
+    body = [*words.common_tokens * repeats[0], *words.uncommon_tokens[:num_uncommon] * repeats[1]]
+    order = rng.permutation(len(body)).tolist()
+    listed = [piece for number, i in zip(numbers, order, strict=False) for piece in (number, body[i])]
+    return TaskPrompt(
+        task="common_words",
+        length=length,
+        depth=None,
+        position=None,
+        sample=sample,
+        seed=seed,
+        tokens=np.concatenate([front, *listed, words.question]),
+        golds=tuple(words.common),
+        answer=words.answer,
+        control=None,
+        is_forced=False,
+        max_new_tokens=generation_limit(words.answer, OUTPUT_TOKENS),
+    )

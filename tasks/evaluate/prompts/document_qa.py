@@ -1,0 +1,128 @@
+"""Multi-document question answering of *Lost in the Middle* (Liu et al. 2023, arXiv 2307.03172, section 2).
+
+The passage with the answer stands at evenly spaced places among as many others as fit the length, the first ones first. The
+control has held-out text of as many tokens as a last passage in place of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_schemas.errors import UserError
+from tasks.evaluate.prompts.material import Material, sample_seed
+from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
+from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.qa import QaExample
+
+OUTPUT_TOKENS = 100  # Lost in the Middle's limit
+OPENING = "Answer the question from the passages below; some of them have nothing to do with it.\n"
+QUESTION = "\n\nQuestion: {question}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A question with its passages as tokens. `numbers[i]` opens the i-th passage, whichever stands there."""
+
+    example: QaExample
+    front: np.ndarray
+    numbers: list[np.ndarray]
+    gold: np.ndarray
+    passages: list[np.ndarray]
+    question: np.ndarray
+    answer: np.ndarray
+
+    @property
+    def is_forced(self) -> bool:
+        return len(self.example.answers) == 1
+
+    @property
+    def max_new_tokens(self) -> int:
+        return len(self.answer) if self.is_forced else generation_limit(self.answer, OUTPUT_TOKENS)
+
+    @property
+    def num_tokens(self) -> np.ndarray:
+        """Tokens of prompt and output with 0, 1, 2, … passages beside the gold one."""
+        fixed = len(self.front) + len(self.gold) + len(self.question) + max(len(self.answer), self.max_new_tokens)
+        numbers, passages = np.cumsum([len(n) for n in self.numbers]), np.cumsum([0, *map(len, self.passages)])
+        return fixed + numbers + passages
+
+
+def document_qa_prompts(length: int, material: Material) -> list[TaskPrompt]:
+    """Each sample is another question; a seeded choice of them, the same at every length."""
+    chosen = _chosen(material)
+    return [prompt for sample, one in enumerate(chosen) for prompt in _sample_prompts(length, sample, one, material)]
+
+
+def shortest_document_qa(material: Material) -> int:
+    """With a passage for each depth."""
+    return max(int(one.num_tokens[material.num_depths - 1]) for one in _chosen(material))
+
+
+def _chosen(material: Material) -> list[_Encoded]:
+    if len(material.qa) < material.num_samples:
+        raise UserError(
+            f"evaluation.qa_file has {len(material.qa)} questions and evaluation.num_samples asks for {material.num_samples}: "
+            "add questions or lower num_samples."
+        )
+    order = np.random.default_rng(sample_seed(material.seed, "document_qa", 0, 0)).permutation(len(material.qa))
+    return [_encode(material.qa[i], material) for i in order[: material.num_samples].tolist()]
+
+
+def _encode(example: QaExample, material: Material) -> _Encoded:
+    if len(example.passages) < material.num_depths - 1:
+        raise UserError(
+            f"Line {example.line} of evaluation.qa_file has {len(example.passages)} passages beside the gold one, too few for "
+            f"{material.num_depths} different places: add passages or lower evaluation.num_depths."
+        )
+    tokenizer = material.tokenizer
+    texts = [f" {text}\n" for text in (example.gold, *example.passages)]
+    gold, *passages = encode_each(texts, tokenizer)
+    numbers = encode_each([f"\nPassage [{number}]" for number in range(1, len(texts) + 1)], tokenizer)
+    question, answer = question_and_answer(QUESTION.format(question=example.question), f" {example.answers[0]}", tokenizer)
+    front = np.concatenate([material.haystack.bos, encode(OPENING, tokenizer)])
+    return _Encoded(example, front, numbers, gold, passages, question, answer)
+
+
+def _sample_prompts(length: int, sample: int, one: _Encoded, material: Material) -> Iterator[TaskPrompt]:
+    num_others = int(np.searchsorted(one.num_tokens, length, side="right")) - 1
+    if num_others < material.num_depths - 1:
+        raise UserError(
+            f"Line {one.example.line} of evaluation.qa_file needs {one.num_tokens[material.num_depths - 1]} tokens for its "
+            f"question and {material.num_depths} passages, more than {length}: shorten its passages, lower evaluation.num_depths "
+            "or give longer evaluation.task_lengths."
+        )
+    seed = sample_seed(material.seed, "document_qa", length, sample)
+    others = one.passages[:num_others]
+    filler = material.haystack.excerpt(len(one.gold), np.random.default_rng(seed)).token_ids
+    control, _ = _joined(one, [*others, filler])
+    for depth in material.depths:
+        place = round(depth * num_others)
+        tokens, starts = _joined(one, [*others[:place], one.gold, *others[place:]])
+        yield TaskPrompt(
+            task="document_qa",
+            length=length,
+            depth=depth,
+            position=starts[place] / len(tokens),
+            sample=sample,
+            seed=seed,
+            tokens=tokens,
+            golds=one.example.answers,
+            answer=one.answer,
+            control=control,
+            is_forced=one.is_forced,
+            max_new_tokens=one.max_new_tokens,
+        )
+
+
+def _joined(one: _Encoded, passages: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    """The prompt, and where each passage begins."""
+    pieces, starts = [one.front], []
+    written = len(one.front)
+    for number, passage in zip(one.numbers, passages, strict=False):
+        starts.append(written + len(number))
+        pieces += [number, passage]
+        written += len(number) + len(passage)
+    return np.concatenate([*pieces, one.question]), starts

@@ -1,0 +1,131 @@
+"""Key-value retrieval of *Lost in the Middle* (Liu et al. 2023, arXiv 2307.03172, section 3.1): a JSON object of random UUIDs.
+
+As many pairs as fit the length; the value of one key is asked for. The gold pair stands at evenly spaced places. All depths of a
+sample have the same object and ask for different keys (random pairs are exchangeable), so they differ only in the question.
+The control has another value in the asked pair.
+
+Where a pair for each depth does not fit `Material.form_length` in UUIDs, keys and values have eight hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+
+from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
+from tasks.evaluate.prompts.pieces import Needle, encode, encode_each, needle, question_and_answer
+from tasks.evaluate.prompts.prompt import TaskPrompt
+
+OPENING = "Extract the value corresponding to the specified key in the JSON object below.\n\n{"
+PAIR = '\n "{key}": "{value}",'
+# The question ends like the pair up to its value: the answer is then the value alone, whatever a model would quote it with.
+QUESTION = '\n}}\n\nKey: "{key}"\nCorresponding value:\n "{key}": "'
+_DRAWN_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A pair, the same key with another value, and the question for it: as tokens."""
+
+    value: str
+    given: Needle
+    changed: np.ndarray
+    question: np.ndarray
+    answer: np.ndarray
+
+    @property
+    def num_tokens(self) -> int:
+        return max(len(self.given.tokens), len(self.changed))
+
+    @property
+    def num_asking(self) -> int:
+        return len(self.question) + len(self.answer)
+
+
+def key_value_prompts(length: int, material: Material) -> list[TaskPrompt]:
+    has_uuids = _has_uuids(material)
+    return [prompt for sample in range(material.num_samples) for prompt in _sample_prompts(length, sample, has_uuids, material)]
+
+
+def shortest_key_value(material: Material) -> int:
+    return _shortest(_has_uuids(material), material)
+
+
+def _has_uuids(material: Material) -> bool:
+    return _shortest(True, material) <= material.form_length
+
+
+def _shortest(has_uuids: bool, material: Material) -> int:
+    """A pair for each depth, each as long as the longest probe."""
+    probes = [pair for rng in probe_generators() for pair in _draw(1, has_uuids, rng, material)]
+    pairs = material.num_depths * max(pair.num_tokens for pair in probes)
+    return len(_front(material)) + pairs + max(pair.num_asking for pair in probes)
+
+
+def _front(material: Material) -> np.ndarray:
+    return np.concatenate([material.haystack.bos, encode(OPENING, material.tokenizer)])
+
+
+def _sample_prompts(length: int, sample: int, has_uuids: bool, material: Material) -> Iterator[TaskPrompt]:
+    seed = sample_seed(material.seed, "key_value", length, sample)
+    front = _front(material)
+    pairs = _fill(length - len(front), has_uuids, np.random.default_rng(seed), material)
+    if len(pairs) < material.num_depths:
+        raise does_not_fit("key_value", length)
+    given = [pair.given.tokens for pair in pairs]
+    starts = np.cumsum([len(front), *map(len, given)])
+    for depth in material.depths:
+        asked = round(depth * (len(pairs) - 1))
+        pair = pairs[asked]
+        tokens = np.concatenate([front, *given, pair.question])
+        control = np.concatenate([front, *given[:asked], pair.changed, *given[asked + 1 :], pair.question])
+        yield TaskPrompt(
+            task="key_value",
+            length=length,
+            depth=depth,
+            position=float(starts[asked] + pair.given.gold_at) / len(tokens),
+            sample=sample,
+            seed=seed,
+            tokens=tokens,
+            golds=(pair.value,),
+            answer=pair.answer,
+            control=control,
+            is_forced=True,
+            max_new_tokens=len(pair.answer),
+        )
+
+
+def _fill(budget: int, has_uuids: bool, rng: np.random.Generator, material: Material) -> list[_Pair]:
+    """As many pairs as fit together with the question for any of them."""
+    pairs: list[_Pair] = []
+    num_tokens = 0
+    while num_tokens < budget and len(pairs) < budget:  # a pair has one token at least
+        new = _draw(_DRAWN_AT_ONCE, has_uuids, rng, material)
+        pairs += new
+        num_tokens += sum(pair.num_tokens for pair in new)
+    if not pairs:
+        return []
+    ends = np.cumsum([pair.num_tokens for pair in pairs]) + max(pair.num_asking for pair in pairs)
+    return pairs[: int(np.searchsorted(ends, budget, side="right"))]
+
+
+def _draw(count: int, has_uuids: bool, rng: np.random.Generator, material: Material) -> list[_Pair]:
+    tokenizer = material.tokenizer
+    names = _names(3 * count, has_uuids, rng)
+    keys, values, others = names[:count], names[count : 2 * count], names[2 * count :]
+    changed = encode_each([PAIR.format(key=k, value=o) for k, o in zip(keys, others, strict=True)], tokenizer)
+    pairs = []
+    for key, value, other in zip(keys, values, changed, strict=True):
+        question, answer = question_and_answer(QUESTION.format(key=key), value, tokenizer)
+        pairs.append(_Pair(value, needle(PAIR.format(key=key, value=value), value, tokenizer), other, question, answer))
+    return pairs
+
+
+def _names(count: int, has_uuids: bool, rng: np.random.Generator) -> list[str]:
+    """Random UUIDs of version 4, or different numbers of eight hexadecimal digits."""
+    if has_uuids:
+        return [str(UUID(bytes=rng.bytes(16), version=4)) for _ in range(count)]
+    return [f"{number:08x}" for number in rng.choice(2**32, count, replace=False).tolist()]
