@@ -2,6 +2,8 @@
 
 releases/<name>/versions/<digest>/   immutable
 releases/<name>/current              a text file with the digest, replaced atomically
+
+The same below a remote storage root, and at every destination: tasks/publish/destinations lists versions and goes back to one.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import re
 from pathlib import Path
 
 from data_schemas.errors import UserError
-from data_schemas.storage import Storage, write_atomically
+from data_schemas.storage import Storage
 
 CURRENT = "current"
 
@@ -20,10 +22,27 @@ def version_kind(name: str) -> str:
     return f"releases/{name}/versions"
 
 
+def current_digest(storage: Storage, name: str) -> str | None:
+    """The digest in `current`; None where nothing was published under `name` or the pointer is broken: publishing mends it."""
+    from tasks.publish.destinations.history import storage_place
+    from tasks.publish.destinations.version import parse_pointer
+
+    return parse_pointer(storage_place(storage).read(f"{name}/{CURRENT}"))
+
+
 def current_release(storage: Storage, name: str) -> Path | None:
-    """The folder that `current` points at, or None where nothing was published under `name`."""
-    home = storage.root / "releases" / name
-    return resolve_release(home) if (home / CURRENT).is_file() else None
+    """The folder of the current version, fetched where the storage is remote; None where nothing was published under `name`.
+
+    Raises UserError where `current` names no published version.
+    """
+    if storage.remote is None:
+        home = storage.root / "releases" / name
+        return resolve_release(home) if (home / CURRENT).is_file() else None
+    digest = current_digest(storage, name)
+    found = storage.find(version_kind(name), digest) if digest else None
+    if digest and found is None:
+        raise UserError(f"{storage.remote.uri}/releases/{name}/{CURRENT} names {digest}, which is not there: publish again.")
+    return found.path if found else None
 
 
 def resolve_release(directory: Path) -> Path:
@@ -41,11 +60,8 @@ def resolve_release(directory: Path) -> Path:
     return version
 
 
-def point_current(version: Path) -> bool:
-    """Make `version` (…/versions/<digest>) the current one; True if the pointer moved."""
-    pointer = version.parent.parent / CURRENT
-    text = f"{version.name}\n"
-    if pointer.is_file() and pointer.read_text(encoding="utf-8", errors="replace") == text:
-        return False
-    write_atomically(pointer, text)
-    return True
+def point_current(storage: Storage, name: str, digest: str) -> bool:
+    """Make a version that is there the current one; True if the pointer moved."""
+    from tasks.publish.destinations.history import storage_place
+
+    return storage_place(storage).point(name, digest)

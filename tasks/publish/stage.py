@@ -1,4 +1,4 @@
-"""The publish stage: gates, assembly in a staging folder, verification there, one rename, and `current` last."""
+"""The publish stage: gates, assembly in a staging folder, verification there, one rename, `current`, and then the destinations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune.quiet import quiet_transformers
 from tasks.publish.assemble import ReleaseParts, assemble
 from tasks.publish.base_identity import BaseIdentity, identify
+from tasks.publish.destinations.delivery import check_destinations, deliver
 from tasks.publish.portable import files_naming, portable
-from tasks.publish.releases import current_release, point_current, version_kind
+from tasks.publish.releases import current_digest, point_current, version_kind
 from tasks.publish.summary import release_summary
 from tasks.publish.verify import check_files, failures, verify_staged
 
 STAGE = "publish"
 CODE_VERSION = 1
+_WHERE = ("destinations", "hub_pull_request", "hub_private")  # where it goes does not change what it is
 
 
 def run(
@@ -32,11 +34,12 @@ def run(
     evaluation: Artifact,
     progress: Callable[[str], None],
 ) -> Artifact:
-    """Publish the model of `checkpoint` as the current version of `params.release_name`.
+    """Publish the model of `checkpoint` as the current version of `params.release_name`, here and at every destination.
 
     Raises UserError, and leaves neither a version nor a moved pointer, if a gate or the verification fails. A version
-    that is already there is not written again.
+    that is already there is not written again. A destination that fails is a UserError after all others have the release.
     """
+    check_destinations(params.publish)
     base = identify(params.model)
     plan_file = checkpoint.path / "rope_plan.json"
     report = json.loads((evaluation.path / "report.json").read_text(encoding="utf-8"))
@@ -83,13 +86,15 @@ def run(
         parents=parents,
         make=make,
     )
-    if current_version(storage, params.release_name) != release.path:
-        if release.reused:
-            _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again")
-        point_current(release.path)
+    is_moving = current_digest(storage, params.release_name) != release.digest
+    if release.reused and (is_moving or params.publish.destinations):
+        _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again")
+    if is_moving:
+        point_current(storage, params.release_name, release.digest)
     progress(
         f"publish: {params.release_name} {'is unchanged' if release.reused else 'is verified and current'}: {release.path}"
     )
+    deliver(params.release_name, release.path, params.publish, progress)
     return release
 
 
@@ -97,7 +102,7 @@ def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]
     """The parameters that decide what a release holds beyond what its parents do."""
     recorded = {
         "name": params.release_name,
-        "publish": params.publish.model_dump(mode="json", exclude={"name"}),
+        "publish": params.publish.model_dump(mode="json", exclude={"name", *_WHERE}),
         "chunking": params.chunking.model_dump(mode="json"),
         "training": params.training.model_dump(mode="json"),
         "sources": [{"uri": source.uri, "licence": source.licence} for source in params.corpus.sources],
@@ -105,14 +110,6 @@ def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]
         "base": {"name": base.name, "revision": base.revision, "licence": base.licence},
     }
     return portable(recorded)
-
-
-def current_version(storage: Storage, name: str) -> Path | None:
-    """As `current_release`, but None as well where the pointer is broken: publishing mends it."""
-    try:
-        return current_release(storage, name)
-    except UserError:
-        return None
 
 
 def _pass_gates(params: PipelineParams, report: dict[str, Any], base_window: int) -> None:

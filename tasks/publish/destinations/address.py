@@ -1,0 +1,46 @@
+"""What a user writes as a destination: a folder, an fsspec URI, or `hub:org/name`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from data_schemas.errors import UserError
+from data_schemas.remote import is_remote
+from tasks.publish.destinations.folder import FolderPlace
+from tasks.publish.destinations.hub import HubPlace
+from tasks.publish.destinations.objects import ObjectPlace
+
+_HUB = "hub:"
+_REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_SECRET = re.compile(r"(?i)hf_[a-z0-9]{8,}|(access.?key|secret|token|password|passwd|signature|sig|credential)[^/]*=")
+
+
+def place_at(where: str) -> FolderPlace | ObjectPlace | HubPlace:
+    """The place that `where` names. UserError where it cannot be one, or has a secret in it; nothing is looked up there."""
+    _refuse_secrets(where)
+    if where.startswith(_HUB):
+        repo = where.removeprefix(_HUB)
+        if not _REPO_ID.fullmatch(repo):
+            raise UserError(f"The destination {where!r} is no hub repository: write hub:organisation/name.")
+        return HubPlace(repo)
+    scheme = where.partition("://")[0] if "://" in where else ""
+    if scheme == "hf":
+        raise UserError(f"The destination {where!r} is written file by file: give hub:organisation/name, which is one commit.")
+    if scheme in ("http", "https"):
+        raise UserError(f"The destination {where!r} cannot be written to: give a folder, s3://bucket/folder or hub:org/name.")
+    if is_remote(where):
+        return ObjectPlace(where)
+    return FolderPlace(Path(os.path.abspath(Path(where.removeprefix("file://")).expanduser())))
+
+
+def _refuse_secrets(where: str) -> None:
+    parts = [urlsplit(part) for part in where.split("::")]
+    named = any("@" in part.netloc or parse_qsl(part.query) for part in parts if part.scheme)
+    if named or _SECRET.search(where):
+        raise UserError(
+            "A destination contains credentials or a query: write it without, and give them in the environment (HF_TOKEN, "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ...)."
+        )

@@ -1,0 +1,70 @@
+"""Copying a finished release to all of its destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_schemas.errors import UserError
+from data_schemas.params import PublishParams
+from tasks.publish.destinations.address import place_at
+from tasks.publish.destinations.folder import FolderPlace
+from tasks.publish.destinations.hub import HubPlace
+from tasks.publish.destinations.objects import ObjectPlace
+from tasks.publish.destinations.version import Version, read_version
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One destination that has the release. `location` is its folder, URI or page; `is_new` is False where nothing was written."""
+
+    destination: str
+    location: str
+    is_new: bool
+
+
+def check_destinations(publish: PublishParams) -> None:
+    """UserError, before any work, for a destination that cannot be one, has a secret in it, or lacks its package or token."""
+    for destination in publish.destinations:
+        place = place_at(destination)
+        if isinstance(place, HubPlace):
+            place.require_token()
+
+
+def deliver(name: str, folder: Path, publish: PublishParams, progress: Callable[[str], None]) -> list[Delivery]:
+    """Copy the verified release in `folder` to every destination and make it the current one there.
+
+    A destination that fails does not keep the others from theirs; its `current` stays as it was. UserError at the end names
+    those that failed and why; publishing again completes them and leaves the others untouched.
+    """
+    version = read_version(name, folder)
+    deliveries, failed = [], []
+    for destination in publish.destinations:
+        try:
+            delivery = _deliver(version, destination, publish)
+        except UserError as error:
+            failed.append(str(error).rstrip("."))
+            progress(f"publish: not at {destination}: {error}")
+            continue
+        deliveries.append(delivery)
+        progress(f"publish: {'copied to and checked at' if delivery.is_new else 'unchanged at'} {delivery.location}")
+    if failed:
+        raise UserError(
+            f"{name} {version.digest} is in the storage, but not at {len(failed)} of {len(publish.destinations)} destinations, which "
+            f"serve what they served before; mend this and publish again, which copies only what is missing: {'; '.join(failed)}."
+        )
+    return deliveries
+
+
+def _deliver(version: Version, destination: str, publish: PublishParams) -> Delivery:
+    place = place_at(destination)
+    if isinstance(place, HubPlace):
+        put = place.put(version, pull_request=publish.hub_pull_request, private=publish.hub_private)
+        return Delivery(destination, put.url, put.is_new)
+    return Delivery(destination, f"{place.uri}/{version.key}", _put_and_point(place, version))
+
+
+def _put_and_point(place: FolderPlace | ObjectPlace, version: Version) -> bool:
+    is_new = place.put(version)
+    return place.point(version.name, version.digest) or is_new

@@ -1,0 +1,150 @@
+"""A folder of this machine, or of a shared file system, that holds releases.
+
+A version is copied to a staging folder beside its final place, synced, read back and renamed, so it is there as a whole or
+not at all; `current` is then replaced by a rename. One publisher at a time has a release's folder; its lock goes with its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data_schemas.errors import UserError, is_disk_full
+from data_schemas.manifest import MANIFEST_NAME, hash_file
+from data_schemas.storage import fsync_tree, write_atomically
+from tasks.publish.destinations.version import CURRENT, Version, differences, parse_manifest, parse_pointer, refuse_other
+
+_STAGING, _LOCK = ".staging", ".lock"
+
+
+class FolderPlace:
+    """`root` is an absolute path; it need not be there yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        with _told(self.root):
+            top = self.root / folder
+            files = (path for path in top.rglob("*") if path.is_file() and _STAGING not in path.relative_to(top).parts)
+            return {path.relative_to(top).as_posix(): path.stat().st_size for path in files if path.name != _LOCK}
+
+    def read(self, path: str) -> bytes | None:
+        with _told(self.root):
+            try:
+                return (self.root / path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def sha256(self, path: str) -> str:
+        with _told(self.root):
+            return hash_file(self.root / path)
+
+    def written_at(self, path: str) -> datetime | None:
+        with _told(self.root):
+            return datetime.fromtimestamp((self.root / path).stat().st_mtime, UTC)
+
+    def put(self, version: Version) -> bool:
+        with _told(self.root), self._locked(version.name):
+            final = self.root / version.key
+            if parse_manifest(self.read(f"{version.key}/{MANIFEST_NAME}")) is not None:
+                refuse_other(self, version)
+                return False
+            staging = Path(tempfile.mkdtemp(dir=_made(self.root / version.name / _STAGING)))
+            try:
+                _copy(version, staging)
+                _made(final.parent)
+                _replace(staging, final)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            _fsync_folder(final.parent)
+            return True
+
+    def point(self, name: str, digest: str) -> bool:
+        pointer = self.root / name / CURRENT
+        with _told(self.root):
+            if parse_pointer(self.read(f"{name}/{CURRENT}")) == digest:
+                return False
+            write_atomically(pointer, f"{digest}\n")
+            _fsync_folder(pointer.parent)
+            return True
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Have a release's folder alone, and free of what a killed publisher staged there."""
+        home = _made(self.root / name)
+        with (home / _LOCK).open("w") as lock:
+            # A shared file system without locks: renames still keep versions whole, but nobody's staging is cleared away.
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                shutil.rmtree(home / _STAGING, ignore_errors=True)
+            yield
+            with contextlib.suppress(OSError):
+                (home / _STAGING).rmdir()
+
+
+def _copy(version: Version, staging: Path) -> None:
+    """Copy all files, the manifest last, to the disk; then read every one back from there."""
+    os.chmod(staging, 0o777 & ~_umask())  # mkdtemp makes it private
+    for entry in version.manifest.files:
+        target = staging / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(version.folder / entry.path, target)
+    (staging / MANIFEST_NAME).write_bytes(version.manifest_bytes)
+    fsync_tree(staging)
+    sizes = {entry.path: (staging / entry.path).stat().st_size for entry in version.manifest.files}
+    if problems := differences(version.manifest.files, sizes, lambda path: hash_file(staging / path)):
+        raise UserError(
+            f"The copy in {staging.parents[1]} differs from the release ({'; '.join(problems[:5])}): check that disk, and "
+            f"{version.folder} with `ropeway verify`, then publish again."
+        )
+
+
+def _replace(staging: Path, final: Path) -> None:
+    """Rename; a folder without a manifest in the way is what a cut copy left, and goes."""
+    if final.exists():
+        final.rename(staging.parent / f"cut-{final.name}-{os.getpid()}")
+    staging.rename(final)
+    shutil.rmtree(staging.parent / f"cut-{final.name}-{os.getpid()}", ignore_errors=True)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _told(root: Path) -> Iterator[None]:
+    """Turn what a file system raises into one sentence that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise UserError(f"No space left below {root}: free some, then publish again.") from error
+        raise UserError(
+            f"Cannot use the folder {root}: {error.strerror or error}; give another, or mend its rights."
+        ) from error

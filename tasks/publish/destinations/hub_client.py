@@ -1,0 +1,66 @@
+"""What the hub's client raises, in one sentence, and whether another try may mend it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from data_schemas.errors import UserError
+
+MOVED = (409, 412)  # another publisher was faster
+_GONE_WRONG = (408, 429, 500, 502, 503, 504)
+
+
+def status_of(error: BaseException) -> int | None:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def may_be_tried_again(error: BaseException) -> bool:
+    """A commit that another publisher forestalled, a server in trouble, a connection that was cut."""
+    if isinstance(error, UserError):
+        return error.__cause__ is not None and may_be_tried_again(error.__cause__)
+    status = status_of(error)
+    if status is not None:
+        return status in (*MOVED, *_GONE_WRONG)
+    cause = error.__cause__
+    is_cut = type(error).__module__.startswith("httpx") and not isinstance(error, ValueError)
+    return is_cut or (isinstance(error, RuntimeError) and cause is not None and may_be_tried_again(cause))
+
+
+def reason_of(error: BaseException) -> str:
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # the client's wrapping of a failed upload
+        return reason_of(error.__cause__)
+    status = status_of(error)
+    if isinstance(error, OfflineModeIsEnabled):
+        return "the hub client is offline: unset HF_HUB_OFFLINE and publish again"
+    if status in (401, 403) or isinstance(error, RepositoryNotFoundError):
+        return "the hub refuses it: set HF_TOKEN to a token that may write there, and check the repository's name"
+    if status in MOVED:
+        return "others commit there all the time: publish again when they have finished"
+    if status is not None and status >= 500:
+        return (
+            f"the hub answers with an error ({status}): nothing there has changed that is served by a tag; publish again later"
+        )
+    text = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
+    return f"the hub does not answer as it should ({text}): check HF_ENDPOINT and the connection, then publish again"
+
+
+@contextlib.contextmanager
+def quiet_client() -> Iterator[None]:
+    """Without the client's progress bars and its advice on Parquet files, of which a release has a few on purpose."""
+    import warnings
+
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    were_disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+            yield
+    finally:
+        if not were_disabled:
+            enable_progress_bars()

@@ -1,0 +1,110 @@
+"""Any fsspec URI that holds releases, such as s3://bucket/models.
+
+An object store has no rename. A version's files are written under their final names: SHA256SUMS first, by a write that fails
+where it is there, because it says which bytes the version will have; the manifest last, in the same way. So of two
+publishers of one digest with the same bytes both may write, and of two with different bytes the second is refused. Where a
+store has no conditional writes (only S3 and GCS have them here), two that start within one moment may not see each other;
+every file is still read back and compared before `current` moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import MANIFEST_NAME
+from data_schemas.remote import Remote
+from tasks.publish.checksums import CHECKSUMS
+from tasks.publish.destinations.version import CURRENT, Version, differences, parse_pointer, refuse_other
+
+_POINTER_TRIES = 8
+
+
+class ObjectPlace:
+    """Credentials and endpoint come from the environment, as for remote storage."""
+
+    def __init__(self, uri: str) -> None:
+        self._remote = Remote(uri)
+
+    @property
+    def uri(self) -> str:
+        return self._remote.uri
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        return self._remote.sizes(folder)
+
+    def read(self, path: str) -> bytes | None:
+        return self._remote.read(path)
+
+    def sha256(self, path: str) -> str:
+        return self._remote.sha256(path)
+
+    def written_at(self, path: str) -> datetime | None:
+        return self._remote.written_at(path)
+
+    def put(self, version: Version) -> bool:
+        there = self.sizes(version.key)
+        if MANIFEST_NAME in there:
+            refuse_other(self, version)
+            return False
+        self._refuse_strangers(version, there)
+        self._claim(version)
+        for entry in version.manifest.files:
+            here = {entry.path: there[entry.path]} if entry.path in there else {}
+            if entry.path != CHECKSUMS and differences([entry], here, self._sha256_in(version)):
+                self._upload(version, entry.path)
+        self._require_whole(version)
+        self._finish(version)
+        return True
+
+    def point(self, name: str, digest: str) -> bool:
+        """The last publisher to finish is the current one; that it has seen what it replaces is checked by the store."""
+        path, content = f"{name}/{CURRENT}", f"{digest}\n".encode()
+        for _ in range(_POINTER_TRIES):
+            seen = self.read(path)
+            if parse_pointer(seen) == digest:
+                return False
+            if self._remote.swap(path, content, seen):
+                return True
+        raise UserError(f"{self.uri}/{path} is being moved by others all the time: publish again when they have finished.")
+
+    def _sha256_in(self, version: Version) -> Callable[[str], str]:
+        return lambda path: self.sha256(f"{version.key}/{path}")
+
+    def _refuse_strangers(self, version: Version, there: dict[str, int]) -> None:
+        if strange := sorted(there.keys() - {entry.path for entry in version.manifest.files}):
+            raise UserError(
+                f"{self.uri}/{version.key} is incomplete and holds {', '.join(strange[:5])}, which this release has not: "
+                "delete that folder there and publish again."
+            )
+
+    def _claim(self, version: Version) -> None:
+        content = (version.folder / CHECKSUMS).read_bytes()
+        if self._remote.create(f"{version.key}/{CHECKSUMS}", content):
+            return
+        if self.read(f"{version.key}/{CHECKSUMS}") != content:
+            raise UserError(
+                f"{self.uri}/{version.key} was begun with other files, by another publisher: let that one finish; if none is "
+                "at work, delete that folder there and publish again."
+            )
+
+    def _upload(self, version: Version, path: str) -> None:
+        self._remote.upload(version.folder / path, f"{version.key}/{path}")
+
+    def _require_whole(self, version: Version) -> None:
+        """Read everything back: an ETag is no proof, it is no hash for uploads in parts."""
+        if problems := differences(version.manifest.files, self.sizes(version.key), self._sha256_in(version)):
+            raise UserError(
+                f"What arrived at {self.uri}/{version.key} differs from the release ({'; '.join(problems[:5])}): "
+                f"check {version.folder} with `ropeway verify`, then publish again."
+            )
+
+    def _finish(self, version: Version) -> None:
+        path = f"{version.key}/{MANIFEST_NAME}"
+        self._remote.create(path, version.manifest_bytes)
+        if self.read(path) != version.manifest_bytes:
+            raise UserError(
+                f"{self.uri}/{path} was written by another publisher of other files: delete {self.uri}/{version.key} and "
+                "publish again."
+            )
