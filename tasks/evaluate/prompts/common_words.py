@@ -22,7 +22,7 @@ MIN_UNCOMMON = 10  # as in RULER's shortest example
 REPEATS = ((30, 3), (20, 2), *((common, 1) for common in range(10, 1, -1)))
 OUTPUT_TOKENS = 120  # RULER's limit
 
-OPENING = "# A numbered list of words. Remember those that come most often.\n"
+OPENING = "# Some words of this list come often.\n"
 QUESTION = "\n# Which 10 words come most often in the list? They are:"
 
 

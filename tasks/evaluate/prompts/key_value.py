@@ -16,7 +16,7 @@ from uuid import UUID
 import numpy as np
 
 from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
-from tasks.evaluate.prompts.pieces import Needle, encode, encode_each, needle, question_and_answer
+from tasks.evaluate.prompts.pieces import Needle, encode, encode_each, needles, questions_and_answers
 from tasks.evaluate.prompts.prompt import TaskPrompt
 
 OPENING = "Extract the value corresponding to the specified key in the JSON object below.\n\n{"
@@ -116,12 +116,13 @@ def _draw(count: int, has_uuids: bool, rng: np.random.Generator, material: Mater
     tokenizer = material.tokenizer
     names = _names(3 * count, has_uuids, rng)
     keys, values, others = names[:count], names[count : 2 * count], names[2 * count :]
+    given = needles([PAIR.format(key=k, value=v) for k, v in zip(keys, values, strict=True)], values, tokenizer)
     changed = encode_each([PAIR.format(key=k, value=o) for k, o in zip(keys, others, strict=True)], tokenizer)
-    pairs = []
-    for key, value, other in zip(keys, values, changed, strict=True):
-        question, answer = question_and_answer(QUESTION.format(key=key), value, tokenizer)
-        pairs.append(_Pair(value, needle(PAIR.format(key=key, value=value), value, tokenizer), other, question, answer))
-    return pairs
+    asking = questions_and_answers([QUESTION.format(key=key) for key in keys], values, tokenizer)
+    return [
+        _Pair(value, pair, other, question, answer)
+        for value, pair, other, (question, answer) in zip(values, given, changed, asking, strict=True)
+    ]
 
 
 def _names(count: int, has_uuids: bool, rng: np.random.Generator) -> list[str]:

@@ -16,14 +16,14 @@ import numpy as np
 from tasks.evaluate.prompts.hidden import Parts
 from tasks.evaluate.prompts.material import Material
 from tasks.evaluate.prompts.numbers import absent_numbers
-from tasks.evaluate.prompts.pieces import encode, needle, question_and_answer
+from tasks.evaluate.prompts.pieces import encode, needles, question_and_answer
 from tasks.evaluate.prompts.words import key_names
 
 NUM_NEEDLES = 4
 NUM_DIGITS = 7
 OUTPUT_TOKENS = 128  # RULER's limit
 
-OPENING = "# Remember the special numbers in this text.\n"
+OPENING = "# Remember the special numbers.\n"
 # As for the passkey, a question ends with the words that stand in front of the value in the needle.
 NEEDLE = "\n# The special number of {key} is {value}.\n"
 QUESTION = "\n# What is the special number of {key}? The special number of {key} is"
@@ -62,12 +62,12 @@ def multiquery_parts(rng: np.random.Generator, hay_text: str, material: Material
 def _one_asked(num_keys: int, rng: np.random.Generator, hay_text: str, material: Material) -> Parts:
     tokenizer = material.tokenizer
     keys, values = key_names(num_keys, rng), absent_numbers(num_keys, NUM_DIGITS, hay_text, rng)
-    needles = [needle(NEEDLE.format(key=k, value=v), v, tokenizer) for k, v in zip(keys, values, strict=True)]
+    hidden = needles([NEEDLE.format(key=k, value=v) for k, v in zip(keys, values, strict=True)], values, tokenizer)
     question, answer = question_and_answer(QUESTION.format(key=keys[0]), f" {values[0]}", tokenizer)
     return Parts(
         opening=encode(OPENING, tokenizer),
-        asked=(needles[0],),
-        distractors=tuple(needles[1:]),
+        asked=(hidden[0],),
+        distractors=tuple(hidden[1:]),
         question=question,
         answer=answer,
         golds=(values[0],),
@@ -79,7 +79,7 @@ def _all_asked(template: str, keys: list[str], values: list[str], question: str,
     question_ids, answer_ids = question_and_answer(question, answer, tokenizer)
     return Parts(
         opening=encode(OPENING, tokenizer),
-        asked=tuple(needle(template.format(key=k, value=v), v, tokenizer) for k, v in zip(keys, values, strict=True)),
+        asked=tuple(needles([template.format(key=k, value=v) for k, v in zip(keys, values, strict=True)], values, tokenizer)),
         question=question_ids,
         answer=answer_ids,
         golds=tuple(values),

@@ -31,8 +31,12 @@ def encode_each(texts: list[str], tokenizer: Any) -> list[np.ndarray]:
 
 def needle(text: str, gold: str, tokenizer: Any) -> Needle:
     """The tokens of `text`, which holds `gold`."""
-    tokens, first = _split(text, text.index(gold), tokenizer)
-    return Needle(tokens, first)
+    return needles([text], [gold], tokenizer)[0]
+
+
+def needles(texts: list[str], golds: list[str], tokenizer: Any) -> list[Needle]:
+    """`needle` for many texts at once."""
+    return [Needle(*split) for split in _split(texts, [t.index(g) for t, g in zip(texts, golds, strict=True)], tokenizer)]
 
 
 def question_and_answer(question: str, answer: str, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -40,16 +44,25 @@ def question_and_answer(question: str, answer: str, tokenizer: Any) -> tuple[np.
 
     The answer's tokens are those that hold a character of `answer`, white space in front of it not counted.
     """
-    start = len(question) + len(answer) - len(answer.lstrip())
-    tokens, first = _split(question + answer, start, tokenizer)
-    return tokens[:first], tokens[first:]
+    return questions_and_answers([question], [answer], tokenizer)[0]
 
 
-def _split(text: str, start: int, tokenizer: Any) -> tuple[np.ndarray, int]:
-    """The tokens and the index of the first one that reaches beyond character `start`."""
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ends = [end for _, end in encoding["offset_mapping"]]
-    return np.asarray(encoding["input_ids"], np.int32), next(i for i, end in enumerate(ends) if end > start)
+def questions_and_answers(questions: list[str], answers: list[str], tokenizer: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`question_and_answer` for many at once."""
+    pairs = list(zip(questions, answers, strict=True))
+    starts = [len(question) + len(answer) - len(answer.lstrip()) for question, answer in pairs]
+    split = _split([question + answer for question, answer in pairs], starts, tokenizer)
+    return [(tokens[:first], tokens[first:]) for tokens, first in split]
+
+
+def _split(texts: list[str], starts: list[int], tokenizer: Any) -> list[tuple[np.ndarray, int]]:
+    """Each text's tokens and the index of the first one that reaches beyond its character `start`."""
+    encoding = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    firsts = [
+        next(i for i, (_, end) in enumerate(offsets) if end > start)
+        for offsets, start in zip(encoding["offset_mapping"], starts, strict=True)
+    ]
+    return [(np.asarray(ids, np.int32), first) for ids, first in zip(encoding["input_ids"], firsts, strict=True)]
 
 
 def generation_limit(answer: np.ndarray, limit: int) -> int:

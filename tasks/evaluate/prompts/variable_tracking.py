@@ -14,7 +14,7 @@ import numpy as np
 from tasks.evaluate.prompts.hidden import Parts, hidden_prompts, shortest_hidden
 from tasks.evaluate.prompts.material import Material
 from tasks.evaluate.prompts.numbers import absent_numbers
-from tasks.evaluate.prompts.pieces import encode, needle, question_and_answer
+from tasks.evaluate.prompts.pieces import encode, needles, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.words import variable_names
 
@@ -50,10 +50,9 @@ def _parts(has_example: bool, rng: np.random.Generator, hay_text: str, material:
     chain = names[: NUM_HOPS + 1]
     opening = _example(names[NUM_HOPS + 1 :], values[1]) + OPENING if has_example else OPENING
     question, answer = question_and_answer(QUESTION.format(value=values[0]), _answer(chain), tokenizer)
-    needles = (needle(text, name, tokenizer) for text, name in zip(assignments(chain, values[0]), chain, strict=True))
     return Parts(
         opening=encode(opening, tokenizer),
-        asked=tuple(needles),
+        asked=tuple(needles(assignments(chain, values[0]), chain, tokenizer)),
         question=question,
         answer=answer,
         golds=tuple(chain),
