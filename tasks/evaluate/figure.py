@@ -63,6 +63,13 @@ def caption(figure: Figure, sentence: str) -> None:
     figure.supxlabel(textwrap.fill(sentence, width), fontsize=CAPTION, color="0.3", x=0.01, ha="left")
 
 
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """What `axes` labels, in rows above all panels, where it hides no line."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / 1.6)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=SMALL, handlelength=2.8)
+
+
 def tidy(axes: Axes, xlabel: str, ylabel: str) -> None:
     """Labels, light horizontal lines and no box."""
     axes.set_xlabel(xlabel, fontsize=TEXT)

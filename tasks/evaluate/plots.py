@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.evaluate.arm_labels import arm_label
-from tasks.evaluate.figure import COLUMN_WIDTH, SMALL, arm_style, arms_of, caption, new_figure, save, tidy
+from tasks.evaluate.figure import COLUMN_WIDTH, arm_style, arms_of, caption, legend_above, new_figure, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ _MAX_TICKS = 8
 
 def plot_perplexity(report: dict[str, Any], path: Path) -> None:
     """Perplexity by context length, one line an arm with its interval as a band, the base's window marked."""
-    figure = new_figure(COLUMN_WIDTH, 2.7)
+    figure = new_figure(COLUMN_WIDTH, 2.9)
     axes = figure.subplots()
     cells = report["perplexity"]
     arms = arms_of(cells)
@@ -27,7 +27,7 @@ def plot_perplexity(report: dict[str, Any], path: Path) -> None:
     _scales(axes, lengths, [c["perplexity"] for c in cells])
     _mark_window(axes, report, lengths[0], lengths[-1])
     tidy(axes, "context length (tokens)", "perplexity")
-    axes.legend(frameon=False, fontsize=SMALL, handlelength=2.8)
+    legend_above(figure, axes)
     settings = report["settings"]
     caption(
         figure,
@@ -39,7 +39,7 @@ def plot_perplexity(report: dict[str, Any], path: Path) -> None:
 
 def plot_position(report: dict[str, Any], path: Path) -> None:
     """Perplexity of the tokens in log-spaced ranges of positions, one line an arm with its band."""
-    figure = new_figure(COLUMN_WIDTH, 2.7)
+    figure = new_figure(COLUMN_WIDTH, 2.9)
     axes = figure.subplots()
     cells = report["position"]
     arms = arms_of(cells)
@@ -51,7 +51,7 @@ def plot_position(report: dict[str, Any], path: Path) -> None:
     _scales(axes, ticks[:: 1 + (len(ticks) - 1) // _MAX_TICKS], [c["perplexity"] for c in cells])
     _mark_window(axes, report, first, last)
     tidy(axes, "position in the window (tokens)", "perplexity")
-    axes.legend(frameon=False, fontsize=SMALL, handlelength=2.8)
+    legend_above(figure, axes)
     documents = {c["num_documents"] for c in cells}
     caption(
         figure,

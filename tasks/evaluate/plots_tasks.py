@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.evaluate.arm_labels import arm_label
-from tasks.evaluate.figure import CAPTION, PAGE_WIDTH, SMALL, TEXT, arm_style, arms_of, caption, new_figure, save, tidy
+from tasks.evaluate.figure import (
+    CAPTION,
+    PAGE_WIDTH,
+    SMALL,
+    TEXT,
+    arm_style,
+    arms_of,
+    caption,
+    legend_above,
+    new_figure,
+    save,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,10 +131,7 @@ def plot_middle(report: dict[str, Any], task: str, path: Path) -> None:
         tidy(axes, "depth" if bottom else "", "accuracy" if place % columns == 0 else "")
         axes.tick_params(labelbottom=bottom)
         axes.set_title(f"{lengths[place]} tokens", fontsize=TEXT)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=min(4, len(arms)), frameon=False, fontsize=SMALL, handlelength=2.8
-    )
+    legend_above(figure, grid[0, 0])
     n = sorted({row["n"] for row in rows})
     count = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
     level = f"{report['settings']['confidence']:.0%}"

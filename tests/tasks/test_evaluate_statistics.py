@@ -1,18 +1,24 @@
-"""Intervals against published examples and against theory."""
+"""Intervals and tests against published examples and against theory; their coverage is in test_evaluate_simulation.py."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
+from tasks.evaluate.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
+from tasks.evaluate.score_statistics import Sampled, mean_difference, mean_gain, mean_score
 from tasks.evaluate.statistics import (
     Estimate,
+    bootstrap_bounds,
     is_non_inferior,
     mean_with_t_interval,
     perplexity_estimate,
     perplexity_ratio,
+    wilson_bounds,
     wilson_rate,
 )
 
@@ -27,6 +33,13 @@ def test_wilson_equals_newcombe_1998_table_1(successes: int, n: int, low: float,
     assert (estimate.low, estimate.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
+@given(st.integers(1, 200), st.floats(0, 1), st.floats(0.6, 0.99))
+def test_wilson_of_any_rate_is_that_of_counts_where_it_is_one(n: int, share: float, confidence: float) -> None:
+    successes = round(share * n)
+    expected = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert wilson_bounds(successes / n, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
 def test_mean_interval_equals_the_textbook() -> None:
     """1..5: mean 3, standard deviation 1.5811, t(0.975, 4) = 2.7764."""
     estimate = mean_with_t_interval([1, 2, 3, 4, 5], 0.95)
@@ -39,6 +52,76 @@ def test_one_value_has_no_interval() -> None:
     assert mean_with_t_interval([2.5], 0.95) == Estimate(2.5, None, None)
 
 
+def test_mcnemar_is_the_sign_test_on_discordant_pairs() -> None:
+    """Nine against one: 2 (1 + 10) / 2^10 = 0.0215, counted by hand."""
+    assert mcnemar_exact(9, 1) == pytest.approx(22 / 1024)
+    assert mcnemar_exact(1, 9) == mcnemar_exact(9, 1)
+    assert mcnemar_exact(4, 4) == 1
+    assert mcnemar_exact(0, 0) == 1
+
+
+def test_mcnemar_equals_statsmodels() -> None:
+    """`mcnemar([[101, 121], [59, 33]], exact=True)` of statsmodels' own tests: statistic 59, p-value 4.434e-06."""
+    assert mcnemar_exact(121, 59) == pytest.approx(4.434e-06, rel=1e-3)
+
+
+def test_holm_equals_a_worked_example() -> None:
+    """The four p-values of the Wikipedia article on Holm's method: with m = 4 the second smallest is multiplied by 3."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_between_raw_and_bonferroni_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(p <= a <= min(1, len(p_values) * p) + 1e-12 for p, a in zip(p_values, adjusted, strict=True))
+    in_order = [adjusted[i] for i in sorted(range(len(p_values)), key=lambda i: p_values[i])]
+    assert in_order == sorted(in_order)
+
+
+def test_sign_flip_test_enumerates_all_signs() -> None:
+    values = np.array([3.0, 1.0, 2.5, -0.5, 2.0, 4.0])
+    sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in product((-1, 1), repeat=6)]
+    exact = sum(s >= abs(values.sum()) - 1e-9 for s in sums) / len(sums)
+    assert sign_flip_test(values, seed=0) == pytest.approx(exact)
+    assert sign_flip_test(np.zeros(5), seed=0) == 1
+
+
+def test_scores_of_independent_prompts_get_wilsons_interval() -> None:
+    estimate = mean_score([Sampled(np.array([1.0, 1, 1, 1, 0]), np.arange(5))], confidence=0.95, seed=0)
+    assert (estimate.value, estimate.interval) == (0.8, "wilson")
+    assert (estimate.low, estimate.high) == (wilson_rate(4, 5, 0.95).low, wilson_rate(4, 5, 0.95).high)
+
+
+def test_depths_of_a_sample_are_one_observation() -> None:
+    """Ten samples, each right at all or at none of twenty depths, tell no more than ten prompts."""
+    right = np.repeat([1.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], 20)
+    clustered = mean_score([Sampled(right, np.repeat(np.arange(10), 20))], confidence=0.95, seed=0)
+    as_if_independent = wilson_rate(140, 200, 0.95)
+    assert clustered.interval == "bootstrap"
+    assert clustered.high - clustered.low > 3 * (as_if_independent.high - as_if_independent.low)  # type: ignore[operator]
+
+
+def test_samples_that_came_out_alike_are_as_many_trials() -> None:
+    perfect = mean_score([Sampled(np.ones(50), np.repeat(np.arange(10), 5))], confidence=0.95, seed=0)
+    assert perfect.low == pytest.approx(wilson_rate(10, 10, 0.95).low)
+    difference = mean_difference(
+        Sampled(np.ones(50), np.repeat(np.arange(10), 5)),
+        Sampled(np.ones(50), np.repeat(np.arange(10), 5)),
+        confidence=0.95,
+        seed=0,
+    )
+    assert difference.value == 0
+    assert difference.high == pytest.approx(1 - 0.025 ** (1 / 10))  # Clopper and Pearson, none of ten
+
+
+def test_mean_over_tasks_weighs_tasks_and_not_prompts() -> None:
+    many, few = Sampled(np.ones(90), np.arange(90)), Sampled(np.zeros(10), np.arange(10))
+    assert mean_score([many, few], confidence=0.95, seed=0).value == 0.5
+    assert mean_gain([many, few], confidence=0.95, seed=0) == Estimate(0.5, 0.5, 0.5)
+    assert mean_gain([many, Sampled(np.full(3, np.nan), np.arange(3))], confidence=0.95, seed=0) is None
+
+
 def test_perplexity_weighs_tokens_and_not_documents() -> None:
     nll, num_tokens = np.array([10.0, 300.0]), np.array([10, 100])
     assert perplexity_estimate(nll, num_tokens, confidence=0.95, seed=0).value == pytest.approx(math.exp(310 / 110))
@@ -48,20 +131,15 @@ def test_bootstrap_interval_agrees_with_normal_theory_for_many_documents() -> No
     nats = np.random.default_rng(0).normal(3, 0.5, 400)
     estimate = perplexity_estimate(nats * 128, np.full(400, 128), confidence=0.95, seed=1)
     half = 1.959964 * nats.std(ddof=1) / math.sqrt(400)
-    assert estimate.low is not None
-    assert estimate.high is not None
-    assert math.log(estimate.low) == pytest.approx(nats.mean() - half, abs=0.1 * half)
-    assert math.log(estimate.high) == pytest.approx(nats.mean() + half, abs=0.1 * half)
+    assert math.log(estimate.low or 0) == pytest.approx(nats.mean() - half, abs=0.1 * half)
+    assert math.log(estimate.high or 0) == pytest.approx(nats.mean() + half, abs=0.1 * half)
 
 
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        nats = rng.normal(3, 0.5, 40)
-        estimate = perplexity_estimate(nats * 128, np.full(40, 128), confidence=0.9, seed=trial)
-        covered += estimate.low <= math.exp(3) <= estimate.high  # type: ignore[operator]
-    assert 0.82 <= covered / 200 <= 0.96
+def test_expanded_tail_is_hesterbergs() -> None:
+    """A nominal tail of 2.5 % at n = 10 is Phi(-sqrt(10 / 9) 2.262) = 0.0085, by a table of t and of the normal distribution."""
+    resampled = np.arange(100_001) / 100_000
+    low, high = bootstrap_bounds(resampled, 10, 0.95)
+    assert (low, high) == (pytest.approx(0.00855, abs=1e-4), pytest.approx(1 - 0.00855, abs=1e-4))
 
 
 def test_ratio_is_paired() -> None:
@@ -75,6 +153,7 @@ def test_ratio_is_paired() -> None:
     assert (ratio.high - ratio.low) / ratio.value < 0.05 * (alone.high - alone.low) / alone.value  # type: ignore[operator]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(1, 500), min_size=2, max_size=20), st.integers(0, 2**31))
 def test_a_model_against_itself_is_exactly_one(nll: list[float], seed: int) -> None:
     values = np.array(nll)
@@ -82,6 +161,7 @@ def test_a_model_against_itself_is_exactly_one(nll: list[float], seed: int) -> N
     assert ratio == Estimate(1.0, 1.0, 1.0)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(1, 500), min_size=2, max_size=20), st.floats(0.6, 0.99))
 def test_interval_is_reproducible_and_within_the_documents(nll: list[float], confidence: float) -> None:
     values, num_tokens = np.array(nll), np.full(len(nll), 100)
