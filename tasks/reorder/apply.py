@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from numbers import Real
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from data_schemas.errors import UserError
 from data_schemas.reorder import ReorderConfig
+from tasks.reorder.arrangement import Arrangement
 from tasks.reorder.config import read_config
-from tasks.reorder.permutations import permutation, why_not_calibrated
+from tasks.reorder.joining import Piece, runs
+from tasks.reorder.options import ReorderOptions
+from tasks.reorder.passages import PassageView, view
+from tasks.reorder.permutations import permutation
+from tasks.reorder.recall_curve import why_not_calibrated
+from tasks.reorder.selection import select
 
 Passage = TypeVar("Passage")
+_DEFAULTS = ReorderOptions()
 
 
 class ChunkReorder:
@@ -22,6 +28,11 @@ class ChunkReorder:
 
     >>> ChunkReorder.load("releases/demo").apply(["best", "second", "third"])  # important_first_last
     ['best', 'third', 'second']
+
+    Passages are strings, mappings, or documents of LangChain, LlamaIndex and Haystack: `tasks.reorder.passages` says what is
+    read of each. What may be done besides ordering is asked for by `ReorderOptions`, or by its fields as keywords:
+
+    >>> reorder.apply(passages, budget_tokens=4000, count_tokens=count, near_duplicates=0.8, keep_adjacent=True)
     """
 
     def __init__(self, config: ReorderConfig) -> None:
@@ -34,53 +45,93 @@ class ChunkReorder:
 
     @property
     def fallback_reason(self) -> str:
-        """Why `calibrated` uses `important_first_last` instead; empty where it does not."""
+        """Why `calibrated` uses `important_first_last` at the longest measured length; empty where it does not."""
         return why_not_calibrated(self.config.recall_by_position) if self.config.strategy == "calibrated" else ""
 
-    def permutation(self, n: int) -> list[int]:
-        """Ranks 1..n in prompt order."""
-        return permutation(self.config.strategy, n, self.config.recall_by_position)
+    def permutation(self, n: int, context_tokens: int | None = None) -> list[int]:
+        """Ranks 1..n in prompt order, for `calibrated` in a prompt of `context_tokens`."""
+        return permutation(self.config.strategy, n, self.config.recall_by_position, context_tokens)
 
-    def apply(self, passages: Sequence[Passage]) -> list[Passage]:
-        """The same passages in prompt order.
+    def apply(
+        self,
+        passages: Sequence[Passage],
+        budget_tokens: int | None = None,
+        *,
+        options: ReorderOptions = _DEFAULTS,
+        **changes: Any,
+    ) -> list[Any]:
+        """The same passages in prompt order; between instructions and question, as strings, where those are given.
 
-        They come best first, or as mappings with a number in "score": then a higher score ranks better, and equal scores
-        keep their given order. Raises UserError if only some have a score, or one is not a finite number.
+        They come best first, or with scores: then a higher score ranks better, and equal scores keep their given order.
+        Raises UserError if only some have a score, or one is not a finite number. Use `arrange` to learn what a budget
+        dropped and what was merged.
         """
-        ranked = rank(passages)
-        return [ranked[place - 1] for place in self.permutation(len(ranked))]
+        return self.arrange(passages, budget_tokens, options=options, **changes).parts()
+
+    def arrange(
+        self,
+        passages: Sequence[Passage],
+        budget_tokens: int | None = None,
+        *,
+        options: ReorderOptions = _DEFAULTS,
+        **changes: Any,
+    ) -> Arrangement[Passage]:
+        """The passages in prompt order, and what was done to get there.
+
+        Of ranked passages near-duplicates are merged, overlapping ones joined, and the most relevant kept that
+        `budget_tokens` holds; then neighbours in a document are put together; what is left is ordered. `changes` are fields
+        of `ReorderOptions` that go before those of `options`.
+        """
+        options = replace(options, **changes)
+        selection = select(rank_views([view(p, i) for i, p in enumerate(passages, 1)], options), options, budget_tokens)
+        groups = _grouped(selection.pieces, options)
+        size = options.context_tokens or (selection.num_tokens if options.count_tokens else None) or None
+        strategy, curve = options.strategy or self.config.strategy, self.config.recall_by_position
+        ordered = [groups[rank - 1] for rank in permutation(strategy, len(groups), curve, size)]
+        return Arrangement(
+            passages=[p.passage(selection.piece_tokens[p.rank]) for group in ordered for p in group],
+            dropped=selection.dropped,
+            merged=selection.merged,
+            groups=tuple(tuple(p.rank for p in group) for group in ordered),
+            fallback_reason=why_not_calibrated(curve, size) if strategy == "calibrated" else "",
+            num_tokens=selection.num_tokens,
+            instructions=options.instructions,
+            question=options.question,
+        )
 
 
-def rank(passages: Sequence[Passage]) -> list[Passage]:
-    """Best first: by descending score if every passage has one, as given if none has."""
-    scores = [_score(passage, number) for number, passage in enumerate(passages, start=1)]
-    if all(score is None for score in scores):
+def rank_views(passages: Sequence[PassageView], options: ReorderOptions = _DEFAULTS) -> list[PassageView]:
+    """Best first: by descending score if every passage has one, as given if none has or `options` say so."""
+    scores = [passage.score for passage in passages]
+    if options.ranking == "given" or all(score is None for score in scores):
         return list(passages)
     if None in scores:
         raise UserError(
             f"Passage {scores.index(None) + 1} has no score but others have: give every passage a number in `score`, or none."
         )
     # sorted is stable, and with reverse as well
-    order = sorted(range(len(passages)), key=scores.__getitem__, reverse=True)
-    return [passages[i] for i in order]
+    return sorted(passages, key=lambda passage: passage.score, reverse=True)
 
 
-def reorder_file(config_path: Path, passages_jsonl: Path) -> Iterator[dict[str, Any] | str]:
+def _grouped(pieces: list[Piece], options: ReorderOptions) -> list[list[Piece]]:
+    return runs(pieces, options.max_gap_chars) if options.keep_adjacent else [[p] for p in pieces]
+
+
+def reorder_file(
+    config_path: Path, passages_jsonl: Path, budget_tokens: int | None = None, options: ReorderOptions = _DEFAULTS
+) -> Iterator[dict[str, Any] | str]:
     """The passages of a JSON Lines file, an object or a string a line, in prompt order and otherwise as they were.
 
     Blank lines are skipped. Raises UserError, naming the line, before the first passage is given out.
     """
-    reorder = ChunkReorder.load(config_path)
-    yield from reorder.apply(_read_passages(passages_jsonl))
+    yield from arrange_file(config_path, passages_jsonl, budget_tokens, options).parts()
 
 
-def _score(passage: object, number: int) -> Any:
-    if not isinstance(passage, Mapping) or "score" not in passage:
-        return None
-    score = passage["score"]
-    if isinstance(score, bool) or not isinstance(score, Real) or not math.isfinite(score):
-        raise UserError(f"The score of passage {number} is {score!r}: give a finite number, or leave all scores out.")
-    return score
+def arrange_file(
+    config_path: Path, passages_jsonl: Path, budget_tokens: int | None = None, options: ReorderOptions = _DEFAULTS
+) -> Arrangement[dict[str, Any] | str]:
+    """As `reorder_file`, with what was dropped and merged."""
+    return ChunkReorder.load(config_path).arrange(_read_passages(passages_jsonl), budget_tokens, options=options)
 
 
 def _read_passages(path: Path) -> list[dict[str, Any] | str]:
@@ -101,7 +152,7 @@ def _read_passages(path: Path) -> list[dict[str, Any] | str]:
         if not isinstance(passage, dict | str):
             raise UserError(f"{path}, line {number} is a {type(passage).__name__}: give an object or a string a line.")
         try:
-            _score(passage, number)
+            view(passage, number)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from error
         passages.append(passage)

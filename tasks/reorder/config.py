@@ -12,7 +12,8 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, ReorderStrategy
 from data_schemas.reorder import GOLDEN_SIZES, REORDER_FILE_NAME, ChunkingAdvice, RecallPoint, ReorderConfig, SimpleStrategy
 from tasks.publish.releases import resolve_release
-from tasks.reorder.permutations import permutation, why_not_calibrated
+from tasks.reorder.permutations import permutation
+from tasks.reorder.recall_curve import why_not_calibrated
 
 # Where training cut nothing below the whole context: ten passages of a sixteenth leave three eighths to question and answer.
 _PASSAGES_PER_CONTEXT = 16

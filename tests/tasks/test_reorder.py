@@ -16,7 +16,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.reorder import RecallPoint, ReorderConfig
 from tasks.reorder import ChunkReorder, permutation, reorder_file
 from tasks.reorder.config import make_config, to_json
-from tasks.reorder.permutations import why_not_calibrated
+from tasks.reorder.recall_curve import why_not_calibrated
 
 STRATEGIES = ("important_first_last", "reverse_rank", "calibrated", "none")
 

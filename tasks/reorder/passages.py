@@ -1,0 +1,161 @@
+"""One view of the passages of every framework, told by what they have and not by importing where they come from.
+
+                     text           score                      document                 position              tokens
+string               itself         -                          -                        -                     -
+mapping              text           score                      doc_id                   char_start, char_end  num_tokens
+LangChain Document   page_content   metadata relevance_score,  metadata doc_id,         metadata char_start   metadata
+                                    score                      source_id, source        or start_index        num_tokens
+LlamaIndex           node's         score                      node's ref_doc_id,       node's                node's metadata
+NodeWithScore        content                                   else as in LangChain     start_char_idx        num_tokens
+Haystack Document    content        score                      meta, as in LangChain    meta char_start or    meta
+                                                                                        split_idx_start       num_tokens
+
+A missing `char_end` is taken to lie a text's length behind the start. Anything else is ranked as given and moved as a whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from data_schemas.errors import UserError
+
+_DOCUMENT_KEYS = ("doc_id", "source_id", "source")
+_START_KEYS = ("char_start", "start_index", "split_idx_start")
+
+
+@dataclass(frozen=True)
+class PassageView:
+    """What reordering knows of a passage; None where the passage does not say it.
+
+    `number` is its place as given, from 1; `char_start` and `char_end` are its range in document `doc_id`.
+    """
+
+    passage: Any
+    number: int
+    text: str | None = None
+    score: Any = None
+    doc_id: str | None = None
+    char_start: int | None = None
+    char_end: int | None = None
+    num_tokens: int | None = None
+
+    @property
+    def span(self) -> tuple[str, int, int] | None:
+        """Document, start and end, where all are known and the text is as long as it should be."""
+        if self.doc_id is None or self.char_start is None or self.text is None:
+            return None
+        end = self.char_start + len(self.text)
+        return (self.doc_id, self.char_start, end) if self.char_end in (None, end) else None
+
+    def need_text(self) -> str:
+        """The text; UserError where there is none."""
+        if self.text is None:
+            raise UserError(f"Passage {self.number} has no text: give strings, or a `text` in every passage.")
+        return self.text
+
+
+def view(passage: object, number: int) -> PassageView:
+    """The view of one passage. Raises UserError for a score that is not a finite number, or an impossible position."""
+    if isinstance(passage, str):
+        return PassageView(passage, number, text=passage)
+    if isinstance(passage, Mapping):
+        return _view(passage, number, text=passage.get("text"), score=_mapped_score(passage, number), meta=passage)
+    if _is_node(passage):
+        return _node_view(passage, number)
+    if _is_langchain(passage):
+        meta: Mapping[str, Any] = passage.metadata or {}  # type: ignore[attr-defined]
+        score = meta.get("relevance_score", meta.get("score"))
+        return _view(passage, number, text=passage.page_content, score=_finite(score, number), meta=meta)  # type: ignore[attr-defined]
+    if _is_haystack(passage):
+        meta, score = passage.meta or {}, passage.score  # type: ignore[attr-defined]
+        return _view(passage, number, text=passage.content, score=_finite(score, number), meta=meta)  # type: ignore[attr-defined]
+    return PassageView(passage, number)
+
+
+def with_text(passage: Any, text: str, char_start: int, num_tokens: int | None) -> Any:
+    """A copy of a mapping or a framework's document that holds `text`, which starts at `char_start` of its document.
+
+    What else it says stays as it was, but an embedding goes, and `num_tokens` where that is not known.
+    """
+
+    def moved(meta: Mapping[str, Any]) -> dict[str, Any]:
+        changes: dict[str, Any] = {key: char_start for key in _START_KEYS if key in meta}
+        changes |= {"char_end": char_start + len(text)} if "char_end" in meta else {}
+        kept = {key: value for key, value in meta.items() if key != "num_tokens"}
+        return {**kept, **changes, **({"num_tokens": num_tokens} if "num_tokens" in meta and num_tokens is not None else {})}
+
+    if isinstance(passage, Mapping):
+        return {**moved(passage), "text": text}
+    if _is_node(passage):
+        node = getattr(passage, "node", passage).model_copy(deep=True)
+        node.set_content(text)
+        node.start_char_idx, node.end_char_idx, node.embedding = char_start, char_start + len(text), None
+        node.metadata = moved(node.metadata)
+        return passage.model_copy(update={"node": node}) if hasattr(passage, "node") else node
+    if _is_langchain(passage):
+        return passage.model_copy(update={"page_content": text, "metadata": moved(passage.metadata)})
+    return dataclasses.replace(passage, content=text, meta=moved(passage.meta), embedding=None, sparse_embedding=None)
+
+
+def _is_node(passage: object) -> bool:
+    node = getattr(passage, "node", passage)
+    return callable(getattr(node, "get_content", None)) and hasattr(node, "ref_doc_id")
+
+
+def _is_langchain(passage: object) -> bool:
+    return hasattr(passage, "page_content") and hasattr(passage, "metadata")
+
+
+def _is_haystack(passage: object) -> bool:
+    return hasattr(passage, "content") and hasattr(passage, "meta") and hasattr(passage, "score")
+
+
+def _node_view(passage: Any, number: int) -> PassageView:
+    node = getattr(passage, "node", passage)
+    meta = dict(node.metadata)
+    start, end = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
+    meta |= {"char_start": start, "char_end": end} if start is not None else {}
+    meta |= {"doc_id": node.ref_doc_id} if node.ref_doc_id is not None else {}
+    return _view(passage, number, text=node.get_content(), score=_finite(getattr(passage, "score", None), number), meta=meta)
+
+
+def _view(passage: object, number: int, *, text: object, score: Any, meta: Mapping[str, Any]) -> PassageView:
+    document = next((meta[key] for key in _DOCUMENT_KEYS if meta.get(key) is not None), None)
+    return PassageView(
+        passage,
+        number,
+        text=text if isinstance(text, str) else None,
+        score=score,
+        doc_id=None if document is None else str(document),
+        char_start=next((count for key in _START_KEYS if (count := _count(meta, key, number)) is not None), None),
+        char_end=_count(meta, "char_end", number),
+        num_tokens=_count(meta, "num_tokens", number),
+    )
+
+
+def _mapped_score(passage: Mapping[str, Any], number: int) -> Any:
+    if "score" not in passage:
+        return None
+    return _finite(passage["score"], number, may_be_none=False)
+
+
+def _finite(score: Any, number: int, may_be_none: bool = True) -> Any:
+    if score is None and may_be_none:
+        return None
+    if isinstance(score, bool) or not isinstance(score, Real) or not math.isfinite(score):
+        raise UserError(f"The score of passage {number} is {score!r}: give a finite number, or leave all scores out.")
+    return score
+
+
+def _count(meta: Mapping[str, Any], key: str, number: int) -> int | None:
+    value = meta.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise UserError(f"`{key}` of passage {number} is {value!r}: give a whole number, 0 or more, or leave it out.")
+    return int(value)

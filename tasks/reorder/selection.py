@@ -1,0 +1,154 @@
+"""Which passages go into the prompt: the most relevant ones that a token budget holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from data_schemas.errors import UserError
+from tasks.reorder.joining import Piece, joined, piece
+from tasks.reorder.near_duplicates import NearDuplicates
+from tasks.reorder.options import ReorderOptions
+from tasks.reorder.passages import PassageView
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A passage that the budget left out: it would have added `num_tokens` to the prompt."""
+
+    passage: Any
+    rank: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A passage that went into the one of rank `into_rank`; `similarity` is the Jaccard similarity of near-duplicates."""
+
+    passage: Any
+    rank: int
+    into_rank: int
+    kind: Literal["near_duplicate", "overlap"]
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pieces that are kept, by rank, and what became of the others; `num_tokens` is None where nothing was counted."""
+
+    pieces: list[Piece]
+    dropped: tuple[Dropped, ...]
+    merged: tuple[Merged, ...]
+    num_tokens: int | None
+    piece_tokens: dict[int, int | None]
+
+
+def select(ranked: Sequence[PassageView], options: ReorderOptions, budget_tokens: int | None) -> Selection:
+    """Go through the passages, best first, and keep each one that still fits beside the better ones.
+
+    So a passage is left out only if it does not fit beside the better ones that were kept. A near-duplicate of a kept
+    passage is merged into that; an overlapping one costs only what it adds.
+    """
+    shelf = _Shelf(options, budget_tokens)
+    duplicates = None if options.near_duplicates is None else NearDuplicates(options.near_duplicates)
+    dropped, merged = [], []
+    for rank, passage in enumerate(ranked, start=1):
+        twin = duplicates.twin(passage.need_text()) if duplicates else None
+        if twin is not None:
+            merged.append(Merged(passage.passage, rank, twin[0], "near_duplicate", twin[1]))
+        elif (excess := shelf.add(rank, passage)) is not None:
+            dropped.append(Dropped(passage.passage, rank, excess))
+        elif duplicates:
+            duplicates.keep(rank, passage.need_text())
+    pieces = sorted(shelf.pieces(), key=lambda p: p.rank)
+    for p in pieces:
+        merged += [Merged(member.passage, rank, p.rank, "overlap") for rank, member in p.members[1:]]
+    return Selection(
+        pieces=pieces,
+        dropped=tuple(dropped),
+        merged=tuple(sorted(merged, key=lambda m: m.rank)),
+        num_tokens=shelf.total() if shelf.is_counting else None,
+        piece_tokens={p.rank: shelf.tokens(p) if shelf.is_counting else _sum_of_own_counts(p) for p in pieces},
+    )
+
+
+@dataclass
+class _Shelf:
+    """The pieces kept so far, by document, never more than the budget holds."""
+
+    options: ReorderOptions
+    budget: int | None
+    by_document: dict[Any, list[Piece]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    fixed: int = 0  # tokens of instructions and question
+    kept: int = 0  # tokens of the pieces
+    num_pieces: int = 0
+
+    def __post_init__(self) -> None:
+        texts = [text for text in (self.options.instructions, self.options.question) if text is not None]
+        self.num_fixed = len(texts)
+        if self.budget is not None and self.budget < 0:
+            raise UserError(f"budget_tokens is {self.budget}: give 0 or more, or leave it out.")
+        if not self.is_counting:
+            return
+        if texts and self.options.count_tokens is None:
+            raise UserError("The budget covers instructions and question too: give `count_tokens` to count them.")
+        self.fixed = sum(self._count(text) for text in texts)
+        if self.budget is not None and self.total() > self.budget:
+            raise UserError(
+                f"Instructions and question alone take {self.total()} tokens of a budget of {self.budget}: raise budget_tokens."
+            )
+
+    @property
+    def is_counting(self) -> bool:
+        return self.budget is not None or self.options.count_tokens is not None
+
+    def total(self) -> int:
+        return self._with(self.kept, self.num_pieces)
+
+    def add(self, rank: int, passage: PassageView) -> int | None:
+        """Keep the passage, or return by how many tokens it would lengthen the prompt if that is more than there are."""
+        new = piece(rank, passage)
+        is_joining = self.options.join_overlaps and new.span is not None
+        key = new.span[0] if is_joining and new.span else (rank,)
+        before = self.by_document.get(key, [])
+        after = joined([*before, new]) if is_joining else [new]
+        kept, num_pieces = self.kept, self.num_pieces + len(after) - len(before)
+        if self.is_counting:
+            kept += sum(map(self.tokens, after)) - sum(map(self.tokens, before))
+            if self.budget is not None and self._with(kept, num_pieces) > self.budget:
+                return self._with(kept, num_pieces) - self.total()
+        self.by_document[key], self.kept, self.num_pieces = after, kept, num_pieces
+        return None
+
+    def pieces(self) -> list[Piece]:
+        return [p for document in self.by_document.values() for p in document]
+
+    def tokens(self, p: Piece) -> int:
+        """By `count_tokens`; without it the sum of the passages' own counts, which counts twice what they share."""
+        if self.options.count_tokens is not None:
+            return self._count(p.needed[0].need_text() if p.text is None else p.text)
+        return sum(_own_count(member) for member in p.needed)
+
+    def _with(self, kept: int, num_pieces: int) -> int:
+        return self.fixed + kept + self.options.separator_tokens * max(0, self.num_fixed + num_pieces - 1)
+
+    def _count(self, text: str) -> int:
+        assert self.options.count_tokens is not None
+        if text not in self.counts:
+            self.counts[text] = self.options.count_tokens(text)
+        return self.counts[text]
+
+
+def _sum_of_own_counts(p: Piece) -> int | None:
+    counts = [member.num_tokens for member in p.needed]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _own_count(passage: PassageView) -> int:
+    if passage.num_tokens is None:
+        raise UserError(
+            f"Passage {passage.number} has no `num_tokens`: give `count_tokens`, or a count in every passage, to keep a budget."
+        )
+    return passage.num_tokens
