@@ -17,7 +17,7 @@ import torch
 from ray_jobs.evaluate.prefixes import PrefixCache, can_share, forget_lengths, order_by_prefix
 from ray_jobs.evaluate.scoring import TargetScores, Window, greedy_next, score_windows, target_scores
 
-MAX_DRAFT = 12
+FIRST_DRAFT, MAX_DRAFT = 8, 16
 # Tokens that must be equal for what followed them to be guessed; the longest match counts.
 _MATCH_LENGTHS = (3, 2)
 
@@ -104,8 +104,9 @@ def _continue(
     """
     text = np.empty(len(prompt) + limit, np.int32)
     text[: len(prompt)] = prompt
-    end = len(prompt)
+    end, num_guesses = len(prompt), FIRST_DRAFT
     while True:
+        before = end
         chosen = logits_KV.argmax(dim=-1).cpu().numpy()
         for token, guess in zip(chosen, [*draft, -1], strict=True):
             if int(token) in eos_ids:
@@ -116,7 +117,10 @@ def _continue(
                 return text[len(prompt) :]
             if token != guess:
                 break
-        draft = look_up(text[:end], min(MAX_DRAFT, len(text) - end - 1))
+        if len(draft):  # guesses that are wrong cost time too
+            all_right = end - before > len(draft)
+            num_guesses = min(MAX_DRAFT, 2 * num_guesses) if all_right else max(1, num_guesses // 2)
+        draft = look_up(text[:end], min(num_guesses, len(text) - end - 1))
         logits_KV = cache.logits(np.concatenate([text[:end], draft]), end - 1, len(draft) + 1)
 
 
