@@ -171,6 +171,31 @@ def verify(release: Annotated[Path, typer.Argument(help="A release's folder, or 
         raise typer.Exit(1)
 
 
+_WHERE_HELP = "A storage root, a destination of releases (a folder or URI), or hub:org/name."
+
+
+@app.command()
+def releases(where: Annotated[str, typer.Argument(help=_WHERE_HELP)] = "ropeway-storage") -> None:
+    """List the versions of every release, and which one is served."""
+    from flows.releases import show_releases
+
+    show_releases(where)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="The release.")],
+    digest: Annotated[
+        str | None, typer.Argument(help="The version to serve; empty: the one published before the current one.")
+    ] = None,
+    at: Annotated[str, typer.Option(help=_WHERE_HELP)] = "ropeway-storage",
+) -> None:
+    """Serve an earlier version of a release again; every file of it is checked first."""
+    from flows.releases import go_back
+
+    go_back(at, name, digest)
+
+
 @app.command()
 def reorder(
     passages: Annotated[Path, typer.Argument(help="JSONL, one passage a line, best first or with a `score`.")],

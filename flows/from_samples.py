@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import typer
-from tasks.evaluate.results import recompute
 
 from tasks.evaluate.report_tables import print_tables
+from tasks.evaluate.results import recompute
 
 
 def show_recomputed(samples: Path, output: Path | None) -> None:

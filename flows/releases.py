@@ -1,0 +1,29 @@
+"""`ropeway releases` and `ropeway rollback`: the versions at a place, and going back to one."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from tasks.publish.destinations.history import list_releases, rollback
+
+
+def show_releases(where: str) -> None:
+    """Print every version at a storage, a destination or `hub:org/name`."""
+    rows = list_releases(where)
+    if not rows:
+        print(f"There is no release at {where}.")
+        return
+    table = Table("release", Column("version", no_wrap=True), "published", "base", "tokens", "MB", "")
+    for row in rows:
+        state = "current" if row.is_current else "" if row.is_complete else "incomplete"
+        created = f"{row.created:%Y-%m-%d %H:%M}" if row.created else ""
+        tokens = f"{row.target_length:,}" if row.target_length else ""
+        table.add_row(row.name, row.digest, created, row.base or "", tokens, f"{row.num_bytes / 1e6:,.1f}", state)
+    Console().print(table)
+
+
+def go_back(where: str, name: str, digest: str | None) -> None:
+    """Make an earlier version the current one, after checking every file of it."""
+    done = rollback(where, name, digest)
+    print(f"{done.name} is now {done.now}" + (f", and was {done.before}." if done.before != done.now else ", as it was."))
