@@ -46,7 +46,7 @@ def plot_grid(report: dict[str, Any], task: str, path: Path) -> None:
     parts = figure.subfigures(len(measures), 1, squeeze=False)[:, 0]
     for part, measure in zip(parts, measures, strict=True):
         _panels(part, rows, arms, measure, (lines, columns))
-    caption(figure, _grid_caption(rows, task, bool(depths)))
+    caption(figure, _grid_caption(rows, task, report["settings"]["confidence"]))
     save(figure, path)
 
 
@@ -77,13 +77,16 @@ def _panels(
     bar.outline.set_visible(False)
 
 
-def _grid_caption(rows: list[dict[str, Any]], task: str, has_depths: bool) -> str:
-    n = sorted({row["n"] for row in rows})
-    count = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
-    depth = " Depth 0: gold first, 1: right before the question." if has_depths else ""
+def _grid_caption(rows: list[dict[str, Any]], task: str, confidence: float) -> str:
+    depth = " Depth 0: gold first, 1: right before the question." if any(row["depth"] is not None for row in rows) else ""
     gain = any(row["gain"] is not None for row in rows)
     meaning = " Recall gain: log-probability of the answer with the gold in the prompt minus without it." if gain else ""
-    return f"Task {task}, {count} prompts a cell; intervals are in report.json.{depth}{meaning}"
+    return f"Task {task}, {_count(rows)} prompts a cell; their {confidence:.0%} intervals are in report.json.{depth}{meaning}"
+
+
+def _count(rows: list[dict[str, Any]]) -> str:
+    n = sorted({row["n"] for row in rows})
+    return f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
 
 
 def _annotate(axes: Axes, matrix: np.ndarray, image: Any, digits: int) -> None:
@@ -132,12 +135,10 @@ def plot_middle(report: dict[str, Any], task: str, path: Path) -> None:
         axes.tick_params(labelbottom=bottom)
         axes.set_title(f"{lengths[place]} tokens", fontsize=TEXT)
     legend_above(figure, grid[0, 0])
-    n = sorted({row["n"] for row in rows})
-    count = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
     level = f"{report['settings']['confidence']:.0%}"
     caption(
         figure,
-        f"Task {task}, {count} prompts a point; bands: {level} intervals. Depth 0: gold first, 1: right before the question.",
+        f"Task {task}, {_count(rows)} prompts a point; bands: {level} intervals. Depth 0: gold first, 1: right before the question.",
     )
     save(figure, path)
 

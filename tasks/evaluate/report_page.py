@@ -16,6 +16,8 @@ def markdown_page(report: dict[str, Any], tables: Mapping[str, Table]) -> str:
             sections.append(f"### {title}\n\n{_markdown(tables[name])}\n\n{note}")
         elif name == "longppl" and report["longppl"]["evaluator"]:
             sections.append(f"### {title}\n\nNot measured: {report['longppl']['reason']}.")
+    if left_out := report["settings"].get("arms_left_out"):
+        sections.append("Not measured: " + "; ".join(f"{arm}: {why}" for arm, why in left_out.items()) + ".")
     if not sections:
         sections.append("Nothing was measured.")
     return "\n\n".join(sections) + "\n"
@@ -57,6 +59,10 @@ def _sections(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
             "Lost in the middle",
             f"Mean of the two end depths minus mean of the depths between, [{level} interval] over samples; sign-flip permutation "
             "test over samples, p (Holm) corrected over a model's rows.",
+        ),
+        "benchmarks": (
+            "Short-context benchmarks",
+            "As lm-evaluation-harness gives them, with its standard errors where it has any; not recomputed from samples.",
         ),
         "longppl": (
             "LongPPL",

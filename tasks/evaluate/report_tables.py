@@ -128,6 +128,22 @@ def middle_table(report: dict[str, Any]) -> Table:
     return ["model", "task", "ends - middle (points)", "p", "p (Holm)", "by gain (nats)"], rows
 
 
+def benchmark_table(report: dict[str, Any]) -> Table:
+    """One row a metric of lm-evaluation-harness, one column an arm; a cell is the value and, where it gives one, its standard error."""
+    by_arm: dict[str, Any] = report["settings"].get("lm_eval") or {}
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for arm, found in by_arm.items():
+        for task, metrics in found["results"].items():
+            for metric, value in metrics.items():
+                name, _, variant = metric.partition(",")
+                if not name.endswith("_stderr"):
+                    error = metrics.get(f"{name}_stderr,{variant}")
+                    text = f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
+                    cells.setdefault((task, metric), {})[arm] = text
+    rows = [[task, metric, *(values.get(arm, "") for arm in by_arm)] for (task, metric), values in cells.items()]
+    return ["benchmark", "metric", *map(arm_label, by_arm)], rows
+
+
 def print_tables(report: dict[str, Any]) -> None:
     """Print the tables that have rows to standard output."""
     from rich.console import Console
@@ -159,6 +175,7 @@ def markdown_tables(report: dict[str, Any]) -> str:
             "non_inferiority": non_inferiority_table(report),
             "tests": paired_test_table(report),
             "middle": middle_table(report),
+            "benchmarks": benchmark_table(report),
             "longppl": longppl_table(report),
             "protocols": protocol_table(report),
         },

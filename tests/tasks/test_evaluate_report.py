@@ -317,3 +317,12 @@ def test_page_says_what_its_numbers_are(report: dict[str, Any]) -> None:
     assert "30 prompts a model" in text
     assert "| perplexity within 5% of the base's at its window | 512 [512, 512] | – [–, –] | ≥ 2048 [≥ 2048, ≥ 2048] |" in text
     assert "as in LongLoRA (arXiv 2309.12307)" in text
+
+
+def test_page_holds_benchmarks_and_what_was_left_out() -> None:
+    metrics = {"acc,none": 0.5, "acc_stderr,none": 0.02, "alias": 1.0}
+    benchmarks = {arm: {"version": "0.4", "results": {"piqa": metrics}, "num_fewshot": {}} for arm in ("base", "fine_tuned")}
+    settings = SETTINGS | {"lm_eval": benchmarks, "arms_left_out": {"base_linear": "it cannot be composed"}}
+    text = markdown_tables(build_report(Samples.of(), settings))
+    assert "| piqa | acc,none | 0.5 ± 0.02 | 0.5 ± 0.02 |" in text
+    assert "base_linear: it cannot be composed" in text

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.extended import load_arm
+from tasks.evaluate.results import recompute
 from tasks.publish import assemble, stage
 from tasks.publish.checks import failures
 from tasks.publish.releases import current_release
@@ -111,6 +112,13 @@ def test_nothing_names_a_folder_of_this_machine(published: FinishedRun, release:
             assert root not in path.read_bytes(), path.name
             assert b"somebody" not in path.read_bytes(), path.name
     assert (release / "LICENSE").read_text() == "Do as you like.\n"
+
+
+def test_every_figure_can_be_computed_again_from_the_release(release: Path, tmp_path: Path) -> None:
+    report = json.loads((release / "evaluation" / "report.json").read_text())
+    assert recompute(release / "evaluation", tmp_path) == report
+    assert (tmp_path / "perplexity.png").read_bytes() == (release / "evaluation" / "perplexity.png").read_bytes()
+    assert report["settings"]["qa_file"] == "questions.jsonl"
 
 
 def test_the_reorder_config_applies_from_the_release(published: FinishedRun, release: Path) -> None:
