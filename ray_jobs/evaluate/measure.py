@@ -80,23 +80,20 @@ def protocol_rows(
 def task_rows(model: Any, arm: str, prompts: Prompts, tokenizer: Any, batch_tokens: int) -> Rows:
     """TASK_SAMPLES rows of whole samples of one task and length; UserError as above.
 
-    Every prompt is scored with its canonical answer behind it, every sample's control once. What is not forced is then
-    generated.
+    Every prompt is scored with its canonical answer behind it, every sample's control once. What is not forced is
+    generated as well.
     """
-    if not prompts:
-        return []
     controls = [group[0] for group in by_sample(prompts) if group[0].control is not None]
-    windows = [_answered(prompt.tokens, prompt) for prompt in prompts]
+    forced = [index for index, prompt in enumerate(prompts) if prompt.is_forced]
+    windows = [_answered(prompts[index].tokens, prompts[index]) for index in forced]
     windows += [_answered(prompt.control, prompt) for prompt in controls]
-    scores = _scores(model, arm, windows, prompts[0].length, batch_tokens)
+    scores = _scores(model, arm, windows, prompts[0].length if prompts else 0, batch_tokens)
     control_of = {
-        prompt.sample: float(score.logprobs.sum()) for prompt, score in zip(controls, scores[len(prompts) :], strict=True)
+        prompt.sample: float(score.logprobs.sum()) for prompt, score in zip(controls, scores[len(forced) :], strict=True)
     }
-    generated = _generated(model, prompts, tokenizer, batch_tokens)
-    return [
-        _task_row(arm, prompt, score, control_of.get(prompt.sample), generated.get(index), tokenizer)
-        for index, (prompt, score) in enumerate(zip(prompts, scores, strict=False))
-    ]
+    answers = {index: (tokenizer.decode(s.greedy_ids), s) for index, s in zip(forced, scores[: len(forced)], strict=True)}
+    answers |= _generated(model, arm, prompts, tokenizer, batch_tokens)
+    return [_task_row(arm, prompt, *answers[index], control_of.get(prompt.sample)) for index, prompt in enumerate(prompts)]
 
 
 def _answered(tokens: np.ndarray | None, prompt: TaskPrompt) -> Window:
@@ -104,17 +101,11 @@ def _answered(tokens: np.ndarray | None, prompt: TaskPrompt) -> Window:
     return Window(np.concatenate([tokens, prompt.answer]), len(prompt.answer))
 
 
-def _task_row(
-    arm: str, prompt: TaskPrompt, score: TargetScores, control: float | None, generated: str | None, tokenizer: Any
-) -> dict[str, Any]:
+def _task_row(arm: str, prompt: TaskPrompt, output: str, score: TargetScores, control: float | None) -> dict[str, Any]:
     from tasks.evaluate.prompts.score import score_prompt
 
-    if prompt.is_forced:
-        output = tokenizer.decode(score.greedy_ids)
-        value = float(np.array_equal(score.greedy_ids, prompt.answer))
-    else:
-        output = generated or ""
-        value = score_prompt(prompt, output)
+    is_right = np.array_equal(score.greedy_ids, prompt.answer)
+    value = float(is_right) if prompt.is_forced else score_prompt(prompt, output)
     logprob = float(score.logprobs.sum())
     return {
         "arm": arm,
@@ -137,21 +128,26 @@ def _task_row(
     }
 
 
-def _generated(model: Any, prompts: Prompts, tokenizer: Any, batch_tokens: int) -> dict[int, str]:
-    """What greedy decoding says, by index, for the prompts that are not forced."""
-    from ray_jobs.evaluate.generation import generate
+def _generated(
+    model: Any, arm: str, prompts: Prompts, tokenizer: Any, batch_tokens: int
+) -> dict[int, tuple[str, TargetScores]]:
+    """By index, for the prompts that are not forced: what greedy decoding says, and the scores of the canonical answer."""
+    from ray_jobs.evaluate.generation import generate_scored
 
     open_ended = [index for index, prompt in enumerate(prompts) if not prompt.is_forced]
-    if not open_ended:
-        return {}
-    found = generate(
+    asked = [prompts[index] for index in open_ended]
+    found: dict[int, tuple[str, TargetScores]] = {}
+    for place, ids, score in generate_scored(
         model,
-        [prompts[i].tokens for i in open_ended],
-        [prompts[i].max_new_tokens for i in open_ended],
+        [prompt.tokens for prompt in asked],
+        [prompt.answer for prompt in asked],
+        [prompt.max_new_tokens for prompt in asked],
         eos_ids=_ends(model, tokenizer),
         batch_tokens=batch_tokens,
-    )
-    return {open_ended[place]: tokenizer.decode(ids, skip_special_tokens=True) for place, ids in found}
+    ):
+        _refuse_not_finite(score.logprobs, arm, asked[place].length)
+        found[open_ended[place]] = tokenizer.decode(ids, skip_special_tokens=True), score
+    return found
 
 
 def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:

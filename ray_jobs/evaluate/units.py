@@ -105,8 +105,7 @@ def _pieces(workload: Workload, length: int) -> Iterator[tuple[Kind, str, list[_
 
 
 def _sample_item(group: Sequence[Any]) -> _Item:
-    windows = [len(prompt.tokens) + len(prompt.answer) for prompt in group]
-    windows += [len(prompt.tokens) + prompt.max_new_tokens for prompt in group if not prompt.is_forced]
+    windows = [len(p.tokens) + (len(p.answer) if p.is_forced else max(len(p.answer), p.max_new_tokens)) for p in group]
     if group[0].control is not None:
         windows.append(len(group[0].control) + len(group[0].answer))
     return _Item(len(group), tuple(windows))

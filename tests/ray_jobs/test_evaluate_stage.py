@@ -1,107 +1,38 @@
-"""The stage on a tiny real run: arms, artifact, reuse and resume."""
+"""The stage on a tiny real run: arms, artifact, reuse, resume, refusals."""
 
 import json
-from dataclasses import dataclass, field
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
-from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from data_schemas.tables import DOCUMENTS
-from ray_jobs.evaluate import stage
-from ray_jobs.finetune.extended import extended_config
-from ray_jobs.finetune.lora import add_trainable_weights
+from ray_jobs.evaluate import lm_eval, stage, units
+from ray_jobs.evaluate.arms import choose_arms
+from ray_jobs.evaluate.trained_on import refuse_trained_on, training_documents
 from tasks.evaluate.results import recompute
 from tasks.evaluate.sample_set import Samples
+from tests.ray_jobs.evaluation_example import TinyRun, make_tiny_run, write_chunks
 
-LINE = "The {} bridge hangs over valley {}. A traveller pays one coin; she crosses, and looks back!\n"
-
-
-@dataclass
-class TinyRun:
-    params: PipelineParams
-    storage: Storage
-    documents: Artifact
-    checkpoint: Artifact
-    told: list[str] = field(default_factory=list)
-
-    def evaluate(self, *, tuned: bool = True, **changes: Any) -> Artifact:
-        evaluation = self.params.evaluation.model_copy(update=changes)
-        params = self.params.model_copy(update={"evaluation": evaluation})
-        self.told.clear()
-        return stage.run(params, self.storage, self.documents, self.checkpoint if tuned else None, self.told.append)
+torch.set_num_threads(1)
 
 
-@pytest.fixture
-def tiny_run(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> TinyRun:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    params = PipelineParams.model_validate(
-        {
-            "run_name": "tiny",
-            "storage": str(tmp_path / "storage"),
-            "corpus": {"sources": ["nowhere"]},
-            "model": {"base": str(tmp_path / "base"), "target_length": 256, "rope_method": "yarn"},
-            "training": {"lora_rank": 2},
-            "evaluation": {
-                "lengths": [64, 128, 256],
-                "target_tokens": 16,
-                "num_documents": 4,
-                "num_depths": 2,
-                "num_samples": 2,
-                "tasks": ["passkey"],
-            },
-        }
-    )
-    storage = Storage(params.storage)
-
-    def build(kind: str, make: Any) -> Artifact:
-        return storage.build(kind, stage=kind, params={}, code_version=1, parents={}, make=make)
-
-    return TinyRun(
-        params, storage, build("documents", write_documents), build("checkpoints", lambda folder: write_adapter(folder, params))
-    )
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> TinyRun:
+    return make_tiny_run(tmp_path_factory.mktemp("tiny"), tokenizer)
 
 
-def write_documents(folder: Path) -> dict[str, Any]:
-    rows = []
-    for number in range(6):
-        text = "".join(LINE.format(number, line) for line in range(40 if number else 2))
-        split = "train" if number == 5 else "heldout"
-        row = {"doc_id": f"d{number}", "text": text, "source_uri": "x", "record": 0, "num_bytes": len(text)}
-        row |= {"source": "x", "byte_start": None, "byte_end": None, "format": "plain", "language": None}
-        rows.append(row | {"content_hash": "x", "licence": "CC0-1.0", "work": f"w{number}", "split": split})
-    pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS), folder / "documents-00000-of-00001.parquet")
-    return {}
+@pytest.fixture(scope="module")
+def evaluation(tiny_run: TinyRun) -> Artifact:
+    return tiny_run.evaluate(protocols=("yarn", "longlora"))
 
 
-def write_adapter(folder: Path, params: PipelineParams) -> dict[str, Any]:
-    """An adapter whose trained weights have all moved a little."""
-    model = LlamaForCausalLM.from_pretrained(params.model.base, config=extended_config(params.model), dtype=torch.float32)
-    trained = add_trainable_weights(model, params.training)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in trained.parameters():
-            if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    trained.save_pretrained(folder / "adapter")
-    return {}
-
-
-def test_three_arms_on_the_same_documents_and_prompts(tiny_run: TinyRun) -> None:
-    evaluation = tiny_run.evaluate()
+def test_three_arms_on_the_same_documents_and_prompts(tiny_run: TinyRun, evaluation: Artifact) -> None:
     samples = Samples.read(evaluation.path)
     perplexity, tasks = samples.perplexity.to_pylist(), samples.task.to_pylist()
     assert {(row["arm"], row["length"]) for row in perplexity} == {
@@ -118,9 +49,137 @@ def test_three_arms_on_the_same_documents_and_prompts(tiny_run: TinyRun) -> None
     assert prompts["base"] == prompts["scaling_only"] == prompts["fine_tuned"], "byte-identical prompts"
     assert {length for length, _, _ in prompts["base"]} == {128, 256}, "64 tokens hold no needle"
     assert not list((tiny_run.storage.root / ".parts").glob("*")), "parts of a finished stage are dropped"
-    assert tiny_run.told[-1].startswith("evaluate: 60 of 60 samples")
-    assert any("windows of" in line and "at most about" in line for line in tiny_run.told), "an estimate comes first"
+    estimate, *_ = [line for line in tiny_run.told if "at most about" in line]
+    assert estimate.startswith("evaluate: 132 samples in 144 windows of"), (
+        "rows: 36 of perplexity, 24 of tasks, 72 of protocols; 12 controls"
+    )
+    assert tiny_run.told[-1].startswith("evaluate: 132 of 132 samples"), "progress counts what the estimate announced"
 
 
 def stage_arms(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["arm"] for row in rows))
+
+
+def test_positions_and_protocols_have_rows_of_their_own(evaluation: Artifact) -> None:
+    samples = Samples.read(evaluation.path)
+    position = samples.position.filter(samples.position["arm"].to_numpy(False) == "base").to_pylist()
+    assert {(row["length"], row["doc_id"]) for row in position} == {(256, f"d{i}") for i in (1, 2, 3, 4)}
+    assert [(r["start"], r["end"]) for r in position if r["doc_id"] == "d1"] == [(1 << i, 2 << i) for i in range(8)]
+    protocol = samples.protocol.to_pylist()
+    assert {(row["protocol"], row["length"]) for row in protocol} == {
+        (p, n) for p in ("yarn", "longlora") for n in (64, 128, 256)
+    }
+    whole = {(r["protocol"], r["arm"], r["doc_id"]): r for r in protocol if r["length"] == 256}
+    for (name, arm, doc_id), row in whole.items():
+        assert row["nll"] == pytest.approx(whole["yarn", arm, doc_id]["nll"], abs=1e-3), f"{name}: one window of all tokens"
+
+
+def test_the_report_can_be_computed_again_from_the_samples(tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path) -> None:
+    report = stage.load_report(evaluation)
+    assert json.loads(json.dumps(recompute(evaluation.path, tmp_path))) == report
+    assert report["settings"]["base_window"] == 128
+    for file in ("report.json", "settings.json", "report.md"):
+        assert str(tiny_run.storage.root.parent) not in (evaluation.path / file).read_text(), "published, so no folder is named"
+
+
+def test_nothing_is_measured_twice(tiny_run: TinyRun, evaluation: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "measure_unit", None)
+    second = tiny_run.evaluate(protocols=("yarn", "longlora"))
+    assert second.reused
+    assert second.digest == evaluation.digest
+
+
+KILLED_IN_THE_MIDDLE = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import torch
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+from ray_jobs.evaluate import stage
+
+torch.set_num_threads(1)
+params, inputs, root, documents, checkpoint = sys.argv[1:]
+
+def kill_when_some_are_measured():
+    while len(list(Path(root, ".parts").glob("*/measured-*.json"))) < 5:
+        time.sleep(0.002)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=kill_when_some_are_measured, daemon=True).start()
+inputs = Storage(inputs)
+stage.run(PipelineParams.model_validate_json(params), Storage(root), inputs.find("documents", documents),
+          inputs.find("checkpoints", checkpoint), print)
+"""
+
+
+def test_a_killed_run_keeps_finished_units_and_ends_with_the_same_bytes(
+    tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tiny_run.elsewhere(tmp_path)
+    params = tiny_run.changed(protocols=("yarn", "longlora")).model_dump_json()
+    inputs = (str(tiny_run.storage.root), str(tmp_path), tiny_run.documents.digest, tiny_run.checkpoint.digest)
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_MIDDLE, params, *inputs], capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    num_kept = len(list(elsewhere.parts.glob("*/measured-*.json")))
+
+    measured: list[int] = []
+    measure = units.measure_unit
+
+    def noted(model: Any, unit: units.Unit, *others: Any) -> Any:
+        measured.append(unit.number)
+        return measure(model, unit, *others)
+
+    monkeypatch.setattr(units, "measure_unit", noted)
+    resumed = elsewhere.evaluate(protocols=("yarn", "longlora"))
+    assert num_kept >= 5
+    assert len(measured) == max(measured) + 1 - num_kept, "what was finished is not measured again"
+    assert resumed.manifest == evaluation.manifest, "digest and the hash of every file"
+
+
+def test_without_a_checkpoint_what_needs_no_training_is_measured(tiny_run: TinyRun) -> None:
+    asked = tiny_run.changed(rope_methods=("linear", "yarn", "longrope", "dynamic"))
+    arms = choose_arms(asked, has_checkpoint=False)
+    assert arms.names == ("base", "scaling_only", "base_linear", "base_dynamic")
+    assert arms.left_out["base_yarn"] == "scaling_only is the same model"
+    assert "rope_factors_file" in arms.left_out["base_longrope"]
+    assert arms.left_out["fine_tuned"] == "there is no checkpoint"
+    with pytest.raises(UserError, match="no checkpoint"):
+        tiny_run.evaluate(tuned=False, arms=("fine_tuned",))
+
+
+def test_each_rope_method_is_a_model_of_its_own(tiny_run: TinyRun, tmp_path: Path) -> None:
+    evaluation = tiny_run.elsewhere(tmp_path).evaluate(
+        tuned=False, arms=("base",), rope_methods=("linear", "dynamic"), lengths=(256,), num_documents=2, tasks=()
+    )
+    rows = Samples.read(evaluation.path).perplexity.to_pylist()
+    assert [row["arm"] for row in rows[::2]] == ["base", "base_linear", "base_dynamic"]
+    assert len({row["nll"] for row in rows}) == 6
+
+
+def test_a_corpus_too_short_for_the_target_is_named(tiny_run: TinyRun) -> None:
+    with pytest.raises(UserError, match=r"Only 0 held-out document\(s\) have at least 100000 tokens"):
+        tiny_run.evaluate(lengths=(100_000,))
+
+
+def test_benchmarks_without_the_harness_are_refused_before_anything_else(tiny_run: TinyRun) -> None:
+    if lm_eval.importlib.util.find_spec("lm_eval"):
+        pytest.skip("lm-evaluation-harness is installed")
+    with pytest.raises(UserError, match="pip install lm-eval"):
+        tiny_run.evaluate(lm_eval_tasks=("hellaswag",))
+    assert tiny_run.told == []
+
+
+def test_what_was_trained_on_is_not_evaluated(tiny_run: TinyRun, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+
+    def build(kind: str, make: Any, **parents: str) -> Artifact:
+        return storage.build(kind, stage=kind, params={}, code_version=1, parents=parents, make=make)
+
+    shards = build("shards", lambda folder: write_chunks(folder, trained_on="d3"))
+    checkpoint = build("checkpoints", lambda folder: {}, shards=shards.digest)
+    assert training_documents(shards) == {"d3"}
+    refuse_trained_on({"d1", "d2"}, checkpoint, storage)  # d1 stands among the held-out chunks, which is as it should be
+    with pytest.raises(UserError, match=r"1 of the 2 documents to be evaluated were trained on \(such as d3\)"):
+        refuse_trained_on({"d1", "d3"}, checkpoint, storage)
+    with pytest.raises(UserError, match="were trained on"):
+        stage.run(tiny_run.params, storage, tiny_run.documents, checkpoint, print)
