@@ -1,5 +1,6 @@
 """Prompts of all tasks: what every one promises, with a tokenizer of nearly bytes, one of bytes alone and the demo's."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.evaluation_params import TASK_NAMES, TaskName
@@ -49,13 +50,13 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def materials(tokenizer: PreTrainedTokenizerFast) -> dict[str, Material]:
-    tokenizers = {"tiny": tokenizer, "bytes": byte_tokenizer(), "demo": AutoTokenizer.from_pretrained(DEMO)}
+    tokenizers = {"tiny": tokenizer, "bytes": byte_tokenizer(), "demo": PreTrainedTokenizerFast.from_pretrained(DEMO)}
     return {name: material_of(one) for name, one in tokenizers.items()}
 
 
-def material_of(tokenizer: PreTrainedTokenizerFast, num_samples: int = 3, seed: int = 0) -> Material:
+def material_of(tokenizer: PreTrainedTokenizerFast) -> Material:
     haystack = Haystack.of([tokenize(f"d{i}", f"Part {i}.\n" + LINE * 120, tokenizer) for i in range(3)])
-    return Material(tokenizer, haystack, num_depths=5, num_samples=num_samples, seed=seed, qa=QA)
+    return Material(tokenizer, haystack, num_depths=5, num_samples=3, seed=0, qa=QA)
 
 
 def text_of(ids: np.ndarray, material: Material) -> str:
@@ -120,9 +121,10 @@ def check_control_and_seed_of_samples(prompts: list[TaskPrompt], task: str, mate
     by_sample = [[p for p in prompts if p.sample == sample] for sample in range(3)]
     for sample in by_sample:
         assert len({p.seed for p in sample}) == 1
-        if sample[0].control is not None and task != "key_value":
-            assert all(np.array_equal(p.control, sample[0].control) for p in sample)
-        positions = [p.position for p in sample]
+        if task != "key_value":
+            assert len({None if p.control is None else p.control.tobytes() for p in sample}) == 1
+        positions = [p.position for p in sample if p.position is not None]
+        assert len(positions) == (len(sample) if task in SWEPT else 0)
         assert all(b > a for a, b in pairwise(positions))
     assert len({p.seed for p in prompts}) == 3
     assert len({p.prompt_hash for p in prompts}) == len(prompts)
@@ -133,17 +135,17 @@ def check_control_and_seed_of_samples(prompts: list[TaskPrompt], task: str, mate
 @pytest.mark.parametrize("task", TASK_NAMES)
 def test_prompts_are_a_pure_function_of_task_length_and_material(task: TaskName, materials: dict[str, Material]) -> None:
     def hashes(length: int, num_samples: int = 3, seed: int = 0) -> list[str]:
-        material = material_of(materials["demo"].tokenizer, num_samples, seed)
+        material = replace(materials["demo"], num_samples=num_samples, seed=seed)
         return [p.prompt_hash for p in make_prompts(task, length, material)]
 
-    assert hashes(600) == hashes(600)
-    if task != "document_qa":  # the seed chooses questions
-        fewer = hashes(600, num_samples=2)
-        assert hashes(600)[: len(fewer)] == fewer, "more samples leave the first ones as they were"
-        assert len({*hashes(600), *hashes(600, seed=1), *hashes(601)}) == 3 * len(hashes(600))
+    known, fewer = hashes(600), hashes(600, num_samples=2)
+    assert known == hashes(600)
+    if task != "document_qa":  # whose questions the seed chooses
+        assert known[: len(fewer)] == fewer, "more samples leave the first ones as they were"
+        assert len({*known, *hashes(600, num_samples=1, seed=1), *hashes(601, num_samples=1)}) == 5 * len(known) // 3
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(task=st.sampled_from(TASK_NAMES), extra=st.integers(0, 900), seed=st.integers(0, 2**40), name=st.sampled_from("dtb"))
 def test_the_shortest_length_and_all_above_it_fit(
     materials: dict[str, Material], task: TaskName, extra: int, seed: int, name: str
@@ -156,7 +158,7 @@ def test_the_shortest_length_and_all_above_it_fit(
         assert len(prompt.tokens) + prompt.max_new_tokens <= length
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(task=st.sampled_from(TASK_NAMES), length=st.integers(1, 140), num_depths=st.integers(2, 101))
 def test_what_does_not_fit_is_refused_and_never_tried_for_ever(
     materials: dict[str, Material], task: TaskName, length: int, num_depths: int
@@ -179,7 +181,7 @@ def test_too_little_held_out_text_is_refused(tokenizer: PreTrainedTokenizerFast)
 
 def test_requested_lengths_are_refused_and_default_ones_left_out_where_too_short(materials: dict[str, Material]) -> None:
     material = materials["demo"]
-    for task in TASK_NAMES:
+    for task in ("passkey", "key_value", "variable_tracking", "frequent_words"):
         least = shortest(task, material)
         assert usable_lengths(task, None, (16, least, 4096), material) == (least, 4096)
         assert usable_lengths(task, (4096, least), (16,), material) == (least, 4096)
@@ -214,7 +216,7 @@ def test_bos_of_later_documents_is_not_in_the_haystack() -> None:
 def test_saved_prompts_come_back_exactly(materials: dict[str, Material], tmp_path: Path) -> None:
     prompts = [
         p for task in TASK_NAMES for p in make_prompts(task, 600, materials["demo"])
-    ] * 4  # more than are written at once
+    ] * 3  # more than are written at once
     write_prompts(prompts, tmp_path / "prompts.parquet")
     again = read_prompts(tmp_path / "prompts.parquet")
     assert len(again) == len(prompts) > 256

@@ -2,7 +2,7 @@
 
 Ten common words come `common` times each, all others `uncommon` times, in random order, numbered. RULER has (30, 3) and grows
 the number of uncommon words with the length, as is done here. For short contexts the counts are the first of `REPEATS` with
-which a list with ten uncommon words fits `Material.form_length`; all lengths of a run have the same.
+which a list with ten uncommon words fits the run's shortest length; all lengths of a run have the same.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def shortest_common_words(material: Material) -> int:
 
 def _repeats(material: Material) -> tuple[int, int]:
     probes = _probes(material)
-    fitting = (repeats for repeats in REPEATS if _shortest(repeats, probes, material) <= material.form_length)
+    limit = material.form_limit(_shortest(REPEATS[-1], probes, material))
+    fitting = (repeats for repeats in REPEATS if _shortest(repeats, probes, material) <= limit)
     return next(fitting, REPEATS[-1])
 
 

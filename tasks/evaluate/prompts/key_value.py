@@ -4,7 +4,7 @@ As many pairs as fit the length; the value of one key is asked for. The gold pai
 sample have the same object and ask for different keys (random pairs are exchangeable), so they differ only in the question.
 The control has another value in the asked pair.
 
-Where a pair for each depth does not fit `Material.form_length` in UUIDs, keys and values have eight hexadecimal digits.
+Where a pair for each depth does not fit the run's shortest length in UUIDs, keys and values have eight hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def shortest_key_value(material: Material) -> int:
 
 
 def _has_uuids(material: Material) -> bool:
-    return _shortest(True, material) <= material.form_length
+    return _shortest(True, material) <= material.form_limit(_shortest(False, material))
 
 
 def _shortest(has_uuids: bool, material: Material) -> int:

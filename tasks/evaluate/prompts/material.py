@@ -16,6 +16,7 @@ from tasks.evaluate.prompts.qa import QaExample
 # A line or sentence boundary is used when one is this near (as a share of the haystack), else the exact position.
 MAX_BOUNDARY_SHIFT = 0.05
 NUM_PROBES = 32
+PROMISED_LENGTH = 512  # from here on every task of RULER is to fit
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ class Material:
     """All that prompts are a function of, beside task and length.
 
     `tokenizer` is a fast tokenizer of transformers. `form_length` is the shortest length that the run asks for: where a task has
-    a full and a compact form (see the package), the choice between them is made by what fits this length, so that the prompts of
-    all lengths have one form.
+    a full and a compact form (see the package), `form_limit` decides between them, so that the prompts of all lengths have one.
     """
 
     tokenizer: Any
@@ -82,11 +82,18 @@ class Material:
     num_samples: int
     seed: int
     qa: tuple[QaExample, ...] = ()
-    form_length: int = 512
+    form_length: int = PROMISED_LENGTH
 
     @property
     def depths(self) -> tuple[float, ...]:
         return depth_grid(self.num_depths)
+
+    def form_limit(self, compact: int) -> int:
+        """The length that a full form must fit, where the compact form needs `compact` tokens.
+
+        Where even the compact one does not fit `form_length`, that length falls away, and `PROMISED_LENGTH` decides.
+        """
+        return self.form_length if compact <= self.form_length else max(self.form_length, PROMISED_LENGTH)
 
 
 def does_not_fit(task: str, length: int) -> UserError:

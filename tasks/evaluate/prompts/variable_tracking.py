@@ -2,7 +2,7 @@
 
 One chain of four hops, RULER's default: a number is assigned to the first of five variables, and each one to the next. The
 assignments stand in the order of the chain, spread over held-out text. As in RULER an example with its answer goes first; here
-it is a chain without text, and it is left out where the prompt with it does not fit `Material.form_length`.
+it is a chain without text, and it is left out where the prompt with it does not fit the run's shortest length.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def assignments(names: list[str], value: str) -> list[str]:
 
 
 def _has_example(material: Material) -> bool:
-    return shortest_hidden(partial(_parts, True), material) <= material.form_length
+    without, example = (shortest_hidden(partial(_parts, has_example), material) for has_example in (False, True))
+    return example <= material.form_limit(without)
 
 
 def _parts(has_example: bool, rng: np.random.Generator, hay_text: str, material: Material) -> Parts:
