@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tasks.evaluate.report_perplexity import Settings
@@ -47,32 +47,27 @@ def _figures(rows: TaskRows, settings: Settings) -> dict[str, Any]:
 def recall_by_position(rows: Sequence[dict[str, Any]], target_length: int) -> list[dict[str, Any]]:
     """The curve of the model that would be served: fine-tuned, else scaling only, else the base.
 
-    From key-value retrieval, or from the passkey where key-value was not asked up to the target or is all right or all
-    wrong at its longest length and so says nothing of positions; any other task with depths comes last.
+    From key-value retrieval, else the passkey, else another task with depths. A task is passed over when another was asked
+    nearer the target, or when it is all right or all wrong at its longest length and so says nothing of positions.
     """
     arm = next((arm for arm in _SERVED if any(row["arm"] == arm for row in rows)), None)
-    with_depth = [row for row in rows if row["arm"] == arm and row["depth"] is not None]
-    tasks = [task for task in (*_CURVE_TASKS, *dict.fromkeys(r["task"] for r in with_depth)) if _longest(with_depth, task)]
-    if not tasks:
+    curves: dict[str, list[dict[str, Any]]] = {task: [] for task in _CURVE_TASKS}
+    for row in rows:
+        if row["arm"] == arm and row["depth"] is not None:
+            curves.setdefault(row["task"], []).append(row)
+    measured = {task: curve for task, curve in curves.items() if curve}
+    if not measured:
         return []
-    reach = max(_longest(with_depth, task)[0]["length"] for task in tasks)
-    reach = min(reach, target_length)
-    able = [task for task in tasks if _longest(with_depth, task)[0]["length"] >= reach] or tasks
-    chosen = next(
-        (task for task in able if 0 < sum(r["accuracy"] for r in _longest(with_depth, task)) < _count(with_depth, task)),
-        able[0],
-    )
-    return [{("recall" if k == "accuracy" else k): v for k, v in row.items()} for row in with_depth if row["task"] == chosen]
+    reach = {task: min(target_length, max(row["length"] for row in curve)) for task, curve in measured.items()}
+    candidates = [curve for task, curve in measured.items() if reach[task] == max(reach.values())]
+    chosen = next((curve for curve in candidates if _tells_positions_apart(curve)), candidates[0])
+    return [{("recall" if key == "accuracy" else key): value for key, value in row.items()} for row in chosen]
 
 
-def _longest(rows: Iterable[dict[str, Any]], task: str) -> list[dict[str, Any]]:
-    of_task = [row for row in rows if row["task"] == task]
-    longest = max((row["length"] for row in of_task), default=0)
-    return [row for row in of_task if row["length"] == longest]
-
-
-def _count(rows: Iterable[dict[str, Any]], task: str) -> int:
-    return len(_longest(rows, task))
+def _tells_positions_apart(curve: Sequence[dict[str, Any]]) -> bool:
+    longest = max(row["length"] for row in curve)
+    recalls = [row["accuracy"] for row in curve if row["length"] == longest]
+    return 0 < sum(recalls) < len(recalls)
 
 
 def score_at(cells: Sequence[dict[str, Any]], key: TaskKey) -> dict[str, Any] | None:
