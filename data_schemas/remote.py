@@ -6,6 +6,7 @@ has no manifest does not exist to a reader.
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import os
@@ -45,6 +46,17 @@ class Remote:
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
         return Remote, (self.uri,)
+
+    def __copy__(self) -> Remote:
+        other = object.__new__(Remote)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def below(self, folder: str) -> Remote:
+        """The objects below `folder` as a root of their own, by the same client."""
+        other = copy.copy(self)
+        other.uri, other._path = f"{self.uri}/{folder}", self.at(folder)
+        return other
 
     def at(self, relative: str) -> str:
         return f"{self._path}/{relative}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from data_schemas.errors import UserError
-from data_schemas.remote import is_remote
+from data_schemas.remote import Remote, is_remote
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.hub import HubPlace
 from tasks.publish.destinations.objects import ObjectPlace
@@ -32,7 +32,7 @@ def place_at(where: str) -> FolderPlace | ObjectPlace | HubPlace:
     if scheme in ("http", "https"):
         raise UserError(f"The destination {where!r} cannot be written to: give a folder, s3://bucket/folder or hub:org/name.")
     if is_remote(where):
-        return ObjectPlace(where)
+        return ObjectPlace(Remote(where))
     return FolderPlace(Path(os.path.abspath(Path(where.removeprefix("file://")).expanduser())))
 
 

@@ -88,9 +88,11 @@ class FolderPlace:
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 shutil.rmtree(home / _STAGING, ignore_errors=True)
-            yield
-            with contextlib.suppress(OSError):
-                (home / _STAGING).rmdir()
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    (home / _STAGING).rmdir()
 
 
 def _copy(version: Version, staging: Path) -> None:

@@ -51,7 +51,7 @@ class Rollback:
 
 def storage_place(storage: Storage) -> FolderPlace | ObjectPlace:
     """The releases of a storage, which are laid out as at any destination."""
-    return ObjectPlace(f"{storage.remote.uri}/{_RELEASES}") if storage.remote else FolderPlace(storage.root / _RELEASES)
+    return ObjectPlace(storage.remote.below(_RELEASES)) if storage.remote else FolderPlace(storage.root / _RELEASES)
 
 
 def list_releases(where: Storage | str) -> list[ReleaseRow]:

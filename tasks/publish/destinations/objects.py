@@ -24,8 +24,8 @@ _POINTER_TRIES = 8
 class ObjectPlace:
     """Credentials and endpoint come from the environment, as for remote storage."""
 
-    def __init__(self, uri: str) -> None:
-        self._remote = Remote(uri)
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
 
     @property
     def uri(self) -> str:

@@ -1,0 +1,145 @@
+"""Listing the versions of releases, and going back to one: at a storage and at destinations, here and in a bucket."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import MANIFEST_NAME
+from data_schemas.params import PublishParams
+from data_schemas.storage import Storage
+from tasks.publish.destinations.address import place_at
+from tasks.publish.destinations.delivery import deliver
+from tasks.publish.destinations.folder import FolderPlace
+from tasks.publish.destinations.history import list_releases, rollback, storage_place
+from tasks.publish.destinations.objects import ObjectPlace
+from tasks.publish.destinations.version import read_version
+from tasks.publish.releases import current_digest, current_release, point_current
+from tests.s3_server import s3_server
+from tests.tasks.small_release import NAME, write_release
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server() as uri, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        yield uri
+
+
+def publish(where: str, *releases: Path) -> None:
+    """One after the other, a minute apart where we can set the time."""
+    for minute, release in enumerate(releases):
+        deliver(NAME, release, PublishParams(destinations=(where,)), lambda _: None)
+        if "://" not in where:
+            os.utime(Path(where) / NAME / "versions" / release.name / MANIFEST_NAME, (60.0 * minute, 60.0 * minute))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    return [write_release(tmp_path / "made", seed) for seed in (1, 2, 3)]
+
+
+@pytest.fixture
+def out(tmp_path: Path, three: list[Path]) -> Path:
+    publish(str(tmp_path / "out"), *three)
+    return tmp_path / "out"
+
+
+def test_versions_are_listed_newest_first_with_what_they_are(out: Path, three: list[Path]) -> None:
+    rows = list_releases(str(out))
+    assert [row.digest for row in rows] == [release.name for release in reversed(three)]
+    assert [row.is_current for row in rows] == [True, False, False]
+    assert {(row.name, row.base, row.target_length, row.is_complete) for row in rows} == {(NAME, "org/base", 256, True)}
+    assert rows[0].num_bytes == read_version(NAME, three[2]).num_bytes
+    assert rows[0].created is not None
+    assert rows[0].created.timestamp() == 120
+
+
+def test_rollback_goes_to_the_version_before_and_then_to_the_one_before_that(out: Path, three: list[Path]) -> None:
+    first, second, third = (release.name for release in three)
+    gone_back = rollback(str(out), NAME)
+    assert (gone_back.name, gone_back.before, gone_back.now) == (NAME, third, second)
+    assert rollback(str(out), NAME).now == first
+    with pytest.raises(UserError, match=f"no version before {first}"):
+        rollback(str(out), NAME)
+    assert rollback(str(out), NAME, third[:8]).now == third  # the beginning of a digest is enough
+    assert (out / NAME / "current").read_text() == f"{third}\n"
+
+
+def test_publishing_the_version_again_makes_it_current_again(out: Path, three: list[Path]) -> None:
+    rollback(str(out), NAME)
+    publish(str(out), three[2])
+    assert (out / NAME / "current").read_text() == f"{three[2].name}\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda version: (version / MANIFEST_NAME).unlink(), "incomplete: there is no manifest.json"),
+        (lambda version: (version / "config.json").write_text('{"seed": 9}'), "config.json has other content"),
+        (lambda version: (version / "config.json").unlink(), "config.json is missing"),
+        (lambda version: (version / "extra.bin").write_text("x"), "extra.bin is extra"),
+        (lambda version: (version / "SHA256SUMS").write_text(""), "SHA256SUMS is not of these files"),
+        (lambda version: (version / MANIFEST_NAME).write_text("{}"), "incomplete: there is no manifest.json"),
+    ],
+)
+def test_an_incomplete_or_altered_version_is_not_gone_back_to(out: Path, three: list[Path], damage, reason: str) -> None:
+    damage(out / NAME / "versions" / three[0].name)
+    with pytest.raises(UserError, match=reason):
+        rollback(str(out), NAME, three[0].name)
+    assert (out / NAME / "current").read_text() == f"{three[2].name}\n"
+
+
+def test_the_version_before_is_the_last_complete_one(out: Path, three: list[Path]) -> None:
+    (out / NAME / "versions" / three[1].name / MANIFEST_NAME).unlink()
+    assert [row.is_complete for row in list_releases(str(out))] == [True, True, False]
+    assert rollback(str(out), NAME).now == three[0].name
+
+
+def test_a_release_that_is_not_there_or_not_one_version_is_said(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no release 'other'"):
+        rollback(str(out), "other")
+    with pytest.raises(UserError, match=r"No version of tiny at .* is 'ffffffff' alone"):
+        rollback(str(out), NAME, "ffffffff")
+    with pytest.raises(UserError, match="There is no folder"):
+        list_releases(str(tmp_path / "nowhere"))
+    (out / NAME / "current").unlink()
+    with pytest.raises(UserError, match="no current version to go back from"):
+        rollback(str(out), NAME)
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_storage_is_listed_and_rolled_back_by_its_root_or_its_object(
+    kind: str, tmp_path: Path, three: list[Path], bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / "cache"))
+    root = str(tmp_path / "storage") if kind == "folder" else f"{bucket}/{tmp_path.name}"
+    storage = Storage(root)
+    place = storage_place(storage)
+    assert isinstance(place, FolderPlace if kind == "folder" else ObjectPlace)
+    assert current_release(storage, NAME) is None
+    for release in three[:2]:
+        place.put(read_version(NAME, release))
+        assert point_current(storage, NAME, release.name)
+        assert not point_current(storage, NAME, release.name)
+    assert list_releases(root) == list_releases(storage)
+    assert len(list_releases(root)) == 2
+    assert rollback(storage, NAME, three[0].name).before == three[1].name
+    assert current_digest(storage, NAME) == three[0].name
+    found = current_release(storage, NAME)
+    assert found is not None
+    assert (found / "model.safetensors").read_bytes() == (three[0] / "model.safetensors").read_bytes()
+    assert rollback(root, NAME, three[1].name).now == three[1].name
+    if kind == "s3":
+        Storage(root).remote.write(f"releases/{NAME}/current", b"0123456789abcdef\n")  # type: ignore[union-attr]
+        with pytest.raises(UserError, match="names 0123456789abcdef, which is not there"):
+            current_release(storage, NAME)
+
+
+def test_a_release_may_be_called_releases(tmp_path: Path, three: list[Path]) -> None:
+    place = place_at(str(tmp_path / "out"))
+    assert isinstance(place, FolderPlace)
+    place.put(read_version("releases", three[0]))
+    assert [row.name for row in list_releases(str(tmp_path / "out"))] == ["releases"]
