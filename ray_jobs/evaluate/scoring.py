@@ -101,22 +101,6 @@ def _score_run(model: Any, windows: Sequence[Window], run: Sequence[Visit]) -> I
         yield visit.index, scores
 
 
-def score_batches(
-    model: Any, windows: Sequence[np.ndarray], num_targets: Sequence[int], *, batch_tokens: int
-) -> Iterator[list[TargetScores]]:
-    """Score the last `num_targets[i]` tokens of `windows[i]`, all of one length, in order, one list a forward pass."""
-    if not windows:
-        return
-    length = len(windows[0])
-    if any(len(window) != length for window in windows):
-        raise ValueError("windows of one call must have one length")
-    if not all(1 <= n < length for n in num_targets):
-        raise ValueError(f"target counts must lie in 1..{length - 1}")
-    rows = _rows(model, length, max(num_targets), batch_tokens)
-    for start in range(0, len(windows), rows):
-        yield _score_batch(model, windows[start : start + rows], num_targets[start : start + rows])
-
-
 def _rows(model: Any, length: int, num_targets: int, batch_tokens: int) -> int:
     """Windows in one forward pass."""
     vocab_size = model.config.get_text_config().vocab_size

@@ -23,7 +23,7 @@ from transformers import (
 
 from ray_jobs.evaluate import prefixes, scoring
 from ray_jobs.evaluate.prefixes import PrefixCache, can_share, common_prefix, order_by_prefix, runs_worth_sharing
-from ray_jobs.evaluate.scoring import TargetScores, Window, score_batches, score_positions, score_windows
+from ray_jobs.evaluate.scoring import TargetScores, Window, score_positions, score_windows
 from tasks.evaluate.heldout import tokenize
 from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import Haystack, Material
@@ -252,8 +252,6 @@ def test_wrong_windows_are_refused(llama: Any) -> None:
     for num_targets in (0, 20):
         with pytest.raises(ValueError, match="target counts"):
             Window(random_tokens(20), num_targets)
-    with pytest.raises(ValueError, match="one length"):
-        list(score_batches(llama, [random_tokens(20), random_tokens(21)], [2, 2], batch_tokens=64))
     with pytest.raises(ValueError, match="cannot be taken from the cache"):
         PrefixCache(llama).logits(random_tokens(9), 3, 1)
     assert score_all(llama, []) == []
