@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from tasks.publish.destinations.history import list_releases, rollback
 
 
 def show_releases(where: str) -> None:
-    """Print every version at a storage, a destination or `hub:org/name`."""
+    """Print every version at a storage, a destination or `hub:org/name`; the first digits of a version are enough to name it."""
     rows = list_releases(where)
     if not rows:
         print(f"There is no release at {where}.")
         return
-    table = Table("release", Column("version", no_wrap=True), "published", "base", "tokens", "MB", "")
+    table = Table("release", "version", "published", "base", "tokens", "MB", "")
     for row in rows:
         state = "current" if row.is_current else "" if row.is_complete else "incomplete"
         created = f"{row.created:%Y-%m-%d %H:%M}" if row.created else ""
         tokens = f"{row.target_length:,}" if row.target_length else ""
-        table.add_row(row.name, row.digest, created, row.base or "", tokens, f"{row.num_bytes / 1e6:,.1f}", state)
+        table.add_row(row.name, row.digest[:12], created, row.base or "", tokens, f"{row.num_bytes / 1e6:,.1f}", state)
     Console().print(table)
 
 
