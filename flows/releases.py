@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tasks.publish.destinations.history import list_releases, rollback
 
@@ -14,7 +14,7 @@ def show_releases(where: str) -> None:
     if not rows:
         print(f"There is no release at {where}.")
         return
-    table = Table("release", "version", "published", "base", "tokens", "MB", "")
+    table = Table("release", Column("version", min_width=12), "published", "base", "tokens", "MB", "")
     for row in rows:
         state = "current" if row.is_current else "" if row.is_complete else "incomplete"
         created = f"{row.created:%Y-%m-%d %H:%M}" if row.created else ""
