@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,12 +19,9 @@ _UNITS_AHEAD = 4  # a worker, so that one slow unit does not leave many results 
 class _Actor:
     """One worker process. The functions it runs keep what they load, such as a model, in the process."""
 
-    def __init__(self, num_threads: int | None) -> None:
+    def __init__(self, num_threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)  # torch reads it when the first function imports it
         become_worker()
-        if num_threads is not None:
-            import torch
-
-            torch.set_num_threads(num_threads)
 
     def run(self, function: UnitFunction, unit: Any) -> Any:
         return function(unit)
@@ -93,7 +91,7 @@ class RayActors:
         import ray
 
         gpus = {"num_gpus": 1} if self._params.use_gpu else {}
-        threads = None if self._params.use_gpu else max(1, int(self._params.cpus_per_worker))
+        threads = max(1, int(self._params.cpus_per_worker))
         actor_class = ray.remote(_Actor).options(num_cpus=self._params.cpus_per_worker, max_restarts=0, **gpus)
         actor = actor_class.remote(threads)
         self._actors.append(actor)

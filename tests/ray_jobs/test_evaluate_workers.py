@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from data_schemas.params import RayParams
 from ray_jobs.cluster import connected
 from ray_jobs.evaluate.workers import RayActors, measuring_workers
 from tasks.workers import InProcess
+from tests.ray_jobs.deadly_units import Square
 from tests.ray_jobs.evaluation_example import make_tiny_run
 
 torch.set_num_threads(1)
@@ -29,31 +29,11 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def actors() -> Iterator[RayActors]:
     workers = RayActors(TWO)
     yield workers
     workers.close()
-
-
-@dataclass(frozen=True)
-class Square:
-    """Slower for early units, so that results come in another order; unit `dies` kills its process, `times` times."""
-
-    folder: str
-    dies: int = -1
-    times: int = 0
-
-    def __call__(self, unit: int) -> tuple[int, int]:
-        if unit == 13:
-            raise UserError("thirteen cannot be squared: take another number")
-        deaths = Path(self.folder, "deaths")
-        if unit == self.dies and len(list(deaths.glob("*"))) < self.times:
-            deaths.mkdir(exist_ok=True)
-            (deaths / f"{time.monotonic_ns()}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.02 * (unit < 2))
-        return unit * unit, os.getpid()
 
 
 def test_results_come_in_the_order_of_the_units_from_two_processes(actors: RayActors, tmp_path: Path) -> None:
