@@ -10,29 +10,52 @@ from pydantic import ValidationError
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, ReorderStrategy
-from data_schemas.reorder import GOLDEN_SIZES, REORDER_FILE_NAME, ChunkingAdvice, RecallPoint, ReorderConfig, SimpleStrategy
+from data_schemas.reorder import (
+    GOLDEN_SIZES,
+    REORDER_FILE_NAME,
+    ChunkingAdvice,
+    RecallPoint,
+    ReorderConfig,
+    ReorderDecision,
+    SimpleStrategy,
+)
 from tasks.publish.releases import resolve_release
 from tasks.reorder.permutations import permutation
 from tasks.reorder.recall_curve import why_not_calibrated
 
+# Of the context length, for a piece that is summarised: the rest holds instructions and summary.
+_SUMMARISED_SHARE = 0.75
 # Where training cut nothing below the whole context: ten passages of a sixteenth leave three eighths to question and answer.
 _PASSAGES_PER_CONTEXT = 16
 
 
-def make_config(params: PipelineParams, recall_by_position: Iterable[Mapping[str, Any]]) -> ReorderConfig:
-    """The config of a release; of the measured rows those of another model than the fine-tuned one are left out."""
+def make_config(
+    params: PipelineParams, recall_by_position: Iterable[Mapping[str, Any]], validated: ReorderDecision | None = None
+) -> ReorderConfig:
+    """The config of a release; of the measured rows those of another model than the fine-tuned one are left out.
+
+    Where the strategies were measured, `validated` (from `tasks.reorder.validation.choose_default`) decides instead of
+    `params.publish.reorder_strategy`, which then stands in the note.
+    """
     curve = tuple(
         RecallPoint.model_validate({key: row[key] for key in RecallPoint.model_fields if key in row})
         for row in recall_by_position
         if row.get("arm", "fine_tuned") == "fine_tuned"
     )
-    strategy = params.publish.reorder_strategy
+    asked = params.publish.reorder_strategy
+    strategy = asked if validated is None else validated.strategy
     advice, note = _chunking_advice(params)
-    notes = [why_not_calibrated(curve) if strategy == "calibrated" else "", note]
+    notes = [
+        why_not_calibrated(curve) if strategy == "calibrated" else "",
+        f"Asked for was {asked}; the measurement decided otherwise." if strategy != asked else "",
+        note,
+    ]
     return ReorderConfig(
         strategy=strategy,
         context_length=params.model.target_length,
         chunking=advice,
+        summarisation=_summarisation_advice(params),
+        validated=validated,
         recall_by_position=curve,
         golden=golden_permutations(strategy, curve),
         golden_by_strategy={simple: golden_permutations(simple) for simple in get_args(SimpleStrategy)},
@@ -82,3 +105,9 @@ def _chunking_advice(params: PipelineParams) -> tuple[ChunkingAdvice, str]:
         )
     overlap = chunking.overlap_fraction if chunking.strategy == "overlap" else 0.0
     return ChunkingAdvice(strategy=chunking.strategy, max_tokens=budget, overlap_fraction=overlap), note
+
+
+def _summarisation_advice(params: PipelineParams) -> ChunkingAdvice:
+    """Pieces as long as the window allows, cut where the text is, none said twice: an overlap would weigh double in a summary."""
+    budget = max(1, int(params.model.target_length * _SUMMARISED_SHARE))
+    return ChunkingAdvice(strategy="semantic", max_tokens=budget, overlap_fraction=0.0)
