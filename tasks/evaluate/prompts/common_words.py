@@ -52,7 +52,8 @@ class _List:
 
 def common_word_prompts(length: int, material: Material) -> list[TaskPrompt]:
     repeats = _repeats(material)
-    numbers = _numbers(length, material)
+    fewest = NUM_COMMON * repeats[0] + MIN_UNCOMMON * repeats[1]
+    numbers = _numbers(max(fewest, _most_items(length, material)), material)
     return [_prompt(length, sample, repeats, numbers, material) for sample in range(material.num_samples)]
 
 
@@ -76,6 +77,12 @@ def _shortest(repeats: tuple[int, int], probes: list[_List], material: Material)
     return len(_front(material)) + max(int(p.num_tokens(repeats, numbers)[-1]) + p.num_fixed for p in probes)
 
 
+def _most_items(length: int, material: Material) -> int:
+    """No list that fits has more items: each takes a number and a word of at least the tokens of the shortest probe."""
+    words = [tokens for probe in _probes(material) for tokens in (*probe.common_tokens, *probe.uncommon_tokens)]
+    return length // (len(_numbers(1, material)[0]) + min(map(len, words)))
+
+
 def _front(material: Material) -> np.ndarray:
     return np.concatenate([material.haystack.bos, encode(OPENING, material.tokenizer)])
 
@@ -97,7 +104,7 @@ def _prompt(length: int, sample: int, repeats: tuple[int, int], numbers: list[np
     seed = sample_seed(material.seed, "common_words", length, sample)
     rng = np.random.default_rng(seed)
     front = _front(material)
-    words = _draw(length // (2 * repeats[1]), rng, material)  # number and word have one token each at least
+    words = _draw(len(numbers) // repeats[1], rng, material)
     budget = length - len(front) - words.num_fixed
     num_uncommon = int(np.searchsorted(words.num_tokens(repeats, numbers), budget, side="right")) - 1
     if num_uncommon < MIN_UNCOMMON:
