@@ -105,12 +105,10 @@ def _by_perplexity(
 
 
 def _by_task_scores(cells: TaskCells, settings: Settings) -> list[dict[str, Any]]:
-    """An entry a task, and one for the mean over all tasks where there are several."""
-    tasks = list(dict.fromkeys(key.task for key in cells))
-    groups: list[tuple[str, ...]] = [(task,) for task in tasks]
-    if len(tasks) > 1:
-        groups.append(tuple(tasks))
-    return [_by_scores_of(cells, group, settings) for group in groups]
+    """An entry a task, and one for the mean over those that the base does, where there are several."""
+    entries = [_by_scores_of(cells, (task,), settings) for task in dict.fromkeys(key.task for key in cells)]
+    done = tuple(entry["task"] for entry in entries if entry["measure"] == "score")
+    return [*entries, _by_scores_of(cells, done, settings)] if len(done) > 1 else entries
 
 
 def _by_scores_of(cells: TaskCells, tasks: tuple[str, ...], settings: Settings) -> dict[str, Any]:
@@ -120,7 +118,7 @@ def _by_scores_of(cells: TaskCells, tasks: tuple[str, ...], settings: Settings) 
     if window not in scores:
         return entry | {"reason": f"not measurable: the base was not asked at its window of {window} tokens"}
     score = scores[window]
-    if score.high is None or score.high >= SCORE_FLOOR:
+    if score.value >= SCORE_FLOOR:
         lengths = {arm: scores_by_length(cells, arm, tasks, settings) for arm in _arms(cells)}
         return entry | _kept_share("score", score, lengths) | {"reason": None}
     reason = f"not measurable by score: base answers {score.value:.0%}"

@@ -103,7 +103,7 @@ class EvaluatedIndex:
 
     @cached_property
     def _filter(self) -> HashFilter:
-        return HashFilter(_mapped(self.directory / "heldout.bits", np.uint8))
+        return HashFilter(_mapped(self.directory / "heldout.bits", "u1"))
 
     @cached_property
     def heldout_owners(self) -> np.ndarray:
