@@ -6,6 +6,8 @@ only distances, so a spread is what makes a wrong frequency beyond the base's wi
 A slice of the logits and each position's log-sum-exp over the whole vocabulary are kept: a changed row of the output
 head shows in the second, and the file stays small for large vocabularies.
 
+What other programs must reproduce is recorded beside it, see `tasks.publish.serving.next_tokens`.
+
     N probes, L positions, K token ids sampled from the vocabulary
 """
 
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.publish.portable import write_json
+from tasks.publish.serving import next_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +55,7 @@ def probe_logits(model: PreTrainedModel, probes: list[Probe]) -> dict[str, torch
     logits, sums = [], []
     with torch.inference_mode():
         for probe in probes:
+            next_tokens.forget_lengths(model)
             tokens = torch.tensor([probe.token_ids])
             # A full mask tells transformers that positions which jump do not start a new packed sequence.
             output = model(
@@ -66,8 +70,11 @@ def probe_logits(model: PreTrainedModel, probes: list[Probe]) -> dict[str, torch
     return {"logits": torch.stack(logits).contiguous(), "logsumexp": torch.stack(sums).contiguous()}
 
 
-def record(directory: Path, model: PreTrainedModel, target_length: int) -> None:
-    """Write `verification/probes.json` and `verification/logits.safetensors` below `directory`."""
+def record(directory: Path, model: PreTrainedModel, target_length: int, window: int | None = None) -> None:
+    """Write `verification/probes.json`, `logits.safetensors` and `next_tokens.json` below `directory`.
+
+    `window` is what the base worked up to, in tokens; without it, what the config says of it, else a quarter of the target.
+    """
     from safetensors.torch import save_file
 
     folder = directory / FOLDER
@@ -77,6 +84,13 @@ def record(directory: Path, model: PreTrainedModel, target_length: int) -> None:
     write_json(folder / "probes.json", content)
     # Beside the model's own weights, a server that globs for *.safetensors would load this file as weights.
     save_file(probe_logits(model, probes), folder / "logits.safetensors")
+    next_tokens.record(directory, model, window or _stated_window(model, target_length), target_length)
+
+
+def _stated_window(model: PreTrainedModel, target_length: int) -> int:
+    scaling = getattr(model.config, "rope_parameters", None) or {}
+    stated = int(scaling.get("original_max_position_embeddings") or model.config.max_position_embeddings)
+    return stated if stated < target_length else max(1, target_length // 4)
 
 
 def largest_difference(directory: Path, model: PreTrainedModel) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_schemas.errors import UserError
@@ -10,26 +11,39 @@ from tasks.publish.base_identity import card_front_matter
 from tasks.publish.card import measured_perplexities, stated_perplexities
 from tasks.publish.checks import Check, failures, require, run_check
 from tasks.publish.releases import resolve_release
+from tasks.publish.serving.consumers import consumer_named
+from tasks.publish.serving.contract import read_plan
+from tasks.publish.serving.served import check_served
 from tasks.publish.verify_files import check_files, check_staged_files
-from tasks.publish.verify_model import check_model, read_plan
+from tasks.publish.verify_model import check_model
 from tasks.reorder.config import golden_permutations, read_config
 
 __all__ = ["Check", "check_files", "failures", "verify_release", "verify_staged"]
 
 
-def verify_release(directory: Path) -> list[Check]:
+def verify_release(
+    directory: Path,
+    consumers: Sequence[str] = (),
+    consumers_home: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Check]:
     """Check a release folder, or the current version of a `releases/NAME` folder.
 
+    `consumers` are names of `tasks.publish.serving.consumers.CONSUMERS`, which are run on the release, each in an
+    environment of its own below `consumers_home` (else below the cache folder; made the first time, which takes minutes).
+
     Works on any folder: what a foreign one lacks is reported as a check that is not ok ("absent"). Raises UserError only
-    if `directory` is not a folder.
+    if `directory` is not a folder or a name is that of no consumer.
     """
+    for name in consumers:
+        consumer_named(name)
     if not directory.is_dir():
         raise UserError(f"There is no folder {directory}: give a release, or the folder releases/NAME of the storage.")
     try:
         release = resolve_release(directory.resolve())
     except UserError as error:
         return [Check("current", False, str(error))]
-    return [*check_files(release), *_check_contents(release)]
+    return [*check_files(release), *_check_contents(release), *check_served(release, consumers, consumers_home, progress)]
 
 
 def verify_staged(directory: Path) -> list[Check]:

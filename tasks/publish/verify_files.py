@@ -28,6 +28,7 @@ REQUIRED = (
     "training/training_log.jsonl",
     "verification/probes.json",
     "verification/logits.safetensors",
+    "verification/next_tokens.json",
 )
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
 

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 from ray_jobs.finetune.quiet import quiet_transformers
 from tasks.publish import probes
 from tasks.publish.checks import Check, ProblemFound, require, run_check
-from tasks.publish.config_readers import differences, read_as_transformers4, read_as_vllm
+from tasks.publish.serving import next_tokens
+from tasks.publish.serving.contract import check_contract, read_plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ray_jobs.finetune.rope import RopePlan
+
+# A longer prompt takes minutes without a GPU; the frequencies at every length are compared as numbers anyway.
+_MAX_PROMPT_TOKENS = 4096
 
 
 def check_model(directory: Path) -> list[Check]:
@@ -36,17 +40,10 @@ def check_model(directory: Path) -> list[Check]:
             run_check("reload", load),
             run_check("tokenizer", lambda: _tokenizer(directory)),
             run_check("logits", lambda: _logits(directory, model())),
+            run_check("next tokens", lambda: _next_tokens(directory, model())),
             run_check("RoPE in the reloaded model", lambda: _rope_in_use(read_plan(directory), model())),
-            run_check("RoPE as transformers 4 reads it", lambda: _rope_transformers4(directory)),
-            run_check("RoPE as vLLM reads it", lambda: _rope_vllm(directory)),
+            *check_contract(directory),
         ]
-
-
-def read_plan(directory: Path) -> RopePlan:
-    """The plan that a release was made by."""
-    from ray_jobs.finetune.rope import RopePlan
-
-    return RopePlan.from_json((directory / "rope_plan.json").read_text(encoding="utf-8"))
 
 
 def _config(directory: Path) -> dict[str, Any]:
@@ -121,6 +118,20 @@ def _logits(directory: Path, model: PreTrainedModel) -> str:
     return require([] if difference <= allowed else [text], text)
 
 
+def _next_tokens(directory: Path, model: PreTrainedModel) -> str:
+    recording = next_tokens.read(directory)
+    plan = read_plan(directory)
+    if (recording.window, recording.context_length) != (plan.base_window, plan.target_length):
+        raise ProblemFound(
+            f"recorded for {recording.window} to {recording.context_length} tokens, planned {plan.base_window} to {plan.target_length}"
+        )
+    worst, longest = next_tokens.reproduced(recording, model, _MAX_PROMPT_TOKENS)
+    text = f"log-probabilities differ by {worst:.2g} from before saving, allowed {next_tokens.TOLERANCE:g}"
+    left = [str(len(p.token_ids)) for p in recording.prompts if len(p.token_ids) > _MAX_PROMPT_TOKENS]
+    tail = f"; prompts of {', '.join(left)} tokens are left to a consumer that is run" if left else ""
+    return require([] if worst <= next_tokens.TOLERANCE else [text], f"{text}, in prompts of up to {longest} tokens{tail}")
+
+
 def _rope_in_use(plan: RopePlan, model: PreTrainedModel) -> str:
     """Frequencies and factor from the cosines and sines that the model's rotary modules return, at growing lengths."""
     import numpy as np
@@ -153,26 +164,3 @@ def _used_frequencies(rotary: Any, length: int) -> tuple[Any, Any]:
     half = cos.shape[-1] // 2
     cosine, sine = (value[0, 0, :half].double().numpy() for value in (cos, sin))
     return np.arctan2(sine, cosine), np.hypot(sine, cosine)
-
-
-def _rope_transformers4(directory: Path) -> str:
-    plan, config = read_plan(directory), _config(directory)
-    if reason := plan.servable_by().get("transformers-4.57"):
-        return f"not claimed: {reason}"
-    problems = differences(read_as_transformers4(config), plan.rope_parameters)
-    if config["max_position_embeddings"] != plan.max_position_embeddings:
-        problems.append(
-            f"max_position_embeddings is {config['max_position_embeddings']} instead of {plan.max_position_embeddings}"
-        )
-    return require(problems, "as planned")
-
-
-def _rope_vllm(directory: Path) -> str:
-    plan = read_plan(directory)
-    if reason := plan.servable_by().get("vllm"):
-        return f"not claimed: {reason}"
-    reading, served = read_as_vllm(_config(directory))
-    problems = differences(reading, plan.rope_parameters)
-    if served != plan.target_length:
-        problems.append(f"it would serve {served} tokens instead of {plan.target_length}")
-    return require(problems, f"as planned, up to {served} tokens")

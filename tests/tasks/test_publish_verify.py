@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from tasks.publish.checksums import write_checksums
-from tasks.publish.config_readers import read_as_transformers4, read_as_vllm
 from tasks.publish.verify import check_files, verify_release, verify_staged
 from tests.tasks.release_example import finished_run
 
@@ -122,7 +121,7 @@ def test_a_changed_weight_shows_in_the_logits(release: Path) -> None:
     name = "model.layers.1.self_attn.k_proj.weight"
     weights[name] = weights[name] * 1.05
     save_file(weights, release / "model.safetensors", metadata={"format": "pt"})
-    assert set(contents_failing(release)) == {"logits"}
+    assert set(contents_failing(release)) == {"logits", "next tokens"}
 
 
 def test_a_missing_weight_does_not_load(release: Path) -> None:
@@ -146,13 +145,13 @@ def test_a_weight_that_is_not_finite_is_found(release: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "found_by"),
     [
-        # transformers 5 lets `rope_scaling` go before `rope_parameters`, vLLM the other way round
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}, "RoPE as vLLM reads it"),
+        # both transformers 5 and vLLM let `rope_scaling` go before `rope_parameters`, other programs may not
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}, "RoPE spelled alike"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "RoPE in the reloaded model"),
-        ({"rope_theta": 500.0}, "RoPE as transformers 4 reads it"),
-        ({"rope_scaling": None}, "RoPE as transformers 4 reads it"),
-        ({"max_position_embeddings": 64}, "RoPE as transformers 4 reads it"),
-        ({"original_max_position_embeddings": 64}, "RoPE as vLLM reads it"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "RoPE as vLLM reads it"),
+        ({"rope_theta": 500.0}, "RoPE as transformers-4.57 reads it"),
+        ({"rope_scaling": None}, "RoPE as transformers-4.57 reads it"),
+        ({"max_position_embeddings": 64}, "RoPE as transformers-4.57 reads it"),
     ],
 )
 def test_rope_that_some_consumer_reads_otherwise_is_found(release: Path, changes: dict, found_by: str) -> None:
@@ -175,7 +174,29 @@ def test_a_card_that_states_another_figure_than_the_report_is_found(release: Pat
 
 def test_a_tokenizer_of_another_length_is_found(release: Path) -> None:
     edit_json(release / "tokenizer_config.json", model_max_length=64)
-    assert set(contents_failing(release)) == {"tokenizer"}
+    in_transformers = {f"RoPE as transformers-{version} reads it" for version in ("4.57", "5")}
+    assert set(contents_failing(release)) == {"tokenizer", *in_transformers}
+
+
+def test_a_recording_that_was_made_anew_for_other_lengths_is_found(release: Path) -> None:
+    edit_json(release / "verification" / "next_tokens.json", window=128)
+    assert set(contents_failing(release)) == {"next tokens"}
+
+
+def test_a_recording_emptied_of_what_it_recorded_is_found(release: Path) -> None:
+    recorded = json.loads((release / "verification" / "next_tokens.json").read_text())["prompts"]
+    for prompts in (
+        [],
+        [prompt | {"candidates": []} for prompt in recorded],
+        [prompt | {"logprobs": None} for prompt in recorded],
+    ):
+        edit_json(release / "verification" / "next_tokens.json", prompts=prompts)
+        assert "next tokens" in contents_failing(release)
+
+
+def test_an_unknown_consumer_is_one_sentence_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'tgi' is not a consumer .* choose among transformers-5, transformers-4\.57, vllm"):
+        verify_release(tmp_path / "nowhere", ["tgi"])
 
 
 def test_a_foreign_model_folder_is_reported_as_lacking_not_crashed_on(release: Path, tmp_path: Path) -> None:
@@ -186,7 +207,17 @@ def test_a_foreign_model_folder_is_reported_as_lacking_not_crashed_on(release: P
     checks = {check.name: check for check in verify_release(foreign)}
     assert checks["weights"].ok
     assert checks["reload"].ok
-    for name in ("checksums", "manifest", "logits", "RoPE in the reloaded model", "reorder config", "model card"):
+    assert checks["RoPE as vLLM reads it"].ok
+    assert "for want of a plan" in checks["RoPE as vLLM reads it"].detail
+    for name in (
+        "checksums",
+        "manifest",
+        "logits",
+        "next tokens",
+        "RoPE in the reloaded model",
+        "reorder config",
+        "model card",
+    ):
         assert not checks[name].ok
         assert checks[name].detail.startswith("absent"), checks[name]
 
@@ -201,14 +232,3 @@ def test_no_folder_is_one_sentence_and_a_broken_pointer_one_check(tmp_path: Path
         verify_release(tmp_path / "nowhere")
     (tmp_path / "current").write_text("0123456789abcdef")
     assert [check.name for check in verify_release(tmp_path)] == ["current"]
-
-
-def test_readers_follow_the_rules_of_their_programs() -> None:
-    linear = {"max_position_embeddings": 64, "rope_theta": 5.0, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
-    assert read_as_transformers4(linear) == {"rope_theta": 5.0, "rope_type": "linear", "factor": 4.0}
-    assert read_as_vllm(linear)[1] == 256
-    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-    # without the top-level theta transformers 4 silently takes 10000, and its factor is the ratio of the lengths
-    assert read_as_transformers4({"max_position_embeddings": 128, "rope_scaling": yarn})["rope_theta"] == 10_000
-    assert read_as_transformers4({"max_position_embeddings": 128, "rope_scaling": yarn})["factor"] == 2
-    assert read_as_vllm({"max_position_embeddings": 128, "rope_scaling": yarn})[1] == 256

@@ -1,0 +1,112 @@
+"""Every consumer's reading of a release against what was trained: same context length, same rotary frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.publish.checks import Check, ProblemFound, require, run_check
+from tasks.publish.serving.formulas import Frequencies
+from tasks.publish.serving.rules import READERS, Written, read_as_transformers5, spelling_problems
+
+if TYPE_CHECKING:
+    from ray_jobs.finetune.rope import RopePlan
+
+# A consumer computes in float32; a frequency that is off by this share is off by 0.1 rad only after 10^5 of its radians.
+RELATIVE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is to be served. `declined` maps a consumer to the reason why it does not serve this; lengths in tokens."""
+
+    context_length: int
+    window: int
+    frequencies: Callable[[int], tuple[Frequencies, float]]
+    declined: dict[str, str]
+    source: str
+
+
+def read_plan(directory: Path) -> RopePlan:
+    """The plan that a release was made by; FileNotFoundError where there is none."""
+    from ray_jobs.finetune.rope import RopePlan
+
+    return RopePlan.from_json((directory / "rope_plan.json").read_text(encoding="utf-8"))
+
+
+def trained_as_planned(plan: RopePlan) -> Trained:
+    """From the plan: its own frequencies, and the consumers that it declares not to be served by."""
+    declared = {("transformers-5" if name == "transformers>=5" else name): why for name, why in plan.servable_by().items()}
+    declined = {name: why for name, why in declared.items() if why}
+    return Trained(plan.target_length, plan.base_window, plan.frequencies, declined, "rope_plan.json")
+
+
+def trained(directory: Path) -> Trained:
+    """By the release's plan; for a folder of others, which has none, as transformers 5 reads it."""
+    if (directory / "rope_plan.json").is_file():
+        return trained_as_planned(read_plan(directory))
+    written = Written.load(directory)
+    reading = read_as_transformers5(written)
+    scaling = written.config.get("rope_scaling") or written.config.get("rope_parameters") or {}
+    window = scaling.get("original_max_position_embeddings") or written.config["max_position_embeddings"]
+    length = reading.context_length
+    return Trained(
+        length, int(window) if window < length else length // 2, reading.frequencies, {}, "transformers 5, for want of a plan"
+    )
+
+
+def compared_lengths(window: int, target: int) -> list[int]:
+    """Tokens: below, at and beyond the old window, up to the target."""
+    lengths = {max(4, window // 2), window, window + 1, 2 * window, target}
+    return sorted(length for length in lengths if length <= target)
+
+
+def contract_problems(consumer: str, written: Written, meant: Trained) -> list[str]:
+    """One phrase for each difference between what `consumer` would compute from these files and what was trained."""
+    reading = READERS[consumer](written)
+    problems = []
+    if reading.context_length != meant.context_length:
+        problems.append(f"it would serve {reading.context_length} tokens instead of {meant.context_length}")
+    for length in compared_lengths(meant.window, meant.context_length):
+        inv_freq, factor = reading.frequencies(length)
+        expected, expected_factor = meant.frequencies(length)
+        if inv_freq.shape != expected.shape:
+            problems.append(f"it would rotate {2 * inv_freq.size} channels of a head instead of {2 * expected.size}")
+            break
+        if not np.allclose(inv_freq, expected, rtol=RELATIVE_TOLERANCE, atol=0):
+            ratio = float(np.max(np.abs(inv_freq / expected - 1)))
+            problems.append(f"frequencies at {length} tokens differ by up to {ratio:.2g} of their value")
+        if not np.isclose(factor, expected_factor, rtol=RELATIVE_TOLERANCE, atol=0):
+            problems.append(
+                f"the factor on cosine and sine at {length} tokens is {factor:.6g} instead of {expected_factor:.6g}"
+            )
+    return problems
+
+
+def check_contract(directory: Path) -> list[Check]:
+    """One check for each consumer that has a rule, and one that the config does not contradict itself."""
+    checks = [
+        run_check(f"RoPE as {name.replace('vllm', 'vLLM')} reads it", partial(_consumer, directory, name)) for name in READERS
+    ]
+    return [*checks, run_check("RoPE spelled alike", lambda: _spelled_alike(directory))]
+
+
+def _consumer(directory: Path, name: str) -> str:
+    meant, written = trained(directory), Written.load(directory)
+    if reason := meant.declined.get(name):
+        return f"not claimed: {reason}"
+    lengths = ", ".join(map(str, compared_lengths(meant.window, meant.context_length)))
+    fine = f"up to {meant.context_length} tokens; frequencies at {lengths} as in {meant.source}"
+    return require(contract_problems(name, written, meant), fine)
+
+
+def _spelled_alike(directory: Path) -> str:
+    config = Written.load(directory).config
+    if not config.get("rope_parameters") and not config.get("rope_scaling") and "rope_theta" not in config:
+        raise ProblemFound("absent: config.json says nothing of rotary positions")
+    return require(spelling_problems(config), "what transformers 4 and 5 read of config.json says the same")

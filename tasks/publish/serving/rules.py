@@ -1,0 +1,214 @@
+"""What each consumer makes of the files of a model folder, by the rules in its source.
+
+transformers-4.57   configuration_llama.py and modeling_rope_utils.py of 4.57.6: `rope_scaling` and a top-level `rope_theta`;
+                    `rope_parameters` is an attribute that nothing reads.
+transformers-5      modeling_rope_utils.RotaryEmbeddingConfigMixin of 5.23: `convert_rope_params_to_dict` lets `rope_scaling` go
+                    before `rope_parameters`, and `standardize_rope_params` a top-level original length before the one inside.
+vllm                0.32: reads the config through transformers 5 (`transformers_utils/config.patch_rope_parameters`); length by
+                    `config/model._get_and_verify_max_len`, frequencies by `layers/rotary_embedding.get_rope`.
+sglang              srt/utils/hf_transformers: `get_context_length`. Its frequencies are not judged here.
+
+transformers itself has no limit. Its context length is taken to be the shorter of the tokenizer's `model_max_length`, at
+which it warns and truncates, and what the config states.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.publish.serving import formulas
+from tasks.publish.serving.formulas import Frequencies
+
+_DEFAULT_THETA = 10_000.0
+_WITH_ORIGINAL = ("yarn", "longrope", "llama3")
+# The types whose maximum vLLM takes as it is; it multiplies every other's by `factor`, where there is one.
+_EXTENDED_IN_VLLM = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files that decide: the contents of config.json and tokenizer_config.json (empty where there is none)."""
+
+    config: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, directory: Path) -> Written:
+        """FileNotFoundError without a config.json."""
+        tokenizer = directory / "tokenizer_config.json"
+        return cls(
+            json.loads((directory / "config.json").read_text(encoding="utf-8")),
+            json.loads(tokenizer.read_text(encoding="utf-8")) if tokenizer.is_file() else {},
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`context_length` in tokens; `frequencies` of a fresh model by the number of tokens of its prompt: the inverse frequencies
+    [rotary_dim / 2] and the factor on cosine and sine."""
+
+    context_length: int
+    rope_type: str
+    frequencies: Callable[[int], tuple[Frequencies, float]]
+
+
+def read_as_transformers4(written: Written) -> Reading:
+    config = written.config
+    scaling = dict(config.get("rope_scaling") or {})
+    rope_type = scaling.get("rope_type") or scaling.get("type") or "default"
+    theta, maximum = _legacy_theta(config), config["max_position_embeddings"]
+    dim = _rotary_dim(config, config.get("partial_rotary_factor", config.get("rotary_pct", 1.0)))
+    top_level = config.get("original_max_position_embeddings")
+
+    def frequencies(length: int) -> tuple[Frequencies, float]:
+        if rope_type == "longrope":
+            original = top_level or maximum  # never the one inside the dict
+            extension = maximum / top_level if top_level else float(scaling["factor"])
+            factor = scaling.get("attention_factor")
+            if factor is None:
+                factor = formulas.longrope_factor(extension, original)
+            chosen = scaling["long_factor" if length > original else "short_factor"]
+            return formulas.longrope(formulas.unscaled(theta, dim), chosen), float(factor)
+        original = scaling.get("original_max_position_embeddings") or maximum
+        return _by_type(rope_type, theta, dim, scaling, original, maximum, length)
+
+    return Reading(_transformers_length(written, rope_type, scaling), rope_type, frequencies)
+
+
+def read_as_transformers5(written: Written) -> Reading:
+    config = written.config
+    parameters = _parameters_of_5(config)
+    rope_type, maximum = parameters["rope_type"], config["max_position_embeddings"]
+    dim = _rotary_dim(config, parameters.get("partial_rotary_factor", 1.0))
+    original = parameters.get("original_max_position_embeddings", maximum)
+
+    def frequencies(length: int) -> tuple[Frequencies, float]:
+        if rope_type == "longrope":
+            factor = parameters.get("attention_factor")
+            if factor is None:
+                factor = formulas.longrope_factor(parameters.get("factor") or maximum / original, original)
+            chosen = parameters["long_factor" if length > original else "short_factor"]
+            return formulas.longrope(formulas.unscaled(parameters["rope_theta"], dim), chosen), float(factor)
+        return _by_type(rope_type, parameters["rope_theta"], dim, parameters, original, maximum, length)
+
+    return Reading(_transformers_length(written, rope_type, parameters), rope_type, frequencies)
+
+
+def read_as_vllm(written: Written) -> Reading:
+    """One table of cosines for all prompts, made when the model is loaded, with the length that vLLM derives by itself."""
+    config = written.config
+    parameters = _parameters_of_5(config)
+    rope_type, maximum = parameters["rope_type"], config["max_position_embeddings"]
+    if rope_type == "su":
+        rope_type = "longrope"
+    dim = _rotary_dim(config, parameters.get("partial_rotary_factor", 1.0))
+    served = maximum if rope_type in _EXTENDED_IN_VLLM else int(maximum * (parameters.get("factor") or 1.0))
+    if rope_type == "longrope":
+        served = int(config.get("original_max_position_embeddings") or served)
+    original = parameters.get("original_max_position_embeddings", maximum)
+
+    def frequencies(length: int) -> tuple[Frequencies, float]:
+        theta = parameters["rope_theta"]
+        if rope_type == "linear" and not isinstance(parameters["factor"], float):
+            raise ValueError("vLLM takes a linear factor that is no float for a list of factors, and does not load")
+        if rope_type == "dynamic":
+            return formulas.unscaled(theta, dim), 1.0  # scaled for a length of `maximum`, which is no scaling
+        if rope_type == "longrope":
+            chosen = parameters["long_factor" if served > original else "short_factor"]
+            factor = parameters.get("long_mscale" if served > original else "short_mscale")
+            if factor is None:
+                factor = formulas.longrope_factor(maximum / original, original)
+            return formulas.longrope(formulas.unscaled(theta, dim), chosen), float(factor)
+        return _by_type(rope_type, theta, dim, parameters, original, maximum, length)
+
+    return Reading(served, rope_type, frequencies)
+
+
+READERS: dict[str, Callable[[Written], Reading]] = {
+    "transformers-5": read_as_transformers5,
+    "transformers-4.57": read_as_transformers4,
+    "vllm": read_as_vllm,
+}
+
+
+def sglang_context_length(config: Mapping[str, Any]) -> int:
+    """The factor counts only where no original length stands beside it and the type is not llama3."""
+    scaling = _parameters_of_5(config)
+    extended = "original_max_position_embeddings" in scaling or scaling["rope_type"] == "llama3"
+    return int((1 if extended else scaling.get("factor", 1)) * config["max_position_embeddings"])
+
+
+def spelling_problems(config: Mapping[str, Any]) -> list[str]:
+    """One phrase for each thing that the spellings of transformers 4 and 5 say differently, where both are there.
+
+    Programs differ in which they read first, so a config that contradicts itself is served in two ways.
+    """
+    new, old = config.get("rope_parameters"), config.get("rope_scaling")
+    if not new or not ("rope_scaling" in config or "rope_theta" in config):
+        return []
+    legacy = {"rope_theta": _legacy_theta(config), "rope_type": "default", **(old or {})}
+    if config.get("partial_rotary_factor") is not None:
+        legacy["partial_rotary_factor"] = config["partial_rotary_factor"]
+    keys = sorted((set(legacy) | set(new)) - {"type"})
+    return [
+        f"{key} is {new.get(key)!r} in rope_parameters and {legacy.get(key)!r} in the older spelling"
+        for key in keys
+        if new.get(key) != legacy.get(key)
+    ]
+
+
+def _by_type(
+    rope_type: str, theta: float, dim: int, parameters: Mapping[str, Any], original: int, maximum: int, length: int
+) -> tuple[Frequencies, float]:
+    """The types that all read alike. ValueError for one that none of them knows."""
+    inv_freq = formulas.unscaled(theta, dim)
+    match rope_type:
+        case "default":
+            return inv_freq, 1.0
+        case "linear":
+            return inv_freq / parameters["factor"], 1.0
+        case "dynamic":
+            return formulas.dynamic(theta, dim, parameters["factor"], maximum, length), 1.0
+        case "yarn":
+            return formulas.yarn(theta, dim, parameters, original), formulas.yarn_factor(parameters)
+        case "llama3":
+            return formulas.llama3(inv_freq, parameters), 1.0
+        case other:
+            raise ValueError(f"rope type {other!r} has no rule here")
+
+
+def _parameters_of_5(config: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    if any(isinstance(value, Mapping) for value in parameters.values()):
+        raise ValueError("the config has rotary frequencies of their own for each layer type, for which there is no rule here")
+    parameters.setdefault("rope_theta", _legacy_theta(config))
+    parameters.setdefault("rope_type", parameters.get("type", "default"))
+    partial = config.get("partial_rotary_factor", config.get("rotary_pct"))
+    if partial is not None:
+        parameters.setdefault("partial_rotary_factor", partial)
+    if parameters["rope_type"] in _WITH_ORIGINAL:
+        if config.get("original_max_position_embeddings"):
+            parameters["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+        parameters.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
+    return parameters
+
+
+def _legacy_theta(config: Mapping[str, Any]) -> float:
+    # GPT-NeoX has a name of its own; without either, 10000 is silently taken.
+    return float(config.get("rope_theta", config.get("rotary_emb_base", _DEFAULT_THETA)))
+
+
+def _rotary_dim(config: Mapping[str, Any], partial: float | None) -> int:
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return int(head_dim * (1.0 if partial is None else partial))
+
+
+def _transformers_length(written: Written, rope_type: str, parameters: Mapping[str, Any]) -> int:
+    stated = written.config["max_position_embeddings"]
+    if rope_type in ("linear", "dynamic"):
+        stated = int(stated * parameters["factor"])
+    return int(min(stated, written.tokenizer.get("model_max_length") or stated))

@@ -1,0 +1,120 @@
+"""What a consumer that really runs answers about a release, against what the trained model said before it was saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data_schemas.errors import UserError
+from tasks.publish.checks import Check, ProblemFound, require, run_check
+from tasks.publish.serving import next_tokens
+from tasks.publish.serving.consumers import CONSUMERS, Consumer, ask, consumer_named, environment_for
+from tasks.publish.serving.contract import trained
+from tasks.publish.serving.next_tokens import Prompt, Recording
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One consumer about one model; `problems` is empty where it answers as recorded. `worst` in nats, None without answers."""
+
+    program: str
+    version: str
+    context_length: int | None
+    worst: float | None
+    problems: tuple[str, ...]
+
+
+def check_served(
+    directory: Path, names: Sequence[str], home: Path | None = None, progress: Callable[[str], None] = lambda _: None
+) -> list[Check]:
+    """One check for each consumer in `names`, which is run on the release.
+
+    One that cannot be installed or run, and one that the release declares not to be served by, is a check that is not ok:
+    what was asked for was not seen. Raises UserError for a name that is no consumer.
+    """
+    consumers = [consumer_named(name) for name in names]
+    directory = directory.resolve()
+    return [
+        run_check(f"served by {consumer.name}", partial(_served, directory, consumer, home, progress)) for consumer in consumers
+    ]
+
+
+def _served(directory: Path, consumer: Consumer, home: Path | None, progress: Callable[[str], None]) -> str:
+    meant = trained(directory)
+    if reason := meant.declined.get(consumer.name):
+        raise ProblemFound(f"not run, because the release is not for it: {reason}")
+    try:
+        recording, source = reference(directory)
+        python = environment_for(consumer, home, progress)
+        progress(f"running {consumer.name} on {directory.name}")
+        answer = answers_of(consumer, python, {directory: recording})[directory]
+    except UserError as error:
+        raise ProblemFound(f"not checked: {error}") from error
+    fine = (
+        f"{answer.program} {answer.version}: {answer.context_length} tokens; next tokens at {_where(recording)} differ by at most "
+        f"{answer.worst or 0:.2g} from {source}, allowed {next_tokens.TOLERANCE:g}"
+    )
+    return require(list(answer.problems), fine)
+
+
+def reference(directory: Path) -> tuple[Recording, str]:
+    """What the consumers must reproduce: the recording, else, for a folder of others, what transformers 5 here answers."""
+    if (directory / next_tokens.FILE).is_file():
+        return next_tokens.read(directory), "the recording"
+    meant = trained(directory)
+    vocab_size = json.loads((directory / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    prompts = next_tokens.make_prompts(vocab_size, meant.window, meant.context_length)
+    here = CONSUMERS["transformers-5"]
+    response = ask(here, environment_for(here), [_request(directory, prompts)])
+    model = response["models"][0]
+    if "error" in model:
+        raise UserError(f"{directory} does not load in transformers {response['version']} ({model['error']}): mend it first.")
+    answered = [
+        Prompt(p.token_ids, p.positions, [[int(i) for i in row] for row in rows], [list(row.values()) for row in rows])
+        for p, rows in zip(prompts, model["prompts"], strict=True)
+    ]
+    recording = Recording(meant.window, meant.context_length, answered)
+    return recording, f"transformers {response['version']} here, for want of a recording"
+
+
+def answers_of(consumer: Consumer, python: Path, recordings: dict[Path, Recording]) -> dict[Path, Answer]:
+    """Run `consumer` once over all these model folders. Raises UserError where it gives no answer at all."""
+    cache_gib = max((_cache_gib(directory) for directory in recordings), default=1)
+    models = [_request(directory, recording.prompts) for directory, recording in recordings.items()]
+    response = ask(consumer, python, models, {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)})
+    return {
+        directory: _judged(response, model, recording)
+        for (directory, recording), model in zip(recordings.items(), response["models"], strict=True)
+    }
+
+
+def _judged(response: dict[str, Any], model: dict[str, Any], recording: Recording) -> Answer:
+    program, version = response["program"], response["version"]
+    if "error" in model:
+        return Answer(program, version, None, None, (f"{program} {version} does not run it: {model['error'][:300]}",))
+    length, prompts = model["context_length"], model["prompts"]
+    problems = next_tokens.differences(recording, length, prompts)
+    return Answer(program, version, length, next_tokens.largest_difference(recording, prompts), tuple(problems))
+
+
+def _request(directory: Path, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    asked = [{"token_ids": p.token_ids, "positions": p.positions, "candidates": p.candidates} for p in prompts]
+    return {"directory": str(directory), "prompts": asked}
+
+
+def _where(recording: Recording) -> str:
+    positions = sorted({position for prompt in recording.prompts for position in prompt.positions})
+    return f"positions {', '.join(map(str, positions))} (old window {recording.window})"
+
+
+def _cache_gib(directory: Path) -> int:
+    """GiB that vLLM needs to keep keys and values of the whole context in float32, and one more."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    length = trained(directory).context_length
+    return 1 + 2 * 4 * config["num_hidden_layers"] * heads * head_dim * length // 2**30

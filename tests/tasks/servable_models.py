@@ -1,0 +1,47 @@
+"""A tiny random Llama published with each RoPE method, with what the model says before it is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ray_jobs.finetune.rope import RopePlan, plan_rope
+from tasks.publish.serving import next_tokens
+
+WINDOW, TARGET = 64, 256
+HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
+_ONE_LIST = [1.0 + i / 4 for i in range(HEAD_DIM // 2)]
+METHODS = ("linear", "dynamic", "ntk", "yarn", "longrope", "longrope_switching", "llama3")
+
+
+def tiny_plan(method: str) -> tuple[LlamaConfig, RopePlan]:
+    """A config of the base, 64 tokens, and the plan to 256. `longrope_switching` has different short and long factors."""
+    config = LlamaConfig(
+        vocab_size=384, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=WINDOW, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+    )  # fmt: skip
+    factors = None
+    if method.startswith("longrope"):
+        short = [1.0] * (HEAD_DIM // 2) if method == "longrope_switching" else _ONE_LIST
+        factors = {"short_factor": short, "long_factor": _ONE_LIST}
+    rope_method = "longrope" if factors else method
+    return config, plan_rope(config, TARGET, rope_method, factors=factors, packed_rows=False)  # type: ignore[arg-type]
+
+
+def publish_tiny(folder: Path, method: str, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Write weights, tokenizer, config in all spellings, plan and recorded next tokens into `folder`/method."""
+    config, plan = tiny_plan(method)
+    plan.apply(config)
+    torch.manual_seed(5)
+    model = LlamaForCausalLM(config).eval()
+    directory = folder / method
+    directory.mkdir(parents=True)
+    next_tokens.record(directory, model, WINDOW, TARGET)
+    model.save_pretrained(directory)
+    plan.write_config(directory)
+    (directory / "rope_plan.json").write_text(plan.to_json())
+    tokenizer.model_max_length = TARGET
+    tokenizer.save_pretrained(directory)
+    return directory
