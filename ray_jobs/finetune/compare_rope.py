@@ -182,7 +182,7 @@ def _measured(
     def told(unit: Unit) -> None:
         nonlocal done
         done += unit.num_samples
-        progress(f"compare-rope {method}: {done} of {total} windows, up to {unit.length} tokens")
+        progress(f"compare-rope {method}: {done} of {total} windows, at {unit.length} tokens")
 
     samples = measure_arm(model, method, workload, tokenizer, batch_tokens=batch_tokens, told=told)
     del model
