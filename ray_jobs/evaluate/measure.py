@@ -10,7 +10,7 @@ import numpy as np
 
 from data_schemas.errors import UserError
 from ray_jobs.evaluate.scoring import TargetScores, Window, score_positions, score_windows
-from ray_jobs.evaluate.workload import Prompts, by_sample
+from ray_jobs.evaluate.workload import Prompts
 from tasks.evaluate.perplexity import TargetDocument, position_ranges
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.protocols import Protocol, protocol_windows
@@ -80,20 +80,18 @@ def protocol_rows(
 def task_rows(model: Any, arm: str, prompts: Prompts, tokenizer: Any, batch_tokens: int) -> Rows:
     """TASK_SAMPLES rows of whole samples of one task and length; UserError as above.
 
-    Every prompt is scored with its canonical answer behind it, every sample's control once. What is not forced is
-    generated as well.
+    Every prompt is scored with its canonical answer behind it, and so is its control; equal controls are computed once. What
+    is not forced is generated as well.
     """
-    controls = [group[0] for group in by_sample(prompts) if group[0].control is not None]
+    controlled = [index for index, prompt in enumerate(prompts) if prompt.control is not None]
     forced = [index for index, prompt in enumerate(prompts) if prompt.is_forced]
     windows = [_answered(prompts[index].tokens, prompts[index]) for index in forced]
-    windows += [_answered(prompt.control, prompt) for prompt in controls]
+    windows += [_answered(prompts[index].control, prompts[index]) for index in controlled]
     scores = _scores(model, arm, windows, prompts[0].length if prompts else 0, batch_tokens)
-    control_of = {
-        prompt.sample: float(score.logprobs.sum()) for prompt, score in zip(controls, scores[len(forced) :], strict=True)
-    }
+    control_of = {index: float(s.logprobs.sum()) for index, s in zip(controlled, scores[len(forced) :], strict=True)}
     answers = {index: (tokenizer.decode(s.greedy_ids), s) for index, s in zip(forced, scores[: len(forced)], strict=True)}
     answers |= _generated(model, arm, prompts, tokenizer, batch_tokens)
-    return [_task_row(arm, prompt, *answers[index], control_of.get(prompt.sample)) for index, prompt in enumerate(prompts)]
+    return [_task_row(arm, prompt, *answers[index], control_of.get(index)) for index, prompt in enumerate(prompts)]
 
 
 def _answered(tokens: np.ndarray | None, prompt: TaskPrompt) -> Window:

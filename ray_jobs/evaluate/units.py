@@ -106,8 +106,10 @@ def _pieces(workload: Workload, length: int) -> Iterator[tuple[Kind, str, list[_
 
 def _sample_item(group: Sequence[Any]) -> _Item:
     windows = [len(p.tokens) + (len(p.answer) if p.is_forced else max(len(p.answer), p.max_new_tokens)) for p in group]
-    if group[0].control is not None:
-        windows.append(len(group[0].control) + len(group[0].answer))
+    controls = {
+        (p.control.tobytes(), p.answer.tobytes()): len(p.control) + len(p.answer) for p in group if p.control is not None
+    }
+    windows += controls.values()
     return _Item(len(group), tuple(windows))
 
 

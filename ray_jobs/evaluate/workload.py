@@ -112,7 +112,7 @@ def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDoc
 
 
 def by_sample(prompts: Prompts) -> list[list[TaskPrompt]]:
-    """The prompts of each sample, which share haystack and control."""
+    """The prompts of each sample, which share their beginnings."""
     return [list(group) for _, group in groupby(prompts, key=lambda prompt: prompt.sample)]
 
 

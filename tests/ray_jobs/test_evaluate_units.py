@@ -103,6 +103,26 @@ def test_gain_is_measured_against_the_control_without_the_needle(
     assert len({row["control_logprob"] for row in rows}) == 6, "one control for all depths of a sample"
 
 
+def test_each_key_has_its_own_control_without_its_value(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "".join(LINE.format(number, number * 7) for number in range(60))
+    material = Material(
+        tokenizer=tokenizer, haystack=Haystack.of([tokenize("d", text, tokenizer)]), num_depths=3, num_samples=2, seed=0
+    )
+    prompts = tuple(make_prompts("key_value", 768, material))
+    asked = Workload(workload.documents, (128,), {("key_value", 768): prompts})
+    network = model()
+    rows = measure_arm(network, "base", asked, tokenizer, batch_tokens=1024).task.to_pylist()
+    for prompt, row in zip(prompts, rows, strict=True):
+        assert prompt.control is not None
+        ids = torch.from_numpy(np.concatenate([prompt.control, prompt.answer]).astype(np.int64))[None]
+        with torch.inference_mode():
+            logprobs = network(ids).logits[0, :-1].double().log_softmax(-1)
+        places = range(len(prompt.control) - 1, ids.shape[1] - 1)
+        expected = sum(float(logprobs[place, ids[0, place + 1]]) for place in places)
+        assert row["control_logprob"] == pytest.approx(expected, abs=1e-3)
+    assert len({row["control_logprob"] for row in rows}) == len(rows)
+
+
 def test_a_broken_model_is_named(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
     broken = model()
     torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
