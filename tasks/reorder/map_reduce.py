@@ -178,7 +178,7 @@ def _boundary(text: str, start: int, end: int, max_tokens: int, count_tokens: Ca
     """Behind the last of the strongest boundaries in the second half of text[start:end], if the piece still fits there."""
     middle = start + (end - start) // 2
     for mark in ("\n\n", "\n", ". ", " "):
-        found = text.rfind(mark, middle, end)
+        found = text.rfind(mark, max(start, middle - len(mark)), end)
         if found >= 0 and count_tokens(text[start : found + len(mark)]) <= max_tokens:
             return found + len(mark)
     return end

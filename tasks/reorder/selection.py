@@ -52,18 +52,19 @@ def select(ranked: Sequence[PassageView], options: ReorderOptions, budget_tokens
     """
     shelf = _Shelf(options, budget_tokens)
     duplicates = None if options.near_duplicates is None else NearDuplicates(options.near_duplicates)
-    dropped, merged = [], []
+    dropped, twins = [], []
     for rank, passage in enumerate(ranked, start=1):
         twin = duplicates.twin(passage.need_text()) if duplicates else None
         if twin is not None:
-            merged.append(Merged(passage.passage, rank, twin[0], "near_duplicate", twin[1]))
+            twins.append((passage.passage, rank, *twin))
         elif (excess := shelf.add(rank, passage)) is not None:
             dropped.append(Dropped(passage.passage, rank, excess))
         elif duplicates:
             duplicates.keep(rank, passage.need_text())
     pieces = sorted(shelf.pieces(), key=lambda p: p.rank)
-    for p in pieces:
-        merged += [Merged(member.passage, rank, p.rank, "overlap") for rank, member in p.members[1:]]
+    merged = [Merged(member.passage, rank, p.rank, "overlap") for p in pieces for rank, member in p.members[1:]]
+    home = {rank: p.rank for p in pieces for rank, _ in p.members}
+    merged += [Merged(passage, rank, home[into], "near_duplicate", similarity) for passage, rank, into, similarity in twins]
     return Selection(
         pieces=pieces,
         dropped=tuple(dropped),
