@@ -5,9 +5,11 @@ from data_schemas.storage import Storage
 
 
 def check_inputs(params: PipelineParams) -> None:
-    """UserError for a base model, a RoPE request, a corpus, settings of the data stage or a storage root that cannot work."""
+    """UserError for a base model, a RoPE request, a corpus, settings of a stage or a storage root that cannot work."""
+    from ray_jobs.evaluate.lm_eval import refuse_unavailable
     from ray_jobs.finetune.base_model import check_weights, load_tokenizer
     from ray_jobs.finetune.extended import rope_plan_for
+    from tasks.evaluate.prompts.qa import read_qa
     from tasks.ingest.units import refuse_missing
     from tasks.pack.settings import check_settings
 
@@ -17,3 +19,6 @@ def check_inputs(params: PipelineParams) -> None:
     load_tokenizer(params.model)
     refuse_missing(params.corpus)
     check_settings(params)
+    refuse_unavailable(params.evaluation)
+    if params.evaluation.qa_file:
+        read_qa(params.evaluation.qa_file)

@@ -49,6 +49,8 @@ def test_every_command_has_help(command):
         (["trainning.steps=1"], "trainning: no such parameter"),
         (["model.target_length=512", "evaluation.lengths=[256,512]"], "512"),
         (["storage=ftp://host/x"], "storage"),
+        (['evaluation.lm_eval_tasks=["arc_easy"]'], "lm-evaluation-harness"),
+        (['evaluation.tasks=["document_qa"]', "evaluation.qa_file=/nowhere/questions.jsonl"], "evaluation.qa_file"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_one_sentence_and_status_2(tmp_path, settings, sentence):
