@@ -22,6 +22,7 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import FileEntry, hash_file
 
 _EXTRA_OF = {"s3": "s3", "s3a": "s3"}
+_WITH_FOLDERS = {"sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs", "webdav", "local"}  # a bucket has none to make
 
 
 def is_remote(root: str) -> bool:
@@ -76,6 +77,7 @@ class Remote:
     def write(self, relative: str, content: bytes) -> None:
         """Write one object; readers see the old content or the new."""
         with told(self.uri):
+            self._make_folder(relative)
             self._fs.pipe_file(self.at(relative), content)
 
     def create(self, relative: str, content: bytes) -> bool:
@@ -85,6 +87,7 @@ class Remote:
         False may also mean that a first try was carried out and its answer lost: compare the content.
         """
         with told(self.uri):
+            self._make_folder(relative)
             try:
                 self._fs.pipe_file(self.at(relative), content, mode="create")
             except (OSError, TypeError) as error:
@@ -143,6 +146,7 @@ class Remote:
 
     def upload(self, local: Path, relative: str) -> None:
         with told(self.uri):
+            self._make_folder(relative)
             self._fs.put_file(str(local), self.at(relative))
 
     def download(self, relative: str, local: Path) -> None:
@@ -182,6 +186,10 @@ class Remote:
         for entry in entries:
             if there.get(entry.path) != entry.num_bytes or not self._is_same(f"{folder}/{entry.path}", directory / entry.path):
                 self.upload(directory / entry.path, f"{folder}/{entry.path}")
+
+    def _make_folder(self, relative: str) -> None:
+        if urlsplit(self.uri.rpartition("::")[2]).scheme in _WITH_FOLDERS:
+            self._fs.makedirs(self.at(relative).rpartition("/")[0], exist_ok=True)
 
     def _is_same(self, relative: str, local: Path) -> bool:
         return self.sha256(relative) == hash_file(local)
