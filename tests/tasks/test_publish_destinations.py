@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.delivery import check_destinations, deliver
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.objects import ObjectPlace
-from tasks.publish.destinations.version import problems_at, read_version
+from tasks.publish.destinations.version import problems_at
 from tests.s3_server import s3_server
 from tests.tasks.small_release import NAME, write_release
 
@@ -34,11 +33,15 @@ def bucket() -> Iterator[str]:
         yield uri
 
 
-@pytest.fixture(params=["folder", "s3", "memory"])
+@pytest.fixture(params=["folder", "s3", "memory", "local"])
 def where(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> str:
-    return {"folder": str(tmp_path / "out"), "s3": f"{bucket}/{tmp_path.name}", "memory": f"memory://{tmp_path.name}"}[
-        request.param
-    ]
+    """A folder, a bucket, a store without conditional writes, and one that has folders to make besides (as SFTP)."""
+    return {
+        "folder": str(tmp_path / "out"),
+        "s3": f"{bucket}/{tmp_path.name}",
+        "memory": f"memory://{tmp_path.name}",
+        "local": f"local://{tmp_path}/out",
+    }[request.param]
 
 
 @pytest.fixture
@@ -266,10 +269,8 @@ def _umask() -> int:
     return mask
 
 
-def test_a_version_reads_as_what_it_is(one: Path) -> None:
-    version = read_version(NAME, one)
-    assert version.num_bytes == sum(p.stat().st_size for p in one.rglob("*") if p.is_file())
-    shutil.rmtree(one / "adapter")
+def test_what_is_no_finished_release_is_not_copied(one: Path, tmp_path: Path) -> None:
     (one / MANIFEST_NAME).write_text("{")
     with pytest.raises(UserError, match="is not a finished release"):
-        read_version(NAME, one)
+        publish(one, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -217,6 +217,22 @@ def test_no_right_to_write_is_one_sentence(hub: Hub, one: Path, monkeypatch: pyt
     assert token not in str(refusal.value)
 
 
+def test_what_the_hub_finds_wrong_with_the_release_is_said(hub: Hub, one: Path) -> None:
+    hub.before = lambda method, path: 400 if path == "/api/validate-yaml" else None
+    with pytest.raises(UserError, match=r"the hub refuses it \(Invalid metadata in README\.md"):
+        publish(one)
+    assert len(hub.repositories["org/tiny"].refs["main"]) == 1
+
+
+def test_a_token_that_cannot_be_sent_is_not_quoted(hub: Hub, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")  # as files of secrets end
+    publish(one)
+    monkeypatch.setenv("HF_TOKEN", "hf_first\nhf_second")
+    with pytest.raises(UserError, match="needs a token") as refusal:
+        publish(one)
+    assert "hf_first" not in str(refusal.value)
+
+
 def test_offline_and_out_of_reach_are_said(hub: Hub, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="the hub does not answer as it should"):

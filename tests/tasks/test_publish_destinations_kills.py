@@ -23,11 +23,20 @@ from tests.tasks.small_release import NAME, write_release
 
 
 @pytest.fixture(scope="module")
-def faults() -> Iterator[Faults]:
-    """A bucket behind a server that breaks requests; clients find it by the environment."""
-    with s3_server(), fault_proxy(os.environ["AWS_ENDPOINT_URL"]) as served, pytest.MonkeyPatch.context() as patch:
+def bucket() -> Iterator[Remote]:
+    """A bucket, as we look at it, without any faults."""
+    with s3_server() as uri:
+        remote = Remote(uri)
+        remote.exists("current")  # connects, while the environment still names the server itself
+        yield remote
+
+
+@pytest.fixture(scope="module")
+def faults(bucket: Remote) -> Iterator[Faults]:
+    """A server before that bucket which breaks requests; publishers find it by the environment."""
+    with fault_proxy(os.environ["AWS_ENDPOINT_URL"]) as served, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", served.endpoint)
-        patch.setenv("AWS_MAX_ATTEMPTS", "2")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # s3fs tries again as well, and waits less
         yield served
 
 
@@ -38,11 +47,6 @@ def _mended(request: pytest.FixtureRequest) -> Iterator[None]:
         served: Faults = request.getfixturevalue("faults")
         served.before = served.after = lambda method, path, number: None
         served.requests.clear()
-
-
-@pytest.fixture(scope="module")
-def bucket(faults: Faults) -> Remote:
-    return Remote("s3://ropeway")
 
 
 @pytest.fixture(scope="module")
@@ -193,20 +197,21 @@ def test_a_store_that_fails_leaves_current_and_a_sentence_and_a_rerun_completes(
 
 @pytest.mark.parametrize("status", [0, 503])
 def test_a_passing_fault_is_tried_again_by_the_client(
-    faults: Faults, bucket: Remote, tmp_path: Path, one: Path, status: int
+    faults: Faults, bucket: Remote, tmp_path: Path, one: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # an answer without a body, as to HEAD, is tried again by botocore alone
     broken: list[str] = []
 
-    def every_fourth(method: str, path: str, number: int) -> int | None:
-        if number % 4 == 0 and f"{method} {path}" not in broken:
+    def every_sixth(method: str, path: str, number: int) -> int | None:
+        if number % 6 == 0 and f"{method} {path}" not in broken:
             broken.append(f"{method} {path}")
             return status
         return None
 
     faults.requests.clear()
-    faults.before = every_fourth
+    faults.before = every_sixth
     deliver(NAME, one, PublishParams(destinations=(f"s3://ropeway/{tmp_path.name}",)), lambda _: None)
-    assert len(broken) > 4
+    assert len(broken) > 3
     assert whole(ObjectPlace(bucket.below(tmp_path.name)), one)
 
 

@@ -35,9 +35,7 @@ class FolderPlace:
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         with _told(self.root):
-            top = self.root / folder
-            files = (path for path in top.rglob("*") if path.is_file() and _STAGING not in path.relative_to(top).parts)
-            return {path.relative_to(top).as_posix(): path.stat().st_size for path in files if path.name != _LOCK}
+            return dict(_sizes(self.root / folder))
 
     def read(self, path: str) -> bytes | None:
         with _told(self.root):
@@ -93,6 +91,20 @@ class FolderPlace:
             finally:
                 with contextlib.suppress(OSError):
                     (home / _STAGING).rmdir()
+
+
+def _sizes(top: Path) -> Iterator[tuple[str, int]]:
+    """Files but those that a publisher at work has there, which may vanish while we look."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    for folder, folders, names in os.walk(top, onerror=refuse):
+        folders[:] = [name for name in folders if name != _STAGING]
+        for path in (Path(folder, name) for name in names if name != _LOCK):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.relative_to(top).as_posix(), path.stat().st_size
 
 
 def _copy(version: Version, staging: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -68,8 +69,8 @@ class HubPlace:
         return f"hub:{self.repo_id}"
 
     def require_token(self) -> None:
-        """UserError where there is no token to publish with."""
-        if not os.environ.get("HF_TOKEN"):
+        """UserError where there is no token to publish with, or what cannot be one: an HTTP client would quote it in its error."""
+        if not re.fullmatch(r"[!-~]+", _token()):
             raise UserError(
                 f"Publishing to {self.uri} needs a token: set HF_TOKEN in the environment to one that may write there."
             )
@@ -78,7 +79,7 @@ class HubPlace:
     def api(self) -> HfApi:
         from huggingface_hub import HfApi
 
-        return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=os.environ.get("HF_TOKEN") or False)
+        return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=_token() or False)
 
     def state(self) -> HubState:
         from huggingface_hub.errors import RepositoryNotFoundError
@@ -203,13 +204,17 @@ class HubPlace:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what the client raises into one sentence; what a next try may mend passes as it is, to `put`."""
+        """Turn what the client raises into one sentence, of which it stays the cause."""
         try:
             yield
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"{self.uri}: {reason_of(error)}.") from error
+
+
+def _token() -> str:
+    return os.environ.get("HF_TOKEN", "").strip()
 
 
 def _title(version: Version) -> str:

@@ -45,6 +45,8 @@ def reason_of(error: BaseException) -> str:
             f"the hub answers with an error ({status}): nothing there has changed that is served by a tag; publish again later"
         )
     text = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
+    if status is not None or isinstance(error, ValueError):
+        return f"the hub refuses it ({text}): mend that and publish again"
     return f"the hub does not answer as it should ({text}): check HF_ENDPOINT and the connection, then publish again"
 
 

@@ -37,10 +37,6 @@ class Version:
         """Its folder, relative to a place."""
         return version_key(self.name, self.digest)
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(entry.num_bytes for entry in self.manifest.files) + len(self.manifest_bytes)
-
 
 class Place(Protocol):
     """A folder or a URI that holds releases; paths are relative to it, with slashes. Errors are UserErrors."""
