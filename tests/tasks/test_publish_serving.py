@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, tiny_plan
 from ray_jobs.finetune.rope import plan_rope
 from ray_jobs.finetune.rope_config import published_config
 from tasks.publish.serving import next_tokens
@@ -19,7 +20,6 @@ from tasks.publish.serving.gguf import gguf_route
 from tasks.publish.serving.next_tokens import Prompt, Recording
 from tasks.publish.serving.rules import READERS, Written, sglang_context_length, spelling_problems
 from tasks.publish.serving.table import serving_table
-from tests.tasks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, tiny_plan
 
 
 def written(method: str, **changes: object) -> Written:
@@ -31,10 +31,10 @@ def written(method: str, **changes: object) -> Written:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for method in METHODS:
-        publish_tiny(folder, method, tokenizer)
+        publish_tiny(folder, method)
     return folder
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ray_jobs.finetune.rope import RopePlan, plan_rope
+from tasks.publish.assemble import _write_tokenizer
 from tasks.publish.serving import next_tokens
 
 WINDOW, TARGET = 64, 256
@@ -30,7 +32,7 @@ def tiny_plan(method: str) -> tuple[LlamaConfig, RopePlan]:
     return config, plan_rope(config, TARGET, rope_method, factors=factors, packed_rows=False)  # type: ignore[arg-type]
 
 
-def publish_tiny(folder: Path, method: str, tokenizer: PreTrainedTokenizerFast) -> Path:
+def publish_tiny(folder: Path, method: str) -> Path:
     """Write weights, tokenizer, config in all spellings, plan and recorded next tokens into `folder`/method."""
     config, plan = tiny_plan(method)
     plan.apply(config)
@@ -42,6 +44,13 @@ def publish_tiny(folder: Path, method: str, tokenizer: PreTrainedTokenizerFast) 
     model.save_pretrained(directory)
     plan.write_config(directory)
     (directory / "rope_plan.json").write_text(plan.to_json())
-    tokenizer.model_max_length = TARGET
-    tokenizer.save_pretrained(directory)
+    _write_tokenizer(directory, _byte_tokenizer(), TARGET)
     return directory
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerFast:
+    alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    raw = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")

@@ -1,0 +1,89 @@
+"""Programs that serve releases, really run on a tiny Llama of every RoPE method: do they compute what was trained?
+
+`python -m benchmarks.consumers [--home DIR] [--only CONSUMER ...] [--json FILE]`. Each consumer has an environment of its own,
+made the first time below DIR (else the user's cache folder): transformers 4.57 in seconds, vLLM on the CPU in minutes. A model
+of a window of 64 tokens is extended to 256, says its next-token log-probabilities at positions below, at and beyond the
+old window before it is saved, and every consumer is asked for the same from the written files. Also run are combinations that a
+plan declares not servable, to see that they differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, tiny_plan
+from tasks.publish.serving.consumers import CONSUMERS, Consumer, environment_for
+from tasks.publish.serving.contract import trained_as_planned
+from tasks.publish.serving.next_tokens import TOLERANCE, Recording, read
+from tasks.publish.serving.served import answers_of
+
+
+def measure(consumer: Consumer, home: Path | None, models: dict[str, Path]) -> list[dict[str, Any]]:
+    """A row for each method: what this consumer, started once, answered."""
+    python = environment_for(consumer, home, lambda line: print(line, flush=True))
+    recordings: dict[Path, Recording] = {directory: read(directory) for directory in models.values()}
+    started = time.perf_counter()
+    answers = answers_of(consumer, python, recordings)
+    seconds = time.perf_counter() - started
+    rows = []
+    for method, directory in models.items():
+        answer = answers[directory]
+        declined = trained_as_planned(tiny_plan(method)[1]).declined.get(consumer.name, "")
+        rows.append(
+            {
+                "consumer": consumer.name,
+                "version": answer.version,
+                "method": method,
+                "declared_servable": not declined,
+                "declined": declined,
+                "context_length": answer.context_length,
+                "largest_difference": answer.worst if answer.worst is not None and answer.worst != float("inf") else None,
+                "same": not answer.problems,
+                "problems": list(answer.problems),
+                "seconds_for_all_methods": round(seconds, 1),
+            }
+        )
+    return rows
+
+
+def shown(row: dict[str, Any]) -> str:
+    difference = f"{row['largest_difference']:.1e}" if row["largest_difference"] is not None else "-"
+    verdict = "same" if row["same"] else "NOT the same"
+    expected = "declared servable" if row["declared_servable"] else "declared not servable"
+    name = f"{row['consumer']} ({row['version']})"
+    return f"{name:<28} {row['method']:<20} {row['context_length'] or '-':>7} {difference:>10}  {verdict:<13} {expected}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, help="where the environments are; default: the user's cache folder")
+    parser.add_argument("--only", nargs="+", choices=list(CONSUMERS), default=list(CONSUMERS), help="these consumers")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    print(f"{'consumer':<28} {'method':<20} {'tokens':>7} {'nats off':>10}  (allowed {TOLERANCE:g})", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        models = {method: publish_tiny(Path(scratch), method) for method in METHODS}
+        for name in args.only:
+            measured = measure(CONSUMERS[name], args.home, models)
+            print(*map(shown, measured), sep="\n", flush=True)
+            rows += measured
+    if args.json:
+        pinned = {name: [p for p in CONSUMERS[name].pinned if "vllm" in p or "transformers" in p] for name in args.only}
+        device = f"{platform.processor() or platform.machine()} CPU"
+        content = {"device": device, "window": WINDOW, "target": TARGET, "tolerance": TOLERANCE, "pinned": pinned, "rows": rows}
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
+    wrong = [row for row in rows if row["same"] != row["declared_servable"]]
+    print(f"{len(rows) - len(wrong)} of {len(rows)} combinations are as declared")
+    if wrong:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
