@@ -178,7 +178,7 @@ def test_a_store_that_fails_leaves_current_and_a_sentence_and_a_rerun_completes(
 ) -> None:
     where, place = f"s3://ropeway/{tmp_path.name}", ObjectPlace(bucket.below(tmp_path.name))
     params = PublishParams(destinations=(where,))
-    deliver(NAME, one, params, lambda _: None)
+    publish(place, one)
     faults.before = lambda method, path, number: status if method == "PUT" and "adapter" in path else None
     with pytest.raises(UserError, match=rf"not at 1 of 1 .*publish again.*{where}.*{reason}.*check the address") as refusal:
         deliver(NAME, two, params, lambda _: None)
@@ -193,6 +193,30 @@ def test_a_store_that_fails_leaves_current_and_a_sentence_and_a_rerun_completes(
     assert whole(place, two)
     again = [request for request in faults.requests if request.startswith("PUT") and "README" in request]
     assert again == []  # what had arrived is not sent again
+
+
+def test_bytes_that_changed_in_the_store_are_found_before_current_moves(
+    faults: Faults, bucket: Remote, tmp_path: Path, one: Path, two: Path
+) -> None:
+    """Of the same size, and the store itself has accepted them: only reading back tells."""
+    remote = bucket.below(tmp_path.name)
+    place = ObjectPlace(remote)
+    publish(place, one)
+    stored = f"{NAME}/versions/{two.name}/model.safetensors"
+
+    def rot(method: str, path: str, number: int) -> None:
+        if method == "PUT" and path.endswith(stored):
+            remote.write(stored, bytes(20_000))
+
+    faults.after = rot
+    params = PublishParams(destinations=(f"s3://ropeway/{tmp_path.name}",))
+    with pytest.raises(UserError, match=r"What arrived at .* differs from the release \(model\.safetensors has other content"):
+        deliver(NAME, two, params, lambda _: None)
+    assert current(place) == one.name
+    faults.after = lambda method, path, number: None
+    deliver(NAME, two, params, lambda _: None)
+    assert current(place) == two.name
+    assert whole(place, one, two)
 
 
 @pytest.mark.parametrize("status", [0, 503])

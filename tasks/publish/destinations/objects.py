@@ -4,7 +4,8 @@ An object store has no rename. A version's files are written under their final n
 where it is there, because it says which bytes the version will have; the manifest last, in the same way. So of two
 publishers of one digest with the same bytes both may write, and of two with different bytes the second is refused. Where a
 store has no conditional writes (only S3 and GCS have them here), two that start within one moment may not see each other;
-every file is still read back and compared before `current` moves.
+every file is still read back and compared before `current` moves. What a killed upload in parts leaves in S3 is no object; the
+bucket's lifecycle rule for incomplete uploads removes it.
 """
 
 from __future__ import annotations
