@@ -120,11 +120,9 @@ def _logits(directory: Path, model: PreTrainedModel) -> str:
 
 def _next_tokens(directory: Path, model: PreTrainedModel) -> str:
     recording = next_tokens.read(directory)
-    plan = read_plan(directory)
-    if (recording.window, recording.context_length) != (plan.base_window, plan.target_length):
-        raise ProblemFound(
-            f"recorded for {recording.window} to {recording.context_length} tokens, planned {plan.base_window} to {plan.target_length}"
-        )
+    target = read_plan(directory).target_length
+    if recording.context_length != target:
+        raise ProblemFound(f"recorded for {recording.context_length} tokens, planned for {target}")
     worst, longest = next_tokens.reproduced(recording, model, _MAX_PROMPT_TOKENS)
     text = f"log-probabilities differ by {worst:.2g} from before saving, allowed {next_tokens.TOLERANCE:g}"
     left = [str(len(p.token_ids)) for p in recording.prompts if len(p.token_ids) > _MAX_PROMPT_TOKENS]

@@ -178,8 +178,8 @@ def test_a_tokenizer_of_another_length_is_found(release: Path) -> None:
     assert set(contents_failing(release)) == {"tokenizer", *in_transformers}
 
 
-def test_a_recording_that_was_made_anew_for_other_lengths_is_found(release: Path) -> None:
-    edit_json(release / "verification" / "next_tokens.json", window=128)
+def test_a_recording_that_was_made_anew_for_another_length_is_found(release: Path) -> None:
+    edit_json(release / "verification" / "next_tokens.json", context_length=128)
     assert set(contents_failing(release)) == {"next tokens"}
 
 
@@ -232,3 +232,12 @@ def test_no_folder_is_one_sentence_and_a_broken_pointer_one_check(tmp_path: Path
         verify_release(tmp_path / "nowhere")
     (tmp_path / "current").write_text("0123456789abcdef")
     assert [check.name for check in verify_release(tmp_path)] == ["current"]
+
+
+@pytest.mark.parametrize("method", ["linear", "dynamic", "ntk", "llama3"])
+def test_a_release_of_any_method_verifies(method: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    release = finished_run(tmp_path, tokenizer, method).publish().path
+    checks = {check.name: check for check in verify_release(release)}
+    assert failed(list(checks.values())) == {}
+    not_claimed = checks["RoPE as vLLM reads it"].detail.startswith("not claimed")
+    assert not_claimed is (method == "dynamic")
