@@ -94,6 +94,7 @@ def test_it_ends_within_the_budget_or_refuses(text: str, window: int, mapped: in
     assert all(size <= window for size in seen)
 
 
+@pytest.mark.timeout(30)
 def test_a_combiner_that_does_not_shorten_is_refused_in_a_sentence() -> None:
     with pytest.raises(UserError, match=r"No two of \d+ neighbouring parts fit a window of 10 tokens together"):
         map_reduce(TEXT, process=lambda t: t, combine=" ".join, count_tokens=count_words, window_tokens=10)

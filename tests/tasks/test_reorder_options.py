@@ -112,6 +112,8 @@ def test_chunks_that_follow_each_other_stand_together_in_reading_order() -> None
     )  # fmt: skip
     overlapping = [cut(50, 80, 0.9), other, cut(30, 60, 0.1)]
     assert REORDER.apply(overlapping, keep_adjacent=True) == [overlapping[2], overlapping[0], other]
+    nested = [cut(0, 50, 0.9), cut(10, 20, 0.8), cut(50, 60, 0.7)]  # the third follows the first, not the second
+    assert REORDER.arrange(nested, keep_adjacent=True).groups == ((1, 2, 3),)
 
 
 def test_a_budget_keeps_the_most_relevant_and_names_what_was_dropped() -> None:
