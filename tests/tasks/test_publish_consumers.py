@@ -135,10 +135,15 @@ def test_an_environment_is_made_once_and_debris_is_made_anew(tmp_path: Path) -> 
     assert marker.is_file()
     (tmp_path / "probe.py").write_text(
         "import json, sys, os, servable\n"
-        "json.dump({'answer': servable.ANSWER, 'asked': json.load(open(sys.argv[1])), 'offline': os.environ['HF_HUB_OFFLINE']},"
+        "json.dump({'models': [servable.ANSWER], 'asked': json.load(open(sys.argv[1])), 'offline': os.environ['HF_HUB_OFFLINE']},"
         "open(sys.argv[2], 'w'))"
     )
-    assert ask(consumer, python, [{"a": 1}]) == {"answer": 42, "asked": {"models": [{"a": 1}]}, "offline": "1"}
+    assert ask(consumer, python, [{"a": 1}]) == {"models": [42], "asked": {"models": [{"a": 1}]}, "offline": "1"}
+    (tmp_path / "probe.py").write_text(
+        "import json, sys\nprint('worker 7: RuntimeError: no such kernel')\nprint('RuntimeError: the worker is dead')\n"
+        "json.dump({'models': [{'error': 'dead'}]}, open(sys.argv[2], 'w'))"
+    )
+    assert ask(consumer, python, [{}])["models"][0]["error"] == "RuntimeError: no such kernel"
     (tmp_path / "probe.py").write_text("raise SystemExit('it is too cold')")
     with pytest.raises(UserError, match=r"servable gave no answer .it is too cold"):
         ask(consumer, python, [])

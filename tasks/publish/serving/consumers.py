@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -172,12 +173,21 @@ def ask(
                     env=_clean_environment() | dict(consumer.environment) | dict(environment or {}),
                 )
             answer: dict[str, Any] = json.loads(response.read_text(encoding="utf-8"))
+            failed = [model for model in answer["models"] if isinstance(model, dict) and "error" in model]
+            if len(models) == 1 and failed and (cause := _first_error(log)):
+                failed[0]["error"] = cause
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             said = _last_line(log) if log.is_file() else str(error)
             raise UserError(
                 f"{consumer.name} gave no answer ({said}): run {python} {_HERE / consumer.probe} by hand."
             ) from error
     return answer
+
+
+def _first_error(log: Path) -> str:
+    """The first exception that a server's log names: what its own processes died of, which the caller only hears to be dead."""
+    found = re.search(r"\b\w*(?:Error|Exception): \S.*", log.read_text(encoding="utf-8", errors="replace"))
+    return found.group()[:300] if found else ""
 
 
 def _clean_environment() -> dict[str, str]:
