@@ -12,6 +12,7 @@ def check_inputs(params: PipelineParams) -> None:
     from tasks.evaluate.prompts.qa import read_qa
     from tasks.ingest.units import refuse_missing
     from tasks.pack.settings import check_settings
+    from tasks.publish.destinations.delivery import check_destinations
 
     Storage(params.storage)
     rope_plan_for(params.model)
@@ -20,5 +21,6 @@ def check_inputs(params: PipelineParams) -> None:
     refuse_missing(params.corpus)
     check_settings(params)
     refuse_unavailable(params.evaluation)
+    check_destinations(params.publish)
     if params.evaluation.qa_file:
         read_qa(params.evaluation.qa_file)

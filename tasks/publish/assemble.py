@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from ray_jobs.finetune.rope import RopePlan
 
-MAX_SHARD_SIZE = "2GB"
-
 
 @dataclass(frozen=True)
 class ReleaseParts:
@@ -101,7 +99,7 @@ def _write_model(directory: Path, model: PreTrainedModel, parts: ReleaseParts) -
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
-    model.save_pretrained(directory, max_shard_size=MAX_SHARD_SIZE)
+    model.save_pretrained(directory, max_shard_size=int(parts.params.publish.shard_gigabytes * 1e9))
     parts.plan.write_config(directory)
     for name in ("config.json", "generation_config.json"):
         if (directory / name).is_file():

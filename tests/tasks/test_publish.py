@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from data_schemas.errors import UserError
 from ray_jobs.finetune.extended import load_arm
 from tasks.evaluate.results import recompute
-from tasks.publish import assemble, stage
+from tasks.publish import stage
 from tasks.publish.checks import failures
 from tasks.publish.releases import current_release
 from tasks.publish.verify import verify_release
@@ -241,9 +241,9 @@ def test_sigkill_leaves_current_as_it_was_and_the_next_run_finishes(
         assert (run.publish(params=new).path / "manifest.json").read_bytes() == written
 
 
-def test_a_model_in_several_shards_verifies(published: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble, "MAX_SHARD_SIZE", "20KB")
-    release = published.publish(params=published.params.model_copy(update={"run_name": "sharded"}))
+def test_a_model_in_several_shards_verifies(published: FinishedRun) -> None:
+    publish = published.params.publish.model_copy(update={"shard_gigabytes": 2e-5})
+    release = published.publish(params=published.params.model_copy(update={"run_name": "sharded", "publish": publish}))
     assert len(list(release.path.glob("model-*.safetensors"))) > 1
     assert failures(verify_release(release.path)) == []
 
