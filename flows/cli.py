@@ -200,14 +200,30 @@ def rollback(
 def reorder(
     passages: Annotated[Path, typer.Argument(help="JSONL, one passage a line, best first or with a `score`.")],
     config: Annotated[Path, typer.Option(help="chunk_reorder.json, or a release that contains one.")],
+    budget_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Keep the most relevant passages within so many tokens.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Counts tokens; without it passages need `num_tokens`.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Another strategy than the config's.")] = None,
+    near_duplicates: Annotated[float | None, typer.Option(help="Merge passages from this similarity on, such as 0.8.")] = None,
+    join_overlaps: Annotated[bool, typer.Option(help="Join passages that overlap in one document.")] = False,
+    keep_adjacent: Annotated[bool, typer.Option(help="Keep neighbouring chunks of a document together.")] = False,
+    instructions: Annotated[str | None, typer.Option(help="Text to stand first.")] = None,
+    question: Annotated[str | None, typer.Option(help="Text to stand last.")] = None,
 ) -> None:
     """Print the passages in the order in which they should stand in the prompt, as JSONL."""
-    import json
+    from flows.reorder import print_reordered
+    from tasks.reorder.options import ReorderOptions
 
-    from tasks.reorder import reorder_file
-
-    for passage in reorder_file(config, passages):
-        print(json.dumps(passage, ensure_ascii=False))
+    options = ReorderOptions(
+        strategy=strategy,  # type: ignore[arg-type]  # checked there
+        near_duplicates=near_duplicates,
+        join_overlaps=join_overlaps,
+        keep_adjacent=keep_adjacent,
+        instructions=instructions,
+        question=question,
+    )
+    print_reordered(config, passages, budget_tokens, options, tokenizer)
 
 
 @app.command()

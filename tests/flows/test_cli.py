@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from data_schemas.params import PipelineParams
+from tasks.reorder.config import make_config, to_json
+
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
 COMMANDS = [
-    "demo", "run", "plan", "compare-rope", "prepare", "inspect", "finetune", "evaluate", "publish", "verify", "reorder", "serve"
+    "demo", "run", "plan", "compare-rope", "prepare", "inspect", "finetune", "evaluate", "publish", "verify",
+    "releases", "rollback", "reorder", "serve",
 ]  # fmt: skip
+_PARAMS = {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
+REORDER_CONFIG = to_json(make_config(PipelineParams.model_validate(_PARAMS), []))
 
 
 def ropeway(*arguments, cwd=None):
@@ -70,13 +76,7 @@ def test_plan_says_what_a_run_would_do():
 
 
 def test_reorder_prints_the_passages_in_prompt_order(tmp_path):
-    from data_schemas.params import PipelineParams
-    from tasks.reorder.config import make_config, to_json
-
-    params = PipelineParams.model_validate(
-        {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
-    )
-    (tmp_path / "chunk_reorder.json").write_text(to_json(make_config(params, [])))
+    (tmp_path / "chunk_reorder.json").write_text(REORDER_CONFIG)
     passages = tmp_path / "passages.jsonl"
     passages.write_text("".join(json.dumps({"text": f"p{rank}", "score": -rank}) + "\n" for rank in range(1, 6)))
     done = ropeway("reorder", "--config", str(tmp_path / "chunk_reorder.json"), str(passages))
@@ -85,6 +85,15 @@ def test_reorder_prints_the_passages_in_prompt_order(tmp_path):
     passages.write_text('{"text": "a"}\n{broken\n')
     broken = ropeway("reorder", "--config", str(tmp_path / "chunk_reorder.json"), str(passages))
     assert (broken.returncode, "2" in broken.stderr, "Traceback" in broken.stderr) == (2, True, False)
+
+
+def test_reorder_keeps_a_budget_and_says_what_it_left_out(tmp_path):
+    passages = tmp_path / "passages.jsonl"
+    passages.write_text("".join(json.dumps({"text": f"p{rank}", "num_tokens": 10}) + "\n" for rank in range(1, 6)))
+    (tmp_path / "chunk_reorder.json").write_text(REORDER_CONFIG)
+    done = ropeway("reorder", "--config", str(tmp_path / "chunk_reorder.json"), str(passages), "--budget-tokens", "35")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["p1", "p3", "p2"]
+    assert "2 passages do not fit 35 tokens" in done.stderr
 
 
 def test_verify_of_something_that_is_no_release_fails_without_a_traceback(tmp_path):

@@ -1,0 +1,35 @@
+"""`ropeway reorder`: passages in prompt order on standard output, what was left out on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from data_schemas.errors import UserError
+from tasks.reorder.apply import arrange_file
+from tasks.reorder.options import ReorderOptions
+
+
+def print_reordered(
+    config: Path, passages: Path, budget_tokens: int | None, options: ReorderOptions, tokenizer: Path | None
+) -> None:
+    """Print the passages, one a line as JSON. `tokenizer`: a tokenizer.json, or a folder with one, that counts tokens."""
+    if tokenizer is not None:
+        from tokenizers import Tokenizer
+
+        file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+        if not file.is_file():
+            raise UserError(f"There is no tokenizer {file}: give a tokenizer.json or the folder of a release.")
+        counter = Tokenizer.from_file(str(file))
+        options = replace(options, count_tokens=lambda text: len(counter.encode(text, add_special_tokens=False).ids))
+    arranged = arrange_file(config, passages, budget_tokens, options)
+    for part in arranged.parts():
+        print(json.dumps(part, ensure_ascii=False))
+    if arranged.dropped:
+        print(f"{len(arranged.dropped)} passages do not fit {budget_tokens} tokens and were left out.", file=sys.stderr)
+    if arranged.merged:
+        print(f"{len(arranged.merged)} passages were merged into others.", file=sys.stderr)
+    if arranged.fallback_reason:
+        print(arranged.fallback_reason, file=sys.stderr)
