@@ -156,7 +156,18 @@ def publish(config: Config, settings: Settings = None) -> None:
 
 
 @app.command()
-def verify(release: Annotated[Path, typer.Argument(help="A release's folder, or releases/NAME with its `current`.")]) -> None:
+def verify(
+    release: Annotated[Path, typer.Argument(help="A release's folder, or releases/NAME with its `current`.")],
+    run_with: Annotated[
+        str | None,
+        typer.Option(
+            "--with", help="Run these as well, each in an environment of its own: transformers-5,transformers-4.57,vllm."
+        ),
+    ] = None,
+    environments: Annotated[
+        Path | None, typer.Option(help="Where those environments are made and kept; by default below ROPEWAY_CACHE.")
+    ] = None,
+) -> None:
     """Check every promise of a release: hashes, reload, logits, RoPE as each consumer reads it, reorder config."""
     from flows.outcome import print_checks
     from flows.terminal import be_quiet
@@ -165,7 +176,8 @@ def verify(release: Annotated[Path, typer.Argument(help="A release's folder, or 
     be_quiet()
     if not release.is_dir():
         raise UserError(f"There is no release folder {release}.")
-    checks = verify_release(release)
+    consumers = [name.strip() for name in run_with.split(",") if name.strip()] if run_with else []
+    checks = verify_release(release, consumers, environments, progress=lambda line: print(line, file=sys.stderr))
     print_checks(checks)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

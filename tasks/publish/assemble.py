@@ -95,7 +95,7 @@ def _write_model(directory: Path, model: PreTrainedModel, parts: ReleaseParts) -
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype).float()
     model.eval()
-    probes.record(directory, model, parts.plan.target_length)
+    probes.record(directory, model, parts.plan.target_length, parts.base_window)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype

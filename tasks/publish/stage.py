@@ -21,7 +21,7 @@ from tasks.publish.summary import release_summary
 from tasks.publish.verify import check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 1
+CODE_VERSION = 2
 _WHERE = ("destinations", "hub_pull_request", "hub_private")  # where it goes does not change what it is
 
 
