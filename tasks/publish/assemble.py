@@ -28,6 +28,7 @@ from tasks.publish.card import render_card
 from tasks.publish.checksums import write_checksums
 from tasks.publish.portable import rewrite_json, write_json
 from tasks.publish.provenance import provenance
+from tasks.publish.serving.table import serving_table
 from tasks.reorder.config import make_config, to_json
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
         base_window=parts.base_window,
         report=parts.report,
         plots=plots,
+        servers=serving_table(directory),
         reorder=reorder,
         documents_summary=parts.stages["documents"].summary,
         shards_summary=parts.stages["shards"].summary,

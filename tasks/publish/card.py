@@ -15,6 +15,7 @@ from tasks.publish.portable import portable
 
 if TYPE_CHECKING:
     from ray_jobs.finetune.rope import RopePlan
+    from tasks.publish.serving.table import ServingRow
 
 _DIGITS = 4
 
@@ -57,6 +58,7 @@ def render_card(
     base_window: int,
     report: Mapping[str, Any],
     plots: list[Path],
+    servers: list[ServingRow],
     reorder: ReorderConfig,
     documents_summary: Mapping[str, Any],
     shards_summary: Mapping[str, Any],
@@ -65,9 +67,8 @@ def render_card(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tasks.evaluate.report_tables import markdown_tables
-    from tasks.reorder.permutations import why_not_calibrated
+    from tasks.reorder.recall_curve import why_not_calibrated
 
-    servable = plan.servable_by()
     environment = Environment(
         loader=PackageLoader("tasks.publish", "."),
         undefined=StrictUndefined,
@@ -87,8 +88,7 @@ def render_card(
         documents=documents_summary,
         shards=shards_summary,
         sources=[{"uri": portable(source.uri), "licence": source.licence} for source in params.corpus.sources],
-        servable=servable,
-        vllm_ready=servable.get("vllm") == "",
+        servers=servers,
         reorder=reorder,
         fallback=reorder.strategy == "calibrated" and bool(why_not_calibrated(reorder.recall_by_position)),
         licence_sentence=_licence_sentence(base),
