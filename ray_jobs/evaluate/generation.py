@@ -164,12 +164,20 @@ def _generate_alone(
 
 
 def _own_generate(model: Any, ids_BL: torch.Tensor, limit: int, eos_ids: Sequence[int]) -> np.ndarray:
+    """By transformers' loop, without what the model's files ask for: penalties would not leave the most likely token.
+
+    What a GenerationConfig leaves open is taken from the model's own, so that one gives way for the call.
+    """
     from transformers import GenerationConfig
 
     eos = list(eos_ids) or None
     config = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=eos, pad_token_id=eos[0] if eos else 0)
-    with torch.inference_mode():
-        out = model.generate(ids_BL, attention_mask=torch.ones_like(ids_BL), generation_config=config)
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        with torch.inference_mode():
+            out = model.generate(ids_BL, attention_mask=torch.ones_like(ids_BL), generation_config=config)
+    finally:
+        model.generation_config = own
     return np.asarray(out[:, ids_BL.shape[1] :].cpu().numpy(), np.int32)
 
 

@@ -89,6 +89,37 @@ def test_tokens_are_those_of_transformers(config: PretrainedConfig) -> None:
     assert any(len(new) == limits[i] > 1 for i, new in ours.items()), "no prompt met its limit"
 
 
+def by_argmax(model: Any, prompt: np.ndarray, limit: int) -> list[int]:
+    """A forward pass over the whole text for each token: no generation config has a say."""
+    text = prompt.astype(np.int64).tolist()
+    for _ in range(limit):
+        with torch.inference_mode():
+            token = int(model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1].argmax())
+        if token in EOS:
+            break
+        text.append(token)
+    return text[len(prompt) :]
+
+
+@pytest.mark.parametrize(
+    "config",
+    # A window beyond all texts: the same model as the first, on the path without a shared cache.
+    [LlamaConfig(**SIZES), MistralConfig(**SIZES, sliding_window=4096)],
+    ids=["shared", "alone"],
+)
+def test_penalties_in_the_model_s_files_change_no_token(config: PretrainedConfig) -> None:
+    """Else arms that cannot share a cache would be decoded by another rule than those that can."""
+    model, prompts = tiny(config), prompts_with_common_beginnings()
+    own = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=2, min_new_tokens=3, eos_token_id=1, pad_token_id=1)
+    model.generation_config = own
+    ours = {i: new.tolist() for i, new in generate(model, prompts, [16] * len(prompts), eos_ids=EOS, batch_tokens=512)}
+    expected = {i: by_argmax(model, prompt, 16) for i, prompt in enumerate(prompts)}
+    assert ours == expected
+    assert model.generation_config is own, "whose end-of-sequence tokens are read for the next unit"
+    penalised = [by_transformers(model, prompt, 16) for prompt in prompts]
+    assert penalised != list(expected.values()), "the penalties would have been seen"
+
+
 @pytest.mark.parametrize("config", [LlamaConfig(**SIZES), MistralConfig(**SIZES, sliding_window=16)], ids=["shared", "alone"])
 def test_scores_come_with_the_same_tokens(config: PretrainedConfig) -> None:
     """Whatever the canonical answer is, and however much of it is right."""
