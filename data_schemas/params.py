@@ -278,7 +278,9 @@ class PublishParams(Params):
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Release name; empty: the run's name."
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Type of the published weights.")
-    shard_gigabytes: float = Field(4.0, gt=0, le=50, description="Size of one safetensors file of the published weights, at most.")
+    shard_gigabytes: float = Field(
+        4.0, gt=0, le=50, description="Size of one safetensors file of the published weights, at most."
+    )
     destinations: tuple[str, ...] = Field(
         (),
         description="Where the release goes besides the storage: a folder, an fsspec URI such as s3://bucket/models, or hub:org/name for "
