@@ -156,9 +156,8 @@ def _by_ruler(cells: TaskCells, settings: Settings) -> dict[str, Any]:
 
 def scores_by_length(cells: TaskCells, arm: str, tasks: Sequence[str], settings: Settings) -> dict[int, Estimate]:
     """Mean over `tasks` of an arm's scores, at the lengths where all of them were asked."""
-    level = {"confidence": settings["confidence"], "seed": settings["seed"]}
     return {
-        length: mean_score([cells[TaskKey(arm, task, length)].scores for task in tasks], **level)
+        length: mean_score([cells[TaskKey(arm, task, length)].scores for task in tasks], confidence=settings["confidence"])
         for length in _common_lengths(cells, arm, tasks)
     }
 

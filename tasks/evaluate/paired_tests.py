@@ -101,7 +101,7 @@ def _task_verdicts(cells: TaskCells, settings: Settings) -> Iterator[dict[str, A
         reference = cells.get(key._replace(arm="base"))
         if key.length != window or key.arm == "base" or reference is None:
             continue
-        base = mean_score([reference.scores], **level)
+        base = mean_score([reference.scores], confidence=settings["confidence"])
         change = mean_difference(rows.scores, reference.scores, **level)
         low, high = change.low or 0.0, change.high or 0.0
         verdict = "non_inferior" if low > -margin else "inferior" if high <= -margin else "not_shown"

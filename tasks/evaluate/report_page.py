@@ -88,7 +88,7 @@ def _task_note(report: dict[str, Any], level: str) -> str:
     return (
         f"Mean score over all depths [{level} interval] over the {count} samples of a cell, and recall gain, the log-probability of "
         f"the answer with the gold in the prompt minus without it; {prompts} prompts a model. A sample's depths are one observation: "
-        "intervals resample samples, or are Wilson's where a sample has one depth or all samples came out alike."
+        "intervals are Wilson's over samples, wider than need be where a sample's depths come out differently."
     )
 
 

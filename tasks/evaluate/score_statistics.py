@@ -1,13 +1,13 @@
 """Estimates of task scores, where one sample stands at several depths.
 
-The prompts of a sample share haystack, needle and question, so they are one observation and not several: intervals
-resample samples with all their depths. Where each sample stands at one depth only, its prompts are independent, and a
-rate gets Wilson's interval.
+The prompts of a sample share haystack, needle and question, so they are one observation and not several. A mean score in
+[0, 1] gets Wilson's interval over samples, whatever the scores within them: no sample's mean varies more than a single
+right-or-wrong prompt of the same mean, so the interval is right where all depths of a sample come out alike and wider
+than need be where they differ. It depends on the mean alone, so a better score never has a worse bound. A perfect score
+has a lower bound of 0.9 from 35 samples on.
 
-A bootstrap of samples that all came out alike has no width, whatever their number. Then the interval is the one that as
-many single trials would give: Wilson's for a mean score, Clopper and Pearson's for a mean difference. So a perfect score
-has a lower bound of 0.9 from 35 samples on. And near 0 and 1, where few samples differ, a bootstrap is too narrow: the
-interval of right-or-wrong prompts is never narrower than if they were independent (Wilson's over prompts).
+A bootstrap of samples that all came out alike has no width, whatever their number. So a mean difference of such samples
+gets the interval of as many single trials, Clopper and Pearson's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tasks.evaluate.statistics import (
     mean_with_t_interval,
     resampled_ratios,
     wilson_bounds,
-    wilson_rate,
 )
 
 _TINY = 1e-12
@@ -49,29 +48,28 @@ class Sampled:
 
 @dataclass(frozen=True)
 class ScoreEstimate(Estimate):
-    """`interval` names how the bounds were got: wilson, bootstrap (over samples) or wilson_of_samples."""
+    """`interval` names how the bounds were got: wilson (each sample is one prompt) or wilson_of_samples."""
 
     interval: str
 
 
-def mean_score(groups: Sequence[Sampled], *, confidence: float, seed: int) -> ScoreEstimate:
-    """Mean over groups (tasks) of the mean score of each; a single group is the common case.
+def mean_score(groups: Sequence[Sampled], *, confidence: float) -> ScoreEstimate:
+    """Mean over groups (tasks) of the mean score of each, scores in [0, 1]; a single group is the common case.
 
-    Samples are resampled within their group.
+    G groups count as G times the fewest samples of one: as p (1 - p) is concave, Wilson's variance of the mean over groups
+    is then at least that of the groups' own.
     """
     totals = [group.totals() for group in groups]
-    num_samples = sum(len(counts) for _, counts in totals)
     value = float(np.mean([sums.sum() / counts.sum() for sums, counts in totals]))
-    if len(groups) == 1 and totals[0][1].max() == 1 and np.isin(totals[0][0], (0, 1)).all():
-        rate = wilson_rate(round(totals[0][0].sum()), num_samples, confidence)
-        return ScoreEstimate(rate.value, rate.low, rate.high, "wilson")
-    if all(np.ptp(sums / counts) < _TINY for sums, counts in totals):
-        return ScoreEstimate(value, *wilson_bounds(value, num_samples, confidence), "wilson_of_samples")
-    low, high = _stratified_bounds(totals, confidence, seed)
-    if all(np.isin(group.values, (0, 1)).all() for group in groups):
-        independent = wilson_bounds(value, sum(len(group.values) for group in groups), confidence)
-        low, high = min(low, independent[0]), max(high, independent[1])
-    return ScoreEstimate(value, low, high, "bootstrap")
+    num_samples = len(totals) * min(_num_equal_samples(counts) for _, counts in totals)
+    is_one_prompt_each = all(counts.max() == 1 for _, counts in totals)
+    bounds = wilson_bounds(value, num_samples, confidence)
+    return ScoreEstimate(value, *bounds, "wilson" if is_one_prompt_each else "wilson_of_samples")
+
+
+def _num_equal_samples(counts: np.ndarray) -> float:
+    """As many samples of equal numbers of prompts have a mean as variable as these [samples] numbers (Kish 1965)."""
+    return float(counts.sum() ** 2 / (counts**2).sum())
 
 
 def mean_gain(groups: Sequence[Sampled], *, confidence: float, seed: int) -> Estimate | None:

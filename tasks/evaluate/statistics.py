@@ -35,8 +35,8 @@ def wilson_rate(successes: int, n: int, confidence: float) -> Estimate:
     return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
-def wilson_bounds(rate: float, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval around any rate in [0, 1], for mean scores that are no count of successes."""
+def wilson_bounds(rate: float, n: float, confidence: float) -> tuple[float, float]:
+    """Wilson's interval around any rate in [0, 1] of n observations, for mean scores that are no count of successes."""
     from scipy.stats import norm
 
     z = float(norm.ppf((1 + confidence) / 2))

@@ -125,8 +125,8 @@ def test_task_cells_by_depth(report: dict[str, Any]) -> None:
     assert cell["high"] == pytest.approx(0.9638, abs=5e-4)
     assert cell["gain_high"] - cell["gain"] == pytest.approx(2.776445 * 1.581139 / math.sqrt(5), abs=1e-5)
     pooled = next(c for c in report["task_means"] if (c["arm"], c["length"]) == ("fine_tuned", 2048))
-    assert (pooled["n"], pooled["num_samples"], pooled["interval"]) == (15, 5, "bootstrap")
-    assert pooled["high"] - pooled["low"] >= 0.5, "three depths of five samples are five observations"
+    assert (pooled["n"], pooled["num_samples"], pooled["interval"]) == (15, 5, "wilson_of_samples")
+    assert (pooled["low"], pooled["high"]) == (cell["low"], cell["high"]), "three depths of five samples are five observations"
 
 
 def test_paired_tests_are_over_samples_and_nulls_are_kept(report: dict[str, Any]) -> None:

@@ -38,18 +38,32 @@ def test_wilson_covers(rate: float) -> None:
     assert covered / TRIALS >= least(0.95)
 
 
-@pytest.mark.parametrize(("samples", "rate", "correlation"), [(8, 0.5, 0.3), (16, 0.9, 0.3), (40, 0.97, 0.3), (40, 0.9, 0.01)])
-def test_pooled_scores_cover_when_depths_of_a_sample_agree(samples: int, rate: float, correlation: float) -> None:
-    """Beta-binomial samples of five depths each, with the given correlation within a sample."""
+@pytest.mark.parametrize(
+    ("samples", "depths", "rate", "correlation"),
+    [(8, 5, 0.5, 0.3), (16, 5, 0.9, 0.3), (40, 5, 0.97, 0.3), (40, 5, 0.9, 0.01), (8, 11, 0.9, 1 / 11), (16, 5, 0.7, 0.999)],
+)
+def test_pooled_scores_cover_when_depths_of_a_sample_agree(samples: int, depths: int, rate: float, correlation: float) -> None:
+    """Beta-binomial samples, with the given correlation within a sample; 1/11 at a rate of 0.9 is beta(9, 1)."""
     rng = np.random.default_rng(1)
     spread = 1 / correlation - 1
-    covered = 0
-    for trial in range(TRIALS):
-        of_sample = rng.beta(rate * spread, (1 - rate) * spread, samples)
-        scores = (rng.random((samples, 5)) < of_sample[:, None]).astype(float)
-        estimate = mean_score([Sampled(scores.ravel(), np.repeat(np.arange(samples), 5))], confidence=0.95, seed=trial)
-        covered += estimate.low <= rate <= estimate.high  # type: ignore[operator]
-    assert covered / TRIALS >= least(0.95)
+    of_sample = rng.beta(rate * spread, (1 - rate) * spread, (TRIALS, samples, 1))
+    scores = (rng.random((TRIALS, samples, depths)) < of_sample).astype(float)
+    assert covered_share(scores, rate) >= least(0.95)
+
+
+def test_fractional_scores_cover() -> None:
+    """Twenty samples that ask for four golds each, of which a sample finds 0.8 on average, some samples more than others."""
+    rng = np.random.default_rng(11)
+    scores = rng.binomial(4, rng.beta(4, 1, (TRIALS, 20, 1))) / 4
+    assert covered_share(scores, 0.8) >= least(0.95)
+
+
+def covered_share(scores: np.ndarray, truth: float) -> float:
+    """How often the interval of a mean score holds the truth; [trials, samples, depths]."""
+    _, samples, depths = scores.shape
+    of_prompt = np.repeat(np.arange(samples), depths)
+    estimates = [mean_score([Sampled(trial.ravel(), of_prompt)], confidence=0.95) for trial in scores]
+    return float(np.mean([e.low <= truth <= e.high for e in estimates]))  # type: ignore[operator]
 
 
 def test_wilson_over_correlated_prompts_would_not_cover() -> None:
