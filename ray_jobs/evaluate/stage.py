@@ -26,7 +26,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, estimate_line, forward_flops, probe_tokens
-from ray_jobs.evaluate.trained_on import refuse_trained_on
+from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
 from ray_jobs.evaluate.units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.workers import measuring_workers
 from ray_jobs.evaluate.workload import Workload, prepare_workload, write_workload
@@ -161,8 +161,9 @@ class _Evaluation:
         self._params, self._arms, self._progress, self._shares = params, arms, progress, shares
         self._base_window = base_window(params.model)
         self._workload = prepare_workload(params, self._base_window, documents.path, load_tokenizer(params.model))
+        self._trained_on = "no checkpoint"
         if checkpoint:
-            refuse_trained_on({document.doc_id for document in self._workload.documents}, checkpoint, storage)
+            self._trained_on = refuse_trained_on(self._workload.doc_ids, checkpoint, storage)
         self._models = ArmModel.of(params, storage, checkpoint.location if checkpoint else None)
         self._units = plan_units(self._workload, arms.names, params.evaluation.batch_tokens)
 
@@ -175,6 +176,7 @@ class _Evaluation:
         samples = self._measure(workers, parts)
         samples.write(directory)
         settings = report_settings(self._params, self._base_window, self._workload, self._arms)
+        settings["trained_on_check"] = self._trained_on
         if benchmarks := self._benchmarks(workers, parts):
             _write_json(directory / "lm_eval.json", benchmarks)
             settings["lm_eval"] = benchmarks
@@ -196,6 +198,8 @@ class _Evaluation:
         )
         for arm, why in self._arms.left_out.items():
             self._progress(f"evaluate: {arm} is left out: {why}")
+        if self._trained_on.startswith(NOT_CHECKED):
+            self._progress(f"evaluate: whether these documents were trained on is {self._trained_on}")
 
     def _measure(self, workers: Workers, parts: Parts) -> Samples:
         kept = {unit.number for unit in self._units if parts.has(f"measured-{unit.number:05d}.json")}

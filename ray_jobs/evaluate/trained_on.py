@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
@@ -9,20 +11,26 @@ from data_schemas.manifest import FileEntry
 from data_schemas.storage import Artifact, Storage
 
 
-def refuse_trained_on(doc_ids: set[str], checkpoint: Artifact, storage: Storage) -> None:
+CHECKED, NOT_CHECKED = "checked", "not checked"
+
+
+def refuse_trained_on(doc_ids: Set[str], checkpoint: Artifact, storage: Storage) -> str:
     """UserError where a training row of the checkpoint's shards holds a chunk of one of `doc_ids`.
 
-    A checkpoint whose shards are no longer in storage cannot be checked, and passes.
+    Returns `CHECKED`, or `NOT_CHECKED`, a colon and why.
     """
     digest = checkpoint.manifest.parents.get("shards")
-    shards = storage.find("shards", digest) if digest else None
+    if digest is None:
+        return f"{NOT_CHECKED}: the checkpoint does not say which shards it was trained on"
+    shards = storage.find("shards", digest)
     if shards is None:
-        return
+        return f"{NOT_CHECKED}: the shards that the checkpoint was trained on ({digest[:12]}) are no longer in the storage"
     if trained_on := sorted(doc_ids & training_documents(shards)):
         raise UserError(
             f"{len(trained_on)} of the {len(doc_ids)} documents to be evaluated were trained on (such as {trained_on[0]}): give a "
             "checkpoint that was trained from the same `documents`, or finetune again."
         )
+    return CHECKED
 
 
 def training_documents(shards: Artifact) -> set[str]:

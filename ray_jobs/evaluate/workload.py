@@ -32,13 +32,17 @@ _WINDOWS = "windows.npz"
 
 @dataclass(frozen=True)
 class Workload:
-    """`prompts` by task and length; all prompts of a sample stand together. `prompts_of` gives them, read when asked for."""
+    """`prompts` by task and length; all prompts of a sample stand together. `prompts_of` gives them, read when asked for.
+
+    `doc_ids`: of every document whose text is measured or stands in a prompt.
+    """
 
     documents: tuple[TargetDocument, ...]
     lengths: tuple[int, ...]
     prompts: Mapping[tuple[str, int], Prompts] = field(default_factory=dict)
     position_curve: bool = False
     protocols: tuple[Protocol, ...] = ()
+    doc_ids: frozenset[str] = frozenset()
 
     def prompts_of(self, task: str, length: int) -> Prompts:
         return self.prompts[task, length]
@@ -91,7 +95,8 @@ def prepare_workload(params: PipelineParams, base_window: int, documents: Path, 
             for length in usable_lengths(task, evaluation.task_lengths, lengths, material):
                 prompts[task, length] = tuple(sorted(make_prompts(task, length, material), key=lambda prompt: prompt.sample))
     protocols: tuple[Protocol, ...] = tuple(dict.fromkeys(evaluation.protocols))
-    return Workload(tuple(targets), lengths, prompts, evaluation.position_curve, protocols)
+    doc_ids = frozenset(document.doc_id for document in chosen)
+    return Workload(tuple(targets), lengths, prompts, evaluation.position_curve, protocols, doc_ids)
 
 
 def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDocument], lengths: tuple[int, ...]) -> Any:

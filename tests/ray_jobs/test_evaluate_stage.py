@@ -1,6 +1,7 @@
 """The stage on a tiny real run: arms, artifact, reuse, resume, refusals."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import lm_eval, stage, units
 from ray_jobs.evaluate.arms import choose_arms
 from ray_jobs.evaluate.trained_on import refuse_trained_on, training_documents
+from ray_jobs.evaluate.workload import prepare_workload
+from ray_jobs.finetune.base_model import load_tokenizer
 from tasks.evaluate.results import recompute
 from tasks.evaluate.sample_set import Samples
 from tests.ray_jobs.evaluation_example import TinyRun, make_tiny_run, write_chunks
@@ -116,6 +119,7 @@ def test_a_killed_run_keeps_finished_units_and_ends_with_the_same_bytes(
     tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tiny_run.elsewhere(tmp_path)
+    shutil.copytree(tiny_run.storage.root / "shards", tmp_path / "shards")  # else what was trained on is not checked
     params = tiny_run.changed(protocols=("yarn", "longlora")).model_dump_json()
     inputs = (str(tiny_run.storage.root), str(tmp_path), tiny_run.documents.digest, tiny_run.checkpoint.digest)
     killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_MIDDLE, params, *inputs], capture_output=True, text=True)
@@ -178,8 +182,40 @@ def test_what_was_trained_on_is_not_evaluated(tiny_run: TinyRun, tmp_path: Path)
     shards = build("shards", lambda folder: write_chunks(folder, trained_on="d3"))
     checkpoint = build("checkpoints", lambda folder: {}, shards=shards.digest)
     assert training_documents(shards) == {"d3"}
-    refuse_trained_on({"d1", "d2"}, checkpoint, storage)  # d1 stands among the held-out chunks, which is as it should be
+    assert (
+        refuse_trained_on({"d1", "d2"}, checkpoint, storage) == "checked"
+    )  # d1 stands among the held-out chunks, which is as it should be
     with pytest.raises(UserError, match=r"1 of the 2 documents to be evaluated were trained on \(such as d3\)"):
         refuse_trained_on({"d1", "d3"}, checkpoint, storage)
     with pytest.raises(UserError, match="were trained on"):
         stage.run(tiny_run.params, storage, tiny_run.documents, checkpoint, print)
+
+
+def test_no_haystack_was_trained_on(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """d3 is not among the documents of the perplexity, but its text surrounds needles."""
+    storage = Storage(str(tmp_path))
+
+    def build(kind: str, make: Any, **parents: str) -> Artifact:
+        return storage.build(kind, stage=kind, params={}, code_version=1, parents=parents, make=make)
+
+    params = tiny_run.changed(num_documents=1, task_lengths=(4096,))
+    workload = prepare_workload(params, 128, tiny_run.documents.path, load_tokenizer(params.model))
+    (haystack, *_) = sorted(workload.doc_ids - {document.doc_id for document in workload.documents})
+    shards = build("shards", lambda folder: write_chunks(folder, trained_on=haystack))
+    checkpoint = build("checkpoints", lambda folder: {}, shards=shards.digest)
+    with pytest.raises(UserError, match=rf"were trained on \(such as {haystack}\)"):
+        stage.run(params, storage, tiny_run.documents, checkpoint, print)
+
+
+def test_the_report_says_whether_it_was_checked_what_was_trained_on(
+    tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path
+) -> None:
+    assert stage.load_report(evaluation)["settings"]["trained_on_check"] == "checked"
+    short: dict[str, Any] = {"lengths": (64,), "num_documents": 2, "tasks": ()}
+    elsewhere = tiny_run.elsewhere(tmp_path)  # where there are no shards
+    said = stage.load_report(elsewhere.evaluate(arms=("fine_tuned",), **short))["settings"]["trained_on_check"]
+    assert said.startswith("not checked: the shards that the checkpoint was trained on")
+    assert said.endswith("are no longer in the storage")
+    assert f"evaluate: whether these documents were trained on is {said}" in elsewhere.told
+    untrained = stage.load_report(elsewhere.evaluate(tuned=False, arms=("base",), **short))
+    assert untrained["settings"]["trained_on_check"] == "no checkpoint"
