@@ -73,4 +73,4 @@ def _interval(indices: np.ndarray, settings: Settings, *, is_score: bool) -> Est
     if not is_score:
         return mean_with_t_interval(indices, settings["confidence"])
     samples = Sampled(indices, np.arange(len(indices)))
-    return bounded_mean(samples, confidence=settings["confidence"], seed=settings["seed"])
+    return bounded_mean(samples, confidence=settings["confidence"])

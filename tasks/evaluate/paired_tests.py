@@ -44,7 +44,7 @@ def paired_families(cells: TaskCells, settings: Settings) -> list[dict[str, Any]
 
 def _test(cells: TaskCells, key: TaskKey, second: str, settings: Settings) -> dict[str, Any]:
     one, other = cells[key], cells[key._replace(arm=second)]
-    difference = mean_difference(one.scores, other.scores, confidence=settings["confidence"], seed=settings["seed"])
+    difference = mean_difference(one.scores, other.scores, confidence=settings["confidence"])
     per_sample = Sampled(one.score - other.score, one.sample).totals()[0]
     sample_counts, prompt_counts = _discordant(per_sample), _discordant(one.score - other.score)
     return {
@@ -96,13 +96,12 @@ def _perplexity_verdicts(cells: dict[Cell, pa.Table], settings: Settings) -> Ite
 
 def _task_verdicts(cells: TaskCells, settings: Settings) -> Iterator[dict[str, Any]]:
     window, margin = settings["base_window"], settings["non_inferiority_margin"]
-    level = {"confidence": settings["confidence"], "seed": settings["seed"]}
     for key, rows in cells.items():
         reference = cells.get(key._replace(arm="base"))
         if key.length != window or key.arm == "base" or reference is None:
             continue
         base = mean_score([reference.scores], confidence=settings["confidence"])
-        change = mean_difference(rows.scores, reference.scores, **level)
+        change = mean_difference(rows.scores, reference.scores, confidence=settings["confidence"])
         low, high = change.low or 0.0, change.high or 0.0
         verdict = "non_inferior" if low > -margin else "inferior" if high <= -margin else "not_shown"
         if base.high is not None and base.high < SCORE_FLOOR:

@@ -142,9 +142,8 @@ def test_paired_tests_are_over_samples_and_nulls_are_kept(report: dict[str, Any]
 def test_non_inferiority_at_the_base_window(report: dict[str, Any]) -> None:
     verdicts = {r["arm"]: r["verdict"] for r in report["non_inferiority"]["perplexity"]}
     assert verdicts == {"scaling_only": "inferior", "fine_tuned": "non_inferior"}
-    assert {r["verdict"] for r in report["non_inferiority"]["tasks"]} == {"non_inferior"}, (
-        "the base may reach 43 %: it can be worse"
-    )
+    tasks = {r["arm"]: r["verdict"] for r in report["non_inferiority"]["tasks"]}
+    assert tasks == {"scaling_only": "not_shown", "fine_tuned": "non_inferior"}, "better on two and on four of five samples"
 
 
 def test_a_task_that_the_base_does_not_do_shows_no_non_inferiority() -> None:

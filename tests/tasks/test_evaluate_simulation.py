@@ -12,7 +12,7 @@ import pytest
 
 from tasks.evaluate.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
 from tasks.evaluate.report import Samples, build_report
-from tasks.evaluate.score_statistics import Sampled, mean_difference, mean_score
+from tasks.evaluate.score_statistics import Sampled, bounded_mean, mean_difference, mean_score, tango_bounds
 from tasks.evaluate.statistics import perplexity_estimate, perplexity_ratio, wilson_rate
 from tests.tasks.evaluation_rows import SETTINGS, coin, perplexity_table, task_table
 
@@ -94,13 +94,39 @@ def test_paired_differences_of_scores_cover() -> None:
     rng = np.random.default_rng(4)
     samples = np.repeat(np.arange(30), 3)
     covered = 0
-    for trial in range(TRIALS):
+    for _ in range(TRIALS):
         ease = np.repeat(rng.random(30), 3)
         first = (rng.random(90) < 0.2 + 0.7 * ease).astype(float)
         second = (rng.random(90) < 0.7 * ease).astype(float)
-        estimate = mean_difference(Sampled(first, samples), Sampled(second, samples), confidence=0.95, seed=trial)
+        estimate = mean_difference(Sampled(first, samples), Sampled(second, samples), confidence=0.95)
         covered += estimate.low <= 0.2 <= estimate.high  # type: ignore[operator]
     assert covered / TRIALS >= least(0.95)
+
+
+@pytest.mark.parametrize("samples", [8, 20, 40])
+@pytest.mark.parametrize("margin", [0.05, 0.2])
+def test_a_loss_at_the_margin_is_seldom_called_none(samples: int, margin: float) -> None:
+    """Models that lose `margin` in truth: at 95 % at most 2.5 % may pass, by Tango's interval at most 3.5 %.
+
+    The second model is better on as many further samples as it is worse on.
+    """
+    rng = np.random.default_rng(12)
+    trials = 2000
+    for further in (0.0, 0.1, 0.3):
+        drawn = rng.multinomial(samples, [further, margin + further, 1 - margin - 2 * further], trials)[:, :2]
+        low = {pair: tango_bounds(pair[0] / samples, pair[1] / samples, samples, 0.95)[0] for pair in set(map(tuple, drawn))}
+        assert np.mean([low[tuple(pair)] > -margin for pair in drawn]) <= most(0.035, trials)
+
+
+def test_a_rare_total_failure_under_mild_noise_is_seldom_called_none() -> None:
+    """A sample in twenty fails at all five depths, the others differ at one depth either way: a bootstrap is blind to the few."""
+    rng = np.random.default_rng(13)
+    called = 0
+    for _ in range(TRIALS):
+        noise = rng.choice([-0.2, 0.0, 0.2], 20)
+        estimate = bounded_mean(Sampled(np.where(rng.random(20) < 0.05, -1.0, noise), np.arange(20)), confidence=0.95)
+        called += estimate.low > -0.05  # type: ignore[operator]
+    assert called / TRIALS <= most(0.025)
 
 
 def test_holm_holds_the_family_wise_error_under_the_null() -> None:
@@ -163,7 +189,7 @@ def test_first_and_last_quarter_only_is_a_significant_u() -> None:
     report = evaluated(lambda arm, task, n, depth, s: float(n <= 512 or depth < 0.25 or depth > 0.75))
     rows = {r["length"]: r["score"] for r in report["lost_in_the_middle"] if r["arm"] == "fine_tuned"}
     assert [rows[n]["index"] for n in LENGTHS] == [0, 0, 1, 1, 1]
-    assert all(rows[n]["p_holm"] < 0.01 and rows[n]["low"] > 0.9 for n in (1024, 2048, 4096))
+    assert all(rows[n]["p_holm"] < 0.01 and rows[n]["low"] > 0.8 for n in (1024, 2048, 4096))
     assert all(rows[n]["p_holm"] == 1 for n in (256, 512))
     assert rows[4096]["first_minus_middle"] == rows[4096]["last_minus_middle"] == 1
 

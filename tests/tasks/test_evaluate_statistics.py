@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from tasks.evaluate.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
-from tasks.evaluate.score_statistics import Sampled, mean_difference, mean_gain, mean_score
+from tasks.evaluate.score_statistics import Sampled, bounded_mean, mean_difference, mean_gain, mean_score, tango_bounds
 from tasks.evaluate.statistics import (
     Estimate,
     bootstrap_bounds,
@@ -138,16 +138,52 @@ def test_samples_of_unequal_numbers_of_prompts_count_for_fewer() -> None:
 
 
 def test_samples_that_came_out_alike_are_as_many_trials() -> None:
-    perfect = mean_score([Sampled(np.ones(50), np.repeat(np.arange(10), 5))], confidence=0.95)
-    assert perfect.low == pytest.approx(wilson_rate(10, 10, 0.95).low)
-    difference = mean_difference(
-        Sampled(np.ones(50), np.repeat(np.arange(10), 5)),
-        Sampled(np.ones(50), np.repeat(np.arange(10), 5)),
-        confidence=0.95,
-        seed=0,
-    )
-    assert difference.value == 0
-    assert difference.high == pytest.approx(1 - 0.025 ** (1 / 10))  # Clopper and Pearson, none of ten
+    right = Sampled(np.ones(50), np.repeat(np.arange(10), 5))
+    assert mean_score([right], confidence=0.95).low == pytest.approx(wilson_rate(10, 10, 0.95).low)
+    difference = mean_difference(right, right, confidence=0.95)
+    unseen = 1.959964**2 / (10 + 1.959964**2)  # Tango's bound of no discordant pair, in closed form
+    assert (difference.value, difference.low, difference.high) == (0, pytest.approx(-unseen), pytest.approx(unseen))
+
+
+def test_a_loss_that_no_sample_showed_is_not_ruled_out() -> None:
+    """One of ten samples better and none worse: a bootstrap gave [0, 0.1], no loss at all."""
+    values = Sampled(np.array([1.0] + [0.0] * 9), np.arange(10))
+    estimate = bounded_mean(values, confidence=0.95)
+    assert estimate.value == 0.1
+    assert estimate.low is not None
+    assert estimate.low < -0.15
+    mirrored = bounded_mean(Sampled(-values.values, values.samples), confidence=0.95)
+    assert mirrored.high == pytest.approx(-estimate.low)
+
+
+@pytest.mark.parametrize(("better", "worse", "n"), [(9, 3, 30), (1, 0, 12), (0, 4, 20), (2, 2, 8)])
+def test_tango_bounds_are_where_the_score_test_of_the_likeliest_shares_refuses(better: int, worse: int, n: int) -> None:
+    """Against a grid search for the share of worse pairs that is likeliest under the difference."""
+
+    def statistic(difference: float) -> float:
+        shares = np.linspace(max(0, -difference), (1 - difference) / 2, 400_001)[1:-1]
+        likelihood = better * np.log(shares + difference) if better else np.zeros_like(shares)
+        likelihood = likelihood + (worse * np.log(shares) if worse else 0)
+        likelihood = likelihood + (n - better - worse) * np.log(1 - difference - 2 * shares)
+        share = shares[np.argmax(likelihood)]
+        error = math.sqrt((2 * share + difference - difference**2) / n)
+        return ((better - worse) / n - difference) / error
+
+    low, high = tango_bounds(better / n, worse / n, n, 0.95)
+    assert statistic(low) == pytest.approx(1.959964, abs=2e-3)
+    assert statistic(high) == pytest.approx(-1.959964, abs=2e-3)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=12), st.data())
+def test_a_worse_sample_never_has_better_bounds_of_the_difference(quarters: list[int], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(quarters) - 1))
+    lowered = [*quarters]
+    lowered[index] = data.draw(st.integers(-4, quarters[index]))
+    samples = np.arange(len(quarters))
+    before = bounded_mean(Sampled(np.array(quarters) / 4, samples), confidence=0.95)
+    after = bounded_mean(Sampled(np.array(lowered) / 4, samples), confidence=0.95)
+    assert after.low <= before.low + 1e-9  # type: ignore[operator]
+    assert after.high <= before.high + 1e-9  # type: ignore[operator]
 
 
 def test_mean_over_tasks_weighs_tasks_and_not_prompts() -> None:
