@@ -10,7 +10,6 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import FileEntry
 from data_schemas.storage import Artifact, Storage
 
-
 CHECKED, NOT_CHECKED = "checked", "not checked"
 
 

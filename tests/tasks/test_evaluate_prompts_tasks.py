@@ -9,6 +9,8 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import kstest
 from transformers import PreTrainedTokenizerFast
 
@@ -18,7 +20,7 @@ from tasks.evaluate.heldout import tokenize
 from tasks.evaluate.prompts.frequent_words import MIN_WORDS, word_counts
 from tasks.evaluate.prompts.hidden import spread_depths
 from tasks.evaluate.prompts.make import make_prompts, shortest, usable_lengths
-from tasks.evaluate.prompts.material import MAX_BOUNDARY_SHIFT, Haystack, Material
+from tasks.evaluate.prompts.material import MAX_BOUNDARY_SHIFT, Haystack, Material, depth_grid, max_boundary_shift
 from tasks.evaluate.prompts.numbers import absent_numbers
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.qa import QaExample
@@ -65,6 +67,27 @@ def test_needles_stand_between_lines_or_sentences(material: Material) -> None:
         for prompt, text in texts(task, 1024, material):
             needle = text.index("\n# The ")
             assert prompt.depth in (0, 1) or text[:needle].rstrip().endswith((".", "!"))
+
+
+@pytest.mark.parametrize("num_depths", [11, 21, 41, 101])
+def test_every_depth_is_a_prompt_of_its_own(material: Material, num_depths: int) -> None:
+    """Lines are long here against the way from one depth to the next."""
+    for task in ("passkey", "niah_single", "niah_multikey"):
+        prompts = make_prompts(task, 512, replace(material, num_depths=num_depths))
+        hashes = {(p.sample, p.prompt_hash) for p in prompts}
+        assert len(hashes) == len(prompts) == material.num_samples * num_depths
+
+
+@given(st.integers(2, 101), st.data())
+def test_neighbouring_depths_are_never_cut_at_the_same_place(num_depths: int, data: st.DataObject) -> None:
+    num_tokens = data.draw(st.integers(num_depths - 1, 3000))
+    boundaries = np.zeros(num_tokens, bool)
+    boundaries[data.draw(st.lists(st.integers(0, num_tokens - 1), max_size=30))] = True
+    hay = Haystack(np.arange(num_tokens, dtype=np.int32), boundaries, np.empty(0, np.int32))
+    shift = max_boundary_shift(num_tokens, num_depths)
+    cuts = [hay.cut(num_tokens, depth, shift) for depth in depth_grid(num_depths)]
+    assert all(a < b for a, b in pairwise(cuts))
+    assert (cuts[0], cuts[-1]) == (0, num_tokens)
 
 
 def test_outermost_depths_are_the_first_and_the_last_place(material: Material) -> None:

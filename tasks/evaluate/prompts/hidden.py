@@ -7,13 +7,13 @@ Prompt and answer fill `length` exactly: the haystack takes what the other parts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data_schemas.evaluation_params import TaskName
-from tasks.evaluate.prompts.material import Haystack, Material, does_not_fit, probe_generators, sample_seed
+from tasks.evaluate.prompts.material import Haystack, Material, does_not_fit, max_boundary_shift, probe_generators, sample_seed
 from tasks.evaluate.prompts.pieces import Needle, generation_limit
 from tasks.evaluate.prompts.prompt import TaskPrompt
 
@@ -67,7 +67,7 @@ def hidden_prompts(task: TaskName, make_parts: PartsMaker, length: int, material
         rng = np.random.default_rng(seed)
         hay = material.haystack.excerpt(length, rng)
         parts = make_parts(rng, material.tokenizer.decode(hay.token_ids), material)
-        prompts += _Sample(task, length, index, seed, hay, parts, offsets).prompts(material.depths)
+        prompts += _Sample(task, length, index, seed, hay, parts, offsets, material.depths).prompts()
     return prompts
 
 
@@ -89,8 +89,9 @@ class _Sample:
     hay: Haystack
     parts: Parts
     offsets: np.ndarray
+    depths: tuple[float, ...]
 
-    def prompts(self, depths: Sequence[float]) -> list[TaskPrompt]:
+    def prompts(self) -> list[TaskPrompt]:
         if self.num_hay < 1:
             raise does_not_fit(self.task, self.length)
         parts = self.parts
@@ -100,7 +101,7 @@ class _Sample:
         num_asked = sum(len(n.tokens) for n in parts.asked)
         control = self._framed(np.concatenate([body, self.hay.token_ids[self.num_hay :][:num_asked]]))
         if parts.limit is None:
-            return [self._prompt([(depth, parts.asked[0]), *others], depth, control) for depth in depths]
+            return [self._prompt([(depth, parts.asked[0]), *others], depth, control) for depth in self.depths]
         # Apart from the distractors' offsets, so that needles and distractors do not move together.
         asked_depths = spread_depths(len(parts.asked), self.index, self.offsets[32:])
         return [self._prompt([*zip(asked_depths, parts.asked, strict=True), *others], None, control)]
@@ -108,6 +109,11 @@ class _Sample:
     @property
     def num_hay(self) -> int:
         return self.length - len(self.hay.bos) - self.parts.num_tokens
+
+    @property
+    def max_shift(self) -> int:
+        """Only needles that are swept have a neighbouring depth to keep away from."""
+        return max_boundary_shift(self.num_hay, len(self.depths) if self.parts.limit is None else 2)
 
     def _prompt(self, needles: list[tuple[float, Needle]], depth: float | None, control: np.ndarray) -> TaskPrompt:
         parts = self.parts
@@ -131,7 +137,7 @@ class _Sample:
 
     def _hide(self, needles: list[tuple[float, Needle]]) -> tuple[np.ndarray, list[int]]:
         """The haystack with the needles, and where each one's gold begins."""
-        cuts = [self.hay.cut(self.num_hay, depth) for depth, _ in needles]
+        cuts = [self.hay.cut(self.num_hay, depth, self.max_shift) for depth, _ in needles]
         pieces, gold_at = [], [0] * len(needles)
         written = taken = 0
         for i in sorted(range(len(needles)), key=lambda i: (cuts[i], needles[i][0])):

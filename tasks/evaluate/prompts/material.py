@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from data_schemas.errors import UserError
 from tasks.evaluate.heldout import HeldOutDocument
 from tasks.evaluate.prompts.qa import QaExample
 
-# A line or sentence boundary is used when one is this near (as a share of the haystack), else the exact position.
+# A line or sentence boundary is used when one is this near (as a share of the haystack) or nearer, else the exact position.
 MAX_BOUNDARY_SHIFT = 0.05
 NUM_PROBES = 32
 PROMISED_LENGTH = 512  # from here on every task of RULER is to fit
@@ -60,12 +61,12 @@ class Haystack:
         stop = start + num_tokens
         return Haystack(self.token_ids[start:stop], self.is_boundary[start:stop], self.bos)
 
-    def cut(self, num_tokens: int, depth: float) -> int:
-        """How many of the first `num_tokens` tokens go in front of a needle at `depth`."""
+    def cut(self, num_tokens: int, depth: float, max_shift: int) -> int:
+        """How many of the first `num_tokens` tokens go in front of a needle at `depth`; see `max_boundary_shift`."""
         exact = round(depth * num_tokens)
         candidates = np.concatenate([[0], np.flatnonzero(self.is_boundary[:num_tokens]) + 1, [num_tokens]])
         nearest = int(candidates[np.argmin(np.abs(candidates - exact))])
-        return nearest if abs(nearest - exact) <= MAX_BOUNDARY_SHIFT * num_tokens else exact
+        return nearest if abs(nearest - exact) <= max_shift else exact
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ class Material:
         Where even the compact one does not fit `form_length`, that length falls away, and `PROMISED_LENGTH` decides.
         """
         return self.form_length if compact <= self.form_length else max(self.form_length, PROMISED_LENGTH)
+
+
+def max_boundary_shift(num_tokens: int, num_depths: int) -> int:
+    """Tokens by which a needle may move to a boundary, so that none of `num_depths` depths ever meets its neighbour.
+
+    Rounded depths are more than `step - 1` tokens apart, and two neighbours may move towards each other.
+    """
+    step = num_tokens / max(1, num_depths - 1)
+    below_half = math.ceil((step - 1) / 2) - 1
+    return max(0, min(int(MAX_BOUNDARY_SHIFT * num_tokens), below_half))
 
 
 def does_not_fit(task: str, length: int) -> UserError:
