@@ -47,24 +47,36 @@ def effective_length(
 ) -> EffectiveLength:
     """The longest lengths up to which value, unfavourable and favourable bound keep the threshold.
 
+    Where there is no interval, the unfavourable bound keeps nothing and the favourable one everything.
+
     Args:
         estimates: of each length that counts, at least one.
         keeps: whether a measured number keeps the threshold.
     """
     lengths = sorted(estimates)
 
-    def longest(bound: Callable[[Estimate], float | None]) -> int | None:
+    def longest(bound: Callable[[Estimate], float | None], *, if_unknown: bool) -> int | None:
         reached = None
         for length in lengths:
             number = bound(estimates[length])
-            if number is None or not keeps(number):
+            if not (if_unknown if number is None else keeps(number)):
                 break
             reached = length
         return reached
 
-    low, high = longest(lambda e: e.low), longest(lambda e: e.high)
-    lower, upper = (low, high) if higher_is_better else (high, low)
-    return EffectiveLength(longest(lambda e: e.value), lower, upper, lengths[-1])
+    def low(estimate: Estimate) -> float | None:
+        return estimate.low
+
+    def high(estimate: Estimate) -> float | None:
+        return estimate.high
+
+    unfavourable, favourable = (low, high) if higher_is_better else (high, low)
+    return EffectiveLength(
+        value=longest(lambda e: e.value, if_unknown=False),
+        lower=longest(unfavourable, if_unknown=False),
+        upper=longest(favourable, if_unknown=True),
+        longest_measured=lengths[-1],
+    )
 
 
 def effective_context_lengths(perplexity: dict[Cell, pa.Table], tasks: TaskCells, settings: Settings) -> dict[str, Any]:

@@ -33,6 +33,8 @@ def _short_context_loss(report: Report, loss: float | None, base_window: int, le
     ratio = find_comparison(report, ("fine_tuned", base_window), ("base", base_window))
     if ratio is None:
         return _not_measured("max_short_context_loss", base_window)
+    if ratio["high"] is None:
+        return _without_interval("max_short_context_loss", ratio)
     if ratio["high"] - 1 < loss:
         return ""
     return (
@@ -48,6 +50,8 @@ def _long_context_gain(report: Report, gain: float | None, target: int, level: s
     ratio = find_comparison(report, ("fine_tuned", target), ("base", target))
     if ratio is None:
         return _not_measured("min_long_context_gain", target)
+    if ratio["high"] is None:
+        return _without_interval("min_long_context_gain", ratio)
     if 1 - ratio["high"] >= gain:
         return ""
     return (
@@ -103,4 +107,11 @@ def _not_measured(gate: str, length: int) -> str:
     return (
         f"publish.{gate} cannot be judged, because base and fine-tuned model were not both measured at {length} tokens: "
         "add it to evaluation.lengths and both to evaluation.arms."
+    )
+
+
+def _without_interval(gate: str, ratio: dict[str, Any]) -> str:
+    return (
+        f"publish.{gate} cannot be judged, because {ratio['name']} was measured on {ratio['num_documents']} document, which allows no "
+        "interval: hold out more documents."
     )

@@ -19,6 +19,7 @@ from tasks.evaluate.statistics import perplexity_estimate
 GAIN_THRESHOLD = 2.0  # LSD, long-short difference
 LOGPROB_THRESHOLD = -2.0  # LCL, long-context likelihood
 MIN_KEY_TOKENS = 30
+MIN_DOCUMENTS = 2
 
 
 def key_tokens(long_logprobs: np.ndarray, short_logprobs: np.ndarray) -> np.ndarray:
@@ -48,6 +49,8 @@ def long_ppl(cells: dict[Cell, pa.Table], settings: Settings) -> dict[str, Any]:
     found |= {"long": long, "short": short, "num_key_tokens": int(counts.sum()), "num_documents": int((counts > 0).sum())}
     if counts.sum() < MIN_KEY_TOKENS:
         return found | {"reason": f"only {counts.sum()} key tokens, fewer than {MIN_KEY_TOKENS}", "cells": []}
+    if found["num_documents"] < MIN_DOCUMENTS:
+        return found | {"reason": f"all {counts.sum()} key tokens stand in one document", "cells": []}
     return found | {"reason": None, "cells": [_row(cell, rows, masks, settings) for cell, rows in cells.items()]}
 
 

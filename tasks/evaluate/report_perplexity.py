@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.evaluate.statistics import Estimate, bootstrap_bounds, perplexity_estimate, perplexity_ratio, resampled_ratios
+from tasks.evaluate.statistics import Estimate, perplexity_estimate, perplexity_ratio
 
 PROTOCOL_LABELS = {"yarn": "as in YaRN (arXiv 2309.00071)", "longlora": "as in LongLoRA (arXiv 2309.12307)"}
 # Ranges of positions that begin within the same half octave are one point of the curve.
@@ -141,7 +141,7 @@ def protocol_rows(table: pa.Table, arms: Sequence[str], settings: Settings) -> I
             nll, num_tokens = nll / num_tokens, np.ones_like(num_tokens)
         documents, place = np.unique(columns["doc_id"][here].astype(str), return_inverse=True)
         sums, weights = np.bincount(place, weights=nll), np.bincount(place, weights=num_tokens)
-        bounds = bootstrap_bounds(resampled_ratios(sums, weights, settings["seed"]), len(documents), settings["confidence"])
+        estimate = perplexity_estimate(sums, weights, confidence=settings["confidence"], seed=settings["seed"])
         yield {
             "arm": arm,
             "protocol": protocol,
@@ -150,7 +150,7 @@ def protocol_rows(table: pa.Table, arms: Sequence[str], settings: Settings) -> I
             "num_documents": len(documents),
             "num_windows": int(here.sum()),
             "num_tokens": int(columns["num_tokens"][here].sum()),
-            "perplexity": float(np.exp(sums.sum() / weights.sum())),
-            "low": float(np.exp(bounds[0])),
-            "high": float(np.exp(bounds[1])),
+            "perplexity": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
         }

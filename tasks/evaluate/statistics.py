@@ -2,7 +2,8 @@
 
 Bootstrap intervals are percentile intervals, expanded for small samples as Hesterberg 2014 (arXiv 1411.5279) advises: a
 plain percentile interval is too narrow by the factor that tells Student's t from the normal distribution and by that
-which tells n from n - 1.
+which tells n from n - 1. Fewer than eight documents have too few resamples for that: they get Student's t interval of the
+log-ratio with its jackknife error, and one document gets none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import numpy as np
 from tasks.evaluate.perplexity import perplexity
 
 RESAMPLES = 2000
+FEWEST_FOR_BOOTSTRAP = 8
+# Two documents that disagree by nats, at a level near 1, give bounds beyond what a float or JSON holds.
+_LARGEST_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -58,32 +62,59 @@ def mean_with_t_interval(values: Sequence[float] | np.ndarray, confidence: float
 
 
 def perplexity_estimate(nll: np.ndarray, num_tokens: np.ndarray, *, confidence: float, seed: int) -> Estimate:
-    """Token-weighted perplexity with a bootstrap interval over documents.
+    """Token-weighted perplexity with an interval over documents, none for a single one.
 
     Args:
         nll: summed negative log-likelihood of each document's targets, nats, [documents].
         num_tokens: how many targets those are, [documents].
     """
-    low, high = bootstrap_bounds(resampled_ratios(nll, num_tokens, seed), len(nll), confidence)
-    return Estimate(perplexity(nll, num_tokens), math.exp(low), math.exp(high))
+    return Estimate(perplexity(nll, num_tokens), *_exponential_bounds(nll, num_tokens, confidence, seed))
 
 
 def perplexity_ratio(
     numerator_nll: np.ndarray, denominator_nll: np.ndarray, num_tokens: np.ndarray, *, confidence: float, seed: int
 ) -> Estimate:
-    """Ratio of two perplexities over the same targets, with a paired bootstrap over documents.
+    """Ratio of two perplexities over the same targets, with an interval paired over documents, none for a single one.
 
-    Both sides are resampled with the same documents, so what makes a document hard cancels. The ratio is
+    Both sides are taken of the same documents, so what makes a document hard cancels. The ratio is
     exp of the token-weighted mean difference in nats; all three arrays are [documents].
     """
     difference = numerator_nll - denominator_nll
-    low, high = bootstrap_bounds(resampled_ratios(difference, num_tokens, seed), len(difference), confidence)
-    return Estimate(float(np.exp(difference.sum() / num_tokens.sum())), math.exp(low), math.exp(high))
+    bounds = _exponential_bounds(difference, num_tokens, confidence, seed)
+    return Estimate(float(np.exp(difference.sum() / num_tokens.sum())), *bounds)
 
 
 def is_non_inferior(ratio: Estimate, margin: float) -> bool:
     """Whether the interval of a perplexity ratio shows a loss below `margin`: its upper bound is below 1 + margin."""
     return ratio.high is not None and ratio.high < 1 + margin
+
+
+def _exponential_bounds(
+    nats: np.ndarray, num_tokens: np.ndarray, confidence: float, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    """Bounds of exp(sum of nats / sum of tokens) over documents, both [documents]."""
+    if len(nats) < 2:
+        return None, None
+    if len(nats) < FEWEST_FOR_BOOTSTRAP:
+        low, high = _jackknife_t_bounds(nats, num_tokens, confidence)
+    else:
+        low, high = bootstrap_bounds(resampled_ratios(nats, num_tokens, seed), len(nats), confidence)
+    return math.exp(low), math.exp(min(high, _LARGEST_LOG))
+
+
+def _jackknife_t_bounds(numerators: np.ndarray, denominators: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Student's t interval of a ratio of sums over n >= 2 units, n - 1 degrees of freedom.
+
+    The error is that of the ratio without each unit (Efron & Stein 1981): for units of equal denominators the textbook's, for
+    unequal ones without the delta method's bias.
+    """
+    from scipy.stats import t
+
+    n, ratio = len(numerators), numerators.sum() / denominators.sum()
+    without_each = (numerators.sum() - numerators) / (denominators.sum() - denominators)
+    error = math.sqrt((n - 1) / n * ((without_each - ratio) ** 2).sum())
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * error
+    return float(ratio) - half, float(ratio) + half
 
 
 def resampled_ratios(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> np.ndarray:

@@ -112,6 +112,17 @@ def test_longppl_takes_tokens_that_long_context_makes_likely() -> None:
     assert found["base", 512] == pytest.approx(math.exp(3.9))
 
 
+def test_longppl_of_one_document_alone_is_not_measured() -> None:
+    """Forty key tokens, all in the first of twelve documents."""
+    table = rows.perplexity_table(lambda *_: 1.0, ("base", "scaling_only"), (512, 2048), 12, num_tokens=40).to_pylist()
+    for row in table:
+        row["logprobs"] = [-0.5 if row["length"] == 2048 and row["doc_id"] == "d00" else -4.0] * 40
+    perplexity = pa.Table.from_pylist(table, schema=perplexity_samples().schema)
+    section = build_report(Samples.of(perplexity=perplexity), SETTINGS)["longppl"]
+    assert (section["num_key_tokens"], section["num_documents"], section["cells"]) == (40, 1, [])
+    assert section["reason"] == "all 40 key tokens stand in one document"
+
+
 def test_longppl_says_why_there_is_none(report: dict[str, Any]) -> None:
     assert "fewer than 30" in report["longppl"]["reason"]
     assert build_report(Samples.of(), SETTINGS | {"longppl_evaluator": None})["longppl"]["cells"] == []
@@ -256,6 +267,26 @@ def test_one_prompt_a_cell_gives_null_bounds(samples: Samples, tmp_path: Path) -
     single = samples.task.filter(pc.field("sample") == 0)
     report = write_results(tmp_path, Samples.of(task=single), SETTINGS)
     assert report["tasks"][0]["gain_low"] is None
+
+
+def test_one_document_shows_nothing_and_fails_every_gate(tmp_path: Path) -> None:
+    """Its ratios are good, but have no interval; page, figures, tables and verdicts do without."""
+    perplexity = rows.perplexity_table(lambda arm, n, d: NATS[arm][LENGTHS.index(n)], ARMS, LENGTHS, 1)
+    position = rows.position_table(lambda arm, start: 3.0, ARMS, 2048, 1)
+    protocols = rows.protocol_table("yarn", [(1000, 3000.0)])
+    report = write_results(tmp_path, Samples.of(perplexity=perplexity, position=position, protocol=protocols), SETTINGS)
+    print_tables(report)
+    cells = [*report["perplexity"], *report["position"], *report["protocols"], *report["comparisons"]]
+    assert {(cell["low"], cell["high"]) for cell in cells} == {(None, None)}
+    assert "| fine-tuned | 22.2 | 20.3 | 19.1 | 18.2 |" in (tmp_path / "report.md").read_text()
+    assert {row["verdict"] for row in report["non_inferiority"]["perplexity"]} == {"not_shown"}
+    within = report["effective_context_length"]["within_margin"]["arms"]["fine_tuned"]
+    assert within == {"value": 2048, "lower": None, "upper": 2048, "longest_measured": 2048}
+    gates = PublishParams(max_short_context_loss=0.5, min_long_context_gain=0.1, min_effective_length=512)
+    short, long, length = failed_gates(report, gates, 512, 2048)
+    assert "max_short_context_loss cannot be judged" in short
+    assert "fine_tuned@2048 vs base@2048 was measured on 1 document" in long
+    assert "min_effective_length is 512" in length
 
 
 def test_gates_pass_on_the_unfavourable_bound(report: dict[str, Any]) -> None:

@@ -74,14 +74,14 @@ def test_wilson_over_correlated_prompts_would_not_cover() -> None:
     assert sum(e.low <= 0.7 <= e.high for e in naive) / TRIALS < 0.8  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("documents", [10, 40])
-def test_perplexity_and_its_paired_ratio_cover(documents: int) -> None:
+@pytest.mark.parametrize(("documents", "fewest_tokens"), [(2, 128), (2, 32), (3, 128), (3, 32), (5, 128), (10, 128), (40, 128)])
+def test_perplexity_and_its_paired_ratio_cover(documents: int, fewest_tokens: int) -> None:
     rng = np.random.default_rng(3)
-    num_tokens = np.full(documents, 128)
+    num_tokens = rng.integers(fewest_tokens, 129, documents)
     alone = paired = 0
     for trial in range(TRIALS):
-        hard = rng.normal(3, 0.5, documents) * 128
-        change = rng.normal(0.1, 0.05, documents) * 128
+        hard = rng.normal(3, 0.5, documents) * num_tokens
+        change = rng.normal(0.1, 0.05, documents) * num_tokens
         one = perplexity_estimate(hard, num_tokens, confidence=0.95, seed=trial)
         ratio = perplexity_ratio(hard + change, hard, num_tokens, confidence=0.95, seed=trial)
         alone += one.low <= math.exp(3) <= one.high  # type: ignore[operator]

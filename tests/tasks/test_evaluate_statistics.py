@@ -206,6 +206,25 @@ def test_bootstrap_interval_agrees_with_normal_theory_for_many_documents() -> No
     assert math.log(estimate.high or 0) == pytest.approx(nats.mean() + half, abs=0.1 * half)
 
 
+def test_few_documents_of_equal_length_have_the_textbooks_interval() -> None:
+    nats = np.array([2.9, 3.2, 3.0, 3.5, 3.1])
+    expected = mean_with_t_interval(nats, 0.95)
+    estimate = perplexity_estimate(nats * 128, np.full(5, 128), confidence=0.95, seed=0)
+    assert estimate.low == pytest.approx(math.exp(expected.low or 0))
+    assert estimate.high == pytest.approx(math.exp(expected.high or 0))
+
+
+def test_one_document_has_no_interval() -> None:
+    one = np.array([300.0])
+    assert perplexity_estimate(one, np.array([100]), confidence=0.95, seed=0) == Estimate(math.exp(3), None, None)
+    assert perplexity_ratio(one, one, np.array([100]), confidence=0.95, seed=0) == Estimate(1.0, None, None)
+
+
+def test_bounds_of_two_documents_that_disagree_stay_finite() -> None:
+    estimate = perplexity_estimate(np.array([200.0, 1500.0]), np.array([100, 100]), confidence=0.999, seed=0)
+    assert math.isfinite(estimate.high or math.inf)
+
+
 def test_expanded_tail_is_hesterbergs() -> None:
     """A nominal tail of 2.5 % at n = 10 is Phi(-sqrt(10 / 9) 2.262) = 0.0085, by a table of t and of the normal distribution."""
     resampled = np.arange(100_001) / 100_000
@@ -233,7 +252,7 @@ def test_a_model_against_itself_is_exactly_one(nll: list[float], seed: int) -> N
 
 
 @settings(max_examples=30)
-@given(st.lists(st.floats(1, 500), min_size=2, max_size=20), st.floats(0.6, 0.99))
+@given(st.lists(st.floats(1, 500), min_size=8, max_size=20), st.floats(0.6, 0.99))
 def test_interval_is_reproducible_and_within_the_documents(nll: list[float], confidence: float) -> None:
     values, num_tokens = np.array(nll), np.full(len(nll), 100)
     first = perplexity_estimate(values, num_tokens, confidence=confidence, seed=7)
