@@ -60,7 +60,7 @@ def small_params(home: Path, tokenizer: PreTrainedTokenizerFast, **groups: Any) 
             "validation_rows": 2, "checkpoint_every": 2, "gradient_checkpointing": False,
         },
         "evaluation": {
-            "lengths": [64, 128], "target_tokens": 16, "num_documents": 4, "task_lengths": [128],
+            "lengths": [64, 128], "target_tokens": 16, "num_documents": 4, "tasks": ["passkey"], "task_lengths": [128],
             "num_depths": 2, "num_samples": 2,
         },
         "publish": {"dtype": "float32"},
