@@ -1,8 +1,10 @@
 """Whether a model recalls the ends of its context better than the middle (Liu et al. 2023, arXiv 2307.03172).
 
 U-shape index: mean over both end depths minus mean over the depths between, in scores and in recall gains. Each sample
-stands at every depth and has an index of its own; under no effect of position its sign is arbitrary, which is what the
-sign-flip permutation test over samples asks. A positive index alone can come from one end, so both ends are given too.
+stands at every depth; under no effect of position its values could stand at any of its depths, which is what the test
+permutes. (The signs of the samples' indices are not arbitrary then: near a score of 0 or 1 the index is skewed, as the
+few depths at the ends weigh more than those between.) A positive index alone can come from one end, so both ends are given
+too.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.evaluate.hypothesis_tests import holm, sign_flip_test
+from tasks.evaluate.hypothesis_tests import depth_permutation_test, holm
 from tasks.evaluate.report_perplexity import Settings
 from tasks.evaluate.score_statistics import Sampled, bounded_mean
 from tasks.evaluate.statistics import Estimate, mean_with_t_interval
@@ -63,7 +65,7 @@ def _measure(matrix: np.ndarray, settings: Settings, *, is_score: bool) -> dict[
         "index": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
-        "p_value": sign_flip_test(np.round(indices, 12), settings["seed"]),
+        "p_value": depth_permutation_test(matrix, settings["seed"]),
         "first_minus_middle": float(matrix[:, 0].mean() - middle),
         "last_minus_middle": float(matrix[:, -1].mean() - middle),
     }

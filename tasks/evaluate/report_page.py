@@ -57,8 +57,8 @@ def _sections(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
         ),
         "middle": (
             "Lost in the middle",
-            f"Mean of the two end depths minus mean of the depths between, [{level} interval] over samples; sign-flip permutation "
-            "test over samples, p (Holm) corrected over a model's rows.",
+            f"Mean of the two end depths minus mean of the depths between, [{level} interval] over samples; p by permuting the "
+            "depths within each sample, p (Holm) corrected over a model's rows.",
         ),
         "benchmarks": (
             "Short-context benchmarks",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.evaluate.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
+from tasks.evaluate.hypothesis_tests import depth_permutation_test, holm, mcnemar_exact, sign_flip_test
+from tasks.evaluate.lost_in_the_middle import u_shape_indices
 from tasks.evaluate.report import Samples, build_report
 from tasks.evaluate.score_statistics import Sampled, bounded_mean, mean_difference, mean_score, tango_bounds
 from tasks.evaluate.statistics import perplexity_estimate, perplexity_ratio, wilson_rate
@@ -149,6 +150,30 @@ def test_permutation_test_keeps_its_level_and_has_power() -> None:
     assert np.mean(null) <= most(0.05)
     assert np.mean(null) >= 0.05 - 3.5 * math.sqrt(0.05 * 0.95 / TRIALS)
     assert np.mean([sign_flip_test(rng.normal(1.5, 1, 10), seed) <= 0.05 for seed in range(50)]) > 0.9
+
+
+@pytest.mark.parametrize(("samples", "accuracy", "depths"), [(40, 0.98, 21), (20, 0.5, 5)])
+def test_depth_permutation_test_keeps_its_level(samples: int, accuracy: float, depths: int) -> None:
+    """Depths that make no difference, of samples of which some are harder."""
+    rng = np.random.default_rng(14)
+    of_sample = rng.beta(10 * accuracy, 10 * (1 - accuracy), (TRIALS, samples, 1))
+    right = (rng.random((TRIALS, samples, depths)) < of_sample).astype(float)
+    assert np.mean([depth_permutation_test(matrix, trial) <= 0.05 for trial, matrix in enumerate(right)]) <= most(0.05)
+
+
+def test_flipping_signs_of_depths_would_not_keep_its_level() -> None:
+    """Why depths are permuted: at 98 % over 21 depths most samples have an index a little above zero, a few one far below."""
+    rng = np.random.default_rng(15)
+    right = (rng.random((TRIALS, 40, 21)) < 0.98).astype(float)
+    flipped = [sign_flip_test(np.round(u_shape_indices(matrix), 12), trial) <= 0.05 for trial, matrix in enumerate(right)]
+    assert np.mean(flipped) > most(0.05)
+
+
+def test_depth_permutation_test_has_power() -> None:
+    rng = np.random.default_rng(16)
+    rates = np.array([0.95, 0.8, 0.7, 0.8, 0.95])
+    found = [depth_permutation_test((rng.random((40, 5)) < rates).astype(float), trial) <= 0.05 for trial in range(50)]
+    assert np.mean(found) > 0.8
 
 
 LENGTHS = (256, 512, 1024, 2048, 4096)

@@ -1,7 +1,7 @@
 """Intervals and tests against published examples and against theory; their coverage is in test_evaluate_simulation.py."""
 
 import math
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tasks.evaluate.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
+from tasks.evaluate.hypothesis_tests import depth_permutation_test, holm, mcnemar_exact, sign_flip_test
 from tasks.evaluate.score_statistics import Sampled, bounded_mean, mean_difference, mean_gain, mean_score, tango_bounds
 from tasks.evaluate.statistics import (
     Estimate,
@@ -85,6 +85,17 @@ def test_sign_flip_test_enumerates_all_signs() -> None:
     exact = sum(s >= abs(values.sum()) - 1e-9 for s in sums) / len(sums)
     assert sign_flip_test(values, seed=0) == pytest.approx(exact)
     assert sign_flip_test(np.zeros(5), seed=0) == 1
+
+
+def test_depth_permutation_test_agrees_with_all_orders() -> None:
+    """Three samples of four depths: all 24^3 orders, taken by the two that stand at the ends."""
+    matrix = np.array([[0.9, 0.1, 0.3, 0.8], [1.0, 0.4, 0.0, 0.6], [0.7, 0.2, 0.2, 0.5]])
+    ends = [[row[list(order)][[0, -1]].sum() for order in permutations(range(4))] for row in matrix]
+    deviations = [abs(sum(of_samples) - matrix.sum() / 2) for of_samples in product(*ends)]
+    measured = abs(matrix[:, [0, -1]].sum() - matrix.sum() / 2)
+    exact = np.mean(np.array(deviations) >= measured - 1e-9)
+    assert depth_permutation_test(matrix, seed=0) == pytest.approx(exact, abs=3.5 * math.sqrt(exact / 5000) + 1 / 5000)
+    assert depth_permutation_test(np.ones((5, 3)), seed=0) == 1
 
 
 def test_scores_of_independent_prompts_get_wilsons_interval() -> None:
