@@ -1,9 +1,11 @@
 """Effective context length: how many tokens a model really uses, in four senses, each with an interval.
 
 Every sense is a threshold that a measurement must keep, and the longest measured length which keeps it with no failing
-length below. `value` judges by the point estimate; `lower` by the unfavourable bound of the measurement's interval, so up
-to there the threshold is surely kept; `upper` by the favourable bound, so beyond it is surely broken. A length is at
-most `longest_measured`: an effective length equal to that may be longer in truth.
+length below. `value` judges by the point estimate; `lower` by the unfavourable bound of the measurement's interval;
+`upper` by the favourable bound, so at the next measured length even that breaks the threshold. Of a task's sense both
+take the base's score at its window for known: they say nothing of its own interval. Nor does `upper` say that the model is
+surely worse from there on, as each length is judged at the intervals' level alone. A length is at most `longest_measured`:
+an effective length equal to that may be longer in truth.
 
 within_margin  perplexity over the base's at its own window stays below 1 + margin
 perplexity     perplexity does not rise above the base's at its own window at all
@@ -22,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_schemas.evaluation_params import RULER_TASKS
-from tasks.evaluate.paired_tests import SCORE_FLOOR
+from tasks.evaluate.paired_tests import does_task
 from tasks.evaluate.report_perplexity import Cell, Settings, ratio_of
 from tasks.evaluate.score_statistics import mean_gain, mean_score
 from tasks.evaluate.statistics import Estimate
@@ -130,7 +132,7 @@ def _by_scores_of(cells: TaskCells, tasks: tuple[str, ...], settings: Settings) 
     if window not in scores:
         return entry | {"reason": f"not measurable: the base was not asked at its window of {window} tokens"}
     score = scores[window]
-    if score.value >= SCORE_FLOOR:
+    if does_task(score):
         lengths = {arm: scores_by_length(cells, arm, tasks, settings) for arm in _arms(cells)}
         return entry | _kept_share("score", score, lengths) | {"reason": None}
     reason = f"not measurable by score: base answers {score.value:.0%}"

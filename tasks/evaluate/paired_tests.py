@@ -16,10 +16,10 @@ import pyarrow as pa
 from tasks.evaluate.hypothesis_tests import holm, mcnemar_exact
 from tasks.evaluate.report_perplexity import Cell, Settings, ratio_of
 from tasks.evaluate.score_statistics import Sampled, mean_difference, mean_score
-from tasks.evaluate.statistics import is_non_inferior
+from tasks.evaluate.statistics import Estimate, is_non_inferior
 from tasks.evaluate.task_cells import TaskCells, TaskKey
 
-# A score whose interval reaches no higher says that the model does not do the task at all.
+# A lower score says that the model does not do the task at all.
 SCORE_FLOOR = 0.1
 _PAIRS = (("fine_tuned", "scaling_only"), ("fine_tuned", "base"), ("scaling_only", "base"))
 METHOD = (
@@ -94,6 +94,11 @@ def _perplexity_verdicts(cells: dict[Cell, pa.Table], settings: Settings) -> Ite
         yield {"arm": cell.arm, "ratio": ratio.value, "low": ratio.low, "high": ratio.high, "verdict": verdict}
 
 
+def does_task(score: Estimate) -> bool:
+    """Whether a score is high enough that a share or a loss of it says something."""
+    return score.value >= SCORE_FLOOR
+
+
 def _task_verdicts(cells: TaskCells, settings: Settings) -> Iterator[dict[str, Any]]:
     window, margin = settings["base_window"], settings["non_inferiority_margin"]
     for key, rows in cells.items():
@@ -104,7 +109,7 @@ def _task_verdicts(cells: TaskCells, settings: Settings) -> Iterator[dict[str, A
         change = mean_difference(rows.scores, reference.scores, confidence=settings["confidence"])
         low, high = change.low or 0.0, change.high or 0.0
         verdict = "non_inferior" if low > -margin else "inferior" if high <= -margin else "not_shown"
-        if base.high is not None and base.high < SCORE_FLOOR:
+        if not does_task(base):
             verdict = "not_measurable"
         yield {
             "arm": key.arm,

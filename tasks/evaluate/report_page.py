@@ -43,7 +43,7 @@ def _sections(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
             "Effective context length",
             f"The longest measured length with no failing one below it, in tokens: by the point estimate [by the unfavourable bound, "
             f"by the favourable bound of the {level} interval]. ≥: the longest length that was measured; –: already the shortest "
-            "judged length fails. Perplexity is judged from the base's window on.",
+            "judged length fails. Perplexity is judged from the base's window on; shares of the base's score take that score for known.",
         ),
         "non_inferiority": (
             "Short context",

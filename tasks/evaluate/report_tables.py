@@ -60,7 +60,7 @@ def task_table(report: dict[str, Any]) -> Table:
 
 
 def effective_length_table(report: dict[str, Any]) -> Table:
-    """One row a sense, one column an arm; a cell reads `2048 [1024, 4096]`, by point estimate and surely kept to not surely broken."""
+    """One row a sense, one column an arm; a cell reads `2048 [1024, 4096]`, by point estimate [unfavourable, favourable bound]."""
     section = report["effective_context_length"]
     senses = [
         (f"perplexity within {section['margin']:.0%} of the base's at its window", section["within_margin"]["arms"]),
@@ -153,7 +153,7 @@ def print_tables(report: dict[str, Any]) -> None:
         ("Perplexity of fixed target tokens, by context length [interval]", perplexity_table(report)),
         ("Ratios of perplexity, paired by document [interval]", comparison_table(report)),
         ("Tasks: score over all depths [interval], and recall gain", task_table(report)),
-        ("Effective context length in tokens [surely kept, not surely broken]", effective_length_table(report)),
+        ("Effective context length in tokens [by the unfavourable, by the favourable bound]", effective_length_table(report)),
         ("Short context: loss against the base [interval]", non_inferiority_table(report)),
     ):
         if rows:

@@ -153,8 +153,19 @@ def test_paired_tests_are_over_samples_and_nulls_are_kept(report: dict[str, Any]
 def test_non_inferiority_at_the_base_window(report: dict[str, Any]) -> None:
     verdicts = {r["arm"]: r["verdict"] for r in report["non_inferiority"]["perplexity"]}
     assert verdicts == {"scaling_only": "inferior", "fine_tuned": "non_inferior"}
-    tasks = {r["arm"]: r["verdict"] for r in report["non_inferiority"]["tasks"]}
-    assert tasks == {"scaling_only": "not_shown", "fine_tuned": "non_inferior"}, "better on two and on four of five samples"
+    assert {r["verdict"] for r in report["non_inferiority"]["tasks"]} == {"not_measurable"}, (
+        "the base is right on none of five samples, so the effective length does not judge by score either"
+    )
+
+
+@pytest.mark.parametrize(("base_right", "verdict"), [(15, "not_measurable"), (20, "non_inferior")])
+def test_one_floor_of_the_base_for_verdicts_and_effective_length(base_right: int, verdict: str) -> None:
+    """Of 200 samples 15 are 7.5 %, whose interval reaches 12 %; the fine-tuned model is right where the base is."""
+    table = rows.task_table(lambda arm, task, n, depth, s: float(s < base_right), num_samples=200, arms=("base", "fine_tuned"))
+    report = build_report(Samples.of(task=table), SETTINGS)
+    assert [r["verdict"] for r in report["non_inferiority"]["tasks"]] == [verdict]
+    (entry,) = report["effective_context_length"]["task_scores"]["tasks"]
+    assert (entry["measure"] == "score") == (verdict != "not_measurable")
 
 
 def test_a_task_that_the_base_does_not_do_shows_no_non_inferiority() -> None:
