@@ -73,7 +73,7 @@ def test_a_changed_manifest_value_is_found(release: Path) -> None:
     manifest = json.loads((release / "manifest.json").read_text())
     for changes in (
         {"summary": {"num_files": 3}},
-        {"code_version": 2},
+        {"code_version": manifest["code_version"] + 1},
         {"stage": "other"},
         {"schema_version": 2},
         {"parents": {}},
