@@ -177,9 +177,8 @@ def scores_by_length(cells: TaskCells, arm: str, tasks: Sequence[str], settings:
 
 
 def _gains_by_length(cells: TaskCells, arm: str, tasks: Sequence[str], settings: Settings) -> dict[int, Estimate]:
-    level = {"confidence": settings["confidence"], "seed": settings["seed"]}
     gains = {
-        length: mean_gain([cells[TaskKey(arm, task, length)].gains for task in tasks], **level)
+        length: mean_gain([cells[TaskKey(arm, task, length)].gains for task in tasks], confidence=settings["confidence"])
         for length in _common_lengths(cells, arm, tasks)
     }
     return {length: gain for length, gain in gains.items() if gain is not None}

@@ -10,10 +10,10 @@ yarn      Peng et al. 2023 (arXiv 2309.00071, section 4.3.1) and the evaluation 
 longlora  Chen et al. 2023 (arXiv 2309.12307, section 4.1) and the `eval.py` of their repository. Every window scores all its tokens but
           the first, so most tokens are scored many times with contexts of every size: exp(sum of nll / sum of tokens).
 
-Both are run over the first tokens of a document, as many as the longest length measured, so at the longest length there is
-one window. From memory of the two repositories, and so uncertain: that LongLoRA's script takes its windows from all documents
-laid end to end; that both drop, or shorten, the last window where the step does not divide the text. Here windows stay inside a
-document, and the last one is shortened for yarn and left out for longlora.
+Deviations: both are run over the first tokens of a document, as many as the longest length measured, so at the longest length
+there is one window (the scripts do not cut texts to that). YaRN's script puts BOS in front of every window where the tokenizer has one;
+here only a document's first window has it. LongLoRA's lays all documents end to end and takes windows from that; here windows stay
+inside a document. The last window, where the step does not divide the text, is shortened for yarn and left out for longlora, as there.
 """
 
 from __future__ import annotations

@@ -29,9 +29,8 @@ def rows_over_depths(cells: TaskCells, settings: Settings) -> Iterator[dict[str,
 
 
 def _figures(rows: TaskRows, settings: Settings) -> dict[str, Any]:
-    level = {"confidence": settings["confidence"], "seed": settings["seed"]}
     score = mean_score([rows.scores], confidence=settings["confidence"])
-    gain = mean_gain([rows.gains], **level)
+    gain = mean_gain([rows.gains], confidence=settings["confidence"])
     return {
         "n": len(rows.score),
         "accuracy": score.value,

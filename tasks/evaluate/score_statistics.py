@@ -21,9 +21,7 @@ import numpy as np
 
 from tasks.evaluate.statistics import (
     Estimate,
-    bootstrap_bounds,
     mean_with_t_interval,
-    resampled_ratios,
     wilson_bounds,
 )
 
@@ -74,11 +72,9 @@ def _num_equal_samples(counts: np.ndarray) -> float:
     return float(counts.sum() ** 2 / (counts**2).sum())
 
 
-def mean_gain(groups: Sequence[Sampled], *, confidence: float, seed: int) -> Estimate | None:
-    """Mean over groups of the mean recall gain of each, nats; None where no prompt has a control.
-
-    Of one group with Student's t interval over the samples' means, of several with the stratified bootstrap.
-    """
+def mean_gain(groups: Sequence[Sampled], *, confidence: float) -> Estimate | None:
+    """Mean over groups of the mean recall gain of each, nats, with Student's t interval over the samples' means; None where no
+    prompt has a control. A group of one sample allows no interval."""
     present = [group.present() for group in groups]
     if not all(len(group.values) for group in present):
         return None
@@ -86,7 +82,7 @@ def mean_gain(groups: Sequence[Sampled], *, confidence: float, seed: int) -> Est
     if len(totals) == 1:
         return mean_with_t_interval(totals[0][0] / totals[0][1], confidence)
     value = float(np.mean([sums.sum() / counts.sum() for sums, counts in totals]))
-    return Estimate(value, *_stratified_bounds(totals, confidence, seed))
+    return Estimate(value, *_stratified_bounds([sums / counts for sums, counts in totals], value, confidence))
 
 
 def mean_difference(first: Sampled, second: Sampled, *, confidence: float) -> Estimate:
@@ -132,8 +128,13 @@ def _tango_error(share_better: float, share_worse: float, n: float, difference: 
     return math.sqrt(max(0.0, 2 * worse + difference * (1 - difference)) / n)
 
 
-def _stratified_bounds(totals: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float, seed: int) -> tuple[float, float]:
-    """Bounds of the mean over groups, from (sums, counts) of each group's samples."""
-    resampled = [resampled_ratios(sums, counts, seed + group) for group, (sums, counts) in enumerate(totals)]
-    independent = sum(len(counts) for _, counts in totals) - len(totals) + 1
-    return bootstrap_bounds(np.mean(resampled, axis=0), independent, confidence)
+def _stratified_bounds(means: Sequence[np.ndarray], value: float, confidence: float) -> tuple[float, float] | tuple[None, None]:
+    """Bounds of the mean over groups, from the means of each group's samples, which are drawn apart from other groups'."""
+    from scipy.stats import t
+
+    sizes = [len(of_group) for of_group in means]
+    if min(sizes) < 2:
+        return None, None
+    error = np.sqrt(sum(of_group.var(ddof=1) / len(of_group) for of_group in means)) / len(means)
+    half = float(t.ppf((1 + confidence) / 2, sum(sizes) - len(sizes)) * error)
+    return value - half, value + half

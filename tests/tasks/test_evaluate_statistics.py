@@ -197,11 +197,25 @@ def test_a_worse_sample_never_has_better_bounds_of_the_difference(quarters: list
     assert after.high <= before.high + 1e-9  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("num_samples", [2, 4, 8])
+def test_the_mean_gain_over_seven_tasks_is_covered_with_few_samples_each(num_samples: int) -> None:
+    draw = np.random.default_rng(num_samples)
+    truth, samples, covered = np.arange(7.0), np.arange(num_samples), 0
+    for _ in range(600):
+        groups = [Sampled(mean + draw.normal(size=num_samples), samples) for mean in truth]
+        found = mean_gain(groups, confidence=0.95)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= 3.0 <= found.high
+    assert covered / 600 > 0.92  # 0.95 less three standard errors
+
+
 def test_mean_over_tasks_weighs_tasks_and_not_prompts() -> None:
     many, few = Sampled(np.ones(90), np.arange(90)), Sampled(np.zeros(10), np.arange(10))
     assert mean_score([many, few], confidence=0.95).value == 0.5
-    assert mean_gain([many, few], confidence=0.95, seed=0) == Estimate(0.5, 0.5, 0.5)
-    assert mean_gain([many, Sampled(np.full(3, np.nan), np.arange(3))], confidence=0.95, seed=0) is None
+    assert mean_gain([many, few], confidence=0.95) == Estimate(0.5, 0.5, 0.5)
+    assert mean_gain([many, Sampled(np.full(3, np.nan), np.arange(3))], confidence=0.95) is None
 
 
 def test_perplexity_weighs_tokens_and_not_documents() -> None:

@@ -23,7 +23,7 @@ common_words        Invented words of five letters instead of English ones (any 
 frequent_words      Three dots for noise, as in RULER's code; the vocabulary is as large as words come at least once.
 key_value           All depths of a sample share one object and ask for different keys. The asked key is repeated, with the
                     opening quote, at the end of the prompt. Eight hexadecimal digits instead of UUIDs where not even one pair of
-                    UUIDs for each depth fits the run's shortest length.
+                    UUIDs for each depth fits the run's shortest length. A comma stands behind the last pair as well.
 document_qa         Passages have no titles. Passages beyond the fit are dropped from the end. With one answer its exact
                     tokens are asked for; with several any of them may stand in what is generated.
 """
