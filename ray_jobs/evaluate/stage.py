@@ -34,7 +34,7 @@ from tasks.evaluate.report import Report
 from tasks.evaluate.sample_set import SCHEMAS, Samples
 from tasks.workers import Workers, run_units
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 KIND = "evaluations"
 STAGE = "evaluate"
 

@@ -285,6 +285,22 @@ def test_the_gold_passage_stands_at_each_depth_among_the_first_others(material: 
         assert len(numbers) == 3
 
 
+def test_no_answer_stands_in_the_text_of_the_control(material: Material) -> None:
+    """Half of the lines hold the answer."""
+    hay = Haystack.of(
+        [tokenize("d", "".join(f"{'ANN' if i % 2 else 'Bob'} went home.\n" for i in range(400)), material.tokenizer)]
+    )
+    asked = replace(qa_material(material, *[example()] * 12), haystack=hay)
+    for prompt in make_prompts("document_qa", 600, asked):
+        assert "ann" not in control_text(prompt, material).lower()
+
+
+def test_a_question_whose_answer_stands_everywhere_is_refused(material: Material) -> None:
+    hay = Haystack.of([tokenize("d", "Ann and Ann and Ann.\n" * 400, material.tokenizer)])
+    with pytest.raises(UserError, match=r"Line 1 of evaluation.qa_file: 100 excerpts .* hold one of `answers`"):
+        make_prompts("document_qa", 600, replace(qa_material(material, example(answers=("a", "Ann"))), haystack=hay))
+
+
 def test_with_several_right_answers_the_answer_is_generated(material: Material) -> None:
     (prompt, *_) = make_prompts("document_qa", 600, qa_material(material, example(answers=("Ann", "Ann Lee"))))
     assert not prompt.is_forced

@@ -1,7 +1,7 @@
 """Multi-document question answering of *Lost in the Middle* (Liu et al. 2023, arXiv 2307.03172, section 2).
 
 The passage with the answer stands at evenly spaced places among as many others as fit the length, the first ones first. The
-control has held-out text of as many tokens as a last passage in place of it.
+control has held-out text of as many tokens, in which no answer stands, as a last passage in place of it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from tasks.evaluate.prompts.material import Material, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.qa import QaExample
+from tasks.evaluate.prompts.score import score_output
 
 OUTPUT_TOKENS = 100  # Lost in the Middle's limit
+MAX_FILLERS = 100
 OPENING = "Answer the question from the passages below; some of them have nothing to do with it.\n"
 QUESTION = "\n\nQuestion: {question}\nAnswer:"
 
@@ -96,7 +98,7 @@ def _sample_prompts(length: int, sample: int, one: _Encoded, material: Material)
         )
     seed = sample_seed(material.seed, "document_qa", length, sample)
     others = one.passages[:num_others]
-    filler = material.haystack.excerpt(len(one.gold), np.random.default_rng(seed)).token_ids
+    filler = _filler(one, material, np.random.default_rng(seed))
     control, _ = _joined(one, [*others, filler])
     for depth in material.depths:
         place = round(depth * num_others)
@@ -115,6 +117,19 @@ def _sample_prompts(length: int, sample: int, one: _Encoded, material: Material)
             is_forced=one.is_forced,
             max_new_tokens=one.max_new_tokens,
         )
+
+
+def _filler(one: _Encoded, material: Material, rng: np.random.Generator) -> np.ndarray:
+    """Held-out text of as many tokens as the gold passage, without any of the answers; else the control would tell them."""
+    for _ in range(MAX_FILLERS):
+        filler = material.haystack.excerpt(len(one.gold), rng).token_ids
+        text = material.tokenizer.decode(filler)
+        if not score_output(text, one.example.answers):
+            return filler
+    raise UserError(
+        f"Line {one.example.line} of evaluation.qa_file: {MAX_FILLERS} excerpts of the held-out text all hold one of `answers`, so "
+        "there is no control without it: give answers that are less common, or take the line out."
+    )
 
 
 def _joined(one: _Encoded, passages: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
