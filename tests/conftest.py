@@ -4,6 +4,7 @@ import os
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",  # tensors are tiny here: threads would only wait for each other, and for the other test process
     DO_NOT_TRACK="1",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     RAY_USAGE_STATS_ENABLED="0",

@@ -16,6 +16,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.remote import is_remote
 from data_schemas.storage import Storage
+from ray_jobs.finetune.base_model import load_tokenizer, with_absolute_paths
 
 _METHOD_ARM = "base_"
 
@@ -82,7 +83,7 @@ class ArmModel:
     def of(cls, params: PipelineParams, storage: Storage, checkpoint: str | None) -> ArmModel:
         """`checkpoint`: location of the checkpoint artifact."""
         root = storage.remote.uri if storage.remote else str(storage.root)
-        return cls(_with_absolute_paths(params).model_dump_json(), root, checkpoint)
+        return cls(with_absolute_paths(params).model_dump_json(), root, checkpoint)
 
     @property
     def params(self) -> PipelineParams:
@@ -117,20 +118,8 @@ class ArmModel:
         return artifact.path
 
 
-def _with_absolute_paths(params: PipelineParams) -> PipelineParams:
-    """Workers change directory, so what the user named relative to this one is made absolute."""
-    model, changes = params.model, {}
-    if model.base != "demo" and Path(model.base).expanduser().exists():
-        changes["base"] = str(Path(model.base).expanduser().resolve())
-    if model.rope_factors_file:
-        changes["rope_factors_file"] = str(Path(model.rope_factors_file).expanduser().resolve())
-    return params.model_copy(update={"model": model.model_copy(update=changes)})
-
-
 @lru_cache(maxsize=1)
 def _tokenizer(models: ArmModel) -> Any:
-    from ray_jobs.finetune.base_model import load_tokenizer
-
     return load_tokenizer(models.params.model)
 
 

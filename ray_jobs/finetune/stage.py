@@ -20,7 +20,7 @@ from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected
-from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
+from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer, with_absolute_paths
 from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
 from ray_jobs.finetune.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.finetune.ray_worker import REFUSAL, train_on_worker
@@ -153,7 +153,7 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
         trainer = TorchTrainer(
             train_on_worker,
             train_loop_config={
-                "params": _with_absolute_paths(params).model_dump(mode="json"),
+                "params": with_absolute_paths(params).model_dump(mode="json"),
                 "shards": str(shards.path),
                 "work": str(work),
             },
@@ -177,16 +177,6 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
     if result.checkpoint is None:
         raise RuntimeError(f"training ended without a checkpoint below {work}")
     return Path(result.checkpoint.path)
-
-
-def _with_absolute_paths(params: PipelineParams) -> PipelineParams:
-    """Ray's workers change directory, so what the user named relative to this one is made absolute."""
-    model, changes = params.model, {}
-    if model.base != "demo" and Path(model.base).expanduser().exists():
-        changes["base"] = str(Path(model.base).expanduser().resolve())
-    if model.rope_factors_file:
-        changes["rope_factors_file"] = str(Path(model.rope_factors_file).expanduser().resolve())
-    return params.model_copy(update={"model": model.model_copy(update=changes)})
 
 
 def _drop_torn_state(folder: Path) -> None:

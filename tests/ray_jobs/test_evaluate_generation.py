@@ -1,6 +1,5 @@
 """Greedy generation against `model.generate`, token for token, and what it saves."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,15 +36,6 @@ SIZES: dict[str, Any] = {
     "pad_token_id": None,
 }
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors are tiny here: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(config: PretrainedConfig) -> Any:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,15 +58,6 @@ KINDS: dict[str, tuple[PretrainedConfig, bool]] = {  # and whether beginnings ma
     "dynamic": (LlamaConfig(**SMALL, rope_parameters=DYNAMIC), False),
     "longrope": (LlamaConfig(**SMALL, rope_parameters=LONGROPE), False),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors are tiny here: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(config: PretrainedConfig) -> Any:

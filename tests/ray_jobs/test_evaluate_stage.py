@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
@@ -21,8 +20,6 @@ from ray_jobs.finetune.base_model import load_tokenizer
 from tasks.evaluate.results import recompute
 from tasks.evaluate.sample_set import Samples
 from tests.ray_jobs.evaluation_example import TinyRun, make_tiny_run, write_chunks
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

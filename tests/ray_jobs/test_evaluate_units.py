@@ -22,7 +22,6 @@ from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import Haystack, Material
 from tests.ray_jobs.evaluation_example import LINE
 
-torch.set_num_threads(1)
 SIZES: dict[str, Any] = {
     "vocab_size": 384, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
@@ -19,7 +18,6 @@ from tasks.workers import InProcess
 from tests.ray_jobs.deadly_units import Square
 from tests.ray_jobs.evaluation_example import make_tiny_run
 
-torch.set_num_threads(1)
 TWO = RayParams(num_workers=2)
 
 
