@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -81,47 +79,17 @@ def test_running_again_makes_nothing(undisturbed):
     assert {path: path.stat().st_mtime_ns for path in release.rglob("*")} == before
 
 
-@pytest.fixture
-def prefect_server(tmp_path):
-    """The API address of a real Prefect server on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "server")}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).read()
-                break
-            except OSError:
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def post(url, path):
-    request = urllib.request.Request(f"{url}/{path}", data=b"{}", headers={"Content-Type": "application/json"})
-    return json.loads(urllib.request.urlopen(request, timeout=10).read())
-
-
-def test_a_prefect_server_shows_the_run_with_tables_and_plots(undisturbed, prefect_server):
+def test_a_prefect_server_shows_the_run_with_tables_and_plots(undisturbed, prefect_server, tmp_path):
     home, release, _ = undisturbed
-    again, _ = finish(str(home / "run.yaml"), home, PREFECT_API_URL=prefect_server)
+    params = yaml.safe_load((home / "run.yaml").read_text())
+    params |= {"run_name": "seen", "publish": params["publish"] | {"name": "small"}}
+    again, _ = finish(write_params(tmp_path / "run.yaml", params), tmp_path, PREFECT_API_URL=prefect_server.url)
     assert again == release
-    runs = post(prefect_server, "flow_runs/filter")
-    assert [(run["name"], run["state"]["type"]) for run in runs] == [("small", "COMPLETED")]
-    assert sorted(run["name"].split("-")[0] for run in post(prefect_server, "task_runs/filter")) == [
-        "evaluate", "finetune", "ingest", "prepare", "publish",
-    ]  # fmt: skip
-    artifacts = {artifact["key"]: artifact for artifact in post(prefect_server, "artifacts/filter")}
+    (run,) = prefect_server.runs_of("seen")
+    assert run["state"]["type"] == "COMPLETED"
+    tasks = prefect_server.post("task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+    assert sorted(task["name"].split("-")[0] for task in tasks) == ["evaluate", "finetune", "ingest", "prepare", "publish"]
+    artifacts = prefect_server.artifacts_of(run["id"])
     for stage in ("ingest", "prepare", "finetune", "evaluate", "publish"):
         assert artifacts[f"{stage}-summary"]["type"] == "table"
     assert "| fine-tuned |" in artifacts["evaluation-tables"]["data"]

@@ -1,0 +1,107 @@
+"""A real Prefect server on loopback, with a database of its own, that can be stopped, killed and started again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+
+class PrefectServer:
+    """A server below `home`; it keeps its port and database over `kill()` and `start()`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.ui = f"http://127.0.0.1:{self.port}"
+        self.url = f"{self.ui}/api"  # what PREFECT_API_URL is set to
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        environment |= {"PREFECT_HOME": str(self.home / "server")}
+        with (self.home / "server.log").open("a") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        wait_until(self._answers, timeout=120)
+
+    def kill(self) -> None:
+        """SIGKILL the server and what it started."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """For a process that works with this server and keeps its own Prefect files below `home`."""
+        return os.environ | {"PREFECT_API_URL": self.url, "PREFECT_HOME": str(home / "prefect"), "OMP_NUM_THREADS": "1"}
+
+    def post(self, path: str, **body: Any) -> Any:
+        return self._request("POST", path, body)
+
+    def get(self, path: str) -> Any:
+        return self._request("GET", path)
+
+    def delete(self, path: str) -> None:
+        self._request("DELETE", path)
+
+    def flow_run(self, flow_run_id: str) -> dict[str, Any]:
+        run: dict[str, Any] = self.get(f"flow_runs/{flow_run_id}")
+        return run
+
+    def runs_of(self, name: str) -> list[dict[str, Any]]:
+        """The flow runs of this name; other tests' runs are on the same server."""
+        runs: list[dict[str, Any]] = self.post("flow_runs/filter", flow_runs={"name": {"any_": [name]}})
+        return runs
+
+    def artifacts_of(self, flow_run_id: str) -> dict[str, dict[str, Any]]:
+        found = self.post("artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run_id]}})
+        return {artifact["key"]: artifact for artifact in found}
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            content = urllib.request.urlopen(request, timeout=30).read()
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
+        return json.loads(content) if content else None
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.home / "server.log").read_text()[-3000:]
+        try:
+            urllib.request.urlopen(f"{self.url}/health", timeout=2).read()
+        except OSError:
+            return False
+        return True
+
+
+def wait_until(condition: Any, timeout: float = 120, step_s: float = 0.05) -> Any:
+    """Return the first true value of `condition()`; AssertionError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s"
+        time.sleep(step_s)
+    return found
