@@ -11,12 +11,15 @@ _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 def plot_training(log: Path) -> bytes:
     """A PNG by step of the losses (nats a token) and learning rate in `training_log.jsonl`, and of tokens/s, MFU and peak memory
     where a `progress.jsonl` stands beside it."""
+    progress = log.with_name("progress.jsonl")
+    return draw_training(_read(log), _read(progress) if progress.is_file() else [])
+
+
+def draw_training(lines: list[dict[str, Any]], timed: list[dict[str, Any]]) -> bytes:
+    """The same of lines that were read already; `timed` are those of `progress.jsonl`, empty where there are none."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = _read(log)
-    progress = log.with_name("progress.jsonl")
-    timed = _read(progress) if progress.is_file() else []
     heights = [3.5, 1.3] + [1.5, 1.3] * bool(timed)
     figure = Figure(figsize=(6, sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)

@@ -1,0 +1,105 @@
+"""A training run seen while it runs: the share of its steps, its figures and its loss curve, a few seconds old.
+
+What is known of it comes over one channel, the lines that the stage tells, because those come from a process of this
+machine and from a job on a cluster alike. They name the folder of the run's events; where `progress.jsonl` can be read
+beside that from here, every step is shown, else those that the lines tell.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.finetune.progress import PROGRESS_NAME, TENSORBOARD_DIR, read_lines
+from tasks.finetune.page import KEY, PLOT_KEY, Line, training_page
+from tasks.finetune.plots import draw_training
+from tasks.page import Picture, Share, Shown
+
+PROGRESS_KEY = f"{KEY}-progress"
+_UPDATE_EVERY_S = 5.0  # each update is a request to the server
+_PICTURES = 100  # a run, at most; a server keeps every version it is sent for a while
+_FAREWELL_S = 15.0
+
+_STEP = re.compile(r"finetune: step (?P<step>\d+)/\d+, (?P<figures>.+)")
+_EVENTS = re.compile(rf"finetune: .*events: (?P<work>.+)/{TENSORBOARD_DIR}\s*$")
+_FIGURES: dict[str, tuple[re.Pattern[str], Callable[[str], float]]] = {
+    "loss": (re.compile(r"(?:^|, )loss ([-+.\deinfa]+)"), float),
+    "validation_loss": (re.compile(r"held-out ([-+.\deinfa]+)"), float),
+    "learning_rate": (re.compile(r"lr ([-+.\de]+)"), float),
+    "tokens_per_s": (re.compile(r"([\d,]+) tokens/s"), lambda text: float(text.replace(",", ""))),
+    "mfu": (re.compile(r"MFU (\d+)%"), lambda text: float(text) / 100),
+    "peak_memory_mb": (re.compile(r"([.\d]+) GB"), lambda text: float(text) * 1000),
+    "seconds_left": (re.compile(r"(\d+ (?:s|min)) left"), lambda text: float(text.split()[0]) * (60 if "min" in text else 1)),
+}
+
+
+def heard_step(line: str) -> Line | None:
+    """The figures of a line that `ray_jobs.finetune.progress.describe` wrote, as in `progress.jsonl`; None for another line."""
+    found = _STEP.search(line)
+    if found is None:
+        return None
+    told: Line = {"step": int(found["step"])}
+    for name, (pattern, read) in _FIGURES.items():
+        if figure := pattern.search(found["figures"]):
+            told[name] = read(figure[1])
+    return told if "loss" in told else None
+
+
+class LiveTraining:
+    """Shows a run of `steps` steps through `show`, from a thread of its own, while the context is open.
+
+    `hear` takes the stage's lines and is never slow. `show` may be slow: training does not wait for it, and the end of
+    the context waits a few seconds at most. It must not raise.
+    """
+
+    def __init__(self, title: str, steps: int, show: Callable[[Shown], Any]) -> None:
+        self._title, self._steps, self._show = title, steps, show
+        self._heard: dict[int, Line] = {}
+        self._work: Path | None = None
+        self._done = threading.Event()
+        self._shown_step, self._pictured_step = -1, 0
+        context = contextvars.copy_context()  # of the task run, which the artifacts belong to
+        self._thread = threading.Thread(target=context.run, args=(self._follow,), name="live-training", daemon=True)
+
+    def hear(self, line: str) -> None:
+        if events := _EVENTS.search(line):
+            self._work = Path(events["work"])
+            if not self._thread.is_alive() and not self._done.is_set():
+                self._thread.start()
+        elif (step := heard_step(line)) is not None:
+            self._heard[step["step"]] = step
+
+    def __enter__(self) -> LiveTraining:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join(_FAREWELL_S)
+
+    def _follow(self) -> None:
+        while not self._done.is_set():
+            started = time.monotonic()
+            self._update()
+            self._done.wait(max(0.0, _UPDATE_EVERY_S - (time.monotonic() - started)))
+
+    def _update(self) -> None:
+        lines = self._lines()
+        step = lines[-1]["step"] if lines else 0
+        if step == self._shown_step:
+            return
+        self._shown_step = step
+        self._show(Share(PROGRESS_KEY, step / self._steps, f"{self._title}: share of {self._steps:,} steps that is done"))
+        self._show(training_page(lines, self._steps, self._title))
+        if step - self._pictured_step >= max(1, self._steps / _PICTURES):
+            self._pictured_step = step
+            self._show(Picture(PLOT_KEY, draw_training(lines, lines if "tokens_per_s" in lines[-1] else [])))
+
+    def _lines(self) -> list[Line]:
+        read = read_lines(self._work / PROGRESS_NAME) if self._work is not None else []
+        return read or [self._heard[step] for step in sorted(self._heard)]

@@ -1,0 +1,104 @@
+"""What a stage shows of its result, as plain data: pages of Markdown, pictures, tables of facts, a share that is done.
+
+A key is made of lower-case letters, digits and dashes; what is shown again under a key is a newer version of the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_schemas.storage import Artifact
+
+_MOST_CHARACTERS = 160
+_ACTIVE = re.compile(r"([\\`*_\[\]|~])")
+_NUMBER = re.compile(r"([-+]?\d[\d,.]*(e[-+]\d+)?( ?[%A-Za-z/]+)?)?")
+_FETCHED_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Page:
+    """Markdown."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG."""
+
+    key: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, one a line."""
+
+    key: str
+    values: dict[str, Any]
+    title: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of some work is done, from 0 to 1."""
+
+    key: str
+    share: float
+    title: str
+
+
+Shown = Page | Picture | Facts | Share
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table whose columns of numbers are aligned to the right; cells are Markdown already (see `plain`)."""
+    cells = [[f"{value:,}" if isinstance(value, int) else str(value) for value in row] for row in rows]
+    numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
+    rule = ["---:" if is_number and place else "---" for place, is_number in enumerate(numeric)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (list(columns), rule, *cells))
+
+
+def plain(text: object, most_characters: int = _MOST_CHARACTERS) -> str:
+    """Foreign text as one short line of Markdown in which nothing is markup, HTML or a link."""
+    line = " ".join(str(text).split())
+    if len(line) > most_characters:
+        line = line[: most_characters - 1] + "…"
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _ACTIVE.sub(r"\\\1", line).replace("://", ":&#47;/")
+
+
+def megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:,.1f} kB"
+
+
+def duration(seconds: float) -> str:
+    """Such as `12 s`, `3 min 53 s` or `2 h 05 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+@contextmanager
+def small_file(artifact: Artifact, name: str) -> Iterator[Path | None]:
+    """A file of the artifact, where it is on this machine or can be fetched quickly from remote storage; else None."""
+    entry = next((entry for entry in artifact.manifest.files if entry.path == name), None)
+    local = artifact.folder / name
+    if entry is None:
+        yield None
+    elif local.is_file():
+        yield local
+    elif artifact.remote is not None and entry.num_bytes <= _FETCHED_BYTES:
+        with artifact.as_parts().reading(name) as fetched:
+            yield fetched
+    else:
+        yield None
