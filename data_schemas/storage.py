@@ -1,7 +1,7 @@
 """Content-addressed artifacts below one storage root.
 
 <root>/documents/<digest>/  shards/<digest>/  checkpoints/<digest>/  evaluations/<digest>/
-<root>/releases/<name>/versions/<digest>/   and   releases/<name>/current
+<root>/releases/<name>/versions/<digest>/   and   releases/<name>/current, releases/<name>/rolled_back
 <root>/runs/<run_name>.json
 <root>/.staging/   half-made artifacts; what a crash leaves there is removed by the next run
 <root>/.parts/     what workers leave for each other; it outlives a kill, so that the next run goes on from there

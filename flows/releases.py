@@ -16,7 +16,8 @@ def show_releases(where: str) -> None:
         return
     table = Table("release", Column("version", min_width=12), "published", "base", "tokens", "MB", "")
     for row in rows:
-        state = "current" if row.is_current else "" if row.is_complete else "incomplete"
+        states = {"current": row.is_current, "incomplete": not row.is_complete, "rolled back": row.is_rolled_back}
+        state = ", ".join(name for name, holds in states.items() if holds)
         created = f"{row.created:%Y-%m-%d %H:%M}" if row.created else ""
         tokens = f"{row.target_length:,}" if row.target_length else ""
         table.add_row(row.name, row.digest[:12], created, row.base or "", tokens, f"{row.num_bytes / 1e6:,.1f}", state)
@@ -27,3 +28,5 @@ def go_back(where: str, name: str, digest: str | None) -> None:
     """Make an earlier version the current one, after checking every file of it."""
     done = rollback(where, name, digest)
     print(f"{done.name} is now {done.now}" + (f", and was {done.before}." if done.before != done.now else ", as it was."))
+    if done.before not in (None, done.now):
+        print(f"Publishing {done.before} again leaves it so; `ropeway rollback` to it, or a new version, does not.")

@@ -2,6 +2,7 @@
 
 releases/<name>/versions/<digest>/   immutable
 releases/<name>/current              a text file with the digest, replaced atomically
+releases/<name>/rolled_back          digests that `ropeway rollback` left, one a line; publishing them again does not serve them
 
 The same below a remote storage root, and at every destination: tasks/publish/destinations lists versions and goes back to one.
 """
@@ -10,9 +11,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_schemas.errors import UserError
 from data_schemas.storage import Storage
+
+if TYPE_CHECKING:
+    from tasks.publish.destinations.pointer import Pointed
 
 CURRENT = "current"
 
@@ -60,8 +65,9 @@ def resolve_release(directory: Path) -> Path:
     return version
 
 
-def point_current(storage: Storage, name: str, digest: str) -> bool:
-    """Make a version that is there the current one; True if the pointer moved."""
+def point_current(storage: Storage, name: str, digest: str) -> Pointed:
+    """Make a version that is there the current one, unless a rollback left it."""
     from tasks.publish.destinations.history import storage_place
+    from tasks.publish.destinations.pointer import serve_published
 
-    return storage_place(storage).point(name, digest)
+    return serve_published(storage_place(storage), name, digest)

@@ -15,6 +15,7 @@ from ray_jobs.finetune.quiet import quiet_transformers
 from tasks.publish.assemble import ReleaseParts, assemble
 from tasks.publish.base_identity import BaseIdentity, identify
 from tasks.publish.destinations.delivery import check_destinations, deliver
+from tasks.publish.destinations.pointer import Pointed, how_to_serve
 from tasks.publish.portable import files_naming, portable
 from tasks.publish.releases import current_digest, point_current, version_kind
 from tasks.publish.summary import release_summary
@@ -37,7 +38,8 @@ def run(
     """Publish the model of `checkpoint` as the current version of `params.release_name`, here and at every destination.
 
     Raises UserError, and leaves neither a version nor a moved pointer, if a gate or the verification fails. A version
-    that is already there is not written again. A destination that fails is a UserError after all others have the release.
+    that is already there is not written again, and one that a rollback left does not become current. A destination that
+    fails is a UserError after all others have the release.
     """
     check_destinations(params.publish)
     base = identify(params.model)
@@ -89,11 +91,8 @@ def run(
     is_moving = current_digest(storage, params.release_name) != release.digest
     if release.reused and (is_moving or params.publish.destinations):
         _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again")
-    if is_moving:
-        point_current(storage, params.release_name, release.digest)
-    progress(
-        f"publish: {params.release_name} {'is unchanged' if release.reused else 'is verified and current'}: {release.path}"
-    )
+    pointed = point_current(storage, params.release_name, release.digest)
+    progress(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}")
     deliver(params.release_name, release.path, params.publish, progress)
     return release
 
@@ -110,6 +109,13 @@ def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]
         "base": {"name": base.name, "revision": base.revision, "licence": base.licence},
     }
     return portable(recorded)
+
+
+def _standing(params: PipelineParams, release: Artifact, pointed: Pointed) -> str:
+    state = "is unchanged" if release.reused else "is verified"
+    if pointed is Pointed.ROLLED_BACK:
+        return f"{state}; {how_to_serve(params.storage, params.release_name, release.digest)}"
+    return f"{state} and current"
 
 
 def _pass_gates(params: PipelineParams, report: dict[str, Any], base_window: int) -> None:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# A line of input: destination, the file operation to die at (0: never; -1: count them), releases, one publisher each.
+# A line of input: destination (`rollback:` before it: go back to the release there), the file operation to die at (0: never;
+# -1: count them), releases, one publisher each.
 # Output: the publishers' process ids, and when all have ended, their exit codes (0 done, 3 refused with a sentence).
 _PROGRAM = """
 import os, shutil, signal, sys
@@ -20,6 +21,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
 from data_schemas.storage import Storage
 from tasks.publish.destinations.delivery import deliver
+from tasks.publish.destinations.history import rollback
 from tasks.publish.destinations.version import read_version
 from tasks.publish.releases import point_current, version_kind
 
@@ -36,7 +38,9 @@ def to_storage(root, release):
 
 def publish(destination, release):
     try:
-        if destination.startswith("storage:"):
+        if destination.startswith("rollback:"):
+            rollback(destination.removeprefix("rollback:"), "tiny", release.name)
+        elif destination.startswith("storage:"):
             to_storage(destination.removeprefix("storage:"), release)
         else:
             deliver("tiny", release, PublishParams(destinations=(destination,)), lambda _: None)

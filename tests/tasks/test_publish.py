@@ -20,7 +20,8 @@ from ray_jobs.finetune.extended import load_arm
 from tasks.evaluate.results import recompute
 from tasks.publish import stage
 from tasks.publish.checks import failures
-from tasks.publish.releases import current_release
+from tasks.publish.destinations.history import rollback
+from tasks.publish.releases import current_digest, current_release
 from tasks.publish.verify import verify_release
 from tasks.reorder import ChunkReorder
 from tests.tasks.release_example import TARGET, FinishedRun, finished_run
@@ -195,6 +196,23 @@ def test_a_damaged_version_does_not_become_current_again(tmp_path: Path, tokeniz
     with pytest.raises(UserError, match=r"model\.safetensors is altered"):
         run.publish()
     assert not pointer.exists()
+
+
+def test_a_rollback_outlives_a_run_with_nothing_new_but_not_one_with_something_new(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    run = finished_run(tmp_path, tokenizer)
+    old = run.publish()
+    new = run.params.model_copy(update={"publish": run.params.publish.model_copy(update={"dtype": "float32"})})
+    digest = run.publish(params=new).digest
+    rollback(run.storage, "tiny", old.digest)
+    told: list[str] = []
+    assert run.publish(told.append, new).digest == digest
+    assert current_digest(run.storage, "tiny") == old.digest
+    assert f"`ropeway rollback tiny {digest} --at {run.params.storage}` serves it again" in told[-1]
+    newer = new.model_copy(update={"publish": run.params.publish.model_copy(update={"dtype": "float16"})})
+    newest = run.publish(params=newer).digest
+    assert current_digest(run.storage, "tiny") == newest
 
 
 KILLED = """

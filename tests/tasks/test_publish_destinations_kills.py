@@ -15,6 +15,7 @@ from data_schemas.remote import Remote
 from tasks.publish.destinations.delivery import deliver
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.objects import ObjectPlace
+from tasks.publish.destinations.pointer import Pointed, serve_published
 from tasks.publish.destinations.version import problems_at, read_version
 from tests.fault_proxy import Faults, fault_proxy
 from tests.s3_server import s3_server
@@ -76,7 +77,7 @@ def whole(place: FolderPlace | ObjectPlace, *releases: Path) -> bool:
 def publish(place: ObjectPlace, release: Path) -> None:
     """What a delivery does, with a client that is there already."""
     place.put(read_version(NAME, release))
-    place.point(NAME, release.name)
+    serve_published(place, NAME, release.name)
 
 
 def require_served(place: FolderPlace | ObjectPlace, *releases: Path) -> None:
@@ -143,6 +144,31 @@ def test_sigkill_at_any_request_leaves_what_was_served_and_a_rerun_completes(
         publish(place, two)
         assert current(place) == two.name
         assert whole(place, one, two)
+
+
+def test_a_rollback_killed_at_any_file_operation_is_completed_by_the_next_and_then_stays(
+    started: Publishers, tmp_path: Path, one: Path, two: Path
+) -> None:
+    def published(case: str) -> FolderPlace:
+        root = tmp_path / case
+        assert [started.run(str(root), release) for release in (one, two)] == [[0], [0]]
+        return FolderPlace(root)
+
+    operations = started.count_operations(f"rollback:{published('uncut').root}", one)
+    assert 10 < operations < 60
+    moved = set()
+    for moment in range(1, operations + 1, 2):
+        place = published(f"cut-at-{moment}")
+        assert started.run(f"rollback:{place.root}", one, die_at=moment) == [-signal.SIGKILL]
+        require_served(place, one, two)
+        before = current(place)
+        moved.add(before)
+        assert started.run(str(place.root), two) == [0]
+        assert current(place) == before, f"{moment} of {operations}"
+        assert started.run(f"rollback:{place.root}", one) == [0]
+        assert started.run(str(place.root), two) == [0]
+        assert current(place) == one.name, f"{moment} of {operations}"
+    assert moved == {one.name, two.name}
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
@@ -265,12 +291,12 @@ def test_the_pointer_is_swapped_only_by_who_has_seen_it(bucket: Remote, tmp_path
     place = ObjectPlace(remote)
     for release in (one, two):
         place.put(read_version(NAME, release))
-    place.point(NAME, one.name)
+    serve_published(place, NAME, one.name)
     seen = remote.read(f"{NAME}/current")
     assert remote.swap(f"{NAME}/current", b"moved\n", seen)
     assert not remote.swap(f"{NAME}/current", b"mine\n", seen)
     assert remote.read(f"{NAME}/current") == b"moved\n"
-    assert place.point(NAME, two.name)
+    assert serve_published(place, NAME, two.name) is Pointed.MOVED
     assert current(place) == two.name
 
 

@@ -15,6 +15,7 @@ from tasks.publish.destinations.delivery import deliver
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.history import list_releases, rollback, storage_place
 from tasks.publish.destinations.objects import ObjectPlace
+from tasks.publish.destinations.pointer import ROLLED_BACK, Pointed, serve_published
 from tasks.publish.destinations.version import read_version
 from tasks.publish.releases import current_digest, current_release, point_current
 from tests.s3_server import s3_server
@@ -34,6 +35,12 @@ def publish(where: str, *releases: Path) -> None:
         deliver(NAME, release, PublishParams(destinations=(where,)), lambda _: None)
         if "://" not in where:
             os.utime(Path(where) / NAME / "versions" / release.name / MANIFEST_NAME, (60.0 * minute, 60.0 * minute))
+
+
+def served(where: str) -> str:
+    """What `current` names there."""
+    (row,) = [row for row in list_releases(where) if row.is_current]
+    return row.digest
 
 
 @pytest.fixture
@@ -68,10 +75,81 @@ def test_rollback_goes_to_the_version_before_and_then_to_the_one_before_that(out
     assert (out / NAME / "current").read_text() == f"{third}\n"
 
 
-def test_publishing_the_version_again_makes_it_current_again(out: Path, three: list[Path]) -> None:
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_what_a_rollback_left_is_not_served_again_by_publishing_it(
+    kind: str, tmp_path: Path, three: list[Path], bucket: str
+) -> None:
+    where = str(tmp_path / "served") if kind == "folder" else f"{bucket}/{tmp_path.name}"
+    first, second = three[0], three[1]
+    publish(where, first, second)
+    rollback(where, NAME, first.name)
+    told: list[str] = []
+    (delivery,) = deliver(NAME, second, PublishParams(destinations=(where,)), told.append)
+    assert (delivery.is_new, delivery.is_rolled_back) == (False, True)
+    assert f"`ropeway rollback {NAME} {second.name} --at {where}` serves it again" in told[0]
+    assert {row.digest: (row.is_current, row.is_rolled_back) for row in list_releases(where)} == {
+        first.name: (True, False),
+        second.name: (False, True),
+    }
+
+
+def test_only_a_rollback_brings_back_what_a_rollback_left(out: Path, three: list[Path], tmp_path: Path) -> None:
+    where = str(out)
+    first, second, third = (release.name for release in three)
+    rollback(where, NAME, second)
+    fourth = write_release(tmp_path / "made", 4)
+    publish(where, fourth)
+    assert served(where) == fourth.name  # a new digest is served as ever,
+    publish(where, three[2])
+    assert served(where) == fourth.name  # which does not bring back the one that was left
+    publish(where, three[0])
+    assert served(where) == first  # nothing was said against this one
+    rollback(where, NAME, third)
+    assert served(where) == third
+    publish(where, three[0])
+    assert served(where) == third
+    assert {row.digest for row in list_releases(where) if row.is_rolled_back} == {first}
+
+
+def test_going_back_without_a_digest_passes_over_what_was_left_before(out: Path, three: list[Path], tmp_path: Path) -> None:
+    first, second, _ = (release.name for release in three)
     rollback(str(out), NAME)
+    publish(str(out), write_release(tmp_path / "made", 4))
+    os.utime(out / NAME / "versions" / served(str(out)) / MANIFEST_NAME, (600.0, 600.0))
+    assert rollback(str(out), NAME).now == second
+    assert rollback(str(out), NAME).now == first
+    rollback(str(out), NAME, second)
+    with pytest.raises(UserError, match=rf"Every version of {NAME} .* before {second} was rolled back from"):
+        rollback(str(out), NAME)
+
+
+def test_a_rollback_during_publishing_is_not_undone_by_it(out: Path, three: list[Path]) -> None:
+    """The publisher has seen what is served, and that nothing was left; then somebody goes back, and back again."""
+    first, second, third = (release.name for release in three)
+    rollback(str(out), NAME, first)
+    rollback(str(out), NAME, third)
+
+    rollbacks = [second, first]
+
+    class Interrupted(FolderPlace):
+        def read(self, path: str) -> bytes | None:
+            found = super().read(path)
+            while path.endswith(ROLLED_BACK) and rollbacks:
+                rollback(str(out), NAME, rollbacks.pop(0))
+            return found
+
+    assert serve_published(Interrupted(out), NAME, second) is Pointed.ROLLED_BACK
+    assert not rollbacks
+    assert served(str(out)) == first
+
+
+def test_a_pointer_or_list_that_holds_nonsense_is_mended(out: Path, three: list[Path]) -> None:
+    (out / NAME / ROLLED_BACK).write_bytes(b"\xff nonsense\n")
+    (out / NAME / "current").write_bytes(b"\xff\n")
     publish(str(out), three[2])
-    assert (out / NAME / "current").read_text() == f"{three[2].name}\n"
+    assert served(str(out)) == three[2].name
+    rollback(str(out), NAME)
+    assert (out / NAME / ROLLED_BACK).read_text() == f"{three[2].name}\n"
 
 
 @pytest.mark.parametrize(
@@ -122,8 +200,8 @@ def test_a_storage_is_listed_and_rolled_back_by_its_root_or_its_object(
     assert current_release(storage, NAME) is None
     for release in three[:2]:
         place.put(read_version(NAME, release))
-        assert point_current(storage, NAME, release.name)
-        assert not point_current(storage, NAME, release.name)
+        assert point_current(storage, NAME, release.name) is Pointed.MOVED
+        assert point_current(storage, NAME, release.name) is Pointed.UNMOVED
     assert list_releases(root) == list_releases(storage)
     assert len(list_releases(root)) == 2
     assert rollback(storage, NAME, three[0].name).before == three[1].name

@@ -9,19 +9,22 @@ from pathlib import Path
 from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
 from tasks.publish.destinations.address import place_at
-from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.hub import HubPlace
-from tasks.publish.destinations.objects import ObjectPlace
+from tasks.publish.destinations.pointer import Pointed, how_to_serve, serve_published
 from tasks.publish.destinations.version import Version, read_version
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One destination that has the release. `location` is its folder, URI or page; `is_new` is False where nothing was written."""
+    """One destination that has the release. `location` is its folder, URI or page; `is_new` is False where nothing was written.
+
+    `is_rolled_back`: it is there and not served, because a rollback left it.
+    """
 
     destination: str
     location: str
     is_new: bool
+    is_rolled_back: bool = False
 
 
 def check_destinations(publish: PublishParams) -> None:
@@ -33,7 +36,7 @@ def check_destinations(publish: PublishParams) -> None:
 
 
 def deliver(name: str, folder: Path, publish: PublishParams, progress: Callable[[str], None]) -> list[Delivery]:
-    """Copy the verified release in `folder` to every destination and make it the current one there.
+    """Copy the verified release in `folder` to every destination and make it the current one there, unless a rollback left it.
 
     A destination that fails does not keep the others from theirs; its `current` stays as it was. UserError at the end names
     those that failed and why; publishing again completes them and leaves the others untouched.
@@ -48,7 +51,8 @@ def deliver(name: str, folder: Path, publish: PublishParams, progress: Callable[
             progress(f"publish: not at {destination}: {error}")
             continue
         deliveries.append(delivery)
-        progress(f"publish: {'copied to and checked at' if delivery.is_new else 'unchanged at'} {delivery.location}")
+        left = f"; {how_to_serve(destination, name, version.digest)}" if delivery.is_rolled_back else ""
+        progress(f"publish: {'copied to and checked at' if delivery.is_new else 'unchanged at'} {delivery.location}{left}")
     if failed:
         raise UserError(
             f"{name} {version.digest} is in the storage, but not at {len(failed)} of {len(publish.destinations)} destinations, which "
@@ -62,9 +66,8 @@ def _deliver(version: Version, destination: str, publish: PublishParams) -> Deli
     if isinstance(place, HubPlace):
         put = place.put(version, pull_request=publish.hub_pull_request, private=publish.hub_private)
         return Delivery(destination, put.url, put.is_new)
-    return Delivery(destination, f"{place.uri}/{version.key}", _put_and_point(place, version))
-
-
-def _put_and_point(place: FolderPlace | ObjectPlace, version: Version) -> bool:
     is_new = place.put(version)
-    return place.point(version.name, version.digest) or is_new
+    pointed = serve_published(place, version.name, version.digest)
+    return Delivery(
+        destination, f"{place.uri}/{version.key}", is_new or pointed is Pointed.MOVED, pointed is Pointed.ROLLED_BACK
+    )

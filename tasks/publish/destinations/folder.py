@@ -1,7 +1,8 @@
 """A folder of this machine, or of a shared file system, that holds releases.
 
 A version is copied to a staging folder beside its final place, synced, read back and renamed, so it is there as a whole or
-not at all; `current` is then replaced by a rename. One publisher at a time has a release's folder; its lock goes with its process.
+not at all; small files such as `current` are replaced by a rename. One publisher at a time has a release's folder; its lock goes
+with its process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, hash_file
 from data_schemas.storage import fsync_tree, write_atomically
-from tasks.publish.destinations.version import CURRENT, Version, differences, parse_manifest, parse_pointer, refuse_other
+from tasks.publish.destinations.version import Version, differences, parse_manifest, refuse_other
 
 _STAGING, _LOCK = ".staging", ".lock"
 
@@ -68,13 +69,13 @@ class FolderPlace:
             _fsync_folder(final.parent)
             return True
 
-    def point(self, name: str, digest: str) -> bool:
-        pointer = self.root / name / CURRENT
-        with _told(self.root):
-            if parse_pointer(self.read(f"{name}/{CURRENT}")) == digest:
+    def swap(self, path: str, content: bytes, seen: bytes | None) -> bool:
+        file = self.root / path
+        with _told(self.root), self._locked(path.partition("/")[0]):
+            if self.read(path) != seen:
                 return False
-            write_atomically(pointer, f"{digest}\n")
-            _fsync_folder(pointer.parent)
+            write_atomically(file, content.decode())
+            _fsync_folder(file.parent)
             return True
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.hub import HubPlace
 from tasks.publish.destinations.objects import ObjectPlace
+from tasks.publish.destinations.pointer import rolled_back, serve_by_hand
 from tasks.publish.destinations.version import (
     CURRENT,
     DIGEST,
@@ -28,13 +29,17 @@ _RELEASES = "releases"
 
 @dataclass(frozen=True)
 class ReleaseRow:
-    """One version. `created` is when its manifest was written there; what an incomplete version does not say is None."""
+    """One version. `created` is when its manifest was written there; what an incomplete version does not say is None.
+
+    `is_rolled_back`: a rollback left it, so that publishing it again does not serve it.
+    """
 
     name: str
     digest: str
     created: datetime | None
     is_current: bool
     is_complete: bool
+    is_rolled_back: bool
     base: str | None
     target_length: int | None
     num_bytes: int
@@ -66,10 +71,11 @@ def list_releases(where: Storage | str) -> list[ReleaseRow]:
 
 
 def rollback(where: Storage | str, name: str, digest: str | None = None) -> Rollback:
-    """Make the version `digest` of `name` the current one; None: the last one published before the current one.
+    """Make the version `digest` of `name` the current one; None: the last one before the current one that no rollback left.
 
     Every file of it is read and compared with its manifest and SHA256SUMS first. UserError, and nothing moved, if there is no
-    such version, if it is incomplete or altered, or if `where` is the hub. Publishing a version again makes that current again.
+    such version, if it is incomplete or altered, or if `where` is the hub. Publishing the version that was left again does not
+    serve it; a rollback to it, or a version with another digest, ends that.
     """
     place = _place(where)
     if isinstance(place, HubPlace):
@@ -80,15 +86,14 @@ def rollback(where: Storage | str, name: str, digest: str | None = None) -> Roll
     rows = [row for row in _rows(place) if row.name == name]
     if not rows:
         raise UserError(f"There is no release {name!r} at {place.uri}: `ropeway releases` lists what there is.")
-    before = parse_pointer(place.read(f"{name}/{CURRENT}"))
+    before = next((row.digest for row in rows if row.is_current), None)
     chosen = _matching(rows, digest, place) if digest else _previous(rows, name, place)
     if problems := problems_at(place, name, chosen):
         raise UserError(
             f"{name} stays at {before}: {place.uri}/{version_key(name, chosen)} is not whole ({'; '.join(problems[:5])}); choose another "
             "version, or delete it there and publish it again."
         )
-    place.point(name, chosen)
-    return Rollback(name, before, chosen)
+    return Rollback(name, serve_by_hand(place, name, chosen), chosen)
 
 
 def _place(where: Storage | str) -> FolderPlace | ObjectPlace | HubPlace:
@@ -113,16 +118,23 @@ def _rows(place: Place) -> list[ReleaseRow]:
         if folder == "versions" and file and DIGEST.fullmatch(digest):
             versions.setdefault((name, digest), {})[file] = size
     current = {name: parse_pointer(place.read(f"{name}/{CURRENT}")) for name in {name for name, _ in versions}}
-    rows = [_row(place, name, digest, files, current[name] == digest) for (name, digest), files in versions.items()]
+    left = {name: rolled_back(place, name) for name in current}
+    rows = [
+        _row(place, name, digest, files, current[name] == digest, digest in left[name])
+        for (name, digest), files in versions.items()
+    ]
     return sorted(sorted(rows, key=_time, reverse=True), key=lambda row: row.name)
 
 
-def _row(place: Place, name: str, digest: str, files: dict[str, int], is_current: bool) -> ReleaseRow:
+def _row(place: Place, name: str, digest: str, files: dict[str, int], is_current: bool, is_left: bool) -> ReleaseRow:
     path = f"{version_key(name, digest)}/{MANIFEST_NAME}"
     manifest = parse_manifest(place.read(path)) if MANIFEST_NAME in files else None
     is_complete = manifest is not None and all(files.get(entry.path) == entry.num_bytes for entry in manifest.files)
     created = place.written_at(path) if manifest else None
-    return ReleaseRow(name, digest, created, is_current, is_complete, *_described(manifest), sum(files.values()))
+    described = _described(manifest)
+    return ReleaseRow(
+        name, digest, created, is_current, is_complete, is_left and not is_current, *described, sum(files.values())
+    )
 
 
 def _described(manifest: Manifest | None) -> tuple[str | None, int | None]:
@@ -155,6 +167,11 @@ def _previous(rows: list[ReleaseRow], name: str, place: Place) -> str:
     earlier = [row for row in rows if row.is_complete and row is not current and _time(row) <= _time(current)]
     if not earlier:
         raise UserError(f"{name} at {place.uri} has no version before {current.digest}: there is nothing to go back to.")
+    earlier = [row for row in earlier if not row.is_rolled_back]
+    if not earlier:
+        raise UserError(
+            f"Every version of {name} at {place.uri} before {current.digest} was rolled back from: name the digest of the one to serve."
+        )
     return max(earlier, key=_time).digest
 
 
@@ -172,5 +189,5 @@ def _hub_rows(place: HubPlace) -> list[ReleaseRow]:
         is_current = served is not None and found.manifest_id == served
         described = _described(manifest)
         num_bytes = sum(found.sizes.values())
-        rows.append(ReleaseRow(place.repo_id, digest, found.created, is_current, is_complete, *described, num_bytes))
+        rows.append(ReleaseRow(place.repo_id, digest, found.created, is_current, is_complete, False, *described, num_bytes))
     return sorted(rows, key=_time, reverse=True)

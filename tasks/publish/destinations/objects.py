@@ -17,9 +17,7 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME
 from data_schemas.remote import Remote
 from tasks.publish.checksums import CHECKSUMS
-from tasks.publish.destinations.version import CURRENT, Version, differences, parse_pointer, refuse_other
-
-_POINTER_TRIES = 8
+from tasks.publish.destinations.version import Version, differences, refuse_other
 
 
 class ObjectPlace:
@@ -59,16 +57,8 @@ class ObjectPlace:
         self._finish(version)
         return True
 
-    def point(self, name: str, digest: str) -> bool:
-        """The last publisher to finish is the current one; that it has seen what it replaces is checked by the store."""
-        path, content = f"{name}/{CURRENT}", f"{digest}\n".encode()
-        for _ in range(_POINTER_TRIES):
-            seen = self.read(path)
-            if parse_pointer(seen) == digest:
-                return False
-            if self._remote.swap(path, content, seen):
-                return True
-        raise UserError(f"{self.uri}/{path} is being moved by others all the time: publish again when they have finished.")
+    def swap(self, path: str, content: bytes, seen: bytes | None) -> bool:
+        return self._remote.swap(path, content, seen)
 
     def _sha256_in(self, version: Version) -> Callable[[str], str]:
         return lambda path: self.sha256(f"{version.key}/{path}")

@@ -56,8 +56,8 @@ class Place(Protocol):
     def put(self, version: Version) -> bool:
         """Bring a version there, checked; False where it was there already. `current` is not touched."""
 
-    def point(self, name: str, digest: str) -> bool:
-        """Make a version that is there the current one; False where it was."""
+    def swap(self, path: str, content: bytes, seen: bytes | None) -> bool:
+        """Replace a small file that holds `seen` (None: it is not there); False where another writer was faster."""
 
 
 def version_key(name: str, digest: str) -> str:
