@@ -310,7 +310,12 @@ class PublishParams(Params):
 class RayParams(Params):
     """Where the heavy work runs."""
 
-    address: str = Field("local", min_length=1, description="`local`, or a cluster's address.")
+    address: str = Field(
+        "local",
+        min_length=1,
+        description="`local`: this machine; http://HOST:8265: submit to that cluster's dashboard; `auto` or HOST:6379: connect to "
+        "a cluster that this machine is a node of.",
+    )
     num_workers: int = Field(1, ge=1, description="Training workers.")
     min_workers: int | None = Field(
         None, ge=1, description="Elastic training: go on with as few workers as this when others are lost; empty: fixed."
@@ -323,6 +328,25 @@ class RayParams(Params):
     data_workers: int | None = Field(
         None, ge=1, description="Workers of the data stage; empty: one a CPU. The shards do not depend on it."
     )
+    working_dir: str | None = Field(
+        None,
+        min_length=1,
+        description="For a submitted job: folder with Ropeway's code to upload; empty: Ropeway is installed on the cluster.",
+    )
+    env_vars: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] = Field(
+        (),
+        description="For a submitted job: names of environment variables handed over to it, such as AWS_SECRET_ACCESS_KEY; the "
+        "values are taken where the run is.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> RayParams:
+        if self.address.startswith("ray://"):
+            raise ValueError(
+                f"ray.address {self.address} is Ray Client, which cannot run Ray Train: "
+                "give the cluster's dashboard, http://HOST:8265, to submit there"
+            )
+        return self
 
 
 class PipelineParams(Params):

@@ -9,6 +9,7 @@ def check_inputs(params: PipelineParams) -> None:
     from ray_jobs.evaluate.lm_eval import refuse_unavailable
     from ray_jobs.finetune.base_model import check_weights, load_tokenizer
     from ray_jobs.finetune.extended import rope_plan_for
+    from ray_jobs.submission import is_submitted
     from tasks.evaluate.prompts.qa import read_qa
     from tasks.ingest.units import refuse_missing
     from tasks.pack.settings import check_settings
@@ -18,7 +19,8 @@ def check_inputs(params: PipelineParams) -> None:
     rope_plan_for(params.model)
     check_weights(params.model)
     load_tokenizer(params.model)
-    refuse_missing(params.corpus)
+    if not is_submitted(params.ray):  # else it is for the cluster to see
+        refuse_missing(params.corpus)
     check_settings(params)
     refuse_unavailable(params.evaluation)
     check_destinations(params.publish)

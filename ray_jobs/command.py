@@ -1,27 +1,70 @@
-"""What the jobs' command lines share: parameters in, progress and a path out, one sentence on a user's error."""
+"""What the jobs' command lines share: parameters in, progress and a place out, one sentence on a user's error."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.job_folder import write_json
 from ray_jobs.params import load_params
 
-Stage = Callable[[PipelineParams, Storage, Callable[[str], None]], Artifact]
+Progress = Callable[[str], None]
+Given = Mapping[str, Artifact]
+Stage = Callable[[PipelineParams, Storage, Progress, Given], Artifact]
+
+_IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_KINDS = ("documents", "shards", "checkpoints")
+_PARAMS_HELP = "YAML or JSON of PipelineParams: a file, a URI (s3://, gs://, https://, file://, ...) or JSON text"
 
 
-def run_command(params_text: str, stage: Stage) -> None:
-    """Run `stage` and print its artifact's path last; exit with status 2 and one sentence for what the user can mend."""
+def job_parser(job: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line that all jobs have; its help lists every parameter."""
+    from ray_jobs.params_help import describe_params
+
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{job}",
+        description=description,
+        epilog=describe_params() if {"-h", "--help"} & set(sys.argv[1:]) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", required=True, metavar="FILE|URI|JSON", help=_PARAMS_HELP)
+    parser.add_argument(
+        "--given",
+        action="append",
+        default=[],
+        metavar="KIND=DIGEST",
+        help=f"take this artifact of the storage instead of finding or making it from the parameters; KIND: {', '.join(_KINDS)}",
+    )
+    parser.add_argument(
+        "--outcome", metavar="FILE|URI", help="JSON to write at the end: kind, digest and place of the artifact, or the error"
+    )
+    return parser
+
+
+def run_command(arguments: argparse.Namespace, stage: Stage) -> NoReturn:
+    """Run `stage`, print its artifact's place last, and exit: 0, or 2 with one sentence for what the user can mend."""
+    signal.signal(signal.SIGTERM, _end)
     try:
-        params = load_params(params_text)
-        artifact = stage(params, Storage(params.storage), tell)
+        params = _for_this_cluster(load_params(arguments.params))
+        storage = Storage(params.storage)
+        artifact = stage(params, storage, tell, _given(storage, arguments.given))
+        if arguments.outcome:
+            made = {"kind": artifact.kind, "digest": artifact.digest, "place": artifact.location, "reused": artifact.reused}
+            write_json(arguments.outcome, made)
     except UserError as error:
-        sys.exit(_refuse(error))
+        tell(f"error: {error}")
+        _write_error(arguments.outcome, error)
+        sys.exit(2)
     tell(f"{'found' if artifact.reused else 'made'} {artifact.manifest.stage} {artifact.digest}")
     print(artifact.location, flush=True)
+    sys.exit(0)
 
 
 def tell(line: str) -> None:
@@ -29,6 +72,48 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _refuse(error: UserError) -> int:
-    tell(f"error: {error}")
-    return 2
+def in_ray_job() -> bool:
+    """Whether this process is the entry point of a submitted job."""
+    return _IN_RAY_JOB in os.environ
+
+
+def _for_this_cluster(params: PipelineParams) -> PipelineParams:
+    """Inside a submitted job, `local` and the dashboard that it was submitted to both mean the cluster it runs on."""
+    from ray_jobs.submission import is_submitted
+
+    submitted = is_submitted(params.ray)
+    if in_ray_job() and (submitted or params.ray.address == "local"):
+        return params.model_copy(update={"ray": params.ray.model_copy(update={"address": "auto"})})
+    if submitted:
+        raise UserError(
+            f"ray.address {params.ray.address} is a dashboard, to which the flows submit: submit this command there with "
+            "`ray job submit`, or give `local`, `auto` or HOST:6379."
+        )
+    return params
+
+
+def _given(storage: Storage, pairs: list[str]) -> dict[str, Artifact]:
+    found = {}
+    for pair in pairs:
+        kind, _, digest = pair.partition("=")
+        if kind not in _KINDS or not digest.isalnum():
+            raise UserError(f"--given {pair} is not of the form KIND=DIGEST with KIND one of {', '.join(_KINDS)}.")
+        artifact = storage.find(kind, digest)
+        if artifact is None:
+            place = storage.remote.uri if storage.remote else storage.root
+            raise UserError(f"There is no {kind}/{digest} below the storage {place}: give the digest of a finished artifact.")
+        found[kind] = artifact
+    return found
+
+
+def _write_error(outcome: str | None, error: UserError) -> None:
+    if outcome:
+        try:
+            write_json(outcome, {"error": str(error)})
+        except (OSError, UserError) as unwritten:
+            tell(f"The outcome cannot be written: {unwritten}")
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """End by an exception, so that files half made are removed. Ray kills what has not ended after 3 s."""
+    sys.exit(128 + number)

@@ -1,6 +1,7 @@
-"""Read `PipelineParams` from a file or from text, with errors a person can act on."""
+"""Read `PipelineParams` from a file, a URI or text, with errors a person can act on."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ from pydantic import ValidationError
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.remote import told
+
+_MAX_BYTES = 4_000_000  # a file of parameters has a few kilobytes; this is something else
+_SECRET = re.compile(r"://[^/?#]*@|[?&][^=&]*(token|signature|sig|key|password|secret|credential)[^=&]*=", re.IGNORECASE)
 
 
 def load_params(text_or_path: str) -> PipelineParams:
-    """Parameters from a YAML or JSON file, or from JSON text. UserError says what is wrong and where."""
+    """Parameters from a YAML or JSON file, a URI of one, or JSON text. UserError says what is wrong and where."""
     return validate_params(read_mapping(text_or_path), origin="the given JSON" if is_json(text_or_path) else text_or_path)
 
 
@@ -25,13 +30,7 @@ def read_mapping(text_or_path: str) -> dict[str, Any]:
     if is_json(text_or_path):
         text, origin = text_or_path, "the given JSON"
     else:
-        path = Path(text_or_path).expanduser()
-        if not path.is_file():
-            raise UserError(f"There is no parameter file {text_or_path!r}: give a YAML or JSON file of PipelineParams.")
-        try:
-            text, origin = path.read_text(encoding="utf-8"), text_or_path
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{text_or_path} cannot be read as UTF-8 text: {error}.") from error
+        text, origin = _content(text_or_path), text_or_path
     try:
         value = json.loads(text) if is_json(text) else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
@@ -39,6 +38,40 @@ def read_mapping(text_or_path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{origin} holds a {type(value).__name__}, not a mapping of parameters.")
     return value
+
+
+def _content(path_or_uri: str) -> str:
+    try:
+        content = _from_uri(path_or_uri) if "://" in path_or_uri else _from_file(Path(path_or_uri).expanduser())
+        if content is None:
+            raise UserError(f"There is no parameter file {path_or_uri!r}: give a YAML or JSON file of PipelineParams.")
+        if len(content) > _MAX_BYTES:
+            raise UserError(f"{path_or_uri} has more than {_MAX_BYTES / 1e6:.0f} MB, so it is no file of parameters.")
+        return content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path_or_uri} cannot be read as UTF-8 text: {error}.") from error
+
+
+def _from_file(path: Path) -> bytes | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return file.read(_MAX_BYTES + 1)
+
+
+def _from_uri(uri: str) -> bytes | None:
+    """Read by fsspec; credentials come from the environment, as a command line is seen by all users of a machine."""
+    if _SECRET.search(uri):
+        raise UserError("The URI of the parameters contains credentials: give them in the environment instead.")
+    with told(uri):
+        import fsspec
+
+        try:
+            with fsspec.open(uri, "rb") as file:
+                content: bytes = file.read(_MAX_BYTES + 1)
+        except FileNotFoundError:
+            return None
+    return content
 
 
 def validate_params(mapping: dict[str, Any], origin: str) -> PipelineParams:

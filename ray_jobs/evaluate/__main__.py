@@ -1,40 +1,37 @@
-"""`python -m ray_jobs.evaluate --params FILE|JSON`: compare base, scaling-only and fine-tuned model.
+"""Compare base, scaling-only and fine-tuned model on held-out documents.
 
 What the stages before it left is found and used; what is missing is made first. Without `fine_tuned` among
-evaluation.arms nothing is trained.
+evaluation.arms nothing is trained. Prints progress on standard error and the evaluation's place on standard output.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.command import run_command
+from ray_jobs.command import Given, Progress, job_parser, run_command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--params", required=True, help="YAML or JSON file of PipelineParams, or JSON text")
-    run_command(parser.parse_args().params, _evaluate)
+    run_command(job_parser("evaluate", __doc__).parse_args(), _evaluate)
 
 
-def _evaluate(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
+def _evaluate(params: PipelineParams, storage: Storage, progress: Progress, given: Given) -> Artifact:
     from ray_jobs.evaluate import stage
     from ray_jobs.prepare.job import make_documents, make_shards
     from tasks.evaluate.report_tables import print_tables
 
-    checkpoint = None
-    if "fine_tuned" in params.evaluation.arms:
+    documents, checkpoint = given.get("documents"), given.get("checkpoints")
+    if "fine_tuned" not in params.evaluation.arms:
+        checkpoint = None
+    elif checkpoint is None or documents is None:
         from ray_jobs.finetune import stage as finetune
 
-        documents, shards = make_shards(params, storage, progress)
-        checkpoint = finetune.run(params, storage, shards, progress)
-    else:
+        documents, shards = make_shards(params, storage, progress, documents)
+        checkpoint = checkpoint or finetune.run(params, storage, shards, progress)
+    if documents is None:
         documents = make_documents(params, storage, progress)
     with _bar() as shares:
         evaluation = stage.run(params, storage, documents, checkpoint, progress, shares)

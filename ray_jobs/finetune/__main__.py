@@ -1,26 +1,27 @@
-"""`python -m ray_jobs.finetune --params FILE|JSON`: fine-tune on Ray, preparing the shards first where they are missing."""
+"""Fine-tune on Ray Train, preparing the shards first where they are missing.
+
+Prints progress on standard error and the checkpoint's place on standard output. A run that was cut off goes on from its last
+checkpoint.
+"""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.command import run_command
+from ray_jobs.command import Given, Progress, job_parser, run_command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ray_jobs.finetune", description=__doc__)
-    parser.add_argument("--params", required=True, help="YAML or JSON file of PipelineParams, or JSON text")
-    run_command(parser.parse_args().params, _finetune)
+    run_command(job_parser("finetune", __doc__).parse_args(), _finetune)
 
 
-def _finetune(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
+def _finetune(params: PipelineParams, storage: Storage, progress: Progress, given: Given) -> Artifact:
     from ray_jobs.finetune import stage
     from ray_jobs.prepare.job import make_shards
 
-    _, shards = make_shards(params, storage, progress)
+    shards = given.get("shards")
+    if shards is None:
+        _, shards = make_shards(params, storage, progress, given.get("documents"))
     return stage.run(params, storage, shards, progress)
 
 

@@ -1,29 +1,38 @@
-"""`python -m ray_jobs.prepare --params FILE|JSON`: read the corpus, chunk it and pack it into shards, on Ray Data."""
+"""Read the corpus, chunk it and pack it into shards, on Ray Data.
+
+Prints progress on standard error and the shards' place on standard output. What an earlier run has made is found and used.
+"""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from functools import partial
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.command import run_command
+from ray_jobs.command import Given, Progress, job_parser, run_command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ray_jobs.prepare", description=__doc__)
-    parser.add_argument("--params", required=True, help="YAML or JSON file of PipelineParams, or JSON text")
-    run_command(parser.parse_args().params, prepare)
+    parser = job_parser("prepare", __doc__)
+    parser.add_argument(
+        "--until", choices=("documents", "shards"), default="shards", help="`documents` ends behind reading the corpus"
+    )
+    arguments = parser.parse_args()
+    run_command(arguments, partial(prepare, until=arguments.until))
 
 
-def prepare(params: PipelineParams, storage: Storage, progress: Callable[[str], None]) -> Artifact:
-    """Ingest and prepare; the closing tables go to standard error."""
+def prepare(
+    params: PipelineParams, storage: Storage, progress: Progress, given: Given | None = None, until: str = "shards"
+) -> Artifact:
+    """Ingest and prepare; the closing tables go to standard error. `given` may have the documents already."""
     from rich.console import Console
 
-    from ray_jobs.prepare.job import make_shards
+    from ray_jobs.prepare.job import make_documents, make_shards
     from tasks.pack.outcome import show_prepared
 
-    documents, shards = make_shards(params, storage, progress)
+    if until == "documents":
+        return make_documents(params, storage, progress)
+    documents, shards = make_shards(params, storage, progress, (given or {}).get("documents"))
     show_prepared(documents.manifest, shards.manifest, Console(stderr=True))
     return shards
 

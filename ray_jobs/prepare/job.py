@@ -23,11 +23,16 @@ def make_documents(params: PipelineParams, storage: Storage, progress: Progress)
         return ingest.run(params, storage, workers_for, progress)
 
 
-def make_shards(params: PipelineParams, storage: Storage, progress: Progress) -> tuple[Artifact, Artifact]:
-    """Make, or find, the artifacts `documents` and `shards`. UserError as above, and for settings that cannot be packed."""
+def make_shards(
+    params: PipelineParams, storage: Storage, progress: Progress, documents: Artifact | None = None
+) -> tuple[Artifact, Artifact]:
+    """Make, or find, the artifacts `documents` (if none are given) and `shards`.
+
+    UserError as above, and for settings that cannot be packed.
+    """
     check_settings(params)
     with _ray_when_needed(params) as workers_for:
-        documents = ingest.run(params, storage, workers_for, progress)
+        documents = documents or ingest.run(params, storage, workers_for, progress)
         return documents, pack.run(params, storage, documents, workers_for, progress)
 
 

@@ -1,47 +1,49 @@
 """Evaluation as a Prefect task."""
 
-import time
-from typing import Any
+from functools import partial
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import stage
-from tasks.evaluate.report_tables import markdown_tables
-from tasks.observed import run_log, show_markdown, show_plot, show_result
+from ray_jobs.submission import is_submitted, run_job
+from tasks.evaluate.page import KEY, evaluation_shown
+from tasks.observed import Observer, observed, task_run_name
+from tasks.page import Share
+from tasks.periodic import Periodic
+from tasks.run_labels import extension_of
 
 _SECONDS_BETWEEN_UPDATES = 5.0  # each is a request to the server
 
 
-@task(name="evaluate", persist_result=False)
+@task(name="evaluate", task_run_name=task_run_name, persist_result=False)
 def evaluate(params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
     """Measure all models on the same held-out documents and prompts."""
-    artifact = stage.run(params, Storage(params.storage), documents, checkpoint, run_log(), _ProgressArtifact())
-    show_result(artifact)
-    show_markdown("evaluation-tables", markdown_tables(stage.load_report(artifact)))
-    for plot in sorted(artifact.path.glob("*.png")):
-        show_plot(f"evaluation-{plot.stem.replace('_', '-')}", plot.read_bytes())
-    return artifact
+    title = f"Evaluation of {extension_of(params.model)}"
+
+    def make(observer: Observer) -> Artifact:
+        if is_submitted(params.ray):
+            inputs = {"documents": documents} | ({"checkpoints": checkpoint} if checkpoint else {})
+            return run_job("evaluate", params, observer.tell, kind="evaluations", inputs=inputs)
+        done = _ShareShown(observer, f"{title}: share of its work that is done")
+        with Periodic(done.update, _SECONDS_BETWEEN_UPDATES):
+            return stage.run(params, Storage(params.storage), documents, checkpoint, observer.tell, done)
+
+    return observed("evaluate", params, make, partial(evaluation_shown, title=title))
 
 
-class _ProgressArtifact:
-    """Shows the share that is measured as a progress artifact, made when the first share is told."""
+class _ShareShown:
+    """Shows the share that is measured, now and then, from a thread of its own: measuring does not wait for the server."""
 
-    def __init__(self) -> None:
-        self._id: Any = None
-        self._last = 0.0
+    def __init__(self, observer: Observer, title: str) -> None:
+        self._observer, self._title = observer, title
+        self._share, self._shown = 0.0, 0.0
 
     def __call__(self, share: float) -> None:
-        now = time.monotonic()
-        if share < 1.0 and now - self._last < _SECONDS_BETWEEN_UPDATES:
-            return
-        self._last = now
-        percent = round(100 * share, 1)
-        if self._id is None:
-            self._id = create_progress_artifact(
-                progress=percent, key="evaluation-progress", description="Share of the evaluation's work that is done"
-            )
-        else:
-            update_progress_artifact(self._id, progress=percent)
+        self._share = share
+
+    def update(self) -> None:
+        if (share := self._share) > self._shown:
+            self._shown = share
+            self._observer.show(Share(f"{KEY}-progress", share, self._title))

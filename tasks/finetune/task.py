@@ -1,18 +1,33 @@
 """Fine-tuning as a Prefect task. It is called directly, not submitted: only the main thread hears a cancellation."""
 
+from functools import partial
+
 from prefect import task
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune import stage
-from tasks.finetune.plots import plot_training
-from tasks.observed import run_log, show_plot, show_result
+from ray_jobs.submission import is_submitted, run_job
+from tasks.finetune.live import LiveTraining
+from tasks.finetune.page import finished_training
+from tasks.observed import Observer, observed, task_run_name
+from tasks.run_labels import extension_of
 
 
-@task(name="finetune", persist_result=False)
+@task(name="finetune", task_run_name=task_run_name, persist_result=False)
 def finetune(params: PipelineParams, shards: Artifact) -> Artifact:
     """Train the adapter on Ray, or go on with a run that was cut off."""
-    artifact = stage.run(params, Storage(params.storage), shards, run_log())
-    show_result(artifact)
-    show_plot("training-loss", plot_training(artifact.path / "training_log.jsonl"))
-    return artifact
+    title = f"Fine-tuning {extension_of(params.model)}"
+
+    def make(observer: Observer) -> Artifact:
+        with LiveTraining(title, params.training.steps, observer.show) as live:
+
+            def tell(line: str) -> None:
+                observer.tell(line)
+                live.hear(line)
+
+            if is_submitted(params.ray):
+                return run_job("finetune", params, tell, kind="checkpoints", inputs={"shards": shards})
+            return stage.run(params, Storage(params.storage), shards, tell)
+
+    return observed("finetune", params, make, partial(finished_training, title=title))

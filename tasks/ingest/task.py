@@ -7,13 +7,19 @@ from prefect import task
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.prepare.workers import workers_for
+from ray_jobs.submission import is_submitted, run_job
 from tasks.ingest import stage
-from tasks.observed import run_log, show_result
+from tasks.ingest.page import corpus_page
+from tasks.observed import Observer, observed, task_run_name
 
 
-@task(name="ingest", persist_result=False)
+@task(name="ingest", task_run_name=task_run_name, persist_result=False)
 def ingest(params: PipelineParams) -> Artifact:
     """Read the corpus, split it by work, and write the documents."""
-    artifact = stage.run(params, Storage(params.storage), partial(workers_for, params), run_log())
-    show_result(artifact)
-    return artifact
+
+    def make(observer: Observer) -> Artifact:
+        if is_submitted(params.ray):
+            return run_job("prepare", params, observer.tell, kind="documents")
+        return stage.run(params, Storage(params.storage), partial(workers_for, params), observer.tell)
+
+    return observed("ingest", params, make, lambda artifact: [corpus_page(artifact, params.corpus)])
