@@ -1,9 +1,57 @@
-"""The base of all parameter models."""
+"""The base of all parameter models, and how their JSON schema reads as a form."""
 
-from pydantic import BaseModel, ConfigDict
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+_WRITTEN_SO = {
+    "cpus": "CPUs", "ddp": "DDP", "fsdp": "FSDP", "gguf": "GGUF", "gpu": "GPU", "heldout": "held-out", "hub": "Hub", "lm": "LM",
+    "longppl": "LongPPL", "lora": "LoRA", "mfu": "MFU", "ngram": "n-gram", "num": "number of", "qa": "QA", "ray": "Ray",
+    "rope": "RoPE", "s2": "S²", "spacy": "spaCy", "tflops": "TFLOP/s", "uri": "URI",
+}  # fmt: skip
+
+
+def readable(name: str) -> str:
+    """A title for a field's or model's name: `lora_rank` is "LoRA rank", `NearDuplicateParams` "Near duplicate"."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.removesuffix("Params")).lower().split("_")
+    title = " ".join(_WRITTEN_SO.get(word, word) for word in words)
+    return title if words[0] in ("spacy", "ngram") else title[0].upper() + title[1:]
 
 
 class Params(BaseModel):
-    """Frozen, closed to unknown names; field docstrings stand in `description`."""
+    """Frozen, closed to unknown names; field docstrings stand in `description`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    The JSON schema is what Prefect makes a run form of: each field has its `position`, titles are readable, and a field that
+    may be left empty is an empty input instead of a choice between a type and None. Prefect takes null there all the same.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        model_title_generator=lambda model: readable(model.__name__),
+        field_title_generator=lambda name, _: readable(name),
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        fields = handler.resolve_ref_schema(schema).get("properties", {})
+        for position, name in enumerate(fields):
+            fields[name] = _without_null(fields[name]) | {"position": position}
+            if isinstance(group := fields[name].get("default"), dict):
+                fields[name]["default"] = {key: value for key, value in group.items() if value is not None}
+        return schema
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field without its null, where null is the default and one other type remains."""
+    others = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
+    if len(others) != 1 or field.get("default", ...) is not None:
+        return field
+    return {name: value for name, value in field.items() if name not in ("anyOf", "default")} | others[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from data_schemas.closed import Params
 from data_schemas.evaluation_params import EvaluationParams, RopeMethod
@@ -74,6 +74,8 @@ def _as_source(value: Any) -> Any:
 class NearDuplicateParams(Params):
     """Removal of documents that are almost the same as another, by MinHash over word shingles."""
 
+    model_config = ConfigDict(title="Near duplicates")
+
     enabled: bool = Field(True, description="Remove near-duplicates; exact duplicates are always removed.")
     similarity: float = Field(0.8, gt=0, le=1, description="Estimated Jaccard similarity from which a document is removed.")
     num_permutations: int = Field(128, ge=16, le=1024, description="Length of the MinHash signature.")
@@ -103,8 +105,8 @@ class DecontaminationParams(Params):
 class CorpusParams(Params):
     """What is read, and what is never trained on."""
 
-    sources: tuple[Annotated[CorpusSource, BeforeValidator(_as_source)], ...] = Field(
-        min_length=1, description="Paths or URIs, or full source objects."
+    sources: tuple[Annotated[CorpusSource, BeforeValidator(_as_source, json_schema_input_type=str | CorpusSource)], ...] = (
+        Field(min_length=1, description="Paths or URIs, or full source objects.")
     )
     heldout_fraction: float = Field(
         0.1, gt=0, lt=1, description="Expected share of works kept away from training, for validation and evaluation."
@@ -356,10 +358,10 @@ class PipelineParams(Params):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Name of the run, and of its release unless that has one."
     )
     storage: str = Field("ropeway-storage", min_length=1, description="Storage root: a local folder or an s3:// URI.")
+    model: ModelParams
     corpus: CorpusParams
     chunking: ChunkingParams = ChunkingParams()
     packing: PackingParams = PackingParams()
-    model: ModelParams
     training: TrainingParams = TrainingParams()
     evaluation: EvaluationParams = EvaluationParams()
     publish: PublishParams = PublishParams()

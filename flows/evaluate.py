@@ -3,10 +3,10 @@
 from prefect import flow
 
 from data_schemas.params import PipelineParams
-from flows.chain import Chain
+from flows.pipeline_run import run_pipeline, run_title
 
 
-@flow(name="evaluate", flow_run_name="evaluate-{params.run_name}", validate_parameters=True, persist_result=False)
+@flow(name="evaluate", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def evaluate(params: PipelineParams) -> str:
     """Measure base, scaling only and fine-tuned model, training first where that is missing. Returns the artifact's folder."""
-    return Chain(params).evaluated().location
+    return run_pipeline(params, "evaluated")

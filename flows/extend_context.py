@@ -3,10 +3,10 @@
 from prefect import flow
 
 from data_schemas.params import PipelineParams
-from flows.chain import Chain
+from flows.pipeline_run import run_pipeline, run_title
 
 
-@flow(name="extend-context", flow_run_name="{params.run_name}", validate_parameters=True, persist_result=False)
+@flow(name="extend-context", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def extend_context(params: PipelineParams) -> str:
     """Ingest, chunk, pack, fine-tune, evaluate and publish. Returns the release's folder; stages already done are reused."""
-    return Chain(params).published().location
+    return run_pipeline(params, "published")

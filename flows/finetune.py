@@ -3,10 +3,10 @@
 from prefect import flow
 
 from data_schemas.params import PipelineParams
-from flows.chain import Chain
+from flows.pipeline_run import run_pipeline, run_title
 
 
-@flow(name="finetune", flow_run_name="finetune-{params.run_name}", validate_parameters=True, persist_result=False)
+@flow(name="finetune", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def finetune(params: PipelineParams) -> str:
     """Fine-tune the base for the longer context, preparing the shards first where they are missing. Returns the artifact's folder."""
-    return Chain(params).finetuned().location
+    return run_pipeline(params, "finetuned")

@@ -3,10 +3,10 @@
 from prefect import flow
 
 from data_schemas.params import PipelineParams
-from flows.chain import Chain
+from flows.pipeline_run import run_pipeline, run_title
 
 
-@flow(name="prepare", flow_run_name="prepare-{params.run_name}", validate_parameters=True, persist_result=False)
+@flow(name="prepare", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def prepare(params: PipelineParams) -> str:
     """Ingest, chunk and pack a corpus into Arrow shards. Returns the artifact's folder."""
-    return Chain(params).prepared().location
+    return run_pipeline(params, "prepared")

@@ -3,10 +3,10 @@
 from prefect import flow
 
 from data_schemas.params import PipelineParams
-from flows.chain import Chain
+from flows.pipeline_run import run_pipeline, run_title
 
 
-@flow(name="publish", flow_run_name="publish-{params.run_name}", validate_parameters=True, persist_result=False)
+@flow(name="publish", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def publish(params: PipelineParams) -> str:
     """Publish the release, running whatever it still needs. Returns the artifact's folder."""
-    return Chain(params).published().location
+    return run_pipeline(params, "published")
