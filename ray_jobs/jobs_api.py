@@ -130,11 +130,16 @@ class JobsApi:
 
 
 def _connected(address: str) -> JobSubmissionClient:
+    import logging
+
     import packaging.version
     import ray
     import requests
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
+
+    for name in ("ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
     class Client(JobSubmissionClient):
         def _do_request(self, method: str, *args: Any, **options: Any) -> requests.Response:

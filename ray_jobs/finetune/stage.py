@@ -24,6 +24,7 @@ from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer, with_
 from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
 from ray_jobs.finetune.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.finetune.ray_worker import REFUSAL, train_on_worker
+from ray_jobs.shared_storage import refuse_unshared
 
 CODE_VERSION = 3
 KIND, STAGE = "checkpoints", "finetune"
@@ -68,7 +69,7 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
         progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
         _tell_executor(params, progress)
         with _alone(work):
-            checkpoint = _fit(params, shards, work, progress)
+            checkpoint = _fit(params, storage, shards, work, progress)
         shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
         (directory / ADAPTER_DIR / "README.md").unlink(missing_ok=True)  # peft's template; the release has its own card
         _name_base(directory / ADAPTER_DIR / "adapter_config.json", params.model.base)
@@ -137,7 +138,7 @@ def _name_base(adapter_config: Path, base: str) -> None:
     adapter_config.write_text(json.dumps(content, indent=2, sort_keys=True))
 
 
-def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callable[[str], None]) -> Path:
+def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path, progress: Callable[[str], None]) -> Path:
     """Run Ray Train to the end and return the folder of the last checkpoint."""
     fewest, most = params.ray.min_workers, params.ray.num_workers
     num_workers: Any = (fewest, most) if fewest else most  # Ray's own annotation forgets the pair
@@ -150,6 +151,7 @@ def _fit(params: PipelineParams, shards: Artifact, work: Path, progress: Callabl
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        refuse_unshared(params, storage, parts_only=False)
         trainer = TorchTrainer(
             train_on_worker,
             train_loop_config={

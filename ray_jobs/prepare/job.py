@@ -9,6 +9,7 @@ from functools import cache
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.prepare.workers import ray_workers
+from ray_jobs.shared_storage import refuse_unshared
 from tasks.ingest import stage as ingest
 from tasks.pack import stage as pack
 from tasks.pack.settings import check_settings
@@ -19,7 +20,7 @@ Progress = Callable[[str], None]
 
 def make_documents(params: PipelineParams, storage: Storage, progress: Progress) -> Artifact:
     """Make, or find, the `documents` artifact. UserError for a corpus that cannot be trained on."""
-    with _ray_when_needed(params) as workers_for:
+    with _ray_when_needed(params, storage) as workers_for:
         return ingest.run(params, storage, workers_for, progress)
 
 
@@ -31,17 +32,19 @@ def make_shards(
     UserError as above, and for settings that cannot be packed.
     """
     check_settings(params)
-    with _ray_when_needed(params) as workers_for:
+    with _ray_when_needed(params, storage) as workers_for:
         documents = documents or ingest.run(params, storage, workers_for, progress)
         return documents, pack.run(params, storage, documents, workers_for, progress)
 
 
 @contextmanager
-def _ray_when_needed(params: PipelineParams) -> Iterator[WorkersFor]:
+def _ray_when_needed(params: PipelineParams, storage: Storage) -> Iterator[WorkersFor]:
     with ExitStack() as stack:
 
         @cache
         def workers() -> Workers:
-            return stack.enter_context(ray_workers(params.ray))
+            connected_workers = stack.enter_context(ray_workers(params.ray))
+            refuse_unshared(params, storage, parts_only=True)
+            return connected_workers
 
         yield lambda num_bytes: nullcontext(workers())

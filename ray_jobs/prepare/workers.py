@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, RayParams
+from data_schemas.storage import Storage
 from ray_jobs.cluster import connected
+from ray_jobs.shared_storage import refuse_unshared
 from tasks.workers import UnitFunction, Workers, become_worker, local_workers, worker_killed
 
 _RETRIES = 2
@@ -126,6 +128,7 @@ def workers_for(params: PipelineParams, num_bytes: int) -> Iterator[Workers]:
     """Ray Data where `ray.address` names a cluster; else this machine's processes, or this one alone for a small corpus."""
     if params.ray.address != "local":
         with ray_workers(params.ray) as workers:
+            refuse_unshared(params, Storage(params.storage), parts_only=True)
             yield workers
         return
     automatic = (os.cpu_count() or 1) if num_bytes >= _WORTH_PROCESSES_BYTES else 1
