@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from data_schemas.params import PipelineParams
+from flows.config import load_config
 from ray_jobs.params import load_params
 from tests.deploy.objects import DEPLOY, KUBERNETES, ROOT, applied, pods, read
 
@@ -96,6 +97,11 @@ def test_parameter_files_use_what_is_mounted(name):
     for path in (params.model.base, *(source.uri for source in params.corpus.sources)):
         assert path in ("demo", "stdlib:") or path.startswith("/ropeway/")
     assert f"/etc/ropeway/{name}" in PAGE + RAY_JOB["spec"]["entrypoint"]
+
+
+def test_the_first_run_is_the_demo():
+    own = {"run_name", "storage", "ray"}
+    assert params_named("first-run.yaml").model_dump(exclude=own) == load_config("demo").model_dump(exclude=own)
 
 
 def test_commands_name_files_that_the_head_has():
