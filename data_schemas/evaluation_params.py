@@ -50,8 +50,15 @@ class EvaluationParams(Params):
     num_samples: int = Field(8, ge=1, description="Prompts for each task, length and depth.")
     qa_file: str | None = Field(
         None,
-        description="For document_qa: a JSON Lines file of {question, answers, gold, passages}: `gold` is the passage with the answer, "
-        "`passages` are others without it.",
+        description="For document_qa and `reorder_samples`: a JSON Lines file of {question, answers, gold, passages}: `gold` is the "
+        "passage with the answer, `passages` are others without it, the best first.",
+    )
+    reorder_samples: int = Field(
+        16,
+        ge=0,
+        le=1000,
+        description="Questions on ranked passages, each asked under every order of them, that choose the reorder strategy of the "
+        "fine-tuned model; from `qa_file` where that is given; 0: none.",
     )
     arms: tuple[Literal["base", "scaling_only", "fine_tuned"], ...] = Field(
         ("base", "scaling_only", "fine_tuned"), min_length=1, description="Models that are compared."

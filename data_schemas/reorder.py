@@ -56,8 +56,10 @@ class StrategyResult(_Closed):
     num_samples: int = Field(ge=1, description="Independent samples, each with all its prompts.")
     mean: float = Field(description="Mean of the measure: score, or log-probability of the answer in nats.")
     difference: float = Field(description="Mean over samples of this order's measure minus that of `against`.")
-    low: float = Field(description="Bounds of `difference`, from a bootstrap over samples.")
-    high: float
+    low: float | None = Field(
+        description="Bounds of `difference` over samples: Tango's for scores, Student's t for log-probabilities; null: one sample."
+    )
+    high: float | None
     test: Literal["mcnemar", "sign_flip", "reference"]
     p_value: float = Field(ge=0, le=1)
     p_holm: float = Field(ge=0, le=1, description="By Holm over the strategies, for single lengths over these too.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,18 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, estimate_line, forward_flops, probe_tokens
+from ray_jobs.evaluate.reordering import ARM, MeasureReorder, plan_reorder_units
 from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
 from ray_jobs.evaluate.units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.workers import measuring_workers
-from ray_jobs.evaluate.workload import Workload, prepare_workload, write_workload
-from tasks.evaluate.report import Report
+from ray_jobs.evaluate.workload import Workload, asks_qa, prepare_workload, write_workload
+from tasks.evaluate.report import Report, recall_curve
 from tasks.evaluate.sample_set import SCHEMAS, Samples
-from tasks.workers import Workers, run_units
+from tasks.reorder.candidates import compared_strategies
+from tasks.reorder.config import served_curve
+from tasks.workers import UnitFunction, Workers, run_units
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 KIND = "evaluations"
 STAGE = "evaluate"
 
@@ -120,6 +124,7 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
         "qa_file": Path(qa_file).name if qa_file else None,
         "lengths": list(workload.lengths),
         "task_lengths": workload.task_lengths,
+        "reorder_left_out": workload.ranked.left_out,
         "base_window": base_window,
         "target_length": params.model.target_length,
         "rope_method": params.model.rope_method,
@@ -130,7 +135,7 @@ def _given_files(params: PipelineParams) -> dict[str, str]:
     """Hashes of the files that the parameters name, as parents."""
     given = {
         "rope_factors": (params.model.rope_factors_file, "model.rope_factors_file"),
-        "qa": (params.evaluation.qa_file if "document_qa" in params.evaluation.tasks else None, "evaluation.qa_file"),
+        "qa": (params.evaluation.qa_file if asks_qa(params) else None, "evaluation.qa_file"),
     }
     return {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
 
@@ -166,6 +171,9 @@ class _Evaluation:
             self._trained_on = refuse_trained_on(self._workload.doc_ids, checkpoint, storage)
         self._models = ArmModel.of(params, storage, checkpoint.location if checkpoint else None)
         self._units = plan_units(self._workload, arms.names, params.evaluation.batch_tokens)
+        self._reorder_units: list[Unit] = []
+        if ARM in arms.names:
+            self._reorder_units = plan_reorder_units(self._workload, params.evaluation.batch_tokens, len(self._units))
 
     def write(self, directory: Path, workers: Workers, parts: Parts) -> dict[str, Any]:
         """Measure, and fill `directory`; returns the summary."""
@@ -173,9 +181,9 @@ class _Evaluation:
 
         self._tell_arms()
         write_workload(self._workload, parts)
-        samples = self._measure(workers, parts)
-        samples.write(directory)
         settings = report_settings(self._params, self._base_window, self._workload, self._arms)
+        samples = self._measure(workers, parts, settings)
+        samples.write(directory)
         settings["trained_on_check"] = self._trained_on
         if benchmarks := self._benchmarks(workers, parts):
             _write_json(directory / "lm_eval.json", benchmarks)
@@ -188,6 +196,7 @@ class _Evaluation:
             "num_prompts": sum(len(prompts) for prompts in self._workload.prompts.values()),
             "perplexity": {f"{cell['arm']}@{cell['length']}": round(cell["perplexity"], 4) for cell in report["perplexity"]},
             "effective_context_length": report["effective_context_length"]["arms"],
+            "reorder_strategy": decision["strategy"] if (decision := report["reorder"]["decision"]) else None,
         }
 
     def _tell_arms(self) -> None:
@@ -196,22 +205,30 @@ class _Evaluation:
             f"evaluate: {len(self._workload.documents)} held-out documents, "
             f"lengths {', '.join(map(str, self._workload.all_lengths))}, models {', '.join(self._arms.names)}{tasks}"
         )
+        if why := self._workload.ranked.left_out:
+            self._progress(f"evaluate: reorder strategies are not compared: {why}")
         for arm, why in self._arms.left_out.items():
             self._progress(f"evaluate: {arm} is left out: {why}")
         if self._trained_on.startswith(NOT_CHECKED):
             self._progress(f"evaluate: whether these documents were trained on is {self._trained_on}")
 
-    def _measure(self, workers: Workers, parts: Parts) -> Samples:
+    def _measure(self, workers: Workers, parts: Parts, settings: dict[str, Any]) -> Samples:
         kept = {unit.number for unit in self._units if parts.has(f"measured-{unit.number:05d}.json")}
+        kept |= {unit.number for i, unit in enumerate(self._reorder_units) if parts.has(f"reordered-{i:05d}.json")}
+        all_units = [*self._units, *self._reorder_units]
         cost = base_cost(self._params.model)
-        self._estimate(workers, [unit for unit in self._units if unit.number not in kept], cost)
-        meter = Meter(self._units, kept, cost, self._progress, self._shares)
-        job = MeasureUnit(self._models, self._params.evaluation.batch_tokens, parts)
-        kinds: list[list[str]] = []
-        for unit, of_unit in zip(self._units, run_units(workers, job, self._units, parts, "measured"), strict=True):
-            kinds.append(of_unit)
-            meter.finished(unit)
-        return _collected(self._units, kinds, parts)
+        self._estimate(workers, [unit for unit in all_units if unit.number not in kept], cost)
+        meter = Meter(all_units, kept, cost, self._progress, self._shares)
+        batch_tokens = self._params.evaluation.batch_tokens
+        job = MeasureUnit(self._models, batch_tokens, parts)
+        samples = _run(job, self._units, workers, parts, "measured", meter)
+        if not self._reorder_units:
+            return samples
+        curve = served_curve(recall_curve(samples, settings))
+        strategies = compared_strategies(self._workload.ranked.questions, curve)
+        reorder_job = MeasureReorder(self._models, batch_tokens, parts, strategies, curve)
+        reordered = _run(reorder_job, self._reorder_units, workers, parts, "reordered", meter)
+        return replace(samples, reorder=reordered.reorder)
 
     def _estimate(self, workers: Workers, units: Sequence[Unit], cost: Any) -> None:
         if not units:
@@ -231,6 +248,15 @@ class _Evaluation:
         self._progress(f"evaluate: lm-evaluation-harness runs {', '.join(evaluation.lm_eval_tasks)} on {', '.join(arms)}")
         job = lm_eval.Benchmark(self._models, evaluation.lm_eval_tasks, evaluation.lm_eval_limit, evaluation.seed)
         return dict(zip(arms, run_units(workers, job, arms, parts, "lm_eval"), strict=True))
+
+
+def _run(job: UnitFunction, units: Sequence[Unit], workers: Workers, parts: Parts, name: str, meter: Meter) -> Samples:
+    """The rows that the units leave; those of an interrupted run are taken from its parts."""
+    kinds: list[list[str]] = []
+    for unit, of_unit in zip(units, run_units(workers, job, units, parts, name), strict=True):
+        kinds.append(of_unit)
+        meter.finished(unit)
+    return _collected(units, kinds, parts)
 
 
 def _collected(units: Sequence[Unit], kinds: Sequence[Sequence[str]], parts: Parts) -> Samples:

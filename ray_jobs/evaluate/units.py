@@ -22,10 +22,10 @@ from tasks.evaluate.protocols import MAX_DOCUMENTS, protocol_windows
 from tasks.evaluate.sample_set import SCHEMAS, Samples
 
 # A unit's windows, in forward passes of `batch_tokens`: enough that a killed run loses little, and starting a unit costs nothing.
-_PASSES_A_UNIT = 4
+PASSES_A_UNIT = 4
 
 Tables = dict[str, pa.Table]
-Kind = Literal["perplexity", "position", "protocol", "task"]
+Kind = Literal["perplexity", "position", "protocol", "task", "reorder"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int) -> li
         (kind, name, length, first, items)
         for length in workload.all_lengths
         for kind, name, all_items in _pieces(workload, length)
-        for first, items in _cut(all_items, _PASSES_A_UNIT * batch_tokens)
+        for first, items in _cut(all_items, PASSES_A_UNIT * batch_tokens)
     ]
     return [
         Unit(

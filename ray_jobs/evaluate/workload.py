@@ -4,6 +4,7 @@ Written once as files among the parts, so that all arms and all workers read the
 
     windows.npz                     first and last tokens of each document
     prompts-TASK-LENGTH.parquet     one row a prompt
+    ranked-LENGTH.parquet           one row a question on ranked passages
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ from data_schemas.parts import Parts
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
 from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, target_documents
 from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.ranked import RankedQuestion, RankedSet
 from tasks.evaluate.protocols import Protocol
 
 Prompts = tuple[TaskPrompt, ...]
 PromptsOf = Callable[[str, int], Prompts]
 
 _WINDOWS = "windows.npz"
+NOT_COMPARED = RankedSet({})
 
 
 @dataclass(frozen=True)
 class Workload:
     """`prompts` by task and length; all prompts of a sample stand together. `prompts_of` gives them, read when asked for.
+    `ranked`: what the reorder strategies are compared on.
 
     `doc_ids`: of every document whose text is measured or stands in a prompt.
     """
@@ -43,9 +47,13 @@ class Workload:
     position_curve: bool = False
     protocols: tuple[Protocol, ...] = ()
     doc_ids: frozenset[str] = frozenset()
+    ranked: RankedSet = NOT_COMPARED
 
     def prompts_of(self, task: str, length: int) -> Prompts:
         return self.prompts[task, length]
+
+    def questions_of(self, length: int) -> tuple[RankedQuestion, ...]:
+        return self.ranked.questions[length]
 
     @property
     def all_lengths(self) -> tuple[int, ...]:
@@ -83,20 +91,42 @@ def prepare_workload(params: PipelineParams, base_window: int, documents: Path, 
         tokenizer,
         min_tokens=max(lengths),
         num_documents=evaluation.num_documents,
-        haystack_tokens=2 * longest if evaluation.tasks else 0,
+        haystack_tokens=2 * longest if evaluation.tasks or _asks_ranked(params) else 0,
     )
     targets = target_documents(
         chosen, max_length=max(lengths), num_documents=evaluation.num_documents, num_targets=evaluation.target_tokens
     )
     prompts: dict[tuple[str, int], Prompts] = {}
-    if evaluation.tasks:
+    if evaluation.tasks or _asks_ranked(params):
         material = _material(params, tokenizer, chosen, lengths)
         for task in dict.fromkeys(evaluation.tasks):
             for length in usable_lengths(task, evaluation.task_lengths, lengths, material):
                 prompts[task, length] = tuple(sorted(make_prompts(task, length, material), key=lambda prompt: prompt.sample))
     protocols: tuple[Protocol, ...] = tuple(dict.fromkeys(evaluation.protocols))
     doc_ids = frozenset(document.doc_id for document in chosen)
-    return Workload(tuple(targets), lengths, prompts, evaluation.position_curve, protocols, doc_ids)
+    ranked = _ranked(params, base_window, lengths, material) if _asks_ranked(params) else NOT_COMPARED
+    return Workload(tuple(targets), lengths, prompts, evaluation.position_curve, protocols, doc_ids, ranked)
+
+
+def asks_qa(params: PipelineParams) -> bool:
+    """Whether evaluation.qa_file, where one is named, is asked from."""
+    return "document_qa" in params.evaluation.tasks or _asks_ranked(params)
+
+
+def _asks_ranked(params: PipelineParams) -> bool:
+    """Whether the published arm is measured, and its reorder strategies are."""
+    return params.evaluation.reorder_samples > 0 and "fine_tuned" in params.evaluation.arms
+
+
+def _ranked(params: PipelineParams, base_window: int, lengths: tuple[int, ...], material: Any) -> RankedSet:
+    """Questions at the lengths of the tasks, else at those from the base's window on, where retrieved passages need order."""
+    from tasks.evaluate.prompts.ranked_facts import fact_questions
+    from tasks.evaluate.prompts.ranked_qa import qa_questions
+
+    usual = [length for length in lengths if length >= base_window] or lengths[-1:]
+    chosen = sorted(set(params.evaluation.task_lengths or usual))
+    make = qa_questions if material.qa else fact_questions
+    return make(chosen, params.evaluation.reorder_samples, material)
 
 
 def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDocument], lengths: tuple[int, ...]) -> Any:
@@ -104,7 +134,7 @@ def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDoc
     from tasks.evaluate.prompts.qa import read_qa
 
     evaluation = params.evaluation
-    asks = evaluation.qa_file if "document_qa" in evaluation.tasks else None
+    asks = evaluation.qa_file if asks_qa(params) else None
     return Material(
         tokenizer=tokenizer,
         haystack=Haystack.of(documents),
@@ -123,6 +153,7 @@ def by_sample(prompts: Prompts) -> list[list[TaskPrompt]]:
 
 def write_workload(workload: Workload, parts: Parts) -> None:
     """Put the workload among the parts, as far as an interrupted run has not done so."""
+    from tasks.evaluate.prompts.ranked_save import write_ranked
     from tasks.evaluate.prompts.save import write_prompts
 
     for (task, length), prompts in workload.prompts.items():
@@ -130,6 +161,10 @@ def write_workload(workload: Workload, parts: Parts) -> None:
         if not parts.has(name):
             with parts.writing(name) as path:
                 write_prompts(prompts, path)
+    for length, questions in workload.ranked.questions.items():
+        if not parts.has(name := _ranked_name(length)):
+            with parts.writing(name) as path:
+                write_ranked(questions, path)
     if parts.has(_WINDOWS):
         return
     documents = workload.documents
@@ -157,9 +192,16 @@ class KeptWorkload:
     def prompts_of(self, task: str, length: int) -> Prompts:
         return _read_prompts(self.parts, task, length)
 
+    def questions_of(self, length: int) -> tuple[RankedQuestion, ...]:
+        return _read_ranked(self.parts, length)
+
 
 def _prompts_name(task: str, length: int) -> str:
     return f"prompts-{task}-{length}.parquet"
+
+
+def _ranked_name(length: int) -> str:
+    return f"ranked-{length}.parquet"
 
 
 @lru_cache(maxsize=1)
@@ -178,3 +220,11 @@ def _read_prompts(parts: Parts, task: str, length: int) -> Prompts:
 
     with parts.reading(_prompts_name(task, length)) as path:
         return tuple(read_prompts(path))
+
+
+@lru_cache(maxsize=1)
+def _read_ranked(parts: Parts, length: int) -> tuple[RankedQuestion, ...]:
+    from tasks.evaluate.prompts.ranked_save import read_ranked
+
+    with parts.reading(_ranked_name(length)) as path:
+        return read_ranked(path)

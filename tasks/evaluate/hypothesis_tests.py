@@ -41,7 +41,7 @@ def sign_flip_test(values: np.ndarray, seed: int) -> float:
     """
     from scipy.stats import permutation_test
 
-    if not np.any(values):
+    if not np.any(values) or len(values) < 2:  # one value's sign is as likely either way
         return 1.0
     result = permutation_test(
         (np.asarray(values, np.float64),),

@@ -1,6 +1,6 @@
 """The evaluation report, computed from the per-sample rows alone, so that anybody can recompute every figure.
 
-    {"schema_version": 2,
+    {"schema_version": 3,
      "settings": {...},
      "perplexity": [{arm, length, num_documents, num_tokens, perplexity, low, high}],
      "comparisons": [{name, numerator: {arm, length}, denominator: {arm, length}, ratio, low, high, num_documents}],
@@ -18,7 +18,8 @@
                                   within_margin | perplexity | ruler: {criterion, arms: {arm: LENGTH}},
                                   task_scores: {criterion, share, tasks: [{task, measure, reference, reason, arms}]}},
      "lost_in_the_middle": [{arm, task, length, num_samples, depths, score: INDEX, gain: INDEX or null}],
-     "recall_by_position": [rows of `tasks` of the served model and one task, `accuracy` being named `recall`]}
+     "recall_by_position": [rows of `tasks` of the served model and one task, `accuracy` being named `recall`],
+     "reorder": {reason, arm, num_questions, num_passages, calibrated, decision} (report_reorder.py)}
 
     LENGTH = {value, lower, upper, longest_measured}, tokens
     INDEX = {index, low, high, p_value, p_holm, first_minus_middle, last_minus_middle}
@@ -38,14 +39,15 @@ from tasks.evaluate.long_ppl import long_ppl
 from tasks.evaluate.lost_in_the_middle import lost_in_the_middle
 from tasks.evaluate.paired_tests import non_inferiority, paired_families
 from tasks.evaluate.report_perplexity import comparisons, perplexity_cells, perplexity_row, position_rows, protocol_rows
+from tasks.evaluate.report_reorder import reorder_section
 from tasks.evaluate.report_tasks import recall_by_position, rows_by_depth, rows_over_depths
 from tasks.evaluate.sample_set import Samples
 from tasks.evaluate.statistics import RESAMPLES
-from tasks.evaluate.task_cells import task_cells
+from tasks.evaluate.task_cells import TaskCells, task_cells
 
 __all__ = ["SCHEMA_VERSION", "Report", "Samples", "build_report", "find_comparison"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Report = dict[str, Any]
 
@@ -61,10 +63,10 @@ def build_report(samples: Samples, settings: dict[str, Any]) -> Report:
         ValueError: the rows do not hold the same documents or prompts for every arm.
     """
     arms = samples.arms(settings.get("arms") or ())
-    tasks = list(dict.fromkeys((*(settings.get("tasks") or ()), *TASK_NAMES, *samples.task["task"].unique().to_pylist())))
     cells = perplexity_cells(samples.perplexity, arms)
-    prompts = task_cells(samples.task, arms, tasks)
+    prompts = _prompt_cells(samples, settings)
     by_depth = list(rows_by_depth(prompts, settings))
+    recall = recall_by_position(by_depth, settings["target_length"])
     return {
         "schema_version": SCHEMA_VERSION,
         "settings": {**publishable(settings), "bootstrap_resamples": RESAMPLES},
@@ -79,8 +81,20 @@ def build_report(samples: Samples, settings: dict[str, Any]) -> Report:
         "non_inferiority": non_inferiority(cells, prompts, settings),
         "effective_context_length": effective_context_lengths(cells, prompts, settings),
         "lost_in_the_middle": lost_in_the_middle(prompts, settings),
-        "recall_by_position": recall_by_position(by_depth, settings["target_length"]),
+        "recall_by_position": recall,
+        "reorder": reorder_section(samples.reorder, recall, settings),
     }
+
+
+def recall_curve(samples: Samples, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `build_report` gives as `recall_by_position`."""
+    return recall_by_position(list(rows_by_depth(_prompt_cells(samples, settings), settings)), settings["target_length"])
+
+
+def _prompt_cells(samples: Samples, settings: dict[str, Any]) -> TaskCells:
+    arms = samples.arms(settings.get("arms") or ())
+    tasks = list(dict.fromkeys((*(settings.get("tasks") or ()), *TASK_NAMES, *samples.task["task"].unique().to_pylist())))
+    return task_cells(samples.task, arms, tasks)
 
 
 def find_comparison(report: Report, numerator: tuple[str, int], denominator: tuple[str, int]) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ def markdown_page(report: dict[str, Any], tables: Mapping[str, Table]) -> str:
             sections.append(f"### {title}\n\n{_markdown(tables[name])}\n\n{note}")
         elif name == "longppl" and report["longppl"]["evaluator"]:
             sections.append(f"### {title}\n\nNot measured: {report['longppl']['reason']}.")
+        elif name == "reorder" and report["settings"].get("reorder_left_out"):
+            sections.append(f"### {title}\n\nNot measured: {report['reorder']['reason']}.")
     if left_out := report["settings"].get("arms_left_out"):
         sections.append("Not measured: " + "; ".join(f"{arm}: {why}" for arm, why in left_out.items()) + ".")
     if not sections:
@@ -60,6 +62,7 @@ def _sections(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
             f"Mean of the two end depths minus mean of the depths between, [{level} interval] over samples; p by permuting the "
             "depths within each sample, p (Holm) corrected over a model's rows.",
         ),
+        "reorder": ("Order of retrieved passages", _reorder_note(report, level)),
         "benchmarks": (
             "Short-context benchmarks",
             "As lm-evaluation-harness gives them, with its standard errors where it has any; not recomputed from samples.",
@@ -90,6 +93,21 @@ def _task_note(report: dict[str, Any], level: str) -> str:
         f"the answer with the gold in the prompt minus without it; {prompts} prompts a model. A sample's depths are one observation: "
         "intervals are Wilson's over samples, wider than need be where a sample's depths come out differently."
     )
+
+
+def _reorder_note(report: dict[str, Any], level: str) -> str:
+    section = report["reorder"]
+    if section["decision"] is None:
+        return ""
+    counts = ", ".join(
+        f"{' to '.join(map(str, dict.fromkeys(of)))} at {length} tokens" for length, of in section["num_passages"].items()
+    )
+    note = (
+        f"{section['decision']['reason']} {section['num_questions']} questions, each on the same passages under every order ({counts}); "
+        "the passage with the answer is of rank r with a probability proportional to 1 / r. Differences are paired over "
+        f"questions [{level} interval], p after Holm over the orders of all lengths, or of the mean over lengths (`all`), which decides."
+    )
+    return f"{note} `calibrated` was not asked: {section['calibrated']}" if section["calibrated"] else note
 
 
 def _markdown(table: Table) -> str:

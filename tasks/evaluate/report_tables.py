@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.evaluate.arm_labels import arm_label
 from tasks.evaluate.report_page import markdown_page
+from tasks.evaluate.report_reorder import reorder_table
 
 Columns = list[str]
 Rows = list[list[str]]
@@ -155,6 +156,7 @@ def print_tables(report: dict[str, Any]) -> None:
         ("Tasks: score over all depths [interval], and recall gain", task_table(report)),
         ("Effective context length in tokens [by the unfavourable, by the favourable bound]", effective_length_table(report)),
         ("Short context: loss against the base [interval]", non_inferiority_table(report)),
+        ("Order of retrieved passages [interval]", reorder_table(report)),
     ):
         if rows:
             table = Printed(*columns, title=title, title_justify="left")
@@ -175,6 +177,7 @@ def markdown_tables(report: dict[str, Any]) -> str:
             "non_inferiority": non_inferiority_table(report),
             "tests": paired_test_table(report),
             "middle": middle_table(report),
+            "reorder": reorder_table(report),
             "benchmarks": benchmark_table(report),
             "longppl": longppl_table(report),
             "protocols": protocol_table(report),

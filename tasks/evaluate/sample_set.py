@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
-from tasks.evaluate.samples import ARMS, PERPLEXITY_SAMPLES, POSITION_SAMPLES, PROTOCOL_SAMPLES, TASK_SAMPLES
+from tasks.evaluate.samples import ARMS, PERPLEXITY_SAMPLES, POSITION_SAMPLES, PROTOCOL_SAMPLES, REORDER_SAMPLES, TASK_SAMPLES
 
 SCHEMAS = {
     "perplexity": PERPLEXITY_SAMPLES,
     "position": POSITION_SAMPLES,
     "protocol": PROTOCOL_SAMPLES,
     "task": TASK_SAMPLES,
+    "reorder": REORDER_SAMPLES,
 }
 
 
@@ -28,6 +29,7 @@ class Samples:
     position: pa.Table
     protocol: pa.Table
     task: pa.Table
+    reorder: pa.Table
 
     @classmethod
     def of(cls, **tables: pa.Table) -> Samples:
@@ -44,7 +46,7 @@ class Samples:
         return cls(**{name: _read(folder / file_name(name), schema) for name, schema in SCHEMAS.items()})
 
     def write(self, folder: Path) -> None:
-        """Write the four files into `folder`, also those without rows."""
+        """Write all files into `folder`, also those without rows."""
         folder.mkdir(parents=True, exist_ok=True)
         for field in fields(self):
             pq.write_table(getattr(self, field.name), folder / file_name(field.name))

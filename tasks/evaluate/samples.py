@@ -4,6 +4,7 @@ perplexity_samples.parquet  PERPLEXITY_SAMPLES  one row an arm, context length a
 position_samples.parquet    POSITION_SAMPLES    one row an arm, held-out document and range of positions
 protocol_samples.parquet    PROTOCOL_SAMPLES    one row an arm, other paper's protocol, length, document and window
 task_samples.parquet        TASK_SAMPLES        one row an arm, task, length, depth and prompt
+reorder_samples.parquet     REORDER_SAMPLES     one row a length, question and order of its passages; of the published arm alone
 """
 
 import pyarrow as pa
@@ -64,5 +65,25 @@ TASK_SAMPLES = pa.schema(
         pa.field("logprob", pa.float64(), nullable=False),  # of the canonical answer, nats
         pa.field("control_logprob", pa.float64()),  # the same without the needle
         pa.field("gain", pa.float64()),  # logprob - control_logprob
+    ]
+)
+
+REORDER_SAMPLES = pa.schema(
+    [
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),  # tokens of prompt and answer, at most
+        pa.field("sample", pa.int32(), nullable=False),  # a question; at another length the same with more passages
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("strategy", pa.string(), nullable=False),  # a reorder strategy, or random
+        pa.field("order", pa.list_(pa.int32()), nullable=False),  # ranks in the order of the prompt, 1 the best
+        pa.field("gold_rank", pa.int32(), nullable=False),
+        pa.field("position", pa.float64(), nullable=False),  # of the gold's first token, as a share of the prompt
+        pa.field("prompt_hash", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("golds", pa.list_(pa.string()), nullable=False),
+        pa.field("output", pa.string(), nullable=False),
+        pa.field("mode", pa.string(), nullable=False),  # forced | generated
+        pa.field("score", pa.float64(), nullable=False),  # 0 or 1
+        pa.field("logprob", pa.float64(), nullable=False),  # of the canonical answer, nats
     ]
 )

@@ -21,6 +21,7 @@ from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import REORDER_FILE_NAME
 from tasks.evaluate.report import publishable
+from tasks.evaluate.report_reorder import published_decision
 from tasks.evaluate.results import PAGE_NAME, REPORT_NAME, SETTINGS_NAME, read_settings
 from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
@@ -68,7 +69,7 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     plots = _copy_evaluation(parts.evaluation, directory / "evaluation")
     (directory / "training").mkdir()
     shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
-    reorder = make_config(parts.params, parts.report["recall_by_position"])
+    reorder = make_config(parts.params, parts.report["recall_by_position"], published_decision(parts.report))
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
     card = render_card(
         params=parts.params,

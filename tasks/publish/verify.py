@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_schemas.errors import UserError
+from data_schemas.reorder import ReorderConfig
+from tasks.evaluate.report_reorder import published_decision
+from tasks.evaluate.results import REPORT_NAME
 from tasks.publish.base_identity import card_front_matter
 from tasks.publish.card import measured_perplexities, stated_perplexities
 from tasks.publish.checks import Check, failures, require, run_check
@@ -67,10 +70,21 @@ def _reorder(release: Path) -> str:
     expected = {config.strategy: (config.golden, golden_permutations(config.strategy, config.recall_by_position))} | {
         f"golden_by_strategy.{name}": (golden, golden_permutations(name)) for name, golden in config.golden_by_strategy.items()
     }
-    problems = [
+    problems = _not_as_measured(config, release / "evaluation" / REPORT_NAME) + [
         f"golden permutations of {name} are not reproduced" for name, (given, made) in expected.items() if given != made
     ]
     return require(problems, f"{config.strategy}, golden permutations reproduced")
+
+
+def _not_as_measured(config: ReorderConfig, report: Path) -> list[str]:
+    """What the config says of its choice, against the report beside it; a foreign release may have none."""
+    if config.validated is None or not report.is_file():
+        return []
+    if config.validated != published_decision(json.loads(report.read_text(encoding="utf-8"))):
+        return ["what it was validated by is not what the report says"]
+    if config.strategy != config.validated.strategy:
+        return [f"its strategy is {config.strategy}, and {config.validated.strategy} was validated"]
+    return []
 
 
 def _card(release: Path) -> str:

@@ -37,11 +37,7 @@ def make_config(
     Where the strategies were measured, `validated` (from `tasks.reorder.validation.choose_default`) decides instead of
     `params.publish.reorder_strategy`, which then stands in the note.
     """
-    curve = tuple(
-        RecallPoint.model_validate({key: row[key] for key in RecallPoint.model_fields if key in row})
-        for row in recall_by_position
-        if row.get("arm", "fine_tuned") == "fine_tuned"
-    )
+    curve = served_curve(recall_by_position)
     asked = params.publish.reorder_strategy
     strategy = asked if validated is None else validated.strategy
     advice, note = _chunking_advice(params)
@@ -60,6 +56,15 @@ def make_config(
         golden=golden_permutations(strategy, curve),
         golden_by_strategy={simple: golden_permutations(simple) for simple in get_args(SimpleStrategy)},
         note=" ".join(filter(None, notes)),
+    )
+
+
+def served_curve(recall_by_position: Iterable[Mapping[str, Any]]) -> tuple[RecallPoint, ...]:
+    """The rows of a report that are about the published model."""
+    return tuple(
+        RecallPoint.model_validate({key: row[key] for key in RecallPoint.model_fields if key in row})
+        for row in recall_by_position
+        if row.get("arm", "fine_tuned") == "fine_tuned"
     )
 
 

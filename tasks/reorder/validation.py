@@ -25,24 +25,20 @@ from data_schemas.errors import UserError
 from data_schemas.params import ReorderStrategy
 from data_schemas.reorder import ReorderDecision, StrategyResult
 from tasks.evaluate.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
-from tasks.evaluate.statistics import bootstrap_bounds, resampled_ratios
+from tasks.evaluate.score_statistics import Sampled, bounded_mean
+from tasks.evaluate.statistics import Estimate, mean_with_t_interval
+from tasks.reorder.candidates import RANDOM
 
 Decision = ReorderDecision
 Measure = Literal["score", "logprob"]
 Reference = Literal["none", "random"]
 Values = dict[str, dict[tuple[Any, int], float]]  # strategy -> (sample, length) -> mean of the measure
 
-REORDER_SAMPLES = pa.schema(
-    [
-        pa.field("sample", pa.int64(), nullable=False),
-        pa.field("strategy", pa.string(), nullable=False),  # a reorder strategy, or "random"
-        pa.field("length", pa.int64(), nullable=False),  # context length of the prompt, tokens
-        pa.field("score", pa.float64(), nullable=False),  # 0 to 1
-        pa.field("logprob", pa.float64(), nullable=False),  # of the answer, nats
-    ]
-)
+# So many samples must be answered under some order for scores to be compared: were they all better under one order, McNemar's
+# p would be 2 / 2^8 = 0.008, the first below a fifth of 0.05.
+FEWEST_ANSWERED = 8
 _CANDIDATES: tuple[ReorderStrategy, ...] = ("important_first_last", "reverse_rank", "calibrated")
-_KNOWN = (*get_args(ReorderStrategy), "random")
+_KNOWN = (*get_args(ReorderStrategy), RANDOM)
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,9 @@ def choose_default(
     distinguishable, unless that is itself worse than `none`: then it is `none`.
 
     Samples are the unit: a test is McNemar's exact one where each sample has one score of 0 or 1, else a sign-flip test of the
-    samples' mean differences; intervals are bootstrapped over samples. `measure` None is `score`, or `logprob` where
-    no order changes any score, as with models too small to answer. Raises UserError for rows that do not pair.
+    samples' mean differences. Intervals are Tango's for scores and Student's t for log-probabilities, over samples.
+    `measure` None is `score`, or `logprob` where fewer than eight samples are answered under any order, as with models too
+    small to answer: which it is depends on no strategy's name. Raises UserError for rows that do not pair.
     """
     table = rows.to_pylist() if isinstance(rows, pa.Table) else list(rows)
     chosen, values = _measured(table, measure)
@@ -84,7 +81,7 @@ def choose_default(
         single = [_compare(values, c.strategy, against, n, [n]) for n in lengths for c in pooled] if len(lengths) > 1 else []
         for family in (pooled, single):
             results += _tested(family, chosen, confidence, seed)
-    decision = _decide(results, 1 - confidence, values)
+    decision = _decide(results, 1 - confidence, "of the score" if chosen == "score" else "nats of the answer's log-probability")
     return Decision(measure=chosen, confidence=confidence, table=(_reference_row(values, lengths), *results), **decision)
 
 
@@ -98,7 +95,8 @@ def _measured(rows: list[Mapping[str, Any]], measure: Measure | None) -> tuple[M
     if measure is not None:
         return measure, _paired(rows, measure)
     scores = _paired(rows, "score")
-    if all(of == scores["none"] for of in scores.values()):
+    answered = {sample for of in scores.values() for (sample, _), score in of.items() if score > 0}
+    if len(answered) < FEWEST_ANSWERED:
         return "logprob", _paired(rows, "logprob")
     return "score", scores
 
@@ -138,6 +136,7 @@ def _compare(values: Values, strategy: str, against: Reference, length: int | No
 
 def _tested(family: list[_Comparison], measure: Measure, confidence: float, seed: int) -> list[StrategyResult]:
     p_values = [_p_value(comparison, seed) for comparison in family]
+    intervals = [_interval(comparison.differences, measure, confidence) for comparison in family]
     return [
         StrategyResult(
             strategy=comparison.strategy,
@@ -145,13 +144,14 @@ def _tested(family: list[_Comparison], measure: Measure, confidence: float, seed
             length=comparison.length,
             num_samples=len(comparison.differences),
             mean=comparison.mean,
-            difference=float(comparison.differences.mean()),
-            **_bounds(comparison.differences, measure, confidence, seed),
+            difference=interval.value,
+            low=interval.low,
+            high=interval.high,
             test="mcnemar" if comparison.is_binary else "sign_flip",
             p_value=p_value,
             p_holm=adjusted,
         )
-        for comparison, p_value, adjusted in zip(family, p_values, holm(p_values), strict=True)
+        for comparison, interval, p_value, adjusted in zip(family, intervals, p_values, holm(p_values), strict=True)
     ]
 
 
@@ -161,16 +161,11 @@ def _p_value(comparison: _Comparison, seed: int) -> float:
     return sign_flip_test(comparison.differences, seed)
 
 
-def _bounds(differences: np.ndarray, measure: Measure, confidence: float, seed: int) -> dict[str, float]:
-    """Bootstrap over samples; where all scores differ alike, as wide as so many single trials would be."""
-    from scipy.stats import binomtest
-
-    n = len(differences)
-    if measure == "score" and np.ptp(differences) < 1e-12:
-        unseen = float(binomtest(0, n).proportion_ci(confidence, method="exact").high)
-        return {"low": max(-1.0, differences[0] - unseen), "high": min(1.0, differences[0] + unseen)}
-    low, high = bootstrap_bounds(resampled_ratios(differences, np.ones(n), seed), n, confidence)
-    return {"low": low, "high": high}
+def _interval(differences: np.ndarray, measure: Measure, confidence: float) -> Estimate:
+    """Mean of [samples] differences; a single one of log-probabilities allows no bounds."""
+    if measure == "score":
+        return bounded_mean(Sampled(differences, np.arange(len(differences))), confidence=confidence)
+    return mean_with_t_interval(differences, confidence)
 
 
 def _reference_row(values: Values, lengths: list[int]) -> StrategyResult:
@@ -181,16 +176,18 @@ def _reference_row(values: Values, lengths: list[int]) -> StrategyResult:
     )  # fmt: skip
 
 
-def _decide(results: list[StrategyResult], alpha: float, values: Values) -> dict[str, Any]:
+def _decide(results: list[StrategyResult], alpha: float, unit: str) -> dict[str, Any]:
     pooled = {r.strategy: r for r in results if r.against == "none" and r.length is None}
     better = [pooled[s] for s in _CANDIDATES if s in pooled and pooled[s].difference > 0 and pooled[s].p_holm < alpha]
     if better:
         best = max(better, key=lambda result: result.difference)  # the first of equals
-        reason = f"{best.strategy} beats the order none by {best.difference:.3g} (p = {best.p_holm:.2g} after Holm)."
+        reason = f"{best.strategy} beats the order none by {best.difference:.3g} {unit} (p = {best.p_holm:.2g} after Holm)."
         return {"strategy": best.strategy, "is_distinguishable": True, "reason": reason}
     usual = pooled.get("important_first_last")
     if usual is not None and usual.difference < 0 and usual.p_holm < alpha:
-        reason = f"important_first_last is worse than the order none by {-usual.difference:.3g} and no other order is better."
+        reason = (
+            f"important_first_last is worse than the order none by {-usual.difference:.3g} {unit} and no other order is better."
+        )
         return {"strategy": "none", "is_distinguishable": True, "reason": reason}
     reason = "No order was better than the order none beyond chance, so important_first_last is not distinguishable."
     return {"strategy": "important_first_last", "is_distinguishable": False, "reason": reason}

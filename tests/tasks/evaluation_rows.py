@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.evaluate.samples import PERPLEXITY_SAMPLES, POSITION_SAMPLES, PROTOCOL_SAMPLES, TASK_SAMPLES
+from tasks.evaluate.samples import PERPLEXITY_SAMPLES, POSITION_SAMPLES, PROTOCOL_SAMPLES, REORDER_SAMPLES, TASK_SAMPLES
 
 ARMS = ("base", "scaling_only", "fine_tuned")
 SETTINGS: dict[str, Any] = {
@@ -111,6 +111,37 @@ def protocol_table(protocol: str, windows: Sequence[tuple[int, float]], arm: str
         for i, (tokens, nll) in enumerate(windows)
     ]
     return pa.Table.from_pylist(rows, schema=PROTOCOL_SAMPLES)
+
+
+def reorder_table(rates: Mapping[str, float], lengths: Sequence[int], num_samples: int) -> pa.Table:
+    """Each strategy answers the questions whose difficulty, spread evenly over [0, 1), is below its rate."""
+    rows = [
+        _reorder_row(strategy, length, sample, float(sample / num_samples < rate))
+        for length in lengths
+        for sample in range(num_samples)
+        for strategy, rate in rates.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=REORDER_SAMPLES)
+
+
+def _reorder_row(strategy: str, length: int, sample: int, score: float) -> dict[str, Any]:
+    return {
+        "arm": "fine_tuned",
+        "length": length,
+        "sample": sample,
+        "seed": sample,
+        "strategy": strategy,
+        "order": [1, 2, 3],
+        "gold_rank": 1,
+        "position": 0.5,
+        "prompt_hash": f"{strategy} {length} {sample}",
+        "prompt_tokens": length - 4,
+        "golds": ["12345"],
+        "output": "12345" if score else "1",
+        "mode": "forced",
+        "score": score,
+        "logprob": -5.0 + score,
+    }
 
 
 def coin(seed: int, *what: object) -> float:

@@ -38,7 +38,9 @@ def task_samples(arms: tuple[str, ...] = ARMS, tasks: tuple[str, ...] = ("passke
 @pytest.fixture(scope="module")
 def samples() -> Samples:
     protocols = pa.concat_tables([rows.protocol_table(p, [(1000, 3000.0), (200, 500.0)]) for p in ("yarn", "longlora")])
-    return Samples(perplexity_samples(), rows.position_table(lambda arm, start: 3.0, ARMS, 2048, 4), protocols, task_samples())
+    position = rows.position_table(lambda arm, start: 3.0, ARMS, 2048, 4)
+    reorder = rows.reorder_table({"none": 0.3, "important_first_last": 0.5, "random": 0.3}, (512, 2048), num_samples=20)
+    return Samples(perplexity_samples(), position, protocols, task_samples(), reorder)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def test_a_task_without_depth_or_control_has_neither_curve_nor_gain(tmp_path: Pa
 def test_recomputed_from_files_in_any_row_order(report: dict[str, Any], samples: Samples, tmp_path: Path) -> None:
     shuffled = {
         name: getattr(samples, name).take(np.random.default_rng(0).permutation(getattr(samples, name).num_rows))
-        for name in ("perplexity", "position", "protocol", "task")
+        for name in ("perplexity", "position", "protocol", "task", "reorder")
     }
     Samples(**shuffled).write(tmp_path / "found")
     (tmp_path / "found" / "settings.json").write_text(json.dumps(SETTINGS))

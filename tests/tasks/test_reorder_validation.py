@@ -8,7 +8,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderConfig
 from tasks.reorder.config import make_config, to_json
-from tasks.reorder.validation import REORDER_SAMPLES, choose_default
+from tasks.reorder.validation import choose_default
 
 STRATEGIES = ("important_first_last", "reverse_rank", "calibrated", "none", "random")
 
@@ -45,7 +45,27 @@ def test_nothing_wins_means_first_last_marked_as_such() -> None:
     decision = choose_default(rows({}))
     assert (decision.strategy, decision.is_distinguishable) == ("important_first_last", False)
     assert "not distinguishable" in decision.reason
-    assert decision.measure == "logprob"  # no score differed anywhere
+    assert decision.measure == "score"  # many questions are answered, whatever the order
+
+
+def test_models_too_small_to_answer_are_compared_by_log_probability() -> None:
+    right = [r | {"score": float(r["sample"] < 7 and r["score"])} for r in rows({"calibrated": 1.0}, num_samples=30)]
+    decision = choose_default(right)
+    assert (decision.strategy, decision.measure) == ("calibrated", "logprob"), "seven answers cannot reach Holm's 5 %"
+    (found,) = [r for r in decision.table if (r.strategy, r.against) == ("calibrated", "none")]
+    by_sample = {(r["strategy"], r["sample"]): r["logprob"] for r in right}
+    differences = np.array([by_sample["calibrated", i] - by_sample["none", i] for i in range(30)])
+    half = 2.045 * differences.std(ddof=1) / 30**0.5  # Student's t with 29 degrees of freedom
+    assert (found.low, found.high) == pytest.approx((differences.mean() - half, differences.mean() + half), abs=1e-3)
+    assert "nats" in decision.reason
+
+
+def test_intervals_stay_honest_where_no_sample_differs_and_where_there_is_one() -> None:
+    alike = [r for r in choose_default(rows({}, num_samples=20)).table if r.against == "none" and r.strategy == "random"]
+    assert alike[0].difference == 0
+    assert alike[0].low == pytest.approx(-0.161, abs=2e-3)  # Tango's: z^2 / (n + z^2) for 20 pairs, none discordant
+    one = choose_default(rows({}, num_samples=1), measure="logprob").table[1]
+    assert (one.low, one.high) == (None, None)
 
 
 def test_chance_alone_wins_no_more_often_than_declared() -> None:
@@ -84,7 +104,7 @@ def test_several_random_orders_of_a_sample_are_averaged() -> None:
 
 def test_it_is_the_same_from_an_arrow_table_in_any_order() -> None:
     given = rows({"calibrated": 0.6}, lengths=(512, 1024))
-    table = pa.Table.from_pylist(given[::-1], schema=REORDER_SAMPLES)
+    table = pa.Table.from_pylist(given[::-1])
     assert choose_default(table) == choose_default(given)
 
 

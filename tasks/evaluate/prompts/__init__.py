@@ -26,4 +26,6 @@ key_value           All depths of a sample share one object and ask for differen
                     UUIDs for each depth fits the run's shortest length. A comma stands behind the last pair as well.
 document_qa         Passages have no titles. Passages beyond the fit are dropped from the end. With one answer its exact
                     tokens are asked for; with several any of them may stand in what is generated.
+ranked_passages     Not published elsewhere and no task of its own: it compares the reorder strategies (ranked.py). The gold passage's
+                    rank is drawn from P(rank) proportional to 1 / rank, and every order of the same passages is asked.
 """

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RANKED_TASK = "ranked_passages"  # of ranked.py: no task of `evaluation.tasks`, it compares orders of passages
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPrompt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.prompt import RANKED_TASK, TaskPrompt
 
 
 def score_output(output: str, golds: Sequence[str]) -> float:
@@ -19,4 +19,4 @@ def score_prompt(prompt: TaskPrompt, output: str) -> float:
     Several golds of a question on passages are ways to say one answer: any of them is right, as in *Lost in the Middle*.
     """
     score = score_output(output, prompt.golds)
-    return float(score > 0) if prompt.task == "document_qa" else score
+    return float(score > 0) if prompt.task in ("document_qa", RANKED_TASK) else score

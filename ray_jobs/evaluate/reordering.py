@@ -1,0 +1,95 @@
+"""Which order of retrieved passages the published model answers best with: the same questions under every strategy.
+
+Measured last, since `calibrated` follows the recall curve of the evaluation's own tasks, whose samples are other ones. What
+is asked stands among the parts from the start; only the orders wait for the curve, which every run computes alike from the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.parts import Parts
+from data_schemas.reorder import RecallPoint
+from ray_jobs.evaluate.arms import ArmModel, loaded_model
+from ray_jobs.evaluate.measure import task_rows
+from ray_jobs.evaluate.units import PASSES_A_UNIT, Kind, Unit, rows_name
+from ray_jobs.evaluate.workload import KeptWorkload, Workload
+from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.ranked import RankedQuestion
+from tasks.evaluate.samples import REORDER_SAMPLES
+from tasks.reorder.candidates import candidate_orders
+
+ARM = "fine_tuned"  # what is published
+KIND: Kind = "reorder"
+_MOST_ORDERS = 5  # of a question; strategies that agree are one prompt
+
+Rows = list[dict[str, Any]]
+
+
+def plan_reorder_units(workload: Workload, batch_tokens: int, first_number: int) -> list[Unit]:
+    """Questions of one length, all orders of a question together; `window_lengths` counts every order as a prompt of its own."""
+    units: list[Unit] = []
+    for length, questions in workload.ranked.questions.items():
+        size = max(1, PASSES_A_UNIT * batch_tokens // (_MOST_ORDERS * length))
+        for first in range(0, len(questions), size):
+            last = min(first + size, len(questions))
+            windows = tuple(_window(question) for question in questions[first:last] for _ in range(_MOST_ORDERS))
+            number = first_number + len(units)
+            units.append(Unit(number, ARM, KIND, "", length, first, last, len(windows), windows))
+    return units
+
+
+def _window(question: RankedQuestion) -> int:
+    return question.num_tokens + max(len(question.answer), question.max_new_tokens)
+
+
+def reorder_rows(
+    model: Any,
+    questions: Sequence[RankedQuestion],
+    strategies: Sequence[str],
+    curve: Sequence[RecallPoint],
+    tokenizer: Any,
+    batch_tokens: int,
+) -> Rows:
+    """REORDER_SAMPLES rows: every question under every strategy. Orders that agree are computed once."""
+    asked: list[tuple[RankedQuestion, str, list[int]]] = []
+    for question in questions:
+        orders = candidate_orders(strategies, len(question.passages), question.length, curve, question.seed)
+        asked += [(question, strategy, order) for strategy, order in orders.items()]
+    prompts: dict[str, TaskPrompt] = {}
+    hashes = []
+    for question, _, order in asked:
+        prompt = question.prompt(order)
+        hashes.append(prompt.prompt_hash)
+        prompts.setdefault(prompt.prompt_hash, prompt)
+    rows = task_rows(model, ARM, tuple(prompts.values()), tokenizer, batch_tokens)
+    found = {row["prompt_hash"]: row for row in rows}
+    return [
+        {name: found[key][name] for name in REORDER_SAMPLES.names if name in found[key]}
+        | {"strategy": strategy, "order": order, "gold_rank": question.gold_rank}
+        for key, (question, strategy, order) in zip(hashes, asked, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class MeasureReorder:
+    """Measures units of `plan_reorder_units` on whichever worker it is sent to, and leaves their rows among the parts."""
+
+    models: ArmModel
+    batch_tokens: int
+    parts: Parts
+    strategies: tuple[str, ...]
+    curve: tuple[RecallPoint, ...]
+
+    def __call__(self, unit: Unit) -> list[str]:
+        questions = KeptWorkload(self.parts).questions_of(unit.length)[unit.first : unit.last]
+        model, tokenizer = loaded_model(self.models, unit.arm), self.models.tokenizer()
+        rows = reorder_rows(model, questions, self.strategies, self.curve, tokenizer, self.batch_tokens)
+        with self.parts.writing(rows_name(KIND, unit.number)) as path:
+            pq.write_table(pa.Table.from_pylist(rows, schema=REORDER_SAMPLES), path)
+        return [KIND]
