@@ -7,10 +7,7 @@ beside that from here, every step is shown, else those that the lines tell.
 
 from __future__ import annotations
 
-import contextvars
 import re
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +16,11 @@ from ray_jobs.finetune.progress import PROGRESS_NAME, TENSORBOARD_DIR, read_line
 from tasks.finetune.page import KEY, PLOT_KEY, Line, training_page
 from tasks.finetune.plots import draw_training
 from tasks.page import Picture, Share, Shown
+from tasks.periodic import Periodic
 
 PROGRESS_KEY = f"{KEY}-progress"
-_UPDATE_EVERY_S = 5.0  # each update is a request to the server
+SECONDS_BETWEEN_UPDATES = 5.0  # each update is a request to the server
 _PICTURES = 100  # a run, at most; a server keeps every version it is sent for a while
-_FAREWELL_S = 15.0
 
 _STEP = re.compile(r"finetune: step (?P<step>\d+)/\d+, (?P<figures>.+)")
 _EVENTS = re.compile(rf"finetune: .*events: (?P<work>.+)/{TENSORBOARD_DIR}\s*$")
@@ -53,40 +50,28 @@ def heard_step(line: str) -> Line | None:
 class LiveTraining:
     """Shows a run of `steps` steps through `show`, from a thread of its own, while the context is open.
 
-    `hear` takes the stage's lines and is never slow. `show` may be slow: training does not wait for it, and the end of
-    the context waits a few seconds at most. It must not raise.
+    `hear` takes the stage's lines and is never slow. `show` may be: training does not wait for it. It must not raise.
     """
 
-    def __init__(self, title: str, steps: int, show: Callable[[Shown], Any]) -> None:
+    def __init__(self, title: str, steps: int, show: Callable[[Shown], Any], every_s: float = SECONDS_BETWEEN_UPDATES) -> None:
         self._title, self._steps, self._show = title, steps, show
         self._heard: dict[int, Line] = {}
         self._work: Path | None = None
-        self._done = threading.Event()
-        self._shown_step, self._pictured_step = -1, 0
-        context = contextvars.copy_context()  # of the task run, which the artifacts belong to
-        self._thread = threading.Thread(target=context.run, args=(self._follow,), name="live-training", daemon=True)
+        self._shown_step, self._pictured_step = 0, 0
+        self._periodic = Periodic(self._update, every_s)
 
     def hear(self, line: str) -> None:
         if events := _EVENTS.search(line):
             self._work = Path(events["work"])
-            if not self._thread.is_alive() and not self._done.is_set():
-                self._thread.start()
         elif (step := heard_step(line)) is not None:
             self._heard[step["step"]] = step
 
     def __enter__(self) -> LiveTraining:
+        self._periodic.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        if self._thread.ident is not None:
-            self._thread.join(_FAREWELL_S)
-
-    def _follow(self) -> None:
-        while not self._done.is_set():
-            started = time.monotonic()
-            self._update()
-            self._done.wait(max(0.0, _UPDATE_EVERY_S - (time.monotonic() - started)))
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._periodic.__exit__(kind, *rest)
 
     def _update(self) -> None:
         lines = self._lines()
@@ -94,12 +79,15 @@ class LiveTraining:
         if step == self._shown_step:
             return
         self._shown_step = step
-        self._show(Share(PROGRESS_KEY, step / self._steps, f"{self._title}: share of {self._steps:,} steps that is done"))
+        share = Share(PROGRESS_KEY, step / self._steps, f"{self._title}: share of {self._steps:,} steps that is done")
+        self._show(share)
         self._show(training_page(lines, self._steps, self._title))
         if step - self._pictured_step >= max(1, self._steps / _PICTURES):
             self._pictured_step = step
             self._show(Picture(PLOT_KEY, draw_training(lines, lines if "tokens_per_s" in lines[-1] else [])))
 
     def _lines(self) -> list[Line]:
+        """All steps where this machine can read them, else those that were told. The work folder is gone when a run is done."""
+        heard = [self._heard[step] for step in sorted(self._heard)]
         read = read_lines(self._work / PROGRESS_NAME) if self._work is not None else []
-        return read or [self._heard[step] for step in sorted(self._heard)]
+        return read if len(read) >= len(heard) else heard

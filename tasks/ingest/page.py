@@ -88,10 +88,8 @@ def _quarantined(artifact: Artifact) -> str:
         first.setdefault(row["reason"], row)
         if len(first) == len(counts):
             break
-    rows = []
-    for reason, count in counts.items():
-        row = first.get(reason)
-        rows.append((plain(reason), count, plain(_place(row)) if row else "", plain(row["detail"]) if row else ""))
+    told = {reason: (plain(_place(row)), plain(row["detail"])) for reason, row in first.items()}
+    rows = [(plain(reason), count, *told.get(reason, ("", ""))) for reason, count in counts.items()]
     return markdown_table(("reason", "inputs", "such as", "detail"), rows)
 
 

@@ -5,34 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from data_schemas.params import PipelineParams
-from data_schemas.storage import Artifact
+from data_schemas.storage import Artifact, Storage
 from tasks.page import Page, markdown_table, megabytes, plain
 from tasks.publish.checks import Check
 from tasks.publish.destinations.delivery import Delivery
+from tasks.publish.releases import current_digest
+from tasks.run_labels import extension_of
 
 KEY = "release"
 
 
 def release_pages(
-    artifact: Artifact, params: PipelineParams, title: str, checks: Sequence[Check], deliveries: Sequence[Delivery]
+    artifact: Artifact, params: PipelineParams, checks: Sequence[Check], deliveries: Sequence[Delivery]
 ) -> Iterator[Page]:
-    """The release with its places; then, where there are any, its checks; then its servers."""
-    yield Page(KEY, _release(artifact, params, title, deliveries))
+    """The release with its places; then, where this run made any, its checks; then its servers."""
+    yield Page(KEY, _release(artifact, params, deliveries))
     if checks:
         rows = [(plain(check.name), "ok" if check.ok else "**broken**", plain(check.detail, 400)) for check in checks]
         table = markdown_table(("check", "result", "detail"), rows)
-        yield Page(f"{KEY}-checks", f"## What was verified before {params.release_name} was published\n\n{table}\n")
+        yield Page(f"{KEY}-checks", f"## What was verified of {params.release_name}\n\n{table}\n")
     yield Page(f"{KEY}-serving", _serving(artifact, params))
 
 
-def _release(artifact: Artifact, params: PipelineParams, title: str, deliveries: Sequence[Delivery]) -> str:
+def _release(artifact: Artifact, params: PipelineParams, deliveries: Sequence[Delivery]) -> str:
     done = artifact.manifest.summary
+    is_current = current_digest(Storage(params.storage), params.release_name) == artifact.digest
     places = [("storage", _link(artifact.location), "found" if artifact.reused else "written and verified")]
     places += [
         (plain(d.destination), _link(d.location), "written and checked" if d.is_new else "unchanged") for d in deliveries
     ]
     return (
-        f"## Release {params.release_name}\n\n{title}; version `{artifact.digest}`, {done['num_files']:,} files, "
+        f"## Release {params.release_name}\n\n{extension_of(params.model)}. Version `{artifact.digest}`, "
+        f"{'the current one' if is_current else 'not the current one: another was chosen'}; {done['num_files']:,} files, "
         f"{megabytes(done['num_bytes'])}, of which weights {megabytes(done['weights_bytes'])}.\n\n"
         f"{markdown_table(('place', 'address', 'this run'), places)}\n\n"
         f"`ropeway verify {artifact.location}` verifies it again; its model card is `README.md` there.\n"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
@@ -14,16 +16,16 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune.quiet import quiet_transformers
 from tasks.publish.assemble import ReleaseParts, assemble
 from tasks.publish.base_identity import BaseIdentity, identify
-from tasks.publish.destinations.delivery import check_destinations, deliver
+from tasks.publish.destinations.delivery import Delivery, check_destinations, deliver
 from tasks.publish.destinations.pointer import Pointed, how_to_serve
 from tasks.publish.portable import files_naming, portable
 from tasks.publish.releases import current_digest, point_current, version_kind
 from tasks.publish.summary import release_summary
-from tasks.publish.verify import check_files, failures, verify_staged
+from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
 CODE_VERSION = 2
-_WHERE = ("destinations", "hub_pull_request", "hub_private")  # where it goes does not change what it is
+_WHERE = ("destinations", "hub_pull_request", "hub_private", "token_secret")  # where it goes does not change what it is
 
 
 def run(
@@ -34,14 +36,21 @@ def run(
     checkpoint: Artifact,
     evaluation: Artifact,
     progress: Callable[[str], None],
+    seen: Callable[[Check | Delivery], None] = lambda _: None,
+    token: SecretStr | None = None,
 ) -> Artifact:
     """Publish the model of `checkpoint` as the current version of `params.release_name`, here and at every destination.
 
     Raises UserError, and leaves neither a version nor a moved pointer, if a gate or the verification fails. A version
     that is already there is not written again, and one that a rollback left does not become current. A destination that
-    fails is a UserError after all others have the release.
+    fails is a UserError after all others have the release. `seen` gets each check that is made here and each delivery.
+    `token` is what `params.publish.token_secret` holds; it is handed to the hub's client and kept nowhere.
     """
     check_destinations(params.publish)
+    if params.publish.token_secret and token is None:
+        raise UserError(
+            "publish.token_secret can be read by the Prefect flows alone: run one, or leave it out and set HF_TOKEN."
+        )
     base = identify(params.model)
     plan_file = checkpoint.path / "rope_plan.json"
     report = json.loads((evaluation.path / "report.json").read_text(encoding="utf-8"))
@@ -77,7 +86,7 @@ def run(
             assemble(directory, model, _tokenizer(checkpoint.path), parts)
         progress("publish: verifying it by reloading")
         _refuse_local_paths(directory, storage, base)
-        _require(verify_staged(directory), "was not published")
+        _require(verify_staged(directory), "was not published", seen)
         return release_summary(directory)
 
     release = storage.build(
@@ -90,10 +99,11 @@ def run(
     )
     is_moving = current_digest(storage, params.release_name) != release.digest
     if release.reused and (is_moving or params.publish.destinations):
-        _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again")
+        _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again", seen)
     pointed = point_current(storage, params.release_name, release.digest)
     progress(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}")
-    deliver(params.release_name, release.path, params.publish, progress)
+    for delivery in deliver(params.release_name, release.path, params.publish, progress, token):
+        seen(delivery)
     return release
 
 
@@ -142,6 +152,8 @@ def _refuse_local_paths(directory: Path, storage: Storage, base: BaseIdentity) -
         )
 
 
-def _require(checks: list[Any], consequence: str) -> None:
+def _require(checks: list[Check], consequence: str, seen: Callable[[Check], None]) -> None:
+    for check in checks:
+        seen(check)
     if failed := failures(checks):
         raise UserError(f"The release {consequence}; verification found: {'; '.join(failed)}.")
