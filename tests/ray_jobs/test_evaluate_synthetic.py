@@ -32,9 +32,9 @@ Sees = Callable[[int], np.ndarray]  # how many tokens there are -> which of them
 class LooksUp(torch.nn.Module):
     """Continues a phrase as it went on before, in the part of the context that `sees` lets it see."""
 
-    def __init__(self, sees: Sees) -> None:
+    def __init__(self, sees: Sees, phrase: int = PHRASE) -> None:
         super().__init__()
-        self._sees = sees
+        self._sees, self._phrase = sees, phrase
         self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=VOCABULARY))
         self.device = torch.device("cpu")
 
@@ -49,14 +49,15 @@ class LooksUp(torch.nn.Module):
         return SimpleNamespace(logits=logits)
 
     def _look_up(self, ids: np.ndarray) -> int | None:
-        """The token behind the latest earlier occurrence of the last PHRASE tokens, phrase and token being visible."""
-        if len(ids) <= PHRASE:
+        """The token behind the latest earlier occurrence of the last tokens, phrase and token being visible."""
+        phrase = self._phrase
+        if len(ids) <= phrase:
             return None
         visible = self._sees(len(ids))
-        windows = np.lib.stride_tricks.sliding_window_view(ids[:-1], PHRASE)
-        seen = np.lib.stride_tricks.sliding_window_view(visible, PHRASE + 1).all(axis=1)
-        places = np.flatnonzero((windows == ids[-PHRASE:]).all(axis=1) & seen)
-        return int(ids[places[-1] + PHRASE]) if len(places) else None
+        windows = np.lib.stride_tricks.sliding_window_view(ids[:-1], phrase)
+        seen = np.lib.stride_tricks.sliding_window_view(visible, phrase + 1).all(axis=1)
+        places = np.flatnonzero((windows == ids[-phrase:]).all(axis=1) & seen)
+        return int(ids[places[-1] + phrase]) if len(places) else None
 
 
 def last_tokens(width: int) -> Sees:
