@@ -75,7 +75,7 @@ def _not_seen(nodes: Sequence[dict[str, Any]], path: str) -> list[str]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look = ray.remote(_is_there).options(num_cpus=0, max_retries=1)
+    look = ray.remote(num_cpus=0, max_retries=1)(_is_there)
     asked = {
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(path): node
         for node in nodes
