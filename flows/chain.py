@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefect import tags
+
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
@@ -13,6 +15,7 @@ from tasks.finetune.task import finetune
 from tasks.ingest.task import ingest
 from tasks.pack.task import prepare
 from tasks.publish.task import publish
+from tasks.run_labels import run_tags
 
 
 @dataclass
@@ -55,7 +58,8 @@ class Chain:
 
     def _do(self, name: str, stage: Any, *inputs: Any) -> Artifact:
         started = time.perf_counter()
-        artifact: Artifact = stage(*inputs)
+        with tags(*run_tags(self.params)):
+            artifact: Artifact = stage(*inputs)
         self.artifacts[name] = artifact
         self.record[name] = {
             "digest": artifact.digest,
