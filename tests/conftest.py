@@ -12,9 +12,13 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+import hypothesis
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+hypothesis.settings.register_profile("no-clock", deadline=None)  # no timed assertion: the machine may be busy
+hypothesis.settings.load_profile("no-clock")
 
 TEXT = """Rope bridges hang between cliffs. A traveller pays one coin, crosses, and looks back; the valley is deep.
 

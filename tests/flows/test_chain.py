@@ -118,14 +118,17 @@ def kill(process):
     process.wait()
 
 
-def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, tmp_path):
+def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, prefect_server, tmp_path):
     home, release, _ = undisturbed
     storage = tmp_path / "storage"
     params = yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(storage)}
     config = write_params(tmp_path / "run.yaml", params)
     finished = []
     for kind in ("documents", "shards", "checkpoints", "evaluations", "releases-small-versions"):
-        process = start(config, tmp_path)
+        embedded = (
+            kind == "checkpoints"
+        )  # one of them with a server of its own, which is killed with it; the others start sooner
+        process = start(config, tmp_path, **{} if embedded else {"PREFECT_API_URL": prefect_server.url})
 
         def in_stage(kind=kind):
             if kind == "checkpoints":  # far enough that there is a checkpoint to go on from
@@ -138,7 +141,7 @@ def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, tmp_path
         for earlier in finished:
             assert len(list(storage.glob(f"{earlier}/*/manifest.json"))) == 1
         finished.append(kind)
-    again, _ = finish(config, tmp_path)
+    again, _ = finish(config, tmp_path, PREFECT_API_URL=prefect_server.url)
     assert again.name == release.name
     assert (again / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
     assert not any((storage / ".staging").iterdir())
@@ -151,7 +154,7 @@ def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, tmp_path
         ({"corpus": {"sources": ["empty"]}}, "empty"),
     ],
 )
-def test_what_shows_only_in_the_data_is_one_sentence(undisturbed, tmp_path, groups, sentence):
+def test_what_shows_only_in_the_data_is_one_sentence(undisturbed, prefect_server, tmp_path, groups, sentence):
     home, *_ = undisturbed
     (home / "empty").mkdir(exist_ok=True)
     params = yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(tmp_path / "storage")}
@@ -159,7 +162,7 @@ def test_what_shows_only_in_the_data_is_one_sentence(undisturbed, tmp_path, grou
         params[group] = params[group] | values
     params["model"]["base"] = str(home / "base")
     params["corpus"]["sources"] = [str(home / Path(s).name) for s in params["corpus"]["sources"]]
-    process = start(write_params(tmp_path / "run.yaml", params), tmp_path)
+    process = start(write_params(tmp_path / "run.yaml", params), tmp_path, PREFECT_API_URL=prefect_server.url)
     process.communicate(timeout=300)
     log = (tmp_path / "log.txt").read_text()
     assert process.returncode == 2

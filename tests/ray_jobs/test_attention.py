@@ -51,7 +51,7 @@ def reference(query, key, value, lengths, group):
 
 @pytest.mark.parametrize(("num_heads", "num_kv"), HEADS)
 @given(lengths=st.lists(st.integers(1, 24), min_size=1, max_size=4), group=st.integers(2, 17), seed=st.integers(0, 2**20))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_segments_agree_with_the_dense_reference(num_heads, num_kv, lengths, group, seed):
     generator = torch.Generator().manual_seed(seed)
     query, key, value = (torch.randn(sum(lengths), n, 8, generator=generator) for n in (num_heads, num_kv, num_kv))

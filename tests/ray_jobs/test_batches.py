@@ -15,7 +15,7 @@ from data_schemas.storage import Storage
 from ray_jobs.finetune import stage
 from ray_jobs.finetune.batches import StepOrder, costs_of_rows, read_micro_batch, rows_of_rank, rows_of_step
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 
 
 class Rows(list):

@@ -196,7 +196,7 @@ def test_guesses_are_what_followed_the_same_tokens(tokens: list[int], limit: int
         assert token == followed[ahead % len(followed)]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_generation_always_ends_and_never_passes_its_limit(data: st.DataObject) -> None:
     model = tiny(LlamaConfig(**SIZES))

@@ -81,7 +81,7 @@ def test_two_workers_train_what_the_plain_loop_does(tmp_path, tokenizer):
     assert not any(tmp_path.glob("storage/work/finetune/*"))
 
 
-def wait_for_step(process, storage, step, timeout_s=120):
+def wait_for_step(process, storage, step, timeout_s=300):
     deadline = time.monotonic() + timeout_s
     while not any(len(p.read_text().splitlines()) >= step for p in storage.glob("work/finetune/*/progress.jsonl")):
         assert process.poll() is None, "the run ended before it could be killed"

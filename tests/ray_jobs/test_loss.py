@@ -38,7 +38,7 @@ def gradients(loss, *tensors):
     kernel=st.sampled_from(KERNELS), length=st.integers(1, 70), chunk=st.integers(16, 40), bias=st.booleans(),
     wrapped=st.booleans(), seed=st.integers(0, 1000),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_value_and_gradients_equal_all_logits_at_once(kernel, length, chunk, bias, wrapped, seed):
     torch.manual_seed(seed)
     head = torch.nn.Linear(8, 50, bias=bias).double()

@@ -115,7 +115,7 @@ def computed_by_transformers(plan: RopePlan, config: LlamaConfig, seq_len: int) 
     return inv_freq.double().numpy(), attention
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(heads, thetas, windows, stretches, st.sampled_from(["linear", "dynamic", "ntk", "yarn", "llama3"]), st.floats(0.1, 1))
 def test_every_method_agrees_with_transformers(
     head_dim: int, theta: float, window: int, stretch: float, method: str, share: float
@@ -132,7 +132,7 @@ def test_every_method_agrees_with_transformers(
     assert attention == pytest.approx(their_attention, rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(heads, thetas, windows, stretches)
 def test_yarn_agrees_with_the_paper_and_stays_between_its_two_limits(
     head_dim: int, theta: float, window: int, stretch: float
@@ -146,7 +146,7 @@ def test_yarn_agrees_with_the_paper_and_stays_between_its_two_limits(
     assert attention == pytest.approx(1 + 0.1 * math.log(plan.factor))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(heads, thetas, windows, st.data())
 def test_longrope_agrees_with_transformers(head_dim: int, theta: float, window: int, data: st.DataObject) -> None:
     numbers = st.lists(st.floats(0.5, 64, width=32), min_size=head_dim // 2, max_size=head_dim // 2)

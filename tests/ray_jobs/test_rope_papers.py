@@ -86,7 +86,7 @@ def agree(plan: RopePlan, frequencies: list[float], attention: float = 1.0, seq_
 thetas, windows, stretches = st.floats(1e3, 1e7), st.integers(256, 1 << 16), st.floats(1.1, 32)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(thetas, windows, stretches)
 def test_on_an_unscaled_base(theta: float, window: int, stretch: float) -> None:
     target = int(window * stretch)
@@ -101,7 +101,7 @@ def test_on_an_unscaled_base(theta: float, window: int, stretch: float) -> None:
     agree(dynamic, ntk_aware(theta, scale * target / window - (scale - 1)), seq_len=target)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(thetas, windows, st.integers(2, 8), st.integers(2, 4))
 def test_on_scaled_bases_from_the_window_they_were_first_trained_on(theta: float, window: int, first: int, more: int) -> None:
     extended, target = window * first, window * first * more
@@ -118,7 +118,7 @@ def test_on_scaled_bases_from_the_window_they_were_first_trained_on(theta: float
     agree(plan_rope(banded, target, "ntk"), llama3(theta * more ** (HEAD / (HEAD - 2)), window, first))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(thetas, windows, st.integers(2, 16), st.lists(st.floats(1, 64), min_size=HEAD // 2, max_size=HEAD // 2))
 def test_longrope_with_its_attention_factor(theta: float, window: int, scale: int, factors: list[float]) -> None:
     both = {"short_factor": factors, "long_factor": factors}

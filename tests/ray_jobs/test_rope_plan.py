@@ -81,7 +81,7 @@ def test_yarn_carries_the_original_and_no_attention_factor_that_some_readers_dro
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(32, 200_000), st.integers(1, 2_000_000), st.sampled_from(["linear", "yarn"]))
 def test_multiplying_back_gives_the_target_exactly(window: int, more: int, method: str) -> None:
     plan = plan_rope(base(window), window + more, method)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def segmenters() -> list[Segmenter]:
     return [SpacySegmenter("en"), FastSegmenter("de")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=MIXED, cuts=st.lists(st.integers(0, 400), min_size=1, max_size=6))
 def test_windows_together_find_what_the_whole_text_has(segmenters: list[Segmenter], text: str, cuts: list[int]) -> None:
     edges = sorted({0, *(min(cut, len(text)) for cut in cuts), len(text)})

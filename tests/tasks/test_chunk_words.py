@@ -67,7 +67,7 @@ def test_each_kind_is_split_by_us(built: dict[str, tuple[Tokenizer, Encoder]], k
     assert splitter.split("日本") is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_ids_are_the_tokenizers_own(built: dict[str, tuple[Tokenizer, Encoder]], text: str) -> None:
     for raw, encoder in built.values():

@@ -145,7 +145,7 @@ def test_prompts_are_a_pure_function_of_task_length_and_material(task: TaskName,
         assert len({*known, *hashes(600, num_samples=1, seed=1), *hashes(601, num_samples=1)}) == 5 * len(known) // 3
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(task=st.sampled_from(TASK_NAMES), extra=st.integers(0, 900), seed=st.integers(0, 2**40), name=st.sampled_from("dtb"))
 def test_the_shortest_length_and_all_above_it_fit(
     materials: dict[str, Material], task: TaskName, extra: int, seed: int, name: str
@@ -158,7 +158,7 @@ def test_the_shortest_length_and_all_above_it_fit(
         assert len(prompt.tokens) + prompt.max_new_tokens <= length
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(task=st.sampled_from(TASK_NAMES), length=st.integers(1, 140), num_depths=st.integers(2, 101))
 def test_what_does_not_fit_is_refused_and_never_tried_for_ever(
     materials: dict[str, Material], task: TaskName, length: int, num_depths: int

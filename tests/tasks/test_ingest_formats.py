@@ -58,7 +58,7 @@ WRITERS: dict[str, Callable[[list[str]], bytes]] = {
 usable = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc", "Cn", "Co"]), min_size=1, max_size=60).filter(
     lambda text: not text.isspace() and "\ufffd" not in text
 )
-in_one_folder = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_folder = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

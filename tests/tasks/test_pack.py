@@ -16,7 +16,7 @@ from tasks.pack.packer import PackingPlan, plan_rows
 
 TARGET = 512
 LENGTHS = st.lists(st.integers(1, TARGET), max_size=300)
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 TWO = (SourceShare("books"), SourceShare("web"))
 
 

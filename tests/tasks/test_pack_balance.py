@@ -12,7 +12,7 @@ from tasks.pack.balance import attention_cost, deal, group_similar, imbalance, r
 from tasks.pack.packer import PackingPlan, plan_rows
 from tasks.pack.reading import sample_order
 
-FEW = settings(max_examples=80, deadline=None)
+FEW = settings(max_examples=80)
 COSTS = st.lists(st.integers(1, 10**6), min_size=1, max_size=24)
 
 

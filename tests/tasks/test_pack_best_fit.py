@@ -48,7 +48,7 @@ def rows_of(lengths: list[int] | np.ndarray, capacity: int, window: int) -> list
     return [part.tolist() for part in np.split(members, row_ends[:-1])] if len(row_ends) else []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(LENGTHS, st.integers(1, 300))
 @example([CAPACITY] * 20, 7)
 @example([1] * 2000, 900)

@@ -258,7 +258,7 @@ def build(tmp_path: Path, shards: Path) -> Artifact:
 # -- reading order
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 500), st.integers(0, 2**40), st.integers(0, 1000))
 def test_sample_order_visits_every_row_once(num_rows: int, seed: int, epoch: int) -> None:
     assert sorted(sample_order(num_rows, seed, epoch).tolist()) == list(range(num_rows))

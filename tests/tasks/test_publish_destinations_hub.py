@@ -212,7 +212,7 @@ def test_a_commit_that_another_publisher_forestalled_is_made_upon_that_one(hub: 
 @pytest.mark.parametrize("token", ["hf_wrongtokenwrongtoken", TOKEN])
 def test_no_right_to_write_is_one_sentence(hub: Hub, one: Path, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(UserError, match="the hub refuses it: set HF_TOKEN to a token that may write there") as refusal:
+    with pytest.raises(UserError, match=r"the hub refuses it: set HF_TOKEN.* to a token that may write there") as refusal:
         publish(one, "elsewhere/tiny")
     assert token not in str(refusal.value)
 

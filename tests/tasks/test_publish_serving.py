@@ -46,7 +46,7 @@ def test_a_consumer_reads_what_was_planned_exactly_where_the_plan_declares_it(me
     assert bool(problems) is (consumer in meant.declined), problems
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     method=st.sampled_from(["linear", "dynamic", "ntk", "yarn", "llama3"]),
     window=st.integers(32, 8192),
