@@ -286,7 +286,12 @@ class PublishParams(Params):
     destinations: tuple[str, ...] = Field(
         (),
         description="Where the release goes besides the storage: a folder, an fsspec URI such as s3://bucket/models, or hub:org/name for "
-        "the Hugging Face hub. Credentials come from the environment.",
+        "the Hugging Face hub. Credentials come from the environment, or for the hub from `token_secret`.",
+    )
+    token_secret: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]{1,200}$",
+        description="Name of a Prefect Secret block with the hub's token, used instead of HF_TOKEN; the token is written nowhere.",
     )
     hub_pull_request: bool = Field(False, description="On the hub: open a pull request instead of a commit to the main branch.")
     hub_private: bool = Field(True, description="Create a hub repository that is not there yet as a private one.")

@@ -22,6 +22,9 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
     """
     from prefect.states import Completed, Failed
 
+    from flows.terminal import shorten_user_errors
+
+    shorten_user_errors(keep_notes=True)
     try:
         checked = _checked(params)
         from flows.chain import Chain  # loads the stages; wrong parameters are refused without them
@@ -40,6 +43,10 @@ def _checked(params: PipelineParams | Mapping[str, Any]) -> PipelineParams:
     if not isinstance(params, PipelineParams):
         params = validate_params(dict(params), origin="the run's parameters")
     check_inputs(params)
+    if params.publish.token_secret:  # a block that is missing is not for the last stage to find out
+        from tasks.publish.task import hub_token
+
+        hub_token(params.publish)
     tag_run(params)
     return params
 

@@ -1,6 +1,7 @@
 """Publishing as a Prefect task."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from prefect import task
 from prefect.blocks.system import Secret
@@ -41,7 +42,8 @@ def hub_token(publish: PublishParams) -> SecretStr | None:
         return None
     how = f"make it with the hub's token as its value, or mend `publish.token_secret` ({publish.token_secret!r})"
     try:
-        value = Secret.load(publish.token_secret, _sync=True).get()
+        block: Any = Secret.load(publish.token_secret, _sync=True)  # type: ignore[call-arg]  # added by a decorator
+        value = block.get()
     except ValueError as error:
         raise UserError(f"Prefect has no Secret block of that name: {how}.") from error
     if not isinstance(value, str) or not value.strip():

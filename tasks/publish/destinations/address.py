@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+from pydantic import SecretStr
+
 from data_schemas.errors import UserError
 from data_schemas.remote import Remote, is_remote
 from tasks.publish.destinations.folder import FolderPlace
@@ -18,14 +20,17 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-
 _SECRET = re.compile(r"(?i)hf_[a-z0-9]{8,}|(access.?key|secret|token|password|passwd|signature|sig|credential)[^/]*=")
 
 
-def place_at(where: str) -> FolderPlace | ObjectPlace | HubPlace:
-    """The place that `where` names. UserError where it cannot be one, or has a secret in it; nothing is looked up there."""
+def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | ObjectPlace | HubPlace:
+    """The place that `where` names; `token` is for the hub, else the environment's.
+
+    UserError where it cannot be one, or has a secret in it; nothing is looked up there.
+    """
     _refuse_secrets(where)
     if where.startswith(_HUB):
         repo = where.removeprefix(_HUB)
         if not _REPO_ID.fullmatch(repo):
             raise UserError(f"The destination {where!r} is no hub repository: write hub:organisation/name.")
-        return HubPlace(repo)
+        return HubPlace(repo, token)
     scheme = where.partition("://")[0] if "://" in where else ""
     if scheme == "hf":
         raise UserError(f"The destination {where!r} is written file by file: give hub:organisation/name, which is one commit.")

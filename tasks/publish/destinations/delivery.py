@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
 from tasks.publish.destinations.address import place_at
@@ -28,24 +30,30 @@ class Delivery:
 
 
 def check_destinations(publish: PublishParams) -> None:
-    """UserError, before any work, for a destination that cannot be one, has a secret in it, or lacks its package or token."""
+    """UserError, before any work, for a destination that cannot be one, has a secret in it, or lacks its package or token.
+
+    A token that is to come from `publish.token_secret` is not looked for: only the Prefect task can have it.
+    """
     for destination in publish.destinations:
         place = place_at(destination)
-        if isinstance(place, HubPlace):
+        if isinstance(place, HubPlace) and publish.token_secret is None:
             place.require_token()
 
 
-def deliver(name: str, folder: Path, publish: PublishParams, progress: Callable[[str], None]) -> list[Delivery]:
+def deliver(
+    name: str, folder: Path, publish: PublishParams, progress: Callable[[str], None], token: SecretStr | None = None
+) -> list[Delivery]:
     """Copy the verified release in `folder` to every destination and make it the current one there, unless a rollback left it.
 
     A destination that fails does not keep the others from theirs; its `current` stays as it was. UserError at the end names
-    those that failed and why; publishing again completes them and leaves the others untouched.
+    those that failed and why; publishing again completes them and leaves the others untouched. `token` is what
+    `publish.token_secret` holds, for the hub.
     """
     version = read_version(name, folder)
     deliveries, failed = [], []
     for destination in publish.destinations:
         try:
-            delivery = _deliver(version, destination, publish)
+            delivery = _deliver(version, destination, publish, token)
         except UserError as error:
             failed.append(str(error).rstrip("."))
             progress(f"publish: not at {destination}: {error}")
@@ -61,8 +69,8 @@ def deliver(name: str, folder: Path, publish: PublishParams, progress: Callable[
     return deliveries
 
 
-def _deliver(version: Version, destination: str, publish: PublishParams) -> Delivery:
-    place = place_at(destination)
+def _deliver(version: Version, destination: str, publish: PublishParams, token: SecretStr | None) -> Delivery:
+    place = place_at(destination, token)
     if isinstance(place, HubPlace):
         put = place.put(version, pull_request=publish.hub_pull_request, private=publish.hub_private)
         return Delivery(destination, put.url, put.is_new)

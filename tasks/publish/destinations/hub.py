@@ -19,6 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME
 from tasks.publish.destinations.hub_client import MOVED, may_be_tried_again, quiet_client, reason_of, status_of
@@ -59,10 +61,11 @@ class HubPut:
 
 
 class HubPlace:
-    """The repository `repo_id`. The token is HF_TOKEN, the endpoint HF_ENDPOINT, both of the environment."""
+    """The repository `repo_id`. Without `token` it is HF_TOKEN of the environment, as the endpoint is HF_ENDPOINT."""
 
-    def __init__(self, repo_id: str) -> None:
+    def __init__(self, repo_id: str, token: SecretStr | None = None) -> None:
         self.repo_id = repo_id
+        self._given = token
 
     @property
     def uri(self) -> str:
@@ -70,16 +73,21 @@ class HubPlace:
 
     def require_token(self) -> None:
         """UserError where there is no token to publish with, or what cannot be one: an HTTP client would quote it in its error."""
-        if not re.fullmatch(r"[!-~]+", _token()):
+        if not re.fullmatch(r"[!-~]+", self._token):
             raise UserError(
-                f"Publishing to {self.uri} needs a token: set HF_TOKEN in the environment to one that may write there."
+                f"Publishing to {self.uri} needs a token: set HF_TOKEN in the environment to one that may write there, or name a Prefect "
+                "Secret block that holds one in `publish.token_secret`."
             )
 
     @property
     def api(self) -> HfApi:
         from huggingface_hub import HfApi
 
-        return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=_token() or False)
+        return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=self._token or False)
+
+    @property
+    def _token(self) -> str:
+        return (self._given.get_secret_value() if self._given else os.environ.get("HF_TOKEN", "")).strip()
 
     def state(self) -> HubState:
         from huggingface_hub.errors import RepositoryNotFoundError
@@ -211,10 +219,6 @@ class HubPlace:
             raise
         except Exception as error:
             raise UserError(f"{self.uri}: {reason_of(error)}.") from error
-
-
-def _token() -> str:
-    return os.environ.get("HF_TOKEN", "").strip()
 
 
 def _title(version: Version) -> str:

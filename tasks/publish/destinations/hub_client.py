@@ -37,7 +37,10 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return "the hub client is offline: unset HF_HUB_OFFLINE and publish again"
     if status in (401, 403) or isinstance(error, RepositoryNotFoundError):
-        return "the hub refuses it: set HF_TOKEN to a token that may write there, and check the repository's name"
+        return (
+            "the hub refuses it: set HF_TOKEN, or the secret in `publish.token_secret`, to a token that may write there, "
+            "and check the repository's name"
+        )
     if status in MOVED:
         return "others commit there all the time: publish again when they have finished"
     if status is not None and status >= 500:
