@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 _OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray lets them win over the address that is asked for
+_TALKATIVE = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+    "ray._private.runtime_env.working_dir",
+)
 _TIMEOUT_S = (5.0, 30.0)  # to connect, and between bytes; Ray's own client waits for ever
 _UPLOAD_TIMEOUT_S = (5.0, 300.0)
 
@@ -138,8 +144,8 @@ def _connected(address: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
         def _do_request(self, method: str, *args: Any, **options: Any) -> requests.Response:

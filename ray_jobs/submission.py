@@ -34,7 +34,6 @@ _DETERMINING = {
     "evaluate": {"corpus", "chunking", "packing", "model", "training", "evaluation"},
 }
 _HOW_MANY = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # training's result depends on them
-_EXCLUDED = [".git", "tests", "benchmarks", "deploy", "ropeway-storage"]
 _FOLDER, _RUN, _STORAGE = "ropeway_folder", "ropeway_run", "ropeway_storage"  # metadata of a submission
 _KILLED = (-9, 137)
 
@@ -134,7 +133,7 @@ def _environment(ray: RayParams) -> dict[str, Any]:
     if ray.working_dir is not None:
         if not (Path(ray.working_dir) / "ray_jobs" / "__init__.py").is_file():
             raise UserError(f"ray.working_dir {ray.working_dir} has no ray_jobs in it: give the folder of Ropeway's code.")
-        environment |= {"working_dir": ray.working_dir, "excludes": _EXCLUDED}
+        environment["working_dir"] = ray.working_dir
     return environment
 
 
