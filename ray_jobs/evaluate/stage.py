@@ -32,6 +32,7 @@ from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
 from ray_jobs.evaluate.units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.workers import measuring_workers
 from ray_jobs.evaluate.workload import Workload, asks_qa, prepare_workload, write_workload
+from ray_jobs.shared_storage import refuse_unshared
 from tasks.evaluate.report import Report, recall_curve
 from tasks.evaluate.sample_set import SCHEMAS, Samples
 from tasks.reorder.candidates import compared_strategies
@@ -87,6 +88,8 @@ def run(
     def make(directory: Path) -> dict[str, Any]:
         run = _Evaluation(params, storage, arms, documents, checkpoint, progress, shares)
         with measuring_workers(params.ray) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
+            if workers.on_other_machines:
+                refuse_unshared(params, storage, parts_only=True)
             return run.write(directory, workers, parts)
 
     try:
