@@ -1,6 +1,7 @@
 """Which stage follows which: each function runs its stage and what that needs, reusing whatever is already made."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from prefect import tags
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
+from flows.limits import gpu_turn
 from ray_jobs.evaluate.stage import refuse_unmeasurable
 from tasks.evaluate.task import evaluate
 from tasks.finetune.task import finetune
@@ -16,6 +18,8 @@ from tasks.ingest.task import ingest
 from tasks.pack.task import prepare
 from tasks.publish.task import publish
 from tasks.run_labels import run_tags
+
+_ON_GPU = ("checkpoint", "evaluation")
 
 
 @dataclass
@@ -58,7 +62,8 @@ class Chain:
 
     def _do(self, name: str, stage: Any, *inputs: Any) -> Artifact:
         started = time.perf_counter()
-        with tags(*run_tags(self.params)):
+        turn = gpu_turn(self.params.ray) if name in _ON_GPU else nullcontext()
+        with tags(*run_tags(self.params)), turn:
             artifact: Artifact = stage(*inputs)
         self.artifacts[name] = artifact
         self.record[name] = {

@@ -248,5 +248,20 @@ def serve() -> None:
     serve_all()
 
 
+@app.command()
+def automate(
+    notify: Annotated[
+        str | None, typer.Option(metavar="TYPE/NAME", help="Prefect notification block that is told of failures and releases.")
+    ] = None,
+    then: Annotated[str | None, typer.Option(metavar="FLOW/NAME", help="Deployment to run after every release.")] = None,
+) -> None:
+    """Set automations up on the Prefect server: silent runs count as crashed, notifications, what follows a release."""
+    from flows.automate import set_up
+    from flows.terminal import be_quiet
+
+    be_quiet()
+    set_up(notify, then)
+
+
 if __name__ == "__main__":
     main()

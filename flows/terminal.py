@@ -47,6 +47,7 @@ def be_quiet() -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; an automation takes long silence for a crash
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "PREFECT_LOGGING_FORMATTERS_STANDARD_FORMAT": line,
         "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": line,
@@ -59,7 +60,7 @@ def be_quiet() -> None:
 
 
 class _OneSentence(logging.Filter):
-    """Reduces the record of a UserError to its sentence and drops Prefect's notes about its own states."""
+    """Reduces the record of a UserError to its sentence."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -68,10 +69,23 @@ class _OneSentence(logging.Filter):
                 return False  # the task has said it, and the command says it last
             record.exc_info, record.exc_text = None, None
             record.msg, record.args = "stopped: %s", (error,)
+        return True
+
+
+class _NoNotes(logging.Filter):
+    """Drops Prefect's notes about its own states."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(("Finished in state", "Stopping temporary server"))
 
 
-def shorten_user_errors() -> None:
+_ONE_SENTENCE, _NO_NOTES = _OneSentence(), _NoNotes()  # adding one again changes nothing
+
+
+def shorten_user_errors(keep_notes: bool = False) -> None:
+    """Log a UserError as its sentence, without a traceback, and leave out Prefect's notes unless they are to be kept."""
     # On the loggers themselves: Prefect replaces their handlers whenever it sets logging up again.
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_OneSentence())
+        logging.getLogger(name).addFilter(_ONE_SENTENCE)
+        if not keep_notes:
+            logging.getLogger(name).addFilter(_NO_NOTES)

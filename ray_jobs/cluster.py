@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 from data_schemas.errors import UserError
@@ -27,6 +29,7 @@ def connected(params: RayParams) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         if params.address == "local":
             needed = int(params.num_workers * params.cpus_per_worker + 0.999)
@@ -42,6 +45,8 @@ def connected(params: RayParams) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"Cannot reach a Ray cluster at ray.address {params.address!r}: {detail}") from error
+    if callable(on_termination) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_termination)  # Ray has put an exit in its place, and a cancellation would be a crash
     try:
         yield
     finally:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.params import RayParams
 from ray_jobs.cluster import connected
+from ray_jobs.interruption import interruptibly
 from tasks.workers import InProcess, UnitFunction, Workers, become_worker
 
 _RETRIES = 2
@@ -54,7 +56,7 @@ class RayActors:
             for number in range(len(units)):
                 while number not in results:
                     self._hand_out(sent, units, waiting, idle, under_way, number)
-                    done, _ = ray.wait(list(under_way), num_returns=1)
+                    done, _ = interruptibly(partial(ray.wait, list(under_way), num_returns=1))
                     actor, of_unit = under_way.pop(done[0])
                     try:
                         results[of_unit] = ray.get(done[0])

@@ -24,6 +24,7 @@ from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer, with_
 from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
 from ray_jobs.finetune.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.finetune.ray_worker import REFUSAL, train_on_worker
+from ray_jobs.interruption import interruptibly
 from ray_jobs.shared_storage import refuse_unshared
 
 CODE_VERSION = 3
@@ -172,7 +173,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
             ),
         )
         try:
-            result = trainer.fit()
+            result = interruptibly(trainer.fit)
         finally:
             if refusal.exists():
                 raise UserError(refusal.read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import task
 from prefect.blocks.system import Secret
+from prefect.events import emit_event
 from pydantic import SecretStr
 
 from data_schemas.errors import UserError
@@ -15,6 +16,7 @@ from tasks.page import Shown
 from tasks.publish import stage
 from tasks.publish.checks import Check
 from tasks.publish.destinations.delivery import Delivery
+from tasks.publish.event import release_event
 from tasks.publish.page import release_pages
 
 
@@ -33,7 +35,10 @@ def publish(
         checks = [found for found in seen if isinstance(found, Check)]
         yield from release_pages(artifact, params, checks, [found for found in seen if isinstance(found, Delivery)])
 
-    return observed("publish", params, make, shown)
+    artifact = observed("publish", params, make, shown)
+    if not artifact.reused:
+        emit_event(**release_event(params.release_name, artifact))
+    return artifact
 
 
 def hub_token(publish: PublishParams) -> SecretStr | None:

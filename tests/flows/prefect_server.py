@@ -56,6 +56,9 @@ class PrefectServer:
     def post(self, path: str, **body: Any) -> Any:
         return self._request("POST", path, body)
 
+    def patch(self, path: str, **body: Any) -> Any:
+        return self._request("PATCH", path, body)
+
     def get(self, path: str) -> Any:
         return self._request("GET", path)
 
@@ -67,8 +70,8 @@ class PrefectServer:
         return run
 
     def runs_of(self, name: str) -> list[dict[str, Any]]:
-        """The flow runs of this name; other tests' runs are on the same server."""
-        runs: list[dict[str, Any]] = self.post("flow_runs/filter", flow_runs={"name": {"any_": [name]}})
+        """The flow runs with this in their name; other tests' runs are on the same server."""
+        runs: list[dict[str, Any]] = self.post("flow_runs/filter", flow_runs={"name": {"like_": name}})
         return runs
 
     def artifacts_of(self, flow_run_id: str) -> dict[str, dict[str, Any]]:
@@ -82,11 +85,14 @@ class PrefectServer:
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Content-Type": "application/json"},
         )
-        try:
-            content = urllib.request.urlopen(request, timeout=30).read()
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
-        return json.loads(content) if content else None
+        for attempt in range(5):
+            try:
+                content = urllib.request.urlopen(request, timeout=30).read()
+                return json.loads(content) if content else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or attempt == 4:  # 503: the database is busy, as Prefect's own client takes it
+                    raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
+                time.sleep(0.5)
 
     def _answers(self) -> bool:
         assert self._process is not None
