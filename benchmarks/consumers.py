@@ -1,7 +1,7 @@
 """Programs that serve releases, really run on a tiny Llama of every RoPE method: do they compute what was trained?
 
 `python -m benchmarks.consumers [--home DIR] [--only CONSUMER ...] [--json FILE]`. Each consumer has an environment of its own,
-made the first time below DIR (else the user's cache folder): transformers 4.57 in seconds, vLLM on the CPU in minutes. A model
+made the first time below DIR (else the user's cache folder), in seconds where uv is installed. A model
 of a window of 64 tokens is extended to 256, says its next-token log-probabilities at positions below, at and beyond the
 old window before it is saved, and every consumer is asked for the same from the written files. Also run are combinations that a
 plan declares not servable, to see that they differ.

@@ -33,7 +33,7 @@ def verify_release(
     """Check a release folder, or the current version of a `releases/NAME` folder.
 
     `consumers` are names of `tasks.publish.serving.consumers.CONSUMERS`, which are run on the release, each in an
-    environment of its own below `consumers_home` (else below the cache folder; made the first time, which takes minutes).
+    environment of its own below `consumers_home` (else below the cache folder; made the first time).
 
     Works on any folder: what a foreign one lacks is reported as a check that is not ok ("absent"). Raises UserError only
     if `directory` is not a folder or a name is that of no consumer.

@@ -48,6 +48,27 @@ def test_transformers_serves_exactly_the_methods_it_is_declared_to(models: dict[
 
 
 @pytest.mark.slow
+def test_vllm_on_the_cpu_serves_every_method_that_is_declared_servable_by_it(models: dict[str, Path]) -> None:
+    """Installed from the package index where it is not there yet; a machine that cannot do that fails here.
+
+    The others are left to benchmarks.consumers: vLLM reads beyond its table of cosines for one of them.
+    """
+    servable = {m: path for m, path in models.items() if "vllm" not in trained_as_planned(tiny_plan(m)[1]).declined}
+    assert set(servable) == {"linear", "ntk", "yarn", "longrope", "llama3"}
+    window = next_tokens.read(models["yarn"])
+    asked = {position for prompt in window.prompts for position in prompt.positions}
+    assert min(asked) < window.window - 1
+    assert {window.window - 1, window.window} <= asked
+    assert max(asked) >= 2 * window.window
+    for method, answer in answers("vllm", servable).items():
+        assert answer.version.startswith("0.32"), answer
+        assert answer.context_length == TARGET
+        assert answer.problems == (), (method, answer)
+        assert answer.worst is not None
+        assert answer.worst <= 1e-4, (method, answer)
+
+
+@pytest.mark.slow
 def test_a_release_is_verified_with_both_and_a_changed_one_is_refused_by_both(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -1,7 +1,7 @@
 """The programs that serve a release, each in a Python environment of its own, and how to ask them.
 
 <home>/<consumer>-<digest of what it is made of>/    a virtual environment; `complete` in it is written last
-<home>/<consumer>-<digest>.log                       what pip said
+<home>/<consumer>-<digest>.log                       what the installer said
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ class Consumer:
     """A program to ask. Without `requirements` it is what the running Python has installed.
 
     `requirements` names a file of pinned packages beside this module. `on_host` puts the running Python's packages behind
-    them: they shadow what they name, and the rest, torch above all, is shared.
+    them: what that has in the very version, torch above all, is shared, the rest is installed and shadows what it names.
     """
 
     name: str
@@ -54,15 +56,32 @@ class Consumer:
         lines = (_HERE / "requirements" / self.requirements).read_text(encoding="utf-8").splitlines()
         return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
+    def to_install(self) -> list[str]:
+        """What of `pinned` the running Python does not share: with `on_host`, what it has in exactly that version is left out."""
+        return [line for line in self.pinned if not (self.on_host and _is_here(line))]
 
-_VLLM_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+def _is_here(pin: str) -> bool:
+    name, _, version = pin.partition("==")
+    try:
+        return metadata.version(name) == version
+    except metadata.PackageNotFoundError:
+        return False
+
+
+_VLLM_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else every model is served by a process of its own, which imports all again
+}
 
 CONSUMERS = {
     consumer.name: consumer
     for consumer in (
         Consumer("transformers-5", "as installed", "probe_transformers.py"),
         Consumer("transformers-4.57", "4.57.6", "probe_transformers.py", "transformers-4.57.txt", on_host=True),
-        Consumer("vllm", "0.32.0 on the CPU", "probe_vllm.py", "vllm.txt", environment=_VLLM_ENVIRONMENT),
+        Consumer("vllm", "0.32.0 on the CPU", "probe_vllm.py", "vllm.txt", on_host=True, environment=_VLLM_ENVIRONMENT),
     )
 }
 
@@ -88,7 +107,8 @@ def environment_for(consumer: Consumer, home: Path | None = None, progress: Call
     if consumer.requirements is None:
         return Path(sys.executable)
     home = home or default_home()
-    made_of = [*consumer.pinned, platform.python_version(), str(consumer.on_host), sys.prefix if consumer.on_host else ""]
+    shared = [sys.prefix, *consumer.to_install()] if consumer.on_host else []
+    made_of = [*consumer.pinned, platform.python_version(), *shared]
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
     folder = home / f"{consumer.name}-{digest}"
     python = folder / "bin" / "python"
@@ -106,37 +126,34 @@ def environment_for(consumer: Consumer, home: Path | None = None, progress: Call
 def _install(consumer: Consumer, folder: Path, python: Path, log: Path) -> None:
     with log.open("w", encoding="utf-8") as output:
         _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], consumer, output, log)
-        # The running pip installs into the new environment, which needs none of its own.
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(python),
-            "install",
-            "--no-deps",
-            "--no-input",
-            "--disable-pip-version-check",
-        ]
-        torch = [line for line in consumer.pinned if line.startswith("torch==")]
-        others = [line for line in consumer.pinned if not line.startswith("torch==")]
-        if (
-            torch
-            and subprocess.run([*pip, *torch], stdout=output, stderr=subprocess.STDOUT, timeout=_INSTALL_TIMEOUT_S).returncode
-        ):
-            _run([*pip, "--extra-index-url", _CPU_TORCH_INDEX, *torch], consumer, output, log)
-        _run([*pip, *others], consumer, output, log)
+        wanted = consumer.to_install()
+        if not _installed_by_uv(python, wanted, output):
+            # The running pip installs into the new environment, which needs none of its own.
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-compile", "--no-input"]
+            torch = [line for line in wanted if line.startswith("torch==")]
+            if torch and _quietly([*pip, *torch], output):
+                _run([*pip, "--extra-index-url", _CPU_TORCH_INDEX, *torch], consumer, output, log)
+            _run([*pip, "--disable-pip-version-check", *(line for line in wanted if line not in torch)], consumer, output, log)
     if consumer.on_host:
-        import transformers
-
-        host = Path(transformers.__file__).parents[1]
         # A .pth file appends to the path, so that what lies in the environment itself goes first.
-        next(folder.glob("lib/python*/site-packages")).joinpath("host.pth").write_text(f"{host}\n", encoding="utf-8")
+        host = f"{sysconfig.get_path('platlib')}\n"
+        next(folder.glob("lib/python*/site-packages")).joinpath("host.pth").write_text(host, encoding="utf-8")
+
+
+def _installed_by_uv(python: Path, wanted: Sequence[str], output: Any) -> bool:
+    """Whether uv is here and could do it, in a third of pip's time; pip is asked otherwise, which knows the user's own indexes."""
+    found = Path(sys.executable).with_name("uv")
+    uv = str(found) if found.is_file() else shutil.which("uv")
+    return uv is not None and not _quietly([uv, "pip", "install", "--python", str(python), "--no-deps", *wanted], output)
+
+
+def _quietly(command: Sequence[str], output: Any) -> int:
+    return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=_INSTALL_TIMEOUT_S).returncode
 
 
 def _run(command: Sequence[str], consumer: Consumer, output: Any, log: Path) -> None:
     try:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=_INSTALL_TIMEOUT_S).returncode
+        code = _quietly(command, output)
         reason = _last_line(log)
     except (OSError, subprocess.TimeoutExpired) as error:
         code, reason = 1, str(error)
