@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,19 @@ def write_documents(folder: Path) -> dict[str, Any]:
         rows.append(row | {"content_hash": "x", "licence": "CC0-1.0", "work": f"w{number}", "split": split})
     pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS), folder / "documents-00000-of-00001.parquet")
     return {}
+
+
+def write_questions(folder: Path) -> str:
+    """A file of questions short enough for 256 tokens; the last one may be answered in two ways, and so is generated."""
+    records: list[dict[str, Any]] = []
+    for number in range(70, 76):
+        others = [f"{name} paid {number + i}." for i, name in enumerate(("Bo", "Cy", "Di", "Ed", "Flo"), start=1)]
+        answers = ["Ann", "Ann paid"] if number == 75 else ["Ann"]
+        gold = f"Ann paid {number}."
+        records.append({"question": f"Who paid {number}?", "answers": answers, "gold": gold, "passages": others})
+    path = folder / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    return str(path)
 
 
 def write_adapter(folder: Path, params: PipelineParams) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The comparison of reorder strategies as a part of the stage: its rows, its resume, its workers, and where it is left out."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -20,28 +19,17 @@ from tasks.evaluate.report_reorder import published_decision
 from tasks.evaluate.results import recompute
 from tasks.evaluate.sample_set import Samples
 from tasks.reorder.validation import choose_default
-from tests.ray_jobs.evaluation_example import TinyRun, make_tiny_run
+from tests.ray_jobs.evaluation_example import TinyRun, make_tiny_run, write_questions
 
 torch.set_num_threads(1)
-
-NAMES = ("Ann", "Bo", "Cy", "Di", "Ed", "Flo")
 
 
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> TinyRun:
-    """With questions short enough for 256 tokens; the last one may be answered in two ways, and so is generated."""
     folder = tmp_path_factory.mktemp("tiny")
-    records: list[dict[str, Any]] = []
-    for number in range(70, 76):
-        others = [f"{name} paid {number + i}." for i, name in enumerate(NAMES[1:], start=1)]
-        records.append(
-            {"question": f"Who paid {number}?", "answers": ["Ann"], "gold": f"Ann paid {number}.", "passages": others}
-        )
-    records[-1]["answers"].append("Ann paid")
-    (folder / "qa.jsonl").write_text("\n".join(map(json.dumps, records)))
     run = make_tiny_run(folder, tokenizer)
     changed = {
-        "qa_file": str(folder / "qa.jsonl"),
+        "qa_file": write_questions(folder),
         "reorder_samples": 6,
         "lengths": (192, 256),
         "num_documents": 2,

@@ -16,7 +16,7 @@ from ray_jobs.cluster import connected
 from ray_jobs.evaluate.workers import RayActors, measuring_workers
 from tasks.workers import InProcess
 from tests.ray_jobs.deadly_units import Square
-from tests.ray_jobs.evaluation_example import make_tiny_run
+from tests.ray_jobs.evaluation_example import make_tiny_run, write_questions
 
 TWO = RayParams(num_workers=2)
 
@@ -66,6 +66,7 @@ def test_two_workers_of_which_one_is_killed_give_the_same_bytes_as_none(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     tiny_run = make_tiny_run(tmp_path, tokenizer)
+    tiny_run.params = tiny_run.changed(qa_file=write_questions(tmp_path), reorder_samples=4)
     alone = tiny_run.elsewhere(tmp_path / "alone").evaluate()
     spread = tiny_run.elsewhere(tmp_path / "spread")
     killed: list[int] = []

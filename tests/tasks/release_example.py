@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ray_jobs.finetune.lora import add_trainable_weights
 from tasks.evaluate.report import Samples
 from tasks.evaluate.results import write_results
 from tasks.publish import stage
-from tests.tasks.evaluation_rows import ARMS, SETTINGS, perplexity_table, position_table, task_table
+from tests.tasks.evaluation_rows import ARMS, SETTINGS, perplexity_table, position_table, reorder_table, task_table
 
 WINDOW, TARGET = 64, 256
 CORPUS = "/home/somebody/private/books"  # never read; only its name may be published
@@ -41,8 +41,17 @@ class FinishedRun:
         )
 
 
-def finished_run(root: Path, tokenizer: PreTrainedTokenizerFast, method: str = "yarn", **publish: Any) -> FinishedRun:
-    """Artifacts of all stages below `root`/storage, and the base in `root`/tiny-base."""
+def finished_run(
+    root: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    method: str = "yarn",
+    orders: Mapping[str, float] | None = None,
+    **publish: Any,
+) -> FinishedRun:
+    """Artifacts of all stages below `root`/storage, and the base in `root`/tiny-base.
+
+    `orders`: the share of questions that is answered under each order of passages, where that is to have been measured.
+    """
     _write_base(root / "tiny-base", tokenizer)
     factors = None
     if method == "longrope":
@@ -72,7 +81,9 @@ def finished_run(root: Path, tokenizer: PreTrainedTokenizerFast, method: str = "
     documents = build("documents", _write_documents)
     shards = build("shards", lambda folder: {"num_rows": 4, "num_tokens": 1000}, documents=documents.digest)
     checkpoint = build("checkpoints", lambda folder: _write_checkpoint(folder, params, tokenizer), shards=shards.digest)
-    evaluation = build("evaluations", lambda folder: _write_evaluation(folder, params), checkpoint=checkpoint.digest)
+    evaluation = build(
+        "evaluations", lambda folder: _write_evaluation(folder, params, orders or {}), checkpoint=checkpoint.digest
+    )
     return FinishedRun(params, storage, documents, shards, checkpoint, evaluation)
 
 
@@ -109,7 +120,7 @@ def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTraine
     return {}
 
 
-def _write_evaluation(folder: Path, params: PipelineParams) -> dict[str, Any]:
+def _write_evaluation(folder: Path, params: PipelineParams, orders: Mapping[str, float]) -> dict[str, Any]:
     """The base gets worse beyond its window, the fine-tuned model better; recall is best at the ends."""
     nll_of_arm = {"base": lambda n: 3 + n / WINDOW / 4, "scaling_only": lambda n: 3.4, "fine_tuned": lambda n: 3.3 - n / 2048}
     lengths = (WINDOW, TARGET)
@@ -121,6 +132,7 @@ def _write_evaluation(folder: Path, params: PipelineParams) -> dict[str, Any]:
         perplexity=perplexity_table(lambda arm, length, d: nll_of_arm[arm](length) + d / 100, ARMS, lengths, 6, num_tokens=8),
         position=position_table(lambda arm, start: 3 + 1 / start, ARMS, TARGET, 6),
         task=task_table(is_recalled, lengths=lengths, num_samples=20),
+        reorder=reorder_table(orders, lengths, num_samples=40),
     )
     settings = SETTINGS | {"base_window": WINDOW, "target_length": params.model.target_length, "target_tokens": 8}
     settings |= {"qa_file": "/home/somebody/private/questions.jsonl"}

@@ -29,7 +29,8 @@ from tests.tasks.release_example import TARGET, FinishedRun, finished_run
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> FinishedRun:
-    run = finished_run(tmp_path_factory.mktemp("run"), tokenizer)
+    orders = dict.fromkeys(("none", "random", "important_first_last", "reverse_rank"), 0.5)
+    run = finished_run(tmp_path_factory.mktemp("run"), tokenizer, orders=orders, reorder_strategy="reverse_rank")
     run.publish()
     return run
 
@@ -127,6 +128,40 @@ def test_the_reorder_config_applies_from_the_release(published: FinishedRun, rel
         assert ChunkReorder.load(source).apply(["a", "b", "c", "d", "e"]) == ["a", "c", "e", "d", "b"]
     curve = ChunkReorder.load(release).config.recall_by_position
     assert [(p.length, p.depth) for p in curve if p.recall == 1.0] == [(64, 0.0), (64, 1.0), (TARGET, 0.0), (TARGET, 1.0)]
+
+
+def test_the_order_that_was_measured_best_is_the_default_and_the_card_says_why(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    orders = {"none": 0.4, "random": 0.4, "important_first_last": 0.5, "reverse_rank": 0.9}
+    release = finished_run(tmp_path, tokenizer, orders=orders).publish().path
+    config = ChunkReorder.load(release).config
+    assert config.strategy == "reverse_rank"
+    assert config.validated is not None
+    assert config.validated.is_distinguishable
+    assert ChunkReorder.load(release).apply(["a", "b", "c"]) == ["c", "b", "a"]
+    assert recompute(release / "evaluation", tmp_path / "again")["reorder"]["decision"] == config.validated.model_dump(
+        mode="json"
+    )
+    card = (release / "README.md").read_text()
+    assert "| reverse_rank (chosen) | all | 90 | +50 [" in card
+    assert f"Measured on this model: {config.validated.reason}" in card
+    assert failures(verify_release(release)) == []
+
+    path = release / "chunk_reorder.json"
+    told = json.loads(path.read_text())
+    told["validated"]["table"][1]["mean"] = 0.99
+    path.write_text(json.dumps(told))
+    assert "what it was validated by is not what the report says" in "; ".join(failures(verify_release(release)))
+
+
+def test_where_no_order_wins_first_last_is_marked_as_not_distinguishable(release: Path) -> None:
+    config = ChunkReorder.load(release).config
+    assert config.strategy == "important_first_last"
+    assert config.validated is not None
+    assert not config.validated.is_distinguishable
+    assert "Asked for was reverse_rank; the measurement decided otherwise." in config.note
+    assert "(here: `important_first_last`, not distinguishable)" in (release / "README.md").read_text()
 
 
 def test_publishing_again_writes_nothing_but_a_pointer_that_moved(published: FinishedRun, release: Path) -> None:
