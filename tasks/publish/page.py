@@ -60,7 +60,7 @@ def _serving(artifact: Artifact, params: PipelineParams) -> str:
             plain(row.how_known, 300),
             "<br>".join(f"`{command}`" for command in row.commands),
         )
-        for row in serving_table(artifact.path)
+        for row in serving_table(artifact.path, address=artifact.location)
     ]
     table = markdown_table(("server", "reads it as trained", "why", "how that is known", "how to run it"), rows)
     return f"## Servers of {params.release_name}\n\n{table}\n"
