@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from prefect.deployments.runner import RunnerDeployment
 
 DEFINITIONS = Path(__file__).parent / "prefect.yaml"
@@ -20,22 +22,26 @@ def definitions() -> list[dict[str, Any]]:
     return entries
 
 
-def served(definition: dict[str, Any]) -> RunnerDeployment:
-    """One definition as Prefect serves it: without its work pool, which only workers need."""
+def served(definition: dict[str, Any], switched: dict[str, bool] | None = None) -> RunnerDeployment:
+    """One definition as Prefect serves it: without its work pool, which only workers need.
+
+    `switched` says which schedules, by slug, are active instead of what the definition says.
+    """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.schedules import Schedule
     from prefect.types.entrypoint import EntrypointType
 
-    module, name = definition["entrypoint"].rsplit(".", 1)
-    deployment: RunnerDeployment = getattr(import_module(module), name).to_deployment(
+    schedules = [entry | {"active": (switched or {}).get(entry["slug"], entry["active"])} for entry in _schedules(definition)]
+    deployment = _flow(definition).to_deployment(
         name=definition["name"],
-        description=definition["description"].strip(),
+        description=definition["description"],
         tags=definition["tags"],
         parameters=definition["parameters"],
-        schedules=[Schedule(**schedule) for schedule in definition.get("schedules", ())],
+        schedules=[Schedule(**entry) for entry in schedules],
         concurrency_limit=ConcurrencyLimitConfig(**definition["concurrency_limit"]),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    assert not isinstance(deployment, Coroutine)  # as it is where an event loop runs
     return deployment
 
 
@@ -43,4 +49,33 @@ def serve_all() -> None:
     """Register all deployments with the server at PREFECT_API_URL and run what is triggered, until interrupted."""
     from prefect import serve
 
-    serve(*map(served, definitions()))
+    from flows.automations import ensure_automations
+    from flows.terminal import refuse_unreachable_server
+
+    refuse_unreachable_server()
+    ensure_automations()
+    serve(*(served(definition, _switched(definition)) for definition in definitions()))
+
+
+def _switched(definition: dict[str, Any]) -> dict[str, bool]:
+    """Which schedules are active on the server: who has switched one on there keeps it on when we serve again."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            known = client.read_deployment_by_name(f"{_flow(definition).name}/{definition['name']}")
+        except ObjectNotFound:
+            return {}
+    return {schedule.slug: schedule.active for schedule in known.schedules if schedule.slug}
+
+
+def _flow(definition: dict[str, Any]) -> Flow[..., Any]:
+    module, name = definition["entrypoint"].rsplit(".", 1)
+    flow: Flow[..., Any] = getattr(import_module(module), name)
+    return flow
+
+
+def _schedules(definition: dict[str, Any]) -> list[dict[str, Any]]:
+    schedules: list[dict[str, Any]] = definition.get("schedules", [])
+    return schedules

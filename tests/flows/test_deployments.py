@@ -1,0 +1,188 @@
+"""prefect.yaml as `prefect deploy --all` registers it, its form's schema, and a process worker that runs it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
+from transformers import PreTrainedTokenizerFast
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from flows.config import load_config
+from flows.deployments import DEFINITIONS, definitions, served
+from flows.extend_context import extend_context
+from flows.pipeline_run import short_name
+from tests.flows.prefect_server import PrefectServer, wait_until
+from tests.flows.small_run import small_params
+
+REPOSITORY = Path(__file__).parents[2]
+PREFECT = [sys.executable, "-m", "prefect"]
+FLOWS = ("extend-context", "prepare", "finetune", "evaluate", "publish")
+
+
+def schema() -> dict[str, Any]:
+    return parameter_schema(extend_context).model_dump_for_openapi()
+
+
+def fields(of: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for model, definition in of["definitions"].items():
+        for name, field in definition.get("properties", {}).items():
+            yield f"{model}.{name}", field
+
+
+def test_the_form_shows_the_fields_in_their_order_with_titles_and_few_choices_of_type() -> None:
+    form = schema()
+    pipeline = form["definitions"]["PipelineParams"]["properties"]
+    assert [name for name, _ in sorted(pipeline.items(), key=lambda item: item[1]["position"])] == list(
+        PipelineParams.model_fields
+    )
+    for name, field in fields(form):
+        assert "position" in field, name
+        assert "title" in field or "$ref" in field, name
+    assert [name for name, field in fields(form) if "anyOf" in field] == ["EvaluationParams.longppl_evaluator"]
+    titles = {name: field.get("title") for name, field in fields(form)}
+    assert titles["TrainingParams.lora_rank"] == "LoRA rank"
+    assert titles["EvaluationParams.num_samples"] == "Number of samples"
+    assert form["definitions"]["TrainingParams"]["title"] == "Training"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "accepted"),
+    [
+        ("model.revision", None, True),  # no choice of None in the form, and yet accepted
+        ("training.s2_group_size", None, True),
+        ("evaluation.lengths", None, True),
+        ("corpus.sources", ["/data/books", {"uri": "/data/code"}], True),
+        ("packing.bucket_repeats", {"2048": 2}, True),
+        ("model.target_length", 31, False),
+        ("model.rope_method", "magic", False),
+        ("training.s2_group_size", 1, False),
+        ("training.steps", "many", False),
+        ("corpus.sources", [], False),
+        ("run_name", "two words", False),
+        ("trainning", {}, False),
+    ],
+)
+def test_what_the_api_refuses_and_accepts_is_what_the_parameters_do(path: str, value: Any, accepted: bool) -> None:
+    params = load_config("demo").model_dump(mode="json", exclude_unset=True)
+    *group, name = path.split(".")
+    (params.setdefault(group[0], {}) if group else params)[name] = value
+    errors = validate({"params": params}, schema(), allow_none_with_default=True)
+    assert (not errors) is accepted, errors
+    if accepted:
+        PipelineParams.model_validate(params)
+    else:
+        with pytest.raises(ValueError, match=name):
+            PipelineParams.model_validate(params)
+
+
+def test_the_repository_and_an_installed_package_have_one_file_and_the_demo_is_its_default() -> None:
+    assert (REPOSITORY / "prefect.yaml").resolve() == DEFINITIONS.resolve()
+    demo = yaml.safe_load((DEFINITIONS.parent / "presets" / "demo.yaml").read_text())
+    for definition in definitions():
+        assert definition["parameters"] == {"params": demo}
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """The server, everything deployed from the repository's folder, and a process worker."""
+    home = tmp_path_factory.mktemp("worker")
+    environment = prefect_server.environment(home)
+    for command in (["work-pool", "create", "ropeway", "--type", "process"], ["deploy", "--all", "--no-prompt"]):
+        done = subprocess.run([*PREFECT, *command], env=environment, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with (home / "worker.log").open("w") as log:
+        process = subprocess.Popen(
+            [*PREFECT, "worker", "start", "--pool", "ropeway"], env=environment, cwd=home, stdout=log, stderr=log
+        )
+    try:
+        yield prefect_server
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def deployment(server: PrefectServer, flow: str) -> dict[str, Any]:
+    found: dict[str, Any] = server.get(f"deployments/name/{flow}/ropeway")
+    return found
+
+
+def finished_run(server: PrefectServer, flow: str, params: dict[str, Any], tags: list[str]) -> dict[str, Any]:
+    run = server.post(f"deployments/{deployment(server, flow)['id']}/create_flow_run", parameters={"params": params}, tags=tags)
+    wait_until(lambda: server.flow_run(run["id"])["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"), 150)
+    return server.flow_run(run["id"])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return small_params(tmp_path_factory.mktemp("small"), tokenizer)
+
+
+def test_deployed_and_served_are_the_same(worker: PrefectServer) -> None:
+    for flow, definition in zip(FLOWS, definitions(), strict=True):
+        deployed, ours = deployment(worker, flow), served(definition)
+        for name in ("name", "description", "parameters", "entrypoint"):
+            assert getattr(ours, name) == deployed[name], name
+        assert set(ours.tags) == set(deployed["tags"])
+        assert ours.concurrency_limit == deployed["global_concurrency_limit"]["limit"] == 1
+        assert deployed["concurrency_options"]["collision_strategy"] == ours.concurrency_options.collision_strategy == "ENQUEUE"
+        assert ours._parameter_openapi_schema.model_dump_for_openapi() == deployed["parameter_openapi_schema"]
+        assert deployed["work_pool_name"] == "ropeway"
+        assert [(s.slug, s.active) for s in ours.schedules] == [(s["slug"], s["active"]) for s in deployed["schedules"]]
+    (nightly,) = deployment(worker, "extend-context")["schedules"]
+    assert (nightly["slug"], nightly["active"], nightly["schedule"]["timezone"]) == ("nightly", False, "Europe/Berlin")
+    assert served(definitions()[0], {"nightly": True}).schedules[0].active  # as somebody switched it on in the UI
+
+
+def test_a_value_out_of_bounds_never_becomes_a_run(worker: PrefectServer, small: dict[str, Any]) -> None:
+    path = f"deployments/{deployment(worker, 'prepare')['id']}/create_flow_run"
+    with pytest.raises(AssertionError, match=r"409.*'params.model.target_length'.*minimum of 32"):
+        worker.post(path, parameters={"params": small | {"model": small["model"] | {"target_length": 3}}})
+
+
+def test_values_that_do_not_fit_together_end_the_run_in_its_first_second_with_one_sentence(
+    worker: PrefectServer, small: dict[str, Any]
+) -> None:
+    params = small | {"training": small["training"] | {"s2_group_size": 4096}}
+    run = finished_run(worker, "extend-context", params, tags=["auto-scheduled"])
+    assert (run["state"]["type"], run["state"]["message"]) == (
+        "FAILED",
+        "Wrong parameters in the run's parameters: training.s2_group_size is 4096, above model.target_length 128: choose at most 128.",
+    )
+    assert run["total_run_time"] < 1
+    assert re.fullmatch(r"small \(base, yarn, 128\) \d{4}-\d\d-\d\d \d\d:\d\d UTC", run["name"])
+    assert datetime.fromisoformat(run["start_time"]) <= datetime.fromisoformat(run["end_time"])
+    assert not worker.post("task_runs/filter", task_runs={"flow_run_id": {"any_": [run["id"]]}})
+
+
+def test_a_worker_runs_what_was_deployed_and_a_missing_file_is_one_sentence(
+    worker: PrefectServer, small: dict[str, Any]
+) -> None:
+    done = finished_run(worker, "prepare", small | {"training": small["training"] | {"s2_group_size": None}}, tags=["mine"])
+    assert done["state"]["type"] == "COMPLETED", done["state"]["message"]
+    assert done["name"] == "prepare small (base, yarn, 128)"
+    assert {"mine", "ropeway", "stage", "model:base", "rope:yarn", "length:128", "release:small"} <= set(done["tags"])
+    folder = Path(done["state"]["message"].removeprefix("prepared: "))
+    assert (folder / "manifest.json").is_file()
+    gone = finished_run(worker, "prepare", small | {"model": small["model"] | {"base": "/nowhere/base"}}, tags=[])
+    assert gone["state"]["message"].startswith("There is no base model folder /nowhere/base: ")
+    logs = worker.post("logs/filter", logs={"flow_run_id": {"any_": [gone["id"]]}})
+    assert not [log["message"] for log in logs if "Traceback" in log["message"]]
+
+
+def test_a_flow_called_from_python_raises_what_is_wrong(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (short_name("HuggingFaceTB/SmolLM2-135M"), short_name("/models/a/"), short_name(None)) == ("SmolLM2-135M", "a", "")
+    from flows.pipeline_run import run_pipeline
+
+    state = run_pipeline({**small, "ray": {"num_workers": 3}}, "prepared")
+    assert state.is_failed()
+    with pytest.raises(UserError, match=r"training\.rows_per_step is 2, not a multiple"):
+        state.result()
