@@ -32,7 +32,7 @@ def ensure_automations(silence_s: float = 300) -> list[str]:
 
     minutes = f"{silence_s / 60:g} minutes" if silence_s >= 120 else f"{silence_s:g} seconds"
     trigger = EventTrigger(
-        after={HEARTBEAT},
+        after={HEARTBEAT, "prefect.flow-run.Running"},  # the server says the latter: a run may die before its first own word
         expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in _ENDS},
         match={"prefect.resource.id": "prefect.flow-run.*"},  # type: ignore[arg-type]  # a mapping becomes the specification
         match_related=_OURS,  # type: ignore[arg-type]
