@@ -145,6 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         if oid is None:
             return 404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"}
         files = repository.commits[oid].files
+        if verb == "revision":
+            siblings = [{"rfilename": path} for path in sorted(files)]
+            return 200, {"id": name, "sha": oid, "private": repository.private, "tags": [], "siblings": siblings}, {}
         if verb == "tree":
             return 200, [_entry(path, content) for path, content in sorted(files.items())], {}
         if verb == "commits":

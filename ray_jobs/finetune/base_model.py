@@ -57,12 +57,13 @@ def base_fingerprint(model: ModelParams) -> str:
         files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _DESCRIBING_SUFFIXES)
         entries += [(p.name, hash_file(p)) for p in files]
     else:
-        entries += [where, _hub_commit(where, model.revision)]
+        entries += [where, hub_commit(where, model.revision)]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=16)
-def _hub_commit(repo: str, revision: str | None) -> str:
+def hub_commit(repo: str, revision: str | None) -> str:
+    """The commit that `revision` names now, from the hub, else from what the cache holds. UserError where neither knows it."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     if revision and len(revision) == 40:
@@ -81,7 +82,7 @@ def _hub_commit(repo: str, revision: str | None) -> str:
 
 def _source(model: ModelParams) -> dict[str, Any]:
     where = locate(model)
-    revision = model.revision if Path(where).is_dir() else _hub_commit(where, model.revision)  # what is fingerprinted is loaded
+    revision = model.revision if Path(where).is_dir() else hub_commit(where, model.revision)  # what is fingerprinted is loaded
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     return source | ({"gguf_file": model.gguf_file} if model.gguf_file else {})
 

@@ -2,47 +2,79 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from data_schemas.errors import UserError
 from data_schemas.params import ModelParams
 
-_TERMS = re.compile(r"(?i)(licen[cs]e|notice|copying|copyright)([._-].*)?")
+_NAMED_BY_CARD = ("license_name", "license_link")
+_TERMS = re.compile(r"(?i)((licen[cs]e|notice|copying|copyright)([._-].*)?|(acceptable[_-])?use[_-]policy([._-].*)?)")
+_TERMS_ON_HUB = ["README.md"] + [
+    f"{name}*"
+    for word in ("license", "licence", "notice", "copying", "copyright")
+    for name in (word, word.upper(), word.title())
+]
+_TERMS_ON_HUB += ["*USE_POLICY*", "*use_policy*", "*Use_Policy*"]
 
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """`name` is a hub id, or the folder's name; `folder` is where a local base lies, else None."""
+    """`name` is a hub id, or the folder's name; `revision` of a base on the hub is its commit.
+
+    `folder` is where the base's card and terms lie on this machine. `licence_card` is what the card says of a licence that has no
+    SPDX name: `license_name` and `license_link`.
+    """
 
     name: str
     revision: str | None
     fingerprint: str
     licence: str | None
-    folder: Path | None
+    folder: Path
+    licence_card: Mapping[str, str] = field(default_factory=dict)
 
 
 def identify(model: ModelParams) -> BaseIdentity:
-    """Who the base is. Its licence is the parameter's, else the one its own card declares, else None."""
-    from ray_jobs.finetune.base_model import base_fingerprint, locate
+    """Who the base is. Its licence is the parameter's, else the one its own card declares, else None.
 
-    where = locate(model)
-    folder = Path(where) if Path(where).is_dir() else None
-    name = Path(where).name if folder else where
+    Of a base on the hub, card and terms are fetched, at the commit that was trained. UserError where the hub does not give them.
+    """
+    from ray_jobs.finetune.base_model import base_fingerprint, hub_commit, locate
+
+    where, revision = locate(model), model.revision
+    if Path(where).is_dir():
+        folder, name = Path(where), Path(where).name
+    else:
+        revision = hub_commit(where, model.revision)
+        folder, name = _terms_from_hub(where, revision), where
     if model.base == "demo":
         name = "ropeway-demo-base"  # its folder's name means nothing outside this repository
-    declared = card_front_matter(folder / "README.md").get("license") if folder else None
-    licence = model.licence or (declared if isinstance(declared, str) else None)
-    return BaseIdentity(name, model.revision, base_fingerprint(model), licence, folder)
+    card = {key: value for key, value in card_front_matter(folder / "README.md").items() if isinstance(value, str)}
+    named: dict[str, str] = {key: card[key] for key in _NAMED_BY_CARD if key in card and model.licence is None}
+    return BaseIdentity(name, revision, base_fingerprint(model), model.licence or card.get("license"), folder, named)
+
+
+def _terms_from_hub(repo: str, commit: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        endpoint = os.environ.get("HF_ENDPOINT") or None
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=_TERMS_ON_HUB, endpoint=endpoint))
+    except Exception as error:
+        raise UserError(
+            f"The licence of the base {repo} cannot be read from the hub ({type(error).__name__}): a release must carry it, so connect and "
+            "publish again, or give the base as a local folder."
+        ) from error
 
 
 def terms_files(identity: BaseIdentity) -> list[Path]:
-    """The LICENSE, NOTICE and like files of a local base."""
-    if identity.folder is None:
-        return []
+    """The LICENSE, NOTICE, USE_POLICY and like files of the base."""
     suffixes = {"", ".txt", ".md"}
     return sorted(
         p for p in identity.folder.iterdir() if p.is_file() and _TERMS.fullmatch(p.name) and p.suffix.lower() in suffixes

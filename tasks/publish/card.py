@@ -22,7 +22,7 @@ _DIGITS = 4
 
 def front_matter(name: str, base: BaseIdentity, report: Mapping[str, Any]) -> dict[str, Any]:
     """Model card metadata (https://huggingface.co/docs/hub/model-cards), with the fine-tuned arm's perplexities."""
-    matter: dict[str, Any] = _licence_fields(base.licence) | {
+    matter: dict[str, Any] = _licence_fields(base) | {
         "base_model": base.name,
         "base_model_relation": "finetune",
         "library_name": "transformers",
@@ -97,16 +97,17 @@ def render_card(
     return f"---\n{matter}---\n\n{page.rstrip()}\n"
 
 
-def _licence_fields(licence: str | None) -> dict[str, str]:
-    if licence is None:
+def _licence_fields(base: BaseIdentity) -> dict[str, str]:
+    if base.licence is None:
         return {"license": "other", "license_name": "unknown"}
-    return {"license": licence.lower()}
+    return {"license": base.licence.lower(), **base.licence_card}
 
 
 def _licence_sentence(base: BaseIdentity) -> str:
     if base.licence is None:
         return f"the base {base.name} does not declare one; find out its terms before using this."
-    return f"{base.licence}, as the base {base.name}."
+    named = ", ".join(base.licence_card.values())
+    return f"{base.licence}{f' ({named})' if named else ''}, as the base {base.name}."
 
 
 def _metric_name(row: Mapping[str, Any]) -> str:

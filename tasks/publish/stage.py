@@ -145,7 +145,7 @@ def _tokenizer(checkpoint: Path) -> Any:
 
 
 def _refuse_local_paths(directory: Path, storage: Storage, base: BaseIdentity) -> None:
-    private = [str(storage.root)] + ([str(base.folder)] if base.folder else [])
+    private = [str(storage.root), str(base.folder)]
     if named := files_naming(directory, tuple(private)):
         raise UserError(
             f"The release was not published: {', '.join(named)} would name a folder of this machine; report this as a bug."

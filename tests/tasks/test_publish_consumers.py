@@ -194,8 +194,9 @@ def test_two_processes_at_once_make_one_environment(tmp_path: Path) -> None:
 def test_one_that_cannot_be_installed_is_one_sentence_with_pips_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, Path]
 ) -> None:
-    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):  # as on a machine without network
-        monkeypatch.setenv(name, {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}[name])
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}
+    for name, value in (offline | {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "uv")}).items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"cannot be installed .*No matching distribution found for .*==.*log is") as refusal:
         environment_for(CONSUMERS["transformers-4.57"], tmp_path / "home")
     assert "\n" not in str(refusal.value)

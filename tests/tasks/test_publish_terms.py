@@ -1,0 +1,56 @@
+"""What a release takes over from its base: licence, notices, and on the hub the commit that they were read at."""
+
+from pathlib import Path
+
+import pytest
+
+from data_schemas.errors import UserError
+from data_schemas.params import ModelParams
+from tasks.publish.base_identity import identify, terms_files
+from tasks.publish.card import front_matter
+from tests.hub_release_server import ATTRIBUTES, TOKEN, Repository, hub_release_server
+
+CARD = b"---\nlicense: other\nlicense_name: bridge-community\nlicense_link: https://example.org/terms\n---\n# Base\n"
+FILES = {
+    ".gitattributes": ATTRIBUTES,
+    "README.md": CARD,
+    "LICENSE": b"terms",
+    "NOTICE.txt": b"notice",
+    "USE_POLICY.md": b"policy",
+    "config.json": b"{}",
+    "license_checker.py": b"print()",
+    "model.safetensors": b"weights",
+}
+
+
+def test_card_licence_and_notices_of_a_hub_base_are_those_of_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with hub_release_server() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        repository = hub.repositories["org/base"] = Repository(private=True)
+        commit = repository.add("main", FILES, "base")
+        repository.add("main", FILES | {"LICENSE": b"others"}, "later")
+        base = identify(ModelParams(base="org/base", revision=commit, target_length=64))
+        assert (base.name, base.revision, base.licence) == ("org/base", commit, "other")
+        assert {path.name: path.read_bytes() for path in terms_files(base)} == {
+            name: FILES[name] for name in ("LICENSE", "NOTICE.txt", "USE_POLICY.md")
+        }
+        assert not any("model.safetensors" in request for request in hub.requests)
+        matter = front_matter("tiny", base, {"perplexity": []})
+        assert (matter["license"], matter["license_name"]) == ("other", "bridge-community")
+        assert matter["license_link"] == "https://example.org/terms"
+        with pytest.raises(UserError, match="The licence of the base org/none cannot be read from the hub"):
+            identify(ModelParams(base="org/none", revision="0" * 40, target_length=64))
+
+
+def test_a_licence_that_is_given_replaces_what_the_card_says(tmp_path: Path) -> None:
+    for name in ("README.md", "config.json"):
+        (tmp_path / name).write_bytes(FILES[name])
+    base = identify(ModelParams(base=str(tmp_path), target_length=64, licence="MIT"))
+    assert base.licence == "MIT"
+    assert base.licence_card == {}
+    assert terms_files(base) == []
