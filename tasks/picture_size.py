@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 MOST_BYTES = 150_000  # 200 kB once they are written as text
-_COLOURS = 128
+_COLOURS = 256
 _SMALLEST_WIDTH = 400
 
 

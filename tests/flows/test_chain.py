@@ -87,14 +87,37 @@ def test_a_prefect_server_shows_the_run_with_tables_and_plots(undisturbed, prefe
     assert again == release
     (run,) = prefect_server.runs_of("seen")
     assert run["state"]["type"] == "COMPLETED"
+    assert {"model:base", "length:128", "rope:yarn"} <= set(run["tags"])
     tasks = prefect_server.post("task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
-    assert sorted(task["name"].split("-")[0] for task in tasks) == ["evaluate", "finetune", "ingest", "prepare", "publish"]
-    artifacts = prefect_server.artifacts_of(run["id"])
+    assert sorted(task["name"] for task in tasks) == [
+        f"{stage} base 64 -> 128 yarn" for stage in ("evaluate", "finetune", "ingest", "prepare", "publish")
+    ]
+    assert all({"model:base", "length:128", "rope:yarn"} <= set(task["tags"]) for task in tasks)
+    log = [entry["message"] for entry in prefect_server.post("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})]
+    for name in ("ingest", "prepare", "finetune", "evaluate", "publish"):
+        assert any(line.startswith(f"{name}: base 64 -> 128 yarn, on this machine, storage ") for line in log), log
+        assert any(line.startswith(f"{name}: found in ") and str(home / "storage") in line for line in log), log
+    assert_pages_are_shown(prefect_server.artifacts_of(run["id"]))
+
+
+def assert_pages_are_shown(artifacts):
     for stage in ("ingest", "prepare", "finetune", "evaluate", "publish"):
         assert artifacts[f"{stage}-summary"]["type"] == "table"
-    assert "| fine-tuned |" in artifacts["evaluation-tables"]["data"]
-    for plot in ("training-loss", "evaluation-perplexity", "evaluation-passkey"):
+    told = {
+        "corpus": ("corpus/broken.txt |", "undecodable", "| corpus | unknown | 14 |", "held out"),
+        "packing": ("rows of up to 128 tokens", "### Tokens by source and length bucket", "| corpus | 128 |"),
+        "training": ("Step 6 of 6.", "| held-out loss, full attention |", "RoPE: yarn x2"),
+        "evaluation-tables": ("| fine-tuned |", "### Effective context length"),
+        "release": ("## Release small", "| storage |", "the current one"),
+        "release-serving": ("| transformers 5.x | yes |",),
+    }
+    for key, texts in told.items():
+        for text in texts:
+            assert text in artifacts[key]["data"], (key, text)
+    plots = {"packing-plot", "training-loss", "evaluation-perplexity", "evaluation-passkey"}
+    for plot in plots:
         assert artifacts[plot]["data"].startswith("data:image/png;base64,")
+        assert len(artifacts[plot]["data"]) < 300_000
 
 
 def test_an_unreachable_prefect_server_is_one_sentence(undisturbed, tmp_path):
