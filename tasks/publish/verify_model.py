@@ -10,12 +10,10 @@ from ray_jobs.finetune.quiet import quiet_transformers
 from tasks.publish import probes
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.serving import next_tokens
-from tasks.publish.serving.contract import check_contract, read_plan
+from tasks.publish.serving.contract import check_contract, compared_lengths, read_plan, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from ray_jobs.finetune.rope import RopePlan
 
 # A longer prompt takes minutes without a GPU; the frequencies at every length are compared as numbers anyway.
 _MAX_PROMPT_TOKENS = 4096
@@ -41,7 +39,7 @@ def check_model(directory: Path) -> list[Check]:
             run_check("tokenizer", lambda: _tokenizer(directory)),
             run_check("logits", lambda: _logits(directory, model())),
             run_check("next tokens", lambda: _next_tokens(directory, model())),
-            run_check("RoPE in the reloaded model", lambda: _rope_in_use(read_plan(directory), model())),
+            run_check("RoPE in the reloaded model", lambda: _rope_in_use(directory, model())),
             *check_contract(directory),
         ]
 
@@ -101,11 +99,12 @@ def _tokenizer(directory: Path) -> str:
     if not (directory / "tokenizer_config.json").is_file():
         raise FileNotFoundError(directory / "tokenizer_config.json")
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    target, vocab_size = read_plan(directory).target_length, _config(directory)["vocab_size"]
+    meant, vocab_size = trained(directory), _config(directory)["vocab_size"]
     problems = []
     if len(tokenizer) > vocab_size:
         problems.append(f"the tokenizer has {len(tokenizer)} entries, the model {vocab_size}")
-    if tokenizer.model_max_length != target:
+    target = meant.context_length
+    if tokenizer.model_max_length < target or (meant.planned and tokenizer.model_max_length != target):
         problems.append(f"model_max_length is {tokenizer.model_max_length} instead of {target}")
     if not tokenizer("A rope bridge.").input_ids:
         problems.append("it encodes text as nothing")
@@ -130,26 +129,30 @@ def _next_tokens(directory: Path, model: PreTrainedModel) -> str:
     return require([] if worst <= next_tokens.TOLERANCE else [text], f"{text}, in prompts of up to {longest} tokens{tail}")
 
 
-def _rope_in_use(plan: RopePlan, model: PreTrainedModel) -> str:
-    """Frequencies and factor from the cosines and sines that the model's rotary modules return, at growing lengths."""
+def _rope_in_use(directory: Path, model: PreTrainedModel) -> str:
+    """Frequencies and factor from the cosines and sines that the model's rotary modules return, at growing lengths.
+
+    They are compared with the plan; in a folder of others, which has none, with the rule for its config.json.
+    """
     import numpy as np
 
     rotaries = [module for module in model.modules() if hasattr(module, "inv_freq")]
     if not rotaries:
         raise ProblemFound("the model has no rotary embedding")
-    lengths = sorted({max(4, plan.original_length // 2), plan.original_length, 2 * plan.original_length, plan.target_length})
+    meant = trained(directory)
+    lengths = compared_lengths(meant.window, meant.context_length)
     problems = []
-    for length in (length for length in lengths if length <= plan.target_length):
-        inv_freq, factor = plan.frequencies(length)
+    for length in lengths:
+        inv_freq, factor = meant.frequencies(length)
         for rotary in rotaries:
             used, scale = _used_frequencies(rotary, length)
             if used.shape != inv_freq.shape or not np.allclose(used, inv_freq, rtol=1e-5, atol=0):
-                problems.append(f"frequencies at {length} tokens differ from the plan's")
+                problems.append(f"frequencies at {length} tokens differ from {meant.source}")
             if not np.allclose(scale, factor, rtol=1e-5):
                 problems.append(
                     f"the factor on cosine and sine at {length} tokens is {scale.mean():.6g} instead of {factor:.6g}"
                 )
-    return require(problems, f"{plan.method} as planned at {', '.join(map(str, lengths))} tokens")
+    return require(problems, f"as in {meant.source} at {', '.join(map(str, lengths))} tokens")
 
 
 def _used_frequencies(rotary: Any, length: int) -> tuple[Any, Any]:

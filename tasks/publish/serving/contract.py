@@ -17,6 +17,7 @@ from tasks.publish.serving.rules import READERS, Written, read_as_transformers5,
 if TYPE_CHECKING:
     from ray_jobs.finetune.rope import RopePlan
 
+_PLAN = "rope_plan.json"
 # A consumer computes in float32; a frequency that is off by this share is off by 0.1 rad only after 10^5 of its radians.
 RELATIVE_TOLERANCE = 1e-6
 
@@ -31,24 +32,29 @@ class Trained:
     declined: dict[str, str]
     source: str
 
+    @property
+    def planned(self) -> bool:
+        """Whether a plan says so, and not only the folder's own config."""
+        return self.source == _PLAN
+
 
 def read_plan(directory: Path) -> RopePlan:
     """The plan that a release was made by; FileNotFoundError where there is none."""
     from ray_jobs.finetune.rope import RopePlan
 
-    return RopePlan.from_json((directory / "rope_plan.json").read_text(encoding="utf-8"))
+    return RopePlan.from_json((directory / _PLAN).read_text(encoding="utf-8"))
 
 
 def trained_as_planned(plan: RopePlan) -> Trained:
     """From the plan: its own frequencies, and the consumers that it declares not to be served by."""
     declared = {("transformers-5" if name == "transformers>=5" else name): why for name, why in plan.servable_by().items()}
     declined = {name: why for name, why in declared.items() if why}
-    return Trained(plan.target_length, plan.base_window, plan.frequencies, declined, "rope_plan.json")
+    return Trained(plan.target_length, plan.base_window, plan.frequencies, declined, _PLAN)
 
 
 def trained(directory: Path) -> Trained:
     """By the release's plan; for a folder of others, which has none, as transformers 5 reads it."""
-    if (directory / "rope_plan.json").is_file():
+    if (directory / _PLAN).is_file():
         return trained_as_planned(read_plan(directory))
     written = Written.load(directory)
     reading = read_as_transformers5(written)
