@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from data_schemas.params import RayParams
 
 LIMIT = "ropeway-gpu"
-LEASE_S = 120.0  # a holder that was killed blocks the others for at most so long
+LEASE_S = 120.0  # at least 60; a holder that was killed blocks the others for at most so long
 
 
 @contextmanager
-def gpu_turn(ray: RayParams) -> Iterator[None]:
+def gpu_turn(ray: RayParams, lease_s: float = LEASE_S) -> Iterator[None]:
     """Wait for this run's turn on the GPUs at `ray.address`, and hold it; nothing without `ray.use_gpu`.
 
     The limit is made when it is missing, for one run; what stands there is left as it is, so that whoever has more
@@ -26,7 +26,7 @@ def gpu_turn(ray: RayParams) -> Iterator[None]:
 
     name = limit_name(ray)
     ensure_limit(name)
-    with concurrency(name, occupy=1, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False):
+    with concurrency(name, occupy=1, strict=True, lease_duration=lease_s, raise_on_lease_renewal_failure=False):
         yield
 
 

@@ -21,7 +21,7 @@ from flows.limits import gpu_turn
 
 @flow
 def hold(mark: str, until: str) -> None:
-    with gpu_turn(RayParams(use_gpu=True)):
+    with gpu_turn(RayParams(use_gpu=True), lease_s=60):
         Path(mark).touch()
         while not Path(until).exists():
             import time
