@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.reorder.validation import FEWEST_ANSWERED
+
 Table = tuple[list[str], list[list[str]]]
 
 
@@ -107,6 +109,8 @@ def _reorder_note(report: dict[str, Any], level: str) -> str:
         "the passage with the answer is of rank r with a probability proportional to 1 / r. Differences are paired over "
         f"questions [{level} interval], p after Holm over the orders of all lengths, or of the mean over lengths (`all`), which decides."
     )
+    if section["decision"]["measure"] == "logprob":
+        note += f" Fewer than {FEWEST_ANSWERED} questions were answered under any order, so log-probabilities are compared."
     return f"{note} `calibrated` was not asked: {section['calibrated']}" if section["calibrated"] else note
 
 

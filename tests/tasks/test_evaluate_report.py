@@ -355,6 +355,8 @@ def test_tables_have_arms_as_rows_and_lengths_as_columns(report: dict[str, Any])
 
 def test_page_says_what_its_numbers_are(report: dict[str, Any]) -> None:
     text = markdown_tables(report)
+    assert "important_first_last (chosen)" in text
+    assert "log-probabilities are compared" not in text
     assert "| model | 256 | 512 | 1024 | 2048 |\n| --- | --- | --- | --- | --- |" in text
     assert "last 100 tokens of 12 held-out documents" in text
     assert "30 prompts a model" in text
