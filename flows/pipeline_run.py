@@ -84,13 +84,8 @@ def tag_run(params: PipelineParams) -> None:
     from prefect.client.orchestration import get_client
     from prefect.runtime import flow_run
 
-    from ray_jobs.finetune.extended import rope_plan_for
+    from tasks.run_labels import run_tags
 
-    tags = {
-        f"model:{short_name(params.model.base)}",
-        f"rope:{rope_plan_for(params.model).method}",
-        f"length:{params.model.target_length}",
-        f"release:{params.release_name}",
-    }
+    tags = {*run_tags(params), f"release:{params.release_name}"}
     with get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, tags=sorted({*flow_run.tags, *tags}))

@@ -92,11 +92,15 @@ def test_a_cancelled_run_waits_for_nothing_shown():
         entered.set()
         free.wait(60)
 
-    with pytest.raises(KeyboardInterrupt), Periodic(stuck, 0.01):
-        assert entered.wait(20)
-        started = time.monotonic()
-        raise KeyboardInterrupt
-    assert time.monotonic() - started < 2
+    def cancelled():
+        with Periodic(stuck, 0.01):
+            assert entered.wait(20)
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cancelled()
+    assert time.monotonic() - started < 10, "a clean end would wait for the one that is stuck"
     free.set()
 
 
@@ -140,7 +144,7 @@ def test_text_of_a_corpus_is_no_markup():
 
 
 def test_a_big_picture_gets_lighter_and_stays_a_picture():
-    noise = np.random.default_rng(0).integers(0, 256, (900, 1600, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (400, 700, 3), dtype=np.uint8)
     png = io.BytesIO()
     Image.fromarray(noise).save(png, "PNG")
     light = light_png(png.getvalue())
