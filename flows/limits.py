@@ -18,6 +18,9 @@ def gpu_turn(ray: RayParams, lease_s: float = LEASE_S) -> Iterator[None]:
 
     The limit is made when it is missing, for one run; what stands there is left as it is, so that whoever has more
     machines raises it in the Prefect UI. A server that goes away while the turn is held ends no run.
+
+    The server must keep leases over its own restart, or a turn held meanwhile is never given back: run it with
+    PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem (its default is memory).
     """
     if not ray.use_gpu:
         yield

@@ -29,7 +29,8 @@ class PrefectServer:
         self.home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-        environment |= {"PREFECT_HOME": str(self.home / "server")}
+        environment |= {"PREFECT_HOME": str(self.home / "server"), "PREFECT_UI_API_URL": self.url}
+        environment |= {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
         with (self.home / "server.log").open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         wait_until(self._answers, timeout=120)
