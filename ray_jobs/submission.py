@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
@@ -27,6 +29,7 @@ from ray_jobs.waiting import leave
 
 JobName = Literal["prepare", "finetune", "evaluate"]
 Tell = Callable[[str], None]
+Answer = TypeVar("Answer")
 
 _DETERMINING = {
     "prepare": {"corpus", "chunking", "packing", "model"},
@@ -35,6 +38,7 @@ _DETERMINING = {
 }
 _HOW_MANY = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # training's result depends on them
 _FOLDER, _RUN, _STORAGE = "ropeway_folder", "ropeway_run", "ropeway_storage"  # metadata of a submission
+_READY_WITHIN_S = 60.0
 _KILLED = (-9, 137)
 
 
@@ -66,7 +70,7 @@ def run_job(
     api = JobsApi(params.ray.address)
     name = submission_name(job, params, kind, given)
     while True:
-        attempts = api.jobs(f"{name}-")
+        attempts = _patiently(api, partial(api.jobs, f"{name}-"))
         running = next((found for found in attempts if not found.ended and _FOLDER in found.metadata), None)
         submission_id = running.submission_id if running else f"{name}-{_last_attempt(attempts) + 1}"
         folder = JobFolder(running.metadata[_FOLDER]) if running else _new_folder(storage, submission_id, params)
@@ -77,7 +81,8 @@ def run_job(
                     tell(f"{job}: attached to the job {submission_id}, which runs already; its last lines:")
                 else:
                     metadata = {_FOLDER: folder.place, _RUN: params.run_name, _STORAGE: params.storage}
-                    api.submit(submission_id, _command(job, kind, given, folder), environment, metadata)
+                    command = _command(job, kind, given, folder)
+                    _patiently(api, partial(_submit, api, submission_id, command, environment, metadata))
                     tell(f"{job}: submitted to {api.address} as {submission_id}")
                 ended = follow(api, submission_id, tell, joined=bool(running))
         except AlreadyThere:
@@ -115,7 +120,7 @@ def stop_jobs(params: PipelineParams, tell: Tell, *, force: bool = False) -> tup
     api = JobsApi(params.ray.address)
     root = absolute_paths(params).storage
     stopped = []
-    for job in api.jobs("ropeway-"):
+    for job in _patiently(api, partial(api.jobs, "ropeway-")):
         if job.ended or job.metadata.get(_RUN) != params.run_name or job.metadata.get(_STORAGE) != root:
             continue
         folder = JobFolder(job.metadata[_FOLDER])
@@ -123,6 +128,30 @@ def stop_jobs(params: PipelineParams, tell: Tell, *, force: bool = False) -> tup
             stopped.append(job.submission_id)
             tell(f"stopped the job {job.submission_id}")
     return tuple(stopped)
+
+
+def _submit(api: JobsApi, submission_id: str, command: str, environment: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Submit; a first try whose answer was lost may have been carried out."""
+    try:
+        api.submit(submission_id, command, environment, metadata)
+    except AlreadyThere:
+        there = api.job(submission_id)
+        if there is None or there.metadata.get(_FOLDER) != metadata[_FOLDER]:
+            raise
+
+
+def _patiently(api: JobsApi, ask: Callable[[], Answer]) -> Answer:
+    """What `ask` returns; a head that is just starting has a dashboard before it can take jobs."""
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while True:
+        try:
+            return ask()
+        except NoAnswer as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"The Ray dashboard at ray.address {api.address} takes no jobs ({error}): see after the cluster's head node."
+                ) from error
+        time.sleep(1.0)
 
 
 def _environment(ray: RayParams) -> dict[str, Any]:

@@ -105,8 +105,12 @@ class RealCluster:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
+        ports = [
+            f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)
+        ]  # each has one by default
         node = subprocess.Popen(
-            [*prefix, str(BIN / "ray"), "start", *arguments, "--node-ip-address=127.0.0.1", "--object-store-memory=100000000",
+            [*prefix, str(BIN / "ray"), "start", *arguments, "--node-ip-address=127.0.0.1", *ports, "--object-store-memory=100000000",
              "--disable-usage-stats", "--block"],
             cwd=self._folder, env=self.environment, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=(self._folder / "nodes.txt").open("ab"),
