@@ -1,0 +1,114 @@
+"""A colleague's way in: the real UI in a real browser, from the form to the artifacts of the finished run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from transformers import PreTrainedTokenizerFast
+
+from tests.flows.prefect_server import PrefectServer, wait_until
+from tests.flows.small_run import small_params
+
+ROPEWAY = str(Path(sys.executable).parent / "ropeway")
+QUIET = [
+    f"--{flag}"
+    for flag in (
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    )
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.fail("No Chromium: apt-get install -y --no-install-recommends chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        page = browser.new_page(viewport={"width": 1200, "height": 860})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(
+    prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[PrefectServer]:
+    """`ropeway serve` with the small run as the chain's default parameters."""
+    home = tmp_path_factory.mktemp("served")
+    with (home / "serve.log").open("w") as log:
+        process = subprocess.Popen([ROPEWAY, "serve"], env=prefect_server.environment(home), cwd=home, stdout=log, stderr=log)
+
+    def registered() -> Any:
+        assert process.poll() is None, (home / "serve.log").read_text()[-2000:]
+        return "prefect deployment run" in (home / "serve.log").read_text()
+
+    try:
+        wait_until(registered)
+        chain = prefect_server.get("deployments/name/extend-context/ropeway")
+        small = small_params(home, tokenizer, publish={"dtype": "float32", "hub_private": True})
+        prefect_server.patch(f"deployments/{chain['id']}", parameters={"params": small})
+        yield prefect_server
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def picture(page: Page, name: str) -> None:
+    if folder := os.environ.get("ROPEWAY_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_fill_the_form_watch_the_run_find_the_artifacts(page: Page, served: PrefectServer) -> None:
+    page.goto(f"{served.ui}/v2/deployments")
+    chain = served.get("deployments/name/extend-context/ropeway")["id"]
+    page.locator(f'a[href$="{chain}"]').first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+
+    length = page.get_by_label("Target length", exact=True)
+    page.get_by_label("Run name", exact=True).fill("clicked")
+    length.fill("3")
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_function("document.activeElement.validationMessage")
+    assert "greater than or equal to 32" in length.evaluate("field => field.validationMessage")
+    picture(page, "refused")
+    assert not served.post("flow_runs/filter", flow_runs={"deployment_id": {"any_": [chain]}, "name": {"like_": "clicked"}})
+
+    length.fill("128")
+    page.get_by_role("button", name="Select RoPE method", exact=True).click()
+    page.get_by_role("option", name="linear", exact=True).click()
+    page.get_by_label("Run name", exact=True).scroll_into_view_if_needed()
+    picture(page, "form")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("View run").click()
+
+    page.wait_for_url("**/runs/flow-run/**")
+    named = wait_until(lambda: served.runs_of("clicked (base, linear, 128)"), 120)
+    wait_until(lambda: served.flow_run(named[0]["id"])["end_time"], 400)
+    page.reload()
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
+    run = served.flow_run(named[0]["id"])
+    assert run["state"]["type"] == "COMPLETED"
+    assert run["parameters"]["params"]["model"]["rope_method"] == "linear"
+    assert {"model:base", "rope:linear", "length:128", "release:clicked"} <= set(run["tags"])
+    expect(page.get_by_text("rope:linear").or_(page.get_by_text("+")).first).to_be_visible()
+    picture(page, "run")
+
+    page.get_by_role("tab", name="Artifacts").click()
+    for key in ("training-loss", "evaluation-perplexity", "release"):
+        expect(page.get_by_text(key, exact=True).first).to_be_visible()
+    picture(page, "artifacts")
+    page.get_by_text("evaluation-perplexity", exact=True).first.click()
+    plot = page.locator('img[src^="data:image/png"]').first
+    expect(plot).to_be_visible()
+    assert plot.evaluate("image => image.complete && image.naturalWidth") > 100
+    picture(page, "artifact")
