@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint browser bench
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -24,10 +24,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(STAMP) lint
+browser:  # for the tests of Prefect's run form
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  (apt-get update -q && apt-get install -y -q --no-install-recommends chromium) || \
+	  (echo "The tests need Chromium, and it could not be installed: install your system's chromium package." && exit 1)
+
+test: $(STAMP) browser lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps litdata==0.2.76 lightning-utilities obstore tifffile  # without torchvision
-	for name in attention chunking packing reading deduplication prepare; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in attention chunking packing reading deduplication prepare training memory evaluation orchestration; do $(BIN)/python -m benchmarks.$$name || exit 1; done
