@@ -28,9 +28,7 @@ FRAGMENTS = [
     "a-b_c(d)[e]{f}", "|a|b|\n|-|-|\n", "\x7f\x01",
 ]  # fmt: skip
 TEXTS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=12)), max_size=40).map("".join)
-MANY = settings(
-    max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+MANY = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def chunker(tokenizer: Any, **options: Any) -> Chunker:
