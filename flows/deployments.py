@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Coroutine
 from importlib import import_module
 from pathlib import Path
@@ -50,10 +51,15 @@ def serve_all() -> None:
     from prefect import serve
 
     from flows.automations import ensure_automations
+    from flows.limits import KEEPS_LEASES, forgets_leases
     from flows.terminal import refuse_unreachable_server
 
     refuse_unreachable_server()
     ensure_automations()
+    if forgets_leases():
+        print(
+            f"ropeway: a restart of this Prefect server would end running flows: start it with {KEEPS_LEASES}.", file=sys.stderr
+        )
     serve(*(served(definition, _switched(definition)) for definition in definitions()))
 
 

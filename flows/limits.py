@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from data_schemas.params import RayParams
 
 LIMIT = "ropeway-gpu"
+KEEPS_LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem"
 LEASE_S = 120.0  # at least 60; a holder that was killed blocks the others for at most so long
 
 
@@ -20,7 +21,7 @@ def gpu_turn(ray: RayParams, lease_s: float = LEASE_S) -> Iterator[None]:
     machines raises it in the Prefect UI. A server that goes away while the turn is held ends no run.
 
     The server must keep leases over its own restart, or a turn held meanwhile is never given back: run it with
-    PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem (its default is memory).
+    `KEEPS_LEASES` in its environment (`forgets_leases` tells).
     """
     if not ray.use_gpu:
         yield
@@ -56,3 +57,12 @@ def ensure_limit(name: str = LIMIT) -> None:
                 client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
             except ObjectAlreadyExists:  # another run has just made it
                 return
+
+
+def forgets_leases() -> bool:
+    """Whether the server would lose, when it is restarted, who holds a limit: it would then end the runs that do."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        settings = client.request("GET", "/admin/settings").json()
+    return str(settings["server"]["concurrency"]["lease_storage"]).endswith(".memory")

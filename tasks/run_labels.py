@@ -7,11 +7,6 @@ from functools import lru_cache
 from data_schemas.params import ModelParams, PipelineParams
 
 
-def run_name_of(params: PipelineParams) -> str:
-    """Such as `nightly: demo-base 512 -> 2048 yarn`."""
-    return f"{params.run_name}: {extension_of(params.model)}"
-
-
 def run_tags(params: PipelineParams) -> list[str]:
     """Such as `model:demo-base`, `length:2048`, `rope:yarn`; the same for every run of the same extension."""
     method = _planned(params.model)[1]

@@ -12,12 +12,15 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from flows.limits import KEEPS_LEASES
+
 
 class PrefectServer:
     """A server below `home`; it keeps its port and database over `kill()` and `start()`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, keeps_leases: bool = True) -> None:
         self.home = home
+        self._keeps_leases = keeps_leases
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -30,7 +33,9 @@ class PrefectServer:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
         environment |= {"PREFECT_HOME": str(self.home / "server"), "PREFECT_UI_API_URL": self.url}
-        environment |= {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+        if self._keeps_leases:
+            name, _, value = KEEPS_LEASES.partition("=")
+            environment[name] = value
         with (self.home / "server.log").open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         wait_until(self._answers, timeout=120)

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from data_schemas.params import RayParams
-from flows.limits import LIMIT, limit_name
-from tests.flows.prefect_server import wait_until
+from flows.limits import LIMIT, forgets_leases, limit_name
+from tests.flows.prefect_server import PrefectServer, wait_until
 
 HOLDER = """
 import sys
@@ -88,3 +89,15 @@ def test_a_limit_that_exists_is_left_as_it_is(prefect_server, tmp_path: Path) ->
     subprocess.run([sys.executable, "-c", code], env=prefect_server.environment(tmp_path), check=True)
     assert prefect_server.get("v2/concurrency_limits/ropeway-gpu-farm")["limit"] == 3
     assert prefect_server.get("v2/concurrency_limits/ropeway-gpu-new")["limit"] == 1
+
+
+def test_a_server_that_keeps_its_leases_is_told_from_one_that_does_not(prefect_server, tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_API_URL: prefect_server.url}):
+        assert not forgets_leases()
+    by_default = PrefectServer(tmp_path, keeps_leases=False)
+    try:
+        by_default.start()
+        with temporary_settings({PREFECT_API_URL: by_default.url}):
+            assert forgets_leases()
+    finally:
+        by_default.stop()
