@@ -249,6 +249,25 @@ def serve() -> None:
 
 
 @app.command()
+def stop(
+    config: Config,
+    settings: Settings = None,
+    force: Annotated[bool, typer.Option(help="Also where another run waits for the job.")] = False,
+) -> None:
+    """Stop the jobs that a run left on a Ray cluster when its own machine was lost; a run that lives stops its own."""
+    from flows.config import load_config
+    from ray_jobs.submission import is_submitted, stop_jobs
+
+    params = load_config(config, settings or ())
+    if not is_submitted(params.ray):
+        raise UserError(
+            f"ray.address is {params.ray.address}, where nothing is submitted: give the dashboard, http://HOST:8265."
+        )
+    if not stop_jobs(params, lambda line: print(line, file=sys.stderr), force=force):
+        print("No job of this run was stopped: there is none, or a run waits for it (then cancel that run).")
+
+
+@app.command()
 def automate(
     notify: Annotated[
         str | None, typer.Option(metavar="TYPE/NAME", help="Prefect notification block that is told of failures and releases.")

@@ -14,7 +14,7 @@ ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
 COMMANDS = [
     "demo", "run", "plan", "compare-rope", "prepare", "inspect", "finetune", "evaluate", "publish", "verify",
-    "releases", "rollback", "reorder", "serve",
+    "releases", "rollback", "reorder", "automate", "serve", "stop",
 ]  # fmt: skip
 _PARAMS = {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
 REORDER_CONFIG = to_json(make_config(PipelineParams.model_validate(_PARAMS), []))
@@ -101,3 +101,9 @@ def test_verify_of_something_that_is_no_release_fails_without_a_traceback(tmp_pa
     empty = ropeway("verify", str(tmp_path))
     assert empty.returncode not in (0,)
     assert "Traceback" not in empty.stderr
+
+
+def test_stop_needs_a_cluster_that_jobs_are_submitted_to():
+    done = ropeway("stop", "demo")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "ray.address is local" in done.stderr
