@@ -4,7 +4,6 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,11 @@ from tasks.publish.destinations.delivery import check_destinations, deliver
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.objects import ObjectPlace
 from tasks.publish.destinations.version import problems_at
-from tests.s3_server import s3_server
 from tests.tasks.small_release import NAME, write_release
 
 
 def quiet(_: str) -> None:
     pass
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_server() as uri, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")
-        yield uri
 
 
 @pytest.fixture(params=["folder", "s3", "memory", "local"])
@@ -42,16 +33,6 @@ def where(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> str:
         "memory": f"memory://{tmp_path.name}",
         "local": f"local://{tmp_path}/out",
     }[request.param]
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Path:
-    return write_release(tmp_path / "made", 1)
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    return write_release(tmp_path / "made", 2)
 
 
 def publish(release: Path, *destinations: str) -> None:

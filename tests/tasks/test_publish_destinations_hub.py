@@ -3,7 +3,6 @@
 import logging
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,31 +12,13 @@ from data_schemas.params import PublishParams
 from tasks.publish.destinations import hub as hub_module
 from tasks.publish.destinations.delivery import deliver
 from tasks.publish.destinations.history import list_releases, rollback
-from tests.hub_release_server import TOKEN, Hub, Repository, hub_release_server
+from tests.hub_release_server import TOKEN, Hub, Repository
 from tests.tasks.small_release import NAME, write_release
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_release_server() as served:
-        monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HF_HUB_DISABLE_XET", True
-        )  # the server speaks LFS, as hubs of one's own do
-        monkeypatch.setattr(hub_module.time, "sleep", lambda _: None)
-        yield served
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Path:
-    return write_release(tmp_path / "made", 1)
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    return write_release(tmp_path / "made", 2)
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module.time, "sleep", lambda _: None)
 
 
 def publish(release: Path, repo: str = "org/tiny", told: list[str] | None = None, **params: bool) -> None:

@@ -1,7 +1,6 @@
 """The publish stage with destinations: a real release goes to a folder, a bucket and the hub, from a local and a remote storage."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from tasks.publish.checks import failures
 from tasks.publish.destinations.history import list_releases, rollback
 from tasks.publish.releases import current_release
 from tasks.publish.verify import check_files
-from tests.hub_release_server import TOKEN, Hub, hub_release_server
-from tests.s3_server import s3_server
+from tests.hub_release_server import Hub
 from tests.tasks.release_example import FinishedRun, finished_run
 
 
@@ -24,23 +22,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenize
     run = finished_run(tmp_path_factory.mktemp("run"), tokenizer)
     run.publish()
     return run
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_server() as uri, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")
-        yield uri
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_release_server() as served:
-        monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        yield served
 
 
 def to(params: PipelineParams, *destinations: str) -> PipelineParams:

@@ -1,7 +1,6 @@
 """Listing the versions of releases, and going back to one: at a storage and at destinations, here and in a bucket."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,7 @@ from tasks.publish.destinations.objects import ObjectPlace
 from tasks.publish.destinations.pointer import ROLLED_BACK, Pointed, serve_published
 from tasks.publish.destinations.version import read_version
 from tasks.publish.releases import current_digest, current_release, point_current
-from tests.s3_server import s3_server
 from tests.tasks.small_release import NAME, write_release
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_server() as uri, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")
-        yield uri
 
 
 def publish(where: str, *releases: Path) -> None:
