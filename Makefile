@@ -30,7 +30,7 @@ browser:  # for the tests of Prefect's run form
 	  (echo "The tests need Chromium, and it could not be installed: install your system's chromium package." && exit 1)
 
 test: $(STAMP) browser lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'

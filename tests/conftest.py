@@ -1,6 +1,7 @@
 """What every test shares: small tokenizers and models made on the spot, nothing from a hub."""
 
 import os
+import signal
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -19,6 +20,8 @@ from transformers import PreTrainedTokenizerFast
 
 hypothesis.settings.register_profile("no-clock", deadline=None)  # no timed assertion: the machine may be busy
 hypothesis.settings.load_profile("no-clock")
+# Shells let what they start in the background ignore Ctrl-C, and so would all processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT = """Rope bridges hang between cliffs. A traveller pays one coin, crosses, and looks back; the valley is deep.
 

@@ -45,7 +45,8 @@ def served(
     """`ropeway serve` with the small run as the chain's default parameters."""
     home = tmp_path_factory.mktemp("served")
     with (home / "serve.log").open("w") as log:
-        process = subprocess.Popen([ROPEWAY, "serve"], env=prefect_server.environment(home), cwd=home, stdout=log, stderr=log)
+        environment = prefect_server.environment(home) | {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+        process = subprocess.Popen([ROPEWAY, "serve"], env=environment, cwd=home, stdout=log, stderr=log)
 
     def registered() -> Any:
         assert process.poll() is None, (home / "serve.log").read_text()[-2000:]
@@ -54,7 +55,7 @@ def served(
     try:
         wait_until(registered)
         chain = prefect_server.get("deployments/name/extend-context/ropeway")
-        small = small_params(home, tokenizer, publish={"dtype": "float32", "hub_private": True})
+        small = small_params(home, tokenizer, publish={"dtype": "float32", "hub_private": True}, ray={"num_workers": 1})
         prefect_server.patch(f"deployments/{chain['id']}", parameters={"params": small})
         yield prefect_server
     finally:

@@ -18,7 +18,7 @@ from tests.flows.prefect_server import wait_until
 from tests.flows.small_run import small_params
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
-_STEPS = 240
+_STEPS = 160
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def served(prefect_server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params(tmp_path_factory, tokenizer):
-    training = {"steps": _STEPS, "checkpoint_every": 5, "validate_every": 120}
+    training = {"steps": _STEPS, "checkpoint_every": 5, "validate_every": 80}
     params = small_params(tmp_path_factory.mktemp("resilience"), tokenizer, training=training)
     params["corpus"]["sources"] = [{"uri": uri} for uri in params["corpus"]["sources"]]
     return params | {"run_name": "resilient"}
