@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ray_jobs.finetune.lora import trainable
@@ -47,6 +47,22 @@ def save_checkpoint(directory: Path | None, model: torch.nn.Module, optimizer: t
     if directory is not None:
         save_file(tensors, directory / STATE_FILE)
         (directory / CURSOR_FILE).write_text(json.dumps({"step": cursor.step}))
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The checkpoint below `folder` that is furthest on, of those that can be read whole; a kill or a full disk tears one."""
+    steps = {path: step for path in folder.glob("checkpoint_*") if (step := _whole_step(path)) is not None}
+    return max(steps, key=lambda path: steps[path], default=None)
+
+
+def _whole_step(directory: Path) -> int | None:
+    try:
+        for tensors in (directory / STATE_FILE, *directory.rglob("*.safetensors")):
+            with safe_open(tensors, framework="pt"):  # refuses a file that is shorter than its header says
+                pass
+        return int(json.loads((directory / CURSOR_FILE).read_text())["step"])
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None
 
 
 def load_checkpoint(directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Cursor:

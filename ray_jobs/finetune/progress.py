@@ -112,11 +112,11 @@ class Follower:
         self._thread.join()
 
     def _follow(self) -> None:
-        told = len(read_lines(self._path))
+        told = read_lines(self._path)[-1:]
         finished = False
         while not finished:
             finished = self._done.wait(1.0)
-            lines = read_lines(self._path)
-            if len(lines) > told:
-                told = len(lines)
-                self._tell(describe(lines[-1], self._steps))
+            last = read_lines(self._path)[-1:]  # a run that goes on from a checkpoint drops lines first
+            if last != told and last:
+                self._tell(describe(last[0], self._steps))
+            told = last

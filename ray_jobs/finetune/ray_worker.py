@@ -15,7 +15,8 @@ REFUSAL = "refused.txt"  # what a worker refused to go on with; Ray would only s
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """Train with `config` = {"params", "shards", "work"}, from Ray's latest checkpoint if there is one."""
+    """Train with `config` = {"params", "shards", "work", "unlisted"}, from Ray's latest checkpoint, or else from the folder
+    `unlisted`, or from the start where that is None."""
     import ray.train
     import torch
     from ray.train.torch import get_device
@@ -34,7 +35,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))
     worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
     checkpoint = ray.train.get_checkpoint()
-    resume_from = Path(checkpoint.path) if checkpoint else None
+    found = checkpoint.path if checkpoint else config["unlisted"]
+    resume_from = Path(found) if found else None
     first_step = json.loads((resume_from / "cursor.json").read_text())["step"] if resume_from else 0
     scratch = work / "scratch"
     log = None

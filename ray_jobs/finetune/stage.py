@@ -29,6 +29,7 @@ from ray_jobs.shared_storage import refuse_unshared
 
 CODE_VERSION = 3
 KIND, STAGE = "checkpoints", "finetune"
+_RAY_DIR = "ray"  # below the work folder: what Ray Train keeps of a run
 # How and not what is computed: a run that was cut off goes on although these changed.
 _HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
         "s2_executor", "checkpoint_every", "validate_every", "validation_rows")  # fmt: skip
@@ -70,21 +71,19 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
         progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
         _tell_executor(params, progress)
         with _alone(work):
-            checkpoint = _fit(params, storage, shards, work, progress)
-        shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
-        (directory / ADAPTER_DIR / "README.md").unlink(missing_ok=True)  # peft's template; the release has its own card
+            _fit(params, storage, shards, work, progress)
+            _take(work, directory)
         _name_base(directory / ADAPTER_DIR / "adapter_config.json", params.model.base)
         (directory / "rope_plan.json").write_text(plan.to_json())
         load_tokenizer(params.model).save_pretrained(str(directory / "tokenizer"))
-        for name in (LOG_NAME, PROGRESS_NAME):
-            shutil.copy(work / name, directory / name)
-        shutil.copytree(work / TENSORBOARD_DIR, directory / TENSORBOARD_DIR)
-        last = json.loads((work / LOG_NAME).read_text().splitlines()[-1])
+        last = json.loads((directory / LOG_NAME).read_text().splitlines()[-1])
         waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
         return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | waiting | last
 
     artifact = storage.build(KIND, make=make, **inputs)
-    shutil.rmtree(work, ignore_errors=True)
+    if not artifact.reused:
+        with contextlib.suppress(UserError), _alone(work):  # with other workers, another run may go on from here meanwhile
+            shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
@@ -139,13 +138,30 @@ def _name_base(adapter_config: Path, base: str) -> None:
     adapter_config.write_text(json.dumps(content, indent=2, sort_keys=True))
 
 
-def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path, progress: Callable[[str], None]) -> Path:
-    """Run Ray Train to the end and return the folder of the last checkpoint."""
+def _take(work: Path, directory: Path) -> None:
+    """Copy what the finished training in `work` leaves: the adapter of its last checkpoint, its logs and events."""
+    from ray_jobs.finetune.checkpoint import last_complete
+
+    checkpoint = last_complete(work / _RAY_DIR)
+    if checkpoint is None:
+        raise RuntimeError(f"training ended without a checkpoint below {work}")
+    shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
+    (directory / ADAPTER_DIR / "README.md").unlink(missing_ok=True)  # peft's template; the release has its own card
+    for name in (LOG_NAME, PROGRESS_NAME):
+        shutil.copy(work / name, directory / name)
+    shutil.copytree(work / TENSORBOARD_DIR, directory / TENSORBOARD_DIR)
+
+
+def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path, progress: Callable[[str], None]) -> None:
+    """Run Ray Train to the end, from the last checkpoint below `work`."""
+    from ray_jobs.finetune.checkpoint import last_complete
+
     fewest, most = params.ray.min_workers, params.ray.num_workers
     num_workers: Any = (fewest, most) if fewest else most  # Ray's own annotation forgets the pair
     workers = f"{fewest} to {most}" if fewest else str(most)
     progress(f"finetune: starting Ray ({params.ray.address}) with {workers} worker(s); events: {work / TENSORBOARD_DIR}")
-    _drop_torn_state(work / "ray")
+    _drop_torn_lists(work / _RAY_DIR)
+    unlisted = last_complete(work / _RAY_DIR)
     refusal = work / REFUSAL
     refusal.unlink(missing_ok=True)
     with connected(params.ray), Follower(work, params.training.steps, progress):
@@ -159,6 +175,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
                 "params": with_absolute_paths(params).model_dump(mode="json"),
                 "shards": str(shards.path),
                 "work": str(work),
+                "unlisted": str(unlisted) if unlisted else None,
             },
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
@@ -166,27 +183,24 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
                 resources_per_worker={"CPU": params.ray.cpus_per_worker} | ({"GPU": 1} if params.ray.use_gpu else {}),
             ),
             run_config=RunConfig(
-                name="ray",
+                name=_RAY_DIR,
                 storage_path=str(work),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 failure_config=FailureConfig(max_failures=_ELASTIC_FAILURES if fewest else 2),
             ),
         )
         try:
-            result = interruptibly(trainer.fit)
+            interruptibly(trainer.fit)
         finally:
             if refusal.exists():
                 raise UserError(refusal.read_text(encoding="utf-8"))
-    if result.checkpoint is None:
-        raise RuntimeError(f"training ended without a checkpoint below {work}")
-    return Path(result.checkpoint.path)
 
 
-def _drop_torn_state(folder: Path) -> None:
-    """Ray writes its list of checkpoints in place: one torn by a kill or a full disk would stop every later run."""
+def _drop_torn_lists(folder: Path) -> None:
+    """Ray writes its list of checkpoints in place: one torn by a kill or a full disk would stop every later run. The
+    checkpoints themselves stay, and are found without the list."""
     for snapshot in folder.glob("*.json"):
         try:
             json.loads(snapshot.read_text())
         except ValueError:
-            shutil.rmtree(folder)
-            return
+            snapshot.unlink()

@@ -49,7 +49,7 @@ def train_step(
     scale = learning_rate_scale(step, training.steps, training.warmup_steps, training.schedule)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * scale
-    torch.manual_seed((training.seed * 1_000_003 + step) * 4099 + worker.rank)
+    torch.manual_seed(((training.seed * 1_000_003 + step) * 4099 + worker.rank) % 2**63)
     set_group_size(objective, group_size_at(step, params))
     optimizer.zero_grad(set_to_none=False)
     losses = _backward(objective, params, rows, indices, step, worker)
@@ -72,7 +72,7 @@ def train_step(
 def _backward(
     objective: Objective, params: PipelineParams, rows: Rows, indices: list[int], step: int, worker: Worker
 ) -> torch.Tensor:
-    """This rank's gradients; returns float64 [len(indices)], the share of the step's loss at the first row of each micro batch."""
+    """This rank's gradients; returns float64 [len(indices)], the step's loss shared out evenly over the rows of each micro batch."""
     training = params.training
     targets = num_targets(rows, indices)
     costs = costs_of_rows(rows, indices, group_size_at(step, params))
@@ -81,7 +81,8 @@ def _backward(
     for micro in micros:
         part = objective(read_micro_batch(rows, micro, worker.device)) / targets
         part.backward()
-        losses[indices.index(micro[0])] += part.item()
+        for row in micro:
+            losses[indices.index(row)] += part.item() / len(micro)
     if training.parallelism == "fsdp":
         shortest = min(indices, key=lambda i: len(rows.row(i)["input_ids"]))
         for _ in range(_passes(len(indices), worker.world_size, training.micro_batch_rows) - len(micros)):

@@ -114,6 +114,8 @@ def test_killed_worker_killed_run_and_fewer_workers_end_as_if_nothing_had_happen
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert len(lines_of(log)) < 60
+    for snapshot in log.parent.glob("ray/*.json"):  # Ray writes it in place, so that a kill may tear it
+        snapshot.write_text(snapshot.read_text()[:-20])
     resumed = params | {"ray": {"num_workers": 1}}
     status, output, told = finish(start(resumed, tmp_path), tmp_path)
     assert status == 0, told[-3000:]

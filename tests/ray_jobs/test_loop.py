@@ -213,8 +213,9 @@ def test_clipping_bounds_the_norm_that_the_optimizer_sees(base):
     assert after == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_only_the_micro_batch_that_failed_is_named_and_no_weight_moves(base):
-    params = make_params(base)
+@pytest.mark.parametrize(("rows", "named"), [(1, "d2"), (2, "d2, d3")])
+def test_only_the_micro_batch_that_failed_is_named_and_no_weight_moves(base, rows, named):
+    params = make_params(base, micro_batch_rows=rows)
     model = build_model(params, CPU)
     poisoned = Rows(packed(20, 30, seed=i) for i in range(4))
     for row in poisoned:  # id 383 stands in one document's row alone
@@ -225,7 +226,7 @@ def test_only_the_micro_batch_that_failed_is_named_and_no_weight_moves(base):
     )
     before = [p.detach().clone() for _, p in trainable(model)]
     optimizer = build_optimizer(model, params.training)
-    with pytest.raises(UserError, match="on documents d2; lower"):
+    with pytest.raises(UserError, match=f"on documents {named}; lower"):
         train_step(Objective(model, params.training).train(), optimizer, params, poisoned, [0, 1, 2, 3], 0, ALONE)
     assert all(torch.equal(a, p.detach()) for a, (_, p) in zip(before, trainable(model), strict=True))
 

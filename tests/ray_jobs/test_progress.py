@@ -4,8 +4,9 @@ import struct
 
 from tensorboardX.proto.event_pb2 import Event
 
-from ray_jobs.finetune.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, TrainingLog, describe, read_lines
+from ray_jobs.finetune.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower, TrainingLog, describe, read_lines
 from tasks.finetune.plots import plot_training
+from tests.ray_jobs.real_cluster import wait_until
 
 
 def metrics(step, **more):
@@ -45,6 +46,17 @@ def test_lines_say_speed_memory_and_time_left(tmp_path):
     assert all(not {"seconds", "mfu", "peak_memory_mb"} & line.keys() for line in read_lines(tmp_path / LOG_NAME))
     told = describe(first | {"peak_memory_mb": 2340, "validation_loss": 2.9}, 10)
     assert told == "finetune: step 1/10, loss 2.900, held-out 2.900, lr 1.0e-03, 2,000 tokens/s, MFU 41%, 2.3 GB, 18 s left"
+
+
+def test_steps_that_are_made_again_are_told_again(tmp_path):
+    told = []
+    with Follower(tmp_path, 4, told.append):
+        for first_step, steps in ((0, (1, 2, 3)), (1, (2,))):  # killed after step 3, with a checkpoint at step 1
+            log = TrainingLog(tmp_path, first_step, 4)
+            for step in steps:
+                log.append(metrics(step))
+            log.close()
+            wait_until(lambda last=steps[-1]: told and f"step {last}/4" in told[-1], 20, f"told {told}")
 
 
 def test_events_hold_every_metric_and_go_on_after_a_kill(tmp_path):

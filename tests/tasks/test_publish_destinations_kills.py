@@ -56,16 +56,6 @@ def started(faults: Faults, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-@pytest.fixture
-def one(tmp_path: Path) -> Path:
-    return write_release(tmp_path / "made", 1)
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    return write_release(tmp_path / "made", 2)
-
-
 def current(place: FolderPlace | ObjectPlace) -> str:
     return (place.read(f"{NAME}/current") or b"").decode().strip()
 
