@@ -33,6 +33,7 @@ class Params(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         protected_namespaces=(),
         model_title_generator=lambda model: readable(model.__name__),
         field_title_generator=lambda name, _: readable(name),

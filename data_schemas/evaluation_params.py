@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -25,10 +25,13 @@ TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
 RULER_TASKS = tuple(name for name in TASK_NAMES if name not in ("passkey", "key_value", "document_qa"))
 
 
+Length = Annotated[int, Field(ge=1)]
+
+
 class EvaluationParams(Params):
     """What is measured, on base, scaling-only and fine-tuned alike."""
 
-    lengths: tuple[int, ...] | None = Field(
+    lengths: tuple[Length, ...] | None = Field(
         None, description="Context lengths in tokens; empty: half the base's window, doubling up to the target."
     )
     target_tokens: int = Field(128, ge=8, description="Last tokens of each held-out document that perplexity is taken on.")
@@ -39,13 +42,14 @@ class EvaluationParams(Params):
     )
     longppl_evaluator: str | None = Field(
         "scaling_only",
+        pattern=rf"^(base|scaling_only|fine_tuned|base_({'|'.join(get_args(RopeMethod))}))$",
         description="The arm whose log-probabilities say which target tokens need long context, for LongPPL of all arms; empty: none.",
     )
     tasks: tuple[TaskName, ...] = Field(
         ("passkey", "key_value"),
         description="Retrieval and tracking tasks; `passkey`, `key_value` of Lost in the Middle, RULER's, `document_qa` with `qa_file`.",
     )
-    task_lengths: tuple[int, ...] | None = Field(None, description="Context lengths of the tasks; empty: as `lengths`.")
+    task_lengths: tuple[Length, ...] | None = Field(None, description="Context lengths of the tasks; empty: as `lengths`.")
     num_depths: int = Field(5, ge=2, le=101, description="Evenly spaced depths of the needle, from 0 to 1.")
     num_samples: int = Field(8, ge=1, description="Prompts for each task, length and depth.")
     qa_file: str | None = Field(

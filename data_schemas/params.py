@@ -9,12 +9,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from data_schemas.closed import Params
 from data_schemas.evaluation_params import EvaluationParams, RopeMethod
+from data_schemas.publish_params import PublishParams
 
 # Every format that documents come in. These match in upper and lower case; patterns that a user gives are case-sensitive.
 DEFAULT_INCLUDE = tuple(
     f"**/*.{kind}" for kind in ("txt", "md", "markdown", "rst", "html", "htm", "xhtml", "jsonl", "ndjson", "parquet", "arrow")
 )
-ReorderStrategy = Literal["important_first_last", "reverse_rank", "calibrated", "none"]
 
 
 class CorpusSource(Params):
@@ -273,47 +273,6 @@ class TrainingParams(Params):
     seed: int = Field(0, ge=0, description="Seed of initialisation and reading order.")
 
 
-class PublishParams(Params):
-    """What leaves the house, and under which conditions."""
-
-    name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Release name; empty: the run's name."
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Type of the published weights.")
-    shard_gigabytes: float = Field(
-        4.0, gt=0, le=50, description="Size of one safetensors file of the published weights, at most."
-    )
-    destinations: tuple[str, ...] = Field(
-        (),
-        description="Where the release goes besides the storage: a folder, an fsspec URI such as s3://bucket/models, or hub:org/name for "
-        "the Hugging Face hub. Credentials come from the environment, or for the hub from `token_secret`.",
-    )
-    token_secret: str | None = Field(
-        None,
-        pattern=r"^[a-z0-9-]{1,200}$",
-        description="Name of a Prefect Secret block with the hub's token, used instead of HF_TOKEN; the token is written nowhere.",
-    )
-    hub_pull_request: bool = Field(False, description="On the hub: open a pull request instead of a commit to the main branch.")
-    hub_private: bool = Field(True, description="Create a hub repository that is not there yet as a private one.")
-    reorder_strategy: ReorderStrategy = Field("important_first_last", description="Default strategy of the reorder config.")
-    min_effective_length: int | None = Field(
-        None,
-        ge=1,
-        description="Publish only if the fine-tuned model's effective context length, by its lower bound, is at least this.",
-    )
-    min_task_scores: dict[str, float] = Field(
-        {},
-        description="Publish only if the lower bound of the fine-tuned model's score on a task at the target, such as `passkey`, is at "
-        "least this, between 0 and 1.",
-    )
-    max_short_context_loss: float | None = Field(
-        None, gt=0, description="Publish only if perplexity at the base's window rose by less than this share."
-    )
-    min_long_context_gain: float | None = Field(
-        None, ge=0, lt=1, description="Publish only if perplexity at the target fell by at least this share against the base."
-    )
-
-
 class RayParams(Params):
     """Where the heavy work runs."""
 
@@ -387,6 +346,13 @@ class PipelineParams(Params):
                 f"chunking.max_tokens is {self.chunking.max_tokens}, above model.target_length {target}: "
                 "a chunk must fit a row, so lower it or leave it empty"
             )
+        if self.training.optimizer == "adamw_8bit" and (self.training.parallelism == "fsdp" or not self.ray.use_gpu):
+            why = (
+                "cannot be cut over workers: set training.parallelism to ddp"
+                if self.ray.use_gpu
+                else "needs a GPU: set ray.use_gpu"
+            )
+            raise ValueError(f"training.optimizer adamw_8bit {why}, or choose adamw")
         if self.training.activation_offload and not self.training.gradient_checkpointing:
             raise ValueError(
                 "training.activation_offload needs training.gradient_checkpointing: set it too, or leave offloading"
@@ -407,6 +373,11 @@ class PipelineParams(Params):
             raise ValueError(f"evaluation length {too_long[0]} is above model.target_length {target}: leave it out")
         if self.model.rope_method == "longrope" and not self.model.rope_factors_file:
             raise ValueError("model.rope_method longrope needs model.rope_factors_file: give one, or choose yarn")
+        if self.model.rope_factors_file and not {"longrope", "auto"} & {self.model.rope_method, *self.evaluation.rope_methods}:
+            raise ValueError(
+                f"model.rope_factors_file is for longrope and model.rope_method is {self.model.rope_method}: leave the file out, "
+                "choose longrope, or add it to evaluation.rope_methods to compare the two"
+            )
         return self
 
     @property

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_schemas.params import ReorderStrategy
+from data_schemas.publish_params import ReorderStrategy
 
 REORDER_FILE_NAME = "chunk_reorder.json"
 SCHEMA_FILE_NAME = "chunk_reorder.schema.json"

@@ -44,8 +44,8 @@ class Chain:
     def evaluated(self) -> Artifact:
         """Without a fine-tuned arm no training is run."""
         if "fine_tuned" in self.params.evaluation.arms:
-            self.prepared()
-            refuse_unmeasurable(self.params, self.artifacts["documents"])
+            shards = self.prepared()
+            refuse_unmeasurable(self.params, Storage(self.params.storage), self.artifacts["documents"], shards)
             checkpoint = self.finetuned()
             return self._do("evaluation", evaluate, self.params, self.artifacts["documents"], checkpoint)
         documents = self._do("documents", ingest, self.params)

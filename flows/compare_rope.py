@@ -17,6 +17,7 @@ def show_comparison(params: PipelineParams, num_documents: int) -> None:
     from ray_jobs.finetune import compare_rope
     from ray_jobs.finetune.compare_rope_report import comparison_table
     from ray_jobs.prepare.workers import workers_for
+    from tasks.evaluate.labels import percent
     from tasks.ingest import stage as ingest
 
     console = Console()
@@ -34,7 +35,7 @@ def show_comparison(params: PipelineParams, num_documents: int) -> None:
     table = Table(
         *columns,
         title=f"Perplexity of the last {report['settings']['target_tokens']} tokens of {report['num_documents']} held-out "
-        f"documents, by context length [{level:.0%} interval], scaling only; none: the base as it is",
+        f"documents, by context length [{percent(level)} interval], scaling only; none: the base as it is",
         title_justify="left",
     )
     for row in rows:

@@ -30,7 +30,9 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: Progress, give
         from ray_jobs.finetune import stage as finetune
 
         documents, shards = make_shards(params, storage, progress, documents)
-        checkpoint = checkpoint or finetune.run(params, storage, shards, progress)
+        if checkpoint is None:
+            stage.refuse_unmeasurable(params, storage, documents, shards)
+            checkpoint = finetune.run(params, storage, shards, progress)
     if documents is None:
         documents = make_documents(params, storage, progress)
     with _bar() as shares:

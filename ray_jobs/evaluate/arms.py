@@ -62,8 +62,8 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
 
 
 def _with_method(params: PipelineParams, arm: str) -> PipelineParams:
-    """`params` with the RoPE method that `arm` is named after."""
-    changes = {"rope_method": arm.removeprefix(_METHOD_ARM)}
+    """`params` with the RoPE method that `arm` is named after; it is compared, so no server has to read it."""
+    changes: dict[str, Any] = {"rope_method": arm.removeprefix(_METHOD_ARM), "serve_with": ()}
     return params.model_copy(update={"model": params.model.model_copy(update=changes)})
 
 

@@ -19,11 +19,16 @@ from ray_jobs.evaluate.prefixes import forget_lengths
 ARMS = ("base", "fine_tuned")  # what a reader of short-context benchmarks compares
 
 
-def refuse_unavailable(evaluation: EvaluationParams) -> None:
-    """UserError, before anything is measured, where benchmarks are asked for that cannot be run here."""
+def refuse_unavailable(evaluation: EvaluationParams, arms: Sequence[str]) -> None:
+    """UserError, before anything is measured on `arms`, where benchmarks are asked for that cannot be run here."""
     names = evaluation.lm_eval_tasks
     if not names:
         return
+    if not measured_arms(arms):
+        raise UserError(
+            f"evaluation.lm_eval_tasks asks for {', '.join(names)}, which are run on {' and '.join(ARMS)}, and neither is measured: "
+            "add one to evaluation.arms, or leave evaluation.lm_eval_tasks empty."
+        )
     if importlib.util.find_spec("lm_eval") is None:
         raise UserError(
             f"evaluation.lm_eval_tasks asks for {', '.join(names)}, and lm-evaluation-harness is not installed: "

@@ -68,8 +68,8 @@ def run(
     """
     from ray_jobs.finetune.base_model import base_fingerprint
 
-    lm_eval.refuse_unavailable(params.evaluation)
     arms = choose_arms(params, checkpoint is not None)
+    lm_eval.refuse_unavailable(params.evaluation, arms.names)
     inputs: dict[str, Any] = {
         "stage": STAGE,
         "params": {
@@ -107,13 +107,19 @@ def load_report(evaluation: Artifact) -> Report:
     return report
 
 
-def refuse_unmeasurable(params: PipelineParams, documents: Artifact) -> None:
-    """UserError, before any training, where lengths, tasks, held-out documents or benchmarks allow no evaluation."""
+def refuse_unmeasurable(params: PipelineParams, storage: Storage, documents: Artifact, shards: Artifact) -> None:
+    """UserError, before any training, where lengths, tasks, held-out documents or benchmarks allow no evaluation.
+
+    Where the training was done before there is nothing to save: the evaluation itself refuses the same.
+    """
+    from ray_jobs.finetune import stage as finetune
+
+    if finetune.find(params, storage, shards):
+        return
     from ray_jobs.finetune.base_model import load_tokenizer
     from ray_jobs.finetune.extended import base_window
 
-    lm_eval.refuse_unavailable(params.evaluation)
-    choose_arms(params, has_checkpoint=True)
+    lm_eval.refuse_unavailable(params.evaluation, choose_arms(params, has_checkpoint=True).names)
     prepare_workload(params, base_window(params.model), documents.path, load_tokenizer(params.model))
 
 

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
-from data_schemas.manifest import stage_digest
 from data_schemas.params import ModelParams, PipelineParams, RopeMethod
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune.base_model import base_fingerprint, load_base, load_config, load_tokenizer
@@ -31,7 +30,7 @@ from ray_jobs.finetune.rope import RopePlan, plan_rope
 if TYPE_CHECKING:
     from ray_jobs.evaluate.workload import Workload
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 KIND = "rope_comparisons"
 STAGE = "compare-rope"
 BASE = "base"
@@ -91,12 +90,6 @@ def identity(params: PipelineParams, documents_digest: str, num_documents: int) 
     return settings, {"documents": documents_digest, "base": base_fingerprint(params.model)}
 
 
-def find(params: PipelineParams, storage: Storage, documents_digest: str, num_documents: int) -> Artifact | None:
-    """A finished comparison of these parameters, or None."""
-    settings, parents = identity(params, documents_digest, num_documents)
-    return storage.find(KIND, stage_digest(STAGE, settings, CODE_VERSION, parents))
-
-
 def run(params: PipelineParams, storage: Storage, documents: Artifact, num_documents: int, progress: Progress) -> Artifact:
     """Measure every method on at most `num_documents` held-out documents, or find what an equal run left.
 
@@ -118,8 +111,8 @@ def load_comparison(artifact: Artifact) -> dict[str, Any]:
 
 
 def _make(directory: Path, params: PipelineParams, documents: Path, num_documents: int, progress: Progress) -> dict[str, Any]:
-    from ray_jobs.finetune.compare_rope_plot import plot_comparison
-    from ray_jobs.finetune.compare_rope_report import build_comparison
+    from ray_jobs.finetune.compare_rope_report import as_arms, build_comparison
+    from tasks.evaluate.plots import plot_perplexity
 
     found = candidates(params.model)
     window = next(iter(found.plans.values())).base_window
@@ -143,7 +136,7 @@ def _make(directory: Path, params: PipelineParams, documents: Path, num_document
     }
     report = build_comparison(samples, settings, {m: dict(p.describe()) for m, p in found.plans.items()}, found.refused)
     (directory / "rope_comparison.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    plot_comparison(report, directory / "rope_comparison.png")
+    plot_perplexity(as_arms(report), directory / "rope_comparison.png")
     return {"best": report["best"], "equally_good": report["equally_good"], "num_documents": len(workload.documents)}
 
 

@@ -1,7 +1,7 @@
 """What a comparison of RoPE methods says, computed from its per-sample rows alone.
 
     {"settings": {...}, "num_documents": n,
-     "methods": [{method, cells: [{length, perplexity, low, high}], at_window, against_best, verdict, plan}],
+     "methods": [{method, cells: [{length, perplexity, low, high, ...}], at_window, against_best, verdict, plan}],
      "refused": {method: sentence}, "best": method, "equally_good": [method],
      "context_gain": {from_length, to_length, ratio, low, high} or null, "findings": [sentence]}
 
@@ -14,39 +14,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from tasks.evaluate.statistics import Estimate, perplexity_estimate, perplexity_ratio
+from tasks.evaluate.report_perplexity import Cell, perplexity_cells, perplexity_row, ratio_of
+from tasks.evaluate.statistics import Estimate
 
 BASE = "base"
 Comparison = dict[str, Any]
-
-
-class _Samples:
-    """Summed nats a document, documents in one order for every method and length."""
-
-    def __init__(self, table: pa.Table, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        table = table.sort_by("doc_id")
-        self.methods = list(dict.fromkeys(table["arm"].to_pylist()))
-        self._nll: dict[tuple[str, int], np.ndarray] = {}
-        self.num_tokens = np.empty(0)
-        for method in self.methods:
-            for length in settings["lengths"]:
-                rows = table.filter((pc.field("arm") == method) & (pc.field("length") == length))
-                self._nll[method, length] = rows["nll"].to_numpy()
-                self.num_tokens = rows["num_tokens"].to_numpy()
-
-    def perplexity(self, method: str, length: int) -> Estimate:
-        nll = self._nll[method, length]
-        return perplexity_estimate(nll, self.num_tokens, confidence=self._settings["confidence"], seed=self._settings["seed"])
-
-    def ratio(self, over: tuple[str, int], under: tuple[str, int], confidence: float) -> Estimate:
-        return perplexity_ratio(
-            self._nll[over], self._nll[under], self.num_tokens, confidence=confidence, seed=self._settings["seed"]
-        )
 
 
 def build_comparison(
@@ -59,36 +33,39 @@ def build_comparison(
         plans: by method, the rows of its RoPE plan.
         refused: by method that does not apply, the reason.
     """
-    table = _Samples(samples, settings)
-    window, target, confidence = settings["base_window"], settings["target_length"], settings["confidence"]
-    scaled = [method for method in table.methods if method != BASE]
-    best = min(scaled, key=lambda method: table.perplexity(method, target).value)
-    others = [method for method in table.methods if method != best]
-    adjusted = 1 - (1 - confidence) / max(1, len(others))
+    measured = list(dict.fromkeys(samples["arm"].to_pylist()))
+    samples_of = perplexity_cells(samples, measured)
+    cells = {cell: perplexity_row(cell, rows, settings) for cell, rows in samples_of.items()}
+    window, target = settings["base_window"], settings["target_length"]
+
+    def at_target(method: str) -> float:
+        return float(cells[Cell(method, target)]["perplexity"])
+
+    scaled = [method for method in measured if method != BASE]
+    best = min(scaled, key=at_target)
+    adjusted = 1 - (1 - settings["confidence"]) / max(1, len(measured) - 1)
     methods = []
-    for method in sorted(table.methods, key=lambda method: table.perplexity(method, target).value):
-        against = table.ratio((method, target), (best, target), adjusted)
+    for method in sorted(measured, key=at_target):
+        over_base = ratio_of(samples_of, Cell(method, window), Cell(BASE, window), settings)
+        against = ratio_of(samples_of, Cell(method, target), Cell(best, target), settings | {"confidence": adjusted})
         methods.append(
             {
                 "method": method,
-                "cells": [
-                    {"length": length, **_json(table.perplexity(method, length), "perplexity")}
-                    for length in settings["lengths"]
-                ],
-                "at_window": _json(table.ratio((method, window), (BASE, window), confidence), "ratio"),
-                "against_best": _json(against, "ratio"),
+                "cells": [cells[Cell(method, length)] for length in settings["lengths"]],
+                "at_window": _ratio(over_base),
+                "against_best": _ratio(against),
                 "verdict": _verdict(method, best, against),
                 "plan": plans.get(method, {}),
             }
         )
     report: Comparison = {
         "settings": {**settings, "level_of_each_comparison": adjusted},
-        "num_documents": len(table.num_tokens),
+        "num_documents": samples_of[Cell(best, target)].num_rows,
         "methods": methods,
         "refused": refused,
         "best": best,
         "equally_good": [m["method"] for m in methods if m["method"] in scaled and m["verdict"] == "not told apart"],
-        "context_gain": _context_gain(table, settings),
+        "context_gain": _context_gain(samples_of, settings),
     }
     report["findings"] = findings(report)
     return report
@@ -102,14 +79,14 @@ def _verdict(method: str, best: str, ratio: Estimate) -> str:
     return "worse" if ratio.low > 1 else "better" if ratio.high < 1 else "not told apart"
 
 
-def _context_gain(table: _Samples, settings: dict[str, Any]) -> dict[str, Any] | None:
+def _context_gain(samples_of: dict[Cell, pa.Table], settings: dict[str, Any]) -> dict[str, Any] | None:
     """What the unscaled base makes of the second half of its own window; None where no shorter length was measured."""
     window = settings["base_window"]
     shorter = [length for length in settings["lengths"] if length < window]
     if not shorter:
         return None
-    ratio = table.ratio((BASE, window), (BASE, shorter[-1]), settings["confidence"])
-    return {"from_length": shorter[-1], "to_length": window, **_json(ratio, "ratio")}
+    ratio = ratio_of(samples_of, Cell(BASE, window), Cell(BASE, shorter[-1]), settings)
+    return {"from_length": shorter[-1], "to_length": window, **_ratio(ratio)}
 
 
 def findings(report: Comparison) -> list[str]:
@@ -148,6 +125,16 @@ def findings(report: Comparison) -> list[str]:
     return said
 
 
+def as_arms(report: Comparison) -> dict[str, Any]:
+    """The methods as the arms of an evaluation's report, as its figure of perplexity takes them."""
+    cells = [
+        cell | {"arm": BASE if entry["method"] == BASE else f"base_{entry['method']}"}
+        for entry in report["methods"]
+        for cell in entry["cells"]
+    ]
+    return {"perplexity": cells, "settings": report["settings"]}
+
+
 def comparison_table(report: Comparison) -> tuple[list[str], list[list[str]]]:
     """One row a method, best first: perplexity by context length (an interval at the target), cost at the window, ratio to the best."""
     settings = report["settings"]
@@ -168,5 +155,5 @@ def _interval(ratio: dict[str, float]) -> str:
     return f"{ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
 
 
-def _json(estimate: Estimate, name: str) -> dict[str, float | None]:
-    return {name: estimate.value, "low": estimate.low, "high": estimate.high}
+def _ratio(estimate: Estimate) -> dict[str, float | None]:
+    return {"ratio": estimate.value, "low": estimate.low, "high": estimate.high}

@@ -20,8 +20,13 @@ ADAPTER_DIR = "adapter"
 
 def rope_plan_for(model: ModelParams) -> RopePlan:
     """The plan that these parameters ask for. UserError where the base and the method do not go together."""
-    config, factors = load_config(model), rope_factors(model)
+    config, factors = load_config(model), planned_factors(model)
     return plan_rope(config, model.target_length, model.rope_method, factors=factors, serving=model.serve_with)
+
+
+def planned_factors(model: ModelParams) -> dict[str, Any] | None:
+    """`rope_factors` where the method may take them; another method may stand beside a longrope arm of the evaluation."""
+    return rope_factors(model) if model.rope_method in ("longrope", "auto") else None
 
 
 def rope_factors(model: ModelParams) -> dict[str, Any] | None:

@@ -10,14 +10,15 @@ attention        12 D a layer, head and pair of query and key: 4 D forward (scor
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-# Dense bfloat16 FLOP/s by the maker's data sheets; the first name found in the device's name counts.
-PEAK_FLOPS = (
+# Dense bfloat16 FLOP/s by the maker's data sheets; the first of these whose words stand in the device's name counts.
+_PEAK_FLOPS = (
     ("B200", 2250e12),
     ("GH200", 989e12),
     ("H200", 989e12),
@@ -87,5 +88,9 @@ def peak_flops(device: torch.device, stated_tflops: float | None, precision: str
         return stated_tflops * 1e12
     if device.type != "cuda" or precision != "bf16":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((flops for known, flops in PEAK_FLOPS if known in name), None)
+    return known_peak(torch.cuda.get_device_name(device))
+
+
+def known_peak(device_name: str) -> float | None:
+    """FLOP/s in dense bfloat16 by the device's name, such as "NVIDIA H100 80GB HBM3"; None for one not listed."""
+    return next((flops for known, flops in _PEAK_FLOPS if re.search(rf"\b{known}\b", device_name)), None)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data_schemas.errors import UserError
-from data_schemas.params import TrainingParams
-from ray_jobs.finetune.lora_targets import linear_names, resolve_targets
+from data_schemas.params import PipelineParams, TrainingParams
+from ray_jobs.finetune.extended import extended_config
+from ray_jobs.finetune.lora_targets import ALL_LINEAR, linear_names, resolve_targets
+from ray_jobs.finetune.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 def norm_names(model: PreTrainedModel) -> list[str]:
     """Last name components of the modules that are norms, such as input_layernorm."""
     return sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if "Norm" in type(module).__name__})
+
+
+def check_targets(params: PipelineParams) -> None:
+    """UserError, without loading any weight, where the base has no layer of a name in training.lora_targets."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"), quiet_transformers():
+        model = AutoModelForCausalLM.from_config(extended_config(params.model))
+    resolve_targets(params.training.lora_targets, linear_names(model), type(model).__name__)
 
 
 def add_trainable_weights(model: PreTrainedModel, training: TrainingParams) -> PeftModel:
@@ -37,7 +49,7 @@ def add_trainable_weights(model: PreTrainedModel, training: TrainingParams) -> P
         r=training.lora_rank,
         lora_alpha=training.lora_alpha,
         lora_dropout=training.lora_dropout,
-        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+        target_modules=ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
         modules_to_save=full or None,
         ensure_weight_tying=tied and training.train_embeddings,
         task_type="CAUSAL_LM",

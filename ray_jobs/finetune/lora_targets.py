@@ -14,6 +14,8 @@ from data_schemas.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+ALL_LINEAR = "all-linear"
+
 # Another name of the same projection, or of the matrix that holds it; the first one the model has is taken.
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "q_proj": ("qkv_proj", "query_key_value", "q_b_proj"),
@@ -27,30 +29,33 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
-    """Last name components of the linear layers below the output layer, such as q_proj."""
+    """Full names of the linear layers below the output layer, such as model.layers.0.self_attn.q_proj."""
     import torch
 
     output = model.get_output_embeddings()
-    named = (
-        (name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not output
-    )
-    return sorted({name.rsplit(".", 1)[-1] for name, _ in named})
+    named = model.named_modules()
+    return [name for name, module in named if isinstance(module, torch.nn.Linear) and module is not output]
 
 
 def resolve_targets(targets: Sequence[str], existing: Iterable[str], model_name: str) -> tuple[str, ...]:
-    """`targets` by the names in `existing`, each once and in order; `all-linear` stays as it is.
+    """`targets` by the names of the linear layers `existing`, full ones with dots, each once and in order.
 
-    A target with dots is a path and left to peft. UserError for a name the model has under no name known here.
+    A target is a last component (`q_proj`) or the end of a full name (`self_attn.q_proj`), as peft matches them;
+    `all-linear` takes in all others. UserError for a name the model has under no name known here.
     """
-    have = set(existing)
+    if ALL_LINEAR in targets:
+        return (ALL_LINEAR,)
+    full = list(existing)
+    have = {name.rsplit(".", 1)[-1] for name in full}
     resolved: list[str] = []
     for target in targets:
-        found = target if target in have or target == "all-linear" or "." in target else None
-        found = found or next((name for name in _OTHER_NAMES.get(target, ()) if name in have), None)
+        is_path = "." in target and any(f".{name}".endswith(f".{target}") for name in full)
+        names = (target, *_OTHER_NAMES.get(target, ()))
+        found = target if is_path else next((name for name in names if name in have), None)
         if found is None:
             raise UserError(
                 f"training.lora_targets names {target}, which {model_name} has not: choose among "
-                f"{', '.join(sorted(have))}, or all-linear."
+                f"{', '.join(sorted(have))}, or {ALL_LINEAR}."
             )
         resolved.append(found)
     return tuple(dict.fromkeys(resolved))

@@ -16,7 +16,7 @@ BETAS = (0.9, 0.95)
 def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.optim.Optimizer:
     """One group for LoRA and one, without decay and slower by default, for norms and embeddings.
 
-    UserError for adamw_8bit without bitsandbytes, without a GPU, or with FSDP.
+    UserError for adamw_8bit without bitsandbytes; that it has a GPU and no FSDP the parameters have seen to.
     """
     weights = trainable(model)
     full_rate = training.full_weight_learning_rate or training.learning_rate / 10
@@ -31,23 +31,14 @@ def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.o
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=BETAS, fused=True)
-    _refuse_8bit(training, weights[0][1].device)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "training.optimizer adamw_8bit needs the package bitsandbytes, which is not installed: install it, or choose adamw."
+        )
     from bitsandbytes.optim import AdamW8bit
 
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, betas=BETAS)
     return optimizer
-
-
-def _refuse_8bit(training: TrainingParams, device: torch.device) -> None:
-    reason = None
-    if training.parallelism == "fsdp":
-        reason = "cannot be cut over workers: set training.parallelism to ddp"
-    elif importlib.util.find_spec("bitsandbytes") is None:
-        reason = "needs the package bitsandbytes, which is not installed: install it"
-    elif device.type != "cuda":
-        reason = "needs a GPU: set ray.use_gpu"
-    if reason:
-        raise UserError(f"training.optimizer adamw_8bit {reason}, or choose adamw.")
 
 
 def clip_gradients(weights: list[torch.nn.Parameter], max_norm: float) -> float:

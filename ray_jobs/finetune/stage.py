@@ -21,7 +21,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected
 from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer, with_absolute_paths
-from ray_jobs.finetune.extended import ADAPTER_DIR, rope_factors, rope_plan_for
+from ray_jobs.finetune.extended import ADAPTER_DIR, planned_factors, rope_plan_for
 from ray_jobs.finetune.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.finetune.ray_worker import REFUSAL, train_on_worker
 from ray_jobs.interruption import interruptibly
@@ -38,10 +38,10 @@ _ELASTIC_FAILURES = 20  # workers come and go in an elastic run; a fixed one tha
 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
     """What of the parameters determines the trained weights; the worker count does, by the order of sums."""
-    model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file"})
+    model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file", "serve_with"})
     elastic = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     return {
-        "model": model | {"rope_factors": rope_factors(params.model)},
+        "model": model | {"rope_factors": planned_factors(params.model)},
         "training": params.training.model_dump(mode="json"),
         "num_workers": params.ray.num_workers,
         "use_gpu": params.ray.use_gpu,
@@ -55,20 +55,27 @@ def trajectory_params(params: PipelineParams) -> dict[str, Any]:
     return {"model": everything["model"], "training": training}
 
 
+def _inputs(params: PipelineParams, shards: Artifact) -> dict[str, Any]:
+    parents = {"shards": shards.digest, "base": base_fingerprint(params.model)}
+    return {"stage": STAGE, "params": stage_params(params), "code_version": CODE_VERSION, "parents": parents}
+
+
+def find(params: PipelineParams, storage: Storage, shards: Artifact) -> Artifact | None:
+    """The checkpoint of an earlier run with the same parameters, or None."""
+    return storage.find(KIND, stage_digest(**_inputs(params, shards)))
+
+
 def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Callable[[str], None]) -> Artifact:
     """Fine-tune, or find the checkpoint of an earlier run with the same parameters. UserError as the stages below raise it."""
-    inputs: dict[str, Any] = {
-        "stage": STAGE,
-        "params": stage_params(params),
-        "code_version": CODE_VERSION,
-        "parents": {"shards": shards.digest, "base": base_fingerprint(params.model)},
-    }
+    inputs = _inputs(params, shards)
     work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_params(params)})
 
     def make(directory: Path) -> dict[str, Any]:
         shards.check()
         plan = rope_plan_for(params.model)
         progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
+        if params.training.warmup_steps >= params.training.steps:
+            progress("finetune: training.warmup_steps is not below training.steps, so the learning rate never reaches its peak")
         _tell_executor(params, progress)
         with _alone(work):
             _fit(params, storage, shards, work, progress)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
 from ray_jobs.finetune.base_model import load_base
@@ -27,7 +26,6 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
     training = params.training
     register_s2_attention()
     config = extended_config(params.model)
-    _refuse_other_objectives(config)
     config.s2_executor = training.s2_executor
     torch.manual_seed(training.seed)
     dtype = "auto" if training.precision == "bf16" and device.type == "cuda" else torch.float32
@@ -41,12 +39,3 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
         model = model.to(device)
     set_group_size(model, group_size_at(0, params))
     return model
-
-
-def _refuse_other_objectives(config: Any) -> None:
-    """UserError for models that change logits behind the output layer: the loss here takes that layer's own."""
-    for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"):
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(
-                f"The base sets {name}, which training does not compute: choose a base without it, such as a Llama or Qwen model."
-            )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
-from data_schemas.params import PublishParams
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams, PublishParams
+from tasks.evaluate.labels import percent
+from tasks.evaluate.perplexity import evaluation_lengths
 from tasks.evaluate.report import find_comparison
 from tasks.evaluate.report_tasks import score_at
+from tasks.evaluate.statistics import wilson_bounds
 from tasks.evaluate.task_cells import TaskKey
 
 Report = dict[str, Any]
@@ -17,7 +23,7 @@ def failed_gates(report: Report, publish: PublishParams, base_window: int, targe
 
     Every gate judges the unfavourable bound of an interval. One whose lengths or tasks were not measured fails.
     """
-    level = f"{report['settings']['confidence']:.0%}"
+    level = percent(report["settings"]["confidence"])
     checks = (
         _short_context_loss(report, publish.max_short_context_loss, base_window, level),
         _long_context_gain(report, publish.min_long_context_gain, target, level),
@@ -25,6 +31,54 @@ def failed_gates(report: Report, publish: PublishParams, base_window: int, targe
         *(_task_score(report, task, score, target, level) for task, score in publish.min_task_scores.items()),
     )
     return [sentence for sentence in checks if sentence]
+
+
+def refuse_impossible(params: PipelineParams, base_window: int) -> None:
+    """UserError, before any work, for a gate that no model could pass with what these parameters measure."""
+    for sentence in _impossible(params, base_window):
+        raise UserError(sentence)
+
+
+def _impossible(params: PipelineParams, base_window: int) -> Iterator[str]:
+    publish, evaluation, target = params.publish, params.evaluation, params.model.target_length
+    lengths = evaluation_lengths(
+        evaluation.lengths, base_window=base_window, target_length=target, target_tokens=evaluation.target_tokens
+    )
+    if not {"base", "fine_tuned"} <= set(evaluation.arms):
+        for gate in ("max_short_context_loss", "min_long_context_gain", "min_effective_length"):
+            if getattr(publish, gate) is not None:
+                yield f"publish.{gate} compares base and fine-tuned model: add both to evaluation.arms, or leave it out."
+    for gate, length in (("max_short_context_loss", base_window), ("min_long_context_gain", target)):
+        if getattr(publish, gate) is not None and length not in lengths:
+            yield f"publish.{gate} is judged at {length} tokens: add that to evaluation.lengths, or leave it out."
+    if publish.min_effective_length is not None:
+        least = publish.min_effective_length
+        if least > target:
+            yield f"publish.min_effective_length is {least}, above model.target_length {target}: lower it."
+        if base_window not in lengths:
+            yield f"publish.min_effective_length is judged from the base's window on: add {base_window} to evaluation.lengths."
+        if max(lengths) < least:
+            yield f"publish.min_effective_length is {least}, but the longest of evaluation.lengths is {max(lengths)}: add {least}."
+    for task, score in publish.min_task_scores.items():
+        if task not in evaluation.tasks:
+            yield (
+                f"publish.min_task_scores names {task}, but evaluation.tasks are {', '.join(evaluation.tasks) or 'none'}: "
+                "correct the name, or add the task."
+            )
+        if target not in (evaluation.task_lengths or lengths):
+            yield f"publish.min_task_scores is judged at the target: add {target} to evaluation.task_lengths."
+        best, _ = wilson_bounds(1.0, evaluation.num_samples, evaluation.confidence)
+        if best < score:
+            needed = _samples_needed(score, evaluation.confidence)
+            yield (
+                f"publish.min_task_scores of {task} is {score:g}, but even a model that is always right has a lower bound of {best:.3f} "
+                f"on {evaluation.num_samples} samples: set evaluation.num_samples to at least {needed}, or lower the score."
+            )
+
+
+def _samples_needed(score: float, confidence: float) -> int:
+    """The fewest samples, all right, whose lower bound reaches `score`."""
+    return next(n for n in count(1) if wilson_bounds(1.0, n, confidence)[0] >= score)
 
 
 def _short_context_loss(report: Report, loss: float | None, base_window: int, level: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.evaluate.arm_labels import arm_label
 from tasks.evaluate.figure import COLUMN_WIDTH, arm_style, arms_of, caption, legend_above, new_figure, save, tidy
+from tasks.evaluate.labels import arm_label, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def plot_perplexity(report: dict[str, Any], path: Path) -> None:
     caption(
         figure,
         f"Last {settings['target_tokens']} tokens of the same n = {cells[0]['num_documents']} held-out documents at every "
-        f"length; bands: {settings['confidence']:.0%} intervals over documents.",
+        f"length; bands: {percent(settings['confidence'])} intervals over documents.",
     )
     save(figure, path)
 
@@ -56,7 +56,7 @@ def plot_position(report: dict[str, Any], path: Path) -> None:
     caption(
         figure,
         f"Whole windows of {cells[0]['length']} tokens of n = {min(documents)} held-out documents, each token given all before "
-        f"it; bands: {report['settings']['confidence']:.0%} intervals over documents.",
+        f"it; bands: {percent(report['settings']['confidence'])} intervals over documents.",
     )
     save(figure, path)
 

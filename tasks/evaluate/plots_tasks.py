@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.evaluate.arm_labels import arm_label
 from tasks.evaluate.figure import (
     CAPTION,
     PAGE_WIDTH,
@@ -22,6 +21,7 @@ from tasks.evaluate.figure import (
     save,
     tidy,
 )
+from tasks.evaluate.labels import arm_label, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +81,9 @@ def _grid_caption(rows: list[dict[str, Any]], task: str, confidence: float) -> s
     depth = " Depth 0: gold first, 1: right before the question." if any(row["depth"] is not None for row in rows) else ""
     gain = any(row["gain"] is not None for row in rows)
     meaning = " Recall gain: log-probability of the answer with the gold in the prompt minus without it." if gain else ""
-    return f"Task {task}, {_count(rows)} prompts a cell; their {confidence:.0%} intervals are in report.json.{depth}{meaning}"
+    return (
+        f"Task {task}, {_count(rows)} prompts a cell; their {percent(confidence)} intervals are in report.json.{depth}{meaning}"
+    )
 
 
 def _count(rows: list[dict[str, Any]]) -> str:
@@ -135,7 +137,7 @@ def plot_middle(report: dict[str, Any], task: str, path: Path) -> None:
         axes.tick_params(labelbottom=bottom)
         axes.set_title(f"{lengths[place]} tokens", fontsize=TEXT)
     legend_above(figure, grid[0, 0])
-    level = f"{report['settings']['confidence']:.0%}"
+    level = percent(report["settings"]["confidence"])
     caption(
         figure,
         f"Task {task}, {_count(rows)} prompts a point; bands: {level} intervals. Depth 0: gold first, 1: right before the question.",

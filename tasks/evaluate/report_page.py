@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.evaluate.labels import percent
 from tasks.reorder.validation import FEWEST_ANSWERED
 
 Table = tuple[list[str], list[list[str]]]
@@ -30,7 +31,7 @@ def markdown_page(report: dict[str, Any], tables: Mapping[str, Table]) -> str:
 def _sections(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Title and note of each section, in the page's order."""
     settings, longppl = report["settings"], report["longppl"]
-    level = f"{settings['confidence']:.0%}"
+    level = percent(settings["confidence"])
     documents = report["perplexity"][0]["num_documents"] if report["perplexity"] else 0
     return {
         "perplexity": (
@@ -52,7 +53,7 @@ def _sections(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
         "non_inferiority": (
             "Short context",
             f"A loss is ruled out when the [{level} interval] lies within the declared margin of "
-            f"{report['non_inferiority']['margin']:.0%}; paired over documents and over samples.",
+            f"{percent(report['non_inferiority']['margin'])}; paired over documents and over samples.",
         ),
         "tests": (
             "Paired tests of task scores",

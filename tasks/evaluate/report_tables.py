@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.evaluate.arm_labels import arm_label
+from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report_page import markdown_page
 from tasks.evaluate.report_reorder import reorder_table
 
@@ -64,7 +64,7 @@ def effective_length_table(report: dict[str, Any]) -> Table:
     """One row a sense, one column an arm; a cell reads `2048 [1024, 4096]`, by point estimate [unfavourable, favourable bound]."""
     section = report["effective_context_length"]
     senses = [
-        (f"perplexity within {section['margin']:.0%} of the base's at its window", section["within_margin"]["arms"]),
+        (f"perplexity within {percent(section['margin'])} of the base's at its window", section["within_margin"]["arms"]),
         ("perplexity not above the base's at its window", section["perplexity"]["arms"]),
     ]
     for entry in section["task_scores"]["tasks"]:

@@ -31,16 +31,8 @@ class Estimate:
     high: float | None
 
 
-def wilson_rate(successes: int, n: int, confidence: float) -> Estimate:
-    """A rate with Wilson's score interval (Wilson 1927), which stays within [0, 1] and works at 0 and at n."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high))
-
-
 def wilson_bounds(rate: float, n: float, confidence: float) -> tuple[float, float]:
-    """Wilson's interval around any rate in [0, 1] of n observations, for mean scores that are no count of successes."""
+    """Wilson's score interval (Wilson 1927) around any rate in [0, 1] of n observations, also one that is no count of successes."""
     from scipy.stats import norm
 
     z = float(norm.ppf((1 + confidence) / 2))
@@ -125,14 +117,12 @@ def resampled_ratios(numerators: np.ndarray, denominators: np.ndarray, seed: int
 
 
 def bootstrap_bounds(resampled: np.ndarray, num_units: int, confidence: float) -> tuple[float, float]:
-    """The expanded percentile interval of `resampled` statistics of `num_units` independent units.
+    """The expanded percentile interval of `resampled` statistics of `num_units`, at least 2, independent units.
 
     The tail is Phi(-sqrt(n / (n - 1)) t), t being Student's quantile with n - 1 degrees of freedom.
     """
     from scipy.stats import norm, t
 
-    if num_units < 2:
-        return float(resampled.min()), float(resampled.max())
     quantile = t.ppf((1 + confidence) / 2, num_units - 1) * math.sqrt(num_units / (num_units - 1))
     tail = float(norm.cdf(-quantile))
     low, high = np.quantile(resampled, [tail, 1 - tail])

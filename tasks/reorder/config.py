@@ -9,7 +9,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from data_schemas.errors import UserError
-from data_schemas.params import PipelineParams, ReorderStrategy
+from data_schemas.params import PipelineParams
+from data_schemas.publish_params import ReorderStrategy
 from data_schemas.reorder import (
     GOLDEN_SIZES,
     REORDER_FILE_NAME,

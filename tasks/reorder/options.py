@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from data_schemas.errors import UserError
-from data_schemas.params import ReorderStrategy
+from data_schemas.publish_params import ReorderStrategy
 
 CountTokens = Callable[[str], int]
 

@@ -148,6 +148,16 @@ def test_without_a_checkpoint_what_needs_no_training_is_measured(tiny_run: TinyR
         tiny_run.evaluate(tuned=False, arms=("fine_tuned",))
 
 
+def test_longrope_is_compared_with_methods_that_take_no_factors(tiny_run: TinyRun, tmp_path: Path) -> None:
+    factors = tmp_path / "factors.json"
+    factors.write_text(json.dumps({name: [2.0] * 4 for name in ("short_factor", "long_factor")}))
+    asked = tiny_run.changed(rope_methods=("longrope", "yarn", "ntk"))
+    for main in ("yarn", "longrope"):
+        model = asked.model.model_copy(update={"rope_method": main, "rope_factors_file": str(factors)})
+        arms = choose_arms(asked.model_copy(update={"model": model}), has_checkpoint=True)
+        assert set(arms.names[3:]) == {"base_longrope", "base_yarn", "base_ntk"} - {f"base_{main}"}
+
+
 def test_each_rope_method_is_a_model_of_its_own(tiny_run: TinyRun, tmp_path: Path) -> None:
     evaluation = tiny_run.elsewhere(tmp_path).evaluate(
         tuned=False, arms=("base",), rope_methods=("linear", "dynamic"), lengths=(256,), num_documents=2, tasks=()
@@ -168,6 +178,11 @@ def test_benchmarks_without_the_harness_are_refused_before_anything_else(tiny_ru
     with pytest.raises(UserError, match="pip install lm-eval"):
         tiny_run.evaluate(lm_eval_tasks=("hellaswag",))
     assert tiny_run.told == []
+
+
+def test_benchmarks_on_models_that_are_not_measured_are_refused(tiny_run: TinyRun) -> None:
+    with pytest.raises(UserError, match="run on base and fine_tuned, and neither is measured"):
+        tiny_run.evaluate(tuned=False, arms=("scaling_only",), lm_eval_tasks=("hellaswag",))
 
 
 def test_what_was_trained_on_is_not_evaluated(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from ray_jobs.finetune.batches import read_micro_batch
-from ray_jobs.finetune.flops import cost_of, peak_flops, segment_pairs
+from ray_jobs.finetune.flops import cost_of, known_peak, peak_flops, segment_pairs
 from ray_jobs.finetune.loop import build_model, summed_loss
 from ray_jobs.finetune.segments import segment_batch
 from tests.ray_jobs.training_example import CPU, ROWS, make_params, write_base
@@ -44,3 +44,11 @@ def test_matrix_products_are_what_torch_counts(tmp_path, tokenizer, train_embedd
 def test_peak_is_as_stated_and_else_unknown_on_a_cpu():
     assert peak_flops(CPU, 312, "bf16") == 312e12
     assert peak_flops(CPU, None, "bf16") is None
+
+
+def test_a_device_is_known_by_whole_words():
+    assert known_peak("NVIDIA L4") == 121e12
+    assert known_peak("NVIDIA A100-SXM4-80GB") == 312e12
+    assert known_peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert known_peak("NVIDIA L40") is None
+    assert known_peak("NVIDIA RTX A1000") is None

@@ -81,7 +81,6 @@ def names_of(kind):
 
 
 def test_default_targets_map_to_fused_projections():
-    assert names_of("llama") == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     default = TrainingParams().lora_targets
     assert resolve_targets(default, names_of("llama"), "Llama") == default
     assert resolve_targets(default, names_of("phi3"), "Phi3") == ("qkv_proj", "o_proj")
@@ -91,8 +90,15 @@ def test_default_targets_map_to_fused_projections():
         "gate_up_proj",
     )
     assert resolve_targets(("all-linear",), names_of("phi3"), "Phi3") == ("all-linear",)
+    assert resolve_targets(("q_proj", "all-linear"), names_of("phi3"), "Phi3") == ("all-linear",), "it takes in the others"
 
 
-def test_a_target_that_exists_under_no_name_is_refused_with_those_that_do():
-    with pytest.raises(UserError, match=r"names w_pack, which Llama has not: choose among down_proj, .*v_proj, or all-linear"):
-        resolve_targets(("q_proj", "w_pack"), names_of("llama"), "Llama")
+def test_a_target_with_dots_is_the_end_of_a_full_name():
+    paths = ("self_attn.q_proj", "layers.1.mlp.up_proj")
+    assert resolve_targets(paths, names_of("llama"), "Llama") == paths
+
+
+@pytest.mark.parametrize("name", ["w_pack", "self_attn.v_prj", "attn.q_proj"])
+def test_a_target_that_exists_under_no_name_is_refused_with_those_that_do(name):
+    with pytest.raises(UserError, match=rf"names {name}, which Llama has not: choose among down_proj, .*v_proj, or all-linear"):
+        resolve_targets(("q_proj", name), names_of("llama"), "Llama")

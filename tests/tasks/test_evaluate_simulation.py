@@ -14,7 +14,7 @@ from tasks.evaluate.hypothesis_tests import depth_permutation_test, holm, mcnema
 from tasks.evaluate.lost_in_the_middle import u_shape_indices
 from tasks.evaluate.report import Samples, build_report
 from tasks.evaluate.score_statistics import Sampled, bounded_mean, mean_difference, mean_score, tango_bounds
-from tasks.evaluate.statistics import perplexity_estimate, perplexity_ratio, wilson_rate
+from tasks.evaluate.statistics import perplexity_estimate, perplexity_ratio, wilson_bounds
 from tests.tasks.evaluation_rows import SETTINGS, coin, perplexity_table, task_table
 
 SLACK = 0.02
@@ -34,8 +34,8 @@ def most(probability: float, trials: int = TRIALS) -> float:
 @pytest.mark.parametrize("rate", [0.02, 0.5, 0.9])
 def test_wilson_covers(rate: float) -> None:
     drawn = np.random.default_rng(0).binomial(40, rate, TRIALS)
-    intervals = {k: wilson_rate(int(k), 40, 0.95) for k in set(drawn.tolist())}
-    covered = sum(intervals[k].low <= rate <= intervals[k].high for k in drawn.tolist())  # type: ignore[operator]
+    intervals = {k: wilson_bounds(k / 40, 40, 0.95) for k in set(drawn.tolist())}
+    covered = sum(intervals[k][0] <= rate <= intervals[k][1] for k in drawn.tolist())
     assert covered / TRIALS >= least(0.95)
 
 
@@ -71,8 +71,8 @@ def test_wilson_over_correlated_prompts_would_not_cover() -> None:
     """Why depths are not counted as prompts: with strong correlation the naive interval misses far too often."""
     rng = np.random.default_rng(2)
     right = 5 * rng.binomial(16, 0.7, TRIALS)  # all five depths of a sample come out alike
-    naive = [wilson_rate(int(k), 80, 0.95) for k in right]
-    assert sum(e.low <= 0.7 <= e.high for e in naive) / TRIALS < 0.8  # type: ignore[operator]
+    naive = [wilson_bounds(k / 80, 80, 0.95) for k in right]
+    assert sum(low <= 0.7 <= high for low, high in naive) / TRIALS < 0.8
 
 
 @pytest.mark.parametrize(("documents", "fewest_tokens"), [(2, 128), (2, 32), (3, 128), (3, 32), (5, 128), (10, 128), (40, 128)])

@@ -33,7 +33,7 @@ def read_qa(path: str | Path) -> tuple[QaExample, ...]:
         UserError: there is no such file or no example in it, or a line is not as it should be.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"evaluation.qa_file {path} cannot be read as UTF-8 text ({error}): give another file.") from error
     examples = tuple(_examples(text, path))
