@@ -52,8 +52,8 @@ class CorpusSource(Params):
     licence: str = Field("unknown", min_length=1, description="SPDX name of the text's licence, kept with every document.")
     work_by: Literal["file", "top_level"] = Field(
         "file",
-        description="What counts as one work for the held-out split: each file, or all below one top-level folder. "
-        "A record's own `work` field goes first.",
+        description="What counts as one work for the held-out split: each file that is one document and each record of a file "
+        "of records, or all below one top-level folder. A record's own `work` field goes first.",
     )
     min_bytes: int = Field(1, ge=1, description="Shorter documents are left out, and counted.")
 

@@ -49,8 +49,18 @@ class FoundDataset:
             yield (DatasetSlice(self.uri, self.revision, start, stop),)
 
 
+def check_dataset(index: int, source: CorpusSource) -> None:
+    """UserError for what can be refused of a data set without the hub."""
+    if source.work_by == "top_level":
+        raise UserError(
+            f"corpus.sources[{index}] {without_secrets(source.uri)!r} is a data set, which has no folders for work_by top_level: "
+            "leave work_by out, and give records that are parts of one work a `work` field."
+        )
+
+
 def find_dataset(index: int, source: CorpusSource) -> FoundDataset:
     """Look a data set up. Raises UserError for one that cannot be found, loaded or read without its own code."""
+    check_dataset(index, source)
     name = source.uri.removeprefix("hf:")
     with _explaining(index, source):
         folder = _folder(name)

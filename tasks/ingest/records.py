@@ -97,7 +97,7 @@ class Origin:
 
 
 def work_of(relative: str, work_by: str) -> str:
-    """The work a file belongs to: its path without suffixes, or the first part of that path."""
+    """The work a file belongs to: its path without suffixes, or the first part of that path ("top_level")."""
     path = PurePosixPath(without_compression(relative))
     if work_by == "file":
         return path.with_suffix("").as_posix()
@@ -122,7 +122,8 @@ def whole_file(text: str, num_bytes: int, text_format: str, origin: Origin) -> D
 def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | None, origin: Origin) -> Document:
     """The document in one record of a file; `span` is the record's place in bytes. Raises Unusable.
 
-    The record's own `id`, `licence` (or `license`) and `work` go before what the source says.
+    The record's own `id`, `licence` (or `license`) and `work` go before what the source says. Without a `work`, each record
+    is one of its own (`work_by` "file"), or belongs to that of its folder.
     """
     source = origin.source
     if source.text_field not in fields:
@@ -139,9 +140,14 @@ def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | 
         byte_start=span[0] if span else None,
         byte_end=span[1] if span else None,
         licence=_label(fields.get("licence")) or _label(fields.get("license")) or source.licence,
-        work=_label(fields.get("work")) or f"{origin.relative}:{record}",
+        work=_label(fields.get("work")) or _work_of_record(origin, record),
         format="plain",
     )
+
+
+def _work_of_record(origin: Origin, record: int) -> str:
+    by_folder = origin.source.work_by == "top_level"
+    return work_of(origin.relative, "top_level") if by_folder else f"{origin.relative}:{record}"
 
 
 def checked(text: str) -> str:

@@ -40,7 +40,7 @@ from tasks.ingest.units import Corpus, plan_corpus
 from tasks.ingest.write_job import WriteUnitJob
 from tasks.workers import Workers, WorkersFor, run_units
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 Progress = Callable[[str], None]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_schemas.params import CorpusParams, CorpusSource
 from tasks.ingest.cutting import Examined, FilePart, examine
-from tasks.ingest.datasets_hub import DatasetSlice, FoundDataset, find_dataset, read_dataset
+from tasks.ingest.datasets_hub import DatasetSlice, FoundDataset, check_dataset, find_dataset, read_dataset
 from tasks.ingest.files import Files, SourceFile
 from tasks.ingest.language import check_languages, identify
 from tasks.ingest.local_files import check_local
@@ -85,8 +85,9 @@ def refuse_missing(params: CorpusParams) -> None:
     check_languages(params.languages)
     for index, source in enumerate(params.sources):
         if source.uri.startswith(DATASET_SCHEME):
-            continue  # only the hub knows
-        (check_remote if is_remote(source.uri) else check_local)(index, source)
+            check_dataset(index, source)  # the rest only the hub knows
+        else:
+            (check_remote if is_remote(source.uri) else check_local)(index, source)
 
 
 def read_unit(unit: ReadUnit, params: CorpusParams) -> Iterator[Document | Refused | Skipped]:

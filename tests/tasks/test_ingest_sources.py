@@ -1,13 +1,17 @@
 """Which files a source consists of, and that a fingerprint follows names and content alone."""
 
 import gzip
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusParams, CorpusSource
@@ -70,6 +74,34 @@ def test_works(corpus: Path) -> None:
     assert works["alone"] == "solo"
     by_file = {d.text: d.work for d in read(str(corpus)).documents}
     assert by_file["Document number 3.\n"] == "deep/3"
+
+
+def test_records_below_one_folder_are_one_work_if_asked_for(tmp_path: Path) -> None:
+    """Chapters of a book must not stand on both sides of the split because they are lines or rows of a file."""
+    for book in ("moby", "emma"):
+        (tmp_path / "books" / book).mkdir(parents=True)
+        texts = {"text": [f"{book}, chapter {i}" for i in range(3)]}
+        pq.write_table(pa.table(texts), tmp_path / "books" / book / "rows.parquet")
+        feather.write_feather(pa.table(texts), tmp_path / "books" / book / "rows.arrow")
+        lines = [json.dumps({"text": text}) for text in texts["text"]]
+        (tmp_path / "books" / book / "lines.jsonl").write_text("\n".join(lines))
+    (tmp_path / "books" / "walden.jsonl").write_text('{"text": "pond"}\n{"text": "letter", "work": "Letters"}')
+    source = {"uri": str(tmp_path / "books"), "work_by": "top_level"}
+    works = {(Path(d.source_uri).name, d.text.split(",")[0]): d.work for d in read(source).documents}
+    kinds = ("rows.parquet", "rows.arrow", "lines.jsonl")
+    assert works == {(kind, book): book for kind in kinds for book in ("moby", "emma")} | {
+        ("walden.jsonl", "pond"): "walden",
+        ("walden.jsonl", "letter"): "Letters",
+    }
+    by_file = {d.work for d in read(source | {"work_by": "file"}).documents if d.source_uri.endswith("emma/lines.jsonl")}
+    assert by_file == {f"emma/lines.jsonl:{line}" for line in (1, 2, 3)}
+
+
+def test_a_data_set_has_no_folders_to_be_works(tmp_path: Path) -> None:
+    params = CorpusParams(sources=({"uri": f"hf:{tmp_path}", "work_by": "top_level"},))
+    for look in (plan_corpus, refuse_missing):
+        with pytest.raises(UserError, match=r"corpus\.sources\[0\] 'hf:.*no folders.*`work` field"):
+            look(params)
 
 
 def test_order_and_fingerprint_do_not_depend_on_place_or_time(corpus: Path, tmp_path: Path) -> None:
