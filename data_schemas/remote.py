@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from data_schemas.errors import UserError
 from data_schemas.manifest import FileEntry, hash_file
 
-_EXTRA_OF = {"s3": "s3", "s3a": "s3"}
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs"}
 _WITH_FOLDERS = {"sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs", "webdav", "local"}  # a bucket has none to make
 
 
@@ -216,7 +216,7 @@ def told(uri: str) -> Iterator[None]:
     except UserError:
         raise
     except ImportError as error:
-        how = f"pip install 'ropeway[{_EXTRA_OF[scheme]}]'" if scheme in _EXTRA_OF else f"install its fsspec package ({error})"
+        how = f"pip install {_PACKAGES[scheme]}" if scheme in _PACKAGES else f"install its fsspec package ({error})"
         raise UserError(f"{uri} needs a package that is not installed: {how}.") from error
     except ValueError as error:
         raise UserError(f"{uri} cannot be used as storage: {_short(error)}.") from error

@@ -20,8 +20,21 @@ _CONFIG_HELP = "A preset's name (demo, smollm2) or a YAML file of parameters."
 Config = Annotated[str, typer.Argument(help=_CONFIG_HELP)]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME.NAME=VALUE", help="Set one parameter; VALUE is JSON or plain text. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="NAME.NAME=VALUE",
+        help="Set one parameter (`ropeway params` lists them); VALUE is JSON or plain text. Repeatable.",
+    ),
 ]
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(version_of("ropeway"))
+        raise typer.Exit
 
 
 def main() -> None:
@@ -56,6 +69,16 @@ def _run(flow: str, config: str, settings: list[str] | None) -> None:
 def demo(settings: Settings = None) -> None:
     """Run the whole chain on the shipped demo base and Python's own library; needs no download."""
     _run("extend_context", "demo", settings)
+
+
+@app.command()
+def params(group: Annotated[str, typer.Argument(help="Only those whose name begins so, such as training.")] = "") -> None:
+    """List the parameters of a run: name, what it may be, default, meaning."""
+    from ray_jobs.params_help import describe_params
+
+    if not (text := describe_params(group)):
+        raise UserError(f"No parameter's name begins with {group}: `ropeway params` lists all.")
+    print(text)
 
 
 @app.command()
@@ -139,11 +162,15 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure base, scaling only and fine-tuned on held-out documents."""
+    if output is not None and from_samples is None:
+        raise UserError("--output says where --from-samples writes: give that too, or leave --output out.")
+    if from_samples is not None and settings:
+        raise UserError("--from-samples measures nothing, so --set has no effect on it: leave --set out.")
     if from_samples is not None and config is None:
         from flows.from_samples import show_recomputed
 
         show_recomputed(from_samples, output)
-    elif config is not None and from_samples is None and output is None:
+    elif config is not None and from_samples is None:
         _run("evaluate", config, settings)
     else:
         raise UserError("Give either a CONFIG to measure, or --from-samples with the folder of a finished evaluation.")

@@ -31,7 +31,9 @@ def job_parser(job: str, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{job}",
         description=description,
-        epilog=describe_params() if {"-h", "--help"} & set(sys.argv[1:]) else None,
+        epilog=f"parameters (--params; those without a default must be given):\n{describe_params()}"
+        if {"-h", "--help"} & set(sys.argv[1:])
+        else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", required=True, metavar="FILE|URI|JSON", help=_PARAMS_HELP)

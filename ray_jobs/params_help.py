@@ -16,14 +16,14 @@ _WIDTH = 110
 _BOUNDS = {"ge": ">= {}", "gt": "> {}", "le": "<= {}", "lt": "< {}", "min_length": "at least {} long", "pattern": "matching {}"}
 
 
-def describe_params(width: int = _WIDTH) -> str:
-    """All parameters in the order of the models; `[]` stands for one entry of a list."""
-    lines = ["parameters (--params; those without a default must be given):"]
+def describe_params(beginning: str = "") -> str:
+    """The parameters whose names begin so, in the order of the models; `[]` stands for one entry of a list."""
+    lines = []
     for name, field in _fields(PipelineParams, ""):
-        lines.append(f"  {name}  {_kind(field)}{_default(field)}")
-        lines += textwrap.wrap(
-            " ".join((field.description or "").split()), width, initial_indent=" " * 6, subsequent_indent=" " * 6
-        )
+        if name.startswith(beginning):
+            lines.append(f"  {name}  {_kind(field)}{_default(field)}")
+            meaning = " ".join((field.description or "").split())
+            lines += textwrap.wrap(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 

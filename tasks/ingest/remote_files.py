@@ -13,7 +13,7 @@ from tasks.ingest.local_files import in_storage
 from tasks.ingest.locations import Location, is_remote, parse_location, without_secrets
 from tasks.ingest.records import Refused, Unmatched
 
-_EXTRAS = {"s3": "ropeway[s3]", "s3a": "ropeway[s3]", "gs": "ropeway[gcs]", "gcs": "ropeway[gcs]"}
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _CONTENT_STAMPS = ("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "Digest", "checksum", "sha")
 _TIME_STAMPS = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 _REFUSED_ACCESS = (
@@ -192,7 +192,7 @@ def _explained(index: int, source: CorpusSource, location: Location, error: Exce
         error = error.__cause__  # fsspec calls every failure of a web server a missing file
     status = getattr(error, "status", None)
     if isinstance(error, ImportError):
-        package = _EXTRAS.get(protocol, f"fsspec[{protocol}]")
+        package = _PACKAGES.get(protocol, f"fsspec[{protocol}]")
         return UserError(f"{where} needs a package that is not installed: run `pip install '{package}'`.")
     if isinstance(error, FileNotFoundError) or status == 404:
         return UserError(f"{where} does not exist: correct the URI.")

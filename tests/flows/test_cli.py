@@ -13,7 +13,7 @@ from tasks.reorder.config import make_config, to_json
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
 COMMANDS = [
-    "demo", "run", "plan", "compare-rope", "prepare", "inspect", "finetune", "evaluate", "publish", "verify",
+    "demo", "params", "run", "plan", "compare-rope", "prepare", "inspect", "finetune", "evaluate", "publish", "verify",
     "releases", "rollback", "reorder", "automate", "serve", "stop",
 ]  # fmt: skip
 _PARAMS = {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
@@ -37,6 +37,28 @@ def test_help_names_every_command_without_loading_anything_heavy():
     assert done.returncode == 0, done.stderr
     for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
+
+
+def test_the_parameters_of_a_group_are_listed():
+    listed = ropeway("params", "training.lora_").stdout.splitlines()
+    assert [line.split()[0] for line in listed if line[2] != " "] == [
+        "training.lora_rank", "training.lora_alpha", "training.lora_dropout", "training.lora_targets",
+    ]  # fmt: skip
+    assert ropeway("params", "trainning").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["demo", "--output", "x"], "--output says where --from-samples writes"),
+        (["--from-samples", "x", "--set", "a=b"], "--set has no effect on it"),
+        ([], "Give either a CONFIG"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments, sentence):
+    done = ropeway("evaluate", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
