@@ -85,7 +85,11 @@ class NearDuplicateParams(Params):
 class DecontaminationParams(Params):
     """Removal of training documents that contain what the model is evaluated on, by shared word n-grams."""
 
-    enabled: bool = Field(True, description="Compare training documents with held-out documents and evaluation prompts.")
+    enabled: bool = Field(
+        True,
+        description="Compare training documents with held-out documents, evaluation prompts, and each question, answer and gold "
+        "passage of `evaluation.qa_file`.",
+    )
     ngram_words: int = Field(13, ge=3, le=64, description="Length of an n-gram in words (13: as for GPT-3).")
     prompt_files: tuple[str, ...] = Field(
         (), description="Text or JSONL files of evaluation prompts; a training document that shares one n-gram is removed."

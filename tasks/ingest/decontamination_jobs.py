@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_schemas.params import CorpusParams
+from data_schemas.params import DecontaminationParams
 from data_schemas.parts import Parts
 from data_schemas.tables import CONTAMINATION
 from tasks.ingest.decontamination import INDEX_FILES, EvaluatedIndex
 from tasks.ingest.evaluated import build_index, mark_common
-from tasks.ingest.prompts import read_prompts
+from tasks.ingest.prompts import Prompt
 from tasks.ingest.selection import Selection
 from tasks.workers import Workers, run_units
 
@@ -35,24 +35,27 @@ class Decontamination:
     ignored_prompts: tuple[str, ...] = ()
 
 
-def decontaminate(params: CorpusParams, parts: Parts, selection: Selection, workers: Workers, scratch: Path) -> Decontamination:
-    """Find the training documents that hold what is evaluated; each unit's hits stand in `contamination-N.parquet`.
-
-    Raises UserError for prompt files that cannot be read.
-    """
+def decontaminate(
+    params: DecontaminationParams,
+    prompts: Sequence[Prompt],
+    parts: Parts,
+    selection: Selection,
+    workers: Workers,
+    scratch: Path,
+) -> Decontamination:
+    """Find the training documents that hold what is evaluated; each unit's hits stand in `contamination-N.parquet`."""
     removed = np.zeros(len(selection.facts), bool)
-    if not params.decontamination.enabled:
+    if not params.enabled:
         return Decontamination(removed)
-    prompts = read_prompts(params.decontamination.prompt_files)
     num_units = len(selection.unit_ends)
     heldout = [parts.kept(f"heldout-{unit:05d}.npy") for unit in range(num_units)]
-    index = build_index(scratch / "index", params.decontamination, heldout, prompts)
+    index = build_index(scratch / "index", params, heldout, prompts)
     _publish(index, parts, [name for name in INDEX_FILES if name not in _WRITTEN_AFTER_COUNTING])
     is_training = selection.keep & ~selection.facts["heldout"]
     units = [(unit, selection.of_unit(is_training, unit)) for unit in range(num_units)]
     for _ in run_units(workers, CompareJob(parts), units, parts, "compared"):
         pass
-    mark_common(index, (_shared(parts, unit)[1] for unit in range(num_units)), params.decontamination)
+    mark_common(index, (_shared(parts, unit)[1] for unit in range(num_units)), params)
     _publish(index, parts, list(_WRITTEN_AFTER_COUNTING))
     for unit, places in enumerate(run_units(workers, JudgeJob(parts), range(num_units), parts, "judged")):
         selection.of_unit(removed, unit)[places] = True

@@ -10,10 +10,9 @@ import numpy as np
 
 from data_schemas.params import DecontaminationParams
 from tasks.ingest.decontamination import EvaluatedIndex, HashFilter
-from tasks.ingest.prompts import Prompt
+from tasks.ingest.prompts import MIN_PROMPT_WORDS, Prompt
 from tasks.ingest.shingles import distinct_ngrams, num_words_of
 
-MIN_PROMPT_WORDS = 8  # shorter prompts are found everywhere; from here on one shorter than an n-gram counts as a whole
 HELDOUT_NGRAMS = np.dtype([("hash", "<u8"), ("document", "<u4")])  # the first of the part's documents that has it
 _MERGE_NGRAMS = 4_000_000
 
@@ -33,7 +32,7 @@ def build_index(
     Args:
         heldout_parts: what `heldout_part` returned, as arrays or `.npy` files of them; their order decides who owns an
             n-gram that several documents have.
-        prompts: from `prompts.read_prompts`; those of fewer than MIN_PROMPT_WORDS words are left out and listed in
+        prompts: from `prompts.evaluated_prompts`; those of fewer than MIN_PROMPT_WORDS words are left out and listed in
             `EvaluatedIndex.short_prompts`.
 
     Memory: some 200 MB for merging, beside what the prompts take (20 bytes a word), however many held-out documents there

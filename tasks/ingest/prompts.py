@@ -1,4 +1,4 @@
-"""Evaluation prompts from files, for decontamination."""
+"""What the model is asked in an evaluation, from the files that hold it, for decontamination."""
 
 from __future__ import annotations
 
@@ -8,21 +8,54 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from tasks.ingest.formats import container_of
 from tasks.ingest.locations import without_secrets
+from tasks.ingest.shingles import num_words_of
 
-PROMPT_FIELDS = ("text", "prompt", "question", "input")
+PROMPT_FIELDS = ("text", "prompt", "question", "input", "gold")
+MIN_PROMPT_WORDS = 8  # shorter prompts are found everywhere; from here on one shorter than an n-gram counts as a whole
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """`name` is the file as the user wrote it, with `:LINE` for a line of a JSONL file."""
+    """`name` is the file as the user wrote it, with `:LINE` for a line of a JSONL file; for `evaluation.qa_file`, whose path
+    changes nothing, the parameter's name stands for it."""
 
     name: str
     text: str
 
 
+def evaluated_prompts(params: PipelineParams) -> list[Prompt]:
+    """What training documents are compared with, beside held-out text: the prompt files and `evaluation.qa_file`.
+
+    Raises UserError for a file that cannot be used.
+    """
+    if not params.corpus.decontamination.enabled:
+        return []
+    prompts = read_prompts(params.corpus.decontamination.prompt_files)
+    return [*prompts, *_of_questions(params.evaluation.qa_file)] if params.evaluation.qa_file else prompts
+
+
+def _of_questions(path: str) -> Iterator[Prompt]:
+    """Each example's question, gold passage and such answers as are no mere name or number.
+
+    Not its `passages`: they are without the answer, and may come from the training corpus on purpose, as what a search
+    finds beside the gold one.
+    """
+    from tasks.evaluate.prompts.qa import read_qa
+
+    for example in read_qa(path):
+        name = f"evaluation.qa_file:{example.line}"
+        yield Prompt(f"{name} question", example.question)
+        yield Prompt(f"{name} gold", example.gold)
+        for number, answer in enumerate(example.answers):
+            if num_words_of(answer) >= MIN_PROMPT_WORDS:
+                yield Prompt(f"{name} answers[{number}]", answer)
+
+
 def read_prompts(prompt_files: Sequence[str]) -> list[Prompt]:
-    """The prompts in order: a `.jsonl` file has one a line, any other file is one.
+    """The prompts in order: a `.jsonl` or `.ndjson` file has one a line, any other file is one.
 
     A line's prompt is its string fields among PROMPT_FIELDS, joined. Files may be local or fsspec URIs, and compressed.
 
@@ -34,7 +67,7 @@ def read_prompts(prompt_files: Sequence[str]) -> list[Prompt]:
 
 def _of_file(name: str) -> Iterator[Prompt]:
     text = _read(name)
-    is_jsonl = name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
+    is_jsonl = container_of(name) == "jsonl"
     name = without_secrets(name)
     if not is_jsonl:
         yield Prompt(name, text)

@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,15 @@ import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
-from data_schemas.params import CorpusParams, DecontaminationParams, PipelineParams
+from data_schemas.params import CorpusParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
 from tasks.ingest.decontamination_jobs import Decontamination, contamination_rows, decontaminate
 from tasks.ingest.documents import part_name
 from tasks.ingest.locations import without_secrets
-from tasks.ingest.prompts import read_prompts
+from tasks.ingest.prompts import Prompt, evaluated_prompts
+from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
 from tasks.ingest.selection import Selection, duplicate_rows, select
 from tasks.ingest.survey import ReadUnitJob
 from tasks.ingest.units import Corpus, plan_corpus
@@ -47,6 +48,7 @@ Progress = Callable[[str], None]
 
 def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progress: Progress) -> Artifact:
     """Make, or find, the `documents` artifact. Raises UserError for a corpus that cannot be trained on."""
+    prompts = evaluated_prompts(params)
     progress("ingest: listing and hashing the corpus")
     leave_out = storage.remote.uri if storage.remote else storage.root
     corpus = plan_corpus(params.corpus, leave_out)
@@ -55,19 +57,21 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
         "stage": "ingest",
         "params": _recorded(params.corpus),
         "code_version": CODE_VERSION,
-        "parents": {"corpus": corpus.fingerprint} | prompts_fingerprint(params.corpus.decontamination),
+        "parents": {"corpus": corpus.fingerprint} | _fingerprint(prompts),
     }
     parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:
         with workers_for(corpus.num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
-            summary = _Ingestion(params.corpus, corpus, parts, workers, progress).write(directory)
+            summary = _Ingestion(params.corpus, corpus, prompts, parts, workers, progress).write(directory)
         if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
             raise UserError("The corpus changed while it was read: run again when nothing writes to it.")
         return summary
 
     artifact = storage.build("documents", make=make, **inputs)
-    if not artifact.reused:
+    if artifact.reused:
+        refuse_finished(params.corpus, artifact.manifest.summary, artifact.as_parts())
+    else:
         storage.drop_parts(parts_key)
     done = artifact.manifest.summary
     progress(
@@ -80,42 +84,56 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
 def _recorded(params: CorpusParams) -> dict[str, Any]:
     """What determines the documents, as it may stand in a manifest: a URI can hold a password or a signature.
 
-    How sources are mixed is for packing to know.
+    How sources are mixed is for packing to know, and how much may be unreadable changes nothing of what can be read.
     """
-    recorded: dict[str, Any] = params.model_dump(mode="json", exclude={"sources": {"__all__": {"weight", "max_repeats"}}})
+    recorded: dict[str, Any] = params.model_dump(
+        mode="json", exclude={"sources": {"__all__": {"weight", "max_repeats"}}, "max_quarantined_fraction": True}
+    )
     for source in recorded["sources"]:
         source["uri"] = without_secrets(source["uri"])
     recorded["decontamination"]["prompt_files"] = [without_secrets(name) for name in params.decontamination.prompt_files]
     return recorded
 
 
-def prompts_fingerprint(params: DecontaminationParams) -> dict[str, str]:
+def _fingerprint(prompts: Sequence[Prompt]) -> dict[str, str]:
     """The evaluation prompts' content as one more parent of the documents; nothing where there are none."""
-    if not (params.enabled and params.prompt_files):
+    if not prompts:
         return {}
-    texts = json.dumps([[prompt.name, prompt.text] for prompt in read_prompts(params.prompt_files)])
+    texts = json.dumps([[prompt.name, prompt.text] for prompt in prompts])
     return {"prompts": hashlib.sha256(texts.encode()).hexdigest()}
 
 
 class _Ingestion:
     """One making of the `documents` artifact."""
 
-    def __init__(self, params: CorpusParams, corpus: Corpus, parts: Parts, workers: Workers, progress: Progress) -> None:
-        self._params, self._corpus, self._parts, self._workers, self._progress = params, corpus, parts, workers, progress
+    def __init__(
+        self,
+        params: CorpusParams,
+        corpus: Corpus,
+        prompts: Sequence[Prompt],
+        parts: Parts,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self._params, self._corpus, self._prompts = params, corpus, prompts
+        self._parts, self._workers, self._progress = parts, workers, progress
         self._num_units = len(corpus.units)
 
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
         skipped = self._read()
-        quarantined = self._write_quarantine(directory / "quarantine.parquet")
+        quarantined = self._write_quarantine(directory / QUARANTINE_FILE)
         scratch = Path(directory, ".scratch")
         scratch.mkdir()
         selection = select(self._params, self._parts, self._num_units, scratch)
-        self._refuse_unusable(selection, quarantined, skipped)
+        if not len(selection.facts):
+            refuse_empty(self._params, self._corpus.num_files, quarantined, skipped)
+        num_readable = len(selection.facts) + skipped.total()
+        refuse_quarantined(self._params, num_readable, quarantined, Parts(str(directory)))
         _write_batches(directory / "duplicates.parquet", DUPLICATES, duplicate_rows(selection, self._parts, self._num_units))
         num_near = int((selection.kept_by >= 0).sum() - selection.is_exact.sum())
         self._progress(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates left out")
-        found = decontaminate(self._params, self._parts, selection, self._workers, scratch)
+        found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, self._workers, scratch)
         hits = contamination_rows(self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
         _write_batches(directory / "contamination.parquet", CONTAMINATION, hits)
         self._tell_contamination(found)
@@ -174,7 +192,7 @@ class _Ingestion:
             documents.update(counts["documents"])
             by_source.update(counts["by_source"])
             bytes_by_source.update(counts["bytes_by_source"])
-        self._refuse_one_sided(documents)
+        refuse_one_sided(self._params, documents)
         for place, number in enumerate(filled):
             self._parts.take(f"documents-{number:05d}.parquet", directory / part_name(place, len(filled)))
         kept = selection.facts[keep]
@@ -190,46 +208,6 @@ class _Ingestion:
                 for source in self._params.sources
             },
         }
-
-    def _refuse_unusable(self, selection: Selection, quarantined: Counter[str], skipped: Counter[str]) -> None:
-        """UserError where nothing could be read, or too little of it."""
-        told = ", ".join(f"{n} {reason}" for reason, n in sorted(quarantined.items()))
-        num_refused = quarantined.total()
-        if not len(selection.facts):
-            where = "; ".join(f"{without_secrets(s.uri)} ({', '.join(s.include)})" for s in self._params.sources)
-            raise UserError(
-                f"The corpus is empty: {where} matched {self._corpus.num_files} files, of which {num_refused} inputs were "
-                f"refused{f' ({told})' if told else ''}, {skipped['short']} were shorter than min_bytes and "
-                f"{skipped['language']} in another language; correct corpus.sources or their include patterns."
-            )
-        num_inputs = len(selection.facts) + num_refused + skipped.total()
-        share = num_refused / num_inputs
-        if share > self._params.max_quarantined_fraction:
-            raise UserError(
-                f"{num_refused} of {num_inputs} inputs ({share:.0%}) cannot be read ({told}{self._first_refused()}), more "
-                f"than corpus.max_quarantined_fraction {self._params.max_quarantined_fraction}: mend or exclude them, or "
-                "raise that limit."
-            )
-
-    def _first_refused(self) -> str:
-        for refused in self._corpus.refused:
-            return f"; the first is {refused.source_uri}: {refused.detail}"
-        for unit in range(self._num_units):
-            with self._parts.reading(f"refused-{unit:05d}.parquet") as part:
-                for row in pq.read_table(part).slice(0, 1).to_pylist():
-                    return f"; the first is {row['source_uri']}: {row['detail']}"
-        return ""
-
-    def _refuse_one_sided(self, documents: Counter[str]) -> None:
-        """UserError where training or evaluation would have no document."""
-        params = self._params
-        for side, name, change in (("heldout", "held-out", "raise"), ("train", "training", "lower")):
-            if not documents[side]:
-                raise UserError(
-                    f"The corpus has {documents.total()} documents and none is a {name} one with corpus.heldout_fraction "
-                    f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, take another "
-                    "split_seed, or choose a finer work_by."
-                )
 
 
 def _write_batches(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch | pa.Table]) -> None:

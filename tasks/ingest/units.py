@@ -20,6 +20,7 @@ from tasks.ingest.files import Files, SourceFile
 from tasks.ingest.language import check_languages, identify
 from tasks.ingest.local_files import check_local
 from tasks.ingest.locations import is_remote
+from tasks.ingest.prompts import read_prompts
 from tasks.ingest.reading import read_file
 from tasks.ingest.records import Document, Refused, Skipped
 from tasks.ingest.remote_files import check_remote
@@ -81,8 +82,10 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
 
 
 def refuse_missing(params: CorpusParams) -> None:
-    """UserError for what `plan_corpus` would refuse and can be seen without listing or downloading anything."""
+    """UserError for what would be refused later and can be seen without listing or downloading the corpus."""
     check_languages(params.languages)
+    if params.decontamination.enabled:
+        read_prompts(params.decontamination.prompt_files)
     for index, source in enumerate(params.sources):
         if source.uri.startswith(DATASET_SCHEME):
             check_dataset(index, source)  # the rest only the hub knows

@@ -28,12 +28,13 @@ def prose(seed: int, num_words: int = 400) -> str:
     return " ".join(f"{draw.choice(WORDS)}{draw.randrange(50)}" for _ in range(num_words))
 
 
-def ingest(tmp_path: Path, *sources: Any, **options: Any) -> Artifact:
+def ingest(tmp_path: Path, *sources: Any, qa_file: Path | None = None, **options: Any) -> Artifact:
     corpus = {"sources": sources, "heldout_fraction": 0.5, **options}
     params = PipelineParams.model_validate(
         {
             "run_name": "x",
             "corpus": corpus,
+            "evaluation": {"qa_file": str(qa_file) if qa_file else None},
             "model": {"base": "demo", "target_length": 512},
             "storage": str(tmp_path / "storage"),
         }
@@ -175,6 +176,41 @@ def test_training_text_that_holds_what_is_evaluated_is_listed_and_removed(tmp_pa
     assert "holds-question" in [d["source_uri"].split("#")[1] for d in documents(again)]
 
 
+def test_training_text_with_a_question_of_the_evaluation_or_its_gold_passage_is_removed(tmp_path: Path) -> None:
+    train, heldout = work_on("train"), work_on("heldout")
+    answer = "the lamp keeper of the northern tower in the mill street"
+    question = {
+        "question": "Who was it that lit the bell tower lantern on the night of the great rain?",
+        "answers": ["the keeper", answer],
+        "gold": f"{prose(10, 40)} It was {answer}. {prose(11, 40)}",
+        "passages": [prose(12, 60), prose(13, 60)],
+    }
+    held = {
+        "question": question["question"],
+        "gold": question["gold"],
+        "answer": f"as is known, {answer}",
+        "passages": question["passages"][0],
+        "no more than a name": "the keeper",
+    }
+    rows = [
+        {"text": f"{prose(20 + i)} {text} {prose(30 + i)}", "work": train, "id": name}
+        for i, (name, text) in enumerate(held.items())
+    ]
+    rows.append({"text": prose(1), "work": heldout, "id": "heldout"})
+    asked = Path(lines(tmp_path / "asked.jsonl", question))
+    source = lines(tmp_path / "x.jsonl", *rows)
+    artifact = ingest(tmp_path, source, qa_file=asked)
+    assert [d["source_uri"].split("#")[1] for d in documents(artifact)] == ["passages", "no more than a name", "heldout"]
+    hits = {(row["source_uri"].split("#")[1], row["evaluated_in"]) for row in table(artifact, "contamination", CONTAMINATION)}
+    found_in = {"question": ["question"], "gold": ["gold", "answers[1]"], "answer": ["answers[1]"]}
+    assert hits == {(name, f"evaluation.qa_file:1 {part}") for name, parts in found_in.items() for part in parts}
+    moved = asked.rename(tmp_path / "moved.jsonl")
+    assert ingest(tmp_path, source, qa_file=moved).reused
+    assert not ingest(tmp_path, source).reused
+    lines(moved, question | {"answers": ["the keeper"], "gold": "It was the keeper."})
+    assert "gold" in [d["source_uri"].split("#")[1] for d in documents(ingest(tmp_path, source, qa_file=moved))]
+
+
 def test_split_follows_the_work_alone(corpus: Path, tmp_path: Path) -> None:
     made = documents(ingest(tmp_path, str(corpus), split_seed=5))
     assert {d["split"] for d in made} == {"train", "heldout"}
@@ -249,9 +285,20 @@ def test_a_wrong_source_is_one_sentence(corpus: Path, tmp_path: Path, source: An
 def test_a_corpus_of_unreadable_files_is_refused(corpus: Path, tmp_path: Path) -> None:
     for number in range(8):
         (corpus / f"{number}.txt").write_bytes(b"a\0b")
-    assert ingest(tmp_path, str(corpus), max_quarantined_fraction=0.5).manifest.summary["quarantined"] == {"nul_bytes": 8}
-    with pytest.raises(UserError, match=r"8 of 16 inputs \(50%\).*8 nul_bytes; the first is .*0\.txt"):
+    told = r"8 of 16 inputs \(50%\).*8 nul_bytes; the first is .*0\.txt"
+    with pytest.raises(UserError, match=told):
         ingest(tmp_path, str(corpus), max_quarantined_fraction=0.49)
+    parts = sorted((tmp_path / "storage" / ".parts").glob("*/read-*"))
+    written = [path.stat().st_mtime_ns for path in parts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storage, "drop_parts", lambda self, key: None)
+        made = ingest(tmp_path, str(corpus), max_quarantined_fraction=0.5)  # as the refusal advises: nothing is read again
+    assert written
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "storage" / ".parts").glob("*/read-*"))] == written
+    assert made.manifest.summary["quarantined"] == {"nul_bytes": 8}
+    assert ingest(tmp_path, str(corpus), max_quarantined_fraction=1).reused
+    with pytest.raises(UserError, match=told):
+        ingest(tmp_path, str(corpus), max_quarantined_fraction=0.49)  # finished documents are no way around it
     shutil.rmtree(corpus / "deep")
     with pytest.raises(UserError, match=r"empty: .* 8 inputs were refused \(8 nul_bytes\)"):
         ingest(tmp_path, str(corpus), max_quarantined_fraction=1)

@@ -215,12 +215,14 @@ def test_prompts_of_text_and_json_lines(tmp_path: Path) -> None:
     lines = [{"prompt": "First", "answer": "no"}, {"question": "Second?", "input": "of it\u2028here", "text": 3}]
     (tmp_path / "exam.jsonl").write_text("\n\n".join(json.dumps(x, ensure_ascii=False) for x in lines), encoding="utf-8")
     (tmp_path / "exam.jsonl.gz").write_bytes(gzip.compress(b'{"text": "zipped"}\n'))
-    names = [str(tmp_path / name) for name in ("one.txt", "exam.jsonl", "exam.jsonl.gz")]
+    (tmp_path / "qa.NDJSON").write_text('{"question": "Who?", "answers": ["He"], "gold": "He did.", "passages": ["She."]}\n')
+    names = [str(tmp_path / name) for name in ("one.txt", "exam.jsonl", "exam.jsonl.gz", "qa.NDJSON")]
     assert read_prompts(names) == [
         Prompt(names[0], "What is\nthis?"),
         Prompt(f"{names[1]}:1", "First"),
         Prompt(f"{names[1]}:3", "Second?\nof it\u2028here"),
         Prompt(f"{names[2]}:1", "zipped"),
+        Prompt(f"{names[3]}:1", "Who?\nHe did."),
     ]
 
 
@@ -230,7 +232,7 @@ def test_prompts_of_text_and_json_lines(tmp_path: Path) -> None:
         (None, r"exam.jsonl' in .*do not exist: correct the path\.$"),
         (b"\xff\xfe", r"not UTF-8 \(byte 0\)"),
         (b'{"text": "a"}\n{"text": ', r"exam.jsonl, line 2, are not valid JSON"),
-        (b'{"text": 1}', r"line 1, has no text in any of the fields text, prompt, question, input"),
+        (b'{"text": 1}', r"line 1, has no text in any of the fields text, prompt, question, input, gold"),
         (b"[]", r"line 1, has no text"),
     ],
 )

@@ -252,7 +252,7 @@ def test_hostile_zip_files(tmp_path: Path) -> None:
         ("http://user:pw@127.0.0.1:1/x.txt?sig=pw", "cannot be listed"),
         ("nonsense://x", "unknown scheme"),
         ("abfs://container/x", r"run `pip install 'fsspec\[abfs\]'`"),
-        ("gs://bucket/x", r"run `pip install 'ropeway\[gcs\]'`"),
+        ("gs://bucket/x", "run `pip install 'gcsfs'`"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(uri: str, message: str, bucket: str, archive: Path, web: str) -> None:

@@ -14,10 +14,13 @@ import pytest
 from pyarrow import feather
 
 from data_schemas.errors import UserError
-from data_schemas.params import DEFAULT_INCLUDE, CorpusParams, CorpusSource
+from data_schemas.params import DEFAULT_INCLUDE, CorpusParams, CorpusSource, PipelineParams
+from data_schemas.storage import Storage
 from tasks.ingest.formats import DOCUMENT_SUFFIXES
 from tasks.ingest.sources import list_files
+from tasks.ingest.stage import run
 from tasks.ingest.units import plan_corpus, refuse_missing
+from tasks.workers import local_workers
 from tests.tasks.ingest_reading import read
 
 
@@ -239,6 +242,20 @@ def test_the_standard_library_is_a_source() -> None:
     everything = [f.relative for f in list_files([CorpusSource(uri="stdlib:")]).files]
     assert "argparse.py" in everything
     assert not [name for name in everything if "site-packages" in name or not name.endswith(".py")]
+
+
+def test_prompts_that_are_not_there_are_refused_before_the_corpus_is_listed(tmp_path: Path) -> None:
+    decontamination = {"prompt_files": ["nowhere/exam.jsonl"]}
+    corpus: dict[str, Any] = {"sources": ["nowhere/at-all"], "decontamination": decontamination}
+    given = {"run_name": "x", "model": {"base": "demo", "target_length": 512}, "storage": str(tmp_path), "corpus": corpus}
+    params = PipelineParams.model_validate(given)
+    with pytest.raises(UserError, match=r"'nowhere/exam\.jsonl'.* do not exist"):
+        run(params, Storage(params.storage), lambda num_bytes: local_workers(1), lambda line: None)
+    with pytest.raises(UserError, match=r"'nowhere/exam\.jsonl'.* do not exist"):
+        refuse_missing(params.corpus)
+    decontamination["enabled"] = False
+    with pytest.raises(UserError, match=r"corpus\.sources\[0\]"):
+        refuse_missing(PipelineParams.model_validate(given).corpus)
 
 
 @pytest.mark.parametrize(

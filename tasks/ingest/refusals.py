@@ -1,0 +1,70 @@
+"""What ends ingest: a corpus of which too little can be read, or with nothing on one side of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_schemas.errors import UserError
+from data_schemas.params import CorpusParams
+from data_schemas.parts import Parts
+from tasks.ingest.locations import without_secrets
+
+QUARANTINE_FILE = "quarantine.parquet"
+
+
+def refuse_empty(params: CorpusParams, num_files: int, quarantined: Mapping[str, int], skipped: Mapping[str, int]) -> None:
+    """UserError that says what became of the inputs, none of which gave a document."""
+    told = _told(quarantined)
+    where = "; ".join(f"{without_secrets(s.uri)} ({', '.join(s.include)})" for s in params.sources)
+    raise UserError(
+        f"The corpus is empty: {where} matched {num_files} files, of which {sum(quarantined.values())} inputs were "
+        f"refused{f' ({told})' if told else ''}, {skipped.get('short', 0)} were shorter than min_bytes and "
+        f"{skipped.get('language', 0)} in another language; correct corpus.sources or their include patterns."
+    )
+
+
+def refuse_quarantined(params: CorpusParams, num_readable: int, quarantined: Mapping[str, int], files: Parts) -> None:
+    """UserError where more than `max_quarantined_fraction` of the inputs cannot be read.
+
+    `num_readable` inputs can be, whatever became of them; `files` holds the quarantine table.
+    """
+    num_refused = sum(quarantined.values())
+    num_inputs = num_readable + num_refused
+    share = num_refused / num_inputs if num_inputs else 0.0
+    if share > params.max_quarantined_fraction:
+        raise UserError(
+            f"{num_refused} of {num_inputs} inputs ({share:.0%}) cannot be read ({_told(quarantined)}; the first is "
+            f"{_first_refused(files)}), more than corpus.max_quarantined_fraction {params.max_quarantined_fraction}: mend or "
+            "exclude them, or raise that limit."
+        )
+
+
+def refuse_finished(params: CorpusParams, summary: Mapping[str, Any], files: Parts) -> None:
+    """`refuse_quarantined` for documents that an earlier run made, perhaps under a higher limit."""
+    kept_or_removed = ("num_documents", "num_duplicates", "num_near_duplicates", "num_contaminated")
+    num_readable = sum(summary[name] for name in kept_or_removed) + sum(summary["skipped"].values())
+    refuse_quarantined(params, num_readable, summary["quarantined"], files)
+
+
+def refuse_one_sided(params: CorpusParams, documents: Mapping[str, int]) -> None:
+    """UserError where training or evaluation would have no document; `documents` counts them by split."""
+    for side, name, change in (("heldout", "held-out", "raise"), ("train", "training", "lower")):
+        if not documents.get(side):
+            raise UserError(
+                f"The corpus has {sum(documents.values())} documents and none is a {name} one with corpus.heldout_fraction "
+                f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, take another "
+                "split_seed, or choose a finer work_by."
+            )
+
+
+def _told(quarantined: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in sorted(quarantined.items()))
+
+
+def _first_refused(files: Parts) -> str:
+    with files.reading(QUARANTINE_FILE) as path:
+        row = next(pq.ParquetFile(path).iter_batches(batch_size=1)).to_pylist()[0]
+    return f"{row['source_uri']}: {row['detail']}"
