@@ -187,13 +187,17 @@ def _first_visible(text: str, position: int) -> int:
 def _load_pipeline(name: str) -> Language:
     import spacy
 
-    if not spacy.util.is_package(name) and not (Path(name) / "config.cfg").is_file():
+    folder = Path(name).expanduser()
+    is_package = spacy.util.is_package(name)
+    if not is_package and not (folder / "config.cfg").is_file():
         raise UserError(
             f"chunking.spacy_pipeline {name!r} is not installed, nor the folder of a pipeline: install it (python -m spacy "
             f"download {name}), give the folder's path, or leave the field empty for the built-in rules."
         )
     try:
-        pipeline = spacy.load(name, exclude=["ner", "tagger", "attribute_ruler", "lemmatizer", "textcat"])
+        pipeline = spacy.load(
+            name if is_package else folder, exclude=["ner", "tagger", "attribute_ruler", "lemmatizer", "textcat"]
+        )
     except (ValueError, ImportError, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise UserError(

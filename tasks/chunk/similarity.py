@@ -75,7 +75,7 @@ def _load(path: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if not (folder / "config.json").is_file():
         raise UserError(f"chunking.embedding_model {path!r} is not the folder of a model: give one with a config.json.")
     if not any(folder.glob("*.safetensors")):

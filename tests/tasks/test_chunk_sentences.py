@@ -142,10 +142,11 @@ def test_a_trained_pipeline_decides_by_itself(trained: Path) -> None:
     assert segmenter.starts(text, 11, 31) == [30]
 
 
-def test_a_pipeline_without_sentences_gets_the_sentencizer(tmp_path: Path) -> None:
+def test_a_pipeline_without_sentences_gets_the_sentencizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spacy.blank("en").to_disk(tmp_path / "blank")
-    segmenter = make_segmenter(ChunkingParams(spacy_pipeline=str(tmp_path / "blank")))
-    assert segmenter.starts("One. Two.") == [5]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (str(tmp_path / "blank"), "~/blank"):
+        assert make_segmenter(ChunkingParams(spacy_pipeline=path)).starts("One. Two.") == [5]
 
 
 def test_a_pipeline_does_not_depend_on_how_a_long_text_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,9 @@ def test_the_least_alike_neighbours_are_parted(tokenizer: PreTrainedTokenizerFas
     chosen = TopicShift(str(encoder)).choose(text, 0, starts)
     assert alike[chosen] <= min(alike) + 1e-4
     assert max(alike) > min(alike) + 1e-3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(encoder.parent))
+        assert TopicShift(f"~/{encoder.name}").choose(text, 0, starts) == chosen
     shifted = [(n, p + 1000) for n, p in starts]
     assert TopicShift(str(encoder)).choose(text, 1000, shifted) == chosen
     assert TopicShift(str(encoder)).choose(text, 0, [(7, starts[0][1])]) == 7
