@@ -16,6 +16,13 @@ _CONTAINERS: dict[str, Container] = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+_AS_RECORDS = "convert it to JSON Lines or Parquet"
+_AS_TEXT = "convert it to text, Markdown or HTML"
+_NOT_READ = {
+    ".json": f"call it .jsonl if each line is an object, else {_AS_RECORDS}",
+    **dict.fromkeys((".csv", ".tsv", ".xls", ".xlsx"), _AS_RECORDS),
+    **dict.fromkeys((".pdf", ".doc", ".docx", ".odt", ".epub"), _AS_TEXT),
+}
 _PROSE = {".txt": "plain", ".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
 _MARKUP = _PROSE | {".py": "python", ".pyi": "python"}
 
@@ -50,6 +57,11 @@ def without_compression(name: str) -> str:
 def container_of(name: str) -> Container:
     """How documents stand in a file of this name, compressed or not."""
     return _CONTAINERS.get(posixpath.splitext(without_compression(name))[1].lower(), "text")
+
+
+def instead_of(name: str) -> str | None:
+    """What to do with a file whose name says that it is no document, but records or a format that is not read."""
+    return _NOT_READ.get(posixpath.splitext(without_compression(name))[1].lower())
 
 
 def text_format_of(name: str) -> str:

@@ -12,6 +12,7 @@ from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest import repository
 from tasks.ingest.faults import is_of_the_input, tried, unread
 from tasks.ingest.files import SourceFile
+from tasks.ingest.formats import instead_of
 from tasks.ingest.globs import any_of, has_magic, included, max_depth, split_pattern
 from tasks.ingest.locations import without_secrets
 from tasks.ingest.records import Refused, Unmatched
@@ -62,6 +63,13 @@ def in_storage(index: int, source: CorpusSource, storage: str) -> UserError:
     )
 
 
+def refuse_no_document(index: int, source: CorpusSource, name: str) -> None:
+    """UserError for a file, named by itself, that would become one document of raw markup or of no text at all."""
+    if source.repository == "no" and (advice := instead_of(name)):
+        where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
+        raise UserError(f"{where} is neither a text nor records as they are read here: {advice}.")
+
+
 def local_path(uri: str) -> Path:
     """The path of a plain path or a file: URI."""
     if uri.startswith("file://"):
@@ -89,6 +97,7 @@ def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
         include = ("**/*",) if include == DEFAULT_INCLUDE else include
         return _Root(named.resolve(), prefix, include, source.exclude, repository.IGNORED_FOLDERS)
     if named.exists():
+        refuse_no_document(index, source, named.name)
         size = named.stat().st_size
         return SourceFile(index, printable(named.name), printable(source.uri), str(named.resolve()), num_bytes=size)
     if not has_magic(str(named)):

@@ -9,7 +9,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest.files import SourceFile, open_archive
 from tasks.ingest.globs import any_of, included, max_depth
-from tasks.ingest.local_files import in_storage
+from tasks.ingest.local_files import in_storage, refuse_no_document
 from tasks.ingest.locations import Location, is_remote, parse_location, without_secrets
 from tasks.ingest.records import Refused, Unmatched
 
@@ -46,8 +46,10 @@ def check_remote(index: int, source: CorpusSource) -> None:
     location = parse_location(source.uri)
     with _explaining(index, source, location):
         system, root = url_to_fs(location.archive if location.is_zip else location.filesystem)
-        if location.is_zip or not _is_web_folder(location):
+        if location.is_zip:
             system.info(root)
+        elif not _is_web_folder(location) and system.info(root)["type"] != "directory":
+            refuse_no_document(index, source, _name_of(root))
 
 
 def _list_system(
@@ -60,8 +62,8 @@ def _list_system(
     if not location.pattern and not _is_web_folder(location):
         info = system.info(root)
         if info["type"] != "directory":
-            name = root.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
-            yield _file(index, name, without_secrets(source.uri), root, location.filesystem, info)
+            refuse_no_document(index, source, _name_of(root))
+            yield _file(index, _name_of(root), without_secrets(source.uri), root, location.filesystem, info)
             return
     wanted = _matcher(source, location)
     left_out = _below(system, leave_out) if leave_out and leave_out.startswith(f"{location.protocol}://") else None
@@ -93,6 +95,8 @@ def _list_zip(index: int, source: CorpusSource, location: Location) -> Iterator[
     with open_archive(location.archive) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         is_single = not location.pattern and any(member.filename == folder for member in members)
+        if is_single:
+            refuse_no_document(index, source, folder)
         num_found = 0
         for member in members:
             name = member.filename
@@ -139,6 +143,11 @@ def _matcher(source: CorpusSource, location: Location) -> Callable[[str], bool |
 def _file(index: int, relative: str, uri: str, path: str, filesystem: str, info: dict[str, Any]) -> SourceFile:
     size = info.get("size")
     return SourceFile(index, relative, uri, path, filesystem, num_bytes=size, stamp=_stamp(info))
+
+
+def _name_of(path: str) -> str:
+    """A file's name; a question mark in a web address begins its query."""
+    return path.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
 
 
 def _stamp(info: dict[str, Any]) -> str:

@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -256,6 +258,29 @@ def test_prompts_that_are_not_there_are_refused_before_the_corpus_is_listed(tmp_
     decontamination["enabled"] = False
     with pytest.raises(UserError, match=r"corpus\.sources\[0\]"):
         refuse_missing(PipelineParams.model_validate(given).corpus)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("a.json", "call it .jsonl if each line is an object, else convert it to JSON Lines or Parquet"),
+        ("a.CSV.gz", "convert it to JSON Lines or Parquet"),
+        ("a.pdf", "convert it to text, Markdown or HTML"),
+    ],
+)
+def test_a_named_file_of_a_format_that_is_not_read_is_no_document(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).write_text('[{"text": "a record"}]')
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / name, f"deep/{name}")
+    memory = fsspec.filesystem("memory")
+    memory.pipe(f"/named/{name}", b'[{"text": "a record"}]')
+    for uri in (str(tmp_path / name), f"memory://named/{name}", f"zip://deep/{name}::{tmp_path}/all.zip"):
+        for look in (plan_corpus, refuse_missing) if not uri.startswith("zip") else (plan_corpus,):
+            with pytest.raises(UserError, match=rf"corpus\.sources\[0\] '.*{name}.*' is neither .*: {advice}\.$"):
+                look(CorpusParams(sources=(uri,)))
+    folder = {"uri": str(tmp_path), "repository": "files", "include": ("*.json",)}  # where JSON is what people write
+    assert len(read(folder).documents) == name.endswith(".json")
+    memory.rm(f"/named/{name}")
 
 
 @pytest.mark.parametrize(
