@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from tasks.pack.packer import PackingPlan
 from tasks.pack.reading import sample_order, shuffled
 
 _STREAM = 2**31 + 4
@@ -30,12 +29,6 @@ def attention_cost(lengths: np.ndarray, group_size: int | None = None) -> np.nda
     """
     lengths = np.asarray(lengths, np.float64)
     return lengths * (lengths if group_size is None else np.minimum(lengths, group_size))
-
-
-def row_costs(plan: PackingPlan, lengths: np.ndarray, group_size: int | None = None) -> np.ndarray:
-    """float64 [num_rows]: the attention cost of each row of a plan for sequences of `lengths` int [num_sequences]."""
-    starts = np.concatenate([[0], plan.row_ends])[:-1].astype(np.int64)
-    return np.add.reduceat(attention_cost(np.asarray(lengths)[plan.members], group_size), starts)
 
 
 def deal(costs: np.ndarray, world_size: int) -> np.ndarray:
