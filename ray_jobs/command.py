@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.job_folder import write_json
 from ray_jobs.params import load_params
+from ray_jobs.paths import absolute_paths
 
 Progress = Callable[[str], None]
 Given = Mapping[str, Artifact]
@@ -55,6 +57,8 @@ def run_command(arguments: argparse.Namespace, stage: Stage) -> NoReturn:
     signal.signal(signal.SIGTERM, _end)
     try:
         params = _for_this_cluster(load_params(arguments.params))
+        if in_ray_job():
+            params = _leave_uploaded_folder(params, arguments)
         storage = Storage(params.storage)
         artifact = stage(params, storage, tell, _given(storage, arguments.given))
         if arguments.outcome:
@@ -91,6 +95,16 @@ def _for_this_cluster(params: PipelineParams) -> PipelineParams:
             f"ray.address {params.ray.address} is a dashboard, to which the flows submit: submit this command there with "
             "`ray job submit`, or give `local`, `auto` or HOST:6379."
         )
+    return params
+
+
+def _leave_uploaded_folder(params: PipelineParams, arguments: argparse.Namespace) -> PipelineParams:
+    """Ray puts a new folder in the place of the uploaded one when another node of the same machine needs it, and a process
+    in the old one has no current directory any more (numba, among others, asks for it)."""
+    params = absolute_paths(params)
+    if arguments.outcome and "://" not in arguments.outcome:
+        arguments.outcome = os.path.abspath(arguments.outcome)
+    os.chdir(tempfile.gettempdir())
     return params
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_an_outcome_is_written_for_what_fails_before_anything_runs(tmp_path: Pat
     assert done.returncode == 2
     assert f"There is no shards/{digest} below the storage {tmp_path}" in done.stderr
     assert f"error: {json.loads((tmp_path / 'o.json').read_text())['error']}\n" in done.stderr
+
+
+def test_a_submitted_job_outlives_the_folder_it_was_uploaded_to(tmp_path: Path) -> None:
+    (tmp_path / "uploaded").mkdir()
+    code = (
+        "import os, shutil, sys\n"
+        "from ray_jobs.command import job_parser, run_command\n"
+        "from data_schemas.errors import UserError\n"
+        "def stage(params, storage, tell, given):\n"
+        "    shutil.rmtree(sys.argv[-1])\n"
+        "    raise UserError(f'{os.getcwd()} {params.corpus.sources[0].uri}')\n"
+        "run_command(job_parser('prepare', '').parse_args(sys.argv[1:-1]), stage)\n"
+    )
+    params = json.dumps(GIVEN | {"storage": str(tmp_path / "store")})
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--params", params, "--outcome", "../o.json", str(tmp_path / "uploaded")],
+        capture_output=True, text=True, cwd=tmp_path / "uploaded", check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    error = json.loads((tmp_path / "o.json").read_text())["error"]
+    assert error == f"{tempfile.gettempdir()} {tmp_path}/uploaded/texts"
 
 
 def test_the_same_job_has_the_same_name_wherever_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
