@@ -5,11 +5,13 @@ source ("code"), the README, licence and documentation files of installed packag
 its .txt files ("prose"); the kinds share `--megabytes` evenly as far as each has enough, nothing is repeated.
 
 Each splitter runs by itself in a fresh process, is warmed with a little text and then timed once on each kind; with
-`--repeats N` that is done N times in turn with the others, and the best time counts, which a busy machine needs. It is
-called the fastest way its own interface has: see `PEERS`. Ours gives token ids as well, and section titles. Then each
-chunk is encoded again to see what is over the budget, and compared with the text at the offset that was given. EXACT
+`--repeats N` that is done N times in turn with the others, and the best time counts, which a busy machine needs. The others
+are called the fastest way their own interface has, ours is what a run does: see `chunking_splitters`. Ours is timed on all
+kinds together as well, in another process, for a run shares a corpus out in units of 4 MiB, and a kind has but a few. Then
+each chunk is encoded again to see what is over the budget, and compared with the text at the offset that was given. EXACT
 is a splitter with nothing over the budget and every offset right; ratios are against the fastest exact peer on the same
-text. MB/CPU s counts the time of all processes and threads, which says more than MB/s on a machine that others use.
+text. Most others keep one core busy: CORES says how many each kept (CPU time of all processes and threads by time),
+MB/CPU s what it did with one, and the closing table has ours with one worker and with two.
 """
 
 from __future__ import annotations
@@ -23,20 +25,19 @@ import site
 import statistics
 import sysconfig
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-MAX_TOKENS = 512
+from benchmarks.chunking_splitters import MAX_TOKENS, OURS, PEERS, SEGMENTERS, WORKERS, Pieces, ours
+
 DEMO_TOKENIZER = Path(__file__).parent.parent / "flows/presets/demo_base/tokenizer.json"
 FORMATS = {"code": "python", "docs": "markdown", "prose": "plain"}
-WARM_UP = ["A first sentence. A second one! And a third? Yes.\n\nAnother paragraph.\n"] * 2
-
-Pieces = list[tuple[int, str]]  # (first character, text) of each chunk of a document; -1 where no offset is given
-Splitter = Callable[[list[str], str], list[Pieces]]
+ALL = "all"
+Corpus = list[tuple[str, str]]  # texts with their formats
+PACKAGES = ("langchain-text-splitters", "semchunk", "semantic-text-splitter", "chonkie", "tokenizers", "spacy")
 
 
 @dataclass(frozen=True)
@@ -60,140 +61,34 @@ class Result:
         return self.num_bytes / 1e6 / self.seconds
 
     @property
+    def rate_of_a_core(self) -> float:
+        """Megabytes a second of CPU time."""
+        return self.num_bytes / 1e6 / self.cpu_seconds
+
+    @property
+    def cores(self) -> float:
+        """How many were busy, on average."""
+        return self.cpu_seconds / self.seconds
+
+    @property
     def is_exact(self) -> bool:
         return not self.over_budget and not self.wrong_offsets
 
 
-# -- splitters: each makes itself ready and gives a function from (texts, format) to pieces, which is what is timed
-
-
-def _counter(tokenizer_file: str) -> Callable[[str], int]:
+def measure(name: str, tokenizer_file: str, corpora: dict[str, Corpus]) -> list[Result]:
+    """One splitter on each corpus, by kind. Runs in a process of its own."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(tokenizer_file)
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _langchain(tokenizer_file: str) -> Splitter:
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    splitter = RecursiveCharacterTextSplitter(
-        chunk_size=MAX_TOKENS, chunk_overlap=0, length_function=_counter(tokenizer_file), add_start_index=True
-    )
-
-    def split(texts: list[str], text_format: str) -> list[Pieces]:
-        found: list[Pieces] = [[] for _ in texts]
-        for document in splitter.create_documents(texts, [{"text": i} for i in range(len(texts))]):
-            found[document.metadata["text"]].append((document.metadata["start_index"], document.page_content))
-        return found
-
-    return split
-
-
-def _langchain_keeping_space(tokenizer_file: str) -> Splitter:
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    splitter = RecursiveCharacterTextSplitter(
-        chunk_size=MAX_TOKENS, chunk_overlap=0, length_function=_counter(tokenizer_file), strip_whitespace=False
-    )
-
-    def split(texts: list[str], text_format: str) -> list[Pieces]:
-        return [_in_a_row(splitter.split_text(text)) for text in texts]
-
-    return split
-
-
-def _in_a_row(chunks: list[str]) -> Pieces:
-    start, found = 0, []
-    for chunk in chunks:
-        found.append((start, chunk))
-        start += len(chunk)
-    return found
-
-
-def _semchunk(tokenizer_file: str, processes: int) -> Splitter:
-    import semchunk
-
-    chunker = semchunk.chunkerify(_counter(tokenizer_file), MAX_TOKENS)
-
-    def split(texts: list[str], text_format: str) -> list[Pieces]:
-        chunks, offsets = chunker(texts, processes=processes, offsets=True)
-        return [list(zip((a for a, _ in o), c, strict=True)) for c, o in zip(chunks, offsets, strict=True)]
-
-    return split
-
-
-def _semantic_text_splitter(tokenizer_file: str) -> Splitter:
-    from semantic_text_splitter import TextSplitter
-
-    splitter = TextSplitter.from_huggingface_tokenizer_file(tokenizer_file, MAX_TOKENS, trim=False)
-    return lambda texts, text_format: splitter.chunk_all_indices(texts)
-
-
-def _chonkie(tokenizer_file: str, kind: str) -> Splitter:
-    import chonkie
-    from tokenizers import Tokenizer
-
-    chunker = getattr(chonkie, kind)(tokenizer=Tokenizer.from_file(tokenizer_file), chunk_size=MAX_TOKENS)
-
-    def split(texts: list[str], text_format: str) -> list[Pieces]:
-        found = chunker.chunk_batch(texts, show_progress=False)
-        return [[(chunk.start_index, chunk.text) for chunk in of_text] for of_text in found]
-
-    return split
-
-
-def _ours(tokenizer_file: str, segmenter: str, num_workers: int) -> Splitter:
-    from tokenizers import Tokenizer
-
-    from data_schemas.params import ChunkingParams
-    from tasks.chunk.parallel import ChunkPool
-
-    params = ChunkingParams.model_validate({"max_tokens": MAX_TOKENS, "segmenter": segmenter})
-    pool = ChunkPool(Tokenizer.from_file(tokenizer_file), params, num_workers)
-    pool.wait_until_ready()
-
-    def split(texts: list[str], text_format: str) -> list[Pieces]:
-        cut = pool.cut_many(texts, [text_format] * len(texts))
-        rows = ((text, spans.rows[:, :2].tolist()) for text, (_, spans) in zip(texts, cut, strict=True))
-        return [[(start, text[start:end]) for start, end in spans] for text, spans in rows]
-
-    return split
-
-
-PEERS: dict[str, tuple[str, Callable[[str], Splitter]]] = {
-    "langchain recursive": ("RecursiveCharacterTextSplitter.create_documents, add_start_index", _langchain),
-    "langchain, space kept": ("split_text, strip_whitespace=False", _langchain_keeping_space),
-    "semchunk": ("chunkerify(...)(texts, offsets=True)", lambda file: _semchunk(file, 1)),
-    "semchunk, 2 processes": ("the same with processes=2", lambda file: _semchunk(file, 2)),
-    "semantic-text-splitter": ("TextSplitter.chunk_all_indices, trim=False (Rust threads)", _semantic_text_splitter),
-    "chonkie sentence": ("SentenceChunker.chunk_batch", lambda file: _chonkie(file, "SentenceChunker")),
-    "chonkie recursive": ("RecursiveChunker.chunk_batch", lambda file: _chonkie(file, "RecursiveChunker")),
-}
-OURS: dict[str, tuple[str, Callable[[str], Splitter]]] = {
-    f"ropeway {segmenter}, {n} worker{'s' * (n > 1)}": (
-        f"ChunkPool({n}).cut_many: ids and offsets as arrays",
-        lambda file, segmenter=segmenter, n=n: _ours(file, segmenter, n),  # type: ignore[misc]
-    )
-    for segmenter in ("spacy", "fast")
-    for n in (1, 2)
-}
-PACKAGES = ("langchain-text-splitters", "semchunk", "semantic-text-splitter", "chonkie", "tokenizers", "spacy")
-
-
-def measure(name: str, tokenizer_file: str, texts_of: dict[str, list[str]]) -> list[Result]:
-    """One splitter on every kind of text. Runs in a process of its own."""
-    from tokenizers import Tokenizer
-
-    split = {**PEERS, **OURS}[name][1](tokenizer_file)
-    split(WARM_UP, "plain")
     tokenizer = Tokenizer.from_file(tokenizer_file)
     results = []
-    for kind, texts in texts_of.items():
-        started, cpu_started = time.perf_counter(), _cpu_seconds()
-        found = split(texts, FORMATS[kind])
-        seconds, cpu_seconds = time.perf_counter() - started, _cpu_seconds() - cpu_started
-        results.append(_checked(name, kind, seconds, cpu_seconds, texts, found, tokenizer))
+    with {**PEERS, **OURS}[name][1](tokenizer_file) as split:
+        for kind, corpus in corpora.items():
+            texts = [text for text, _ in corpus]
+            task = split(texts, [text_format for _, text_format in corpus])
+            started, cpu_started = time.perf_counter(), _cpu_seconds()
+            done = task.run()
+            seconds, cpu_seconds = time.perf_counter() - started, _cpu_seconds() - cpu_started
+            results.append(_checked(name, kind, seconds, cpu_seconds, texts, task.pieces(done), tokenizer))
     return results
 
 
@@ -233,19 +128,30 @@ def _checked(
 def measure_growth(tokenizer_file: str, texts: list[str]) -> dict[str, float]:
     """Time for one document of 4 MB as a multiple of that for one of 1 MB, for each segmenter: CPU time, the four
     quarters of the document right before it, median of five."""
+    from tokenizers import Tokenizer
+
+    from data_schemas.params import ChunkingParams
+    from tasks.chunk.chunker import Chunker
+
+    def cut(text: str) -> None:
+        for encoded in chunker.encode([text]):
+            chunker.spans(encoded, "plain")
+
     whole = "\n".join(texts).encode()[:4_000_000]
     quarters = [whole[i : i + 1_000_000].decode(errors="ignore") for i in range(0, len(whole), 1_000_000)]
     ratios = {}
-    for segmenter in ("spacy", "fast"):
-        split = _ours(tokenizer_file, segmenter, 1)
-        split(quarters, "plain")
+    for segmenter in SEGMENTERS:
+        params = ChunkingParams.model_validate({"max_tokens": MAX_TOKENS, "segmenter": segmenter})
+        chunker = Chunker(Tokenizer.from_file(tokenizer_file), params)
+        for quarter in quarters:
+            cut(quarter)
         found = []
         for _ in range(5):
             started = time.process_time()
             for quarter in quarters:
-                split([quarter], "plain")
+                cut(quarter)
             between = time.process_time()
-            split(["".join(quarters)], "plain")
+            cut("".join(quarters))
             found.append((time.process_time() - between) / ((between - started) / len(quarters)))
         ratios[segmenter] = statistics.median(found)
     return ratios
@@ -299,14 +205,17 @@ def _read(paths: list[Path], num_bytes: float) -> list[str]:
 
 
 def _all_kinds(results: list[Result]) -> list[Result]:
-    """One line a splitter for all kinds together."""
+    """One line a splitter for all kinds together: as it was timed, else the sum of the kinds."""
     merged = []
     for name in dict.fromkeys(r.name for r in results):
         rows = [r for r in results if r.name == name]
+        if together := next((r for r in rows if r.kind == ALL), None):
+            merged.append(together)
+            continue
         chunks = sum(r.num_chunks for r in rows)
         merged.append(
             Result(
-                name, "all", sum(r.seconds for r in rows), sum(r.cpu_seconds for r in rows),
+                name, ALL, sum(r.seconds for r in rows), sum(r.cpu_seconds for r in rows),
                 sum(r.num_bytes for r in rows), chunks,
                 sum(r.over_budget for r in rows), sum(r.wrong_offsets for r in rows), all(r.tiles for r in rows),
                 sum(r.mean_tokens * r.num_chunks for r in rows) / max(1, chunks),
@@ -315,12 +224,15 @@ def _all_kinds(results: list[Result]) -> list[Result]:
     return merged
 
 
+def _best_peer(results: list[Result]) -> Result | None:
+    return max((r for r in results if r.name in PEERS and r.is_exact), key=lambda r: r.rate, default=None)
+
+
 def print_table(kind: str, results: list[Result]) -> dict[str, float]:
     """Prints one table and gives the ratios in it."""
-    exact_peers = [r for r in results if r.name in PEERS and r.is_exact]
-    best = max(exact_peers, key=lambda r: r.rate, default=None)
+    best = _best_peer(results)
     print(f"\n{kind}: {results[0].num_bytes / 1e6:.1f} MB, fastest exact peer: {best.name if best else 'none'}")
-    print(f"{'splitter':<26} {'MB/s':>6} {'MB/CPU s':>9} {'chunks':>7} {'over':>5} "
+    print(f"{'splitter':<26} {'MB/s':>6} {'cores':>6} {'MB/CPU s':>9} {'chunks':>7} {'over':>5} "
           f"{'offsets':>8} {'tiles':>6} {'fill':>6} {'ratio':>7}")  # fmt: skip
     ratios = {}
     for r in results:
@@ -329,10 +241,26 @@ def print_table(kind: str, results: list[Result]) -> dict[str, float]:
         ratio = f"{ratios[r.name]:.1f}x" if best else "-"
         offsets = "right" if not r.wrong_offsets else f"{r.wrong_offsets} bad"
         print(
-            f"{r.name:<26} {r.rate:>6.2f} {r.num_bytes / 1e6 / r.cpu_seconds:>9.2f} {r.num_chunks:>7} {r.over_budget:>5} "
+            f"{r.name:<26} {r.rate:>6.2f} {r.cores:>6.1f} {r.rate_of_a_core:>9.2f} {r.num_chunks:>7} {r.over_budget:>5} "
             f"{offsets:>8} {'yes' if r.tiles else 'no':>6} {r.mean_tokens / MAX_TOKENS:>6.1%} {ratio:>7}"
         )
     return ratios
+
+
+def print_by_workers(results: list[Result]) -> dict[str, dict[str, float]]:
+    """Prints and gives what one worker and two are, of each segmenter, against the fastest exact peer on all text."""
+    best = _best_peer(results)
+    if best is None:
+        return {}
+    print(f"\nagainst {best.name} with {best.cores:.1f} cores busy, all text:")
+    print(f"{'splitter':<26} {'cores':>6} {'ratio':>7}")
+    by_name = {r.name: r for r in results}
+    figures: dict[str, dict[str, float]] = {}
+    for name in (ours(segmenter, n) for segmenter in SEGMENTERS for n in WORKERS):
+        if r := by_name.get(name):
+            figures[name] = {"cores": r.cores, "ratio": r.rate / best.rate}
+            print(f"{name:<26} {r.cores:>6.1f} {f'{r.rate / best.rate:.1f}x':>7}")
+    return figures
 
 
 def main() -> None:
@@ -353,25 +281,31 @@ def main() -> None:
     for name, how in splitters.items():
         print(f"  {name}: {how}")
     best: dict[tuple[str, str], Result] = {}
+    corpora = {kind: [(text, FORMATS[kind]) for text in of_kind] for kind, of_kind in texts.items()}
+    together = {ALL: [document for corpus in corpora.values() for document in corpus]}
     for _ in range(args.repeats):
         for name in splitters:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-                for result in alone.submit(measure, name, args.tokenizer, texts).result():
-                    key = (result.kind, name)
-                    best[key] = min(best.get(key, result), result, key=lambda r: r.seconds)
+            for some in (corpora, together) if name in OURS else (corpora,):  # apart: workers remember words they have met
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                    for result in alone.submit(measure, name, args.tokenizer, some).result():
+                        key = (result.kind, name)
+                        best[key] = min(best.get(key, result), result, key=lambda r: r.seconds)
     results = list(best.values())
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
         longest = max(texts, key=lambda kind: (kind != "code", len(texts[kind])))
         growth = alone.submit(measure_growth, args.tokenizer, texts[longest]).result()
     ratios = {kind: print_table(kind, [r for r in results if r.kind == kind]) for kind in texts}
-    ratios["all"] = print_table("all", _all_kinds(results))
+    merged = _all_kinds(results)
+    ratios[ALL] = print_table(ALL, merged)
     print("\none document of 4 MB against one of 1 MB: " + ", ".join(f"{k} {v:.2f}x the time" for k, v in growth.items()))
+    by_workers = print_by_workers(merged)
     if args.json:
         figures = {
             "repeats": args.repeats,
             "versions": {package: version(package) for package in PACKAGES},
-            "results": [asdict(r) | {"megabytes_per_s": r.rate, "is_exact": r.is_exact} for r in results],
+            "results": [asdict(r) | {"megabytes_per_s": r.rate, "cores": r.cores, "is_exact": r.is_exact} for r in results],
             "ratios": ratios,
+            "by_workers": by_workers,
             "growth_4_to_1_megabytes": growth,
         }
         Path(args.json).write_text(json.dumps(figures, indent=1))
