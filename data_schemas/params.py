@@ -311,6 +311,8 @@ class RayParams(Params):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> RayParams:
+        if "@" in self.address:
+            raise ValueError("ray.address contains credentials: leave them out, and give the cluster's token as RAY_AUTH_TOKEN")
         if self.address.startswith("ray://"):
             raise ValueError(
                 f"ray.address {self.address} is Ray Client, which cannot run Ray Train: "

@@ -5,13 +5,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect import tags
+from prefect import get_run_logger, tags
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from flows.limits import gpu_turn
-from ray_jobs.evaluate.stage import refuse_unmeasurable
+from ray_jobs.evaluate import stage as evaluate_stage
+from ray_jobs.finetune import stage as finetune_stage
 from tasks.evaluate.task import evaluate
 from tasks.finetune.task import finetune
 from tasks.ingest.task import ingest
@@ -39,17 +40,20 @@ class Chain:
 
     def finetuned(self) -> Artifact:
         shards = self.artifacts.get("shards") or self.prepared()
-        return self._do("checkpoint", finetune, self.params, shards)
+        found = finetune_stage.find(self.params, Storage(self.params.storage), shards)
+        return self._do("checkpoint", finetune, self.params, shards, found=found)
 
     def evaluated(self) -> Artifact:
         """Without a fine-tuned arm no training is run."""
         if "fine_tuned" in self.params.evaluation.arms:
             shards = self.prepared()
-            refuse_unmeasurable(self.params, Storage(self.params.storage), self.artifacts["documents"], shards)
-            checkpoint = self.finetuned()
-            return self._do("evaluation", evaluate, self.params, self.artifacts["documents"], checkpoint)
-        documents = self._do("documents", ingest, self.params)
-        return self._do("evaluation", evaluate, self.params, documents, None)
+            evaluate_stage.refuse_unmeasurable(self.params, Storage(self.params.storage), self.artifacts["documents"], shards)
+            return self._measured(self.artifacts["documents"], self.finetuned())
+        return self._measured(self._do("documents", ingest, self.params), None)
+
+    def _measured(self, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
+        found = evaluate_stage.find(self.params, Storage(self.params.storage), documents, checkpoint)
+        return self._do("evaluation", evaluate, self.params, documents, checkpoint, found=found)
 
     def published(self) -> Artifact:
         if "fine_tuned" not in self.params.evaluation.arms:
@@ -60,9 +64,10 @@ class Chain:
         done = self.artifacts
         return self._do("release", publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation)
 
-    def _do(self, name: str, stage: Any, *inputs: Any) -> Artifact:
+    def _do(self, name: str, stage: Any, *inputs: Any, found: Artifact | None = None) -> Artifact:
+        """Run a stage and record it; `found`: what it will find, so that it needs no GPU."""
         started = time.perf_counter()
-        turn = gpu_turn(self.params.ray) if name in _ON_GPU else nullcontext()
+        turn = gpu_turn(self.params.ray, get_run_logger().info) if name in _ON_GPU and found is None else nullcontext()
         with tags(*run_tags(self.params)), turn:
             artifact: Artifact = stage(*inputs)
         self.artifacts[name] = artifact
@@ -74,5 +79,6 @@ class Chain:
         }
         if self._earlier.get(name, {}).get("digest") != artifact.digest:
             self._earlier = {}  # what an earlier run of this name made from other inputs is not this run's any more
-        Storage(self.params.storage).record_run(self.params.run_name, self._earlier | self.record)
+        carried_over = {stage: entry | {"of_earlier_run": True} for stage, entry in self._earlier.items()}
+        Storage(self.params.storage).record_run(self.params.run_name, carried_over | self.record)
         return artifact

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -14,8 +14,10 @@ LEASE_S = 120.0  # at least 60; a holder that was killed blocks the others for a
 
 
 @contextmanager
-def gpu_turn(ray: RayParams, lease_s: float = LEASE_S) -> Iterator[None]:
+def gpu_turn(ray: RayParams, tell: Callable[[str], None], lease_s: float = LEASE_S) -> Iterator[None]:
     """Wait for this run's turn on the GPUs at `ray.address`, and hold it; nothing without `ray.use_gpu`.
+
+    `tell` hears which limit is waited for, and when the turn has come.
 
     The limit is made when it is missing, for one run; what stands there is left as it is, so that whoever has more
     machines raises it in the Prefect UI. A server that goes away while the turn is held ends no run.
@@ -30,16 +32,19 @@ def gpu_turn(ray: RayParams, lease_s: float = LEASE_S) -> Iterator[None]:
 
     name = limit_name(ray)
     ensure_limit(name)
+    tell(f"waiting for a turn on the GPUs (the global concurrency limit {name})")
     with concurrency(name, occupy=1, strict=True, lease_duration=lease_s, raise_on_lease_renewal_failure=False):
+        tell("it is this run's turn on the GPUs")
         yield
 
 
 def limit_name(ray: RayParams) -> str:
-    """`ropeway-gpu` for the GPUs of the machines that run flows, and a limit of its own for every other cluster."""
+    """`ropeway-gpu` for the GPUs of the machines that run flows, and a limit of its own for every other cluster, by the name of
+    its head: its dashboard and its GCS are one cluster. `auto` is a cluster that only the machine itself knows."""
     if ray.address == "local":
         return LIMIT
     parts = urlsplit(ray.address if "//" in ray.address else f"//{ray.address}")
-    cluster = parts.netloc.rpartition("@")[2] or parts.path.strip("/")
+    cluster = parts.hostname or "unnamed"
     return f"{LIMIT}-" + "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in cluster)
 
 

@@ -20,6 +20,8 @@ def print_outcome(params: PipelineParams, location: str) -> None:
     record = storage.recorded_run(params.run_name)
     stages = Table("stage", "digest", "made or found", "seconds", title=f"Run {params.run_name}", title_justify="left")
     for name, entry in record.items():
+        if entry.get("of_earlier_run"):
+            continue
         stages.add_row(name, entry["digest"][:12], "found" if entry["reused"] else "made", f"{entry['seconds']:.1f}")
     console.print(stages)
     report = next((p for p in (path / "evaluation" / "report.json", path / "report.json") if p.is_file()), None)

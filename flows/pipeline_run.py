@@ -58,10 +58,12 @@ def run_title() -> str:
     """
     from prefect.runtime import flow_run
 
+    from tasks.run_labels import base_name
+
     given = flow_run.parameters.get("params")
     given = given.model_dump(mode="json") if isinstance(given, PipelineParams) else _mapping(given)
     model = _mapping(given.get("model"))
-    what = (short_name(model.get("base")), model.get("rope_method", "auto"), model.get("target_length"))
+    what = (base_name(str(model.get("base") or "")), model.get("rope_method", "auto"), model.get("target_length"))
     title = f"{given.get('run_name', 'unnamed')} ({', '.join(str(part) for part in what if part)})"
     if flow_run.flow_name != "extend-context":
         title = f"{flow_run.flow_name} {title}"
@@ -72,11 +74,6 @@ def run_title() -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def short_name(base: Any) -> str:
-    """A base model's last path part, as it is called in names and tags."""
-    return str(base or "").rstrip("/").rsplit("/", 1)[-1]
 
 
 def tag_run(params: PipelineParams) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from data_schemas.errors import UserError
@@ -22,12 +22,11 @@ Given = Mapping[str, Artifact]
 Stage = Callable[[PipelineParams, Storage, Progress, Given], Artifact]
 
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-_KINDS = ("documents", "shards", "checkpoints")
 _PARAMS_HELP = "YAML or JSON of PipelineParams: a file, a URI (s3://, gs://, https://, file://, ...) or JSON text"
 
 
-def job_parser(job: str, description: str | None) -> argparse.ArgumentParser:
-    """The command line that all jobs have; its help lists every parameter."""
+def job_parser(job: str, description: str | None, takes: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line that all jobs have; its help lists every parameter. `takes`: kinds of artifacts it may be given."""
     from ray_jobs.params_help import describe_params
 
     parser = argparse.ArgumentParser(
@@ -44,11 +43,12 @@ def job_parser(job: str, description: str | None) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KIND=DIGEST",
-        help=f"take this artifact of the storage instead of finding or making it from the parameters; KIND: {', '.join(_KINDS)}",
+        help=f"take this artifact of the storage instead of finding or making it from the parameters; KIND: {', '.join(takes)}",
     )
     parser.add_argument(
         "--outcome", metavar="FILE|URI", help="JSON to write at the end: kind, digest and place of the artifact, or the error"
     )
+    parser.set_defaults(takes=takes)
     return parser
 
 
@@ -60,7 +60,7 @@ def run_command(arguments: argparse.Namespace, stage: Stage) -> NoReturn:
         if in_ray_job():
             params = _leave_uploaded_folder(params, arguments)
         storage = Storage(params.storage)
-        artifact = stage(params, storage, tell, _given(storage, arguments.given))
+        artifact = stage(params, storage, tell, _given(storage, arguments.given, arguments.takes))
         if arguments.outcome:
             made = {"kind": artifact.kind, "digest": artifact.digest, "place": artifact.location, "reused": artifact.reused}
             write_json(arguments.outcome, made)
@@ -108,12 +108,12 @@ def _leave_uploaded_folder(params: PipelineParams, arguments: argparse.Namespace
     return params
 
 
-def _given(storage: Storage, pairs: list[str]) -> dict[str, Artifact]:
+def _given(storage: Storage, pairs: list[str], takes: Sequence[str]) -> dict[str, Artifact]:
     found = {}
     for pair in pairs:
         kind, _, digest = pair.partition("=")
-        if kind not in _KINDS or not digest.isalnum():
-            raise UserError(f"--given {pair} is not of the form KIND=DIGEST with KIND one of {', '.join(_KINDS)}.")
+        if kind not in takes or not digest.isalnum():
+            raise UserError(f"--given {pair} is not of the form KIND=DIGEST with KIND one of {', '.join(takes)}.")
         artifact = storage.find(kind, digest)
         if artifact is None:
             place = storage.remote.uri if storage.remote else storage.root

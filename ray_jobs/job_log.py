@@ -75,8 +75,9 @@ def _catch_up(api: JobsApi, submission_id: str, tell: Tell) -> int:
 
 
 def _tell_line(line: str | None, tell: Tell) -> None:
-    if line is not None and line.strip() and not any(text in line for text in _OF_RAY):
-        tell(line.rsplit("\r", 1)[-1].rstrip())
+    shown = (line or "").rstrip().rsplit("\r", 1)[-1]  # of a progress bar, what stands there last
+    if shown and not any(text in shown for text in _OF_RAY):
+        tell(shown)
 
 
 class _Tail:

@@ -14,6 +14,8 @@ from data_schemas.errors import UserError
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+FOLDER = "ropeway_folder"  # in a submission's metadata: where its `JobFolder` is
+
 _OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray lets them win over the address that is asked for
 _TALKATIVE = (
     "ray.dashboard.modules.job.sdk",
@@ -88,6 +90,13 @@ class JobsApi:
                 if "status code 404" in str(error):
                     return None
                 raise
+
+    def belongs_elsewhere(self, submission_id: str, place: str) -> bool:
+        """Whether a job of that id is there with another folder than `place`; not where that cannot be asked."""
+        with contextlib.suppress(NoAnswer, RuntimeError):
+            job = self.job(submission_id)
+            return job is not None and job.metadata.get(FOLDER) != place
+        return False
 
     def log(self, submission_id: str) -> str:
         """All that the job has written so far."""

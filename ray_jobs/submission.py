@@ -23,7 +23,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.guardian import Guardian
 from ray_jobs.job_folder import LEFT, OUTCOME, PARAMS, JobFolder
 from ray_jobs.job_log import follow, lines_of
-from ray_jobs.jobs_api import AlreadyThere, Job, JobsApi, NoAnswer
+from ray_jobs.jobs_api import FOLDER, AlreadyThere, Job, JobsApi, NoAnswer
 from ray_jobs.paths import absolute_paths, refuse_secrets
 from ray_jobs.waiting import leave
 
@@ -37,7 +37,7 @@ _DETERMINING = {
     "evaluate": {"corpus", "chunking", "packing", "model", "training", "evaluation"},
 }
 _HOW_MANY = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # training's result depends on them
-_FOLDER, _RUN, _STORAGE = "ropeway_folder", "ropeway_run", "ropeway_storage"  # metadata of a submission
+_RUN, _STORAGE = "ropeway_run", "ropeway_storage"  # metadata of a submission, beside its FOLDER
 _READY_WITHIN_S = 60.0
 _KILLED = (-9, 137)
 
@@ -71,16 +71,16 @@ def run_job(
     name = submission_name(job, params, kind, given)
     while True:
         attempts = _patiently(api, partial(api.jobs, f"{name}-"))
-        running = next((found for found in attempts if not found.ended and _FOLDER in found.metadata), None)
+        running = next((found for found in attempts if not found.ended and FOLDER in found.metadata), None)
         submission_id = running.submission_id if running else f"{name}-{_last_attempt(attempts) + 1}"
-        folder = JobFolder(running.metadata[_FOLDER]) if running else _new_folder(storage, submission_id, params)
+        folder = JobFolder(running.metadata[FOLDER]) if running else _new_folder(storage, submission_id, params)
         guardian = Guardian(api.address, submission_id, folder, params.run_name)
         try:
             with guardian:
                 if running:
                     tell(f"{job}: attached to the job {submission_id}, which runs already; its last lines:")
                 else:
-                    metadata = {_FOLDER: folder.place, _RUN: params.run_name, _STORAGE: params.storage}
+                    metadata = {FOLDER: folder.place, _RUN: params.run_name, _STORAGE: params.storage}
                     command = _command(job, kind, given, folder)
                     _patiently(api, partial(_submit, api, submission_id, command, environment, metadata))
                     tell(f"{job}: submitted to {api.address} as {submission_id}")
@@ -123,7 +123,7 @@ def stop_jobs(params: PipelineParams, tell: Tell, *, force: bool = False) -> tup
     for job in _patiently(api, partial(api.jobs, "ropeway-")):
         if job.ended or job.metadata.get(_RUN) != params.run_name or job.metadata.get(_STORAGE) != root:
             continue
-        folder = JobFolder(job.metadata[_FOLDER])
+        folder = JobFolder(job.metadata[FOLDER])
         if leave(api, job.submission_id, folder, None, "its run was given up", force=force):
             stopped.append(job.submission_id)
             tell(f"stopped the job {job.submission_id}")
@@ -136,7 +136,7 @@ def _submit(api: JobsApi, submission_id: str, command: str, environment: dict[st
         api.submit(submission_id, command, environment, metadata)
     except AlreadyThere:
         there = api.job(submission_id)
-        if there is None or there.metadata.get(_FOLDER) != metadata[_FOLDER]:
+        if there is None or there.metadata.get(FOLDER) != metadata[FOLDER]:
             raise
 
 

@@ -43,8 +43,11 @@ def anybody_waits(folder: JobFolder) -> bool:
 def leave(api: JobsApi, submission_id: str, folder: JobFolder, waiter: str | None, why: str, *, force: bool = False) -> bool:
     """Stop waiting; stop the job, and see it stopped, if nobody else waits or by `force`. Whether it is stopped.
 
-    Storage that does not answer keeps no job alive: it could not work without it either.
+    Storage that does not answer keeps no job alive: it could not work without it either. A job with another folder was
+    submitted by another run under the same id, and is not ours to stop.
     """
+    if api.belongs_elsewhere(submission_id, folder.place):
+        return False
     try:
         if waiter is not None:
             no_longer_waiting(folder, waiter)

@@ -22,8 +22,6 @@ from tasks.page import Facts, Page, Picture, Share, Shown, duration
 from tasks.picture_size import light_png
 from tasks.run_labels import extension_of
 
-_ON_RAY = ("finetune", "evaluate")
-
 
 class Observer:
     """Log and artifacts of the current task run. Other threads may tell and show; only the task's own may make one."""
@@ -96,11 +94,9 @@ task_run_name: Callable[..., str] = _task_run_name  # Prefect passes `parameters
 
 
 def _where(stage: str, params: PipelineParams) -> str:
-    if is_submitted(params.ray) and stage != "publish":
-        return f"as a job on the cluster at {params.ray.address}"
-    if stage in _ON_RAY and params.ray.address != "local":
-        return f"on Ray at {params.ray.address}"
-    return "on this machine"
+    if stage == "publish" or params.ray.address == "local":
+        return "on this machine"
+    return f"{'as a job' if is_submitted(params.ray) else 'on Ray'} at {params.ray.address}"
 
 
 def _facts(artifact: Artifact, seconds: float) -> dict[str, Any]:

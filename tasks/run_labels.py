@@ -10,20 +10,20 @@ from data_schemas.params import ModelParams, PipelineParams
 def run_tags(params: PipelineParams) -> list[str]:
     """Such as `model:demo-base`, `length:2048`, `rope:yarn`; the same for every run of the same extension."""
     method = _planned(params.model)[1]
-    return [f"model:{base_name(params.model)}", f"length:{params.model.target_length}", f"rope:{method}"]
+    return [f"model:{base_name(params.model.base)}", f"length:{params.model.target_length}", f"rope:{method}"]
 
 
 def extension_of(model: ModelParams) -> str:
     """Such as `demo-base 512 -> 2048 yarn`, and without the base's window where the base cannot be read here."""
     window, method = _planned(model)
-    return f"{base_name(model)} {f'{window} ' if window else ''}-> {model.target_length} {method}"
+    return f"{base_name(model.base)} {f'{window} ' if window else ''}-> {model.target_length} {method}"
 
 
-def base_name(model: ModelParams) -> str:
+def base_name(base: str) -> str:
     """The base's own name: the last part of its folder or hub id."""
-    if model.base == "demo":
+    if base == "demo":
         return "demo-base"
-    return model.base.rstrip("/").rsplit("/", 1)[-1] or "base"
+    return base.rstrip("/").rsplit("/", 1)[-1] or "base"
 
 
 @lru_cache(maxsize=32)

@@ -15,26 +15,29 @@ from ray_jobs.command import Given, Progress, job_parser, run_command
 
 
 def main() -> None:
-    run_command(job_parser("evaluate", __doc__).parse_args(), _evaluate)
+    run_command(job_parser("evaluate", __doc__, ("documents", "shards", "checkpoints")).parse_args(), _evaluate)
 
 
 def _evaluate(params: PipelineParams, storage: Storage, progress: Progress, given: Given) -> Artifact:
     from ray_jobs.evaluate import stage
+    from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
     from ray_jobs.prepare.job import make_documents, make_shards
     from tasks.evaluate.report_tables import print_tables
 
-    documents, checkpoint = given.get("documents"), given.get("checkpoints")
+    refuse_unaskable(params)
+    documents, shards, checkpoint = (given.get(kind) for kind in ("documents", "shards", "checkpoints"))
     if "fine_tuned" not in params.evaluation.arms:
         checkpoint = None
-    elif checkpoint is None or documents is None:
+    elif checkpoint is None:
         from ray_jobs.finetune import stage as finetune
 
-        documents, shards = make_shards(params, storage, progress, documents)
-        if checkpoint is None:
-            stage.refuse_unmeasurable(params, storage, documents, shards)
-            checkpoint = finetune.run(params, storage, shards, progress)
-    if documents is None:
-        documents = make_documents(params, storage, progress)
+        refuse_untrainable(params)
+        if shards is None:
+            documents, shards = make_shards(params, storage, progress, documents)
+        documents = documents or make_documents(params, storage, progress)
+        stage.refuse_unmeasurable(params, storage, documents, shards)
+        checkpoint = finetune.run(params, storage, shards, progress)
+    documents = documents or make_documents(params, storage, progress)
     with _bar() as shares:
         evaluation = stage.run(params, storage, documents, checkpoint, progress, shares)
     print_tables(stage.load_report(evaluation))

@@ -47,6 +47,28 @@ Progress = Callable[[str], None]
 Shares = Callable[[float], None]
 
 
+def _inputs(params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> dict[str, Any]:
+    from ray_jobs.finetune.base_model import base_fingerprint
+
+    parents = {"documents": documents.digest, "base": base_fingerprint(params.model)} | _given_files(params)
+    return {
+        "stage": STAGE,
+        "params": {
+            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file"}),
+            "target_length": params.model.target_length,
+            "rope_method": params.model.rope_method,
+            "use_gpu": params.ray.use_gpu,
+        },
+        "code_version": CODE_VERSION,
+        "parents": parents | ({"checkpoint": checkpoint.digest} if checkpoint else {}),
+    }
+
+
+def find(params: PipelineParams, storage: Storage, documents: Artifact, checkpoint: Artifact | None) -> Artifact | None:
+    """The evaluation that an equal run left, or None."""
+    return storage.find(KIND, stage_digest(**_inputs(params, documents, checkpoint)))
+
+
 def run(
     params: PipelineParams,
     storage: Storage,
@@ -66,23 +88,9 @@ def run(
         UserError: documents too few or too short, or trained on; lengths that do not fit; no arm to measure; benchmarks that
             cannot be run here; workers that keep dying.
     """
-    from ray_jobs.finetune.base_model import base_fingerprint
-
     arms = choose_arms(params, checkpoint is not None)
     lm_eval.refuse_unavailable(params.evaluation, arms.names)
-    inputs: dict[str, Any] = {
-        "stage": STAGE,
-        "params": {
-            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file"}),
-            "target_length": params.model.target_length,
-            "rope_method": params.model.rope_method,
-            "use_gpu": params.ray.use_gpu,
-        },
-        "code_version": CODE_VERSION,
-        "parents": {"documents": documents.digest, "base": base_fingerprint(params.model)} | _given_files(params),
-    }
-    if checkpoint:
-        inputs["parents"]["checkpoint"] = checkpoint.digest
+    inputs = _inputs(params, documents, checkpoint)
     parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:

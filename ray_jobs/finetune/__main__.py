@@ -12,13 +12,15 @@ from ray_jobs.command import Given, Progress, job_parser, run_command
 
 
 def main() -> None:
-    run_command(job_parser("finetune", __doc__).parse_args(), _finetune)
+    run_command(job_parser("finetune", __doc__, ("documents", "shards")).parse_args(), _finetune)
 
 
 def _finetune(params: PipelineParams, storage: Storage, progress: Progress, given: Given) -> Artifact:
     from ray_jobs.finetune import stage
+    from ray_jobs.preflight import refuse_untrainable
     from ray_jobs.prepare.job import make_shards
 
+    refuse_untrainable(params)
     shards = given.get("shards")
     if shards is None:
         _, shards = make_shards(params, storage, progress, given.get("documents"))

@@ -30,6 +30,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
         return
     params = PipelineParams.model_validate(config["params"])
     shards = Path(config["shards"])
+    if not shards.is_dir():  # a node that joined after the driver asked all of them
+        raise UserError(f"The node {ray.util.get_node_ip_address()} does not see {shards}: mount the storage on all nodes.")
     context = ray.train.get_context()
     if not params.ray.use_gpu:
         torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))

@@ -172,7 +172,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
     refusal = work / REFUSAL
     refusal.unlink(missing_ok=True)
     with connected(params.ray), Follower(work, params.training.steps, progress):
-        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
         from ray.train.torch import TorchTrainer
 
         refuse_unshared(params, storage, parts_only=False)
@@ -198,6 +198,11 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
         )
         try:
             interruptibly(trainer.fit)
+        except WorkerGroupError as error:
+            for failure in error.worker_failures.values():
+                if isinstance(failure, UserError):
+                    raise failure from error
+            raise
         finally:
             if refusal.exists():
                 raise UserError(refusal.read_text(encoding="utf-8"))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from functools import partial
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.command import Given, Progress, job_parser, run_command
 
 
 def main() -> None:
-    parser = job_parser("prepare", __doc__)
+    parser = job_parser("prepare", __doc__, ("documents",))
     parser.add_argument(
         "--until", choices=("documents", "shards"), default="shards", help="`documents` ends behind reading the corpus"
     )
@@ -31,6 +32,8 @@ def prepare(
     from tasks.pack.outcome import show_prepared
 
     if until == "documents":
+        if given:
+            raise UserError("--given documents leaves nothing to do with --until documents: leave one of them out.")
         return make_documents(params, storage, progress)
     documents, shards = make_shards(params, storage, progress, (given or {}).get("documents"))
     show_prepared(documents.manifest, shards.manifest, Console(stderr=True))

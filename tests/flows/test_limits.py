@@ -22,7 +22,7 @@ from flows.limits import gpu_turn
 
 @flow
 def hold(mark: str, until: str) -> None:
-    with gpu_turn(RayParams(use_gpu=True), lease_s=60):
+    with gpu_turn(RayParams(use_gpu=True), print, lease_s=60):
         Path(mark).touch()
         while not Path(until).exists():
             import time
@@ -36,9 +36,9 @@ hold(sys.argv[1], sys.argv[2])
     ("address", "name"),
     [
         ("local", LIMIT),
-        ("http://head:8265", "ropeway-gpu-head-8265"),
-        ("https://user:secret@ray.example.org/", "ropeway-gpu-ray.example.org"),
-        ("10.0.0.1:6379", "ropeway-gpu-10.0.0.1-6379"),
+        ("http://head:8265", "ropeway-gpu-head"),
+        ("https://ray.example.org/", "ropeway-gpu-ray.example.org"),
+        ("10.0.0.1:6379", "ropeway-gpu-10.0.0.1"),
         ("auto", "ropeway-gpu-auto"),
     ],
 )

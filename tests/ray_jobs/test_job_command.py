@@ -92,6 +92,17 @@ def test_an_outcome_is_written_for_what_fails_before_anything_runs(tmp_path: Pat
     assert f"error: {json.loads((tmp_path / 'o.json').read_text())['error']}\n" in done.stderr
 
 
+def test_a_job_refuses_artifacts_that_it_would_not_use(tmp_path: Path) -> None:
+    params = json.dumps(GIVEN | {"storage": str(tmp_path)})
+    for job, kind, kinds in (("finetune", "checkpoints", "documents, shards"), ("prepare", "shards", "documents")):
+        done = subprocess.run(
+            [sys.executable, "-m", f"ray_jobs.{job}", "--params", params, "--given", f"{kind}=1"],
+            capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert f"with KIND one of {kinds}." in done.stderr
+
+
 def test_a_submitted_job_outlives_the_folder_it_was_uploaded_to(tmp_path: Path) -> None:
     (tmp_path / "uploaded").mkdir()
     code = (
@@ -101,7 +112,7 @@ def test_a_submitted_job_outlives_the_folder_it_was_uploaded_to(tmp_path: Path) 
         "def stage(params, storage, tell, given):\n"
         "    shutil.rmtree(sys.argv[-1])\n"
         "    raise UserError(f'{os.getcwd()} {params.corpus.sources[0].uri}')\n"
-        "run_command(job_parser('prepare', '').parse_args(sys.argv[1:-1]), stage)\n"
+        "run_command(job_parser('prepare', '', ()).parse_args(sys.argv[1:-1]), stage)\n"
     )
     params = json.dumps(GIVEN | {"storage": str(tmp_path / "store")})
     done = subprocess.run(

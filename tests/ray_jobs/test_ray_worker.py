@@ -1,10 +1,18 @@
 """What a worker makes of Ray's preemption notices; notices themselves need nodes that are drained."""
 
+import pytest
 import ray.train
 from ray.train import PreemptionInfo
 
-from ray_jobs.finetune.ray_worker import RayLink
+from data_schemas.errors import UserError
+from ray_jobs.finetune.ray_worker import RayLink, train_on_worker
 from tests.ray_jobs.training_example import make_params
+
+
+def test_a_node_that_does_not_see_the_shards_says_so(tmp_path):
+    params = make_params(tmp_path).model_dump(mode="json")
+    with pytest.raises(UserError, match=r"does not see .*/gone: mount the storage on all nodes"):
+        train_on_worker({"params": params, "shards": str(tmp_path / "gone"), "work": str(tmp_path), "unlisted": None})
 
 
 def test_each_node_that_will_go_causes_one_checkpoint_out_of_turn(tmp_path, monkeypatch):

@@ -15,7 +15,10 @@ import pytest
 from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
+from ray_jobs.job_folder import JobFolder
+from ray_jobs.jobs_api import JobsApi
 from ray_jobs.submission import run_job, stop_jobs
+from ray_jobs.waiting import leave
 from tests.flows.small_run import small_params
 from tests.ray_jobs.real_cluster import BIN, ROOT, RealCluster, real_cluster, wait_until
 
@@ -150,6 +153,8 @@ def test_what_cannot_be_submitted_is_one_sentence(mapping: dict[str, Any], monke
         with pytest.raises(UserError, match=sentence) as raised:
             run_job("prepare", params, lambda _: None, kind="shards")
         assert "secret@" not in str(raised.value)
+    with pytest.raises(ValueError, match="give the cluster's token as RAY_AUTH_TOKEN"):
+        PipelineParams.model_validate(mapping | {"ray": {"address": "https://user:secret@ray.example.org"}})
     with pytest.raises(ValueError, match="cannot run Ray Train"):
         PipelineParams.model_validate(mapping | {"ray": {"address": "ray://127.0.0.1:10001"}})
 
@@ -167,6 +172,9 @@ def test_jobs_of_a_lost_run_are_stopped(mapping: dict[str, Any], tmp_path: Path,
     for name, run in (("ropeway-finetune-0-1", "small"), ("ropeway-finetune-1-1", "another")):
         client.submit_job(entrypoint="sleep 300", submission_id=name, metadata=metadata | {"ropeway_run": run})
     wait_until(lambda: client.get_job_status("ropeway-finetune-0-1") == "RUNNING", 60, "it runs")
+    mine = JobFolder(str(place.with_name("mine")))  # of a run that was about to submit the same, and came second
+    assert not leave(JobsApi(cluster.address), "ropeway-finetune-0-1", mine, None, "it came second")
+    assert not client.get_job_status("ropeway-finetune-0-1").is_terminal()
     waiting.write_text(json.dumps({"at": time.time()}))
     assert stop_jobs(params, lambda _: None) == ()
     waiting.write_text(json.dumps({"at": 0}))

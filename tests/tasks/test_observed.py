@@ -128,7 +128,7 @@ def test_a_name_says_model_lengths_and_method(tmp_path):
     assert extension_of(ModelParams(base="demo", target_length=2048, rope_method="auto")) == "demo-base 512 -> 2048 yarn"
     missing = ModelParams(base=str(tmp_path / "my-model"), target_length=4096)
     assert extension_of(missing) == "my-model -> 4096 auto"
-    assert base_name(ModelParams(base="org/Model-7B", target_length=64)) == "Model-7B"
+    assert [base_name(base) for base in ("org/Model-7B", "/models/a/", "demo", "")] == ["Model-7B", "a", "demo-base", "base"]
 
 
 def test_text_of_a_corpus_is_no_markup():
