@@ -87,8 +87,8 @@ class DecontaminationParams(Params):
 
     enabled: bool = Field(
         True,
-        description="Compare training documents with held-out documents, evaluation prompts, and each question, answer and gold "
-        "passage of `evaluation.qa_file`.",
+        description="Compare training documents with held-out documents, evaluation prompts, and each question, longer answer and "
+        "gold passage of `evaluation.qa_file`; its other `passages` may come from the corpus.",
     )
     ngram_words: int = Field(13, ge=3, le=64, description="Length of an n-gram in words (13: as for GPT-3).")
     prompt_files: tuple[str, ...] = Field(
