@@ -29,4 +29,6 @@ def go_back(where: str, name: str, digest: str | None) -> None:
     done = rollback(where, name, digest)
     print(f"{done.name} is now {done.now}" + (f", and was {done.before}." if done.before != done.now else ", as it was."))
     if done.before not in (None, done.now):
-        print(f"Publishing {done.before} again does not serve it; `ropeway rollback {done.name} {done.before}` does.")
+        print(
+            f"Publishing {done.before} again does not serve it; `ropeway rollback {done.name} {done.before} --at {where}` does."
+        )

@@ -55,7 +55,8 @@ def identify(model: ModelParams) -> BaseIdentity:
         folder, name = _terms_from_hub(where, revision), where
     if model.base == "demo":
         name = "ropeway-demo-base"  # its folder's name means nothing outside this repository
-    card = {key: value for key, value in card_front_matter(folder / "README.md").items() if isinstance(value, str)}
+    card = {key: _text(value) for key, value in card_front_matter(folder / "README.md").items()}
+    card = {key: value for key, value in card.items() if value}
     named: dict[str, str] = {key: card[key] for key in _NAMED_BY_CARD if key in card and model.licence is None}
     return BaseIdentity(name, revision, base_fingerprint(model), model.licence or card.get("license"), folder, named)
 
@@ -73,6 +74,12 @@ def _terms_from_hub(repo: str, commit: str) -> Path:
         ) from error
 
 
+def _text(value: Any) -> str:
+    """A value of the card, or several of them, such as two licences to choose from."""
+    values = value if isinstance(value, list) else [value]
+    return ", ".join(values) if all(isinstance(one, str) for one in values) else ""
+
+
 def terms_files(identity: BaseIdentity) -> list[Path]:
     """The LICENSE, NOTICE, USE_POLICY and like files of the base."""
     suffixes = {"", ".txt", ".md"}
@@ -84,10 +91,10 @@ def terms_files(identity: BaseIdentity) -> list[Path]:
 def card_front_matter(card: Path) -> dict[str, Any]:
     """The YAML between the first two `---` lines of a model card; empty if there is none that can be read."""
     try:
-        text = card.read_text(encoding="utf-8")
+        text = card.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return {}
-    match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n", text, re.DOTALL)
+    match = re.match(r"---\r?\n(.*?)\r?\n---(?:\r?\n|\Z)", text, re.DOTALL)
     try:
         loaded = yaml.safe_load(match.group(1)) if match else None
     except yaml.YAMLError:

@@ -100,7 +100,8 @@ def render_card(
 def _licence_fields(base: BaseIdentity) -> dict[str, str]:
     if base.licence is None:
         return {"license": "other", "license_name": "unknown"}
-    return {"license": base.licence.lower(), **base.licence_card}
+    several = base.licence.lower().split(", ")
+    return {"license": several if len(several) > 1 else several[0], **base.licence_card}
 
 
 def _licence_sentence(base: BaseIdentity) -> str:

@@ -7,14 +7,21 @@ from pathlib import Path
 from data_schemas.manifest import MANIFEST_NAME, hash_file
 
 CHECKSUMS = "SHA256SUMS"
+HUBS_OWN = (".gitattributes",)  # in every repository of the hub
+_HUBS_CACHE = ".cache/huggingface/"  # in every folder that its client downloads to
+
+
+def files_below(directory: Path) -> dict[str, Path]:
+    """Every file and link, by POSIX path, sorted; without what the hub and its client put beside a release."""
+    paths = {
+        path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file() or path.is_symlink()
+    }
+    return {name: paths[name] for name in sorted(paths) if name not in HUBS_OWN and not name.startswith(_HUBS_CACHE)}
 
 
 def listed_files(directory: Path) -> dict[str, Path]:
     """The files a release's checksums cover, by POSIX path below it, sorted."""
-    files = {
-        path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file() or path.is_symlink()
-    }
-    return {name: files[name] for name in sorted(files) if name not in (CHECKSUMS, MANIFEST_NAME)}
+    return {name: path for name, path in files_below(directory).items() if name not in (CHECKSUMS, MANIFEST_NAME)}
 
 
 def write_checksums(directory: Path) -> None:
@@ -38,6 +45,7 @@ def checksum_problems(directory: Path) -> list[str]:
     problems += [f"{name} is missing" for name in sorted(recorded.keys() - present.keys())]
     problems += [f"{name} is extra" for name in sorted(present.keys() - recorded.keys())]
     for name in sorted(present.keys() & recorded.keys()):
-        if present[name].is_symlink() or hash_file(present[name]) != recorded[name]:
+        # The hub's cache holds links to files; one that leads nowhere is no file.
+        if not present[name].is_file() or hash_file(present[name]) != recorded[name]:
             problems.append(f"{name} is altered")
     return problems

@@ -16,7 +16,7 @@ from tasks.page import Shown
 from tasks.publish import stage
 from tasks.publish.checks import Check
 from tasks.publish.destinations.delivery import Delivery
-from tasks.publish.event import release_event
+from tasks.publish.event import announce
 from tasks.publish.page import release_pages
 
 
@@ -36,8 +36,7 @@ def publish(
         yield from release_pages(artifact, params, checks, [found for found in seen if isinstance(found, Delivery)])
 
     artifact = observed("publish", params, make, shown)
-    if not artifact.reused:
-        emit_event(**release_event(params.release_name, artifact))
+    announce(Storage(params.storage), params.release_name, artifact, emit_event)
     return artifact
 
 

@@ -10,7 +10,7 @@ from data_schemas.manifest import MANIFEST_NAME, SCHEMA_VERSION, damaged_files, 
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.storage import read_manifest
 from tasks.publish.checks import Check, ProblemFound, require, run_check
-from tasks.publish.checksums import CHECKSUMS, checksum_problems, listed_files
+from tasks.publish.checksums import CHECKSUMS, checksum_problems, files_below, listed_files
 from tasks.publish.summary import release_summary
 
 REQUIRED = (
@@ -92,7 +92,7 @@ def _manifest(directory: Path) -> str:
         raise ProblemFound(f"{MANIFEST_NAME} cannot be read as a manifest")
     problems = damaged_files(directory, manifest)
     recorded = {entry.path for entry in manifest.files}
-    present = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()} - {MANIFEST_NAME}
+    present = files_below(directory).keys() - {MANIFEST_NAME}
     problems += [f"{name} is not in the manifest" for name in sorted(present - recorded)]
     if raw != manifest.model_dump_json(indent=1).encode() or manifest.schema_version != SCHEMA_VERSION:
         problems.append(f"{MANIFEST_NAME} is altered: it is not in the form it was written in")

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
+from tasks.publish.event import RELEASED
 from tasks.publish.task import hub_token, publish
 from tests.flows.prefect_server import PrefectServer, wait_until
 from tests.hub_release_server import TOKEN, Hub, hub_release_server
@@ -59,6 +60,16 @@ def test_the_token_of_a_block_reaches_the_hub_and_is_written_nowhere(
     state = published(run, "hub-token")
     assert state.result() == without  # neither the block nor where a release goes changes what it is
     assert list(hub.repositories["org/tiny"].tags) == [without]
+
+    def events() -> list[dict[str, Any]]:
+        about = {"event": {"name": [RELEASED]}, "resource": {"id": [f"ropeway.release.{run.params.release_name}"]}}
+        found: list[dict[str, Any]] = server.post("events/filter", filter=about)["events"]
+        return found
+
+    [event] = wait_until(events)  # what was published without Prefect is told by the first run that can
+    assert (event["payload"]["digest"], event["payload"]["name"]) == (without, run.params.release_name)
+    assert published(run, "hub-token").result() == without
+    assert len(events()) == 1
 
     run_id = str(state.state_details.flow_run_id)
     logs = {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200}

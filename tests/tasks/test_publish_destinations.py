@@ -211,6 +211,7 @@ def test_a_full_disk_leaves_the_version_before_and_no_half_one(tmp_path: Path, o
     ("where", "reason"),
     [
         ("s3://me:secret@bucket/x", "contains credentials"),
+        ("/data/hf_" + 34 * "a", "contains credentials"),
         ("s3://bucket/x?token=abc", "contains credentials"),
         ("simplecache::sftp://me:pw@host/x", "contains credentials"),
         ("hub:org/name?token=hf_abcdefghij", "contains credentials"),
@@ -226,6 +227,12 @@ def test_what_cannot_be_a_destination_is_refused_before_any_work(where: str, rea
     with pytest.raises(UserError, match=reason) as refusal:
         check_destinations(PublishParams(destinations=(where,)))
     assert not any(secret in str(refusal.value) for secret in ("secret@", "abc", "pw@", "hf_"))
+
+
+def test_ordinary_names_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + 34 * "a")
+    for where in ("./hf_releases", "/data/hf_checkpoints/out", "hub:acme/hf_longcontext", "exp/sig=3/lr"):
+        check_destinations(PublishParams(destinations=(where,)))
 
 
 def test_the_hub_needs_a_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from huggingface_hub import snapshot_download
 
 from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
+from tasks.publish.checksums import checksum_problems, files_below
 from tasks.publish.destinations import hub as hub_module
 from tasks.publish.destinations.delivery import deliver
 from tasks.publish.destinations.history import list_releases, rollback
@@ -62,6 +64,40 @@ def test_the_same_release_again_writes_nothing_and_the_next_replaces_its_files(h
     assert len(repository.refs["main"]) == 3
     assert tree(repository, "main") == content(two)  # `only-1.txt` is gone from the head
     assert tree(repository, one.name) == content(one)
+
+
+def test_an_earlier_release_again_leaves_what_main_serves_and_says_so(hub: Hub, one: Path, two: Path) -> None:
+    publish(one)
+    publish(two)
+    told: list[str] = []
+    publish(one, told=told)
+    assert tree(hub.repositories["org/tiny"], "main") == content(two)
+    assert f"`main` serves another version, and is left so: load this one by its tag, revision={one.name}" in told[0]
+
+
+@pytest.mark.parametrize("pull_request", [False, True])
+def test_files_of_others_are_not_deleted(hub: Hub, one: Path, two: Path, pull_request: bool) -> None:
+    publish(one)
+    repository = hub.repositories["org/tiny"]
+    repository.add("main", content(one) | {"examples/try.ipynb": b"{}", ".gitattributes": b""}, "an example")
+    with pytest.raises(UserError, match=r"no release brought there \(examples/try.ipynb\).*: remove them there first, or"):
+        publish(two, hub_pull_request=pull_request)
+    assert "examples/try.ipynb" in tree(repository, "main")
+
+
+def test_what_is_downloaded_from_the_hub_verifies(hub: Hub, one: Path, tmp_path: Path) -> None:
+    publish(one)
+    (tmp_path / "plain").mkdir()
+    plain = snapshot_download("org/tiny", revision=one.name, local_dir=tmp_path / "plain", endpoint=hub.endpoint, token=TOKEN)
+    cached = snapshot_download("org/tiny", revision=one.name, cache_dir=tmp_path / "cache", endpoint=hub.endpoint, token=TOKEN)
+    assert any(path.is_symlink() for path in Path(cached).iterdir())
+    for folder in (Path(plain), Path(cached)):
+        assert checksum_problems(folder) == []
+        assert files_below(folder).keys() == content(one).keys()
+    weights = Path(cached) / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to("nowhere")
+    assert checksum_problems(Path(cached)) == ["model.safetensors is altered"]
 
 
 def test_a_public_repository_on_request(hub: Hub, one: Path) -> None:

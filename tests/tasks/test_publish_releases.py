@@ -76,7 +76,8 @@ def test_what_a_rollback_left_is_not_served_again_by_publishing_it(
     rollback(where, NAME, first.name)
     told: list[str] = []
     (delivery,) = deliver(NAME, second, PublishParams(destinations=(where,)), told.append)
-    assert (delivery.is_new, delivery.is_rolled_back) == (False, True)
+    assert not delivery.is_new
+    assert "a rollback left" in delivery.why_not_served
     assert f"`ropeway rollback {NAME} {second.name} --at {where}` serves it again" in told[0]
     assert {row.digest: (row.is_current, row.is_rolled_back) for row in list_releases(where)} == {
         first.name: (True, False),

@@ -47,6 +47,25 @@ def test_card_licence_and_notices_of_a_hub_base_are_those_of_the_commit(
             identify(ModelParams(base="org/none", revision="0" * 40, target_length=64))
 
 
+@pytest.mark.parametrize(
+    ("card", "licence", "in_card"),
+    [
+        ("---\nlicense: [apache-2.0, mit]\n---\n# x\n", "apache-2.0, mit", ["apache-2.0", "mit"]),
+        ("---\nlicense: mit\n---", "mit", "mit"),
+        ("\ufeff---\r\nlicense: mit\r\n---\r\n# x\r\n", "mit", "mit"),
+        ("# no front matter\n", None, "other"),
+    ],
+)
+def test_the_licence_of_a_card_in_every_form_it_is_written(
+    tmp_path: Path, card: str, licence: str | None, in_card: object
+) -> None:
+    (tmp_path / "config.json").write_bytes(FILES["config.json"])
+    (tmp_path / "README.md").write_text(card, encoding="utf-8", newline="")
+    base = identify(ModelParams(base=str(tmp_path), target_length=64))
+    assert base.licence == licence
+    assert front_matter("tiny", base, {"perplexity": []})["license"] == in_card
+
+
 def test_a_licence_that_is_given_replaces_what_the_card_says(tmp_path: Path) -> None:
     for name in ("README.md", "config.json"):
         (tmp_path / name).write_bytes(FILES[name])

@@ -17,7 +17,7 @@ from tasks.publish.destinations.objects import ObjectPlace
 
 _HUB = "hub:"
 _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_SECRET = re.compile(r"(?i)hf_[a-z0-9]{8,}|(access.?key|secret|token|password|passwd|signature|sig|credential)[^/]*=")
+_SECRET = re.compile(r"(?i)hf_[a-z0-9]{30,}|(access.?key|secret|token|password|passwd|signature|(?<=[?&])sig|credential)[^/]*=")
 
 
 def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | ObjectPlace | HubPlace:
@@ -44,6 +44,7 @@ def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | Object
 def _refuse_secrets(where: str) -> None:
     parts = [urlsplit(part) for part in where.split("::")]
     named = any("@" in part.netloc or parse_qsl(part.query) for part in parts if part.scheme)
+    named = named or (where.startswith(_HUB) and "@" in where)
     if named or _SECRET.search(where):
         raise UserError(
             "A destination contains credentials or a query: write it without, and give them in the environment (HF_TOKEN, "

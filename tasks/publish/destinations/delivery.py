@@ -20,13 +20,13 @@ from tasks.publish.destinations.version import Version, read_version
 class Delivery:
     """One destination that has the release. `location` is its folder, URI or page; `is_new` is False where nothing was written.
 
-    `is_rolled_back`: it is there and not served, because a rollback left it.
+    `why_not_served`: it is there and another version is served: because a rollback left it, or by what somebody did on the hub.
     """
 
     destination: str
     location: str
     is_new: bool
-    is_rolled_back: bool = False
+    why_not_served: str = ""
 
 
 def check_destinations(publish: PublishParams) -> None:
@@ -59,7 +59,7 @@ def deliver(
             progress(f"publish: not at {destination}: {error}")
             continue
         deliveries.append(delivery)
-        left = f"; {how_to_serve(destination, name, version.digest)}" if delivery.is_rolled_back else ""
+        left = f"; {why}" if (why := delivery.why_not_served) else ""
         progress(f"publish: {'copied to and checked at' if delivery.is_new else 'unchanged at'} {delivery.location}{left}")
     if failed:
         raise UserError(
@@ -73,9 +73,9 @@ def _deliver(version: Version, destination: str, publish: PublishParams, token: 
     place = place_at(destination, token)
     if isinstance(place, HubPlace):
         put = place.put(version, pull_request=publish.hub_pull_request, private=publish.hub_private)
-        return Delivery(destination, put.url, put.is_new)
+        other = f"`main` serves another version, and is left so: load this one by its tag, revision={version.digest}, or merge it there"
+        return Delivery(destination, put.url, put.is_new, "" if put.is_served else other)
     is_new = place.put(version)
     pointed = serve_published(place, version.name, version.digest)
-    return Delivery(
-        destination, f"{place.uri}/{version.key}", is_new or pointed is Pointed.MOVED, pointed is Pointed.ROLLED_BACK
-    )
+    left = how_to_serve(destination, version.name, version.digest) if pointed is Pointed.ROLLED_BACK else ""
+    return Delivery(destination, f"{place.uri}/{version.key}", is_new or pointed is Pointed.MOVED, left)

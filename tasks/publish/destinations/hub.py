@@ -23,13 +23,13 @@ from pydantic import SecretStr
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME
+from tasks.publish.checksums import HUBS_OWN
 from tasks.publish.destinations.hub_client import MOVED, may_be_tried_again, quiet_client, reason_of, status_of
-from tasks.publish.destinations.version import DIGEST, Version
+from tasks.publish.destinations.version import DIGEST, Version, parse_manifest
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import HfApi, RepoFile
 
-_OWN = {".gitattributes"}
 _TRIES = 4
 
 
@@ -53,11 +53,15 @@ class HubRelease:
 
 @dataclass(frozen=True)
 class HubPut:
-    """Where a release stands: `revision` is its tag, or the reference of a pull request that waits at `url`."""
+    """Where a release stands: `revision` is its tag, or the reference of a pull request that waits at `url`.
+
+    `is_served`: False where it was there before, and `main` serves another version since.
+    """
 
     revision: str
     url: str
     is_new: bool
+    is_served: bool = True
 
 
 class HubPlace:
@@ -134,7 +138,7 @@ class HubPlace:
                 file = self.api.hf_hub_download(self.repo_id, MANIFEST_NAME, revision=tag, local_dir=folder)
                 manifest = Path(file).read_bytes()
             created = self.api.list_repo_commits(self.repo_id, revision=tag)[0].created_at
-            sizes = {path: file.size for path, file in tree.items() if path not in _OWN}
+            sizes = {path: file.size for path, file in tree.items() if path not in HUBS_OWN}
             return HubRelease(manifest, tree[MANIFEST_NAME].blob_id if manifest else None, sizes, created)
 
     def problems(self, version: Version, revision: str) -> list[str]:
@@ -146,7 +150,7 @@ class HubPlace:
         sha256[MANIFEST_NAME] = hashlib.sha256(version.manifest_bytes).hexdigest()
         found = [_difference(there[path], file, sha256[path]) for path, file in wanted.items() if path in there]
         problems = [f"{path} is missing" for path in wanted if path not in there] + [text for text in found if text]
-        return problems + [f"{path} is extra" for path in sorted(there.keys() - wanted.keys() - _OWN)]
+        return problems + [f"{path} is extra" for path in sorted(there.keys() - wanted.keys() - set(HUBS_OWN))]
 
     def _put(self, version: Version, pull_request: bool, private: bool) -> HubPut:
         state = self.state()
@@ -157,7 +161,8 @@ class HubPlace:
             raise UserError(f"{self.uri} has no branch `main`: make one there, then publish again.")
         if version.digest in state.tags:
             self._require_same(version, version.digest)
-            return HubPut(version.digest, self._url(version.digest), is_new=False)
+            is_served = not self.problems(version, state.head)
+            return HubPut(version.digest, self._url(version.digest), is_new=False, is_served=is_served)
         if self.problems(version, state.head):
             if pull_request:
                 return self._pull_request(version, state.head)
@@ -186,11 +191,22 @@ class HubPlace:
         return HubPut(revision, f"{self.api.endpoint}/{self.repo_id}/discussions/{number}", is_new)
 
     def _commit(self, version: Version, parent: str, *, create_pr: bool) -> Any:
-        """One commit upon `parent` after which the tree is the release; large files go ahead by the client's own preupload."""
+        """One commit upon `parent` after which the tree is the release; large files go ahead by the client's own preupload.
+
+        UserError where the tree holds files that no release brought there: they are somebody's, and not ours to delete.
+        """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         paths = [*(entry.path for entry in version.manifest.files), MANIFEST_NAME]
-        stale = self._tree(parent).keys() - set(paths) - _OWN
+        stale = self._tree(parent).keys() - set(paths) - set(HUBS_OWN)
+        manifest = parse_manifest(self.released(parent).manifest)
+        brought = {entry.path for entry in manifest.files} | {MANIFEST_NAME} if manifest else set()
+        if foreign := sorted(stale - brought):
+            named = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+            raise UserError(
+                f"{self.uri} holds files that no release brought there ({named}), which publishing would delete: remove them there "
+                "first, or choose another repository."
+            )
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=version.folder / path) for path in paths),
             *(CommitOperationDelete(path_in_repo=path, is_folder=False) for path in sorted(stale)),

@@ -106,7 +106,7 @@ def environment_for(consumer: Consumer, home: Path | None = None, progress: Call
     """
     if consumer.requirements is None:
         return Path(sys.executable)
-    home = home or default_home()
+    home = (home or default_home()).absolute()  # the probe runs in a folder of its own
     shared = [sys.prefix, *consumer.to_install()] if consumer.on_host else []
     made_of = [*consumer.pinned, platform.python_version(), *shared]
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
