@@ -97,11 +97,12 @@ def render_card(
     return f"---\n{matter}---\n\n{page.rstrip()}\n"
 
 
-def _licence_fields(base: BaseIdentity) -> dict[str, str]:
+def _licence_fields(base: BaseIdentity) -> dict[str, Any]:
     if base.licence is None:
         return {"license": "other", "license_name": "unknown"}
-    several = base.licence.lower().split(", ")
-    return {"license": several if len(several) > 1 else several[0], **base.licence_card}
+    named = base.licence.lower().split(", ")
+    licence: Any = named if len(named) > 1 else named[0]
+    return {"license": licence, **base.licence_card}
 
 
 def _licence_sentence(base: BaseIdentity) -> str:

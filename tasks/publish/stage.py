@@ -24,7 +24,7 @@ from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 2
+CODE_VERSION = 3
 _WHERE = ("destinations", "hub_pull_request", "hub_private", "token_secret")  # where it goes does not change what it is
 
 
