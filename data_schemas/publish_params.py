@@ -33,7 +33,10 @@ class PublishParams(Params):
     )
     hub_pull_request: bool = Field(False, description="On the hub: open a pull request instead of a commit to the main branch.")
     hub_private: bool = Field(True, description="Create a hub repository that is not there yet as a private one.")
-    reorder_strategy: ReorderStrategy = Field("important_first_last", description="Default strategy of the reorder config.")
+    reorder_strategy: ReorderStrategy = Field(
+        "important_first_last",
+        description="Strategy of the reorder config where the evaluation did not measure which order is best.",
+    )
     min_effective_length: int | None = Field(
         None,
         ge=1,

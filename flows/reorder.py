@@ -22,7 +22,10 @@ def print_reordered(
         file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
         if not file.is_file():
             raise UserError(f"There is no tokenizer {file}: give a tokenizer.json or the folder of a release.")
-        counter = Tokenizer.from_file(str(file))
+        try:
+            counter = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"{file} is no tokenizer ({error}): give a tokenizer.json or the folder of a release.") from error
         options = replace(options, count_tokens=lambda text: len(counter.encode(text, add_special_tokens=False).ids))
     arranged = arrange_file(config, passages, budget_tokens, options)
     for part in arranged.parts():

@@ -39,7 +39,7 @@ from tasks.reorder.candidates import compared_strategies
 from tasks.reorder.config import served_curve
 from tasks.workers import UnitFunction, Workers, run_units
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 KIND = "evaluations"
 STAGE = "evaluate"
 

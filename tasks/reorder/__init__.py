@@ -1,8 +1,8 @@
 """Where in its prompt a retrieved passage should stand; importable without torch, ray, transformers or prefect."""
 
-from tasks.reorder.apply import ChunkReorder, arrange_file, reorder_file
+from tasks.reorder.apply import ChunkReorder, arrange_file
 from tasks.reorder.arrangement import Arrangement
 from tasks.reorder.options import ReorderOptions
 from tasks.reorder.permutations import permutation
 
-__all__ = ["Arrangement", "ChunkReorder", "ReorderOptions", "arrange_file", "permutation", "reorder_file"]
+__all__ = ["Arrangement", "ChunkReorder", "ReorderOptions", "arrange_file", "permutation"]

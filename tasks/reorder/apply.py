@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,7 +83,8 @@ class ChunkReorder:
         of `ReorderOptions` that go before those of `options`.
         """
         options = replace(options, **changes)
-        selection = select(rank_views([view(p, i) for i, p in enumerate(passages, 1)], options), options, budget_tokens)
+        views = [view(p, i, is_scored=options.ranking == "score") for i, p in enumerate(passages, 1)]
+        selection = select(rank_views(views, options), options, budget_tokens)
         groups = _grouped(selection.pieces, options)
         size = options.context_tokens or (selection.num_tokens if options.count_tokens else None) or None
         strategy, curve = options.strategy or self.config.strategy, self.config.recall_by_position
@@ -117,24 +118,18 @@ def _grouped(pieces: list[Piece], options: ReorderOptions) -> list[list[Piece]]:
     return runs(pieces, options.max_gap_chars) if options.keep_adjacent else [[p] for p in pieces]
 
 
-def reorder_file(
-    config_path: Path, passages_jsonl: Path, budget_tokens: int | None = None, options: ReorderOptions = _DEFAULTS
-) -> Iterator[dict[str, Any] | str]:
-    """The passages of a JSON Lines file, an object or a string a line, in prompt order and otherwise as they were.
-
-    Blank lines are skipped. Raises UserError, naming the line, before the first passage is given out.
-    """
-    yield from arrange_file(config_path, passages_jsonl, budget_tokens, options).parts()
-
-
 def arrange_file(
     config_path: Path, passages_jsonl: Path, budget_tokens: int | None = None, options: ReorderOptions = _DEFAULTS
 ) -> Arrangement[dict[str, Any] | str]:
-    """As `reorder_file`, with what was dropped and merged."""
-    return ChunkReorder.load(config_path).arrange(_read_passages(passages_jsonl), budget_tokens, options=options)
+    """The passages of a JSON Lines file, an object or a string a line, in prompt order and otherwise as they were.
+
+    Blank lines are skipped. Raises UserError, naming the line.
+    """
+    passages = _read_passages(passages_jsonl, is_scored=options.ranking == "score")
+    return ChunkReorder.load(config_path).arrange(passages, budget_tokens, options=options)
 
 
-def _read_passages(path: Path) -> list[dict[str, Any] | str]:
+def _read_passages(path: Path, *, is_scored: bool) -> list[dict[str, Any] | str]:
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
@@ -152,7 +147,7 @@ def _read_passages(path: Path) -> list[dict[str, Any] | str]:
         if not isinstance(passage, dict | str):
             raise UserError(f"{path}, line {number} is a {type(passage).__name__}: give an object or a string a line.")
         try:
-            view(passage, number)
+            view(passage, number, is_scored=is_scored)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from error
         passages.append(passage)

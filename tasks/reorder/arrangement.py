@@ -41,6 +41,6 @@ class Arrangement(Generic[Passage]):
 
         The budget knows neither the separator, unless `separator_tokens` says so, nor what a template adds.
         """
-        write = template or (lambda passage: view(passage, 1 + self.passages.index(passage)).need_text())
+        write = template or (lambda passage: view(passage, 1 + self.passages.index(passage), is_scored=False).need_text())
         texts = [write(passage) for passage in self.passages]
         return separator.join(text for text in (self.instructions, *texts, self.question) if text is not None)

@@ -44,7 +44,7 @@ def make_config(
     advice, note = _chunking_advice(params)
     notes = [
         why_not_calibrated(curve) if strategy == "calibrated" else "",
-        f"Asked for was {asked}; the measurement decided otherwise." if strategy != asked else "",
+        _why_not_as_asked(asked, strategy, validated),
         note,
     ]
     return ReorderConfig(
@@ -58,6 +58,13 @@ def make_config(
         golden_by_strategy={simple: golden_permutations(simple) for simple in get_args(SimpleStrategy)},
         note=" ".join(filter(None, notes)),
     )
+
+
+def _why_not_as_asked(asked: str, strategy: str, validated: ReorderDecision | None) -> str:
+    if validated is None or strategy == asked:
+        return ""
+    found = f"{strategy} was measured to be better" if validated.is_distinguishable else "no order was distinguishable"
+    return f"Asked for was {asked}; {found}, so it is {strategy}."
 
 
 def served_curve(recall_by_position: Iterable[Mapping[str, Any]]) -> tuple[RecallPoint, ...]:
@@ -102,12 +109,13 @@ def read_config(path: Path) -> ReorderConfig:
 def _chunking_advice(params: PipelineParams) -> tuple[ChunkingAdvice, str]:
     chunking = params.chunking
     note = ""
-    budget = chunking.max_tokens
-    if budget is None:
-        budget = max(1, params.model.target_length // _PASSAGES_PER_CONTEXT)
+    budget = max(1, params.model.target_length // _PASSAGES_PER_CONTEXT)
+    if params.chunk_tokens <= budget:
+        budget = params.chunk_tokens
+    else:
         note = (
-            f"Training cut only what exceeded {params.model.target_length} tokens; the passage budget is a sixteenth of "
-            "that, so that ten passages leave room for question and answer."
+            f"Training cut only what exceeded {params.chunk_tokens} tokens; the passage budget is a sixteenth of the context, "
+            "so that ten passages leave room for question and answer."
         )
     overlap = chunking.overlap_fraction if chunking.strategy == "overlap" else 0.0
     return ChunkingAdvice(strategy=chunking.strategy, max_tokens=budget, overlap_fraction=overlap), note

@@ -10,7 +10,8 @@ NodeWithScore        content                                   else as in LangCh
 Haystack Document    content        score                      meta, as in LangChain    meta char_start or    meta
                                                                                         split_idx_start       num_tokens
 
-A missing `char_end` is taken to lie a text's length behind the start. Anything else is ranked as given and moved as a whole.
+A document that a framework split into pages is one document a page. A missing `char_end` is taken to lie a text's length
+behind the start. Anything else is ranked as given and moved as a whole.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from data_schemas.errors import UserError
 
 _DOCUMENT_KEYS = ("doc_id", "source_id", "source")
 _START_KEYS = ("char_start", "start_index", "split_idx_start")
+_MAY_BE_UNKNOWN = ("start_index", "split_idx_start")  # -1: the framework did not find the piece in its document
+_PAGE_KEYS = ("page", "page_number")
 
 
 @dataclass(frozen=True)
@@ -59,21 +62,24 @@ class PassageView:
         return self.text
 
 
-def view(passage: object, number: int) -> PassageView:
-    """The view of one passage. Raises UserError for a score that is not a finite number, or an impossible position."""
+def view(passage: object, number: int, *, is_scored: bool = True) -> PassageView:
+    """The view of one passage, without its score where it is not to be ranked by that.
+
+    Raises UserError for a score that is not a finite number, or an impossible position.
+    """
     if isinstance(passage, str):
         return PassageView(passage, number, text=passage)
     if isinstance(passage, Mapping):
-        return _view(passage, number, text=passage.get("text"), score=_mapped_score(passage, number), meta=passage)
+        return _view(passage, number, text=passage.get("text"), score=_mapped_score(passage, number, is_scored), meta=passage)
     if _is_node(passage):
-        return _node_view(passage, number)
+        return _node_view(passage, number, is_scored)
     if _is_langchain(passage):
         meta: Mapping[str, Any] = passage.metadata or {}  # type: ignore[attr-defined]
         score = meta.get("relevance_score", meta.get("score"))
-        return _view(passage, number, text=passage.page_content, score=_finite(score, number), meta=meta)  # type: ignore[attr-defined]
+        return _view(passage, number, text=passage.page_content, score=_finite(score, number, is_scored), meta=meta)  # type: ignore[attr-defined]
     if _is_haystack(passage):
         meta, score = passage.meta or {}, passage.score  # type: ignore[attr-defined]
-        return _view(passage, number, text=passage.content, score=_finite(score, number), meta=meta)  # type: ignore[attr-defined]
+        return _view(passage, number, text=passage.content, score=_finite(score, number, is_scored), meta=meta)  # type: ignore[attr-defined]
     return PassageView(passage, number)
 
 
@@ -115,37 +121,42 @@ def _is_haystack(passage: object) -> bool:
     return hasattr(passage, "content") and hasattr(passage, "meta") and hasattr(passage, "score")
 
 
-def _node_view(passage: Any, number: int) -> PassageView:
+def _node_view(passage: Any, number: int, is_scored: bool) -> PassageView:
     node = getattr(passage, "node", passage)
     meta = dict(node.metadata)
     start, end = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
     meta |= {"char_start": start, "char_end": end} if start is not None else {}
     meta |= {"doc_id": node.ref_doc_id} if node.ref_doc_id is not None else {}
-    return _view(passage, number, text=node.get_content(), score=_finite(getattr(passage, "score", None), number), meta=meta)
+    score = _finite(getattr(passage, "score", None), number, is_scored)
+    return _view(passage, number, text=node.get_content(), score=score, meta=meta)
 
 
 def _view(passage: object, number: int, *, text: object, score: Any, meta: Mapping[str, Any]) -> PassageView:
-    document = next((meta[key] for key in _DOCUMENT_KEYS if meta.get(key) is not None), None)
+    starts = {key: count for key in _START_KEYS if (count := _count(meta, key, number)) is not None}
+    document = next((str(meta[key]) for key in _DOCUMENT_KEYS if meta.get(key) is not None), None)
+    page = next((meta[key] for key in _PAGE_KEYS if meta.get(key) is not None), None)
+    if document is not None and page is not None and starts and not starts.keys() & {"char_start"}:
+        document = f"{document}, page {page}"  # loaders that split a file into pages count from each page's start
     return PassageView(
         passage,
         number,
         text=text if isinstance(text, str) else None,
         score=score,
-        doc_id=None if document is None else str(document),
-        char_start=next((count for key in _START_KEYS if (count := _count(meta, key, number)) is not None), None),
+        doc_id=document,
+        char_start=next(iter(starts.values()), None),
         char_end=_count(meta, "char_end", number),
         num_tokens=_count(meta, "num_tokens", number),
     )
 
 
-def _mapped_score(passage: Mapping[str, Any], number: int) -> Any:
+def _mapped_score(passage: Mapping[str, Any], number: int, is_scored: bool) -> Any:
     if "score" not in passage:
         return None
-    return _finite(passage["score"], number, may_be_none=False)
+    return _finite(passage["score"], number, is_scored, may_be_none=False)
 
 
-def _finite(score: Any, number: int, may_be_none: bool = True) -> Any:
-    if score is None and may_be_none:
+def _finite(score: Any, number: int, is_scored: bool, may_be_none: bool = True) -> Any:
+    if not is_scored or (score is None and may_be_none):
         return None
     if isinstance(score, bool) or not isinstance(score, Real) or not math.isfinite(score):
         raise UserError(f"The score of passage {number} is {score!r}: give a finite number, or leave all scores out.")
@@ -154,7 +165,7 @@ def _finite(score: Any, number: int, may_be_none: bool = True) -> Any:
 
 def _count(meta: Mapping[str, Any], key: str, number: int) -> int | None:
     value = meta.get(key)
-    if value is None:
+    if value is None or (key in _MAY_BE_UNKNOWN and value == -1):
         return None
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
         raise UserError(f"`{key}` of passage {number} is {value!r}: give a whole number, 0 or more, or leave it out.")

@@ -94,7 +94,9 @@ class _Shelf:
         if not self.is_counting:
             return
         if texts and self.options.count_tokens is None:
-            raise UserError("The budget covers instructions and question too: give `count_tokens` to count them.")
+            raise UserError(
+                "The budget covers instructions and question too: give `count_tokens` (on the command line --tokenizer) to count them."
+            )
         self.fixed = sum(self._count(text) for text in texts)
         if self.budget is not None and self.total() > self.budget:
             raise UserError(
@@ -150,6 +152,7 @@ def _sum_of_own_counts(p: Piece) -> int | None:
 def _own_count(passage: PassageView) -> int:
     if passage.num_tokens is None:
         raise UserError(
-            f"Passage {passage.number} has no `num_tokens`: give `count_tokens`, or a count in every passage, to keep a budget."
+            f"Passage {passage.number} has no `num_tokens`: give `count_tokens` (on the command line --tokenizer), "
+            "or a count in every passage."
         )
     return passage.num_tokens

@@ -37,6 +37,18 @@ def questions(material: Material) -> dict[int, tuple[RankedQuestion, ...]]:
     return dict(fact_questions((256, 1536, 3072), 12, material).questions)
 
 
+@pytest.mark.parametrize("longer", [1800, 2048, 2900, 4000])
+def test_lengths_that_are_no_multiples_are_filled_as_well(material: Material, longer: int) -> None:
+    questions = fact_questions((1536, longer), 3, material).questions
+    assert list(questions) == [1536, longer]
+    for length, of_length in questions.items():
+        for question in of_length:
+            prompt = question.prompt(list(range(1, len(question.passages) + 1)))
+            assert len(prompt.tokens) + len(prompt.answer) == length
+            sizes = [len(passage) for passage in question.passages]
+            assert max(sizes) - min(sizes) <= 1
+
+
 def test_every_order_asks_about_the_same_tokens_and_fills_the_length(
     questions: dict[int, tuple[RankedQuestion, ...]], material: Material
 ) -> None:

@@ -160,7 +160,7 @@ def test_where_no_order_wins_first_last_is_marked_as_not_distinguishable(release
     assert config.strategy == "important_first_last"
     assert config.validated is not None
     assert not config.validated.is_distinguishable
-    assert "Asked for was reverse_rank; the measurement decided otherwise." in config.note
+    assert "Asked for was reverse_rank; no order was distinguishable, so it is important_first_last." in config.note
     assert "(here: `important_first_last`, not distinguishable)" in (release / "README.md").read_text()
 
 

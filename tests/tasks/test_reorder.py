@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import RecallPoint, ReorderConfig
-from tasks.reorder import ChunkReorder, permutation, reorder_file
+from tasks.reorder import ChunkReorder, arrange_file, permutation
 from tasks.reorder.config import make_config, to_json
 from tasks.reorder.recall_curve import why_not_calibrated
 
@@ -115,6 +116,26 @@ def test_some_scores_or_a_strange_one_is_refused() -> None:
             reorder.apply([{"score": strange}])
 
 
+def test_passages_that_are_ranked_as_given_may_have_any_score() -> None:
+    passages = [{"score": "high"}, {"score": None}, {"score": 0.5}]
+    assert ChunkReorder(config("none")).apply(passages, ranking="given") == passages
+
+
+def test_a_position_that_the_framework_did_not_find_is_no_position() -> None:
+    passages = [{"text": "a", "source": "x", "start_index": -1}, {"text": "b", "source": "x", "start_index": 0}]
+    assert ChunkReorder(config("none")).apply(passages) == passages
+    with pytest.raises(UserError, match="`char_start` of passage 1 is -1"):
+        ChunkReorder(config("none")).apply([{"text": "a", "char_start": -1}])
+
+
+def test_pages_of_a_document_are_not_neighbours_by_what_is_counted_from_each_page() -> None:
+    def page(number: int, start: int) -> dict[str, Any]:
+        return {"text": 500 * "x", "source": "a.pdf", "page": number, "start_index": start}
+
+    passages = [page(1, 0), page(7, 500), page(1, 500), page(9, 0)]
+    assert ChunkReorder(config("none")).arrange(passages, keep_adjacent=True).groups == ((1, 3), (2,), (4,))
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_written_config_reads_back_with_its_golden_permutations(tmp_path: Path, strategy: str) -> None:
     (tmp_path / "chunk_reorder.json").write_text(to_json(config(strategy, CURVE)))
@@ -150,9 +171,9 @@ def test_a_jsonl_file_is_reordered_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(to_json(config()))
     rows = [{"text": "é", "score": 0.1, "id": 7}, {"text": "b", "score": 0.9}, {"text": "c", "score": 0.5}]
     (tmp_path / "p.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8-sig")
-    assert list(reorder_file(tmp_path / "config.json", tmp_path / "p.jsonl")) == [rows[1], rows[0], rows[2]]
+    assert list(arrange_file(tmp_path / "config.json", tmp_path / "p.jsonl").parts()) == [rows[1], rows[0], rows[2]]
     (tmp_path / "p.jsonl").write_text('"best"\n"second"\n"third"\n')
-    assert list(reorder_file(tmp_path / "config.json", tmp_path / "p.jsonl")) == ["best", "third", "second"]
+    assert list(arrange_file(tmp_path / "config.json", tmp_path / "p.jsonl").parts()) == ["best", "third", "second"]
 
 
 @pytest.mark.parametrize("bad", [b"{", b"7", b"\xff\xfe", b'{"score": NaN}', b'{"score": "high"}', b"[" * 100_000])
@@ -160,7 +181,7 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: bytes) -> None:
     (tmp_path / "config.json").write_text(to_json(config()))
     (tmp_path / "p.jsonl").write_bytes(b'{"text": "fine"}\n\n' + bad + b"\n")
     with pytest.raises(UserError, match=r"p\.jsonl, line 3"):
-        next(reorder_file(tmp_path / "config.json", tmp_path / "p.jsonl"))
+        arrange_file(tmp_path / "config.json", tmp_path / "p.jsonl")
 
 
 def test_importing_it_loads_nothing_heavy() -> None:

@@ -224,7 +224,7 @@ def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], mess
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(UserError, match="Passage 2 has no `num_tokens`"):
         REORDER.apply([{"num_tokens": 1}, {"text": "a"}], 5)
-    with pytest.raises(UserError, match="give `count_tokens` to count them"):
+    with pytest.raises(UserError, match=r"give `count_tokens` \(on the command line --tokenizer\) to count them"):
         REORDER.apply(["a"], 5, question="why")
     with pytest.raises(UserError, match="alone take 9 tokens of a budget of 5"):
         REORDER.apply(["a"], 5, question="q" * 9, count_tokens=len)

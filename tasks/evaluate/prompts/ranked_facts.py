@@ -45,18 +45,18 @@ def fact_questions(lengths: Sequence[int], num_samples: int, material: Material)
     """Questions at those of `lengths` (ascending) that hold enough passages."""
     for first in range(len(lengths)):
         passage_tokens = lengths[first] // NUM_PASSAGES
-        num_slices = len(material.haystack.token_ids) // passage_tokens if passage_tokens else 0
         counts = {length: length // passage_tokens for length in lengths[first:] if passage_tokens}
-        counts = {length: count for length, count in counts.items() if count <= num_slices}
-        if counts and (found := _questions(counts, passage_tokens, num_samples, material)):
+        slice_tokens = max((-(-length // count) for length, count in counts.items()), default=1)
+        counts = {n: count for n, count in counts.items() if count * slice_tokens <= len(material.haystack.token_ids)}
+        if counts and (found := _questions(counts, slice_tokens, num_samples, material)):
             return RankedSet(found)
     return RankedSet({}, f"{max(lengths, default=0)} tokens do not hold {NUM_PASSAGES} passages with a fact each")
 
 
 def _questions(
-    counts: dict[int, int], passage_tokens: int, num_samples: int, material: Material
+    counts: dict[int, int], slice_tokens: int, num_samples: int, material: Material
 ) -> dict[int, tuple[RankedQuestion, ...]]:
-    """By length, for numbers of passages `counts`; none where they do not fit the shortest length."""
+    """By length, for numbers of passages `counts`, each of at most `slice_tokens`; none where they do not fit the shortest length."""
     front = np.concatenate([material.haystack.bos, encode(OPENING, material.tokenizer)])
     shortest = min(counts)
     most = max(counts.values())
@@ -65,7 +65,7 @@ def _questions(
     quantiles = rank_quantiles(num_samples, material.seed)
     found: dict[int, list[RankedQuestion]] = {length: [] for length in counts}
     for sample in range(num_samples):
-        asked = _draw(sample, most, passage_tokens, hay_text, material)
+        asked = _draw(sample, most, slice_tokens, hay_text, material)
         for length, count in counts.items():
             budgets = _budgets(length, count, front, labels, asked)
             needed = max(len(fact.tokens) for fact in asked.facts[:count]) + MIN_TEXT_TOKENS
@@ -123,7 +123,7 @@ def _line_start(text: Haystack, latest: int) -> int:
     return int(following[0]) + 1 if len(following) else 0
 
 
-def _draw(sample: int, count: int, passage_tokens: int, hay_text: str, material: Material) -> _Asked:
+def _draw(sample: int, count: int, slice_tokens: int, hay_text: str, material: Material) -> _Asked:
     """Facts and texts for as many passages as the longest length has; shorter ones take the first of them."""
     seed = sample_seed(material.seed, RANKED_TASK, 0, sample)
     rng = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def _draw(sample: int, count: int, passage_tokens: int, hay_text: str, material:
     codes = absent_numbers(count, CODE_DIGITS, hay_text, rng)
     texts = [FACT.format(name=name, code=code) for name, code in zip(names, codes, strict=True)]
     question, answer = question_and_answer(QUESTION.format(name=names[0]), f" {codes[0]}", material.tokenizer)
-    slices = list(_slices(material.haystack, passage_tokens))
+    slices = list(_slices(material.haystack, slice_tokens))
     chosen = rng.choice(len(slices), count, replace=False)
     return _Asked(
         sample=sample,
