@@ -184,7 +184,9 @@ def publish(config: Config, settings: Settings = None) -> None:
 
 @app.command()
 def verify(
-    release: Annotated[Path, typer.Argument(help="A release's folder, or releases/NAME with its `current`.")],
+    release: Annotated[
+        str, typer.Argument(help="A release's folder or URI, or releases/NAME with its `current`; hub:org/name is downloaded.")
+    ],
     run_with: Annotated[
         str | None,
         typer.Option(
@@ -198,13 +200,17 @@ def verify(
     """Check every promise of a release: hashes, reload, logits, RoPE as each consumer reads it, reorder config."""
     from flows.outcome import print_checks
     from flows.terminal import be_quiet
+    from tasks.publish.fetch import release_folder
     from tasks.publish.verify import verify_release
 
     be_quiet()
-    if not release.is_dir():
-        raise UserError(f"There is no release folder {release}.")
     consumers = [name.strip() for name in run_with.split(",") if name.strip()] if run_with else []
-    checks = verify_release(release, consumers, environments, progress=lambda line: print(line, file=sys.stderr))
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    with release_folder(release, tell) as folder:
+        checks = verify_release(folder, consumers, environments, progress=tell)
     print_checks(checks)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

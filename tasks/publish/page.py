@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from data_schemas.params import PipelineParams
+from data_schemas.remote import is_remote
 from data_schemas.storage import Artifact, Storage
 from tasks.page import Page, markdown_table, megabytes, plain
 from tasks.publish.checks import Check
@@ -51,6 +52,7 @@ def _link(location: str) -> str:
 def _serving(artifact: Artifact, params: PipelineParams) -> str:
     from tasks.publish.serving.table import serving_table
 
+    address = f"./{params.release_name}" if is_remote(artifact.location) else artifact.location
     answers = {True: "yes", False: "**no**", None: "not known"}
     rows = [
         (
@@ -60,7 +62,10 @@ def _serving(artifact: Artifact, params: PipelineParams) -> str:
             plain(row.how_known, 300),
             "<br>".join(f"`{command}`" for command in row.commands),
         )
-        for row in serving_table(artifact.path, address=artifact.location)
+        for row in serving_table(artifact.path, address=address)
     ]
     table = markdown_table(("server", "reads it as trained", "why", "how that is known", "how to run it"), rows)
-    return f"## Servers of {params.release_name}\n\n{table}\n"
+    copy = (
+        "" if address == artifact.location else f"\n`{address}`: a copy of `{artifact.location}` on the machine that serves.\n"
+    )
+    return f"## Servers of {params.release_name}\n\n{table}\n{copy}"

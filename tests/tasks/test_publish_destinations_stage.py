@@ -11,8 +11,9 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from tasks.publish.checks import failures
 from tasks.publish.destinations.history import list_releases, rollback
+from tasks.publish.fetch import release_folder
 from tasks.publish.releases import current_release
-from tasks.publish.verify import check_files
+from tasks.publish.verify import check_files, verify_release
 from tests.hub_release_server import Hub
 from tests.tasks.release_example import FinishedRun, finished_run
 
@@ -48,6 +49,11 @@ def test_where_a_release_goes_does_not_change_what_it_is(made: FinishedRun, tmp_
     told.clear()
     made.publish(told.append, to(made.params, str(folder), uri, "hub:org/tiny"))
     assert len([text for text in told if "unchanged at" in text]) == 3
+    for place in (str(folder / "tiny"), f"{uri}/tiny", f"{uri}/tiny/versions/{release.digest}", "hub:org/tiny"):
+        with release_folder(place, told.append) as fetched:
+            assert failures(verify_release(fetched)) == [], place
+    with pytest.raises(UserError, match="There is no release at"), release_folder(f"{uri}/none", told.append):
+        pass
 
 
 def test_a_destination_that_cannot_be_one_is_refused_before_any_work(

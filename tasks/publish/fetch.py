@@ -1,0 +1,68 @@
+"""A release wherever it is, as a folder of this machine for as long as it is looked at."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_schemas.errors import UserError
+from data_schemas.remote import Remote, is_remote
+from tasks.publish.destinations.address import place_at
+from tasks.publish.destinations.hub import HubPlace
+from tasks.publish.destinations.version import CURRENT, parse_pointer
+
+
+@contextmanager
+def release_folder(where: str, progress: Callable[[str], None]) -> Iterator[Path]:
+    """A local folder as it is; what lies at an fsspec URI or `hub:org/name` is downloaded, and removed again.
+
+    A URI may be of a version or of `releases/NAME`, whose `current` is followed. UserError where there is no release.
+    """
+    place = place_at(where)
+    if not isinstance(place, HubPlace) and not is_remote(where):
+        folder = Path(where.removeprefix("file://")).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"There is no release folder {where}.")
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="ropeway-release-") as temporary:
+        progress(f"downloading {where}")
+        folder = Path(temporary).resolve()
+        if isinstance(place, HubPlace):
+            _from_hub(place, folder)
+        else:
+            _from_store(Remote(where), folder)
+        yield folder
+
+
+def _from_hub(place: HubPlace, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(
+            place.repo_id,
+            local_dir=folder,
+            endpoint=os.environ.get("HF_ENDPOINT") or None,
+            token=os.environ.get("HF_TOKEN") or False,
+        )
+    except Exception as error:
+        raise UserError(
+            f"{place.uri} cannot be downloaded ({type(error).__name__}): check its name, the connection, and HF_TOKEN if it is private."
+        ) from error
+
+
+def _from_store(remote: Remote, folder: Path) -> None:
+    digest = parse_pointer(remote.read(CURRENT))
+    version = remote.below(f"versions/{digest}") if digest else remote
+    names = version.sizes()
+    if not names:
+        raise UserError(f"There is no release at {version.uri}: give the URI of a version, or of releases/NAME.")
+    for name in names:
+        target = (folder / name).resolve()
+        if not target.is_relative_to(folder):
+            raise UserError(f"{version.uri} holds a file {name!r}, which is no path below it: it was not written by Ropeway.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        version.download(name, target)
