@@ -17,7 +17,8 @@ from tasks.publish.destinations.objects import ObjectPlace
 
 _HUB = "hub:"
 _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_SECRET = re.compile(r"(?i)hf_[a-z0-9]{30,}|(access.?key|secret|token|password|passwd|signature|(?<=[?&])sig|credential)[^/]*=")
+_TOKEN = re.compile(r"(?i)hf_[a-z0-9]{30,}")
+_NAMED = re.compile(r"(?i)(access.?key|secret|token|password|passwd|signature|(?<=[?&])sig|credential)[^/]*=")
 
 
 def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | ObjectPlace | HubPlace:
@@ -42,11 +43,20 @@ def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | Object
 
 
 def _refuse_secrets(where: str) -> None:
-    parts = [urlsplit(part) for part in where.split("::")]
-    named = any("@" in part.netloc or parse_qsl(part.query) for part in parts if part.scheme)
-    named = named or (where.startswith(_HUB) and "@" in where)
-    if named or _SECRET.search(where):
+    if kind := _secret_in(where):
         raise UserError(
-            "A destination contains credentials or a query: write it without, and give them in the environment (HF_TOKEN, "
+            f"A destination contains credentials or a query, {kind}: write it without, and give them in the environment (HF_TOKEN, "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ...)."
         )
+
+
+def _secret_in(where: str) -> str:
+    """What kind of text looks like a secret, without that text; empty where nothing does."""
+    parts = [part for part in (urlsplit(part) for part in where.split("::")) if part.scheme]
+    if (where.startswith(_HUB) and "@" in where) or any("@" in part.netloc for part in parts):
+        return "by its `@`"
+    if _TOKEN.search(where):
+        return "by what looks like a token of the hub"
+    if _NAMED.search(where):
+        return "by a name such as token= or secret="
+    return "by what stands behind its `?`" if any(parse_qsl(part.query) for part in parts) else ""
