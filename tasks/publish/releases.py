@@ -3,6 +3,7 @@
 releases/<name>/versions/<digest>/   immutable
 releases/<name>/current              a text file with the digest, replaced atomically
 releases/<name>/rolled_back          digests that `ropeway rollback` left, one a line; publishing them again does not serve them
+releases/<name>/announced            the digest whose release event was sent last
 
 The same below a remote storage root, and at every destination: tasks/publish/destinations lists versions and goes back to one.
 """
