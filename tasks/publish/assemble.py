@@ -71,6 +71,7 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
     reorder = make_config(parts.params, parts.report["recall_by_position"], published_decision(parts.report))
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
+    write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release))
     card = render_card(
         params=parts.params,
         base=parts.base,
@@ -84,7 +85,6 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
         shards_summary=parts.stages["shards"].summary,
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
-    write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release))
     for file in terms_files(parts.base):
         shutil.copyfile(file, directory / file.name)
     write_checksums(directory)

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import __version__ as transformers_version
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.extended import load_arm
@@ -153,6 +154,12 @@ def test_the_order_that_was_measured_best_is_the_default_and_the_card_says_why(
     told["validated"]["table"][1]["mean"] = 0.99
     path.write_text(json.dumps(told))
     assert "what it was validated by is not what the report says" in "; ".join(failures(verify_release(release)))
+
+
+def test_the_card_says_which_server_was_run_and_which_were_judged(release: Path) -> None:
+    [ran] = [line for line in (release / "README.md").read_text().splitlines() if "run: " in line]
+    assert ran.startswith("| transformers 5.x")
+    assert f"run: {transformers_version} loaded these files before they were published" in ran
 
 
 def test_where_no_order_wins_first_last_is_marked_as_not_distinguishable(release: Path) -> None:

