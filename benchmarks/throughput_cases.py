@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from data_schemas.params import PipelineParams
+from ray_jobs.params import validate_params
 
 WINDOW = 4096  # of the random bases, for any length above it; throughput does not depend on it
 TINY = "tiny"  # for trying the script: window 64
@@ -92,15 +93,18 @@ def random_base(model: str, bases: Path, device: torch.device) -> Path:
 
 
 def case_params(case: Case, base: Path, steps: int, device: torch.device) -> PipelineParams:
+    """UserError for a variant that this device does not train."""
     precision = "bf16" if device.type == "cuda" else "fp32"
     training = {"steps": steps, "rows_per_step": 1, "warmup_steps": 0, "precision": precision, **VARIANTS[case.variant]}
-    return PipelineParams.model_validate(
+    return validate_params(
         {
             "run_name": "throughput",
             "corpus": {"sources": ["random"]},
             "model": {"base": str(base), "target_length": case.length, "rope_method": "auto"},
             "training": training,
-        }
+            "ray": {"use_gpu": device.type == "cuda"},
+        },
+        case.name,
     )
 
 
