@@ -138,14 +138,30 @@ def test_sglang_multiplies_only_what_states_the_old_window() -> None:
 
 def test_the_way_to_gguf_is_offered_only_where_rope_survives() -> None:
     routes = {method: gguf_route(written(method).config) for method in METHODS}
-    assert {method for method, route in routes.items() if route.preserves_rope} == {"linear", "ntk", "yarn", "llama3"}
+    assert {method for method, route in routes.items() if route.preserves_rope} == {"linear", "ntk", "yarn"}
     assert "--override-kv llama.context_length=int:256" in routes["linear"].llama_cpp[1]
     assert routes["linear"].ollama == ()  # nothing tells it another length than the file's
     assert "num_ctx 256" in routes["yarn"].ollama[1]
     for method, route in routes.items():
         assert bool(route.llama_cpp) is route.preserves_rope, method
         assert route.status == "from documentation, not run"
-    assert not gguf_route({**written("llama3").config, "model_type": "qwen3"}).preserves_rope
+
+
+def test_gguf_keeps_llama3_only_at_the_original_length_that_the_converter_takes() -> None:
+    config = written("llama3").config
+    assert "original length of 8192; this model's is 64" in gguf_route(config).reason
+    stated = {**config, "original_max_position_embeddings": WINDOW}
+    assert gguf_route(stated).preserves_rope
+    assert not gguf_route({**stated, "model_type": "qwen3"}).preserves_rope
+    as_llama_3_1 = {**config["rope_scaling"], "original_max_position_embeddings": 8192}
+    assert gguf_route({**config, "rope_scaling": as_llama_3_1, "rope_parameters": None}).preserves_rope
+
+
+@pytest.mark.parametrize(("factor", "survives"), [(0.1 * np.log(4.0) + 1, True), (1.0, False)])
+def test_gguf_keeps_no_other_yarn_temperature_than_the_implied(factor: float, survives: bool) -> None:
+    config = written("yarn").config
+    scaling = {**config["rope_scaling"], "attention_factor": factor}
+    assert gguf_route({**config, "rope_scaling": scaling}).preserves_rope is survives
 
 
 @pytest.mark.parametrize("method", METHODS)

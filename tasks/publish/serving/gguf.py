@@ -1,8 +1,11 @@
 """From a release to GGUF, for llama.cpp and Ollama: what of its RoPE survives, and the commands. From documentation, not run.
 
-By llama.cpp's converter: `TextModel.set_gguf_parameters` writes linear and yarn as metadata and lets dynamic pass without a
-word; `LlamaModel.generate_extra_tensors` writes llama3 as the tensor `rope_freqs`; longrope's lists become tensors
-in the converters of Phi-3 and MiniCPM alone. `rope_theta` is always written, so a changed base (ntk) survives.
+By https://github.com/ggml-org/llama.cpp. conversion/base.py at 00bd27a, `TextModel.set_gguf_parameters`:
+linear and yarn become metadata, dynamic passes without a word, `rope_theta` is always written, so a changed base (ntk) survives.
+conversion/llama.py at 0274f0f, `LlamaModel.generate_extra_tensors`: llama3 becomes the tensor `rope_freqs`, for the original length at the
+top of config.json or, where there is none, 8192: what stands inside `rope_parameters` is not read. longrope's lists become
+tensors in conversion/phi.py and minicpm.py alone. src/llama-context.cpp: YaRN's attention factor is always the one that its
+factor implies.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.publish.serving import formulas
 from tasks.publish.serving.rules import Written, read_as_transformers5
 
 # Classes of which llama.cpp's LlamaModel, which writes `rope_freqs`, is the converter.
 _LLAMA_CONVERTER = ("llama", "mistral")
 _WITH_FACTOR_TENSORS = ("phi3", "minicpm")
+_ASSUMED_ORIGINAL = 8192  # of llama3, by the converter
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,21 @@ def _survives(config: Mapping[str, Any], rope_type: str) -> tuple[bool, str]:
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if rope_type == "yarn" and any(key in scaling for key in ("mscale", "mscale_all_dim", "truncate")):
         return False, "llama.cpp's converter does not write this YaRN's own mscale or truncate"
+    if rope_type == "yarn" and scaling.get("attention_factor") not in (
+        None,
+        formulas.yarn_factor({"factor": scaling["factor"]}),
+    ):
+        return False, "llama.cpp computes YaRN's attention factor from its factor, and this model has another"
     if rope_type == "llama3" and model_type not in _LLAMA_CONVERTER:
         return False, f"llama.cpp's converter of {model_type or 'this model'} is not known to write llama3 factors"
+    if rope_type == "llama3":
+        original = scaling.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        assumed = config.get("original_max_position_embeddings") or _ASSUMED_ORIGINAL
+        if original != assumed:
+            return (
+                False,
+                f"llama.cpp's converter computes llama3 factors for an original length of {assumed}; this model's is {original}",
+            )
     if rope_type == "longrope" and model_type not in _WITH_FACTOR_TENSORS:
         return False, f"llama.cpp's converter of {model_type or 'this model'} writes no longrope factors"
     known = {

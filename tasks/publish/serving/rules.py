@@ -6,7 +6,8 @@ transformers-5      modeling_rope_utils.RotaryEmbeddingConfigMixin of 5.23: `con
                     before `rope_parameters`, and `standardize_rope_params` a top-level original length before the one inside.
 vllm                0.32: reads the config through transformers 5 (`transformers_utils/config.patch_rope_parameters`); length by
                     `config/model._get_and_verify_max_len`, frequencies by `layers/rotary_embedding.get_rope`.
-sglang              srt/utils/hf_transformers: `get_context_length`. Its frequencies are not judged here.
+sglang              `get_context_length` in https://github.com/sgl-project/sglang, python/sglang/srt/utils/hf_transformers (2026).
+                    Its frequencies are not judged here.
 
 transformers itself has no limit. Its context length is taken to be the shorter of the tokenizer's `model_max_length`, at
 which it warns and truncates, and what the config states.
