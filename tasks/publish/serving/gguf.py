@@ -1,11 +1,11 @@
 """From a release to GGUF, for llama.cpp and Ollama: what of its RoPE survives, and the commands. From documentation, not run.
 
-By https://github.com/ggml-org/llama.cpp. conversion/base.py at 00bd27a, `TextModel.set_gguf_parameters`:
-linear and yarn become metadata, dynamic passes without a word, `rope_theta` is always written, so a changed base (ntk) survives.
-conversion/llama.py at 0274f0f, `LlamaModel.generate_extra_tensors`: llama3 becomes the tensor `rope_freqs`, for the original length at the
-top of config.json or, where there is none, 8192: what stands inside `rope_parameters` is not read. longrope's lists become
-tensors in conversion/phi.py and minicpm.py alone. src/llama-context.cpp: YaRN's attention factor is always the one that its
-factor implies.
+By https://github.com/ggml-org/llama.cpp. conversion/base.py at 00bd27a, `TextModel.set_gguf_parameters`: linear and yarn
+become metadata, dynamic passes without a word; `rope_theta` is always written, so a changed base (ntk) survives.
+conversion/llama.py at 0274f0f, `LlamaModel.generate_extra_tensors`: llama3 becomes the tensor `rope_freqs`, for the original
+length at the top of config.json or, where there is none, 8192; the one inside `rope_parameters` is not read. longrope's
+lists become tensors in the converters of Phi-3 and MiniCPM alone. src/llama-context.cpp: YaRN's attention factor is always
+the one that its factor implies.
 """
 
 from __future__ import annotations
