@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,15 +38,8 @@ def release_folder(where: str, progress: Callable[[str], None]) -> Iterator[Path
 
 
 def _from_hub(place: HubPlace, folder: Path) -> None:
-    from huggingface_hub import snapshot_download
-
     try:
-        snapshot_download(
-            place.repo_id,
-            local_dir=folder,
-            endpoint=os.environ.get("HF_ENDPOINT") or None,
-            token=os.environ.get("HF_TOKEN") or False,
-        )
+        place.api.snapshot_download(place.repo_id, local_dir=folder)
     except Exception as error:
         raise UserError(
             f"{place.uri} cannot be downloaded ({type(error).__name__}): check its name, the connection, and HF_TOKEN if it is private."

@@ -135,7 +135,7 @@ def _view(passage: object, number: int, *, text: object, score: Any, meta: Mappi
     starts = {key: count for key in _START_KEYS if (count := _count(meta, key, number)) is not None}
     document = next((str(meta[key]) for key in _DOCUMENT_KEYS if meta.get(key) is not None), None)
     page = next((meta[key] for key in _PAGE_KEYS if meta.get(key) is not None), None)
-    if document is not None and page is not None and starts and not starts.keys() & {"char_start"}:
+    if document is not None and page is not None and starts and "char_start" not in starts:
         document = f"{document}, page {page}"  # loaders that split a file into pages count from each page's start
     return PassageView(
         passage,

@@ -60,10 +60,7 @@ def _survives(config: Mapping[str, Any], rope_type: str) -> tuple[bool, str]:
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if rope_type == "yarn" and any(key in scaling for key in ("mscale", "mscale_all_dim", "truncate")):
         return False, "llama.cpp's converter does not write this YaRN's own mscale or truncate"
-    if rope_type == "yarn" and scaling.get("attention_factor") not in (
-        None,
-        formulas.yarn_factor({"factor": scaling["factor"]}),
-    ):
+    if rope_type == "yarn" and formulas.yarn_factor(scaling) != formulas.yarn_factor({"factor": scaling["factor"]}):
         return False, "llama.cpp computes YaRN's attention factor from its factor, and this model has another"
     if rope_type == "llama3" and model_type not in _LLAMA_CONVERTER:
         return False, f"llama.cpp's converter of {model_type or 'this model'} is not known to write llama3 factors"
