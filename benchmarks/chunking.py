@@ -33,7 +33,7 @@ from typing import Any
 
 from benchmarks.chunking_splitters import MAX_TOKENS, OURS, PEERS, SEGMENTERS, WORKERS, Pieces, ours
 
-DEMO_TOKENIZER = Path(__file__).parent.parent / "flows/presets/demo_base/tokenizer.json"
+DEMO_TOKENIZER = Path(__file__).parent.parent / "tasks/model/demo_base/tokenizer.json"
 FORMATS = {"code": "python", "docs": "markdown", "prose": "plain"}
 ALL = "all"
 Corpus = list[tuple[str, str]]  # texts with their formats

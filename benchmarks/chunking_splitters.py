@@ -133,7 +133,7 @@ def _stage(tokenizer_file: str, segmenter: str, num_workers: int) -> Iterator[Sp
     from data_schemas.params import ChunkingParams
     from data_schemas.parts import Parts
     from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
-    from tasks.workers import local_workers, run_units
+    from tasks.work import local_workers, run_units
 
     params = ChunkingParams.model_validate({"max_tokens": MAX_TOKENS, "segmenter": segmenter})
     with TemporaryDirectory(prefix="ropeway-bench-") as folder, local_workers(num_workers) as workers:
@@ -179,8 +179,8 @@ def _write_documents(folder: Path, texts: list[str], formats: list[str]) -> list
     import pyarrow as pa
 
     from data_schemas.tables import DOCUMENTS
+    from tasks.ingest.corpus_units import MIN_UNIT_BYTES
     from tasks.ingest.survey import write_in_groups
-    from tasks.ingest.units import MIN_UNIT_BYTES
 
     units: list[list[dict[str, Any]]] = [[]]
     num_bytes = 0

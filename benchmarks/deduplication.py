@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from data_schemas.params import NearDuplicateParams
-from tasks.ingest.near_duplicates import Sketcher, find_duplicates
-from tasks.ingest.shingles import distinct_ngrams
+from tasks.ingest.duplicates.near_duplicates import Sketcher, find_duplicates
+from tasks.ingest.duplicates.shingles import distinct_ngrams
 
 EDITED_SHARES = (0.002, 0.01, 0.02, 0.05, 0.1)
 

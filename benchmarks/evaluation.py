@@ -35,12 +35,12 @@ from data_schemas.evaluation_params import TASK_NAMES
 from data_schemas.params import ModelParams
 from ray_jobs.evaluate.generation import generate_scored
 from ray_jobs.evaluate.scoring import Window, score_windows
-from ray_jobs.finetune.base_model import load_base, load_tokenizer
-from ray_jobs.finetune.extended import extended_config
 from tasks.evaluate.heldout import tokenize
 from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import Haystack, Material
 from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.model.base_model import load_base, load_tokenizer
+from tasks.model.extended import extended_config
 
 MODULES = ("argparse", "ast", "calendar", "configparser", "decimal", "difflib", "inspect", "tarfile", "typing", "zipfile")
 TOLERANCE = 1e-3

@@ -29,8 +29,8 @@ def train_on(
     params: PipelineParams, shards: Path, work: Path, device: torch.device, deadline: float, say: Callable[[str], None]
 ) -> Path:
     """The finished checkpoint's folder. Raises OutOfTime after a checkpoint, where training does not end before `deadline`."""
-    from ray_jobs.finetune.loop import train
-    from ray_jobs.finetune.world import Worker
+    from ray_jobs.finetune.training.distributed import Worker
+    from ray_jobs.finetune.training.loop import train
     from tasks.pack.reading import open_rows
 
     latest = work / "checkpoint"
@@ -69,10 +69,10 @@ def measure_arms(
     say: Callable[[str], None],
 ) -> dict[str, Path]:  # fmt: skip
     """Folder of the tables of each arm. Raises OutOfTime between arms."""
-    from ray_jobs.evaluate.units import Unit, measure_arm
+    from ray_jobs.evaluate.measuring_units import Unit, measure_arm
     from ray_jobs.evaluate.workload import prepare_workload
-    from ray_jobs.finetune.base_model import load_tokenizer
-    from ray_jobs.finetune.extended import base_window, load_arm
+    from tasks.model.base_model import load_tokenizer
+    from tasks.model.extended import base_window, load_arm
 
     missing = [arm for arm in ARMS if not (work / f"{arm}.done").is_dir()]
     if missing:
@@ -100,12 +100,12 @@ def report_on(params: PipelineParams, documents: Path, folders: dict[str, Path])
     import pyarrow as pa
 
     from ray_jobs.evaluate.arms import choose_arms
-    from ray_jobs.evaluate.stage import report_settings
+    from ray_jobs.evaluate.evaluation_stage import report_settings
     from ray_jobs.evaluate.workload import prepare_workload
-    from ray_jobs.finetune.base_model import load_tokenizer
-    from ray_jobs.finetune.extended import base_window
-    from tasks.evaluate.report import build_report
+    from tasks.evaluate.report.build import build_report
     from tasks.evaluate.sample_set import SCHEMAS, Samples
+    from tasks.model.base_model import load_tokenizer
+    from tasks.model.extended import base_window
 
     window = base_window(params.model)
     workload = prepare_workload(params, window, documents, load_tokenizer(params.model))

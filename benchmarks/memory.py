@@ -114,7 +114,7 @@ def train_measured(case: Case, base: Path) -> dict[str, float]:
 def train_two_steps(case: Case, base: Path) -> dict[str, float]:
     import torch
 
-    from ray_jobs.finetune.loop import Worker, train
+    from ray_jobs.finetune.training.loop import Worker, train
 
     class Enough(Exception):
         pass
@@ -141,8 +141,8 @@ def train_two_steps(case: Case, base: Path) -> dict[str, float]:
 
 def measure(case: Case) -> dict[str, Any]:
     """Foresee one case here, and train it in a subprocess."""
-    from ray_jobs.finetune.memory import predict_memory
-    from ray_jobs.finetune.shape import training_shape
+    from ray_jobs.finetune.planning.memory import predict_memory
+    from ray_jobs.finetune.planning.shape import training_shape
 
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         base = Path(folder) / "base"

@@ -30,11 +30,11 @@ SETTINGS = (
     "evaluation.num_documents=8", "evaluation.lengths=[512,2048]", "evaluation.num_samples=2",
 )  # fmt: skip
 STAGES = {
-    "ingest": "tasks.ingest.stage",
-    "prepare": "tasks.pack.stage",
-    "finetune": "ray_jobs.finetune.stage",
-    "evaluate": "ray_jobs.evaluate.stage",
-    "publish": "tasks.publish.stage",
+    "ingest": "tasks.ingest.documents_stage",
+    "prepare": "tasks.pack.shards_stage",
+    "finetune": "ray_jobs.finetune.checkpoint_stage",
+    "evaluate": "ray_jobs.evaluate.evaluation_stage",
+    "publish": "tasks.publish.release_stage",
 }
 PARTS = {
     "started": "interpreter and the command's imports",
@@ -135,8 +135,8 @@ def mark(name: str) -> None:
 
 def run_once(way: str, config: str, settings: list[str]) -> None:
     """One run in this process, as `ropeway run` would do it or by the stages alone."""
+    from flows.check_inputs import check_inputs
     from flows.config import load_config
-    from flows.preflight import check_inputs
 
     mark("started")
     params = load_config(config, settings)
@@ -185,12 +185,12 @@ def by_stages(params: Any) -> str:
     from functools import partial
 
     from data_schemas.storage import Storage
-    from ray_jobs.evaluate import stage as evaluate
-    from ray_jobs.finetune import stage as finetune
-    from ray_jobs.prepare.workers import workers_for
-    from tasks.ingest import stage as ingest
-    from tasks.pack import stage as pack
-    from tasks.publish import stage as publish
+    from ray_jobs.evaluate import evaluation_stage as evaluate
+    from ray_jobs.finetune import checkpoint_stage as finetune
+    from ray_jobs.prepare.ray_data import workers_for
+    from tasks.ingest import documents_stage as ingest
+    from tasks.pack import shards_stage as pack
+    from tasks.publish import release_stage as publish
 
     storage, workers = Storage(params.storage), partial(workers_for, params)
 

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ray_jobs.finetune.rope import RopePlan, plan_rope
+from tasks.model.rope_plan import RopePlan, plan_rope
 from tasks.publish.assemble import _write_tokenizer
 from tasks.publish.serving import next_tokens
 

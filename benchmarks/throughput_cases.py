@@ -1,6 +1,6 @@
 """Cases of the throughput measurement: which base, at which length, with which features, and one measured case.
 
-Each case runs the very functions that training runs (`ray_jobs.finetune.loop.prepare` and `train_step`), on rows of one document.
+Each case runs the very functions that training runs (`ray_jobs.finetune.training.loop.prepare` and `train_step`), on rows of one document.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data_schemas.params import PipelineParams
-from ray_jobs.params import validate_params
+from data_schemas.params_reading import validate_params
 
 WINDOW = 4096  # of the random bases, for any length above it; throughput does not depend on it
 TINY = "tiny"  # for trying the script: window 64
@@ -111,11 +111,11 @@ def case_params(case: Case, base: Path, steps: int, device: torch.device) -> Pip
 def measure_case(case: Case, bases: Path, steps: int, device: torch.device) -> dict[str, Any]:
     """Tokens a second, MFU and peak memory of `steps` steps after one to warm up; UserError as training raises it."""
     from ray_jobs.finetune.executors import describe_executor
-    from ray_jobs.finetune.flops import cost_of, peak_flops
-    from ray_jobs.finetune.loop import group_size_at, prepare
-    from ray_jobs.finetune.optimizers import build_optimizer
-    from ray_jobs.finetune.steps import train_step
-    from ray_jobs.finetune.world import Worker
+    from ray_jobs.finetune.planning.flops import cost_of, peak_flops
+    from ray_jobs.finetune.training.distributed import Worker
+    from ray_jobs.finetune.training.loop import group_size_at, prepare
+    from ray_jobs.finetune.training.optimization import build_optimizer
+    from ray_jobs.finetune.training.steps import train_step
 
     params = case_params(case, random_base(case.model, bases, device), steps + 1, device)
     worker = Worker(rank=0, world_size=1, device=device)

@@ -24,7 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.loop import Worker, prepare, train_step
+from ray_jobs.finetune.training.loop import Worker, prepare, train_step
 
 
 class OneDocument:

@@ -11,14 +11,14 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from flows.limits import gpu_turn
-from ray_jobs.evaluate import stage as evaluate_stage
-from ray_jobs.finetune import stage as finetune_stage
-from tasks.evaluate.task import evaluate
-from tasks.finetune.task import finetune
-from tasks.ingest.task import ingest
-from tasks.pack.task import prepare
-from tasks.publish.task import publish
-from tasks.run_labels import run_tags
+from ray_jobs.evaluate import evaluation_stage as evaluate_stage
+from ray_jobs.finetune import checkpoint_stage as finetune_stage
+from tasks.prefect_tasks.evaluate import evaluate
+from tasks.prefect_tasks.finetune import finetune
+from tasks.prefect_tasks.ingest import ingest
+from tasks.prefect_tasks.prepare import prepare
+from tasks.prefect_tasks.publish import publish
+from tasks.prefect_tasks.run_labels import run_tags
 
 _ON_GPU = ("checkpoint", "evaluation")
 

@@ -55,9 +55,9 @@ def _refuse(sentence: str) -> int:
 
 
 def _run(flow: str, config: str, settings: list[str] | None) -> None:
+    from flows.check_inputs import check_inputs
     from flows.config import load_config
     from flows.outcome import print_outcome
-    from flows.preflight import check_inputs
     from flows.terminal import run_flow
 
     params = load_config(config, settings or ())
@@ -74,7 +74,7 @@ def demo(settings: Settings = None) -> None:
 @app.command()
 def params(group: Annotated[str, typer.Argument(help="Only those whose name begins so, such as training.")] = "") -> None:
     """List the parameters of a run: name, what it may be, default, meaning."""
-    from ray_jobs.params_help import describe_params
+    from data_schemas.params_help import describe_params
 
     if not (text := describe_params(group)):
         raise UserError(f"No parameter's name begins with {group}: `ropeway params` lists all.")
@@ -115,9 +115,9 @@ def compare_rope(
     documents: Annotated[int, typer.Option(min=2, help="Held-out documents, at most.")] = 16,
 ) -> None:
     """Measure the base at each RoPE method, scaling only: which suits it, before any GPU hour is spent."""
+    from flows.check_inputs import check_inputs
     from flows.compare_rope import show_comparison
     from flows.config import load_config
-    from flows.preflight import check_inputs
     from flows.terminal import be_quiet
 
     be_quiet()
@@ -289,7 +289,7 @@ def stop(
 ) -> None:
     """Stop the jobs that a run left on a Ray cluster when its own machine was lost; a run that lives stops its own."""
     from flows.config import load_config
-    from ray_jobs.submission import is_submitted, stop_jobs
+    from ray_jobs.submit.submission import is_submitted, stop_jobs
 
     params = load_config(config, settings or ())
     if not is_submitted(params.ray):
@@ -308,7 +308,7 @@ def automate(
     then: Annotated[str | None, typer.Option(metavar="FLOW/NAME", help="Deployment to run after every release.")] = None,
 ) -> None:
     """Set automations up on the Prefect server: silent runs count as crashed, notifications, what follows a release."""
-    from flows.automate import set_up
+    from flows.automation import set_up
     from flows.terminal import be_quiet
 
     be_quiet()

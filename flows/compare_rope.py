@@ -14,11 +14,11 @@ def show_comparison(params: PipelineParams, num_documents: int) -> None:
 
     UserError where no method applies or too few held-out documents are as long as the target.
     """
-    from ray_jobs.finetune import compare_rope
-    from ray_jobs.finetune.compare_rope_report import comparison_table
-    from ray_jobs.prepare.workers import workers_for
+    from ray_jobs.evaluate import compare_rope
+    from ray_jobs.evaluate.compare_rope_report import comparison_table
+    from ray_jobs.prepare.ray_data import workers_for
     from tasks.evaluate.labels import percent
-    from tasks.ingest import stage as ingest
+    from tasks.ingest import documents_stage as ingest
 
     console = Console()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from ray_jobs.params import read_mapping, validate_params
+from data_schemas.params_reading import read_mapping, validate_params
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -50,7 +50,7 @@ def serve_all() -> None:
     """Register all deployments with the server at PREFECT_API_URL and run what is triggered, until interrupted."""
     from prefect import serve
 
-    from flows.automations import ensure_automations
+    from flows.automation import ensure_automations
     from flows.limits import KEEPS_LEASES, forgets_leases
     from flows.terminal import refuse_unreachable_server
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from tasks.evaluate.report_tables import print_tables
-from tasks.evaluate.results import recompute
+from tasks.evaluate.report.results import recompute
+from tasks.evaluate.report.tables import print_tables
 
 
 def show_recomputed(samples: Path, output: Path | None) -> None:

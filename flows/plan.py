@@ -11,8 +11,8 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
 
 if TYPE_CHECKING:
-    from ray_jobs.finetune.rope import RopePlan
-    from ray_jobs.finetune.shape import TrainingShape
+    from ray_jobs.finetune.planning.shape import TrainingShape
+    from tasks.model.rope_plan import RopePlan
 
 GB = 1e9
 USUAL_GPU_GB = 80.0
@@ -32,9 +32,9 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
 
     UserError if the run cannot work.
     """
-    from ray_jobs.finetune.estimate import find_speed, run_seconds
-    from ray_jobs.finetune.extended import rope_plan_for
-    from ray_jobs.finetune.shape import training_shape
+    from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
+    from ray_jobs.finetune.planning.shape import training_shape
+    from tasks.model.extended import rope_plan_for
 
     machine = machine or Machine()
     plan = rope_plan_for(params.model)
@@ -60,7 +60,7 @@ def _print(console: Console, title: str, columns: tuple[str, ...], rows: list[tu
 
 
 def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str, str]]:
-    from ray_jobs.finetune.objective import group_size_at
+    from ray_jobs.finetune.training.objective import group_size_at
 
     training, target = params.training, params.model.target_length
     tokens = training.rows_per_step * target
@@ -79,7 +79,7 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
 
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
-    from ray_jobs.finetune.memory import largest_micro_batch, predict_memory
+    from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
     row_tokens = params.model.target_length
@@ -115,8 +115,8 @@ def _available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, s
 
 
 def _print_advice(console: Console, params: PipelineParams, plan: "RopePlan", hours: float | None, machine: Machine) -> None:
-    from ray_jobs.finetune.advice import find_context_gain, find_corpus_lengths, reasons_to_chunk
-    from ray_jobs.finetune.base_model import base_fingerprint, load_tokenizer
+    from ray_jobs.finetune.planning.advice import find_context_gain, find_corpus_lengths, reasons_to_chunk
+    from tasks.model.base_model import base_fingerprint, load_tokenizer
 
     storage = Storage(params.storage)
     lengths = find_corpus_lengths(params, storage, load_tokenizer(params.model))

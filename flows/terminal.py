@@ -7,14 +7,6 @@ from importlib import import_module
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 
-FLOWS = {
-    "extend_context": "flows.extend_context",
-    "prepare": "flows.prepare",
-    "finetune": "flows.finetune",
-    "evaluate": "flows.evaluate",
-    "publish": "flows.publish",
-}
-
 
 def run_flow(name: str, params: PipelineParams) -> str:
     """Run the flow in this process, on the server at PREFECT_API_URL or on Prefect's own ephemeral one.
@@ -22,7 +14,7 @@ def run_flow(name: str, params: PipelineParams) -> str:
     Returns what the flow returns. UserError passes through, without Prefect's traceback in front of it.
     """
     be_quiet()
-    flow = getattr(import_module(FLOWS[name]), name)
+    flow = getattr(import_module("flows.pipeline"), name)
     shorten_user_errors()
     refuse_unreachable_server()
     return str(flow(params))

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.params_reading import load_params
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.job_folder import write_json
-from ray_jobs.params import load_params
-from ray_jobs.paths import absolute_paths
+from ray_jobs.submit.job_folder import write_json
+from ray_jobs.submit.paths import absolute_paths
 
 Progress = Callable[[str], None]
 Given = Mapping[str, Artifact]
@@ -27,7 +27,7 @@ _PARAMS_HELP = "YAML or JSON of PipelineParams: a file, a URI (s3://, gs://, htt
 
 def job_parser(job: str, description: str | None, takes: Sequence[str]) -> argparse.ArgumentParser:
     """The command line that all jobs have; its help lists every parameter. `takes`: kinds of artifacts it may be given."""
-    from ray_jobs.params_help import describe_params
+    from data_schemas.params_help import describe_params
 
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{job}",
@@ -85,7 +85,7 @@ def in_ray_job() -> bool:
 
 def _for_this_cluster(params: PipelineParams) -> PipelineParams:
     """Inside a submitted job, `local` and the dashboard that it was submitted to both mean the cluster it runs on."""
-    from ray_jobs.submission import is_submitted
+    from ray_jobs.submit.submission import is_submitted
 
     submitted = is_submitted(params.ray)
     if in_ray_job() and (submitted or params.ray.address == "local"):

@@ -7,9 +7,9 @@ from data_schemas.params import PipelineParams
 
 def refuse_untrainable(params: PipelineParams) -> None:
     """UserError for a base model, a RoPE request, LoRA targets or packing settings that cannot work."""
-    from ray_jobs.finetune.base_model import check_weights, load_tokenizer
-    from ray_jobs.finetune.extended import rope_plan_for
-    from ray_jobs.finetune.lora import check_targets
+    from ray_jobs.finetune.training.lora import check_targets
+    from tasks.model.base_model import check_weights, load_tokenizer
+    from tasks.model.extended import rope_plan_for
     from tasks.pack.settings import check_settings
 
     rope_plan_for(params.model)

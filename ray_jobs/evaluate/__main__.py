@@ -19,17 +19,17 @@ def main() -> None:
 
 
 def _evaluate(params: PipelineParams, storage: Storage, progress: Progress, given: Given) -> Artifact:
-    from ray_jobs.evaluate import stage
+    from ray_jobs.evaluate import evaluation_stage as stage
     from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
     from ray_jobs.prepare.job import make_documents, make_shards
-    from tasks.evaluate.report_tables import print_tables
+    from tasks.evaluate.report.tables import print_tables
 
     refuse_unaskable(params)
     documents, shards, checkpoint = (given.get(kind) for kind in ("documents", "shards", "checkpoints"))
     if "fine_tuned" not in params.evaluation.arms:
         checkpoint = None
     elif checkpoint is None:
-        from ray_jobs.finetune import stage as finetune
+        from ray_jobs.finetune import checkpoint_stage as finetune
 
         refuse_untrainable(params)
         if shards is None:

@@ -16,7 +16,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.remote import is_remote
 from data_schemas.storage import Storage
-from ray_jobs.finetune.base_model import load_tokenizer, with_absolute_paths
+from tasks.model.base_model import load_tokenizer, with_absolute_paths
 
 _METHOD_ARM = "base_"
 
@@ -35,7 +35,7 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
     Raises:
         UserError: no arm is left, or model.rope_method itself does not apply.
     """
-    from ray_jobs.finetune.extended import rope_plan_for
+    from tasks.model.extended import rope_plan_for
 
     evaluation = params.evaluation
     names: list[str] = [arm for arm in dict.fromkeys(evaluation.arms) if has_checkpoint or arm != "fine_tuned"]
@@ -96,7 +96,7 @@ class ArmModel:
         """The arm on its device, in evaluation mode. UserError where a GPU is asked for and none is seen."""
         import torch
 
-        from ray_jobs.finetune.extended import load_arm
+        from tasks.model.extended import load_arm
 
         params = self.params
         if params.ray.use_gpu and not torch.cuda.is_available():

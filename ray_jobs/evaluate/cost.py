@@ -10,8 +10,8 @@ import numpy as np
 
 from data_schemas.params import ModelParams
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
-from ray_jobs.evaluate.units import Unit
-from ray_jobs.finetune.flops import ModelCost
+from ray_jobs.evaluate.measuring_units import Unit
+from ray_jobs.finetune.planning.flops import ModelCost
 
 _PROBE_TOKENS = 512
 _PROBE_SECONDS = 0.5
@@ -41,7 +41,7 @@ class Cost:
 
 def forward_flops(model: ModelCost, lengths: Sequence[int]) -> float:
     """Of one forward pass over windows of `lengths` tokens, the output layer on every token: 2 N a token, 4 D a query, key,
-    head and layer (see `ray_jobs.finetune.flops`)."""
+    head and layer (see `ray_jobs.finetune.planning.flops`)."""
     tokens = np.asarray(lengths, np.float64)
     pairs = float(np.sum(tokens * (tokens + 1) / 2))
     return 2.0 * model.matrix_weights * float(tokens.sum()) + 4.0 * model.layers * model.heads * model.head_dim * pairs
@@ -52,9 +52,9 @@ def base_cost(model: ModelParams) -> ModelCost:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from ray_jobs.finetune.base_model import load_config
-    from ray_jobs.finetune.flops import cost_of
-    from ray_jobs.finetune.quiet import quiet_transformers
+    from ray_jobs.finetune.planning.flops import cost_of
+    from tasks.model.base_model import load_config
+    from tasks.model.quiet import quiet_transformers
 
     config = load_config(model)
     with torch.device("meta"), quiet_transformers():

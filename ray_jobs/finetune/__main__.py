@@ -16,7 +16,7 @@ def main() -> None:
 
 
 def _finetune(params: PipelineParams, storage: Storage, progress: Progress, given: Given) -> Artifact:
-    from ray_jobs.finetune import stage
+    from ray_jobs.finetune import checkpoint_stage as stage
     from ray_jobs.preflight import refuse_untrainable
     from ray_jobs.prepare.job import make_shards
 

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from data_schemas.errors import UserError
 from ray_jobs.finetune.executors import Executor, attention_dtype, choose_executor
 from ray_jobs.finetune.segments import RowSegments, segment_batch
+from tasks.model.supported import UNCOMPUTED_OPTIONS
 
 S2_ATTENTION = "s2"
-UNCOMPUTED_OPTIONS = ("softcap", "s_aux", "position_bias")  # what a layer may pass that would change its scores
 
 
 def register_s2_attention() -> None:

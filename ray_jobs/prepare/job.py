@@ -8,12 +8,12 @@ from functools import cache
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.prepare.workers import ray_workers
+from ray_jobs.prepare.ray_data import ray_workers
 from ray_jobs.shared_storage import refuse_unshared
-from tasks.ingest import stage as ingest
-from tasks.pack import stage as pack
+from tasks.ingest import documents_stage as ingest
+from tasks.pack import shards_stage as pack
 from tasks.pack.settings import check_settings
-from tasks.workers import Workers, WorkersFor
+from tasks.work import Workers, WorkersFor
 
 Progress = Callable[[str], None]
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-
-from tasks.chunk.structure import Heading
+from dataclasses import dataclass
 
 _CANDIDATE = re.compile(r"\n(?: {0,3}(?:#{1,6}[ \t]|`{3}|~{3})|([-=~^\"'`#*+.:_<>])\1{2,}+[ \t]*+(?=\n|\Z))")
 _ATX_OPENING = re.compile(r" {0,3}(#{1,6})[ \t]+")
@@ -44,6 +43,16 @@ _UNNUMBERED_LEVEL = 3
 _FIRST_NUMBERED_LEVEL = 3
 _CAPITALS_LEVEL = 5
 _MAX_TITLE_CHARS, _MAX_CAPITALS_CHARS = 80, 60
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A section's title; `char` is the start of its first line, `end` the end of its last, `level` counts from 1."""
+
+    char: int
+    end: int
+    level: int
+    title: str
 
 
 def find_headings(lines: str, text_format: str) -> list[Heading]:

@@ -20,7 +20,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import ChunkingParams
 from tasks.chunk.languages import language_rules
 from tasks.chunk.sentence_rules import Candidate, candidates, starts_sentence
-from tasks.workers import is_worker
+from tasks.work import is_worker
 
 if TYPE_CHECKING:
     from spacy.language import Language

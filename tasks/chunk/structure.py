@@ -11,21 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.chunk.definitions import find_definitions
+from tasks.chunk.formats import guess_format
+from tasks.chunk.headings import Heading, find_headings
+
 NUM_HEADING_LEVELS = 6
 PARAGRAPH = NUM_HEADING_LEVELS + 1
 SENTENCE = PARAGRAPH + 1
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*+\n\s*+")
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A section's title; `char` is the start of its first line, `end` the end of its last, `level` counts from 1."""
-
-    char: int
-    end: int
-    level: int
-    title: str
 
 
 @dataclass(frozen=True)
@@ -68,10 +62,6 @@ def find_structure(text: str, text_format: str = "auto") -> Structure:
     A heading stays with what follows it: there is no boundary between a heading and its first paragraph, nor between
     a heading and a deeper one right under it.
     """
-    from tasks.chunk.definitions import find_definitions
-    from tasks.chunk.formats import guess_format
-    from tasks.chunk.headings import find_headings
-
     lines = with_newlines(text)
     if text_format == "auto":
         text_format = guess_format(lines)

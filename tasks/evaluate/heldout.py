@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.ingest.documents import document_files
+from data_schemas.documents import document_files
 
 _SENTENCE_ENDS = frozenset(".!?")
 

@@ -23,17 +23,15 @@ import pyarrow.parquet as pq
 from data_schemas.params import CorpusParams
 from data_schemas.parts import Parts
 from data_schemas.tables import DOCUMENTS, QUARANTINE
-from tasks.ingest.evaluated import heldout_part
-from tasks.ingest.near_duplicates import Sketcher
-from tasks.ingest.records import Document, Refused, Skipped
-from tasks.ingest.shingles import distinct_ngrams
+from tasks.ingest.corpus_units import ReadUnit, read_unit
+from tasks.ingest.decontamination.index_building import heldout_part
+from tasks.ingest.duplicates.near_duplicates import Sketcher
+from tasks.ingest.duplicates.selection import DOCUMENT_FACTS
+from tasks.ingest.duplicates.shingles import distinct_ngrams
+from tasks.ingest.reading.records import Document, Refused, Skipped
 from tasks.ingest.split import split_of
-from tasks.ingest.units import ReadUnit, read_unit
 
 ROW_GROUP_BYTES = 16_000_000
-DOCUMENT_FACTS = np.dtype(
-    [("content_high", "<u8"), ("content_low", "<u8"), ("work", "<u8"), ("num_bytes", "<i8"), ("heldout", "?")]
-)
 
 
 @dataclass(frozen=True)

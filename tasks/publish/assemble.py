@@ -20,9 +20,9 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import REORDER_FILE_NAME
-from tasks.evaluate.report import publishable
-from tasks.evaluate.report_reorder import published_decision
-from tasks.evaluate.results import PAGE_NAME, REPORT_NAME, SETTINGS_NAME, read_settings
+from tasks.evaluate.report.build import publishable
+from tasks.evaluate.report.reorder_section import published_decision
+from tasks.evaluate.report.results import PAGE_NAME, REPORT_NAME, SETTINGS_NAME, read_settings
 from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
 from tasks.publish.card import render_card
@@ -35,7 +35,7 @@ from tasks.reorder.config import make_config, to_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from ray_jobs.finetune.rope import RopePlan
+    from tasks.model.rope_plan import RopePlan
 
 
 @dataclass(frozen=True)

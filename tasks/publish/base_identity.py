@@ -45,7 +45,7 @@ def identify(model: ModelParams) -> BaseIdentity:
 
     Of a base on the hub, card and terms are fetched, at the commit that was trained. UserError where the hub does not give them.
     """
-    from ray_jobs.finetune.base_model import base_fingerprint, hub_commit, locate
+    from tasks.model.base_model import base_fingerprint, hub_commit, locate
 
     where, revision = locate(model), model.revision
     if Path(where).is_dir():

@@ -14,7 +14,7 @@ from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.portable import portable
 
 if TYPE_CHECKING:
-    from ray_jobs.finetune.rope import RopePlan
+    from tasks.model.rope_plan import RopePlan
     from tasks.publish.serving.table import ServingRow
 
 _DIGITS = 4
@@ -66,7 +66,7 @@ def render_card(
     """The text of README.md."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from tasks.evaluate.report_tables import markdown_tables
+    from tasks.evaluate.report.tables import markdown_tables
     from tasks.reorder.recall_curve import why_not_calibrated
 
     environment = Environment(

@@ -25,8 +25,8 @@ def announce(storage: Storage, name: str, artifact: Artifact, emit: Callable[...
     What was told stands in releases/<name>/announced, written behind the event: a run that ended between the release and its
     event, by a destination that failed or a kill, leaves that to the next one.
     """
+    from data_schemas.releases import parse_pointer
     from tasks.publish.destinations.history import storage_place
-    from tasks.publish.destinations.version import parse_pointer
     from tasks.publish.releases import current_digest
 
     place, told = storage_place(storage), f"{name}/{ANNOUNCED}"

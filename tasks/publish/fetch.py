@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_schemas.errors import UserError
+from data_schemas.releases import CURRENT, parse_pointer
 from data_schemas.remote import Remote, is_remote
 from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.hub import HubPlace
-from tasks.publish.destinations.version import CURRENT, parse_pointer
 
 
 @contextmanager

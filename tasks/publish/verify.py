@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_schemas.errors import UserError
+from data_schemas.releases import resolve_release
 from data_schemas.reorder import ReorderConfig
-from tasks.evaluate.report_reorder import published_decision
-from tasks.evaluate.results import REPORT_NAME
+from tasks.evaluate.report.reorder_section import published_decision
+from tasks.evaluate.report.results import REPORT_NAME
 from tasks.publish.base_identity import card_front_matter
 from tasks.publish.card import measured_perplexities, stated_perplexities
 from tasks.publish.checks import Check, failures, require, run_check
-from tasks.publish.releases import resolve_release
 from tasks.publish.serving.consumers import consumer_named
 from tasks.publish.serving.contract import read_plan
 from tasks.publish.serving.served import check_served

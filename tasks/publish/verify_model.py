@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.finetune.quiet import quiet_transformers
+from tasks.model.quiet import quiet_transformers
 from tasks.publish import probes
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.serving import next_tokens

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.publish_params import ReorderStrategy
+from data_schemas.releases import resolve_release
 from data_schemas.reorder import (
     GOLDEN_SIZES,
     REORDER_FILE_NAME,
@@ -20,7 +21,6 @@ from data_schemas.reorder import (
     ReorderDecision,
     SimpleStrategy,
 )
-from tasks.publish.releases import resolve_release
 from tasks.reorder.permutations import permutation
 from tasks.reorder.recall_curve import why_not_calibrated
 
@@ -35,7 +35,7 @@ def make_config(
 ) -> ReorderConfig:
     """The config of a release; of the measured rows those of another model than the fine-tuned one are left out.
 
-    Where the strategies were measured, `validated` (from `tasks.reorder.validation.choose_default`) decides instead of
+    Where the strategies were measured, `validated` (from `tasks.evaluate.statistics.reorder_choice.choose_default`) decides instead of
     `params.publish.reorder_strategy`, which then stands in the note.
     """
     curve = served_curve(recall_by_position)

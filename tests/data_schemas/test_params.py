@@ -5,8 +5,8 @@ import yaml
 
 from data_schemas.errors import UserError
 from data_schemas.params import CorpusSource, PipelineParams
+from data_schemas.params_reading import load_params
 from flows.config import load_config, preset_names
-from ray_jobs.params import load_params
 
 MINIMAL = {"run_name": "a", "corpus": {"sources": ["texts"]}, "model": {"base": "demo", "target_length": 1024}}
 

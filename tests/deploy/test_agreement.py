@@ -9,9 +9,10 @@ import pytest
 import ray
 
 from data_schemas.params import PipelineParams
+from data_schemas.params_reading import load_params
 from flows.config import load_config
-from ray_jobs.params import load_params
-from tests.deploy.objects import DEPLOY, KUBERNETES, ROOT, applied, pods, read
+from tests import ROOT
+from tests.deploy.objects import DEPLOY, KUBERNETES, applied, pods, read
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PAGE = (DEPLOY / "README.md").read_text()

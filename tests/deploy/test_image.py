@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from dockerfile_parse import DockerfileParser
 
-from tests.deploy.objects import DEPLOY, ROOT
+from tests import ROOT
+from tests.deploy.objects import DEPLOY
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HADOLINT = Path(sys.executable).parent / "hadolint"

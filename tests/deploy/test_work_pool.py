@@ -15,8 +15,8 @@ from prefect.utilities.templating import find_placeholders
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration, KubernetesWorkerVariables
 
 from data_schemas.params import PipelineParams
-from ray_jobs.params import load_params, validate_params
-from ray_jobs.submission import is_submitted
+from data_schemas.params_reading import load_params, validate_params
+from ray_jobs.submit.submission import is_submitted
 from tests.deploy.objects import KUBERNETES, applied, pods, problems, read
 
 TEMPLATE = read(KUBERNETES / "work-pool.json")

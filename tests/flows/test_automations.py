@@ -145,7 +145,7 @@ def test_what_is_not_there_is_one_sentence(prefect_server, runner, option: str, 
 def test_a_run_killed_together_with_its_runner_is_marked_crashed(prefect_server, runner) -> None:
     home, process = runner
     python(
-        "from flows.automations import ensure_automations; ensure_automations(silence_s=35)", prefect_server.environment(home)
+        "from flows.automation import ensure_automations; ensure_automations(silence_s=35)", prefect_server.environment(home)
     )
     run = trigger(prefect_server, "silent", mark=str(home / "mark"))
     wait_until((home / "mark").exists)

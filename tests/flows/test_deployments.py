@@ -18,11 +18,11 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from flows.config import load_config
 from flows.deployments import DEFINITIONS, definitions, served
-from flows.extend_context import extend_context
+from flows.pipeline import extend_context
+from tests import ROOT
 from tests.flows.prefect_server import PrefectServer, wait_until
 from tests.flows.small_run import small_params
 
-REPOSITORY = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
 FLOWS = ("extend-context", "prepare", "finetune", "evaluate", "publish")
 
@@ -84,7 +84,7 @@ def test_what_the_api_refuses_and_accepts_is_what_the_parameters_do(path: str, v
 
 
 def test_the_repository_and_an_installed_package_have_one_file_and_the_demo_is_its_default() -> None:
-    assert (REPOSITORY / "prefect.yaml").resolve() == DEFINITIONS.resolve()
+    assert (ROOT / "prefect.yaml").resolve() == DEFINITIONS.resolve()
     demo = yaml.safe_load((DEFINITIONS.parent / "presets" / "demo.yaml").read_text())
     for definition in definitions():
         assert definition["parameters"] == {"params": demo}
@@ -96,7 +96,7 @@ def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
     home = tmp_path_factory.mktemp("worker")
     environment = prefect_server.environment(home)
     for command in (["work-pool", "create", "ropeway", "--type", "process"], ["deploy", "--all", "--no-prompt"]):
-        done = subprocess.run([*PREFECT, *command], env=environment, cwd=REPOSITORY, capture_output=True, text=True)
+        done = subprocess.run([*PREFECT, *command], env=environment, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     with (home / "worker.log").open("w") as log:
         process = subprocess.Popen(
@@ -178,7 +178,7 @@ def test_a_worker_runs_what_was_deployed_and_a_missing_file_is_one_sentence(
 
 
 def test_a_flow_called_from_python_raises_what_is_wrong(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.pipeline_run import run_pipeline
+    from flows.pipeline import run_pipeline
 
     state = run_pipeline({**small, "ray": {"num_workers": 3}}, "prepared")
     assert state.is_failed()

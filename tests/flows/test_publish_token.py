@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
+from tasks.prefect_tasks.publish import hub_token, publish
 from tasks.publish.event import RELEASED
-from tasks.publish.task import hub_token, publish
 from tests.flows.prefect_server import PrefectServer, wait_until
 from tests.hub_release_server import TOKEN, Hub, hub_release_server
 from tests.tasks.release_example import FinishedRun, finished_run

@@ -13,11 +13,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.finetune.extended import extended_config, rope_plan_for
-from ray_jobs.finetune.lora import add_trainable_weights
-from tasks.evaluate.report import Samples
-from tasks.evaluate.results import write_results
-from tasks.publish import stage
+from ray_jobs.finetune.training.lora import add_trainable_weights
+from tasks.evaluate.report.build import Samples
+from tasks.evaluate.report.results import write_results
+from tasks.model.extended import extended_config, rope_plan_for
+from tasks.publish import release_stage as stage
 from tests.tasks.evaluation_rows import ARMS, SETTINGS, perplexity_table, position_table, reorder_table, task_table
 
 WINDOW, TARGET = 64, 256
@@ -26,7 +26,7 @@ CORPUS = "/home/somebody/private/books"  # never read; only its name may be publ
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The arguments of `tasks.publish.stage.run`."""
+    """The arguments of `tasks.publish.release_stage.run`."""
 
     params: PipelineParams
     storage: Storage

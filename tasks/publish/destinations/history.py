@@ -8,21 +8,14 @@ from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME, Manifest
+from data_schemas.releases import CURRENT, DIGEST, parse_pointer, version_key
 from data_schemas.storage import Storage
 from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.hub import HubPlace
 from tasks.publish.destinations.objects import ObjectPlace
 from tasks.publish.destinations.pointer import rolled_back, serve_by_hand
-from tasks.publish.destinations.version import (
-    CURRENT,
-    DIGEST,
-    Place,
-    parse_manifest,
-    parse_pointer,
-    problems_at,
-    version_key,
-)
+from tasks.publish.destinations.version import Place, parse_manifest, problems_at
 
 _RELEASES = "releases"
 

@@ -23,9 +23,10 @@ from pydantic import SecretStr
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME
+from data_schemas.releases import DIGEST
 from tasks.publish.checksums import HUBS_OWN
 from tasks.publish.destinations.hub_client import MOVED, may_be_tried_again, quiet_client, reason_of, status_of
-from tasks.publish.destinations.version import DIGEST, Version, parse_manifest
+from tasks.publish.destinations.version import Version, parse_manifest
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import HfApi, RepoFile

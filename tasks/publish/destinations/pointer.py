@@ -13,7 +13,8 @@ from __future__ import annotations
 import enum
 
 from data_schemas.errors import UserError
-from tasks.publish.destinations.version import CURRENT, DIGEST, Place, parse_pointer
+from data_schemas.releases import CURRENT, DIGEST, parse_pointer
+from tasks.publish.destinations.version import Place
 
 ROLLED_BACK = "rolled_back"
 _TRIES = 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +12,8 @@ from pydantic import ValidationError
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME, FileEntry, Manifest
+from data_schemas.releases import version_key
 from tasks.publish.checksums import CHECKSUMS
-
-CURRENT = "current"
-DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,6 @@ class Place(Protocol):
         """Replace a small file that holds `seen` (None: it is not there); False where another writer was faster."""
 
 
-def version_key(name: str, digest: str) -> str:
-    return f"{name}/versions/{digest}"
-
-
 def read_version(name: str, folder: Path) -> Version:
     """The finished release in `folder`; UserError where it has no manifest that can be read."""
     raw = _read(folder / MANIFEST_NAME)
@@ -79,12 +72,6 @@ def parse_manifest(raw: bytes | None) -> Manifest | None:
         return Manifest.model_validate_json(raw) if raw is not None else None
     except ValidationError:
         return None
-
-
-def parse_pointer(raw: bytes | None) -> str | None:
-    """The digest in `current`; None where there is no pointer or what is no digest."""
-    text = (raw or b"").decode("utf-8", errors="replace").strip()
-    return text if DIGEST.fullmatch(text) else None
 
 
 def differences(entries: Iterable[FileEntry], sizes: Mapping[str, int], sha256: Callable[[str], str]) -> list[str]:

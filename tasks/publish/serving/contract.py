@@ -15,7 +15,7 @@ from tasks.publish.serving.formulas import Frequencies
 from tasks.publish.serving.rules import READERS, Written, read_as_transformers5, spelling_problems
 
 if TYPE_CHECKING:
-    from ray_jobs.finetune.rope import RopePlan
+    from tasks.model.rope_plan import RopePlan
 
 _PLAN = "rope_plan.json"
 # A consumer computes in float32; a frequency that is off by this share is off by 0.1 rad only after 10^5 of its radians.
@@ -40,7 +40,7 @@ class Trained:
 
 def read_plan(directory: Path) -> RopePlan:
     """The plan that a release was made by; FileNotFoundError where there is none."""
-    from ray_jobs.finetune.rope import RopePlan
+    from tasks.model.rope_plan import RopePlan
 
     return RopePlan.from_json((directory / _PLAN).read_text(encoding="utf-8"))
 

@@ -1,0 +1,22 @@
+"""What can be refused before a server or a cluster is started."""
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+
+
+def check_inputs(params: PipelineParams) -> None:
+    """UserError for a base model, a RoPE request, a corpus, settings of a stage or a storage root that cannot work."""
+    from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
+    from ray_jobs.submit.submission import is_submitted
+    from tasks.evaluate.report.gates import refuse_impossible
+    from tasks.ingest.corpus_units import refuse_missing
+    from tasks.model.extended import base_window
+    from tasks.publish.destinations.delivery import check_destinations
+
+    Storage(params.storage)
+    refuse_untrainable(params)
+    if not is_submitted(params.ray):  # else it is for the cluster to see
+        refuse_missing(params.corpus)
+    refuse_unaskable(params)
+    refuse_impossible(params, base_window(params.model))
+    check_destinations(params.publish)

@@ -1,0 +1,154 @@
+"""The workers of the evaluation: this process, or Ray actors that keep a model between units."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from data_schemas.errors import UserError
+from data_schemas.params import RayParams
+from ray_jobs.cluster import connected
+from ray_jobs.interruption import interruptibly
+from tasks.work import InProcess, UnitFunction, Workers, become_worker
+
+_RETRIES = 2
+_UNITS_AHEAD = 4  # a worker, so that one slow unit does not leave many results waiting in memory for their turn
+
+
+class _Actor:
+    """One worker process. The functions it runs keep what they load, such as a model, in the process."""
+
+    def __init__(self, num_threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)  # torch reads it when the first function imports it
+        become_worker()
+
+    def run(self, function: UnitFunction, unit: Any) -> Any:
+        return function(unit)
+
+
+class RayActors:
+    """Units on `ray.num_workers` Ray actors, each with its CPUs or one GPU.
+
+    Units are handed out in their order to whichever actor is free, so all actors are with the same few units, and load each
+    model once. An actor that dies is replaced and its unit tried again, at most twice.
+    """
+
+    def __init__(self, params: RayParams) -> None:
+        self._params = params
+        self.on_other_machines = params.address != "local"
+        self._actors: list[Any] = []
+
+    def map(self, function: UnitFunction, units: Sequence[Any]) -> Iterator[Any]:
+        """The results in the order of `units`. UserError as the function raises it, and where a unit's actors keep dying."""
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
+        sent = ray.put(function)
+        waiting = list(range(len(units)))[::-1]
+        under_way: dict[Any, tuple[Any, int]] = {}
+        failures: dict[int, int] = {}
+        results: dict[int, Any] = {}
+        idle = self._take_actors(min(self._params.num_workers, len(units)))
+        try:
+            for number in range(len(units)):
+                while number not in results:
+                    self._hand_out(sent, units, waiting, idle, under_way, number)
+                    done, _ = interruptibly(partial(ray.wait, list(under_way), num_returns=1))
+                    actor, of_unit = under_way.pop(done[0])
+                    try:
+                        results[of_unit] = ray.get(done[0])
+                        idle.append(actor)
+                    except RayTaskError as error:
+                        idle.append(actor)
+                        raise _told(error) from error
+                    except (RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
+                        failures[of_unit] = failures.get(of_unit, 0) + 1
+                        self._drop(actor)
+                        if failures[of_unit] > _RETRIES:
+                            raise _killed(failures[of_unit]) from error
+                        waiting.append(of_unit)
+                        idle.append(self._start())
+                yield results.pop(number)
+        finally:
+            for actor, _ in under_way.values():  # after an error or an interrupt nobody waits for what they do
+                self._drop(actor)
+
+    def _hand_out(
+        self, sent: Any, units: Sequence[Any], waiting: list[int], idle: list[Any], under_way: dict[Any, Any], number: int
+    ) -> None:
+        """Give every idle actor a unit, in order, but no unit far ahead of `number`, which is waited for."""
+        while idle and waiting and waiting[-1] <= number + _UNITS_AHEAD * self._params.num_workers:
+            actor, unit = idle.pop(0), waiting.pop()
+            under_way[actor.run.remote(sent, units[unit])] = (actor, unit)
+
+    def _take_actors(self, count: int) -> list[Any]:
+        while len(self._actors) < count:
+            self._start()
+        return list(self._actors[:count])
+
+    def _start(self) -> Any:
+        import ray
+
+        gpus = {"num_gpus": 1} if self._params.use_gpu else {}
+        threads = max(1, int(self._params.cpus_per_worker))
+        actor_class = ray.remote(_Actor).options(num_cpus=self._params.cpus_per_worker, max_restarts=0, **gpus)
+        actor = actor_class.remote(threads)
+        self._actors.append(actor)
+        return actor
+
+    def _drop(self, actor: Any) -> None:
+        import ray
+
+        ray.kill(actor)
+        self._actors.remove(actor)
+
+    def close(self) -> None:
+        for actor in list(self._actors):
+            self._drop(actor)
+
+
+def _told(error: Any) -> BaseException:
+    """The user's error inside what Ray wrapped around it, else the wrapping itself."""
+    inner = error.cause
+    return inner if type(inner) is UserError else error
+
+
+def _killed(times: int) -> UserError:
+    return UserError(
+        f"A worker of the evaluation was killed {times} times on the same unit, perhaps for want of memory: lower "
+        "evaluation.batch_tokens or ray.num_workers and run again; finished units are kept."
+    )
+
+
+@contextmanager
+def measuring_workers(params: RayParams) -> Iterator[Workers]:
+    """This process for one local worker, else Ray actors on the cluster at `params.address`.
+
+    Raises:
+        UserError: the cluster cannot be reached, or has fewer GPUs than there are workers.
+    """
+    if params.address == "local" and params.num_workers == 1:
+        yield InProcess()
+        return
+    with connected(params):
+        _refuse_too_few_gpus(params)
+        actors = RayActors(params)
+        try:
+            yield actors
+        finally:
+            actors.close()
+
+
+def _refuse_too_few_gpus(params: RayParams) -> None:
+    """On a private cluster, which never grows, actors without a GPU would wait for ever."""
+    import ray
+
+    there = int(ray.cluster_resources().get("GPU", 0))
+    if params.use_gpu and params.address == "local" and there < params.num_workers:
+        raise UserError(
+            f"ray.use_gpu is set with {params.num_workers} workers, but {there} GPU(s) are seen here: lower ray.num_workers, "
+            "or evaluate on a machine with more."
+        )

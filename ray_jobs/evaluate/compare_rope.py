@@ -1,0 +1,183 @@
+"""The same base under each RoPE method, scaling only: which one suits it, measured before any GPU hour is spent.
+
+    rope_comparisons/<digest>/
+        rope_samples.parquet        PERPLEXITY_SAMPLES, `arm` being the method, or "base" for the unscaled model
+        rope_comparison.json  rope_comparison.png               computed from those rows
+
+Nothing is trained: a base's weights are loaded once for each method under another configuration, and scored on the last
+tokens of held-out documents.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.errors import UserError
+from data_schemas.params import ModelParams, PipelineParams, RopeMethod
+from data_schemas.storage import Artifact, Storage
+from tasks.model.base_model import base_fingerprint, load_base, load_config, load_tokenizer
+from tasks.model.extended import rope_factors
+from tasks.model.rope_plan import RopePlan, plan_rope
+
+if TYPE_CHECKING:
+    from ray_jobs.evaluate.workload import Workload
+
+CODE_VERSION = 2
+KIND = "rope_comparisons"
+STAGE = "compare-rope"
+BASE = "base"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Plans by method, and for each method that does not apply the sentence that says why."""
+
+    plans: dict[str, RopePlan]
+    refused: dict[str, str]
+
+
+def candidates(model: ModelParams) -> Candidates:
+    """Every method that takes this base to the target, `auto`'s choice among them; UserError where none does."""
+    config, factors = load_config(model), rope_factors(model)
+    plans: dict[str, RopePlan] = {}
+    refused: dict[str, str] = {}
+    for method in get_args(RopeMethod):
+        fitting = factors if method in ("longrope", "auto") else None
+        try:
+            plan = plan_rope(config, model.target_length, method, factors=fitting, serving=model.serve_with)
+        except UserError as error:
+            refused[method] = str(error)
+            continue
+        plans[plan.method] = plan
+        refused.pop(plan.method, None)
+    refused = {method: why for method, why in refused.items() if method != "auto" and method not in plans}
+    if not plans:
+        raise UserError(f"No RoPE method applies to this base: {next(iter(refused.values()))}")
+    return Candidates(plans, refused)
+
+
+def compared_lengths(base_window: int, target_length: int, target_tokens: int) -> tuple[int, ...]:
+    """Half the base's window, the window, doubling up to the target: the base's own gain from context, and what follows."""
+    from tasks.evaluate.perplexity import evaluation_lengths
+
+    lengths = evaluation_lengths(None, base_window=base_window, target_length=target_length, target_tokens=target_tokens)
+    return tuple(sorted({*lengths, base_window}))
+
+
+def identity(params: PipelineParams, documents_digest: str, num_documents: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """(parameters, parents) that a comparison depends on."""
+    evaluation = params.evaluation
+    settings = {
+        "target_length": params.model.target_length,
+        "target_tokens": evaluation.target_tokens,
+        "num_documents": num_documents,
+        "confidence": evaluation.confidence,
+        "seed": evaluation.seed,
+        "use_gpu": params.ray.use_gpu,
+        "factors": rope_factors(params.model),
+        "serve_with": list(params.model.serve_with),
+    }
+    return settings, {"documents": documents_digest, "base": base_fingerprint(params.model)}
+
+
+def run(params: PipelineParams, storage: Storage, documents: Artifact, num_documents: int, progress: Progress) -> Artifact:
+    """Measure every method on at most `num_documents` held-out documents, or find what an equal run left.
+
+    Raises:
+        UserError: no method applies, or too few held-out documents are as long as the target.
+    """
+    settings, parents = identity(params, documents.digest, num_documents)
+
+    def make(directory: Path) -> dict[str, Any]:
+        return _make(directory, params, documents.path, num_documents, progress)
+
+    return storage.build(KIND, stage=STAGE, params=settings, code_version=CODE_VERSION, parents=parents, make=make)
+
+
+def load_comparison(artifact: Artifact) -> dict[str, Any]:
+    """The report of a finished comparison, see `compare_rope_report.build_comparison`."""
+    report: dict[str, Any] = json.loads((artifact.path / "rope_comparison.json").read_text(encoding="utf-8"))
+    return report
+
+
+def _make(directory: Path, params: PipelineParams, documents: Path, num_documents: int, progress: Progress) -> dict[str, Any]:
+    from ray_jobs.evaluate.compare_rope_report import as_arms, build_comparison
+    from tasks.evaluate.plots.perplexity_plots import plot_perplexity
+
+    found = candidates(params.model)
+    window = next(iter(found.plans.values())).base_window
+    tokenizer = load_tokenizer(params.model)
+    workload = _workload(params, window, documents, tokenizer, num_documents)
+    progress(
+        f"compare-rope: {len(workload.documents)} held-out documents, lengths {', '.join(map(str, workload.lengths))}, "
+        f"methods {', '.join(found.plans)}"
+    )
+    samples = pa.concat_tables(
+        [_measured(params, method, plan, workload, tokenizer, progress) for method, plan in {BASE: None, **found.plans}.items()]
+    )
+    pq.write_table(samples, directory / "rope_samples.parquet")
+    settings = {
+        "base_window": window,
+        "target_length": params.model.target_length,
+        "lengths": list(workload.lengths),
+        "target_tokens": params.evaluation.target_tokens,
+        "confidence": params.evaluation.confidence,
+        "seed": params.evaluation.seed,
+    }
+    report = build_comparison(samples, settings, {m: dict(p.describe()) for m, p in found.plans.items()}, found.refused)
+    (directory / "rope_comparison.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    plot_perplexity(as_arms(report), directory / "rope_comparison.png")
+    return {"best": report["best"], "equally_good": report["equally_good"], "num_documents": len(workload.documents)}
+
+
+def _workload(params: PipelineParams, window: int, documents: Path, tokenizer: Any, num_documents: int) -> Workload:
+    from ray_jobs.evaluate.workload import Workload
+    from tasks.evaluate.heldout import read_heldout, select_documents
+    from tasks.evaluate.perplexity import target_documents
+
+    target, num_targets = params.model.target_length, params.evaluation.target_tokens
+    lengths = compared_lengths(window, target, num_targets)
+    chosen = select_documents(
+        read_heldout(documents, min_bytes=target), tokenizer, min_tokens=target, num_documents=num_documents, haystack_tokens=0
+    )
+    targets = target_documents(chosen, max_length=target, num_documents=num_documents, num_targets=num_targets)
+    return Workload(tuple(targets), lengths)
+
+
+def _measured(
+    params: PipelineParams, method: str, plan: RopePlan | None, workload: Workload, tokenizer: Any, progress: Progress
+) -> pa.Table:
+    """PERPLEXITY_SAMPLES rows of the base under one plan, or as it is."""
+    import torch
+
+    from ray_jobs.evaluate.measuring_units import Unit, measure_arm
+
+    if params.ray.use_gpu and not torch.cuda.is_available():
+        raise UserError("ray.use_gpu is set, but no GPU is seen here: compare on a machine with one, or set it to false.")
+    config = load_config(params.model)
+    if plan is not None:
+        plan.apply(config)
+    model: Any = load_base(params.model, config=config).eval()
+    model = model.to("cuda" if params.ray.use_gpu else "cpu")
+    batch_tokens = params.evaluation.batch_tokens
+    total, done = len(workload.documents) * len(workload.lengths), 0
+
+    def told(unit: Unit) -> None:
+        nonlocal done
+        done += unit.num_samples
+        progress(f"compare-rope {method}: {done} of {total} windows, at {unit.length} tokens")
+
+    samples = measure_arm(model, method, workload, tokenizer, batch_tokens=batch_tokens, told=told)
+    del model
+    gc.collect()
+    return samples.perplexity

@@ -1,0 +1,218 @@
+"""Fine-tuning as a stage: shards in, a checkpoint artifact out, on Ray Train.
+
+The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/`, `training_log.jsonl`,
+`progress.jsonl` and `tensorboard/`. A run that was killed goes on from its last checkpoint, found under the digest of those
+parameters that decide what is computed, not of those that decide how: the number of workers may change in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.cluster import connected
+from ray_jobs.finetune.training.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
+from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
+from ray_jobs.interruption import interruptibly
+from ray_jobs.shared_storage import refuse_unshared
+from tasks.model.base_model import base_fingerprint, load_tokenizer, with_absolute_paths
+from tasks.model.extended import ADAPTER_DIR, planned_factors, rope_plan_for
+
+CODE_VERSION = 3
+KIND, STAGE = "checkpoints", "finetune"
+_RAY_DIR = "ray"  # below the work folder: what Ray Train keeps of a run
+# How and not what is computed: a run that was cut off goes on although these changed.
+_HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
+        "s2_executor", "checkpoint_every", "validate_every", "validation_rows")  # fmt: skip
+_ELASTIC_FAILURES = 20  # workers come and go in an elastic run; a fixed one that loses more than two has another problem
+
+
+def stage_params(params: PipelineParams) -> dict[str, Any]:
+    """What of the parameters determines the trained weights; the worker count does, by the order of sums."""
+    model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file", "serve_with"})
+    elastic = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
+    return {
+        "model": model | {"rope_factors": planned_factors(params.model)},
+        "training": params.training.model_dump(mode="json"),
+        "num_workers": params.ray.num_workers,
+        "use_gpu": params.ray.use_gpu,
+    } | elastic
+
+
+def trajectory_params(params: PipelineParams) -> dict[str, Any]:
+    """What of `stage_params` decides which steps are made, whoever makes them: checkpoints are kept under their digest."""
+    everything = stage_params(params)
+    training = {name: value for name, value in everything["training"].items() if name not in _HOW}
+    return {"model": everything["model"], "training": training}
+
+
+def _inputs(params: PipelineParams, shards: Artifact) -> dict[str, Any]:
+    parents = {"shards": shards.digest, "base": base_fingerprint(params.model)}
+    return {"stage": STAGE, "params": stage_params(params), "code_version": CODE_VERSION, "parents": parents}
+
+
+def find(params: PipelineParams, storage: Storage, shards: Artifact) -> Artifact | None:
+    """The checkpoint of an earlier run with the same parameters, or None."""
+    return storage.find(KIND, stage_digest(**_inputs(params, shards)))
+
+
+def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Callable[[str], None]) -> Artifact:
+    """Fine-tune, or find the checkpoint of an earlier run with the same parameters. UserError as the stages below raise it."""
+    inputs = _inputs(params, shards)
+    work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_params(params)})
+
+    def make(directory: Path) -> dict[str, Any]:
+        shards.check()
+        plan = rope_plan_for(params.model)
+        progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
+        if params.training.warmup_steps >= params.training.steps:
+            progress("finetune: training.warmup_steps is not below training.steps, so the learning rate never reaches its peak")
+        _tell_executor(params, progress)
+        with _alone(work):
+            _fit(params, storage, shards, work, progress)
+            _take(work, directory)
+        _name_base(directory / ADAPTER_DIR / "adapter_config.json", params.model.base)
+        (directory / "rope_plan.json").write_text(plan.to_json())
+        load_tokenizer(params.model).save_pretrained(str(directory / "tokenizer"))
+        last = json.loads((directory / LOG_NAME).read_text().splitlines()[-1])
+        waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
+        return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | waiting | last
+
+    artifact = storage.build(KIND, make=make, **inputs)
+    if not artifact.reused:
+        with contextlib.suppress(UserError), _alone(work):  # with other workers, another run may go on from here meanwhile
+            shutil.rmtree(work, ignore_errors=True)
+    return artifact
+
+
+def _tell_executor(params: PipelineParams, progress: Callable[[str], None]) -> None:
+    """Log which kernel will compute S2-Attn; UserError for one that cannot run, as far as this machine is like the workers."""
+    import torch
+
+    from ray_jobs.finetune.executors import describe_executor
+    from tasks.model.base_model import load_config
+
+    is_like_workers = not params.ray.use_gpu or torch.cuda.is_available()
+    if params.training.attention == "s2" and is_like_workers:
+        device = torch.device("cuda" if params.ray.use_gpu else "cpu")
+        progress(f"finetune: {describe_executor(load_config(params.model), params.training, device)}")
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """UserError while another run trains in `work`; the kernel frees the lock of a killed one."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another run is training the same in {work}: wait for it, or stop it first.") from error
+        yield
+
+
+def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]:
+    """For 2, 4 and 8 ranks as far as a step has rows for them: how much longer attention takes than if ranks never waited,
+    with rows dealt in turn (before) and as training does (after)."""
+    from ray_jobs.finetune.training.balance import imbalance
+    from ray_jobs.finetune.training.batches import costs_of_rows
+    from ray_jobs.finetune.training.loop import group_size_at
+    from tasks.pack.reading import open_rows
+
+    rows, training = open_rows(shards), params.training
+    if len(rows) < training.rows_per_step:
+        return []
+    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params))
+    sizes = [size for size in (2, 4, 8) if size <= training.rows_per_step]
+    return [imbalance(costs, training.rows_per_step, n, training.seed, training.balance_steps).to_json() for n in sizes]
+
+
+def _name_base(adapter_config: Path, base: str) -> None:
+    """Record the base by the name the user gave, not by this machine's folder, and in a stable order of targets."""
+    content = json.loads(adapter_config.read_text())
+    content["base_model_name_or_path"] = Path(base).name if Path(base).expanduser().exists() else base
+    for names in ("target_modules", "modules_to_save"):
+        if isinstance(content.get(names), list):
+            content[names] = sorted(content[names])
+    adapter_config.write_text(json.dumps(content, indent=2, sort_keys=True))
+
+
+def _take(work: Path, directory: Path) -> None:
+    """Copy what the finished training in `work` leaves: the adapter of its last checkpoint, its logs and events."""
+    from ray_jobs.finetune.training.checkpoint import last_complete
+
+    checkpoint = last_complete(work / _RAY_DIR)
+    if checkpoint is None:
+        raise RuntimeError(f"training ended without a checkpoint below {work}")
+    shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
+    (directory / ADAPTER_DIR / "README.md").unlink(missing_ok=True)  # peft's template; the release has its own card
+    for name in (LOG_NAME, PROGRESS_NAME):
+        shutil.copy(work / name, directory / name)
+    shutil.copytree(work / TENSORBOARD_DIR, directory / TENSORBOARD_DIR)
+
+
+def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path, progress: Callable[[str], None]) -> None:
+    """Run Ray Train to the end, from the last checkpoint below `work`."""
+    from ray_jobs.finetune.training.checkpoint import last_complete
+
+    fewest, most = params.ray.min_workers, params.ray.num_workers
+    num_workers: Any = (fewest, most) if fewest else most  # Ray's own annotation forgets the pair
+    workers = f"{fewest} to {most}" if fewest else str(most)
+    progress(f"finetune: starting Ray ({params.ray.address}) with {workers} worker(s); events: {work / TENSORBOARD_DIR}")
+    _drop_torn_lists(work / _RAY_DIR)
+    unlisted = last_complete(work / _RAY_DIR)
+    refusal = work / REFUSAL
+    refusal.unlink(missing_ok=True)
+    with connected(params.ray), Follower(work, params.training.steps, progress):
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+        from ray.train.torch import TorchTrainer
+
+        refuse_unshared(params, storage, parts_only=False)
+        trainer = TorchTrainer(
+            train_on_worker,
+            train_loop_config={
+                "params": with_absolute_paths(params).model_dump(mode="json"),
+                "shards": str(shards.path),
+                "work": str(work),
+                "unlisted": str(unlisted) if unlisted else None,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=params.ray.use_gpu,
+                resources_per_worker={"CPU": params.ray.cpus_per_worker} | ({"GPU": 1} if params.ray.use_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=_RAY_DIR,
+                storage_path=str(work),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                failure_config=FailureConfig(max_failures=_ELASTIC_FAILURES if fewest else 2),
+            ),
+        )
+        try:
+            interruptibly(trainer.fit)
+        except WorkerGroupError as error:
+            for failure in error.worker_failures.values():
+                if isinstance(failure, UserError):
+                    raise failure from error
+            raise
+        finally:
+            if refusal.exists():
+                raise UserError(refusal.read_text(encoding="utf-8"))
+
+
+def _drop_torn_lists(folder: Path) -> None:
+    """Ray writes its list of checkpoints in place: one torn by a kill or a full disk would stop every later run. The
+    checkpoints themselves stay, and are found without the list."""
+    for snapshot in folder.glob("*.json"):
+        try:
+            json.loads(snapshot.read_text())
+        except ValueError:
+            snapshot.unlink()

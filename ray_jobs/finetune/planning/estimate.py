@@ -1,0 +1,131 @@
+"""How long a training run takes: its operations over a worker's FLOP/s, stated or measured in a few seconds."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.planning.memory import predict_memory
+from ray_jobs.finetune.planning.shape import TrainingShape
+
+USUAL_MFU = 0.4  # of a GPU's peak, where only the peak is known
+_MEASURED_LAYERS = 2
+_MOST_MEASURED_TOKENS = 4096
+_MOST_MEASURED_BYTES = 4e9
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one worker reaches, in operations a second that the mathematics needs, and where that figure is from."""
+
+    flops_per_s: float
+    origin: str
+
+
+def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
+    """Operations of all steps, with rows full of one document each: the most that a run of these parameters can need."""
+    from ray_jobs.finetune.training.objective import group_size_at
+
+    training = params.training
+    lengths = np.full(training.rows_per_step, params.model.target_length)
+    last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
+    total = (training.steps - last) * shape.cost.step_flops(lengths, group_size_at(0, params)) if last < training.steps else 0.0
+    return total + last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
+
+
+def run_seconds(params: PipelineParams, shape: TrainingShape, speed: Speed) -> float:
+    """Seconds of all steps on all workers; validation, checkpoints and start-up are not in it."""
+    return run_flops(params, shape) / (speed.flops_per_s * params.ray.num_workers)
+
+
+def find_speed(params: PipelineParams, shape: TrainingShape, stated_tflops: float | None) -> Speed | None:
+    """As stated; else from the peak of the GPU; else measured where training is on CPU; None where nobody can know."""
+    import torch
+
+    from ray_jobs.finetune.planning.flops import peak_flops
+
+    if stated_tflops is not None:
+        return Speed(stated_tflops * 1e12, f"{stated_tflops:g} TFLOP/s a worker, as stated")
+    use_gpu = params.ray.use_gpu
+    device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
+    peak = peak_flops(device, params.ray.peak_tflops, params.training.precision)
+    if peak is not None:
+        return Speed(USUAL_MFU * peak, f"{USUAL_MFU:.0%} of a peak of {peak / 1e12:g} TFLOP/s, not measured")
+    return None if use_gpu else measure_speed(params, shape)
+
+
+def measure_speed(params: PipelineParams, shape: TrainingShape) -> Speed | None:
+    """Time forward and backward passes of two of the model's layers with its embeddings, on this machine's CPU.
+
+    None where even that would take more memory than is polite.
+    """
+    tokens = min(params.model.target_length, _MOST_MEASURED_TOKENS)
+    if predict_memory(shape, params.training, tokens).total / max(1, shape.num_layers // 4) > _MOST_MEASURED_BYTES:
+        return None
+    step, cost, group_size = _two_layers(params, tokens)
+    num_threads = max(1, int(params.ray.cpus_per_worker))
+    seconds: list[float] = []
+    with _threads(num_threads):
+        step()  # warms up
+        while len(seconds) < 2 or (sum(seconds) < 1.0 and len(seconds) < 20):
+            started = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - started)
+    reached = cost.step_flops(np.array([tokens]), group_size) / float(np.median(seconds))
+    threads = f"{num_threads} thread" + "s" * (num_threads > 1)
+    return Speed(reached, f"{reached / 1e9:,.1f} GFLOP/s a worker, measured here on {tokens:,} tokens with {threads}")
+
+
+@contextmanager
+def _threads(num_threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None], Any, int]:
+    """(a step of a random model of two layers, its operations, the group size)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
+    from ray_jobs.finetune.planning.flops import cost_of
+    from ray_jobs.finetune.training.batches import MicroBatch
+    from ray_jobs.finetune.training.lora import add_trainable_weights
+    from ray_jobs.finetune.training.objective import Objective, group_size_at, set_group_size
+    from tasks.model.extended import extended_config
+    from tasks.model.quiet import quiet_transformers
+
+    register_s2_attention()
+    config: Any = extended_config(params.model)
+    config.num_hidden_layers = min(_MEASURED_LAYERS, config.num_hidden_layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
+    group_size = min(group_size_at(0, params), 2 * tokens)
+    with torch.random.fork_rng(devices=[]), quiet_transformers(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that it gives up
+        base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=torch.float32)
+        if params.training.gradient_checkpointing:
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model = add_trainable_weights(base, params.training).train()
+        ids = torch.randint(0, config.vocab_size, (1, tokens))
+    set_group_size(model, group_size)
+    objective = Objective(model, params.training)
+    batch = MicroBatch(ids, torch.arange(tokens)[None], (0,))
+
+    def step() -> None:
+        objective(batch).backward()
+
+    return step, cost_of(model, config), group_size

@@ -1,0 +1,157 @@
+"""Peak memory of a training step, foreseen by a formula.
+
+Letters: T tokens in a micro batch, L layers, E hidden, Q query and K key-value channels (heads x head dimension), H heads, F MLP
+channels, V vocabulary, r LoRA rank, s bytes of a hidden state between layers, c bytes in matrix products, P_t trained and
+P_f frozen weights of f bytes, C tokens in a chunk of the loss.
+
+Always there
+    weights     4 P_t + f P_f           trained weights are float32 masters; peft keeps the frozen original of a trained embedding
+    gradients   4 P_t                   kept from step to step
+    optimizer   8 P_t                   AdamW's two moments in float32 (2 P_t in 8 bits)
+
+Kept for the backward pass
+    between     T L E s                 the input of every layer
+    inside      T [ E s                 input of the second norm (that of the first is the layer's)
+                  + 2 E s               both norms' normalised values, where norms train
+                  + LoRA inputs         E s for all that read one input; under autocast E c for each, as each casts it again
+                  + (2 Q + 2 K) c + 4 H queries, keys, values, output and log-sum-exp of attention
+                  + 3 F c               gate, activated gate and up projection of the MLP
+                  + n r c ]             what lies between LoRA's two factors
+                + c P_layer             a layer's frozen weights as autocast has cast them, where they are stored wider
+                for one layer with gradient checkpointing (computed again when its turn comes), for all L without
+    backward    T (3 F c + 2 E s)       gradients at the MLP's product, in the layer under way
+Loss
+    head        3 T E s                 the final norm's input, its normalised values and output
+    gradients   T E s + 4 V E           of the hidden states and, where it trains, of the output layer
+    logits      4 C V + max(4 C V, 4 V E)   logits and their softmax, or the output layer's gradient of this chunk
+    cast        c V E                   the output layer's weight as autocast has cast it
+
+The peak is the largest of three moments, on top of what is always there: the loss (all that is kept, no layer under way), the
+last layer's backward pass, and the embedding's dense gradient (4 V E) at the end.
+
+On a GPU the caching allocator hands out blocks rounded up to 512 bytes, cut from segments of 2 or 20 MiB and larger, and the CUDA
+context and its libraries take their own: CUDA_OVERHEAD and CUDA_ROUNDING state what is added for them. These two are not measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data_schemas.params import TrainingParams
+from ray_jobs.finetune.planning.shape import TrainingShape
+
+CUDA_OVERHEAD_BYTES = 700_000_000  # context, kernels, cuBLAS workspaces; not measured
+CUDA_ROUNDING = 1.05  # of what a step allocates and frees: rounding and fragments; not measured
+SHARE_USED = 0.97  # of a GPU's memory that a plan may fill
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes on one worker at the peak of a step, by part; parts that belong to another moment than the peak are left out."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    loss: float
+    overhead: float
+    moment: str  # "loss", "backward" or "embedding"
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.loss + self.overhead
+
+    def parts(self) -> dict[str, float]:
+        names = ("weights", "gradients", "optimizer", "activations", "loss", "overhead")
+        return {name: getattr(self, name) for name in names}
+
+
+def inside_layer_bytes(shape: TrainingShape) -> float:
+    """What one layer keeps for its backward pass, bytes a token, its own input left out."""
+    s, c = shape.residual_bytes, shape.compute_bytes
+    return (
+        shape.hidden * s * (1 + 2 * shape.trains_norms)
+        + _lora_input_bytes(shape)
+        + (2 * shape.query + 2 * shape.key_value) * c
+        + 4 * shape.num_heads
+        + 3 * shape.intermediate * c
+        + sum(shape.lora_reads.values()) * shape.lora_rank * c
+    )
+
+
+def _lora_input_bytes(shape: TrainingShape) -> float:
+    widths = {"attention": shape.hidden, "output": shape.query, "mlp": shape.hidden, "product": shape.intermediate}
+    casts = shape.compute_bytes != shape.residual_bytes
+    total = 0.0
+    for place, readers in shape.lora_reads.items():
+        copies = readers if casts else min(readers, 1)
+        total += copies * widths[place] * shape.compute_bytes
+    return total
+
+
+def predict_memory(
+    shape: TrainingShape, training: TrainingParams, tokens: int, *, num_workers: int = 1, cuda: bool = False
+) -> MemoryEstimate:
+    """The peak of a step with `tokens` in a micro batch, on each of `num_workers`, once gradients and optimizer states exist."""
+    shards = num_workers if training.parallelism == "fsdp" else 1
+    gathered = _gathered_bytes(shape) if shards > 1 else 0.0
+    weights = (4 * shape.num_trainable + shape.frozen_bytes * shape.num_frozen) / shards + gathered
+    states = 2 if training.optimizer == "adamw_8bit" else 8
+    moments = _moments(shape, training, tokens)
+    if num_workers > 1 and training.parallelism == "ddp":
+        moments["exchange of gradients"] = (0.0, 4.0 * shape.num_trainable)
+    moment = max(moments, key=lambda name: sum(moments[name]))
+    activations, loss = moments[moment]
+    return MemoryEstimate(
+        weights=weights,
+        gradients=4 * shape.num_trainable / shards,
+        optimizer=states * shape.num_trainable / shards,
+        activations=activations,
+        loss=loss,
+        overhead=CUDA_OVERHEAD_BYTES + (CUDA_ROUNDING - 1) * (activations + loss) if cuda else 0.0,
+        moment=moment,
+    )
+
+
+def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dict[str, tuple[float, float]]:
+    """(activations, loss and embedding) in bytes at each moment that can be the peak."""
+    s, c, width = shape.residual_bytes, shape.compute_bytes, shape.hidden
+    kept_layers = 2 if training.activation_offload and training.gradient_checkpointing else shape.num_layers
+    between = tokens * kept_layers * width * s
+    cast_weights = c * shape.num_layer if shape.frozen_bytes > c else 0
+    inside = tokens * inside_layer_bytes(shape) + cast_weights
+    backward = tokens * (3 * shape.intermediate * c + 2 * width * s)
+    all_layers = not training.gradient_checkpointing
+    kept = between + (shape.num_layers * inside if all_layers else 0)
+    under_way = backward + (0 if all_layers else inside)
+    matrix = 4 * shape.vocabulary * width
+    chunk = 4 * min(training.loss_chunk_tokens, tokens) * shape.vocabulary
+    trained = matrix if shape.trains_head else 0
+    cast_head = c * shape.vocabulary * width if c < 4 else 0
+    loss = 4 * tokens * width * s + trained + chunk + max(chunk, trained) + cast_head
+    return {"loss": (kept, loss), "backward": (kept + under_way, 0.0), "embedding": (tokens * width * s, float(trained))}
+
+
+def _gathered_bytes(shape: TrainingShape) -> float:
+    """FSDP2 gathers a layer and the one prefetched behind it, and keeps embedding and output layer whole while they compute."""
+    return 2 * shape.num_layer * shape.frozen_bytes + 4 * shape.vocabulary * shape.hidden
+
+
+def largest_micro_batch(
+    shape: TrainingShape,
+    training: TrainingParams,
+    row_tokens: int,
+    available_bytes: float,
+    *,
+    most: int,
+    num_workers: int = 1,
+    cuda: bool = False,
+) -> int:
+    """Rows of `row_tokens` that fit one worker at a time, at most `most`; 0 where not even one does."""
+    limit = available_bytes * SHARE_USED
+    fitting = 0
+    for rows in range(1, most + 1):
+        if predict_memory(shape, training, rows * row_tokens, num_workers=num_workers, cuda=cuda).total > limit:
+            break
+        fitting = rows
+    return fitting

@@ -1,0 +1,124 @@
+"""What a training run is made of, counted on a model without storage: widths, weights by kind, LoRA by place."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.planning.flops import ModelCost, cost_of
+
+# Which of a layer's four inputs a projection reads. Projections of one input share one saved tensor, unless autocast casts it.
+_READS = {
+    "q_proj": "attention", "k_proj": "attention", "v_proj": "attention", "qkv_proj": "attention", "query_key_value": "attention",
+    "o_proj": "output", "dense": "output",
+    "gate_proj": "mlp", "up_proj": "mlp", "gate_up_proj": "mlp", "fc1": "mlp",
+    "down_proj": "product", "fc2": "product",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingShape:
+    """Sizes of the model as it is trained; widths in channels, `lora_*` a layer."""
+
+    num_layers: int
+    hidden: int  # E
+    query: int  # query heads x head dimension
+    key_value: int  # key-value heads x head dimension
+    num_heads: int
+    intermediate: int  # F, of the gated MLP
+    vocabulary: int  # V
+    num_total: int  # weights of the base
+    num_trainable: int  # held in float32
+    num_frozen: int  # those that peft keeps beside trained copies among them
+    num_layer: int  # weights of one decoder layer, LoRA left out
+    frozen_bytes: int  # an element of a frozen weight
+    residual_bytes: int  # an element of the hidden states between layers
+    compute_bytes: int  # an element in matrix products: 2 under bf16 autocast
+    lora_rank: int
+    lora_reads: dict[str, int]  # how many LoRA projections read each input of a layer
+    trains_norms: bool
+    trains_head: bool
+    cost: ModelCost  # operations of a step
+
+
+def training_shape(params: PipelineParams) -> TrainingShape:
+    """The shape of `params`' training; UserError for a model whose layers are not attention and one MLP."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
+    from tasks.model.base_model import load_config
+
+    training, loaded = params.training, load_config(params.model)
+    config: Any = loaded.get_text_config()
+    if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):
+        raise UserError(
+            f"The memory of {config.model_type} cannot be foreseen, because each token takes other experts: choose a dense base."
+        )
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that it gives up
+        base = AutoModelForCausalLM.from_config(loaded)
+        num_total = sum(p.numel() for p in base.parameters())
+        layer = next(m for m in base.modules() if type(m) is torch.nn.ModuleList and len(m) == config.num_hidden_layers)[0]
+        num_layer = sum(p.numel() for p in layer.parameters())
+        model = add_trainable_weights(base, training)
+    weights = trainable(model)
+    causal_lm: Any = model.get_base_model()
+    num_trainable = sum(p.numel() for _, p in weights)
+    num_all = sum(p.numel() for p in model.parameters())
+    trained_ids = {id(p) for _, p in weights}
+    embeddings = own_weight(causal_lm.get_input_embeddings())
+    trains_embeddings = id(embeddings) in trained_ids
+    half = training.precision == "bf16"
+    frozen_bytes = _element_bytes(config) if half and params.ray.use_gpu else 4
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    num_kv = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return TrainingShape(
+        num_layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        query=config.num_attention_heads * head_dim,
+        key_value=num_kv * head_dim,
+        num_heads=config.num_attention_heads,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        vocabulary=config.vocab_size,
+        num_total=num_total,
+        num_trainable=num_trainable,
+        num_frozen=num_all - num_trainable,
+        num_layer=num_layer,
+        frozen_bytes=frozen_bytes,
+        residual_bytes=4 if trains_embeddings else frozen_bytes,
+        compute_bytes=2 if half else 4,
+        lora_rank=training.lora_rank,
+        lora_reads=_lora_reads(layer),
+        trains_norms=training.train_norms,
+        trains_head=id(own_weight(causal_lm.get_output_embeddings())) in trained_ids,
+        cost=cost_of(model, config),
+    )
+
+
+def own_weight(module: Any) -> Any:
+    """The weight that an embedding or output layer computes with, also where peft wraps it to train it in full."""
+    if hasattr(module, "modules_to_save"):
+        module = next(iter(module.modules_to_save.values()))
+    return module.weight
+
+
+def _lora_reads(layer: Any) -> dict[str, int]:
+    found = dict.fromkeys(("attention", "output", "mlp", "product"), 0)
+    for name, module in layer.named_modules():
+        if hasattr(module, "lora_A"):
+            last = name.rsplit(".", 1)[-1]
+            found[_READS.get(last, "mlp")] += 1
+    return found
+
+
+def _element_bytes(config: Any) -> int:
+    import torch
+
+    dtype = getattr(config, "dtype", None) or torch.float32
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+    return int(dtype.itemsize)

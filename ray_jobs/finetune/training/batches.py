@@ -1,0 +1,112 @@
+"""Which rows a worker sees at a step: a pure function of (seed, step), whatever the number of workers.
+
+The rows of an optimizer step are fixed first and dealt to ranks afterwards, by what their attention costs, so a run that goes
+on with fewer or more workers sees the same samples, each once an epoch, and no rank waits long for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ray_jobs.finetune.training.balance import attention_cost, deal, group_similar
+from tasks.pack.reading import sample_order
+
+
+class Rows(Protocol):
+    """Packed rows, as `tasks.pack.reading.open_rows` gives them."""
+
+    def __len__(self) -> int: ...
+    def row(self, index: int) -> dict[str, np.ndarray]: ...
+    def chunk_ids(self, index: int) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows laid end to end: `input_ids` and `position_ids` [1, T]; positions restart at each document."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    row_indices: tuple[int, ...]
+
+
+class StepOrder:
+    """The rows of each optimizer step. Epochs follow one another without a gap, so a step may span two.
+
+    With `costs` float [num_rows], rows of like cost meet in a step, within windows of `window_steps` steps; see
+    `ray_jobs.finetune.training.balance`.
+    """
+
+    def __init__(
+        self, num_rows: int, rows_per_step: int, seed: int, costs: np.ndarray | None = None, window_steps: int = 1
+    ) -> None:
+        if window_steps > 1 and costs is None:
+            raise ValueError("to group rows of like cost in a step, their costs must be given")
+        self._num_rows = num_rows
+        self._rows_per_step = rows_per_step
+        self._seed = seed
+        self._costs = costs
+        self._window_steps = window_steps
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def rows(self, step: int) -> list[int]:
+        """Row indices of one step."""
+        first = step * self._rows_per_step
+        places = (divmod(sample, self._num_rows) for sample in range(first, first + self._rows_per_step))
+        return [int(self._epoch(epoch)[place]) for epoch, place in places]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            order = sample_order(self._num_rows, self._seed, epoch)
+            if self._costs is not None and self._window_steps > 1:
+                order = group_similar(order, self._costs, self._rows_per_step, self._window_steps, self._seed, epoch)
+            kept = {number: known for number, known in self._epochs.items() if number == epoch - 1}
+            self._epochs = kept | {epoch: order}
+        return self._epochs[epoch]
+
+
+@lru_cache(maxsize=4)
+def _step_order(num_rows: int, rows_per_step: int, seed: int) -> StepOrder:
+    return StepOrder(num_rows, rows_per_step, seed)
+
+
+def rows_of_step(step: int, rows_per_step: int, num_rows: int, seed: int) -> list[int]:
+    """Row indices of an optimizer step in the plain order."""
+    return _step_order(num_rows, rows_per_step, seed).rows(step)
+
+
+def costs_of_rows(rows: Rows, indices: Sequence[int], group_size: int | None = None) -> np.ndarray:
+    """float64 [len(indices)]: what the attention of each row costs, from its sequence lengths alone."""
+    return np.array([attention_cost(rows.row(i)["seq_lengths"], group_size).sum() for i in indices])
+
+
+def rows_of_rank(
+    step_rows: list[int], rank: int, world_size: int, micro_batch_rows: int, costs: np.ndarray | None = None
+) -> list[list[int]]:
+    """This rank's share of a step, in micro batches: dealt so that ranks cost the same, or in turn without `costs` [R]."""
+    if costs is None:
+        mine = step_rows[rank::world_size]
+    else:
+        ranks = deal(np.asarray(costs, np.float64)[None], world_size)[0]
+        mine = [row for row, dealt_to in zip(step_rows, ranks.tolist(), strict=True) if dealt_to == rank]
+    return [mine[i : i + micro_batch_rows] for i in range(0, len(mine), micro_batch_rows)]
+
+
+def num_targets(rows: Rows, indices: list[int]) -> int:
+    """Tokens that are predicted in these rows: all but each document's first."""
+    return sum(len(r["input_ids"]) - len(r["seq_lengths"]) for r in (rows.row(i) for i in indices))
+
+
+def read_micro_batch(rows: Rows, indices: list[int], device: torch.device) -> MicroBatch:
+    """Concatenate rows; no padding, so none is computed on."""
+    read = [rows.row(i) for i in indices]
+    ids = np.concatenate([r["input_ids"] for r in read]).astype(np.int64)
+    positions = np.concatenate([np.arange(n) for r in read for n in r["seq_lengths"]])
+    return MicroBatch(
+        torch.from_numpy(ids)[None].to(device), torch.from_numpy(positions.astype(np.int64))[None].to(device), tuple(indices)
+    )

@@ -1,0 +1,97 @@
+"""Everything a run needs to go on exactly: trained weights, optimizer moments and the step.
+
+Learning rate, reading order and random state are pure functions of the step, so they are not stored. One safetensors file
+and one JSON file; no pickle. Tensors are whole, whatever they were cut into, so that a run goes on with another number of workers
+or another kind of parallelism.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ray_jobs.finetune.training.distributed import like, whole
+from ray_jobs.finetune.training.lora import trainable
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+STATE_FILE, CURSOR_FILE = "state.safetensors", "cursor.json"
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where the run stands: `step` optimizer steps are done."""
+
+    step: int
+
+
+def save_checkpoint(directory: Path | None, model: torch.nn.Module, optimizer: torch.optim.Optimizer, cursor: Cursor) -> None:
+    """Write the state into `directory`, which exists. Called on every rank; only rank 0 has a directory."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in trainable(model):
+        state = optimizer.state.get(parameter, {})
+        parts = {f"weight.{name}": parameter.detach()}
+        for key, value in state.items():
+            parts[f"optimizer.{key}.{name}" if torch.is_tensor(value) else f"number.{key}.{name}"] = torch.as_tensor(value)
+        for key, value in parts.items():
+            full = whole(value.detach())
+            if directory is not None:
+                tensors[key] = full.cpu().contiguous()
+    if directory is not None:
+        save_file(tensors, directory / STATE_FILE)
+        (directory / CURSOR_FILE).write_text(json.dumps({"step": cursor.step}))
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The checkpoint below `folder` that is furthest on, of those that can be read whole; a kill or a full disk tears one."""
+    steps = {path: step for path in folder.glob("checkpoint_*") if (step := _whole_step(path)) is not None}
+    return max(steps, key=lambda path: steps[path], default=None)
+
+
+def _whole_step(directory: Path) -> int | None:
+    try:
+        for tensors in (directory / STATE_FILE, *directory.rglob("*.safetensors")):
+            with safe_open(tensors, framework="pt"):  # refuses a file that is shorter than its header says
+                pass
+        return int(json.loads((directory / CURSOR_FILE).read_text())["step"])
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None
+
+
+def load_checkpoint(directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Cursor:
+    """Put the saved state into `model` and `optimizer`, in place. KeyError if it is another model's."""
+    with safe_open(directory / STATE_FILE, framework="pt") as saved:
+        names = set(saved.keys())
+        for name, parameter in trainable(model):
+            if f"weight.{name}" not in names:
+                raise KeyError(f"{directory} holds no weight {name}")
+            with torch.no_grad():
+                parameter.copy_(like(saved.get_tensor(f"weight.{name}"), parameter))
+            state = {}
+            for key in sorted(names):
+                kind, _, rest = key.partition(".")
+                field, _, owner = rest.partition(".")
+                if owner == name and kind != "weight":
+                    value = saved.get_tensor(key)
+                    state[field] = value.item() if kind == "number" else _placed(value, parameter)
+            optimizer.state[parameter] = state
+    return Cursor(step=json.loads((directory / CURSOR_FILE).read_text())["step"])
+
+
+def _placed(value: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Moments are cut like their weight; a step count is whole, on the weight's device (where fused AdamW keeps it)."""
+    return like(value, parameter).clone() if value.shape == parameter.shape else value.to(parameter.device).clone()
+
+
+def save_adapter(directory: Path | None, model: PeftModel) -> None:
+    """LoRA, norms and embeddings in peft's format. Called on every rank; only rank 0 has a directory."""
+    trained = {name: whole(p.detach()) for name, p in model.state_dict(keep_vars=True).items() if p.requires_grad}
+    if directory is not None:
+        model.save_pretrained(str(directory), state_dict=trained)

@@ -1,0 +1,93 @@
+"""Training on several processes: this one's rank, sums over all ranks, and FSDP2's sharded weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ray_jobs.finetune.training.objective import Objective
+
+_BUCKET_NUMEL = 16 * 1024**2  # small tensors travel together in messages of at most so many values
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process's place in the run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+def sum_over_ranks(tensors: list[torch.Tensor], worker: Worker) -> None:
+    """Sum in place over all ranks, in few messages; a large tensor is not copied."""
+    if worker.world_size == 1:
+        return
+    bucket: list[torch.Tensor] = []
+    for tensor in sorted(tensors, key=lambda t: str(t.dtype)):
+        full = sum(t.numel() for t in bucket) + tensor.numel() > _BUCKET_NUMEL
+        if bucket and (full or bucket[0].dtype != tensor.dtype):
+            _sum_bucket(bucket, worker)
+            bucket = []
+        bucket.append(tensor)
+    _sum_bucket(bucket, worker)
+
+
+def _sum_bucket(tensors: list[torch.Tensor], worker: Worker) -> None:
+    if len(tensors) == 1 and tensors[0].device == worker.device and tensors[0].is_contiguous():
+        dist.all_reduce(tensors[0])
+        return
+    flat = torch.cat([t.flatten().to(worker.device) for t in tensors])
+    dist.all_reduce(flat)
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def shard(objective: Objective, worker: Worker) -> None:
+    """Cut the objective's model over all workers, in place. A process group must exist."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    mesh = init_device_mesh(worker.device.type, (worker.world_size,))
+    for layer in decoder_layers(objective):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(objective, mesh=mesh)
+    for module in objective.modules():
+        if isinstance(module, FSDPModule):
+            # The loss is already divided by the tokens of all ranks, so gradients are summed; gloo knows no other sum.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def reshard(objective: Objective) -> None:
+    """Cut the outermost group again, which a pass without a backward pass leaves whole; nothing to do without FSDP."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(objective, FSDPModule):
+        objective.reshard()
+
+
+def decoder_layers(objective: Objective) -> list[torch.nn.Module]:
+    """The layers that transformers itself says are not to be split."""
+    base: Any = objective.model.get_base_model()
+    names = set(base._no_split_modules or ())
+    return [module for module in base.modules() if type(module).__name__ in names]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The full tensor on every rank; all ranks must ask for it. A tensor that is not cut is returned as it is."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(full: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
+    """`full`, the same on all ranks, cut and placed as `example` is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(example, DTensor):
+        return full.to(example.device)
+    return distribute_tensor(full.to(example.device), example.device_mesh, example.placements, src_data_rank=None)

@@ -1,0 +1,115 @@
+"""The training loop: plain torch, told its rank, world size and how to report; it needs neither Ray nor Prefect.
+
+step = rows_per_step rows, dealt to the ranks by what they cost
+for each micro batch:  hidden states with S2-Attn -> summed loss / tokens of the whole step -> backward
+sum gradients over ranks, clip, AdamW, now and then validate on full attention and save a checkpoint
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.planning.flops import cost_of, peak_flops
+from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
+from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
+from ray_jobs.finetune.training.distributed import Worker, shard
+from ray_jobs.finetune.training.objective import Objective, autocast, evaluating, group_size_at, set_group_size, summed_loss
+from ray_jobs.finetune.training.optimization import build_optimizer
+from ray_jobs.finetune.training.steps import sequence_lengths, train_step, validate
+from ray_jobs.finetune.training.training_model import build_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+__all__ = [
+    "Report",
+    "Worker",
+    "autocast",
+    "build_model",
+    "build_optimizer",
+    "evaluating",
+    "group_size_at",
+    "set_group_size",
+    "step_order",
+    "summed_loss",
+    "train",
+    "train_step",
+    "validate",
+]
+
+Report = Callable[[dict[str, Any], Path | None], None]
+
+
+def train(
+    params: PipelineParams,
+    train_rows: Rows,
+    heldout_rows: Rows,
+    worker: Worker,
+    report: Report,
+    resume_from: Path | None,
+    scratch: Path,
+    save_now: Callable[[], bool] = lambda: False,
+) -> PeftModel:
+    """Train to `params.training.steps` and return the model, still wrapped.
+
+    `report(metrics, checkpoint_dir)` is called on every rank, equally often; only rank 0 passes a checkpoint, which the callee
+    owns from then on and which is first written below `scratch`. `save_now()`, asked on every rank after every step, says the same
+    on all of them: whether a checkpoint is due out of turn. UserError when the loss or a gradient is not finite, naming documents.
+    """
+    training = params.training
+    objective, optimizer = prepare(params, worker)
+    model = objective.model
+    cost = cost_of(model, model.get_base_model().config)
+    peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
+    first = load_checkpoint(resume_from, model, optimizer).step if resume_from else 0
+    order = step_order(params, train_rows)
+    for step in range(first, training.steps):
+        started = time.perf_counter()
+        indices = order.rows(step)
+        metrics = train_step(objective, optimizer, params, train_rows, indices, step, worker)
+        done, last = step + 1, step + 1 == training.steps
+        metrics |= {"step": done, "seconds": time.perf_counter() - started}
+        if peak is not None:
+            flops = cost.step_flops(sequence_lengths(train_rows, indices), group_size_at(step, params))
+            metrics["mfu"] = flops / metrics["seconds"] / (peak * worker.world_size)
+        if done % training.validate_every == 0 or last:
+            metrics |= validate(objective, heldout_rows, params, worker)
+        directory = None
+        if save_now() or done % training.checkpoint_every == 0 or last:
+            if worker.rank == 0:
+                directory = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=scratch))
+            save_checkpoint(directory, model, optimizer, Cursor(step=done))
+            if last:
+                save_adapter(directory and directory / "adapter", model)
+        report(metrics, directory)
+    return model
+
+
+def prepare(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.optim.Optimizer]:
+    """The objective in training mode, cut over the workers where that is asked, and its optimizer."""
+    training = params.training
+    sharded = training.parallelism == "fsdp"
+    # fully_shard moves a layer at a time to the device and keeps this worker's part of it, so no device ever holds the whole
+    model = build_model(params, worker.device, place=not sharded)
+    objective = Objective(model, training).train()
+    if sharded:
+        if not dist.is_initialized():
+            raise RuntimeError("training.parallelism fsdp needs a process group")
+        shard(objective, worker)
+    return objective, build_optimizer(model, training)
+
+
+def step_order(params: PipelineParams, rows: Rows) -> StepOrder:
+    """Which rows form each step; with `balance_steps`, rows of like cost meet."""
+    training = params.training
+    window = training.balance_steps
+    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params)) if window > 1 else None
+    return StepOrder(len(rows), training.rows_per_step, training.seed, costs, window)

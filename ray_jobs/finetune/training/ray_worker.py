@@ -1,0 +1,90 @@
+"""What each Ray Train worker runs: the plain loop, connected to Ray's ranks, checkpoints, reports and preemption notices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from data_schemas.storage import write_atomically
+
+REFUSAL = "refused.txt"  # what a worker refused to go on with; Ray would only start it again
+
+
+def train_on_worker(config: dict[str, Any]) -> None:
+    """Train with `config` = {"params", "shards", "work", "unlisted"}, from Ray's latest checkpoint, or else from the folder
+    `unlisted`, or from the start where that is None."""
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+
+    from ray_jobs.finetune.training.loop import Worker, train
+    from ray_jobs.finetune.training.progress import TrainingLog
+    from tasks.pack.reading import open_rows
+
+    work = Path(config["work"])
+    if (work / REFUSAL).exists():
+        return
+    params = PipelineParams.model_validate(config["params"])
+    shards = Path(config["shards"])
+    if not shards.is_dir():  # a node that joined after the driver asked all of them
+        raise UserError(f"The node {ray.util.get_node_ip_address()} does not see {shards}: mount the storage on all nodes.")
+    context = ray.train.get_context()
+    if not params.ray.use_gpu:
+        torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))
+    worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
+    checkpoint = ray.train.get_checkpoint()
+    found = checkpoint.path if checkpoint else config["unlisted"]
+    resume_from = Path(found) if found else None
+    first_step = json.loads((resume_from / "cursor.json").read_text())["step"] if resume_from else 0
+    scratch = work / "scratch"
+    log = None
+    if worker.rank == 0:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        log = TrainingLog(work, first_step, params.training.steps)
+    link = RayLink(params, log)
+    try:
+        train(
+            params, open_rows(shards), open_rows(shards / "heldout"), worker, link.report, resume_from, scratch, link.save_now
+        )
+    except UserError as error:
+        write_atomically(work / REFUSAL, str(error))
+        raise
+    finally:
+        if log is not None:
+            log.close()
+
+
+class RayLink:
+    """Reports steps and checkpoints to Ray, and asks it once a step whether a node is about to be taken away."""
+
+    def __init__(self, params: PipelineParams, log: Any) -> None:
+        self._training, self._log = params.training, log
+        self._noticed: tuple[str, ...] = ()
+        self._due = False
+
+    def save_now(self) -> bool:
+        """Whether Ray has news of a node that will be preempted; the same on all ranks, which all must ask equally often."""
+        import ray.train
+
+        notice = ray.train.get_preemption_info()
+        nodes = tuple(notice.preempted_node_ids) if notice is not None else ()
+        self._due = bool(set(nodes) - set(self._noticed))
+        self._noticed = nodes
+        return self._due
+
+    def report(self, metrics: dict[str, Any], directory: Path | None) -> None:
+        """Log the step; at a checkpoint, hand it to Ray on all ranks."""
+        import ray.train
+
+        if self._log is not None:
+            self._log.append(metrics)
+        if not self._due and metrics["step"] % self._training.checkpoint_every and metrics["step"] != self._training.steps:
+            return
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory) if directory else None)
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)

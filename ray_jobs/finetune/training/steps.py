@@ -1,0 +1,130 @@
+"""One optimizer step, and one validation, on rows dealt to ranks.
+
+Dividing every micro batch's summed loss by the tokens of the whole step makes loss and gradients independent of how the rows
+are split into ranks and micro batches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.training.batches import (
+    Rows,
+    costs_of_rows,
+    num_targets,
+    read_micro_batch,
+    rows_of_rank,
+    rows_of_step,
+)
+from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ranks
+from ray_jobs.finetune.training.lora import trainable
+from ray_jobs.finetune.training.objective import Objective, evaluating, group_size_at, set_group_size
+from ray_jobs.finetune.training.optimization import clip_gradients, learning_rate_scale
+
+_NAMED = 8  # documents named when a step fails
+
+
+def train_step(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    params: PipelineParams,
+    rows: Rows,
+    indices: list[int],
+    step: int,
+    worker: Worker,
+) -> dict[str, Any]:
+    """One optimizer step on the rows `indices`; returns loss (nats a token), gradient norm before clipping, learning rate and tokens.
+
+    UserError, before any weight is touched, when the loss or a gradient is not finite.
+    """
+    training = params.training
+    scale = learning_rate_scale(step, training.steps, training.warmup_steps, training.schedule)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * scale
+    torch.manual_seed(((training.seed * 1_000_003 + step) * 4099 + worker.rank) % 2**63)
+    set_group_size(objective, group_size_at(step, params))
+    optimizer.zero_grad(set_to_none=False)
+    losses = _backward(objective, params, rows, indices, step, worker)
+    weights = [p for _, p in trainable(objective.model)]
+    if training.parallelism == "ddp":
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        sum_over_ranks([w.grad for w in weights if w.grad is not None], worker)
+    sum_over_ranks([losses], worker)
+    loss = losses.sum().item()
+    norm = clip_gradients(weights, training.max_grad_norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise _not_finite(step, losses, norm, rows, indices)
+    optimizer.step()
+    tokens = sum(len(rows.row(i)["input_ids"]) for i in indices)
+    return {"loss": loss, "grad_norm": norm, "learning_rate": training.learning_rate * scale, "tokens": tokens}
+
+
+def _backward(
+    objective: Objective, params: PipelineParams, rows: Rows, indices: list[int], step: int, worker: Worker
+) -> torch.Tensor:
+    """This rank's gradients; returns float64 [len(indices)], the step's loss shared out evenly over the rows of each micro batch."""
+    training = params.training
+    targets = num_targets(rows, indices)
+    costs = costs_of_rows(rows, indices, group_size_at(step, params))
+    micros = rows_of_rank(indices, worker.rank, worker.world_size, training.micro_batch_rows, costs)
+    losses = torch.zeros(len(indices), dtype=torch.float64)
+    for micro in micros:
+        part = objective(read_micro_batch(rows, micro, worker.device)) / targets
+        part.backward()
+        for row in micro:
+            losses[indices.index(row)] += part.item() / len(micro)
+    if training.parallelism == "fsdp":
+        shortest = min(indices, key=lambda i: len(rows.row(i)["input_ids"]))
+        for _ in range(_passes(len(indices), worker.world_size, training.micro_batch_rows) - len(micros)):
+            # Layers are gathered by all ranks together, so one with fewer micro batches goes along and adds nothing.
+            (objective(read_micro_batch(rows, [shortest], worker.device)) * 0.0).backward()
+    return losses
+
+
+def _passes(num_rows: int, world_size: int, micro_batch_rows: int) -> int:
+    """Micro batches of the rank that has most."""
+    return math.ceil(math.ceil(num_rows / world_size) / micro_batch_rows)
+
+
+def _not_finite(step: int, losses: torch.Tensor, norm: float, rows: Rows, indices: list[int]) -> UserError:
+    """Names the documents of the micro batches whose loss is not finite; those of the whole step if only a gradient is not."""
+    bad = [i for i, loss in zip(indices, losses.tolist(), strict=True) if not math.isfinite(loss)] or indices
+    documents = list(dict.fromkeys(str(chunk).rsplit(":", 1)[0] for i in bad for chunk in rows.chunk_ids(i)))
+    named = ", ".join(documents[:_NAMED]) + (f" and {len(documents) - _NAMED} more" if len(documents) > _NAMED else "")
+    return UserError(
+        f"Training stopped at step {step + 1}: the loss is {losses.sum().item()} and the gradient norm {norm}, on documents {named}; "
+        "lower training.learning_rate, or look at those documents."
+    )
+
+
+def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: Worker) -> dict[str, float]:
+    """Mean held-out loss with full attention, and with S2-Attn where that is trained; the gap is what S2-Attn leaves out."""
+    training = params.training
+    indices = rows_of_step(0, min(training.validation_rows, len(rows)), len(rows), seed=0)
+    mine = indices[worker.rank :: worker.world_size]
+    missing = _passes(len(indices), worker.world_size, 1) - len(mine) if training.parallelism == "fsdp" else 0
+    kinds = {"validation_loss": False} | ({"s2_validation_loss": True} if training.attention == "s2" else {})
+    sums = torch.zeros(len(kinds), dtype=torch.float64)
+    set_group_size(objective, group_size_at(0, params))
+    for column, sparse in enumerate(kinds.values()):
+        with evaluating(objective, sparse=sparse):
+            for place, index in enumerate(mine + indices[:1] * missing):
+                loss = objective(read_micro_batch(rows, [index], worker.device)).item()
+                sums[column] += loss if place < len(mine) else 0.0
+    reshard(objective)
+    sum_over_ranks([sums], worker)
+    total = num_targets(rows, indices)
+    return {name: sums[column].item() / total for column, name in enumerate(kinds)}
+
+
+def sequence_lengths(rows: Rows, indices: list[int]) -> np.ndarray:
+    """int [num_sequences]: the lengths of all sequences in these rows."""
+    return np.concatenate([rows.row(i)["seq_lengths"] for i in indices])

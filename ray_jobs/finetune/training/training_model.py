@@ -1,0 +1,61 @@
+"""The model as it is trained: the base with scaled RoPE, S2-Attn, LoRA, trainable norms and embeddings, and offloaded activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.graph import save_on_cpu
+from torch.utils.checkpoint import checkpoint
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
+from ray_jobs.finetune.training.lora import add_trainable_weights
+from ray_jobs.finetune.training.objective import group_size_at, set_group_size
+from tasks.model.base_model import load_base
+from tasks.model.extended import extended_config
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def build_model(params: PipelineParams, device: torch.device, *, place: bool = True) -> PeftModel:
+    """The extended base with trainable weights added, in training attention, for `device`; the same on every rank.
+
+    Without `place` it stays in the CPU's memory.
+    """
+    training = params.training
+    register_s2_attention()
+    config = extended_config(params.model)
+    config.s2_executor = training.s2_executor
+    torch.manual_seed(training.seed)
+    dtype = "auto" if training.precision == "bf16" and device.type == "cuda" else torch.float32
+    base = load_base(params.model, config=config, dtype=dtype, attention=S2_ATTENTION)
+    if training.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if training.activation_offload:
+        offload_layer_inputs(base, pin_memory=device.type == "cuda")
+    model = add_trainable_weights(base, training)
+    if place:
+        model = model.to(device)
+    set_group_size(model, group_size_at(0, params))
+    return model
+
+
+def offload_layer_inputs(model: torch.nn.Module, *, pin_memory: bool) -> None:
+    """Let every checkpointed layer of a transformers model keep its input on the CPU. UserError without checkpointing."""
+
+    def offloaded(layer: Callable[..., Any], *inputs: Any) -> Any:
+        # Only what `checkpoint` itself saves, the inputs, meets this context: inside, its own hooks come first.
+        with save_on_cpu(pin_memory=pin_memory):
+            return checkpoint(layer, *inputs, use_reentrant=False)
+
+    checkpointed: list[Any] = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    if not checkpointed:
+        raise UserError(
+            "training.activation_offload moves the inputs of recomputed layers: set training.gradient_checkpointing too."
+        )
+    for module in checkpointed:
+        module._gradient_checkpointing_func = offloaded

@@ -1,0 +1,70 @@
+"""LongPPL: perplexity on the tokens that need long context (Fang et al. 2024, arXiv 2410.23771).
+
+A token is a key token when long context helps it, log P(token | long) - log P(token | short) > 2 nats, and it is well
+predicted with long context, log P(token | long) > -2 nats; both by one frozen evaluator, so that every model is judged
+on the same tokens. Two differences from the paper: only the target tokens of perplexity are looked at, and the
+evaluator is one of the compared models, whose own figure is favoured by the choice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.evaluate.statistics.estimates import perplexity_estimate
+from tasks.evaluate.statistics.perplexity_rows import Cell, Settings
+
+GAIN_THRESHOLD = 2.0  # LSD, long-short difference
+LOGPROB_THRESHOLD = -2.0  # LCL, long-context likelihood
+MIN_KEY_TOKENS = 30
+MIN_DOCUMENTS = 2
+
+
+def key_tokens(long_logprobs: np.ndarray, short_logprobs: np.ndarray) -> np.ndarray:
+    """Which tokens need long context, bool in the arguments' shape; the arguments are nats."""
+    mask: np.ndarray = (long_logprobs - short_logprobs > GAIN_THRESHOLD) & (long_logprobs > LOGPROB_THRESHOLD)
+    return mask
+
+
+def long_ppl(cells: dict[Cell, pa.Table], settings: Settings) -> dict[str, Any]:
+    """LongPPL of every arm and length, or a reason why there is none.
+
+    Args:
+        cells: PERPLEXITY_SAMPLES rows by (arm, length), ordered by document.
+        settings: `longppl_evaluator` names the arm that chooses, `base_window` the short context in tokens.
+    """
+    evaluator = settings.get("longppl_evaluator")
+    lengths = sorted(cell.length for cell in cells if cell.arm == evaluator)
+    found: dict[str, Any] = {"evaluator": evaluator, "long": None, "short": None, "num_key_tokens": 0, "num_documents": 0}
+    if not evaluator:
+        return found | {"reason": "not asked for", "cells": []}
+    if len(lengths) < 2:
+        return found | {"reason": f"{evaluator} was not measured at two context lengths", "cells": []}
+    long, short = lengths[-1], _short_length(lengths, settings["base_window"])
+    long_rows, short_rows = cells[Cell(evaluator, long)], cells[Cell(evaluator, short)]
+    masks = [key_tokens(a, b) for a, b in zip(_logprobs(long_rows), _logprobs(short_rows), strict=True)]
+    counts = np.array([mask.sum() for mask in masks])
+    found |= {"long": long, "short": short, "num_key_tokens": int(counts.sum()), "num_documents": int((counts > 0).sum())}
+    if counts.sum() < MIN_KEY_TOKENS:
+        return found | {"reason": f"only {counts.sum()} key tokens, fewer than {MIN_KEY_TOKENS}", "cells": []}
+    if found["num_documents"] < MIN_DOCUMENTS:
+        return found | {"reason": f"all {counts.sum()} key tokens stand in one document", "cells": []}
+    return found | {"reason": None, "cells": [_row(cell, rows, masks, settings) for cell, rows in cells.items()]}
+
+
+def _short_length(lengths: list[int], base_window: int) -> int:
+    return base_window if base_window in lengths and base_window < lengths[-1] else lengths[0]
+
+
+def _logprobs(rows: pa.Table) -> list[np.ndarray]:
+    return [np.asarray(values, np.float64) for values in rows["logprobs"].to_pylist()]
+
+
+def _row(cell: Cell, rows: pa.Table, masks: list[np.ndarray], settings: Settings) -> dict[str, Any]:
+    nll = np.array([-values[mask].sum() for values, mask in zip(_logprobs(rows), masks, strict=True)])
+    counts = np.array([mask.sum() for mask in masks])
+    kept = counts > 0
+    estimate = perplexity_estimate(nll[kept], counts[kept], confidence=settings["confidence"], seed=settings["seed"])
+    return cell._asdict() | {"longppl": estimate.value, "low": estimate.low, "high": estimate.high}

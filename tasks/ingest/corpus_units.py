@@ -1,0 +1,192 @@
+"""A corpus cut into units that are read independently, in any order, on any machine.
+
+    list ──▶ stamp, and where to cut ──▶ group ──▶ ReadUnit ──▶ read_unit ──▶ Document | Refused | Skipped
+
+The units are a function of the corpus alone, so the same documents come out whoever reads them.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_schemas.params import CorpusParams, CorpusSource
+from tasks.ingest.decontamination.evaluated_prompts import read_prompts
+from tasks.ingest.listing.local_files import check_local
+from tasks.ingest.listing.remote_files import check_remote
+from tasks.ingest.listing.sources import DATASET_SCHEME, Listing, list_files
+from tasks.ingest.locations import is_remote
+from tasks.ingest.reading.cutting import Examined, FilePart, examine
+from tasks.ingest.reading.datasets_hub import DatasetSlice, FoundDataset, check_dataset, find_dataset, read_dataset
+from tasks.ingest.reading.documents_of_file import read_file
+from tasks.ingest.reading.files import Files, SourceFile
+from tasks.ingest.reading.language import check_languages, identify
+from tasks.ingest.reading.records import Document, Refused, Skipped
+from tasks.ingest.reading.repository import RepositoryPart, read_code_file, read_repository, repositories
+
+MIN_UNIT_BYTES = 4 << 20
+MAX_UNITS = 4096
+_CODE_FORMATS = ("python", "code")  # in no natural language
+_THREADS = 8  # reading waits for disks and networks, and hashing lets other threads run
+_AT_ONCE = 1024
+
+Part = FilePart | RepositoryPart | DatasetSlice
+
+
+@dataclass(frozen=True)
+class ReadUnit:
+    """Some documents of one source; it can travel to another process."""
+
+    index: int
+    source_index: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Everything that is read. `fingerprint` changes when a file's name or content does, not with its place or time.
+
+    `num_unmatched`: files in the listed folders that no include and no exclude pattern is about, which nobody reads.
+    """
+
+    units: tuple[ReadUnit, ...]
+    refused: tuple[Refused, ...]
+    num_files: int
+    num_bytes: int
+    fingerprint: str
+    num_unmatched: int
+
+
+def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Corpus:
+    """List, stamp and cut the corpus into units of some max(4 MiB, a 4096th of it).
+
+    `leave_out` is a folder or URI that is never part of a corpus (the storage root, when it lies inside one).
+    Raises UserError for a source that does not exist, that needs a package or credentials, or an unknown language.
+    """
+    check_languages(params.languages)
+    listing = list_files(params.sources, leave_out)
+    datasets = {i: find_dataset(i, s) for i, s in enumerate(params.sources) if s.uri.startswith(DATASET_SCHEME)}
+    num_bytes = sum(file.num_bytes or 0 for file in listing.files) + sum(found.num_bytes for found in datasets.values())
+    unit_bytes = max(MIN_UNIT_BYTES, num_bytes // MAX_UNITS)
+    examined = _examine_all(params, listing, unit_bytes)
+    units: list[ReadUnit] = []
+    for index, source in enumerate(params.sources):
+        found = datasets.get(index)
+        parts_of_units = found.slices(unit_bytes) if found else _parts_of(index, source, listing, examined, unit_bytes)
+        units += [ReadUnit(number, index, parts) for number, parts in enumerate(parts_of_units, len(units))]
+    fingerprint = _fingerprint(params, listing, examined, datasets)
+    return Corpus(tuple(units), listing.refused, len(listing.files), num_bytes, fingerprint, listing.num_unmatched)
+
+
+def refuse_missing(params: CorpusParams) -> None:
+    """UserError for what would be refused later and can be seen without listing or downloading the corpus."""
+    check_languages(params.languages)
+    if params.decontamination.enabled:
+        read_prompts(params.decontamination.prompt_files)
+    for index, source in enumerate(params.sources):
+        if source.uri.startswith(DATASET_SCHEME):
+            check_dataset(index, source)  # the rest only the hub knows
+        else:
+            (check_remote if is_remote(source.uri) else check_local)(index, source)
+
+
+def read_unit(unit: ReadUnit, params: CorpusParams) -> Iterator[Document | Refused | Skipped]:
+    """The unit's documents in their order, and what takes the place of those that cannot be read or are not wanted.
+
+    At most one document and one block of a file are in memory.
+    """
+    source = params.sources[unit.source_index]
+    max_bytes = int(params.max_document_megabytes * 1e6)
+    with Files(params.max_expansion) as files:
+        for part in unit.parts:
+            for found in _read_part(part, source, files, max_bytes):
+                yield _finished(found, source, params, max_bytes) if isinstance(found, Document) else found
+                del found  # before the next is made
+
+
+def _read_part(part: Part, source: CorpusSource, files: Files, max_bytes: int) -> Iterator[Document | Refused | Skipped]:
+    if isinstance(part, DatasetSlice):
+        yield from read_dataset(part, source, max_bytes)
+    elif isinstance(part, RepositoryPart):
+        yield from read_repository(part, source, files, max_bytes)
+    elif source.repository == "files":
+        yield read_code_file(files, part.file, source)
+    else:
+        yield from read_file(part, source, files, max_bytes)
+
+
+def _finished(document: Document, source: CorpusSource, params: CorpusParams, max_bytes: int) -> Document | Refused | Skipped:
+    """The document with its language, unless it is too long, too short or in a language that is not asked for."""
+    num_bytes = len(document.utf8)
+    if num_bytes > max_bytes:
+        detail = f"{num_bytes:,} bytes, more than {max_bytes:,}"
+        return Refused(document.source_uri, document.record, "too_large", detail)
+    if num_bytes < source.min_bytes:
+        return Skipped(document.source_uri, document.record, "short")
+    if document.format in _CODE_FORMATS or not (params.detect_language or params.languages):
+        return document
+    language, _ = identify(document.text, also=params.languages)
+    if params.languages and language not in params.languages:
+        return Skipped(document.source_uri, document.record, "language")
+    return dataclasses.replace(document, language=language)
+
+
+def _examine_all(params: CorpusParams, listing: Listing, unit_bytes: int) -> list[Examined]:
+    """What is found of each file, in the listing's order."""
+    examined: list[Examined] = []
+
+    def one(file: SourceFile) -> Examined:
+        return examine(file, unit_bytes, as_records=params.sources[file.source_index].repository == "no")
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(listing.files), _AT_ONCE):
+            examined += pool.map(one, listing.files[start : start + _AT_ONCE])
+    return examined
+
+
+def _parts_of(
+    index: int, source: CorpusSource, listing: Listing, examined: Sequence[Examined], unit_bytes: int
+) -> Iterator[tuple[Part, ...]]:
+    """Parts of the files of one source, grouped into units."""
+    own = [(file, found) for file, found in zip(listing.files, examined, strict=True) if file.source_index == index]
+    if source.repository == "whole":
+        return _grouped(repositories([file for file, _ in own], source, index in listing.repositories), unit_bytes)
+    return _grouped([part for _, found in own for part in found.parts], unit_bytes)
+
+
+def _grouped(parts: list[FilePart] | list[RepositoryPart], unit_bytes: int) -> Iterator[tuple[Part, ...]]:
+    """Neighbours together while they stay below `unit_bytes`."""
+    begun: list[Part] = []
+    num_bytes = 0
+    for part in parts:
+        if begun and num_bytes + part.num_bytes > unit_bytes:
+            yield tuple(begun)
+            begun, num_bytes = [], 0
+        begun.append(part)
+        num_bytes += part.num_bytes
+    if begun:
+        yield tuple(begun)
+
+
+def _fingerprint(
+    params: CorpusParams, listing: Listing, examined: Sequence[Examined], datasets: dict[int, FoundDataset]
+) -> str:
+    """SHA-256 in hex over (source's label, relative path, stamp of the content) of all files, and what was refused."""
+    digest = hashlib.sha256()
+
+    def add(*parts: str) -> None:
+        digest.update(json.dumps(parts).encode() + b"\n")
+
+    labels = [source.label for source in params.sources]
+    for file, found in zip(listing.files, examined, strict=True):
+        add(labels[file.source_index], file.relative, found.stamp)
+    for index in sorted(listing.repositories):  # decides what is one document
+        add(labels[index], "", ".git")
+    for index, dataset in datasets.items():
+        add(labels[index], dataset.stamp)
+    for refused in listing.refused:
+        add(refused.source_uri.rsplit("/", 1)[-1], refused.reason)
+    return digest.hexdigest()

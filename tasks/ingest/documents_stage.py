@@ -1,0 +1,216 @@
+"""Ingest: a corpus becomes the `documents` artifact.
+
+    documents-00000-of-00012.parquet  what is trained and evaluated on, in the order of the corpus
+    quarantine.parquet                what could not be read, and why
+    duplicates.parquet                which document kept which out
+    contamination.parquet             which training documents hold what the model is evaluated on
+
+Units of the corpus are read by workers (`survey`), all documents together are chosen from here (`selection`), training
+documents are compared with what is evaluated (`decontamination`), and workers write what stays (`write_job`). Memory
+holds one row group of text a worker, and here some 250 bytes a document and 15 an n-gram of held-out text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.documents import part_name
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import CorpusParams, PipelineParams
+from data_schemas.parts import Parts
+from data_schemas.storage import Artifact, Storage
+from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
+from tasks.ingest.corpus_units import Corpus, plan_corpus
+from tasks.ingest.decontamination.decontaminate import Decontamination, contamination_rows, decontaminate
+from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
+from tasks.ingest.duplicates.selection import Selection, duplicate_rows, select
+from tasks.ingest.locations import without_secrets
+from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
+from tasks.ingest.survey import ReadUnitJob
+from tasks.ingest.write_job import WriteUnitJob
+from tasks.work import Workers, WorkersFor, run_units
+
+CODE_VERSION = 3
+
+Progress = Callable[[str], None]
+
+
+def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progress: Progress) -> Artifact:
+    """Make, or find, the `documents` artifact. Raises UserError for a corpus that cannot be trained on."""
+    prompts = evaluated_prompts(params)
+    progress("ingest: listing and hashing the corpus")
+    leave_out = storage.remote.uri if storage.remote else storage.root
+    corpus = plan_corpus(params.corpus, leave_out)
+
+    inputs: dict[str, Any] = {
+        "stage": "ingest",
+        "params": _recorded(params.corpus),
+        "code_version": CODE_VERSION,
+        "parents": {"corpus": corpus.fingerprint} | _fingerprint(prompts),
+    }
+    parts_key = stage_digest(**inputs)
+
+    def make(directory: Path) -> dict[str, Any]:
+        with workers_for(corpus.num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
+            summary = _Ingestion(params.corpus, corpus, prompts, parts, workers, progress).write(directory)
+        if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
+            raise UserError("The corpus changed while it was read: run again when nothing writes to it.")
+        return summary
+
+    artifact = storage.build("documents", make=make, **inputs)
+    if artifact.reused:
+        refuse_finished(params.corpus, artifact.manifest.summary, artifact.as_parts())
+    else:
+        storage.drop_parts(parts_key)
+    done = artifact.manifest.summary
+    progress(
+        f"ingest: {done['num_documents']:,} documents ({done['num_heldout']:,} held out), {done['num_bytes']:,} bytes"
+        + (", found finished" if artifact.reused else "")
+    )
+    return artifact
+
+
+def _recorded(params: CorpusParams) -> dict[str, Any]:
+    """What determines the documents, as it may stand in a manifest: a URI can hold a password or a signature.
+
+    How sources are mixed is for packing to know, and how much may be unreadable changes nothing of what can be read.
+    """
+    recorded: dict[str, Any] = params.model_dump(
+        mode="json", exclude={"sources": {"__all__": {"weight", "max_repeats"}}, "max_quarantined_fraction": True}
+    )
+    for source in recorded["sources"]:
+        source["uri"] = without_secrets(source["uri"])
+    recorded["decontamination"]["prompt_files"] = [without_secrets(name) for name in params.decontamination.prompt_files]
+    return recorded
+
+
+def _fingerprint(prompts: Sequence[Prompt]) -> dict[str, str]:
+    """The evaluation prompts' content as one more parent of the documents; nothing where there are none."""
+    if not prompts:
+        return {}
+    texts = json.dumps([[prompt.name, prompt.text] for prompt in prompts])
+    return {"prompts": hashlib.sha256(texts.encode()).hexdigest()}
+
+
+class _Ingestion:
+    """One making of the `documents` artifact."""
+
+    def __init__(
+        self,
+        params: CorpusParams,
+        corpus: Corpus,
+        prompts: Sequence[Prompt],
+        parts: Parts,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self._params, self._corpus, self._prompts = params, corpus, prompts
+        self._parts, self._workers, self._progress = parts, workers, progress
+        self._num_units = len(corpus.units)
+
+    def write(self, directory: Path) -> dict[str, Any]:
+        """Fill `directory`; returns the summary."""
+        skipped = self._read()
+        quarantined = self._write_quarantine(directory / QUARANTINE_FILE)
+        scratch = Path(directory, ".scratch")
+        scratch.mkdir()
+        selection = select(self._params, self._parts, self._num_units, scratch)
+        if not len(selection.facts):
+            refuse_empty(self._params, self._corpus.num_files, quarantined, skipped)
+        num_readable = len(selection.facts) + skipped.total()
+        refuse_quarantined(self._params, num_readable, quarantined, Parts(str(directory)))
+        _write_batches(directory / "duplicates.parquet", DUPLICATES, duplicate_rows(selection, self._parts, self._num_units))
+        num_near = int((selection.kept_by >= 0).sum() - selection.is_exact.sum())
+        self._progress(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates left out")
+        found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, self._workers, scratch)
+        hits = contamination_rows(self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
+        _write_batches(directory / "contamination.parquet", CONTAMINATION, hits)
+        self._tell_contamination(found)
+        summary = self._write_documents(directory, selection, found)
+        shutil.rmtree(scratch)
+        return summary | {
+            "num_duplicates": int(selection.is_exact.sum()),
+            "num_near_duplicates": num_near,
+            "num_contaminated": int(found.removed.sum()),
+            "num_files_unmatched": self._corpus.num_unmatched,
+            "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),
+            "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
+            "quarantined": dict(sorted(quarantined.items())),
+        }
+
+    def _read(self) -> Counter[str]:
+        self._progress(f"ingest: reading {self._corpus.num_files:,} files in {self._num_units:,} units")
+        skipped: Counter[str] = Counter()
+        job = ReadUnitJob(self._params, self._parts)
+        every = max(1, self._num_units // 20)
+        for number, of_unit in enumerate(run_units(self._workers, job, self._corpus.units, self._parts, "read"), 1):
+            skipped.update(of_unit)
+            if number % every == 0 and self._num_units > every:
+                self._progress(f"ingest: {number:,} of {self._num_units:,} units read")
+        return skipped
+
+    def _tell_contamination(self, found: Decontamination) -> None:
+        if self._params.decontamination.enabled:
+            self._progress(f"ingest: {int(found.removed.sum()):,} training documents hold what is evaluated, left out")
+        for names, why in ((found.short_prompts, "shorter than 8 words"), (found.ignored_prompts, "boilerplate")):
+            if names:
+                self._progress(f"ingest: {len(names):,} prompts remove nothing, being {why}: {', '.join(names[:5])}")
+
+    def _write_quarantine(self, path: Path) -> Counter[str]:
+        listed = [{name: getattr(r, name) for name in QUARANTINE.names} for r in self._corpus.refused]
+        counts: Counter[str] = Counter(row["reason"] for row in listed)
+        with pq.ParquetWriter(path, QUARANTINE, compression="zstd") as writer:
+            writer.write_table(pa.Table.from_pylist(listed, schema=QUARANTINE))
+            for unit in range(self._num_units):
+                with self._parts.reading(f"refused-{unit:05d}.parquet") as part:
+                    table = pq.read_table(part)
+                counts.update(table["reason"].to_pylist())
+                if len(table):
+                    writer.write_table(table)
+        return counts
+
+    def _write_documents(self, directory: Path, selection: Selection, found: Decontamination) -> dict[str, Any]:
+        keep = selection.keep & ~found.removed
+        documents: Counter[str] = Counter()
+        by_source: Counter[str] = Counter()
+        bytes_by_source: Counter[str] = Counter()
+        units = [(number, selection.of_unit(keep, number)) for number in range(self._num_units)]
+        filled = [number for number, of_unit in units if of_unit.any()]
+        job = WriteUnitJob(self._parts)
+        for counts in run_units(self._workers, job, [units[number] for number in filled], self._parts, "written"):
+            documents.update(counts["documents"])
+            by_source.update(counts["by_source"])
+            bytes_by_source.update(counts["bytes_by_source"])
+        refuse_one_sided(self._params, documents)
+        for place, number in enumerate(filled):
+            self._parts.take(f"documents-{number:05d}.parquet", directory / part_name(place, len(filled)))
+        kept = selection.facts[keep]
+        return {
+            "num_documents": documents.total(),
+            "num_train": documents["train"],
+            "num_heldout": documents["heldout"],
+            "num_bytes": int(kept["num_bytes"].sum()),
+            "num_works_train": len(np.unique(kept["work"][~kept["heldout"]])),
+            "num_works_heldout": len(np.unique(kept["work"][kept["heldout"]])),
+            "sources": {
+                source.label: {"documents": by_source[source.label], "bytes": bytes_by_source[source.label]}
+                for source in self._params.sources
+            },
+        }
+
+
+def _write_batches(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch | pa.Table]) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write(batch)

@@ -1,0 +1,91 @@
+"""Which documents are almost the same as another: MinHash signatures of word shingles, and an index of their bands.
+
+Signatures are rensa's R-MinHash (after Dahlgaard et al. 2017, Fast Similarity Sketching, arXiv 1704.04370): the share of
+equal places in two of them estimates the Jaccard similarity of the shingle sets without bias. Documents are compared when a
+band of their signatures is equal (locality-sensitive hashing, Leskovec et al., Mining of Massive Datasets, section 3.4), and
+the estimate decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_schemas.params import NearDuplicateParams
+from tasks.ingest.duplicates.bands import first_come_first_kept
+from tasks.ingest.duplicates.shingles import ngram_blocks
+
+_SEED = 42
+_BAND_RECALL = 0.99  # least chance that two documents of exactly the wanted similarity share a band
+
+
+class Sketcher:
+    """Signatures of texts; every process and machine makes the same one of the same text."""
+
+    def __init__(self, params: NearDuplicateParams) -> None:
+        self._params = params
+
+    def sketch(self, text: str) -> np.ndarray:
+        """uint32 [num_permutations].
+
+        A text shorter than a shingle is one shingle; one without any word equals only its exact copies.
+        Memory does not grow with the text: the signature of a union of sets is the smaller value at each place.
+        """
+        size = self._params.num_permutations
+        signature = np.full(size, np.iinfo(np.uint32).max, np.uint32)
+        has_words = False
+        for block in ngram_blocks(text, self._params.shingle_words):
+            np.minimum(signature, _signature(block.hashes, size), out=signature)
+            has_words = True
+        if not has_words:
+            digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            return _signature(np.frombuffer(digest, "<u8"), size)
+        return signature
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """For each document, by number: `kept_by` int64 [n], the document that keeps it out or -1 where it stays;
+    `similarity` float32 [n], the estimated Jaccard similarity of the two, 0 where it stays."""
+
+    kept_by: np.ndarray
+    similarity: np.ndarray
+
+
+def find_duplicates(sketches: np.ndarray, order: np.ndarray, params: NearDuplicateParams) -> NearDuplicates:
+    """Go through the documents in `order` and remove each one that is near to one kept before it.
+
+    A removed document keeps nobody out. Of several kept documents that are near enough, the most similar one is named,
+    of equally similar ones the first. Of the documents that were kept with the same band, the latest
+    `bands.MAX_COMPARED` are compared, which bounds the cost where thousands of documents share a template.
+
+    Args:
+        sketches: uint32 [n, num_permutations], such as a memory map; read mostly in `order`.
+        order: int64 [m], numbers of the documents that take part; the others come back as kept.
+        params: similarity and length of the signatures.
+
+    Memory: about 8 bytes a document and band, at 0.8 and 128 places 21 bands, beside `sketches`.
+    """
+    rows = band_rows(params.similarity, params.num_permutations)
+    kept_by, similarity = first_come_first_kept(np.asarray(sketches), np.asarray(order, np.int64), rows, params.similarity)
+    return NearDuplicates(kept_by, similarity)
+
+
+def band_rows(similarity: float, num_permutations: int) -> int:
+    """Places in a band: as many as let two documents of `similarity` share a band with a chance of 99 % or more.
+
+    The chance is 1 - (1 - s**rows) ** bands; more rows mean fewer needless comparisons.
+    """
+    for rows in range(num_permutations, 1, -1):
+        if 1 - (1 - similarity**rows) ** (num_permutations // rows) >= _BAND_RECALL:
+            return rows
+    return 1
+
+
+def _signature(hashes: np.ndarray, size: int) -> np.ndarray:
+    from rensa import RMinHash
+
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, np.array([0, len(hashes)], np.uint64), size, _SEED)
+    return np.array(matrix.to_rows()[0], np.uint32)

@@ -1,0 +1,168 @@
+"""Which local files a source consists of."""
+
+import os
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from data_schemas.errors import UserError
+from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
+from tasks.ingest.globs import any_of, has_magic, included, max_depth, split_pattern
+from tasks.ingest.locations import without_secrets
+from tasks.ingest.reading import repository
+from tasks.ingest.reading.faults import is_of_the_input, tried, unread
+from tasks.ingest.reading.files import SourceFile
+from tasks.ingest.reading.formats import instead_of
+from tasks.ingest.reading.records import Refused, Unmatched
+
+STDLIB_URI = "stdlib:"
+# Installed packages live inside the standard library's folder, but are not part of it.
+_STDLIB_EXCLUDE = ("**/site-packages/**", "**/dist-packages/**", "**/__pycache__/**")
+
+
+@dataclass(frozen=True)
+class _Root:
+    """A folder to walk: where it is, how the user named it, and which of its files count."""
+
+    folder: Path
+    prefix: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    pruned: frozenset[str] = frozenset()  # names of folders that are not walked
+    is_pattern: bool = False  # the user named files by a pattern, so that others are not missed
+
+
+def list_local(index: int, source: CorpusSource, leave_out: Path | None) -> Iterator[SourceFile | Refused | Unmatched]:
+    """Every matching file, unsorted, each link that leads out of the source's folder, and what no pattern is about.
+
+    Symbolic links to folders are not walked. `leave_out`: a folder that is never part of a corpus.
+    Raises UserError for a source that does not exist or is a folder in `leave_out`.
+    """
+    named = _locate(index, source)
+    if isinstance(named, SourceFile):
+        yield named
+        return
+    left_out = leave_out.resolve() if leave_out else None
+    if left_out and named.folder.is_relative_to(left_out):
+        raise in_storage(index, source, str(left_out))
+    yield from _walk(index, named, left_out)
+
+
+def check_local(index: int, source: CorpusSource) -> None:
+    """UserError for a source that does not exist."""
+    _locate(index, source)
+
+
+def in_storage(index: int, source: CorpusSource, storage: str) -> UserError:
+    """What to say of a source that lies where runs write."""
+    return UserError(
+        f"corpus.sources[{index}] {without_secrets(source.uri)!r} lies in the storage root {storage}, where runs write: move it "
+        "out of there, or give another `storage`."
+    )
+
+
+def refuse_no_document(index: int, source: CorpusSource, name: str) -> None:
+    """UserError for a file, named by itself, that would become one document of raw markup or of no text at all."""
+    if source.repository == "no" and (advice := instead_of(name)):
+        where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
+        raise UserError(f"{where} is neither a text nor records as they are read here: {advice}.")
+
+
+def local_path(uri: str) -> Path:
+    """The path of a plain path or a file: URI."""
+    if uri.startswith("file://"):
+        return Path(unquote(urlsplit(uri).path))
+    return Path(uri).expanduser().absolute()
+
+
+def printable(name: str) -> str:
+    """A file name as valid Unicode: bytes that are not UTF-8 come from the file system as lone surrogates."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
+    include = source.include
+    if source.uri.startswith(STDLIB_URI):
+        include = ("**/*.py",) if include == DEFAULT_INCLUDE else include
+        folder = Path(sysconfig.get_paths()["stdlib"])
+        return _Root(folder.resolve(), STDLIB_URI, include, (*source.exclude, *_STDLIB_EXCLUDE))
+    where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
+    named = local_path(source.uri)
+    if named.is_dir():
+        prefix = f"{source.uri.rstrip('/')}/"
+        if source.repository == "no":
+            return _Root(named.resolve(), prefix, include, source.exclude)
+        include = ("**/*",) if include == DEFAULT_INCLUDE else include
+        return _Root(named.resolve(), prefix, include, source.exclude, repository.IGNORED_FOLDERS)
+    if named.exists():
+        refuse_no_document(index, source, named.name)
+        size = named.stat().st_size
+        return SourceFile(index, printable(named.name), printable(source.uri), str(named.resolve()), num_bytes=size)
+    if not has_magic(str(named)):
+        raise UserError(f"{where} does not exist (looked at {named}): correct the path.")
+    root, pattern = split_pattern(str(named))
+    folder = Path(root or "/")
+    if not folder.is_dir():
+        raise UserError(f"{where}: the folder {folder} does not exist, correct the pattern.")
+    prefix = source.uri[: -len(pattern)] if source.uri.endswith(pattern) else f"{folder}/"
+    return _Root(folder.resolve(), prefix, (pattern,), source.exclude, is_pattern=True)
+
+
+def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFile | Refused | Unmatched]:
+    include, exclude = included(root.include), any_of(root.exclude)
+    excluded_folder = any_of([pattern for pattern in root.exclude if pattern.endswith("/**")])
+    depth = max_depth(root.include)
+    unreadable: list[OSError] = []
+
+    def note(error: OSError) -> None:
+        if not is_of_the_input(error):
+            raise unread(f"The folder {printable(str(error.filename))}", error) from error
+        unreadable.append(error)
+
+    for folder, folder_names, file_names in os.walk(root.folder, onerror=note):
+        above = "" if Path(folder) == root.folder else Path(folder).relative_to(root.folder).as_posix() + "/"
+        folder_names[:] = [n for n in folder_names if n not in root.pruned]
+        for name in folder_names:
+            path = Path(folder, name)
+            if path.is_symlink() and not _inside(path, root.folder) and not exclude.fullmatch(f"{above}{name}/"):
+                yield _outside(f"{root.prefix}{printable(above + name)}")
+        if depth is not None and above.count("/") >= depth:
+            folder_names.clear()
+        # No symbolic link was followed on the way here, so the paths are resolved ones.
+        folder_names[:] = [
+            n
+            for n in folder_names
+            if not excluded_folder.fullmatch(f"{above}{n}/") and (leave_out is None or Path(folder, n) != leave_out)
+        ]
+        for name in file_names:
+            relative = f"{above}{name}"
+            if exclude.fullmatch(relative):
+                continue
+            if include.fullmatch(relative):
+                yield _found(index, root, printable(relative), Path(folder, name))
+            elif not root.is_pattern:
+                yield Unmatched(printable(relative))
+    for error in unreadable:
+        relative = printable(os.path.relpath(error.filename, root.folder))
+        yield Refused(f"{root.prefix}{relative}", 0, "unreadable", f"folder: {error.strerror}")
+
+
+def _found(index: int, root: _Root, relative: str, path: Path) -> SourceFile | Refused:
+    uri = f"{root.prefix}{relative}"
+    if path.is_symlink() and not _inside(path, root.folder):
+        return _outside(uri)
+    try:
+        num_bytes = tried(uri, lambda: path.stat().st_size)
+    except OSError:
+        num_bytes = 0  # the reader refuses it
+    return SourceFile(index, relative, uri, str(path), num_bytes=num_bytes)
+
+
+def _outside(uri: str) -> Refused:
+    return Refused(uri, 0, "outside_root", "a link that leads out of the source's folder")
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)

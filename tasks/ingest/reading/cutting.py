@@ -1,0 +1,97 @@
+"""What planning learns from a file: a stamp of its content, and where it may be cut so that parts read like the whole."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.ingest.reading.encoding import marked_encoding
+from tasks.ingest.reading.files import Files, SourceFile
+from tasks.ingest.reading.formats import compression_of, container_of
+from tasks.ingest.reading.json_lines import line_cuts
+from tasks.ingest.reading.records import Unusable
+from tasks.ingest.reading.tables import Piece, pieces_of
+
+_UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Some records of a file. `span` [start, stop) counts bytes of JSON lines, row groups of Parquet or record batches of
+    Arrow; None is the whole file. `first_record` is the number of the first line or row."""
+
+    file: SourceFile
+    num_bytes: int
+    span: tuple[int, int] | None = None
+    first_record: int = 1
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A file's stamp and its parts, in order."""
+
+    stamp: str
+    parts: tuple[FilePart, ...]
+
+
+def examine(file: SourceFile, unit_bytes: int, as_records: bool) -> Examined:
+    """Read what must be read of a file: all of a local one, for its hash; of others only what is to be cut or has no stamp.
+
+    `as_records`: JSON lines and tables hold records; otherwise every file is one document.
+    """
+    size = file.num_bytes or 0
+    whole = (FilePart(file, size),)
+    container = container_of(file.relative) if as_records and size > unit_bytes else "text"
+    with Files(max_expansion=2) as files:
+        cuts_lines = container == "jsonl" and file.is_seekable and not compression_of(file.relative)
+        if not cuts_lines and file.stamp:
+            stamp = file.stamp
+        else:
+            try:
+                content_hash, cuts = _scan(files, file, unit_bytes if cuts_lines else None)
+            except Unusable:
+                return Examined(file.stamp or _UNREADABLE, whole)  # the reader refuses it
+            stamp = file.stamp or content_hash
+            if cuts:
+                return Examined(stamp, _line_parts(file, size, cuts))
+        if container in ("parquet", "arrow") and (pieces := pieces_of(files, file, container)):
+            return Examined(stamp, _table_parts(file, size, pieces, unit_bytes))
+    return Examined(stamp, whole)
+
+
+def _scan(files: Files, file: SourceFile, step: int | None) -> tuple[str, list[tuple[int, int]]]:
+    """(SHA-256, line starts some `step` bytes apart as (byte, line number)). No cuts in what is not ASCII compatible."""
+    digest = hashlib.sha256()
+    cuts: list[tuple[int, int]] = []
+    position = num_lines = 0
+    target = step
+    for block in files.stored_blocks(file):
+        digest.update(block)
+        if position == 0 and marked_encoding(block):
+            target = None
+        if step and target is not None:
+            found, target = line_cuts(block, position, num_lines, target, step)
+            cuts += found
+            num_lines += block.count(b"\n")
+        position += len(block)
+    return digest.hexdigest(), [cut for cut in cuts if cut[0] < position]
+
+
+def _line_parts(file: SourceFile, size: int, cuts: Sequence[tuple[int, int]]) -> tuple[FilePart, ...]:
+    starts = [(0, 1), *cuts]
+    ends = [start for start, _ in cuts] + [size]
+    return tuple(
+        FilePart(file, end - start, (start, end), line) for (start, line), end in zip(starts, ends, strict=True) if start < end
+    )
+
+
+def _table_parts(file: SourceFile, size: int, pieces: Sequence[Piece], unit_bytes: int) -> tuple[FilePart, ...]:
+    stored_share = size / max(1, sum(piece.num_bytes for piece in pieces))
+    parts = []
+    begun, record, first_record, num_bytes = 0, 1, 1, 0.0
+    for index, piece in enumerate(pieces, 1):
+        record += piece.num_rows
+        num_bytes += piece.num_bytes * stored_share
+        if num_bytes >= unit_bytes or index == len(pieces):
+            parts.append(FilePart(file, round(num_bytes), (begun, index), first_record))
+            begun, first_record, num_bytes = index, record, 0.0
+    return tuple(parts)

@@ -1,0 +1,122 @@
+"""From bytes to text: UTF-8, or what a byte order mark, an HTML page or the evidence of the text itself says.
+
+A statistical detector alone takes French in windows-1252 for windows-1257 and gives other letters without a word. So a
+guess counts only if the text it gives is in a language that was customarily written in that encoding and with those
+letters, and if no other guess does as well with another result.
+"""
+
+import codecs
+import re
+from typing import TYPE_CHECKING
+
+from tasks.ingest.reading.customs import ENCODINGS, customary_share, encodings_of
+from tasks.ingest.reading.records import Unusable, odd_share
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch
+
+_SAMPLE_BYTES = 1 << 16
+_MIN_PROBABILITY = 0.5  # of the language
+_MIN_CUSTOMARY = 0.9  # of the characters beyond ASCII
+_MIN_LETTERS = 16
+_MARGIN = 0.02  # in the detector's mess ratio, between the best guess and one that gives another text
+
+BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark starts with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+_HTML_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
+
+
+def decode(data: bytes | bytearray, *, is_start: bool = True, is_html: bool = False) -> str:
+    """The text of `data`, at the start of a file without its byte order mark.
+
+    Raises Unusable("undecodable") rather than guess badly.
+    """
+    try:
+        text = data.decode("utf-8")
+        return text[1:] if is_start and text.startswith("\ufeff") else text
+    except UnicodeDecodeError as error:
+        where = error
+    if encoding := marked_encoding(data):
+        return _strictly(data, encoding)
+    if is_html and (declared := _declared_encoding(data)):
+        text = _strictly(data, declared)
+    else:
+        text = _strictly(data, _detected_encoding(_sample(data, where.start), f"byte {where.start}: {where.reason}"))
+    if odd_share(text):
+        raise Unusable(
+            "undecodable", f"not UTF-8 (byte {where.start}: {where.reason}), and control characters in any other encoding"
+        )
+    return text
+
+
+def marked_encoding(start: bytes | bytearray) -> str | None:
+    """UTF-16 or UTF-32, where the first bytes are its mark."""
+    return next((name for mark, name in BYTE_ORDER_MARKS if start.startswith(mark)), None)
+
+
+def _strictly(data: bytes | bytearray, encoding: str) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeError as error:
+        raise Unusable("undecodable", f"taken for {encoding}, but {error}") from error
+
+
+def _declared_encoding(data: bytes | bytearray) -> str | None:
+    """The encoding an HTML page names near its start, if Python knows it and it is not the UTF-8 that failed."""
+    found = _HTML_CHARSET.search(data, 0, 4096)
+    if not found:
+        return None
+    try:
+        name = codecs.lookup(found[1].decode()).name
+    except LookupError:
+        return None
+    # Browsers read pages that say Latin-1 or ASCII as windows-1252 (WHATWG Encoding Standard).
+    return None if name == "utf-8" else "cp1252" if name in ("iso8859-1", "ascii") else name
+
+
+def _sample(data: bytes | bytearray, first_bad: int) -> bytes:
+    """Lines with other than ASCII bytes, from the first bad one: no multi-byte encoding in use has LF inside a character."""
+    lines: list[bytes | bytearray] = []
+    num_bytes = 0
+    at = max(data.rfind(b"\n", 0, first_bad) + 1, first_bad - _SAMPLE_BYTES // 4)
+    while at < len(data) and num_bytes < _SAMPLE_BYTES and at < first_bad + (_SAMPLE_BYTES << 6):
+        end = data.find(b"\n", at)
+        end = min(len(data) if end < 0 else end + 1, at + _SAMPLE_BYTES)
+        line = data[at:end]
+        if not line.isascii():
+            lines.append(line)
+            num_bytes += len(line)
+        at = end
+    return b"".join(lines)
+
+
+def _detected_encoding(sample: bytes, problem: str) -> str:
+    """The one encoding that the sample is customary text in."""
+    from charset_normalizer import from_bytes
+
+    found = [(match, _customary(match)) for match in from_bytes(sample, cp_isolation=list(ENCODINGS))]
+    likely = sorted((match.chaos, min(names), str(match)) for match, names in found if names)
+    if not likely:
+        raise Unusable("undecodable", f"not UTF-8 ({problem}), and not clearly in another encoding")
+    mess, name, text = likely[0]
+    if rivals := [other for rival_mess, other, rival in likely[1:] if rival_mess <= mess + _MARGIN and rival != text]:
+        raise Unusable("undecodable", f"not UTF-8 ({problem}), but {name} as well as {rivals[0]}")
+    return name
+
+
+def _customary(match: "CharsetMatch") -> set[str]:
+    """Which of the encodings that give this text are customary for it; none where its language or letters are not clear."""
+    from tasks.ingest.reading.language import identify
+
+    text = str(match)
+    if sum(map(str.isalpha, text[:4096])) < _MIN_LETTERS:
+        return set()
+    language, probability = identify(text)
+    if probability < _MIN_PROBABILITY or customary_share(text, language) < _MIN_CUSTOMARY:
+        return set()
+    return set(encodings_of(language)) & set(match.could_be_from_charset)

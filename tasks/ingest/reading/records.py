@@ -1,0 +1,177 @@
+"""What reading a corpus gives: documents, inputs that were refused, and documents that nobody asked for."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+from data_schemas.params import CorpusSource
+from tasks.ingest.reading.formats import without_compression
+
+# U+FFFD and what no text holds: C0 and C1 controls (but white space, and ESC as logs of terminals have) and noncharacters.
+_ODD = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ufffd-\uffff]")
+MAX_ODD_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An input that cannot be read, with a reason code; becomes one QUARANTINE row. Record 0 is a whole file.
+
+    Reason codes: undecodable, invalid_json, missing_text, not_text, empty, nul_bytes, lone_surrogates, unreadable,
+    too_large, truncated, corrupt, decompression_bomb, outside_root.
+    """
+
+    source_uri: str
+    record: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A readable input that the parameters leave out: "short", "language", or, in a repository, "binary" or "large_file"."""
+
+    source_uri: str
+    record: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """A file in a folder that is listed but asked for by no pattern, and left out by none."""
+
+    relative: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown."""
+
+    text: str
+    source: str
+    source_uri: str
+    record: int
+    byte_start: int | None
+    byte_end: int | None
+    licence: str
+    work: str
+    format: str
+    language: str | None = None
+
+    @cached_property
+    def utf8(self) -> bytes:
+        return self.text.encode()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the UTF-8 text, in hex."""
+        return hashlib.sha256(self.utf8).hexdigest()
+
+    @property
+    def doc_id(self) -> str:
+        return self.content_hash[:16]
+
+
+class Unusable(Exception):
+    """An input that cannot be used; caught where its Refused is made. Arguments: reason code, detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail[:500].encode("utf-8", "replace").decode()
+
+    def refused(self, source_uri: str, record: int) -> Refused:
+        return Refused(source_uri, record, self.reason, self.detail)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where records come from: the file's URI, its path below the source's root, and the source's terms."""
+
+    uri: str
+    relative: str
+    source: CorpusSource
+
+
+def work_of(relative: str, work_by: str) -> str:
+    """The work a file belongs to: its path without suffixes, or the first part of that path ("top_level")."""
+    path = PurePosixPath(without_compression(relative))
+    if work_by == "file":
+        return path.with_suffix("").as_posix()
+    return path.parts[0] if len(path.parts) > 1 else path.stem
+
+
+def whole_file(text: str, num_bytes: int, text_format: str, origin: Origin) -> Document:
+    """The document that a file of `num_bytes` (decompressed) consists of. Raises Unusable."""
+    return Document(
+        text=checked(text),
+        source=origin.source.label,
+        source_uri=origin.uri,
+        record=0,
+        byte_start=0,
+        byte_end=num_bytes,
+        licence=origin.source.licence,
+        work=work_of(origin.relative, origin.source.work_by),
+        format=text_format,
+    )
+
+
+def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | None, origin: Origin) -> Document:
+    """The document in one record of a file; `span` is the record's place in bytes. Raises Unusable.
+
+    The record's own `id`, `licence` (or `license`) and `work` go before what the source says. Without a `work`, each record
+    is one of its own (`work_by` "file"), or belongs to that of its folder.
+    """
+    source = origin.source
+    if source.text_field not in fields:
+        raise Unusable("missing_text", f"no field {source.text_field!r}")
+    text = fields[source.text_field]
+    if not isinstance(text, str):
+        raise Unusable("not_text", f"the field {source.text_field!r} holds a {type(text).__name__}")
+    identifier = _label(fields.get("id"))
+    return Document(
+        text=checked(text),
+        source=source.label,
+        source_uri=f"{origin.uri}#{identifier}" if identifier else origin.uri,
+        record=record,
+        byte_start=span[0] if span else None,
+        byte_end=span[1] if span else None,
+        licence=_label(fields.get("licence")) or _label(fields.get("license")) or source.licence,
+        work=_label(fields.get("work")) or _work_of_record(origin, record),
+        format="plain",
+    )
+
+
+def _work_of_record(origin: Origin, record: int) -> str:
+    by_folder = origin.source.work_by == "top_level"
+    return work_of(origin.relative, "top_level") if by_folder else f"{origin.relative}:{record}"
+
+
+def checked(text: str) -> str:
+    """`text`, if a model should read it. Raises Unusable."""
+    if not text or text.isspace():
+        raise Unusable("empty", "no text")
+    if (position := text.find("\0")) >= 0:
+        raise Unusable("nul_bytes", f"a NUL at character {position}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("lone_surrogates", f"half a surrogate pair at character {error.start}") from error
+    if (share := odd_share(text)) > MAX_ODD_SHARE:
+        raise Unusable("undecodable", f"{share:.1%} of the characters are replacement or control characters")
+    return text
+
+
+def odd_share(text: str) -> float:
+    """Share of characters that stand where decoding went wrong."""
+    return sum(1 for _ in _ODD.finditer(text)) / len(text) if text else 0.0
+
+
+def _label(value: object) -> str | None:
+    """A short field as valid Unicode; None where it is absent, empty, or neither text nor a whole number."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value).encode("utf-8", "replace").decode() or None

@@ -1,0 +1,163 @@
+"""The base model: found, fingerprinted and loaded, from a folder, a hub id or the shipped demo base."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import hash_file
+from data_schemas.params import ModelParams, PipelineParams
+from tasks.model.quiet import quiet_transformers
+from tasks.model.supported import refuse_unsupported
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+DEMO_BASE = Path(__file__).resolve().parent / "demo_base"
+_DESCRIBING_SUFFIXES = {".json", ".safetensors", ".gguf", ".model", ".txt", ".jinja"}
+
+
+def locate(model: ModelParams) -> str:
+    """The folder of the base, or its hub id where no such folder exists. UserError for a folder that is not there."""
+    if model.base == "demo":
+        return str(DEMO_BASE)
+    path = Path(model.base).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not model.gguf_file:
+            raise UserError(f"The base model folder {model.base} has no config.json: give a folder written by save_pretrained.")
+        return str(path.resolve())
+    if path.is_absolute() or model.base.startswith((".", "~")) or model.base.count("/") != 1:
+        raise UserError(
+            f"There is no base model folder {model.base}: give an existing folder, a hub id such as org/name, or demo."
+        )
+    return model.base
+
+
+def with_absolute_paths(params: PipelineParams) -> PipelineParams:
+    """What the user named relative to this folder, made absolute: Ray's workers change directory."""
+    model, changes = params.model, {}
+    if model.base != "demo" and Path(model.base).expanduser().exists():
+        changes["base"] = str(Path(model.base).expanduser().resolve())
+    if model.rope_factors_file:
+        changes["rope_factors_file"] = str(Path(model.rope_factors_file).expanduser().resolve())
+    return params.model_copy(update={"model": model.model_copy(update=changes)})
+
+
+def base_fingerprint(model: ModelParams) -> str:
+    """Digest of the base: of its files' names and contents for a folder, of the resolved commit for a hub id."""
+    where = locate(model)
+    entries: list[Any] = [model.gguf_file]
+    folder = Path(where)
+    if folder.is_dir():
+        files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _DESCRIBING_SUFFIXES)
+        entries += [(p.name, hash_file(p)) for p in files]
+    else:
+        entries += [where, hub_commit(where, model.revision)]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=16)
+def hub_commit(repo: str, revision: str | None) -> str:
+    """The commit that `revision` names now, from the hub, else from what the cache holds. UserError where neither knows it."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if revision and len(revision) == 40:
+        return revision
+    try:
+        return str(HfApi().model_info(repo, revision=revision).sha)
+    except Exception as error:
+        cached = try_to_load_from_cache(repo, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name  # snapshots/<commit>/config.json
+        raise UserError(
+            f"The base model {repo!r} is neither a folder nor reachable on the hub ({type(error).__name__}): "
+            "check the name and the connection, or give a local folder."
+        ) from error
+
+
+def _source(model: ModelParams) -> dict[str, Any]:
+    where = locate(model)
+    revision = model.revision if Path(where).is_dir() else hub_commit(where, model.revision)  # what is fingerprinted is loaded
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    return source | ({"gguf_file": model.gguf_file} if model.gguf_file else {})
+
+
+def _refused(model: ModelParams, part: str, error: Exception) -> UserError:
+    detail = " ".join(str(error).split())[:300]
+    return UserError(f"Cannot load the {part} of base model {model.base!r}: {detail}")
+
+
+def check_weights(model: ModelParams) -> None:
+    """UserError for a base folder without weights, before anything is computed."""
+    folder = Path(locate(model))
+    if not folder.is_dir():
+        return
+    if model.gguf_file:
+        if not (folder / model.gguf_file).is_file():
+            raise UserError(f"The base model folder {model.base} has no file {model.gguf_file}: correct model.gguf_file.")
+    elif not any(folder.glob("*.safetensors")):
+        raise UserError(f"The base model folder {model.base} has no *.safetensors: convert its weights with save_pretrained.")
+
+
+def load_config(model: ModelParams) -> PretrainedConfig:
+    """The base's configuration. UserError if there is none that transformers understands, or it is of a kind not trained here."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(locate(model), **_source(model))
+    except UserError:
+        raise
+    except Exception as error:  # broken files raise whatever their parser raises
+        raise _refused(model, "configuration", error) from error
+    refuse_unsupported(config)
+    return config
+
+
+def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
+    """The base's fast tokenizer. UserError if it has none."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(locate(model), use_fast=True, **_source(model))
+    except UserError:
+        raise
+    except Exception as error:  # broken files raise whatever their parser raises
+        raise _refused(model, "tokenizer", error) from error
+    if not tokenizer.is_fast:
+        raise UserError(f"The base model {model.base!r} has no fast tokenizer: character offsets need one.")
+    tokenizer.model_max_length = int(1e30)  # length is ours to plan; the base's warning would only mislead
+    return tokenizer
+
+
+def load_base(
+    model: ModelParams,
+    *,
+    config: PretrainedConfig | None = None,
+    dtype: torch.dtype | str | None = None,
+    attention: str = "sdpa",
+) -> PreTrainedModel:
+    """The base's weights under its own configuration or `config`; float32 unless told otherwise ("auto": as stored)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"config": config} if config is not None else {}
+    if not model.gguf_file:
+        options["use_safetensors"] = True
+    try:
+        with quiet_transformers():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                locate(model), dtype=dtype or torch.float32, attn_implementation=attention, **options, **_source(model)
+            )
+    except UserError:
+        raise
+    except Exception as error:  # broken files raise whatever their parser raises
+        raise _refused(model, "weights", error) from error
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config  # GGUF weights are plain once loaded, and saving refuses the leftover
+    return loaded

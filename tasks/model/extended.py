@@ -1,0 +1,77 @@
+"""The models that are trained, compared and published: the base, the base with scaled RoPE, and the fine-tuned one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from data_schemas.errors import UserError
+from data_schemas.params import ModelParams, PipelineParams
+from tasks.model.base_model import load_base, load_config
+from tasks.model.rope_plan import RopePlan, plan_rope
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+Arm = Literal["base", "scaling_only", "fine_tuned"]
+ADAPTER_DIR = "adapter"
+
+
+def rope_plan_for(model: ModelParams) -> RopePlan:
+    """The plan that these parameters ask for. UserError where the base and the method do not go together."""
+    config, factors = load_config(model), planned_factors(model)
+    return plan_rope(config, model.target_length, model.rope_method, factors=factors, serving=model.serve_with)
+
+
+def planned_factors(model: ModelParams) -> dict[str, Any] | None:
+    """`rope_factors` where the method may take them; another method may stand beside a longrope arm of the evaluation."""
+    return rope_factors(model) if model.rope_method in ("longrope", "auto") else None
+
+
+def rope_factors(model: ModelParams) -> dict[str, Any] | None:
+    """The content of `rope_factors_file`, None where none is given. UserError for a file that holds no JSON object."""
+    if not model.rope_factors_file:
+        return None
+    try:
+        factors = json.loads(Path(model.rope_factors_file).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.rope_factors_file {model.rope_factors_file} cannot be read as JSON: {error}.") from error
+    if not isinstance(factors, dict):
+        raise UserError(
+            f"model.rope_factors_file {model.rope_factors_file} must hold an object with short_factor and long_factor."
+        )
+    return factors
+
+
+def base_window(model: ModelParams) -> int:
+    """The context length, in tokens, that the base works up to by its own configuration."""
+    return rope_plan_for(model).base_window
+
+
+def extended_config(model: ModelParams) -> PretrainedConfig:
+    """The base's configuration with the RoPE plan applied."""
+    config = load_config(model)
+    rope_plan_for(model).apply(config)
+    return config
+
+
+def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None) -> PreTrainedModel:
+    """One of the compared models, float32, full attention, evaluation mode; `checkpoint` is a checkpoint artifact's folder."""
+    if arm == "base":
+        return load_base(params.model).eval()
+    model = load_base(params.model, config=extended_config(params.model))
+    if arm == "fine_tuned":
+        if checkpoint is None:
+            raise ValueError("the fine_tuned arm needs a checkpoint")
+        model = merge_adapter(model, checkpoint / ADAPTER_DIR)
+    return model.eval()
+
+
+def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """`model` with LoRA folded into its weights and the trained norms and embeddings in place; tied weights stay tied."""
+    from peft import PeftModel
+
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.tie_weights()
+    return merged

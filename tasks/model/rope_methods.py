@@ -1,0 +1,245 @@
+"""What each scaling method makes of a base's rotary embedding: the new parameters, or the reason why it cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from data_schemas.errors import UserError
+from tasks.model.rope_config import BaseRope
+from tasks.model.rope_frequencies import longrope_attention_factor, ntk_theta, yarn_attention_factor
+
+Parameters = dict[str, Any]
+Factors = Mapping[str, Sequence[float]]
+
+# Extension over the base's window up to which a method is usable without fine-tuning. YaRN, longrope: claimed by their
+# papers; ntk, dynamic: by the comparison in YaRN's. Linear interpolation always needs training, and nobody reports on
+# llama3 without it.
+USABLE_UNTRAINED = {"linear": 1, "dynamic": 4, "ntk": 2, "yarn": 4, "longrope": 8, "llama3": 1}
+
+# Bases each method can go on from, because the result is again one scaling that a config can hold. A dynamic base was
+# trained unscaled and scales only what is longer, so it counts as one without scaling. `ntk` on llama3 raises rope_theta below
+# the base's own bands: llama3 maps each frequency by itself, so the lowest is divided by the extension, the highest kept.
+# `llama3` on llama3 is `auto`'s to choose: see `refuse_impossible`.
+_GOES_ON_FROM = {
+    "linear": ("default", "dynamic", "linear"),
+    "dynamic": ("default", "dynamic"),
+    "ntk": ("default", "dynamic", "llama3"),
+    "yarn": ("default", "dynamic", "yarn"),
+    "longrope": ("default", "dynamic", "longrope"),
+    "llama3": ("default", "dynamic", "llama3"),
+}
+
+
+def auto_method(base: BaseRope, factors: Factors | None) -> str:
+    """YaRN, unless longrope factors are given, only the base's own scaling goes on from it, or its class takes no YaRN."""
+    if factors is not None or base.rope_type == "longrope":
+        return "longrope"
+    if base.rope_type in ("linear", "llama3"):
+        return base.rope_type
+    return "yarn" if base.takes_yarn else "ntk"
+
+
+def refuse_impossible(
+    method: str, base: BaseRope, factors: Factors | None, packed_rows: bool, target_length: int, by_auto: bool
+) -> None:
+    """UserError where `method` cannot go on from the base, or cannot be trained as it will be used.
+
+    A second llama3 scaling on top of a first one is no llama3 scaling: its bands would count turns within the scaled window
+    over frequencies that the first one has bent, and a config holds one. What can be had instead is the base's own scaling with a
+    larger factor over the window it was first trained on, which is what `auto` plans; asked for by name, it is refused so that
+    nobody believes to have stacked two.
+    """
+    if base.rope_type == method == "llama3" and not by_auto:
+        factor = base.parameters["factor"] * target_length / base.window
+        raise UserError(
+            f"rope_method llama3 would be stacked on a base that is scaled by llama3 already, and a config holds one scaling: "
+            f"choose auto, which raises the base's own factor from {base.parameters['factor']:g} to {factor:g} with its bands "
+            "where they are, or ntk, which raises rope_theta below them."
+        )
+    if base.rope_type not in _GOES_ON_FROM[method]:
+        instead = "auto" if base.rope_type == "llama3" else base.rope_type
+        raise UserError(
+            f"rope_method {method} cannot go on from a base that is scaled by {base.rope_type}, because a config holds one "
+            f"scaling and the two together are neither: choose {instead}, which stretches further what {base.rope_type} has "
+            "stretched."
+        )
+    if method in ("ntk", "dynamic") and base.rotary_dim <= 2:
+        raise UserError(
+            f"rope_method {method} changes the base of a geometric series, and this model has one frequency: choose linear."
+        )
+    if method != "longrope":
+        if factors is not None:
+            raise UserError(
+                f"rope_factors_file is for longrope and rope_method is {method}: leave the file out, or choose longrope."
+            )
+        return
+    if factors is None:
+        raise UserError(
+            "rope_method longrope needs factors found for this model and target: give model.rope_factors_file, or choose yarn"
+            + (" on a base that has no longrope scaling." if base.rope_type == "longrope" else ".")
+        )
+    short, long = (_checked_factors(factors, name, base.rotary_dim // 2) for name in ("short_factor", "long_factor"))
+    if packed_rows and short != long:
+        raise UserError(
+            "rope_method longrope with two different lists cannot be trained on packed rows, because the model picks a list by "
+            f"the longest document in a row and rows without one over {base.original_length} tokens would silently train "
+            "short_factor: give long_factor as both lists, or choose yarn."
+        )
+
+
+def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:
+    values = factors.get(name)
+    numbers = isinstance(values, Sequence) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+        for value in values
+    )
+    if set(factors) != {"short_factor", "long_factor"} or not numbers or len(values or ()) != count:
+        raise UserError(
+            f"rope_factors_file must hold short_factor and long_factor and nothing else, each a list of {count} positive numbers "
+            f"for this model, and {name} is not, or the keys {sorted(factors)} are not these: mend the file, or choose yarn."
+        )
+    return [float(value) for value in values or ()]
+
+
+def rope_parameters(method: str, base: BaseRope, target_length: int, factors: Factors | None) -> tuple[Parameters, int]:
+    """The new `rope_parameters` (transformers 5) and the `max_position_embeddings` to publish beside them."""
+    parameters = {"rope_theta": base.theta} | _BUILDERS[method](base, target_length, factors or {})
+    if "partial_rotary_factor" in base.parameters:
+        parameters["partial_rotary_factor"] = base.parameters["partial_rotary_factor"]
+    # Linear: vLLM and SGLang multiply the maximum by the factor. Dynamic: transformers scales only what is beyond it.
+    return parameters, base.original_length if method in ("linear", "dynamic") else target_length
+
+
+def _scale(target: int, original: int) -> float:
+    """target / original, a unit in the last place higher where readers that multiply back would truncate to target - 1."""
+    factor = target / original
+    return factor if int(original * factor) >= target else math.nextafter(factor, math.inf)
+
+
+def _linear(base: BaseRope, target: int, factors: Factors) -> Parameters:
+    return {"rope_type": "linear", "factor": _scale(target, base.original_length)}
+
+
+def _dynamic(base: BaseRope, target: int, factors: Factors) -> Parameters:
+    return {"rope_type": "dynamic", "factor": _scale(target, base.original_length)}
+
+
+def _ntk(base: BaseRope, target: int, factors: Factors) -> Parameters:
+    theta = ntk_theta(base.theta, target / base.window, base.rotary_dim)
+    if base.rope_type == "llama3":
+        bands = ("factor", "low_freq_factor", "high_freq_factor")
+        kept = {name: base.parameters[name] for name in bands}
+        return {"rope_type": "llama3", "rope_theta": theta, **kept, "original_max_position_embeddings": base.original_length}
+    return {"rope_type": "default", "rope_theta": theta}
+
+
+def _yarn(base: BaseRope, target: int, factors: Factors) -> Parameters:
+    original = base.original_length
+    parameters: Parameters = {
+        "rope_type": "yarn",
+        "factor": _scale(target, original),
+        "original_max_position_embeddings": original,
+    }
+    if base.rope_type == "yarn":
+        kept = ("beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim")
+        parameters |= {key: base.parameters[key] for key in kept if key in base.parameters}
+        implied = yarn_attention_factor(
+            {"factor": base.window / original}
+            | {key: value for key, value in base.parameters.items() if key != "attention_factor"}
+        )
+        # An explicit factor that equals the implied one follows the new length; any other is the base's own choice.
+        explicit = base.parameters.get("attention_factor")
+        if explicit is not None and not math.isclose(explicit, implied, rel_tol=1e-6):
+            parameters["attention_factor"] = float(explicit)
+    return parameters
+
+
+def _llama3(base: BaseRope, target: int, factors: Factors) -> Parameters:
+    # On a llama3 base the bands stay where they are, and what it divides is divided further: one scaling, not two.
+    known = base.parameters if base.rope_type == "llama3" else {"factor": 1.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    return {
+        "rope_type": "llama3",
+        "factor": known["factor"] * target / base.window,
+        "low_freq_factor": known["low_freq_factor"],
+        "high_freq_factor": known["high_freq_factor"],
+        "original_max_position_embeddings": base.original_length,
+    }
+
+
+def _longrope(base: BaseRope, target: int, factors: Factors) -> Parameters:
+    factor = target / base.original_length
+    return {
+        "rope_type": "longrope",
+        "factor": factor,
+        "original_max_position_embeddings": base.original_length,
+        "short_factor": [float(value) for value in factors["short_factor"]],
+        "long_factor": [float(value) for value in factors["long_factor"]],
+        # The default, written out because transformers 4 would derive another one.
+        "attention_factor": longrope_attention_factor(factor, base.original_length),
+    }
+
+
+_BUILDERS: dict[str, Callable[[BaseRope, int, Factors], Parameters]] = {
+    "linear": _linear,
+    "dynamic": _dynamic,
+    "ntk": _ntk,
+    "yarn": _yarn,
+    "llama3": _llama3,
+    "longrope": _longrope,
+}
+
+
+def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> str:
+    """One sentence: why this method, and what it asks for at this extension."""
+    limit = USABLE_UNTRAINED[method]
+    if not chosen_here:
+        why = f"{method} was asked for"
+    elif method == "yarn":
+        why = "YaRN keeps the high frequencies, and so the order of near tokens, as the base learned them"
+        if base.rope_type == "yarn":
+            why += ", and the base has YaRN already"
+    elif method == "ntk":
+        why = f"{base.model_type} takes no YaRN, and a changed rope_theta needs no scaling at all"
+    elif base.rope_type == method:
+        why = f"the base is scaled by {method} already, and only {method} goes on from there"
+    else:
+        why = "longrope factors were given"
+    if limit == 1:
+        return f"{why}; it needs fine-tuning at any extension, here {extension:g}x."
+    if extension > limit:
+        return f"{why}; {extension:g}x is above the {limit}x at which it is usable untrained, so fine-tuning is required."
+    return f"{why}; {extension:g}x is within the {limit}x at which it is usable untrained, and fine-tuning improves it."
+
+
+def notes(method: str, base: BaseRope, parameters: Parameters, target_length: int, packed_rows: bool) -> tuple[str, ...]:
+    """What a user of the extended model should know, a sentence each."""
+    found = []
+    if base.rope_type == "linear":
+        found.append(
+            f"The base's max_position_embeddings {base.max_position_embeddings} is read as its window before scaling, as vLLM "
+            f"does; if it is the scaled window, divide it by {base.parameters['factor']:g} in the base's config.json."
+        )
+    if base.rope_type == "dynamic":
+        found.append("The base's dynamic scaling is replaced; within its window that changes nothing it was trained on.")
+    if base.rope_type == "llama3" and method == "llama3":
+        found.append(
+            f"The base's llama3 bands stay where they are, and its factor is raised from {base.parameters['factor']:g} to "
+            f"{parameters['factor']:g}: this is one scaling of the original window, not a second on top of the first."
+        )
+    if base.rope_type == "llama3" and method == "ntk":
+        found.append("rope_theta is raised below the base's llama3 bands, so frequencies that it kept may now fall into them.")
+    if method == "dynamic":
+        found.append(
+            "Frequencies follow the longest position in a batch, so a model computes short prompts otherwise after a long one."
+        )
+        if packed_rows:
+            found.append("Packed rows are trained with the frequencies of their longest document.")
+    if "attention_factor" in parameters and method == "yarn":
+        found.append("The base's own attention_factor is kept, because it is not the one its factor implies.")
+    if target_length % base.original_length and method != "ntk":
+        found.append(f"The target is {target_length / base.original_length:g} times the original length, not a whole number.")
+    if base.sliding_window and base.sliding_window < target_length:
+        found.append(f"Layers with a sliding window still see only {base.sliding_window} tokens back.")
+    return tuple(found)

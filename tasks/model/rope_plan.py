@@ -1,0 +1,186 @@
+"""Plan how a base's rotary frequencies are stretched to a target length.
+
+plan = plan_rope(config, 2048)         # reads what the base has, composes with it or refuses
+plan.apply(config)                     # before the model is built from this config
+model.save_pretrained(directory)
+plan.write_config(directory)           # last: save_pretrained strips the spelling that older readers need
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.errors import UserError
+from data_schemas.params import RopeMethod
+from tasks.model.rope_config import (
+    consumers_reading,
+    published_config,
+    read_base_rope,
+    reading_difference,
+    write_published_config,
+)
+from tasks.model.rope_frequencies import FloatArray, scaled_frequencies
+from tasks.model.rope_methods import USABLE_UNTRAINED, auto_method, notes, reason, refuse_impossible, rope_parameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopePlan:
+    """Rotary embedding of the extended model; lengths in tokens.
+
+    `factor` is the one of the method's formula; `base_window` is what the base works up to as it is, and
+    `original_length` what it was trained on before any scaling (the same, unless the base is an extended model).
+    """
+
+    method: str
+    factor: float
+    original_length: int
+    base_window: int
+    target_length: int
+    rope_theta: float
+    rope_parameters: dict[str, Any]
+    max_position_embeddings: int
+    rotary_dim: int
+    model_type: str
+    training_required: bool
+    reason: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def extension(self) -> float:
+        """Target over the base's window."""
+        return self.target_length / self.base_window
+
+    def apply(self, config: PreTrainedConfig) -> None:
+        """Write the plan into a transformers config; build the model from it afterwards, not before."""
+        # A top-level original length would go before the one in the dict; some classes declare it, so it cannot be deleted.
+        if hasattr(type(config), "original_max_position_embeddings"):
+            config.original_max_position_embeddings = self.original_length
+        else:
+            config.__dict__.pop("original_max_position_embeddings", None)
+        config.rope_parameters = copy.deepcopy(self.rope_parameters)
+        config.max_position_embeddings = self.max_position_embeddings
+
+    def frequencies(self, seq_len: int) -> tuple[FloatArray, float]:
+        """Inverse frequencies, float64 [rotary_dim / 2], and the factor on cosine and sine, for `seq_len` tokens.
+
+        They depend on `seq_len` for dynamic and longrope only, and are those of a model that saw nothing longer before.
+        """
+        return scaled_frequencies(self.rope_parameters, self.rotary_dim, self.max_position_embeddings, seq_len)
+
+    def write_config(self, model_dir: Path) -> None:
+        """Rewrite `model_dir`/config.json so that every reader finds this plan; call it after `save_pretrained`."""
+        write_published_config(Path(model_dir), self.rope_parameters, self.max_position_embeddings)
+
+    def servable_by(self) -> dict[str, str]:
+        """Consumer to "" if it computes the same frequencies up to the target, else the reason why not."""
+        return consumers_reading(self.model_type, self.rope_parameters, self.max_position_embeddings, self.target_length)
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows (what, value) of a table for people."""
+        scaling = {key: value for key, value in self.rope_parameters.items() if not isinstance(value, list)}
+        return [
+            ("method", self.method),
+            ("context length", f"{self.base_window} -> {self.target_length} tokens ({self.extension:g}x)"),
+            ("why", self.reason),
+            ("training", "required" if self.training_required else "recommended"),
+            ("rope_parameters", ", ".join(f"{key}={value}" for key, value in sorted(scaling.items()))),
+            ("max_position_embeddings", str(self.max_position_embeddings)),
+            *((f"read by {name}", f"no: {why}" if why else "yes") for name, why in self.servable_by().items()),
+            *(("note", note) for note in self.notes),
+        ]
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same plan gives the same text."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> RopePlan:
+        """The plan that `to_json` wrote; UserError for anything else."""
+        try:
+            data = json.loads(text)
+            if set(data) != {field.name for field in fields(cls)}:
+                raise ValueError(f"it has the keys {sorted(data)}")
+            return cls(**{**data, "notes": tuple(data["notes"])})
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"This is not a RoPE plan ({error}): run the fine-tuning stage again to write a new one."
+            ) from error
+
+
+def plan_rope(
+    config: PreTrainedConfig,
+    target_length: int,
+    method: RopeMethod = "auto",
+    *,
+    factors: Mapping[str, Sequence[float]] | None = None,
+    packed_rows: bool = True,
+    serving: tuple[str, ...] = (),
+) -> RopePlan:
+    """Choose and check the scaling that takes `config`'s model to `target_length` tokens; changes nothing.
+
+    `factors` holds longrope's `short_factor` and `long_factor`, a number for each pair of rotated channels.
+    `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
+    (keys of `servable_by`) that must read the plan as it is meant. Refusals are UserErrors that say what to use instead.
+    """
+    base = read_base_rope(config)
+    if target_length <= base.window:
+        raise UserError(
+            f"There is nothing to extend: target_length {target_length} is within the base's window of {base.window} tokens, "
+            "so choose a longer target or use the base as it is."
+        )
+    chosen = auto_method(base, factors) if method == "auto" else method
+    refuse_impossible(chosen, base, factors, packed_rows, target_length, by_auto=method == "auto")
+    parameters, maximum = rope_parameters(chosen, base, target_length, factors)
+    extension = target_length / base.window
+    training_required = extension > USABLE_UNTRAINED[chosen]
+    plan = RopePlan(
+        method=chosen,
+        factor=extension if chosen == "ntk" else float(parameters.get("factor", extension)),
+        original_length=base.original_length,
+        base_window=base.window,
+        target_length=target_length,
+        rope_theta=float(parameters["rope_theta"]),
+        rope_parameters=parameters,
+        max_position_embeddings=maximum,
+        rotary_dim=base.rotary_dim,
+        model_type=base.model_type,
+        training_required=training_required,
+        reason=reason(chosen, method == "auto", base, extension),
+        notes=notes(chosen, base, parameters, target_length, packed_rows),
+    )
+    _refuse_unless_read_back(plan, config)
+    _refuse_unless_servable(plan, serving)
+    return plan
+
+
+def _refuse_unless_read_back(plan: RopePlan, config: PreTrainedConfig) -> None:
+    """Publish the plan in memory and load it with the base's own config class, which may know fewer methods."""
+    trial = copy.deepcopy(config)
+    try:
+        plan.apply(trial)
+        written = published_config(trial.to_dict(), plan.rope_parameters, plan.max_position_embeddings)
+        difference = reading_difference(type(config).from_dict(written), plan.rope_parameters, plan.max_position_embeddings)
+    except Exception as error:  # each config class refuses in its own way
+        difference = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+    if difference:
+        raise UserError(
+            f"{type(config).__name__} does not take rope_method {plan.method} ({difference}): choose another, such as ntk."
+        )
+
+
+def _refuse_unless_servable(plan: RopePlan, serving: tuple[str, ...]) -> None:
+    readers = plan.servable_by()
+    for consumer in serving:
+        if consumer not in readers:
+            raise UserError(f"{consumer!r} is not a known consumer of a release: choose among {', '.join(readers)}.")
+        if why := readers[consumer]:
+            instead = "ntk" if plan.method == "yarn" else "yarn or ntk"
+            raise UserError(f"rope_method {plan.method} is not read as meant by {consumer}: {why}; choose {instead} instead.")

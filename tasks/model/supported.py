@@ -1,0 +1,138 @@
+"""Which bases shifted sparse attention can train, found out before any work and without weights.
+
+What a configuration tells is judged first. Then the model is built without storage and eight tokens are sent through it, with
+an attention function that only notes how each layer calls it: whether all layers do, whether documents' positions arrive, and
+which extras (soft-capping, sinks, biases) would be left out. That takes well under a second for any size.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+PROBE = "ropeway_probe"
+UNCOMPUTED_OPTIONS = ("softcap", "s_aux", "position_bias")  # what a layer may pass that would change its scores
+KNOWN_GOOD = "Llama, Mistral, Qwen2, Qwen3, Gemma (1) and Phi-3 work"
+_ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention", "dense", "sparse"}
+_OWN_OBJECTIVES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+_probed: dict[str, str] = {}  # what a configuration's probe said: every stage of a run loads the same one
+
+
+def refuse_unsupported(config: PretrainedConfig) -> None:
+    """UserError, naming the model type and the reason, for a base whose attention S2-Attn would compute wrongly."""
+    why = refusal(config)
+    if why:
+        raise UserError(f"A base of type {config.model_type!r} cannot be extended: {why}; choose another base: {KNOWN_GOOD}.")
+
+
+def refusal(config: PretrainedConfig) -> str:
+    """Why a model of this configuration cannot be trained with S2-Attn; "" if it can."""
+    if why := _configured(config):
+        return why
+    content = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    if content not in _probed:
+        _probed[content] = _probe(config)
+    return _probed[content]
+
+
+def _configured(config: PretrainedConfig) -> str:
+    """What the configuration alone tells."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    if getattr(config, "is_encoder_decoder", False):
+        return "it has an encoder, and only causal language models have one context to extend"
+    parts = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
+    if parts or config.get_text_config() is not config:
+        return f"it is multimodal ({', '.join(parts) or 'text_config'}), and packed rows hold text alone"
+    if config.model_type not in CAUSAL:
+        return "transformers has no causal language model of that type"
+    if getattr(config, "use_bidirectional_attention", None):
+        return "it is not causal (use_bidirectional_attention)"
+    kinds = set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ())
+    if strange := sorted(kinds - _ATTENTION_LAYERS):
+        return f"it has layers of type {', '.join(strange)}, which do not keep packed documents apart"
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "it caps attention scores (attn_logit_softcapping), which no S2-Attn executor computes"
+    for name in _OWN_OBJECTIVES:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            return f"it changes logits behind the output layer ({name}), which the loss in linear memory does not compute"
+    return ""
+
+
+@dataclass
+class _Calls:
+    """What reached the attention function: one entry a call, as the reason to refuse it or ""."""
+
+    reasons: list[str] = field(default_factory=list)
+    windows: set[int | None] = field(default_factory=set)
+    windows_of_masks: set[int | None] = field(default_factory=set)
+
+
+def _probe(config: PretrainedConfig) -> str:
+    """What a forward pass without storage tells."""
+    import torch
+    from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
+
+    calls = _Calls()
+
+    def attend(
+        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, *args: Any, **options: Any
+    ) -> tuple[torch.Tensor, None]:
+        calls.reasons.append(_uncomputed(module, mask, options))
+        calls.windows.add(options.get("sliding_window"))
+        batch, heads, length, _ = query.shape
+        return query.new_empty(batch, length, heads, value.shape[-1]), None
+
+    def no_mask(*args: Any, local_size: int | None = None, **options: Any) -> None:
+        calls.windows_of_masks.add(local_size)
+
+    AttentionInterface.register(PROBE, attend)
+    AttentionMaskInterface.register(PROBE, no_mask)
+    failure = None
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = AutoModelForCausalLM.from_config(
+                copy.deepcopy(config), attn_implementation=PROBE, dtype=torch.bfloat16, trust_remote_code=False
+            ).train()
+            tokens = torch.zeros(1, 8, dtype=torch.long)
+            # The mask of ones says nothing; without one, transformers would look at the values of the positions, and there are none.
+            model.base_model(input_ids=tokens, position_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
+    except Exception as error:  # some layers (experts, say) cannot run without storage; the calls before it still tell
+        failure = error
+    return _verdict(calls, config, failure)
+
+
+def _uncomputed(module: Any, mask: Any, options: dict[str, Any]) -> str:
+    what = {"softcap": "soft-capping of scores", "s_aux": "attention sinks", "position_bias": "a bias by position"}
+    for name in UNCOMPUTED_OPTIONS:
+        if options.get(name) is not None:
+            return f"its attention has {what[name]} ({name}), which no S2-Attn executor computes"
+    if not getattr(module, "is_causal", True) or options.get("is_causal") is False:
+        return "its attention is not causal"
+    if options.get("position_ids") is None:
+        return "its layers do not pass position_ids to the attention function, so packed documents would see each other"
+    if mask is not None:
+        return "it makes attention masks of its own"
+    return ""
+
+
+def _verdict(calls: _Calls, config: PretrainedConfig, failure: Exception | None) -> str:
+    for reason in calls.reasons:
+        if reason:
+            return reason
+    if not calls.reasons:
+        return "its layers do not call transformers' attention interface"
+    layers = getattr(config, "num_hidden_layers", None)
+    if failure is None and layers is not None and len(calls.reasons) < layers:
+        return f"only {len(calls.reasons)} of its {layers} layers call transformers' attention interface"
+    if failure is None and calls.windows_of_masks - {None} and not calls.windows - {None}:
+        return "its layers do not pass their sliding window to the attention function"
+    return ""

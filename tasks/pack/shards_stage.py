@@ -1,0 +1,188 @@
+"""Prepare: documents become chunks, and chunks become rows in Arrow shards; the held-out rows stand in heldout/.
+
+Chunking runs in units of one documents part, writing in units of one shard, so both are the same bytes for any number
+of workers. Between them the plan of all rows is made here, from the sequences' lengths alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_schemas.documents import part_names
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PackingParams, PipelineParams
+from data_schemas.parts import Parts
+from data_schemas.storage import Artifact, Storage
+from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
+from tasks.pack.packer import PackingPlan, plan_rows
+from tasks.pack.sequences import read_entries
+from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
+from tasks.pack.shard_job import ShardJob
+from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
+from tasks.work import Workers, WorkersFor, run_units
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+CODE_VERSION = 2
+_PROGRESS_EVERY_BYTES = 20_000_000
+
+Progress = Callable[[str], None]
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
+    """BOS if the tokenizer adds it by itself, EOS if there is one."""
+    ids = tokenizer("a").input_ids
+    adds_bos = tokenizer.bos_token_id is not None and bool(ids) and ids[0] == tokenizer.bos_token_id
+    return SpecialTokens(tokenizer.bos_token_id if adds_bos else None, tokenizer.eos_token_id)
+
+
+def run(params: PipelineParams, storage: Storage, documents: Artifact, workers_for: WorkersFor, progress: Progress) -> Artifact:
+    """Make, or find, the `shards` artifact. Raises UserError where no training document is as long as the target."""
+    from tasks.model.base_model import base_fingerprint, load_tokenizer
+
+    check_packing(params)
+    recorded = params.chunking.model_dump(mode="json", exclude={"embedding_model", "spacy_pipeline"})
+    of_chunks = {"chunking": recorded, "target_length": params.model.target_length}
+    parents = {"documents": documents.digest, "tokenizer": base_fingerprint(params.model)} | chunking_files(params.chunking)
+    parts_key = stage_digest("chunk", of_chunks, CODE_VERSION, parents)  # another packing goes on from the same chunks
+
+    def make(directory: Path) -> dict[str, Any]:
+        check_chunking(params.chunking)
+        num_bytes = documents.manifest.summary["num_bytes"]
+        with workers_for(num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
+            return _Preparation(params, load_tokenizer(params.model), documents, parts, workers, progress).write(directory)
+
+    artifact = storage.build(
+        "shards",
+        stage="prepare",
+        params=of_chunks
+        | {
+            "packing": params.packing.model_dump(mode="json"),
+            "sources": [asdict(share) for share in source_shares(params)],
+        },
+        code_version=CODE_VERSION,
+        parents=parents,
+        make=make,
+    )
+    if not artifact.reused:
+        storage.drop_parts(parts_key)
+    done = artifact.manifest.summary
+    progress(
+        f"prepare: {done['num_rows']:,} rows of up to {params.model.target_length:,} tokens, {done['num_tokens']:,} tokens, "
+        f"{done['waste']:.2%} waste, {done['num_heldout_rows']:,} held-out rows"
+        + (", found finished" if artifact.reused else "")
+    )
+    return artifact
+
+
+class _Preparation:
+    """One making of the `shards` artifact."""
+
+    def __init__(
+        self,
+        params: PipelineParams,
+        tokenizer: PreTrainedTokenizerFast,
+        documents: Artifact,
+        parts: Parts,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self._params, self._tokenizer, self._documents = params, tokenizer, documents
+        self._parts, self._workers, self._progress = parts, workers, progress
+        self._names = part_names(documents.manifest)
+        self._target = params.model.target_length
+        self._special = special_tokens(tokenizer)
+        self._budget = min(params.chunk_tokens, self._target - self._special.num)
+
+    def write(self, directory: Path) -> dict[str, Any]:
+        """Fill `directory`; returns the summary."""
+        counts = self._chunk()
+        if counts["longest"] < self._target:
+            raise UserError(
+                f"The corpus is too short for the target: the longest training document has {counts['longest']} tokens and "
+                f"model.target_length is {self._target}, so add longer documents or lower the target."
+            )
+        self._progress("prepare: planning rows")
+        num_parts = len(self._names)
+        train_lengths, train_sources = read_entries(self._parts, num_parts, "train")
+        heldout_lengths, _ = read_entries(self._parts, num_parts, "heldout")
+        packing = self._params.packing
+        train = plan_rows(train_lengths, self._target, packing, train_sources, source_shares(self._params))
+        heldout = plan_rows(heldout_lengths, self._target, PackingParams(window_chunks=packing.window_chunks))
+        _refuse_no_rows(train, heldout)
+        self._write_shards(train, train_lengths, directory, "train")
+        self._write_shards(heldout, heldout_lengths, directory / "heldout", "heldout")
+        for number in range(num_parts):
+            self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
+        (directory / "tokenizer").mkdir()
+        self._parts.take(TOKENIZER_FILE, directory / "tokenizer" / TOKENIZER_FILE)
+        return {
+            "num_chunks": counts["chunks"],
+            "num_fragments": counts["fragments"],
+            "num_rows": train.num_rows,
+            "num_tokens": train.num_tokens,
+            "waste": train.waste,
+            "buckets": [bucket.to_json() for bucket in train.buckets],
+            "sources": [share.to_json() for share in train.sources],
+            "by_length": [share.to_json() for share in train.by_length],
+            "num_heldout_rows": heldout.num_rows,
+            "num_heldout_tokens": heldout.num_tokens,
+            "heldout_waste": heldout.waste,
+            "longest_document_tokens": counts["longest"],
+            "chunk_tokens": self._budget,
+            "bos_token_id": self._special.bos,
+            "eos_token_id": self._special.eos,
+        }
+
+    def _chunk(self) -> dict[str, int]:
+        with self._parts.writing(TOKENIZER_FILE) as path:
+            path.write_text(self._tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        job = ChunkJob(
+            self._documents.as_parts(),
+            self._parts,
+            self._params.chunking.model_copy(update={"max_tokens": self._budget}),
+            self._special,
+            tuple(source.label for source in self._params.corpus.sources),
+        )
+        total = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
+        for counts in run_units(self._workers, job, list(enumerate(self._names)), self._parts, "chunked"):
+            before = total["bytes"] // _PROGRESS_EVERY_BYTES
+            longest = max(total["longest"], counts["longest"])
+            total = {name: total[name] + counts[name] for name in total} | {"longest": longest}
+            if total["bytes"] // _PROGRESS_EVERY_BYTES > before:
+                self._progress(f"prepare: {total['bytes'] / 1e6:,.0f} MB in {total['chunks']:,} chunks")
+        self._progress(f"prepare: {total['documents']:,} documents in {total['chunks']:,} chunks")
+        return total
+
+    def _write_shards(self, plan: PackingPlan, lengths: np.ndarray, directory: Path, split: str) -> None:
+        directory.mkdir(exist_ok=True)
+        spans = split_into_shards(plan, lengths, self._params.packing.shard_megabytes)
+        names = [shard_name(number, len(spans)) for number in range(len(spans))]
+        units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
+        plan_key = hashlib.sha256(plan.members.tobytes() + plan.row_ends.tobytes()).hexdigest()[:12]
+        job = ShardJob(self._parts, len(self._names), split, plan_key)
+        hashes = []
+        for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
+            hashes.append(digest)
+            self._parts.take(job.part_name(names[number]), directory / names[number])
+            self._progress(f"prepare: {split} shard {number + 1} of {len(names)}")
+        write_dataset_files(directory, names, hashes, split)
+
+
+def _refuse_no_rows(train: PackingPlan, heldout: PackingPlan) -> None:
+    if not train.num_rows:
+        raise UserError(
+            "No training row is left: packing.bucket_token_budgets or bucket_repeats leave every chunk out, raise them."
+        )
+    if not heldout.num_rows:
+        raise UserError(
+            "The held-out documents hold no token at all: raise corpus.heldout_fraction or take another split_seed."
+        )

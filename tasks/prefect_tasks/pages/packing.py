@@ -1,0 +1,86 @@
+"""Packed rows as a page: tokens by source and length bucket, repeats, waste, and the mix that was asked for and reached."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact
+from tasks.prefect_tasks.pages.elements import Page, Picture, markdown_table, megabytes, plain
+
+KEY = "packing"
+_MOST_DRAWN_BYTES = 2_000_000_000  # a figure reads every row; that many bytes take some seconds
+
+
+def packing_page(artifact: Artifact, params: PipelineParams) -> Page:
+    """A page of the `shards` artifact, from its manifest alone."""
+    return Page(KEY, "\n\n".join(_sections(artifact, params)) + "\n")
+
+
+def packing_pictures(artifact: Artifact) -> Iterator[Picture]:
+    """The figure of `ropeway inspect`, where the shards are on this machine and small enough to be looked through."""
+    size = sum(entry.num_bytes for entry in artifact.manifest.files)
+    if artifact.remote is not None or size > _MOST_DRAWN_BYTES:
+        return
+    from tasks.pack.inspect import inspect_shards
+    from tasks.pack.inspect_plot import plot
+
+    with tempfile.TemporaryDirectory(prefix="ropeway-") as folder:
+        path = Path(folder) / "packing.png"
+        plot(inspect_shards(artifact.folder, num_samples=0), path)
+        yield Picture("packing-plot", path.read_bytes())
+
+
+def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
+    packed = artifact.manifest.summary
+    target = params.model.target_length
+    yield (
+        f"## Packed rows\n\n{packed['num_rows']:,} rows of up to {target:,} tokens hold {packed['num_tokens']:,} tokens, "
+        f"{packed['waste']:.2%} of their places are empty; held out: {packed['num_heldout_rows']:,} rows, "
+        f"{packed['num_heldout_tokens']:,} tokens, {packed['heldout_waste']:.2%} empty."
+    )
+    yield _cutting(packed)
+    yield f"### Tokens by source and length bucket\n\n{_buckets(packed['buckets'])}"
+    if shares := [*_shares("source", packed["sources"]), *_shares("length", packed["by_length"])]:
+        yield f"### Mix of the packed tokens\n\n{markdown_table(('of', 'share', 'wanted', 'reached'), shares)}"
+    shards = [entry for entry in artifact.manifest.files if entry.path.endswith(".arrow")]
+    size = megabytes(sum(entry.num_bytes for entry in shards))
+    yield f"{len(shards):,} shards, {size}, in artifact `{artifact.location}`. `ropeway inspect` on it looks into the rows."
+
+
+def _cutting(packed: dict[str, Any]) -> str:
+    longest = f"the longest document has {packed['longest_document_tokens']:,} tokens"
+    return (
+        f"{packed['num_chunks']:,} chunks of at most {packed['chunk_tokens']:,} tokens; {packed['num_fragments']:,} of them are "
+        f"pieces of documents that did not fit; {longest}."
+    )
+
+
+def _buckets(buckets: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            plain(bucket["source"]),
+            bucket["upper_bound"],
+            bucket["num_chunks"],
+            bucket["num_tokens"],
+            f"{bucket['repeats']:.2f}",
+            bucket["num_used"],
+            bucket["num_used_tokens"],
+        )
+        for bucket in buckets
+        if bucket["num_chunks"]
+    ]
+    return markdown_table(("source", "up to (tokens)", "chunks", "tokens", "repeats", "packed", "packed tokens"), rows)
+
+
+def _shares(side: str, shares: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Nothing for a single source that nothing was asked of."""
+    if len(shares) < 2:
+        return []
+    return [
+        (side, plain(share["name"]), "" if share["wanted"] is None else f"{share['wanted']:.1%}", f"{share['reached']:.1%}")
+        for share in shares
+    ]

@@ -1,0 +1,71 @@
+"""A release as a page: where it is and how to load it, what was verified, and which servers read it as it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from data_schemas.params import PipelineParams
+from data_schemas.remote import is_remote
+from data_schemas.storage import Artifact, Storage
+from tasks.prefect_tasks.pages.elements import Page, markdown_table, megabytes, plain
+from tasks.prefect_tasks.run_labels import extension_of
+from tasks.publish.checks import Check
+from tasks.publish.destinations.delivery import Delivery
+from tasks.publish.releases import current_digest
+
+KEY = "release"
+
+
+def release_pages(
+    artifact: Artifact, params: PipelineParams, checks: Sequence[Check], deliveries: Sequence[Delivery]
+) -> Iterator[Page]:
+    """The release with its places; then, where this run made any, its checks; then its servers."""
+    yield Page(KEY, _release(artifact, params, deliveries))
+    if checks:
+        rows = [(plain(check.name), "ok" if check.ok else "**broken**", plain(check.detail, 400)) for check in checks]
+        table = markdown_table(("check", "result", "detail"), rows)
+        yield Page(f"{KEY}-checks", f"## What was verified of {params.release_name}\n\n{table}\n")
+    yield Page(f"{KEY}-serving", _serving(artifact, params))
+
+
+def _release(artifact: Artifact, params: PipelineParams, deliveries: Sequence[Delivery]) -> str:
+    done = artifact.manifest.summary
+    is_current = current_digest(Storage(params.storage), params.release_name) == artifact.digest
+    places = [("storage", _link(artifact.location), "found" if artifact.reused else "written and verified")]
+    places += [
+        (plain(d.destination), _link(d.location), "written and checked" if d.is_new else "unchanged") for d in deliveries
+    ]
+    return (
+        f"## Release {params.release_name}\n\n{extension_of(params.model)}. Version `{artifact.digest}`, "
+        f"{'the current one' if is_current else 'not the current one: another was chosen'}; {done['num_files']:,} files, "
+        f"{megabytes(done['num_bytes'])}, of which weights {megabytes(done['weights_bytes'])}.\n\n"
+        f"{markdown_table(('place', 'address', 'this run'), places)}\n\n"
+        f"`ropeway verify {artifact.location}` verifies it again; its model card is `README.md` there.\n"
+    )
+
+
+def _link(location: str) -> str:
+    """A link where a browser can follow it, else the address alone."""
+    return f"[{location}]({location})" if location.startswith(("https://", "http://")) else f"`{location}`"
+
+
+def _serving(artifact: Artifact, params: PipelineParams) -> str:
+    from tasks.publish.serving.table import serving_table
+
+    address = f"./{params.release_name}" if is_remote(artifact.location) else artifact.location
+    answers = {True: "yes", False: "**no**", None: "not known"}
+    rows = [
+        (
+            plain(f"{row.server} {row.version}"),
+            answers[row.servable],
+            plain(row.reason, 300),
+            plain(row.how_known, 300),
+            "<br>".join(f"`{command}`" for command in row.commands),
+        )
+        for row in serving_table(artifact.path, address=address)
+    ]
+    table = markdown_table(("server", "reads it as trained", "why", "how that is known", "how to run it"), rows)
+    copy = (
+        "" if address == artifact.location else f"\n`{address}`: a copy of `{artifact.location}` on the machine that serves.\n"
+    )
+    return f"## Servers of {params.release_name}\n\n{table}\n{copy}"

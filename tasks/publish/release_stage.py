@@ -1,0 +1,160 @@
+"""The publish stage: gates, assembly in a staging folder, verification there, one rename, `current`, and then the destinations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PipelineParams
+from data_schemas.releases import version_kind
+from data_schemas.storage import Artifact, Storage
+from tasks.model.quiet import quiet_transformers
+from tasks.publish.assemble import ReleaseParts, assemble
+from tasks.publish.base_identity import BaseIdentity, identify
+from tasks.publish.destinations.delivery import Delivery, check_destinations, deliver
+from tasks.publish.destinations.pointer import Pointed, how_to_serve
+from tasks.publish.portable import files_naming, portable
+from tasks.publish.releases import current_digest, point_current
+from tasks.publish.summary import release_summary
+from tasks.publish.verify import Check, check_files, failures, verify_staged
+
+STAGE = "publish"
+CODE_VERSION = 3
+_WHERE = ("destinations", "hub_pull_request", "hub_private", "token_secret")  # where it goes does not change what it is
+
+
+def run(
+    params: PipelineParams,
+    storage: Storage,
+    documents: Artifact,
+    shards: Artifact,
+    checkpoint: Artifact,
+    evaluation: Artifact,
+    progress: Callable[[str], None],
+    seen: Callable[[Check | Delivery], None] = lambda _: None,
+    token: SecretStr | None = None,
+) -> Artifact:
+    """Publish the model of `checkpoint` as the current version of `params.release_name`, here and at every destination.
+
+    Raises UserError, and leaves neither a version nor a moved pointer, if a gate or the verification fails. A version
+    that is already there is not written again, and one that a rollback left does not become current. A destination that
+    fails is a UserError after all others have the release. `seen` gets each check that is made here and each delivery.
+    `token` is what `params.publish.token_secret` holds; it is handed to the hub's client and kept nowhere.
+    """
+    check_destinations(params.publish)
+    if params.publish.token_secret and token is None:
+        raise UserError(
+            "publish.token_secret can be read by the Prefect flows alone: run one, or leave it out and set HF_TOKEN."
+        )
+    base = identify(params.model)
+    plan_file = checkpoint.path / "rope_plan.json"
+    report = json.loads((evaluation.path / "report.json").read_text(encoding="utf-8"))
+    base_window = int(report["settings"]["base_window"])
+    _pass_gates(params, report, base_window)
+
+    stages = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
+    digest_params = release_params(params, base)
+    parents = {name: artifact.digest for name, artifact in stages.items()} | {"base": base.fingerprint}
+    digest = stage_digest(STAGE, digest_params, CODE_VERSION, parents)
+
+    def make(directory: Path) -> dict[str, Any]:
+        from tasks.model.extended import load_arm
+        from tasks.model.rope_plan import RopePlan
+
+        for artifact in stages.values():
+            artifact.check()
+        progress("publish: merging the adapter into the base")
+        parts = ReleaseParts(
+            params=params,
+            base=base,
+            base_window=base_window,
+            plan=RopePlan.from_json(plan_file.read_text(encoding="utf-8")),
+            checkpoint=checkpoint.path,
+            evaluation=evaluation.path,
+            report=report,
+            stages={name: artifact.manifest for name, artifact in stages.items()},
+            release={"name": params.release_name, "digest": digest, "code_version": CODE_VERSION, "params": digest_params},
+        )
+        with quiet_transformers():
+            model = load_arm(params, "fine_tuned", checkpoint.path)
+            progress("publish: writing the release")
+            assemble(directory, model, _tokenizer(checkpoint.path), parts)
+        progress("publish: verifying it by reloading")
+        _refuse_local_paths(directory, storage, base)
+        _require(verify_staged(directory), "was not published", seen)
+        return release_summary(directory)
+
+    release = storage.build(
+        version_kind(params.release_name),
+        stage=STAGE,
+        params=digest_params,
+        code_version=CODE_VERSION,
+        parents=parents,
+        make=make,
+    )
+    is_moving = current_digest(storage, params.release_name) != release.digest
+    if release.reused and (is_moving or params.publish.destinations):
+        _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again", seen)
+    pointed = point_current(storage, params.release_name, release.digest)
+    progress(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}")
+    for delivery in deliver(params.release_name, release.path, params.publish, progress, token):
+        seen(delivery)
+    return release
+
+
+def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]:
+    """The parameters that decide what a release holds beyond what its parents do."""
+    recorded = {
+        "name": params.release_name,
+        "publish": params.publish.model_dump(mode="json", exclude={"name", *_WHERE}),
+        "chunking": params.chunking.model_dump(mode="json"),
+        "training": params.training.model_dump(mode="json"),
+        "sources": [{"uri": source.uri, "licence": source.licence} for source in params.corpus.sources],
+        "target_length": params.model.target_length,
+        "base": {"name": base.name, "revision": base.revision, "licence": base.licence},
+    }
+    return portable(recorded)
+
+
+def _standing(params: PipelineParams, release: Artifact, pointed: Pointed) -> str:
+    state = "is unchanged" if release.reused else "is verified"
+    if pointed is Pointed.ROLLED_BACK:
+        return f"{state}; {how_to_serve(params.storage, params.release_name, release.digest)}"
+    return f"{state} and current"
+
+
+def _pass_gates(params: PipelineParams, report: dict[str, Any], base_window: int) -> None:
+    from tasks.evaluate.report.gates import failed_gates
+
+    if failed := failed_gates(report, params.publish, base_window, params.model.target_length):
+        reasons = "; ".join(reason.rstrip(".") for reason in failed)
+        raise UserError(
+            f"{params.release_name} was not published: {reasons}. Train longer or change the gates under `publish`."
+        )
+
+
+def _tokenizer(checkpoint: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint / "tokenizer", local_files_only=True)
+
+
+def _refuse_local_paths(directory: Path, storage: Storage, base: BaseIdentity) -> None:
+    private = [str(storage.root), str(base.folder)]
+    if named := files_naming(directory, tuple(private)):
+        raise UserError(
+            f"The release was not published: {', '.join(named)} would name a folder of this machine; report this as a bug."
+        )
+
+
+def _require(checks: list[Check], consequence: str, seen: Callable[[Check], None]) -> None:
+    for check in checks:
+        seen(check)
+    if failed := failures(checks):
+        raise UserError(f"The release {consequence}; verification found: {'; '.join(failed)}.")

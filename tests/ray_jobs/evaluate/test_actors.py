@@ -1,0 +1,112 @@
+"""Ray actors of this machine: order, errors, real deaths, and the same evaluation as without them."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from data_schemas.errors import UserError
+from data_schemas.params import RayParams
+from ray_jobs.cluster import connected
+from ray_jobs.evaluate.actors import RayActors, measuring_workers
+from tasks.work import InProcess
+from tests.ray_jobs.evaluate.deadly_units import Square
+from tests.ray_jobs.evaluate.evaluation_example import make_tiny_run, write_questions
+
+TWO = RayParams(num_workers=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with connected(TWO):
+        yield
+
+
+@pytest.fixture
+def actors() -> Iterator[RayActors]:
+    workers = RayActors(TWO)
+    yield workers
+    workers.close()
+
+
+def test_results_come_in_the_order_of_the_units_from_two_processes(actors: RayActors, tmp_path: Path) -> None:
+    found = list(actors.map(Square(str(tmp_path)), range(12)))
+    assert [square for square, _ in found] == [n * n for n in range(12)]
+    assert len({pid for _, pid in found} - {os.getpid()}) == 2
+
+
+def test_a_units_error_reaches_the_user_as_it_was_said(actors: RayActors, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^thirteen cannot be squared: take another number$"):
+        list(actors.map(Square(str(tmp_path)), [1, 13, 2]))
+    assert [square for square, _ in actors.map(Square(str(tmp_path)), [3])] == [9], "and the workers go on"
+
+
+def test_a_killed_worker_is_replaced_twice_and_then_it_is_an_error(actors: RayActors, tmp_path: Path) -> None:
+    assert [square for square, _ in actors.map(Square(str(tmp_path), dies=4, times=2), range(6))] == [0, 1, 4, 9, 16, 25]
+    with pytest.raises(UserError, match="killed 3 times on the same unit"):
+        list(actors.map(Square(str(tmp_path / "more"), dies=1, times=9), range(3)))
+
+
+def test_one_local_worker_is_this_process() -> None:
+    with measuring_workers(RayParams()) as workers:
+        assert isinstance(workers, InProcess)
+    with (
+        pytest.raises(UserError, match=r"with 2 workers, but 0 GPU"),
+        measuring_workers(RayParams(num_workers=2, use_gpu=True)),
+    ):
+        pass
+
+
+def test_two_workers_of_which_one_is_killed_give_the_same_bytes_as_none(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tiny_run = make_tiny_run(tmp_path, tokenizer)
+    tiny_run.params = tiny_run.changed(qa_file=write_questions(tmp_path), reorder_samples=4)
+    alone = tiny_run.elsewhere(tmp_path / "alone").evaluate()
+    spread = tiny_run.elsewhere(tmp_path / "spread")
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            time.sleep(0.002)
+            if any(spread.parts.glob("*/measured-*.json")):
+                for pid in own_actors()[:1]:  # none between two units, so look again
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    evaluation = spread.evaluate(ray={"num_workers": 2})
+    killer.join()
+    assert len(killed) == 1
+    assert evaluation.manifest == alone.manifest, "digest and the hash of every file"
+
+
+def own_actors() -> list[int]:
+    """Actor processes below this one that are measuring: not those of other tests, which wait."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            title = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(b"ray::_Actor.run") and os.getpid() in ancestors(int(folder.name)):
+            found.append(int(folder.name))
+    return found
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            return
+        yield pid

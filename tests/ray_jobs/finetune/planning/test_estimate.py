@@ -1,0 +1,124 @@
+"""Time of a run from its operations, and the rules that say when chunks serve better than a longer window."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+from ray_jobs.evaluate import compare_rope
+from ray_jobs.finetune.planning.advice import CorpusLengths, find_context_gain, find_corpus_lengths, reasons_to_chunk
+from ray_jobs.finetune.planning.estimate import Speed, find_speed, run_flops, run_seconds
+from ray_jobs.finetune.planning.shape import training_shape
+from ray_jobs.prepare.ray_data import workers_for
+from tasks.ingest import documents_stage as ingest
+from tests.flows.small_run import small_params
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> PipelineParams:
+    return PipelineParams.model_validate(small_params(tmp_path_factory.mktemp("estimate"), tokenizer))
+
+
+def test_operations_of_a_run_by_hand(params: PipelineParams) -> None:
+    """Two layers of width 32, 4 heads of 8 over 2 KV heads, MLP 48, vocabulary 384; 6 steps of 2 rows of 128 tokens."""
+    shape = training_shape(params)
+    lora = 2 * (16 * (32 + 32) + 2 * 16 * (32 + 16) + 16 * (32 + 32))
+    layers = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48)
+    matrices, trained = layers + lora + 384 * 32, lora + 384 * 32
+    # Groups of 32: two heads see 4 x (32 x 33 / 2) pairs a document, two shifted ones 16, 3 x 32 and 16 tokens.
+    pairs = 2 * 4 * (32 * 33 / 2) + 2 * (2 * (16 * 17 / 2) + 3 * (32 * 33 / 2))
+    expected = 6 * 2 * (128 * (4 * matrices + 2 * trained) + 12 * 2 * 8 * pairs)
+    assert run_flops(params, shape) == pytest.approx(expected)
+    full = params.model_copy(update={"training": params.training.model_copy(update={"attention": "full"})})
+    mixed = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_steps": 3})})
+    assert run_flops(mixed, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
+    speed = Speed(1e9, "")
+    one_worker = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 1})})
+    assert run_seconds(one_worker, shape, speed) == pytest.approx(2 * run_seconds(params, shape, speed))
+
+
+def test_speed_is_stated_or_measured_and_never_guessed(params: PipelineParams) -> None:
+    shape = training_shape(params)
+    stated = find_speed(params, shape, 250.0)
+    assert stated is not None
+    assert (stated.flops_per_s, "stated" in stated.origin) == (250e12, True)
+    measured = find_speed(params, shape, None)
+    assert measured is not None
+    assert "measured here" in measured.origin
+    assert 1e6 < measured.flops_per_s < 1e12
+    on_gpu = params.model_copy(update={"ray": params.ray.model_copy(update={"use_gpu": True})})
+    import torch
+
+    if not torch.cuda.is_available():
+        assert find_speed(on_gpu, shape, None) is None
+    known = on_gpu.model_copy(update={"ray": on_gpu.ray.model_copy(update={"peak_tflops": 100.0})})
+    peak = find_speed(known, shape, None)
+    assert peak is not None
+    assert peak.flops_per_s == pytest.approx(40e12)
+    huge = replace(shape, num_total=10**11, num_frozen=10**11, num_layers=4)
+    assert find_speed(params, huge, None) is None
+
+
+FINE: dict[str, Any] = {
+    "base_window": 512,
+    "target_length": 2048,
+    "training_required": True,
+    "rows": 1000,
+    "hours": 2.0,
+    "budget_hours": None,
+    "lengths": CorpusLengths(np.array([400, 1500, 2000, 1800]), 0.25, "d"),
+    "context_gain": {"from_length": 256, "to_length": 512, "ratio": 0.9, "low": 0.85, "high": 0.95},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lengths": CorpusLengths(np.array([400] * 99 + [600]), 0.25, "d")}, "beyond the base's window"),
+        ({"lengths": CorpusLengths(np.array([400, 90_000]), 0.25, "d")}, "cut in any case"),
+        ({"rows": 99}, "99 rows are fewer"),
+        ({"budget_hours": 1.5}, "2.0 h and 1.5 h are given: chunk"),
+        ({"budget_hours": 1.5, "training_required": False}, "scaling only"),
+        ({"context_gain": {"from_length": 256, "to_length": 512, "ratio": 0.99, "low": 0.97, "high": 1.01}}, "independent"),
+    ],
+)
+def test_each_rule_speaks_alone(changes: dict[str, Any], words: str) -> None:
+    assert reasons_to_chunk(**FINE) == []
+    (reason,) = reasons_to_chunk(**{**FINE, **changes})
+    assert words in reason
+
+
+def test_what_is_unknown_is_no_reason() -> None:
+    assert reasons_to_chunk(**{**FINE, "lengths": None, "context_gain": None, "hours": None, "budget_hours": 1.0}) == []
+    assert reasons_to_chunk(**{**FINE, "training_required": False, "rows": 1}) == []
+
+
+def test_lengths_and_context_gain_are_found_without_a_run_record(
+    params: PipelineParams, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    from tasks.model.base_model import base_fingerprint
+
+    storage = Storage(params.storage)
+    assert find_corpus_lengths(params, storage, tokenizer) is None
+    documents = ingest.run(params, storage, lambda num_bytes: workers_for(params, num_bytes), lambda line: None)
+    lengths = find_corpus_lengths(params, storage, tokenizer)
+    assert lengths is not None
+    assert lengths.documents_digest == documents.digest
+    texts = [p.read_text() for p in Path(params.corpus.sources[0].uri).glob("story-*")]
+    whole = [len(tokenizer(text)["input_ids"]) for text in texts]
+    assert len(lengths.tokens) == documents.manifest.summary["num_train"]
+    assert lengths.tokens.mean() == pytest.approx(np.mean(whole), rel=0.05)
+    assert lengths.share_beyond(64) == 1.0
+    assert lengths.share_beyond(10**6) == 0.0
+    other = params.model_copy(update={"corpus": params.corpus.model_copy(update={"split_seed": 9})})
+    assert find_corpus_lengths(other, storage, tokenizer) is None
+    assert find_context_gain(storage, documents.digest, base_fingerprint(params.model)) is None
+    compared = compare_rope.run(params, storage, documents, 2, lambda line: None)
+    gain = find_context_gain(storage, documents.digest, base_fingerprint(params.model))
+    assert gain == compare_rope.load_comparison(compared)["context_gain"]
+    assert find_context_gain(storage, documents.digest, "another base") is None

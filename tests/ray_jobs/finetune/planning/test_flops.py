@@ -1,0 +1,54 @@
+"""Operations counted by formula against operations counted one by one."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from ray_jobs.finetune.planning.flops import cost_of, known_peak, peak_flops, segment_pairs
+from ray_jobs.finetune.segments import segment_batch
+from ray_jobs.finetune.training.batches import read_micro_batch
+from ray_jobs.finetune.training.loop import build_model, summed_loss
+from tests.ray_jobs.finetune.training_example import CPU, ROWS, make_params, write_base
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 20).map(lambda half: 2 * half))
+def test_pairs_are_those_of_the_segments(lengths, group_size):
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    segments = segment_batch(positions, group_size)
+    for kind, first in ((segments.unshifted, 0), (segments.shifted, group_size // 2)):
+        counted = sum(n * (n + 1) // 2 for n in np.diff(kind.bounds).tolist())
+        assert segment_pairs(np.array(lengths), group_size, first) == counted
+
+
+@pytest.mark.parametrize("train_embeddings", [True, False])
+def test_matrix_products_are_what_torch_counts(tmp_path, tokenizer, train_embeddings):
+    base = write_base(tmp_path, tokenizer, tied=True)
+    params = make_params(base, gradient_checkpointing=False, loss_kernel="chunked", train_embeddings=train_embeddings)
+    model = build_model(params, CPU).train()
+    lengths = ROWS[1]["seq_lengths"]
+    with FlopCounterMode(display=False) as counter:
+        # a chunk longer than the row: what is recomputed is no part of the count
+        summed_loss(model, read_micro_batch(ROWS, [1], CPU), 128, "chunked").backward()
+    by_operation = counter.get_flop_counts()["Global"]
+    matrices = sum(count for operation, count in by_operation.items() if "attention" not in str(operation))
+    cost = cost_of(model, model.get_base_model().config)
+    formula = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) * int(lengths.sum())
+    # not in the formula's favour: rotary tables, and gradients of the first layer's inputs where nothing below is trained
+    assert formula == pytest.approx(matrices, rel=0.06)
+    assert cost.step_flops(lengths, 24) < cost.step_flops(lengths, 10_000)
+
+
+def test_peak_is_as_stated_and_else_unknown_on_a_cpu():
+    assert peak_flops(CPU, 312, "bf16") == 312e12
+    assert peak_flops(CPU, None, "bf16") is None
+
+
+def test_a_device_is_known_by_whole_words():
+    assert known_peak("NVIDIA L4") == 121e12
+    assert known_peak("NVIDIA A100-SXM4-80GB") == 312e12
+    assert known_peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert known_peak("NVIDIA L40") is None
+    assert known_peak("NVIDIA RTX A1000") is None

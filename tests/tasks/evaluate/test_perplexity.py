@@ -1,0 +1,147 @@
+"""Held-out documents, context lengths and fixed targets."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from data_schemas.documents import part_name
+from data_schemas.errors import UserError
+from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents, tokenize
+from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, perplexity, position_ranges, target_documents
+
+
+def document(doc_id: str, num_tokens: int) -> HeldOutDocument:
+    return HeldOutDocument(doc_id, np.arange(num_tokens, dtype=np.int32), np.zeros(num_tokens, bool), 0)
+
+
+@pytest.mark.parametrize(
+    ("window", "target", "expected"),
+    [
+        (512, 2048, (256, 512, 1024, 2048)),
+        (512, 3000, (256, 512, 1024, 2048, 3000)),
+        (200, 800, (200, 400, 800)),  # 100 leaves no context in front of 128 targets
+    ],
+)
+def test_default_lengths_double_from_half_the_window_to_the_target(window: int, target: int, expected: tuple[int, ...]) -> None:
+    assert evaluation_lengths(None, base_window=window, target_length=target, target_tokens=128) == expected
+
+
+@given(st.integers(1, 10_000), st.integers(32, 100_000), st.integers(8, 31))
+def test_target_is_always_measured(window: int, target: int, target_tokens: int) -> None:
+    lengths = evaluation_lengths((), base_window=window, target_length=target, target_tokens=target_tokens)
+    assert lengths[-1] == target
+    assert list(lengths) == sorted(set(lengths))
+    assert lengths[0] > target_tokens
+
+
+def test_requested_lengths_are_sorted_and_refused_where_no_context_is_left() -> None:
+    assert evaluation_lengths((64, 32, 64), base_window=512, target_length=64, target_tokens=8) == (32, 64)
+    with pytest.raises(UserError, match=r"evaluation\.lengths holds 128"):
+        evaluation_lengths((128, 256), base_window=512, target_length=2048, target_tokens=128)
+    with pytest.raises(UserError, match="target_tokens is 128"):
+        evaluation_lengths(None, base_window=32, target_length=64, target_tokens=128)
+
+
+@given(st.integers(20, 300), st.integers(1, 15), st.data())
+def test_targets_are_the_same_tokens_at_every_length(num_tokens: int, num_targets: int, data: st.DataObject) -> None:
+    target = TargetDocument.of(document("d", num_tokens), max_length=num_tokens, num_targets=num_targets)
+    length = data.draw(st.integers(num_targets + 1, num_tokens))
+    window = target.window(length)
+    assert len(window) == length
+    assert window[-num_targets:].tolist() == list(range(target.target_start, num_tokens))
+    assert np.all(np.diff(window) == 1), "the context stands directly to the left of the targets"
+
+
+def test_a_window_longer_than_the_document_is_refused() -> None:
+    with pytest.raises(ValueError, match="must lie in"):
+        TargetDocument.of(document("d", 10), max_length=10, num_targets=2).window(11)
+
+
+def test_of_a_long_document_only_its_two_ends_are_kept() -> None:
+    kept = TargetDocument.of(document("d", 100), max_length=10, num_targets=3)
+    assert kept.head.tolist() == list(range(10))
+    assert kept.tail.tolist() == list(range(90, 100))
+    assert (kept.num_tokens, kept.target_start) == (100, 97)
+
+
+@given(st.integers(2, 5000))
+def test_ranges_of_positions_hold_each_predicted_position_once_and_double(length: int) -> None:
+    ranges = position_ranges(length)
+    assert [p for start, end in ranges for p in range(start, end)] == list(range(1, length))
+    assert all(end == 2 * start for start, end in ranges[:-1])
+
+
+def test_only_documents_that_fill_the_longest_window_are_scored() -> None:
+    documents = [document("a", 100), document("b", 99), document("c", 150), document("d", 300)]
+    chosen = target_documents(documents, max_length=100, num_documents=2, num_targets=8)
+    assert [d.doc_id for d in chosen] == ["a", "c"]
+    with pytest.raises(UserError, match=r"Only 1 held-out document\(s\) have at least 200 tokens"):
+        target_documents(documents, max_length=200, num_documents=2, num_targets=8)
+
+
+def test_perplexity_weighs_tokens() -> None:
+    assert perplexity(np.array([0.0, 3.0]), np.array([1, 2])) == pytest.approx(np.e)
+
+
+def write_documents(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
+    table = {"doc_id": [], "text": [], "split": [], "num_bytes": []}  # type: ignore[var-annotated]
+    for doc_id, text, split in rows:
+        for name, value in zip(table, (doc_id, text, split, len(text.encode())), strict=True):
+            table[name].append(value)
+    folder.mkdir()
+    half = len(rows) // 2
+    for number, part in enumerate((pa.table(table)[:half], pa.table(table)[half:])):
+        pq.write_table(part, folder / part_name(number, 2), row_group_size=4)
+    return folder
+
+
+def test_heldout_order_is_independent_of_the_file_and_leaves_training_documents_out(tmp_path: Path) -> None:
+    rows = [(f"doc{i}", "x" * (10 + i), "train" if i % 3 == 0 else "heldout") for i in range(30)]
+    forward = list(read_heldout(write_documents(tmp_path / "a", rows), min_bytes=15))
+    backward = list(read_heldout(write_documents(tmp_path / "b", rows[::-1]), min_bytes=15))
+    assert forward == backward
+    assert {doc_id for doc_id, _ in forward} == {d for d, text, split in rows if split == "heldout" and len(text) >= 15}
+    assert [d for d, _ in forward] != sorted(d for d, _ in forward), "the order must not follow the names"
+
+
+def test_tokens_carry_bos_only_where_the_tokenizer_adds_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain = tokenize("d", "One line.\nTwo lines.", tokenizer)
+    assert plain.num_leading == 0
+    with_bos = PreTrainedTokenizerFast(
+        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str()),
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+    with_bos.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    begun = tokenize("d", "One line.\nTwo lines.", with_bos)
+    assert begun.num_leading == 1
+    assert begun.token_ids.tolist() == [0, *plain.token_ids.tolist()]
+    assert len(begun.is_boundary) == len(begun.token_ids)
+
+
+def test_boundaries_stand_after_lines_and_sentences(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "It is 3.5 m. Deep!\nA line"
+    tokenized = tokenize("d", text, tokenizer)
+    ends = np.cumsum([len(tokenizer.decode([i])) for i in tokenized.token_ids])
+    assert {text[:end] for end in ends[tokenized.is_boundary]} <= {"It is 3.5 m.", "It is 3.5 m. Deep!", "It is 3.5 m. Deep!\n"}
+    assert "It is 3.5 m." in {text[:end] for end in ends[tokenized.is_boundary]}
+
+
+def test_reading_stops_when_there_is_enough(tokenizer: PreTrainedTokenizerFast) -> None:
+    texts = iter([(f"d{i}", "word " * 100) for i in range(10)])
+    chosen = select_documents(texts, tokenizer, min_tokens=50, num_documents=2, haystack_tokens=1)
+    assert [d.doc_id for d in chosen] == ["d0", "d1"]
+    assert next(texts)[0] in ("d2", "d3"), "the rest is left untokenized"
+
+
+def test_empty_document_has_no_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert len(tokenize("d", "", tokenizer).token_ids) == 0

@@ -1,0 +1,104 @@
+"""Bases that cannot be trained are refused by name before any work; LoRA targets are found or refused by name."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from data_schemas.errors import UserError
+from data_schemas.params import ModelParams, TrainingParams
+from ray_jobs.finetune.training.lora_targets import linear_names, resolve_targets
+from tasks.model.base_model import load_config
+from tasks.model.supported import refusal, refuse_unsupported
+from tests.tiny_models import KINDS, tiny_config
+
+SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+REFUSED = {
+    "Gemma2Config": (SIZES, "attn_logit_softcapping"),
+    "GptOssConfig": (SIZES | {"num_local_experts": 2}, "attention sinks"),
+    "Gemma3Config": ({}, "multimodal"),
+    "Qwen2VLConfig": ({}, "multimodal"),
+    "Llama4TextConfig": (SIZES | {"num_local_experts": 2}, "chunked_attention"),
+    "Qwen3NextConfig": (SIZES, "linear_attention"),
+    "MambaConfig": ({"num_hidden_layers": 2, "hidden_size": 32}, "linear_attention"),
+    "BloomConfig": ({"hidden_size": 32, "n_head": 4, "n_layer": 2}, "do not call transformers' attention interface"),
+    "FalconConfig": ({"hidden_size": 32, "num_attention_heads": 4}, "do not call transformers' attention interface"),
+    "T5Config": ({}, "encoder"),
+    "BertConfig": (SIZES, "not causal"),
+    "CLIPTextConfig": ({}, "no causal language model"),
+    "CohereConfig": (SIZES, "logit_scale"),
+}
+
+
+def configuration(name, sizes):
+    if not hasattr(transformers, name):
+        pytest.skip(f"this transformers has no {name}")
+    return getattr(transformers, name)(**sizes)
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_a_base_that_cannot_be_trained_is_refused_by_name_and_reason(name):
+    sizes, reason = REFUSED[name]
+    config = configuration(name, sizes)
+    with pytest.raises(UserError, match=reason) as refused:
+        refuse_unsupported(config)
+    assert repr(config.model_type) in str(refused.value)
+    assert "choose another base" in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_promised_architectures_are_not_refused(kind):
+    assert refusal(tiny_config(kind)) == ""
+
+
+def test_an_option_that_decides_is_read_and_not_the_name_alone():
+    gemma = configuration("Gemma2Config", SIZES | {"attn_logit_softcapping": None, "final_logit_softcapping": None})
+    assert refusal(gemma) == ""
+    capped = configuration("Gemma2Config", SIZES | {"attn_logit_softcapping": None})
+    assert "final_logit_softcapping" in refusal(capped)
+
+
+def test_large_models_are_judged_without_storage():
+    config = transformers.LlamaConfig(
+        hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8
+    )
+    assert refusal(config) == ""  # 280 GB of float32, if it had any
+
+
+def test_a_base_folder_is_refused_when_its_configuration_is_read(tmp_path):
+    """Every command, `ropeway plan` among them, reads it first."""
+    config = configuration("Gemma2Config", SIZES)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    with pytest.raises(UserError, match=r"'gemma2'.*attn_logit_softcapping"):
+        load_config(ModelParams(base=str(tmp_path), target_length=16384))
+
+
+def names_of(kind):
+    with torch.device("meta"):
+        return linear_names(AutoModelForCausalLM.from_config(tiny_config(kind)))
+
+
+def test_default_targets_map_to_fused_projections():
+    default = TrainingParams().lora_targets
+    assert resolve_targets(default, names_of("llama"), "Llama") == default
+    assert resolve_targets(default, names_of("phi3"), "Phi3") == ("qkv_proj", "o_proj")
+    assert resolve_targets((*default, "gate_proj", "up_proj"), names_of("phi3"), "Phi3") == (
+        "qkv_proj",
+        "o_proj",
+        "gate_up_proj",
+    )
+    assert resolve_targets(("all-linear",), names_of("phi3"), "Phi3") == ("all-linear",)
+    assert resolve_targets(("q_proj", "all-linear"), names_of("phi3"), "Phi3") == ("all-linear",), "it takes in the others"
+
+
+def test_a_target_with_dots_is_the_end_of_a_full_name():
+    paths = ("self_attn.q_proj", "layers.1.mlp.up_proj")
+    assert resolve_targets(paths, names_of("llama"), "Llama") == paths
+
+
+@pytest.mark.parametrize("name", ["w_pack", "self_attn.v_prj", "attn.q_proj"])
+def test_a_target_that_exists_under_no_name_is_refused_with_those_that_do(name):
+    with pytest.raises(UserError, match=rf"names {name}, which Llama has not: choose among down_proj, .*v_proj, or all-linear"):
+        resolve_targets(("q_proj", name), names_of("llama"), "Llama")

@@ -1,0 +1,323 @@
+"""Publishing: what a release holds, that it is the same every time, and that a failure or a kill publishes nothing."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import __version__ as transformers_version
+
+from data_schemas.errors import UserError
+from tasks.evaluate.report.results import recompute
+from tasks.model.extended import load_arm
+from tasks.publish import release_stage as stage
+from tasks.publish.checks import failures
+from tasks.publish.destinations.history import rollback
+from tasks.publish.releases import current_digest, current_release
+from tasks.publish.verify import verify_release
+from tasks.reorder import ChunkReorder
+from tests.tasks.release_example import TARGET, FinishedRun, finished_run
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> FinishedRun:
+    orders = dict.fromkeys(("none", "random", "important_first_last", "reverse_rank"), 0.5)
+    run = finished_run(tmp_path_factory.mktemp("run"), tokenizer, orders=orders, reorder_strategy="reverse_rank")
+    run.publish()
+    return run
+
+
+@pytest.fixture(scope="module")
+def release(published: FinishedRun) -> Path:
+    path = current_release(published.storage, "tiny")
+    assert path is not None
+    return path
+
+
+def versions(run: FinishedRun) -> list[str]:
+    folder = run.storage.root / "releases" / "tiny" / "versions"
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+def staged(run: FinishedRun) -> list[Path]:
+    return list((run.storage.root / ".staging").iterdir())
+
+
+def test_a_release_passes_every_check(published: FinishedRun, release: Path) -> None:
+    assert failures(verify_release(release)) == []
+    assert failures(verify_release(release.parents[1])) == []  # by way of `current`
+    assert staged(published) == []
+
+
+def test_the_checksums_are_what_sha256sum_reads(release: Path) -> None:
+    result = subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=release, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    listed = {line.split(": ")[0] for line in result.stdout.splitlines()}
+    present = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
+    assert present - listed == {"SHA256SUMS", "manifest.json"}
+
+
+def test_the_published_model_is_the_fine_tuned_arm_in_the_published_type(published: FinishedRun, release: Path) -> None:
+    expected = load_arm(published.params, "fine_tuned", published.checkpoint.path).to(torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(release, dtype="auto")
+    assert model.dtype == torch.bfloat16
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, expected.get_parameter(name), rtol=0, atol=0)
+    assert AutoTokenizer.from_pretrained(release).model_max_length == TARGET
+
+
+def test_the_adapter_in_its_folder_gives_the_same_model(published: FinishedRun, release: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoConfig
+
+    base = AutoModelForCausalLM.from_pretrained(
+        published.params.model.base, config=AutoConfig.from_pretrained(release), dtype=torch.float32
+    )
+    adapted = PeftModel.from_pretrained(base, release / "adapter").eval()
+    merged = load_arm(published.params, "fine_tuned", published.checkpoint.path)
+    tokens = torch.arange(100)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(adapted(tokens).logits, merged(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_the_probes_see_beyond_the_base_window(release: Path) -> None:
+    probes = json.loads((release / "verification" / "probes.json").read_text())["probes"]
+    assert probes[1]["position_ids"][-1] == TARGET - 1
+    logits = load_file(release / "verification" / "logits.safetensors")["logits"]
+    # the second probe's tokens are the first's, so only attention over the spread positions can tell them apart
+    assert (logits[0] - logits[1]).abs().max() > 1e-2
+
+
+def test_the_card_is_one_the_hub_reads(release: Path) -> None:
+    card = ModelCard.load(release / "README.md")
+    report = json.loads((release / "evaluation" / "report.json").read_text())
+    measured = [round(row["perplexity"], 4) for row in report["perplexity"] if row["arm"] == "fine_tuned"]
+    assert [result.metric_value for result in card.data.eval_results] == measured
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model == "tiny-base"
+    assert "](evaluation/perplexity.png)" in card.text
+
+
+def test_nothing_names_a_folder_of_this_machine(published: FinishedRun, release: Path) -> None:
+    root = str(published.storage.root.parent).encode()
+    for path in release.rglob("*"):
+        if path.is_file():
+            assert root not in path.read_bytes(), path.name
+            assert b"somebody" not in path.read_bytes(), path.name
+    assert (release / "LICENSE").read_text() == "Do as you like.\n"
+
+
+def test_every_figure_can_be_computed_again_from_the_release(release: Path, tmp_path: Path) -> None:
+    report = json.loads((release / "evaluation" / "report.json").read_text())
+    assert recompute(release / "evaluation", tmp_path) == report
+    assert (tmp_path / "perplexity.png").read_bytes() == (release / "evaluation" / "perplexity.png").read_bytes()
+    assert report["settings"]["qa_file"] == "questions.jsonl"
+
+
+def test_the_reorder_config_applies_from_the_release(published: FinishedRun, release: Path) -> None:
+    for source in (release, release.parents[1]):
+        assert ChunkReorder.load(source).apply(["a", "b", "c", "d", "e"]) == ["a", "c", "e", "d", "b"]
+    curve = ChunkReorder.load(release).config.recall_by_position
+    assert [(p.length, p.depth) for p in curve if p.recall == 1.0] == [(64, 0.0), (64, 1.0), (TARGET, 0.0), (TARGET, 1.0)]
+
+
+def test_the_order_that_was_measured_best_is_the_default_and_the_card_says_why(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    orders = {"none": 0.4, "random": 0.4, "important_first_last": 0.5, "reverse_rank": 0.9}
+    release = finished_run(tmp_path, tokenizer, orders=orders).publish().path
+    config = ChunkReorder.load(release).config
+    assert config.strategy == "reverse_rank"
+    assert config.validated is not None
+    assert config.validated.is_distinguishable
+    assert ChunkReorder.load(release).apply(["a", "b", "c"]) == ["c", "b", "a"]
+    assert recompute(release / "evaluation", tmp_path / "again")["reorder"]["decision"] == config.validated.model_dump(
+        mode="json"
+    )
+    card = (release / "README.md").read_text()
+    assert "| reverse_rank (chosen) | all | 90 | +50 [" in card
+    assert f"Measured on this model: {config.validated.reason}" in card
+    assert failures(verify_release(release)) == []
+
+    path = release / "chunk_reorder.json"
+    told = json.loads(path.read_text())
+    told["validated"]["table"][1]["mean"] = 0.99
+    path.write_text(json.dumps(told))
+    assert "what it was validated by is not what the report says" in "; ".join(failures(verify_release(release)))
+
+
+def test_the_card_says_which_server_was_run_and_which_were_judged(release: Path) -> None:
+    [ran] = [line for line in (release / "README.md").read_text().splitlines() if "run: " in line]
+    assert ran.startswith("| transformers 5.x")
+    assert f"run: {transformers_version} loaded these files before they were published" in ran
+
+
+def test_where_no_order_wins_first_last_is_marked_as_not_distinguishable(release: Path) -> None:
+    config = ChunkReorder.load(release).config
+    assert config.strategy == "important_first_last"
+    assert config.validated is not None
+    assert not config.validated.is_distinguishable
+    assert "Asked for was reverse_rank; no order was distinguishable, so it is important_first_last." in config.note
+    assert "(here: `important_first_last`, not distinguishable)" in (release / "README.md").read_text()
+
+
+def test_publishing_again_writes_nothing_but_a_pointer_that_moved(published: FinishedRun, release: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in release.parents[1].rglob("*")}
+    assert published.publish().reused
+    assert {p: p.stat().st_mtime_ns for p in release.parents[1].rglob("*")} == before
+    pointer = release.parents[1] / "current"
+    for text in ("0123456789abcdef\n", "../../etc"):
+        pointer.write_text(text)
+        assert published.publish().reused
+        assert pointer.read_text() == f"{release.name}\n"
+
+
+@pytest.mark.parametrize("method", ["linear", "dynamic", "ntk", "llama3", "longrope"])
+def test_every_rope_method_is_published_and_the_same_bytes_twice(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, method: str
+) -> None:
+    first = finished_run(tmp_path / "one", tokenizer, method, reorder_strategy="calibrated").publish()
+    second = finished_run(tmp_path / "two", tokenizer, method, reorder_strategy="calibrated").publish()
+    assert first.path != second.path
+    assert first.digest == second.digest
+    assert (first.path / "manifest.json").read_bytes() == (second.path / "manifest.json").read_bytes()
+    assert ("vllm serve" in (first.path / "README.md").read_text()) == (method != "dynamic")
+
+
+def test_a_failed_gate_publishes_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    run = finished_run(tmp_path, tokenizer, max_short_context_loss=0.001)
+    with pytest.raises(UserError, match=r"was not published: publish\.max_short_context_loss"):
+        run.publish()
+    assert versions(run) == []
+    assert current_release(run.storage, "tiny") is None
+
+
+def test_a_release_that_does_not_verify_is_not_published(
+    published: FinishedRun, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.assemble
+
+    def assemble_and_damage(directory: Path, *parts: object) -> None:
+        real(directory, *parts)  # type: ignore[arg-type]
+        config = json.loads((directory / "config.json").read_text())
+        for spelling in ("rope_parameters", "rope_scaling"):
+            config[spelling]["factor"] = 2.0
+        (directory / "config.json").write_text(json.dumps(config))
+
+    monkeypatch.setattr(stage, "assemble", assemble_and_damage)
+    other = published.params.model_copy(update={"publish": published.params.publish.model_copy(update={"dtype": "float16"})})
+    before = versions(published)
+    with pytest.raises(UserError, match="was not published") as refusal:
+        published.publish(params=other)
+    for seen in ("config.json is altered", "logits", "RoPE in the reloaded model", "RoPE as vLLM reads it"):
+        assert seen in str(refusal.value)
+    assert versions(published) == before
+    assert staged(published) == []
+    assert current_release(published.storage, "tiny") == release
+
+
+def test_a_damaged_version_does_not_become_current_again(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    run = finished_run(tmp_path, tokenizer)
+    release = run.publish()
+    pointer = release.path.parents[1] / "current"
+    pointer.unlink()
+    weights = release.path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is altered"):
+        run.publish()
+    assert not pointer.exists()
+
+
+def test_a_rollback_outlives_a_run_with_nothing_new_but_not_one_with_something_new(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    run = finished_run(tmp_path, tokenizer)
+    old = run.publish()
+    new = run.params.model_copy(update={"publish": run.params.publish.model_copy(update={"dtype": "float32"})})
+    digest = run.publish(params=new).digest
+    rollback(run.storage, "tiny", old.digest)
+    told: list[str] = []
+    assert run.publish(told.append, new).digest == digest
+    assert current_digest(run.storage, "tiny") == old.digest
+    assert f"`ropeway rollback tiny {digest} --at {run.params.storage}` serves it again" in told[-1]
+    newer = new.model_copy(update={"publish": run.params.publish.model_copy(update={"dtype": "float16"})})
+    newest = run.publish(params=newer).digest
+    assert current_digest(run.storage, "tiny") == newest
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from data_schemas.params import PipelineParams
+    from data_schemas.storage import Artifact, Storage, read_manifest
+    from tasks.publish import assemble, stage
+
+    params = PipelineParams.model_validate_json(sys.argv[1])
+    artifacts = [Artifact(Path(path), read_manifest(Path(path)), True) for path in sys.argv[3:]]
+    def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] == "before the pointer moves":
+        stage.point_current = die
+    def progress(text):
+        if sys.argv[2] in text: die()
+    stage.run(params, Storage(params.storage), *artifacts, progress)
+"""
+
+
+@pytest.mark.parametrize("moment", ["verifying it", "before the pointer moves"])
+def test_sigkill_leaves_current_as_it_was_and_the_next_run_finishes(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, moment: str
+) -> None:
+    run = finished_run(tmp_path, tokenizer)
+    old = run.publish()
+    new = run.params.model_copy(update={"publish": run.params.publish.model_copy(update={"dtype": "float32"})})
+    parents = [str(a.path) for a in (run.documents, run.shards, run.checkpoint, run.evaluation)]
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), new.model_dump_json(), moment, *parents], capture_output=True, text=True
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert current_release(run.storage, "tiny") == old.path
+    assert failures(verify_release(run.storage.root / "releases" / "tiny")) == []
+
+    finished = run.publish(params=new)
+    assert finished.reused == (moment == "before the pointer moves")
+    assert current_release(run.storage, "tiny") == finished.path
+    assert failures(verify_release(finished.path)) == []
+    assert staged(run) == []
+    if finished.reused:  # another process wrote it; this one writes the same bytes
+        written = (finished.path / "manifest.json").read_bytes()
+        shutil.rmtree(finished.path)
+        assert (run.publish(params=new).path / "manifest.json").read_bytes() == written
+
+
+def test_a_model_in_several_shards_verifies(published: FinishedRun) -> None:
+    publish = published.params.publish.model_copy(update={"shard_gigabytes": 2e-5})
+    release = published.publish(params=published.params.model_copy(update={"run_name": "sharded", "publish": publish}))
+    assert len(list(release.path.glob("model-*.safetensors"))) > 1
+    assert failures(verify_release(release.path)) == []
+
+
+@pytest.mark.parametrize("kind", [SafetensorError, Exception])  # as safetensors and tokenizers raise it
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    published: FinishedRun, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def no_space(*_: object) -> None:
+        raise kind("No space left on device (os error 28)")
+
+    monkeypatch.setattr(stage, "assemble", no_space)
+    other = published.params.model_copy(update={"run_name": "full"})
+    with pytest.raises(UserError, match="No space left"):
+        published.publish(params=other)
+    assert staged(published) == []
+    assert current_release(published.storage, "full") is None
