@@ -1,4 +1,4 @@
-"""What is measured, and how surely."""
+"""Parameters of the evaluation: what is measured, and on how many samples."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from data_schemas.closed import Params
+from data_schemas.model_params import RopeMethod
 
-RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
 TaskName = Literal[
     "passkey",
     "key_value",
@@ -29,60 +29,81 @@ Length = Annotated[int, Field(ge=1)]
 
 
 class EvaluationParams(Params):
-    """What is measured, on base, scaling-only and fine-tuned alike."""
+    """What is measured, in the same way for every arm: base, scaling only, fine-tuned."""
 
     lengths: tuple[Length, ...] | None = Field(
-        None, description="Context lengths in tokens; empty: half the base's window, doubling up to the target."
+        None,
+        description="Context lengths to measure, in tokens. Empty: from half the base's window, doubling up to the target.",
     )
-    target_tokens: int = Field(128, ge=8, description="Last tokens of each held-out document that perplexity is taken on.")
-    num_documents: int = Field(64, ge=2, description="Held-out documents, at most.")
-    position_curve: bool = Field(True, description="Perplexity by position as well, over whole windows of the longest length.")
+    target_tokens: int = Field(
+        128, ge=8, description="Perplexity is measured on this many last tokens of each held-out document."
+    )
+    num_documents: int = Field(64, ge=2, description="Largest number of held-out documents.")
+    position_curve: bool = Field(
+        True, description="Also measure perplexity by position, over whole windows of the longest length."
+    )
     protocols: tuple[Literal["yarn", "longlora"], ...] = Field(
-        (), description="Perplexity as those papers measured it, too, to compare with their tables; not comparable with ours."
+        (),
+        description="Also measure perplexity as these papers did, to compare with their tables. Not comparable with Ropeway's "
+        "own perplexity.",
     )
     longppl_evaluator: str | None = Field(
         "scaling_only",
         pattern=rf"^(base|scaling_only|fine_tuned|base_({'|'.join(get_args(RopeMethod))}))$",
-        description="The arm whose log-probabilities say which target tokens need long context, for LongPPL of all arms; empty: none.",
+        description="For LongPPL: the arm whose log-probabilities decide which tokens need long context. Empty: LongPPL is "
+        "not measured.",
     )
     tasks: tuple[TaskName, ...] = Field(
         ("passkey", "key_value"),
-        description="Retrieval and tracking tasks; `passkey`, `key_value` of Lost in the Middle, RULER's, `document_qa` with `qa_file`.",
+        description="Retrieval and tracking tasks: passkey, key_value (from Lost in the Middle), document_qa (needs "
+        "`qa_file`); the others are RULER's.",
     )
-    task_lengths: tuple[Length, ...] | None = Field(None, description="Context lengths of the tasks; empty: as `lengths`.")
-    num_depths: int = Field(5, ge=2, le=101, description="Evenly spaced depths of the needle, from 0 to 1.")
-    num_samples: int = Field(8, ge=1, description="Prompts for each task, length and depth.")
+    task_lengths: tuple[Length, ...] | None = Field(
+        None, description="Context lengths of the tasks, in tokens. Empty: the same as `lengths`."
+    )
+    num_depths: int = Field(
+        5, ge=2, le=101, description="Number of evenly spaced depths of the needle, from the start of the prompt to its end."
+    )
+    num_samples: int = Field(8, ge=1, description="Number of prompts for each task, length and depth.")
     qa_file: str | None = Field(
         None,
-        description="For document_qa and `reorder_samples`: a JSON Lines file of {question, answers, gold, passages}: `gold` is the "
-        "passage with the answer, `passages` are others without it, the best first.",
+        description="For document_qa and `reorder_samples`: a JSONL file of {question, answers, gold, passages}. `gold` is the "
+        "passage with the answer; `passages` are others without it, best first. Empty: no such questions.",
     )
     reorder_samples: int = Field(
         16,
         ge=0,
         le=1000,
-        description="Questions on ranked passages, each asked under every order of them, that choose the reorder strategy of the "
-        "fine-tuned model; from `qa_file` where that is given; 0: none.",
+        description="Number of questions on ranked passages that choose the reorder strategy. Each is asked once for every "
+        "order of the passages. They come from `qa_file`, else they are generated. 0: not measured.",
     )
     arms: tuple[Literal["base", "scaling_only", "fine_tuned"], ...] = Field(
-        ("base", "scaling_only", "fine_tuned"), min_length=1, description="Models that are compared."
+        ("base", "scaling_only", "fine_tuned"),
+        min_length=1,
+        description="Arms (models) to compare: the base, the base with RoPE scaling only, the fine-tuned model.",
     )
     rope_methods: tuple[RopeMethod, ...] = Field(
-        (), description="Further models: the base, not trained, with each of these methods, named `base_METHOD`."
+        (), description="Further arms to compare: the untrained base with each of these RoPE methods, named `base_METHOD`."
     )
     lm_eval_tasks: tuple[str, ...] = Field(
-        (), description="Short-context benchmarks by lm-evaluation-harness, where it is installed: its task names."
+        (), description="Short-context benchmarks: names of lm-evaluation-harness tasks. Needs that package. Empty: none."
     )
-    lm_eval_limit: int | None = Field(None, ge=1, description="Examples of each lm-evaluation-harness task; empty: all.")
+    lm_eval_limit: int | None = Field(
+        None, ge=1, description="Number of examples of each lm-evaluation-harness task. Empty: all."
+    )
     non_inferiority_margin: float = Field(
-        0.05, gt=0, lt=1, description="Rise of perplexity, or fall of a score, at the base's window that still counts as none."
+        0.05,
+        gt=0,
+        lt=1,
+        description="Share by which perplexity at the base's window may rise, or a task score may fall, and still count as no "
+        "loss.",
     )
-    batch_tokens: int = Field(8192, ge=64, description="Tokens in one forward pass.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
-    seed: int = Field(0, ge=0, description="Seed of prompts and of the bootstrap.")
+    batch_tokens: int = Field(8192, ge=64, description="Largest number of tokens in one forward pass.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the confidence intervals.")
+    seed: int = Field(0, ge=0, description="Seed of the prompts and of the bootstrap.")
 
     @model_validator(mode="after")
     def _complete(self) -> EvaluationParams:
         if "document_qa" in self.tasks and not self.qa_file:
-            raise ValueError("tasks has document_qa, which needs qa_file: name a JSON Lines file of questions and passages")
+            raise ValueError("tasks has document_qa, which needs qa_file: give a JSONL file of questions and passages")
         return self

@@ -1,27 +1,27 @@
-"""Read `PipelineParams` from a file, a URI or text, with errors a person can act on."""
+"""Read `PipelineParams` from a file, a URI or JSON text; errors name the wrong field and what it may be."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from data_schemas.addresses import holds_secret
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.remote import told
 
-_MAX_BYTES = 4_000_000  # a file of parameters has a few kilobytes; this is something else
-_SECRET = re.compile(r"://[^/?#]*@|[?&][^=&]*(token|signature|sig|key|password|secret|credential)[^=&]*=", re.IGNORECASE)
+_MAX_BYTES = 4_000_000  # a file of parameters has a few kilobytes; a larger file is something else
 
 
 def load_params(text_or_path: str) -> PipelineParams:
-    """Parameters from a YAML or JSON file, a URI of one, or JSON text. UserError says what is wrong and where."""
+    """Parameters from a YAML or JSON file, its URI, or JSON text. UserError says what is wrong and where."""
     return validate_params(read_mapping(text_or_path), origin="the given JSON" if is_json(text_or_path) else text_or_path)
 
 
 def is_json(text: str) -> bool:
+    """Whether `text` is JSON itself, not the path or URI of a file."""
     return text.lstrip().startswith("{")
 
 
@@ -46,7 +46,9 @@ def _content(path_or_uri: str) -> str:
         if content is None:
             raise UserError(f"There is no parameter file {path_or_uri!r}: give a YAML or JSON file of PipelineParams.")
         if len(content) > _MAX_BYTES:
-            raise UserError(f"{path_or_uri} has more than {_MAX_BYTES / 1e6:.0f} MB, so it is no file of parameters.")
+            raise UserError(
+                f"{path_or_uri} is larger than {_MAX_BYTES / 1e6:.0f} MB, so it is not a file of parameters: give a YAML or JSON file."
+            )
         return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path_or_uri} cannot be read as UTF-8 text: {error}.") from error
@@ -60,8 +62,8 @@ def _from_file(path: Path) -> bytes | None:
 
 
 def _from_uri(uri: str) -> bytes | None:
-    """Read by fsspec; credentials come from the environment, as a command line is seen by all users of a machine."""
-    if _SECRET.search(uri):
+    """Read by fsspec. Credentials come from the environment, because all users of a machine can see a command line."""
+    if holds_secret(uri):
         raise UserError("The URI of the parameters contains credentials: give them in the environment instead.")
     with told(uri):
         import fsspec
@@ -75,7 +77,7 @@ def _from_uri(uri: str) -> bytes | None:
 
 
 def validate_params(mapping: dict[str, Any], origin: str) -> PipelineParams:
-    """Check `mapping`; UserError lists every wrong field with its dotted path."""
+    """The parameters in `mapping`. UserError lists every wrong field with its dotted path; `origin` names the source."""
     try:
         return PipelineParams.model_validate(mapping)
     except ValidationError as error:

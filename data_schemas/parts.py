@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from data_schemas.remote import Remote, is_remote
+from data_schemas.addresses import is_remote
+from data_schemas.remote import Remote
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is published, where to, and under which conditions."""
+"""Parameters of publishing: what is published, where to, and under which conditions."""
 
 from __future__ import annotations
 
@@ -12,44 +12,52 @@ ReorderStrategy = Literal["important_first_last", "reverse_rank", "calibrated", 
 
 
 class PublishParams(Params):
-    """What leaves the house, and under which conditions."""
+    """What is published, where to, and under which conditions."""
 
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Release name; empty: the run's name."
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", description="Name of the release. Empty: the run's name."
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Type of the published weights.")
-    shard_gigabytes: float = Field(
-        4.0, gt=0, le=50, description="Size of one safetensors file of the published weights, at most."
-    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Data type of the published weights.")
+    shard_gigabytes: float = Field(4.0, gt=0, le=50, description="Largest size of one safetensors file, in GB.")
     destinations: tuple[str, ...] = Field(
         (),
-        description="Where the release goes besides the storage: a folder, an fsspec URI such as s3://bucket/models, or hub:org/name for "
-        "the Hugging Face hub. Credentials come from the environment, or for the hub from `token_secret`.",
+        description="Further places to publish to, besides the storage: a folder, an fsspec URI such as s3://bucket/models, or "
+        "hub:org/name for the Hugging Face hub. Credentials come from the environment; the hub's may come from `token_secret`.",
     )
     token_secret: str | None = Field(
         None,
         pattern=r"^[a-z0-9-]{1,200}$",
-        description="Name of a Prefect Secret block with the hub's token, used instead of HF_TOKEN; the token is written nowhere.",
+        description="Name of a Prefect Secret block with the hub's token. The token is never stored. Empty: use HF_TOKEN.",
     )
-    hub_pull_request: bool = Field(False, description="On the hub: open a pull request instead of a commit to the main branch.")
-    hub_private: bool = Field(True, description="Create a hub repository that is not there yet as a private one.")
+    hub_pull_request: bool = Field(
+        False, description="On the hub: open a pull request instead of committing to the main branch."
+    )
+    hub_private: bool = Field(True, description="On the hub: if the repository does not exist yet, create it as private.")
     reorder_strategy: ReorderStrategy = Field(
         "important_first_last",
-        description="Strategy of the reorder config where the evaluation did not measure which order is best.",
+        description="Strategy of the reorder config if the evaluation did not measure which order is best.",
     )
     min_effective_length: int | None = Field(
         None,
         ge=1,
-        description="Publish only if the fine-tuned model's effective context length, by its lower bound, is at least this.",
+        description="Publish only if the lower bound of the effective context length is at least this many tokens. Empty: not "
+        "checked.",
     )
     min_task_scores: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
         {},
-        description="Publish only if the lower bound of the fine-tuned model's score on a task at the target, such as `passkey`, is at "
-        "least this, between 0 and 1.",
+        description="Publish only if the lower bound of each named task's score (0 to 1) at the target length is at least "
+        "this, such as {passkey: 0.8}.",
     )
     max_short_context_loss: float | None = Field(
-        None, gt=0, description="Publish only if perplexity at the base's window rose by less than this share."
+        None,
+        gt=0,
+        description="Publish only if the upper bound of the rise in perplexity at the base's window is below this share. Empty: "
+        "not checked.",
     )
     min_long_context_gain: float | None = Field(
-        None, ge=0, lt=1, description="Publish only if perplexity at the target fell by at least this share against the base."
+        None,
+        ge=0,
+        lt=1,
+        description="Publish only if the lower bound of the fall in perplexity at the target length, against the base, is at "
+        "least this share. Empty: not checked.",
     )

@@ -18,16 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from data_schemas.addresses import holds_secret
 from data_schemas.errors import UserError
 from data_schemas.manifest import FileEntry, hash_file
 
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs"}
 _WITH_FOLDERS = {"sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs", "webdav", "local"}  # a bucket has none to make
-
-
-def is_remote(root: str) -> bool:
-    """Whether `root` is a URI of another file system than this machine's."""
-    return "://" in root and not root.startswith("file://")
 
 
 class Remote:
@@ -37,8 +33,10 @@ class Remote:
     """
 
     def __init__(self, uri: str) -> None:
-        if "@" in urlsplit(uri).netloc:
-            raise UserError("storage contains credentials: give them in the environment (AWS_ACCESS_KEY_ID, ...) instead.")
+        if holds_secret(uri):
+            raise UserError(
+                "The storage URI contains credentials: give them in the environment (AWS_ACCESS_KEY_ID, ...) instead."
+            )
         self.uri = uri.rstrip("/")
         with told(self.uri):
             import fsspec

@@ -28,10 +28,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from data_schemas.addresses import is_remote, local_path
+from data_schemas.cache_folder import cache_folder
 from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, stage_digest
 from data_schemas.parts import Parts
-from data_schemas.remote import Remote, is_remote
+from data_schemas.remote import Remote
 
 _PARTS = ".parts"
 _STALE_AFTER_S = 7 * 86_400
@@ -115,9 +117,8 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def mirror_of(uri: str) -> Path:
-    """The folder of this machine that stands for a remote root: below ROPEWAY_CACHE, else the user's cache folder."""
-    cache = os.environ.get("ROPEWAY_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ropeway")
-    return Path(cache).expanduser().resolve() / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    """The folder of this machine that mirrors a remote root, below the cache folder."""
+    return cache_folder().resolve() / hashlib.sha256(uri.encode()).hexdigest()[:16]
 
 
 class Storage:
@@ -125,7 +126,7 @@ class Storage:
 
     def __init__(self, root: str) -> None:
         self.remote = Remote(root) if is_remote(root) else None
-        self.root = mirror_of(self.remote.uri) if self.remote else Path(root.removeprefix("file://")).expanduser().resolve()
+        self.root = mirror_of(self.remote.uri) if self.remote else local_path(root).resolve()
 
     def directory(self, kind: str, digest: str) -> Path:
         """Where an artifact of `kind` (such as "shards" or "releases/NAME/versions") lives on this machine."""

@@ -12,11 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from data_schemas.absolute_paths import absolute_paths
+from data_schemas.addresses import is_remote
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from data_schemas.remote import is_remote
 from data_schemas.storage import Storage
-from tasks.model.base_model import load_tokenizer, with_absolute_paths
+from tasks.model.base_model import load_tokenizer
 
 _METHOD_ARM = "base_"
 
@@ -83,7 +84,7 @@ class ArmModel:
     def of(cls, params: PipelineParams, storage: Storage, checkpoint: str | None) -> ArmModel:
         """`checkpoint`: location of the checkpoint artifact."""
         root = storage.remote.uri if storage.remote else str(storage.root)
-        return cls(with_absolute_paths(params).model_dump_json(), root, checkpoint)
+        return cls(absolute_paths(params).model_dump_json(), root, checkpoint)
 
     @property
     def params(self) -> PipelineParams:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_schemas.remote import Remote, is_remote
+from data_schemas.addresses import is_remote, local_path
+from data_schemas.remote import Remote
 from data_schemas.storage import Storage, write_atomically
 
 PARAMS, OUTCOME, LEFT, WAITING = "params.json", "outcome.json", "left.json", "waiting"
@@ -77,4 +78,4 @@ def write_json(location: str, content: Mapping[str, Any]) -> None:
         place, _, name = location.rpartition("/")
         Remote(place).write(name, text.encode())
     else:
-        write_atomically(Path(location.removeprefix("file://")), text)
+        write_atomically(local_path(location), text)

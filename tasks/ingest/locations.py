@@ -1,30 +1,16 @@
-"""URIs: their parts, and how they are shown to people."""
+"""A remote URI of the corpus as its parts: folder, glob pattern, archive."""
 
 import re
 from dataclasses import dataclass
 
 from tasks.ingest.globs import has_magic, split_pattern
 
-_USER_INFO = re.compile(r"(://)[^/?#\s]*@")
-_SECRET_QUERY = re.compile(
-    r"([?&][^=&#\s]*(?:sig|token|key|secret|passw|credential|auth|expires|policy)[^=&#\s]*=)[^&#\s:]*", re.IGNORECASE
-)
 _HTTP = ("http", "https")
-
-
-def without_secrets(uri: str) -> str:
-    """`uri` without the user name and password and without the values of signatures and keys in its query."""
-    return _SECRET_QUERY.sub(r"\1...", _USER_INFO.sub(r"\1", uri))
-
-
-def is_remote(uri: str) -> bool:
-    """Whether `uri` is for fsspec: a chain, or a scheme other than file."""
-    return "::" in uri or ("://" in uri and not uri.startswith("file://"))
 
 
 @dataclass(frozen=True)
 class Location:
-    """A URI as folder and pattern. `archive` is what stands behind `zip://…::`; empty where there is none."""
+    """A URI as folder and pattern. `archive` is the part after `zip://…::`, or empty."""
 
     protocol: str
     root: str
@@ -42,7 +28,7 @@ class Location:
 
 
 def parse_location(uri: str) -> Location:
-    """Cut a remote URI into the fixed part and the glob pattern behind it (empty without one)."""
+    """Split a remote URI into its fixed part and the glob pattern after it, which may be empty."""
     first, _, rest = uri.partition("::")
     protocol, _, path = first.partition("://")
     # A question mark in a web address begins its query.

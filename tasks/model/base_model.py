@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
-from data_schemas.params import ModelParams, PipelineParams
+from data_schemas.params import ModelParams
 from tasks.model.quiet import quiet_transformers
 from tasks.model.supported import refuse_unsupported
 
@@ -36,16 +36,6 @@ def locate(model: ModelParams) -> str:
             f"There is no base model folder {model.base}: give an existing folder, a hub id such as org/name, or demo."
         )
     return model.base
-
-
-def with_absolute_paths(params: PipelineParams) -> PipelineParams:
-    """What the user named relative to this folder, made absolute: Ray's workers change directory."""
-    model, changes = params.model, {}
-    if model.base != "demo" and Path(model.base).expanduser().exists():
-        changes["base"] = str(Path(model.base).expanduser().resolve())
-    if model.rope_factors_file:
-        changes["rope_factors_file"] = str(Path(model.rope_factors_file).expanduser().resolve())
-    return params.model_copy(update={"model": model.model_copy(update=changes)})
 
 
 def base_fingerprint(model: ModelParams) -> str:

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_schemas.addresses import is_remote, local_path
 from data_schemas.errors import UserError
+from data_schemas.progress import ProgressCallback, message
 from data_schemas.releases import CURRENT, parse_pointer
-from data_schemas.remote import Remote, is_remote
+from data_schemas.remote import Remote
 from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.hub import HubPlace
 
 
 @contextmanager
-def release_folder(where: str, progress: Callable[[str], None]) -> Iterator[Path]:
+def release_folder(where: str, progress: ProgressCallback) -> Iterator[Path]:
     """A local folder as it is; what lies at an fsspec URI or `hub:org/name` is downloaded, and removed again.
 
     A URI may be of a version or of `releases/NAME`, whose `current` is followed. UserError where there is no release.
     """
     place = place_at(where)
     if not isinstance(place, HubPlace) and not is_remote(where):
-        folder = Path(where.removeprefix("file://")).expanduser()
+        folder = local_path(where)
         if not folder.is_dir():
             raise UserError(f"There is no release folder {where}.")
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="ropeway-release-") as temporary:
-        progress(f"downloading {where}")
+        progress(message(f"downloading {where}"))
         folder = Path(temporary).resolve()
         if isinstance(place, HubPlace):
             _from_hub(place, folder)

@@ -32,11 +32,11 @@ def test_a_source_may_be_a_plain_path_or_an_object():
         ({"evaluation": {"longppl_evaluator": "finetuned"}}, "evaluation.longppl_evaluator"),
         ({"publish": {"min_task_scores": {"passkey": 1.5}}}, "publish.min_task_scores"),
         ({"model": {"rope_method": "longrope"}}, "rope_factors_file"),
-        ({"model": {"rope_method": "yarn", "rope_factors_file": "x.json"}}, "leave the file out"),
+        ({"model": {"rope_method": "yarn", "rope_factors_file": "x.json"}}, "remove the file"),
         ({"training": {"optimizer": "adamw_8bit"}}, "adamw_8bit needs a GPU"),
         (
             {"training": {"optimizer": "adamw_8bit", "parallelism": "fsdp"}, "ray": {"use_gpu": True}},
-            "adamw_8bit cannot be cut over workers",
+            "adamw_8bit cannot be split over workers",
         ),
         ({"packing": {"shard_megabytes": float("inf")}}, "packing.shard_megabytes"),
         ({"training": {"learning_rate": -1}}, "training.learning_rate"),

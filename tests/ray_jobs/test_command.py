@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from data_schemas.absolute_paths import absolute_paths
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.params_help import describe_params
 from data_schemas.params_reading import load_params
-from ray_jobs.submit.paths import absolute_paths
 from ray_jobs.submit.submission import submission_name
 from tests import ROOT
 from tests.s3_server import s3_server
@@ -70,7 +70,7 @@ def test_params_from_a_file_text_and_uris(tmp_path: Path, monkeypatch: pytest.Mo
             load_params(f"{bucket}/other.yaml")
     (tmp_path / "large.json").write_bytes(b"{" + b" " * 5_000_000)
     for given, sentence in (
-        (f"file://{tmp_path}/large.json", "more than 4 MB"),
+        (f"file://{tmp_path}/large.json", "larger than 4 MB"),
         (f"file://{tmp_path}/none.json", "There is no parameter file"),
         ("https://me:secret@127.0.0.1:1/p.json", "contains credentials"),
         ("https://127.0.0.1:1/p.json?X-Amz-Signature=secret", "contains credentials"),

@@ -78,7 +78,7 @@ def find_corpus_lengths(params: PipelineParams, storage: Storage, tokenizer: Any
 
 def _agrees(recorded: Any, wanted: Any) -> bool:
     """Whether all that a manifest recorded is wanted; what it left out, such as a URI's password, may be anything."""
-    from tasks.ingest.locations import without_secrets
+    from data_schemas.addresses import without_secrets
 
     if isinstance(recorded, dict):
         return isinstance(wanted, dict) and all(key in wanted and _agrees(recorded[key], wanted[key]) for key in recorded)

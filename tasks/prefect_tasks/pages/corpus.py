@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.params import CorpusParams
+from data_schemas.quantities import data_size
 from data_schemas.storage import Artifact
-from tasks.prefect_tasks.pages.elements import Page, markdown_table, megabytes, plain, small_file
+from tasks.prefect_tasks.pages.elements import Page, markdown_table, plain, small_file
 
 KEY = "corpus"
 _EXAMPLES = 5
@@ -28,7 +29,7 @@ def corpus_page(artifact: Artifact, params: CorpusParams) -> Page:
 def _sections(artifact: Artifact, params: CorpusParams) -> Iterator[str]:
     done = artifact.manifest.summary
     yield (
-        f"## Corpus\n\n{done['num_documents']:,} documents, {megabytes(done['num_bytes'])}: {done['num_train']:,} for training "
+        f"## Corpus\n\n{done['num_documents']:,} documents, {data_size(done['num_bytes'])}: {done['num_train']:,} for training "
         f"({done['num_works_train']:,} works) and {done['num_heldout']:,} held out ({done['num_works_heldout']:,} works)."
     )
     yield f"### Sources\n\n{_sources(artifact, params)}"
@@ -49,7 +50,7 @@ def _sources(artifact: Artifact, params: CorpusParams) -> str:
     if not all((artifact.folder / name).is_file() for name in names):
         told = {source.label: source.licence for source in params.sources}
         by_source = artifact.manifest.summary["sources"].items()
-        rows = [(plain(n), plain(told.get(n, "")), c["documents"], megabytes(c["bytes"])) for n, c in by_source]
+        rows = [(plain(n), plain(told.get(n, "")), c["documents"], data_size(c["bytes"])) for n, c in by_source]
         return markdown_table(("source", "licence", "documents", "text"), rows)
     for name in names:
         file = pq.ParquetFile(artifact.folder / name)
@@ -61,7 +62,7 @@ def _sources(artifact: Artifact, params: CorpusParams) -> str:
     return markdown_table(
         ("source", "licence", "documents", "for training", "held out", "text"),
         [
-            (plain(source), plain(licence), c["train"] + c["heldout"], c["train"], c["heldout"], megabytes(c["bytes"]))
+            (plain(source), plain(licence), c["train"] + c["heldout"], c["train"], c["heldout"], data_size(c["bytes"]))
             for (source, licence), c in sorted(counts.items())
         ],
     )

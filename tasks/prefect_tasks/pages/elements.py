@@ -74,20 +74,6 @@ def plain(text: object, most_characters: int = _MOST_CHARACTERS) -> str:
     return _ACTIVE.sub(r"\\\1", line).replace("://", ":&#47;/")
 
 
-def megabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:,.1f} kB"
-
-
-def duration(seconds: float) -> str:
-    """Such as `12 s`, `3 min 53 s` or `2 h 05 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 @contextmanager
 def small_file(artifact: Artifact, name: str) -> Iterator[Path | None]:
     """A file of the artifact, where it is on this machine or can be fetched quickly from remote storage; else None."""

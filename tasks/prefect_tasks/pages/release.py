@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from data_schemas.addresses import is_remote
 from data_schemas.params import PipelineParams
-from data_schemas.remote import is_remote
+from data_schemas.quantities import data_size
 from data_schemas.storage import Artifact, Storage
-from tasks.prefect_tasks.pages.elements import Page, markdown_table, megabytes, plain
+from tasks.prefect_tasks.pages.elements import Page, markdown_table, plain
 from tasks.prefect_tasks.run_labels import extension_of
 from tasks.publish.checks import Check
 from tasks.publish.destinations.delivery import Delivery
@@ -38,7 +39,7 @@ def _release(artifact: Artifact, params: PipelineParams, deliveries: Sequence[De
     return (
         f"## Release {params.release_name}\n\n{extension_of(params.model)}. Version `{artifact.digest}`, "
         f"{'the current one' if is_current else 'not the current one: another was chosen'}; {done['num_files']:,} files, "
-        f"{megabytes(done['num_bytes'])}, of which weights {megabytes(done['weights_bytes'])}.\n\n"
+        f"{data_size(done['num_bytes'])}, of which weights {data_size(done['weights_bytes'])}.\n\n"
         f"{markdown_table(('place', 'address', 'this run'), places)}\n\n"
         f"`ropeway verify {artifact.location}` verifies it again; its model card is `README.md` there.\n"
     )

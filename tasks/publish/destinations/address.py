@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
+from data_schemas.addresses import is_remote, local_path, without_user
 from data_schemas.errors import UserError
-from data_schemas.remote import Remote, is_remote
+from data_schemas.remote import Remote
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.hub import HubPlace
 from tasks.publish.destinations.objects import ObjectPlace
@@ -39,7 +40,7 @@ def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | Object
         raise UserError(f"The destination {where!r} cannot be written to: give a folder, s3://bucket/folder or hub:org/name.")
     if is_remote(where):
         return ObjectPlace(Remote(where))
-    return FolderPlace(Path(os.path.abspath(Path(where.removeprefix("file://")).expanduser())))
+    return FolderPlace(Path(os.path.normpath(local_path(where))))
 
 
 def _refuse_secrets(where: str) -> None:
@@ -53,7 +54,7 @@ def _refuse_secrets(where: str) -> None:
 def _secret_in(where: str) -> str:
     """What kind of text looks like a secret, without that text; empty where nothing does."""
     parts = [part for part in (urlsplit(part) for part in where.split("::")) if part.scheme]
-    if (where.startswith(_HUB) and "@" in where) or any("@" in part.netloc for part in parts):
+    if (where.startswith(_HUB) and "@" in where) or without_user(where) != where:
         return "by its `@`"
     if _TOKEN.search(where):
         return "by what looks like a token of the hub"

@@ -18,7 +18,7 @@ from data_schemas.storage import Artifact
 from ray_jobs.finetune.training.progress import describe
 from tasks.prefect_tasks.live_training import LiveTraining, heard_step
 from tasks.prefect_tasks.observer import MOST_BYTES, light_png
-from tasks.prefect_tasks.pages.elements import Page, Picture, Share, duration, markdown_table, plain
+from tasks.prefect_tasks.pages.elements import Page, Picture, Share, markdown_table, plain
 from tasks.prefect_tasks.pages.training import finished_training, sparkline
 from tasks.prefect_tasks.periodic import Periodic
 from tasks.prefect_tasks.run_labels import base_name, extension_of
@@ -153,8 +153,7 @@ def test_a_big_picture_gets_lighter_and_stays_a_picture():
     assert light_png(light) is light
 
 
-def test_a_curve_of_bars_and_durations():
+def test_a_curve_of_bars():
     assert sparkline([1.0, 2.0, 3.0]) == "▁▅█"
     assert sparkline([2.0, 2.0]) == "▁▁"
     assert len(sparkline([float(n) for n in range(1000)])) == 60
-    assert [duration(s) for s in (3.14, 59.6, 233, 7500)] == ["3.1 s", "1 min 00 s", "3 min 53 s", "2 h 05 min"]

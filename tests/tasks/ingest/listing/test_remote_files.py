@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_schemas.addresses import without_secrets
 from data_schemas.errors import UserError
 from data_schemas.params import CorpusParams, CorpusSource
 from tasks.ingest import corpus_units as units
 from tasks.ingest.corpus_units import plan_corpus, refuse_missing
 from tasks.ingest.decontamination.evaluated_prompts import read_prompts
-from tasks.ingest.locations import without_secrets
 from tests.s3_server import s3_server
 from tests.tasks.ingest.reading_example import read
 

@@ -1,0 +1,164 @@
+"""Parameters of the corpus: what is read, and what is never trained on."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from data_schemas.addresses import without_user
+from data_schemas.closed import Params
+
+# Every format that documents come in. These match in upper and lower case; patterns that a user gives are case-sensitive.
+DEFAULT_INCLUDE = tuple(
+    f"**/*.{kind}" for kind in ("txt", "md", "markdown", "rst", "html", "htm", "xhtml", "jsonl", "ndjson", "parquet", "arrow")
+)
+
+
+class CorpusSource(Params):
+    """Where documents come from, and under which licence."""
+
+    uri: str = Field(
+        min_length=1,
+        description="A file, a folder or a glob pattern: a local path or an fsspec URI (s3://, gs://, https://, zip://, ...). "
+        "`hf:NAME` reads a Hugging Face data set, by hub id or from a local folder. `stdlib:` reads the running Python's "
+        "standard library.",
+    )
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
+        description="Name of the source in reports and token budgets. Empty: made from `uri`.",
+    )
+    weight: float | None = Field(
+        None,
+        gt=0,
+        description="Weight of the source in the training tokens: 2 beside 1 gives it two thirds. Set it for all sources or for "
+        "none. Empty: every source is used in full.",
+    )
+    max_repeats: int = Field(1, ge=1, description="How often a document may be used to reach `weight`. 1: once.")
+    include: tuple[str, ...] = Field(
+        DEFAULT_INCLUDE,
+        min_length=1,
+        description="Glob patterns, relative to the folder `uri`, of the files to read. A pattern also matches the same name "
+        "with .gz or .zst added. The default patterns ignore upper and lower case; yours are case-sensitive.",
+    )
+    exclude: tuple[str, ...] = Field((), description="Glob patterns, relative to the folder `uri`, of files to skip.")
+    repository: Literal["no", "files", "whole"] = Field(
+        "no",
+        description="Read `uri` as a folder of code. files: each text file of any type is a document. whole: each repository is "
+        "one document, a repository being each top-level folder, or `uri` itself if it contains .git. no: not as code.",
+    )
+    text_field: str = Field(
+        "text", min_length=1, description="Field of a JSON line, or column of a table, that holds a document's text."
+    )
+    dataset_config: str | None = Field(
+        None, description="For `hf:`: the data set's configuration (subset). Empty: its default one."
+    )
+    dataset_split: str = Field("train", min_length=1, description="For `hf:`: the data set's split to read.")
+    dataset_revision: str | None = Field(
+        None, description="For `hf:`: hub revision. Only a commit hash makes the run reproducible. Empty: the latest."
+    )
+    streaming: bool = Field(True, description="For `hf:`: stream the data set instead of downloading it first.")
+    licence: str = Field(
+        "unknown", min_length=1, description="SPDX name of the text's licence. It is recorded with every document."
+    )
+    work_by: Literal["file", "top_level"] = Field(
+        "file",
+        description="What counts as one work. The held-out split never divides a work. file: each document is a work. top_level: "
+        "everything below one top-level folder is. A record's own `work` field overrides this.",
+    )
+    min_bytes: int = Field(1, ge=1, description="Skip documents with fewer bytes. They are counted in the report.")
+
+    @property
+    def label(self) -> str:
+        """`name`, or a short name made from the last part of `uri`, without user names, passwords and queries."""
+        if self.name:
+            return self.name
+        plain = without_user(self.uri.split("::")[0]).split("?")[0].rstrip("/").rstrip(":")
+        last = re.split(r"[/:]", re.sub(r"/[^/]*[*?\[].*", "", plain))[-1]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:96] or "source"
+
+
+def _as_source(value: Any) -> Any:
+    return {"uri": value} if isinstance(value, str) else value
+
+
+class NearDuplicateParams(Params):
+    """Removal of documents that are almost the same as another, by MinHash over word shingles."""
+
+    model_config = ConfigDict(title="Near duplicates")
+
+    enabled: bool = Field(True, description="Remove near-duplicates. Exact duplicates are always removed.")
+    similarity: float = Field(
+        0.8, gt=0, le=1, description="Remove a document whose estimated Jaccard similarity to another is at least this."
+    )
+    num_permutations: int = Field(
+        128, ge=16, le=1024, description="Length of the MinHash signature. A longer one estimates better and takes more time."
+    )
+    shingle_words: int = Field(5, ge=1, le=64, description="Number of words in a shingle, the unit that is compared.")
+
+
+class DecontaminationParams(Params):
+    """Removal of training documents that contain evaluation data, by shared word n-grams."""
+
+    enabled: bool = Field(
+        True,
+        description="Remove training documents that contain evaluation data: held-out documents, `prompt_files`, and from "
+        "`evaluation.qa_file` the questions, longer answers and gold passages. Its other `passages` may be in the corpus.",
+    )
+    ngram_words: int = Field(13, ge=3, le=64, description="Length in words of the n-grams compared. GPT-3 used 13.")
+    prompt_files: tuple[str, ...] = Field(
+        (), description="Text or JSONL files of evaluation prompts. A training document that shares one n-gram is removed."
+    )
+    heldout_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Remove a training document if this share of its n-grams occurs in held-out documents, or if it contains "
+        "this share of one held-out document's n-grams.",
+    )
+    common_documents: int = Field(
+        10, ge=1, description="Ignore n-grams that occur in more training documents than this, as boilerplate."
+    )
+
+
+class CorpusParams(Params):
+    """What is read, and what is never trained on."""
+
+    sources: tuple[Annotated[CorpusSource, BeforeValidator(_as_source, json_schema_input_type=str | CorpusSource)], ...] = (
+        Field(min_length=1, description="Where the documents come from: paths, URIs or source objects.")
+    )
+    heldout_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Expected share of works kept out of training, for validation and evaluation."
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of the split into training and held-out works.")
+    max_quarantined_fraction: float = Field(
+        0.5, ge=0, le=1, description="Stop the run if more than this share of the inputs cannot be read."
+    )
+    max_document_megabytes: float = Field(
+        256, gt=0, le=1000, description="Quarantine documents and lines larger than this many MB."
+    )
+    max_expansion: float = Field(
+        200, ge=2, description="Quarantine a compressed file that grows by more than this factor, as a decompression bomb."
+    )
+    detect_language: bool = Field(False, description="Detect each document's language and record it.")
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = Field(
+        (), description="Keep only documents in these languages (ISO 639-1 codes). Turns detection on. Empty: keep all."
+    )
+    near_duplicates: NearDuplicateParams = Field(
+        NearDuplicateParams(), description="How documents that are almost equal to another are found and removed."
+    )
+    decontamination: DecontaminationParams = Field(
+        DecontaminationParams(), description="How training documents that contain evaluation data are found and removed."
+    )
+
+    @model_validator(mode="after")
+    def _sources_fit_together(self) -> CorpusParams:
+        labels = [source.label for source in self.sources]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two sources are called {twice[0]!r}: give each its own `name`")
+        weighted = sum(source.weight is not None for source in self.sources)
+        if weighted not in (0, len(self.sources)):
+            raise ValueError("some sources have a weight and some do not: give one to each, or to none")
+        return self

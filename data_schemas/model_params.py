@@ -1,0 +1,41 @@
+"""Parameters of the base model and its extension."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from data_schemas.closed import Params
+from data_schemas.consumers import ServableId, current_id
+
+# Runs and schedules that were written with an old id keep working.
+Servable = Annotated[ServableId, BeforeValidator(current_id, json_schema_input_type=Literal[ServableId, "transformers>=5"])]
+RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
+
+
+class ModelParams(Params):
+    """The base model, and the context length to extend it to."""
+
+    base: str = Field(
+        min_length=1, description="A model folder, a hub id such as org/name, or `demo` for the base that comes with Ropeway."
+    )
+    revision: str | None = Field(
+        None, description="Hub revision of `base`. Only a commit hash makes the run reproducible. Empty: the latest."
+    )
+    gguf_file: str | None = Field(
+        None, description="Name of a GGUF file in `base` to load the weights from. Empty: load safetensors."
+    )
+    licence: str | None = Field(None, description="SPDX name of the base model's licence. Empty: taken from its model card.")
+    target_length: int = Field(ge=32, le=16_777_216, description="Context length to reach, in tokens.")
+    rope_method: RopeMethod = Field(
+        "auto", description="How RoPE frequencies are scaled for the longer context. auto: Ropeway chooses and says why."
+    )
+    rope_factors_file: str | None = Field(
+        None, description="For longrope: path of a JSON file with `short_factor` and `long_factor`."
+    )
+    serve_with: tuple[Servable, ...] = Field(
+        (),
+        description="Programs that must read the RoPE scaling correctly. A method that one of them misreads is refused. Empty: no "
+        "check.",
+    )

@@ -1,0 +1,54 @@
+"""Parameters of packing: how chunks become training rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from data_schemas.closed import Params
+
+
+class TokenBudget(Params):
+    """How much of one source and length bucket is used."""
+
+    source: str = Field("*", min_length=1, description="Name of a source. *: all sources.")
+    bucket: int | None = Field(None, ge=1, description="Length bucket, by its upper bound in tokens. Empty: all buckets.")
+    max_tokens: int | None = Field(None, ge=0, description="Largest number of tokens used. Empty: all.")
+    repeats: int = Field(1, ge=0, description="How often each chunk is used. 0: never.")
+
+
+class PackingParams(Params):
+    """How chunks become rows of equal length."""
+
+    window_chunks: int = Field(200_000, ge=1, description="Number of chunks that best-fit decreasing packs at a time.")
+    min_bucket: int = Field(
+        128, ge=1, description="Upper bound in tokens of the shortest length bucket. Each further bucket's is twice as large."
+    )
+    bucket_token_budgets: dict[int, int] = Field(
+        default_factory=dict,
+        description="Largest number of tokens used from a length bucket, by the bucket's upper bound in tokens.",
+    )
+    bucket_repeats: dict[int, int] = Field(
+        default_factory=dict,
+        description="How often each chunk of a length bucket is used, by the bucket's upper bound in tokens.",
+    )
+    budgets: tuple[TokenBudget, ...] = Field(
+        (), description="Token budgets and repeats by source and length bucket. If several match a chunk, the last one applies."
+    )
+    recipe: Literal["none", "long_context_mix"] = Field(
+        "none",
+        description="long_context_mix: take `long_share` of the tokens from long documents, the rest from short ones. none: take "
+        "all lengths as they come.",
+    )
+    long_share: float = Field(
+        0.6, gt=0, lt=1, description="For long_context_mix: share of the tokens that come from long documents."
+    )
+    long_from: int | None = Field(
+        None,
+        ge=1,
+        description="For long_context_mix: a document with at least this many tokens is long. Empty: half of "
+        "`model.target_length`.",
+    )
+    shard_megabytes: float = Field(256, gt=0, le=4096, description="Size of one Arrow shard in MB.")
+    seed: int = Field(0, ge=0, description="Seed of the sampling from buckets and of the row order.")

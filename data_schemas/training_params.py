@@ -1,0 +1,85 @@
+"""Parameters of LongLoRA fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from data_schemas.closed import Params
+
+
+class TrainingParams(Params):
+    """LongLoRA fine-tuning."""
+
+    attention: Literal["s2", "full"] = Field(
+        "s2",
+        description="Attention in training. s2: shifted sparse attention (S²-Attn). full: full attention. Evaluation always uses "
+        "full attention.",
+    )
+    s2_group_size: int | None = Field(
+        None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of `model.target_length`."
+    )
+    full_attention_steps: int = Field(
+        0, ge=0, description="With S²-Attn: number of steps at the end of training that use full attention."
+    )
+    s2_executor: Literal["auto", "flash_attn", "torch_varlen", "sdpa"] = Field(
+        "auto", description="Kernel that computes S²-Attn. auto: the fastest one available."
+    )
+    steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
+    rows_per_step: int = Field(
+        8, ge=1, description="Rows in one optimizer step, over all workers. A row has `model.target_length` tokens."
+    )
+    balance_steps: int = Field(
+        1,
+        ge=1,
+        description="Put rows of similar attention cost in the same step, within windows of this many steps, so that workers wait "
+        "less for each other. 1: random order.",
+    )
+    micro_batch_rows: int = Field(1, ge=1, description="Rows in one forward pass of one worker.")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="Peak learning rate of the LoRA weights.")
+    full_weight_learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Peak learning rate of norms and embeddings. Empty: a tenth of `learning_rate`."
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the learning rate changes after warm-up."
+    )
+    warmup_steps: int = Field(20, ge=0, description="Number of steps of linear warm-up.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay of the LoRA weights.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Clip gradients to this norm.")
+    lora_rank: int = Field(16, ge=1, le=1024, description="Rank of the LoRA update.")
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale: the update is multiplied by alpha / rank.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the LoRA update.")
+    lora_targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
+        min_length=1,
+        description="Names of the linear layers that get LoRA, or `all-linear`.",
+    )
+    train_norms: bool = Field(True, description="Also train the norm weights, as LongLoRA does.")
+    train_embeddings: bool = Field(True, description="Also train the embeddings, as LongLoRA does.")
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16", description="Precision of the computation (autocast). Trained weights stay float32."
+    )
+    gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
+    activation_offload: bool = Field(
+        False, description="Keep the activations between layers in CPU memory. Needs `gradient_checkpointing`."
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw",
+        description="adamw: fused AdamW. adamw_8bit: AdamW with 8-bit states, which needs the package bitsandbytes and a GPU.",
+    )
+    parallelism: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="ddp: a whole model on each worker. fsdp: weights, gradients and optimizer states split over the workers "
+        "(FSDP2).",
+    )
+    loss_kernel: Literal["auto", "torch", "liger", "chunked"] = Field(
+        "auto",
+        description="Kernel that computes the loss without holding all logits. auto: the fastest one available that supports this "
+        "training.",
+    )
+    loss_chunk_tokens: int = Field(2048, ge=16, description="Number of tokens whose logits are computed at a time.")
+    validate_every: int = Field(100, ge=1, description="Number of steps between validations, which use full attention.")
+    validation_rows: int = Field(8, ge=1, description="Number of held-out rows in one validation.")
+    checkpoint_every: int = Field(100, ge=1, description="Number of steps between checkpoints.")
+    seed: int = Field(0, ge=0, description="Seed of the initialisation and of the reading order.")
