@@ -152,7 +152,7 @@ def run_once(way: str, config: str, settings: list[str]) -> None:
         print(location)
         return
     from flows.chain import Chain
-    from flows.outcome import print_outcome
+    from flows.commands.outcome import print_outcome
     from flows.terminal import run_flow
 
     published = Chain.published

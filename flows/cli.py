@@ -57,7 +57,7 @@ def _refuse(sentence: str) -> int:
 def _run(flow: str, config: str, settings: list[str] | None) -> None:
     from flows.check_inputs import check_inputs
     from flows.config import load_config
-    from flows.outcome import print_outcome
+    from flows.commands.outcome import print_outcome
     from flows.terminal import run_flow
 
     params = load_config(config, settings or ())
@@ -101,7 +101,7 @@ def plan(
 ) -> None:
     """Say what a run would do, take and cost - RoPE, weights, memory, time - and whether chunking serves better."""
     from flows.config import load_config
-    from flows.plan import Machine, print_plan
+    from flows.commands.plan import Machine, print_plan
     from flows.terminal import be_quiet
 
     be_quiet()
@@ -116,7 +116,7 @@ def compare_rope(
 ) -> None:
     """Measure the base at each RoPE method, scaling only: which suits it, before any GPU hour is spent."""
     from flows.check_inputs import check_inputs
-    from flows.compare_rope import show_comparison
+    from flows.commands.compare_rope import show_comparison
     from flows.config import load_config
     from flows.terminal import be_quiet
 
@@ -138,7 +138,7 @@ def inspect(
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default shards-DIGEST.png in this folder.")] = None,
 ) -> None:
     """Show what is in shards: lengths, buckets, sources, waste, what was left out, sample rows; and plot it."""
-    from flows.inspection import show_shards
+    from flows.commands.inspection import show_shards
 
     show_shards(shards, plot)
 
@@ -167,7 +167,7 @@ def evaluate(
     if from_samples is not None and settings:
         raise UserError("--from-samples measures nothing, so --set has no effect on it: leave --set out.")
     if from_samples is not None and config is None:
-        from flows.from_samples import show_recomputed
+        from flows.commands.from_samples import show_recomputed
 
         show_recomputed(from_samples, output)
     elif config is not None and from_samples is None:
@@ -198,7 +198,7 @@ def verify(
     ] = None,
 ) -> None:
     """Check every promise of a release: hashes, reload, logits, RoPE as each consumer reads it, reorder config."""
-    from flows.outcome import print_checks
+    from flows.commands.outcome import print_checks
     from flows.terminal import be_quiet
     from tasks.publish.fetch import release_folder
     from tasks.publish.verify import verify_release
@@ -222,7 +222,7 @@ _WHERE_HELP = "A storage root, a destination of releases (a folder or URI), or h
 @app.command()
 def releases(where: Annotated[str, typer.Argument(help=_WHERE_HELP)] = "ropeway-storage") -> None:
     """List the versions of every release, and which one is served."""
-    from flows.releases import show_releases
+    from flows.commands.releases import show_releases
 
     show_releases(where)
 
@@ -236,7 +236,7 @@ def rollback(
     at: Annotated[str, typer.Option(help=_WHERE_HELP)] = "ropeway-storage",
 ) -> None:
     """Serve an earlier version of a release again; every file of it is checked first."""
-    from flows.releases import go_back
+    from flows.commands.releases import go_back
 
     go_back(at, name, digest)
 
@@ -257,7 +257,7 @@ def reorder(
     question: Annotated[str | None, typer.Option(help="Text to stand last.")] = None,
 ) -> None:
     """Print the passages in the order in which they should stand in the prompt, as JSONL."""
-    from flows.reorder import print_reordered
+    from flows.commands.reorder import print_reordered
     from tasks.reorder.options import ReorderOptions
 
     options = ReorderOptions(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from tasks.evaluate.report.results import recompute
+from tasks.evaluate.report.result_files import recompute
 from tasks.evaluate.report.tables import print_tables
 
 

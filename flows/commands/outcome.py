@@ -9,7 +9,7 @@ from rich.table import Table
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage, read_manifest
 from tasks.evaluate.report.tables import print_tables
-from tasks.pack.outcome import show_prepared
+from tasks.pack.inspection.prepared import show_prepared
 
 
 def print_outcome(params: PipelineParams, location: str) -> None:

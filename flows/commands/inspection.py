@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from data_schemas.addresses import is_remote, local_path
 from data_schemas.errors import UserError
-from data_schemas.remote import is_remote
 from data_schemas.storage import Storage
 
 
@@ -15,11 +15,11 @@ def show_shards(location: str, plot: Path | None) -> None:
 
     Raises UserError where there are no finished shards, or damaged ones.
     """
-    from tasks.pack.inspect import inspect_shards, shipped_tokenizer
-    from tasks.pack.inspect_plot import plot as draw
-    from tasks.pack.inspect_tables import show
+    from tasks.pack.inspection.figures import inspect_shards, shipped_tokenizer
+    from tasks.pack.inspection.plot import plot as draw
+    from tasks.pack.inspection.tables import show
 
-    folder, documents = Path(location.removeprefix("file://")), None
+    folder, documents = local_path(location), None
     if is_remote(location):
         address = re.fullmatch(r"(.+)/shards/([0-9a-f]{32})/?", location)
         storage = Storage(address[1] if address else location)
