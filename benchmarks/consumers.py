@@ -1,10 +1,10 @@
-"""Programs that serve releases, really run on a tiny Llama of every RoPE method: do they compute what was trained?
+"""Do the programs that serve releases compute what was trained? Runs each on a tiny Llama of every RoPE method.
 
-`python -m benchmarks.consumers [--home DIR] [--only CONSUMER ...] [--json FILE]`. Each consumer has an environment of its own,
-made the first time below DIR (else the user's cache folder), in seconds where uv is installed. A model
-of a window of 64 tokens is extended to 256, says its next-token log-probabilities at positions below, at and beyond the
-old window before it is saved, and every consumer is asked for the same from the written files. Also run are combinations that a
-plan declares not servable, to see that they differ.
+`python -m benchmarks.consumers [--home DIR] [--only CONSUMER ...] [--json FILE]`. Each consumer gets its own environment below
+DIR (default: the cache folder), installed the first time; with uv this takes seconds. A model with a window of 64 tokens is
+extended to 256. Its next-token log-probabilities at positions below, at and beyond the old window are recorded before it is saved;
+every consumer must reproduce them from the files. Combinations that are declared not servable run too and must differ.
+`data_schemas.consumers` cites these results.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, tiny_plan
-from tasks.publish.serving.consumers import CONSUMERS, Consumer, environment_for
 from tasks.publish.serving.contract import trained_as_planned
 from tasks.publish.serving.next_tokens import TOLERANCE, Recording, read
+from tasks.publish.serving.runners import RUNNERS, Runner, environment_for
 from tasks.publish.serving.served import answers_of
 
 
-def measure(consumer: Consumer, home: Path | None, models: dict[str, Path]) -> list[dict[str, Any]]:
-    """A row for each method: what this consumer, started once, answered."""
-    python = environment_for(consumer, home, lambda line: print(line, flush=True))
+def measure(runner: Runner, home: Path | None, models: dict[str, Path]) -> list[dict[str, Any]]:
+    """One row a method: the answers of this consumer, started once."""
+    python = environment_for(runner, home, lambda line: print(line, flush=True))
     recordings: dict[Path, Recording] = {directory: read(directory) for directory in models.values()}
     started = time.perf_counter()
-    answers = answers_of(consumer, python, recordings)
+    answers = answers_of(runner, python, recordings)
     seconds = time.perf_counter() - started
     rows = []
     for method, directory in models.items():
         answer = answers[directory]
-        declined = trained_as_planned(tiny_plan(method)[1]).declined.get(consumer.name, "")
+        declined = trained_as_planned(tiny_plan(method)[1]).declined.get(runner.name, "")
         rows.append(
             {
-                "consumer": consumer.name,
+                "consumer": runner.name,
                 "version": answer.version,
                 "method": method,
                 "declared_servable": not declined,
@@ -62,8 +62,8 @@ def shown(row: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, help="where the environments are; default: the user's cache folder")
-    parser.add_argument("--only", nargs="+", choices=list(CONSUMERS), default=list(CONSUMERS), help="these consumers")
+    parser.add_argument("--home", type=Path, help="folder of the environments; default: the cache folder")
+    parser.add_argument("--only", nargs="+", choices=list(RUNNERS), default=list(RUNNERS), help="run these consumers")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -71,11 +71,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         models = {method: publish_tiny(Path(scratch), method) for method in METHODS}
         for name in args.only:
-            measured = measure(CONSUMERS[name], args.home, models)
+            measured = measure(RUNNERS[name], args.home, models)
             print(*map(shown, measured), sep="\n", flush=True)
             rows += measured
     if args.json:
-        pinned = {name: [p for p in CONSUMERS[name].pinned if "vllm" in p or "transformers" in p] for name in args.only}
+        pinned = {name: [p for p in RUNNERS[name].pinned if "vllm" in p or "transformers" in p] for name in args.only}
         device = f"{platform.processor() or platform.machine()} CPU"
         content = {"device": device, "window": WINDOW, "target": TARGET, "tolerance": TOLERANCE, "pinned": pinned, "rows": rows}
         args.json.write_text(json.dumps(content, indent=1) + "\n")

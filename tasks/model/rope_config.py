@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_schemas.consumers import PHI3
 from data_schemas.errors import UserError
 from data_schemas.storage import write_atomically
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 BASE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 WITH_ORIGINAL_INSIDE = ("yarn", "longrope", "llama3")
 
-# Config classes that always have a top-level `original_max_position_embeddings`, which goes before the one in the dict.
-_TOP_LEVEL_ORIGINAL = {"phi3": 4096, "phi4_multimodal": 4096}
+# The top-level `original_max_position_embeddings` that these config classes fill in; it goes before the one in the dict.
+_TOP_LEVEL_ORIGINAL = dict.fromkeys(PHI3, 4096)
 # Config classes with names of their own for what others call `rope_theta` and `partial_rotary_factor`.
 _OWN_NAMES = {
     name: {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"} for name in ("gpt_neox", "gpt_neox_japanese")
@@ -176,36 +177,3 @@ def reading_difference(config: PreTrainedConfig, parameters: Mapping[str, Any], 
     if config.max_position_embeddings != max_position_embeddings:
         return f"max_position_embeddings is {config.max_position_embeddings} instead of {max_position_embeddings}"
     return ""
-
-
-def consumers_reading(
-    model_type: str, parameters: Mapping[str, Any], max_position_embeddings: int, target_length: int
-) -> dict[str, str]:
-    """For each consumer of a published config: "" if it computes the planned frequencies up to the target, else why not.
-
-    transformers 5 was run; transformers 4.57 and vLLM (0.33) are judged by their source.
-    """
-    rope_type = parameters["rope_type"]
-    old_transformers = vllm = ""
-    if rope_type == "dynamic":
-        vllm = "vLLM does not rescale with the length of a prompt and overruns its table of positions"
-    elif rope_type == "linear" and int(max_position_embeddings * parameters["factor"]) != target_length:
-        vllm = f"vLLM serves {int(max_position_embeddings * parameters['factor'])} tokens instead of {target_length}"
-    elif rope_type == "yarn":
-        if "attention_factor" in parameters:
-            vllm = "vLLM drops an explicit attention_factor and computes its own"
-        elif "mscale" in parameters and not model_type.startswith("deepseek"):
-            vllm = "vLLM reads mscale for DeepSeek models only"
-    elif rope_type == "longrope":
-        own_original = model_type in _TOP_LEVEL_ORIGINAL
-        switches = list(parameters["short_factor"]) != list(parameters["long_factor"])
-        original = parameters["original_max_position_embeddings"]
-        if own_original:
-            vllm = f"vLLM serves {original} tokens of this model unless max_model_len is given"
-        elif switches:
-            vllm = f"vLLM uses the long factors for every prompt, also for those of at most {original} tokens"
-        if switches and not own_original:
-            old_transformers = (
-                "transformers 4 takes max_position_embeddings as the original length and never uses the long factors"
-            )
-    return {"transformers>=5": "", "transformers-4.57": old_transformers, "vllm": vllm}

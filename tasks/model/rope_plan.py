@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_schemas.consumers import SERVABLE, ServableId, current_id, why_not
 from data_schemas.errors import UserError
 from data_schemas.params import RopeMethod
 from tasks.model.rope_config import (
-    consumers_reading,
     published_config,
     read_base_rope,
     reading_difference,
@@ -26,6 +26,7 @@ from tasks.model.rope_config import (
 )
 from tasks.model.rope_frequencies import FloatArray, scaled_frequencies
 from tasks.model.rope_methods import USABLE_UNTRAINED, auto_method, notes, reason, refuse_impossible, rope_parameters
+from tasks.model.rope_use import rope_use
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -79,9 +80,15 @@ class RopePlan:
         """Rewrite `model_dir`/config.json so that every reader finds this plan; call it after `save_pretrained`."""
         write_published_config(Path(model_dir), self.rope_parameters, self.max_position_embeddings)
 
-    def servable_by(self) -> dict[str, str]:
+    def servable_by(self) -> dict[ServableId, str]:
         """Consumer to "" if it computes the same frequencies up to the target, else the reason why not."""
-        return consumers_reading(self.model_type, self.rope_parameters, self.max_position_embeddings, self.target_length)
+        config = {
+            "model_type": self.model_type,
+            "rope_parameters": self.rope_parameters,
+            "max_position_embeddings": self.max_position_embeddings,
+        }
+        use = rope_use(config, self.target_length)
+        return {consumer: why_not(consumer, use) for consumer in SERVABLE}
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows (what, value) of a table for people."""
@@ -128,7 +135,7 @@ def plan_rope(
 
     `factors` holds longrope's `short_factor` and `long_factor`, a number for each pair of rotated channels.
     `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
-    (keys of `servable_by`) that must read the plan as it is meant. Refusals are UserErrors that say what to use instead.
+    (keys of `servable_by`) that must compute what the plan says. Refusals are UserErrors that say what to use instead.
     """
     base = read_base_rope(config)
     if target_length <= base.window:
@@ -178,9 +185,11 @@ def _refuse_unless_read_back(plan: RopePlan, config: PreTrainedConfig) -> None:
 
 def _refuse_unless_servable(plan: RopePlan, serving: tuple[str, ...]) -> None:
     readers = plan.servable_by()
-    for consumer in serving:
+    for consumer in map(current_id, serving):
         if consumer not in readers:
-            raise UserError(f"{consumer!r} is not a known consumer of a release: choose among {', '.join(readers)}.")
+            raise UserError(f"A plan is not judged for {consumer!r}: choose among {', '.join(readers)}.")
         if why := readers[consumer]:
             instead = "ntk" if plan.method == "yarn" else "yarn or ntk"
-            raise UserError(f"rope_method {plan.method} is not read as meant by {consumer}: {why}; choose {instead} instead.")
+            raise UserError(
+                f"{consumer} does not read rope_method {plan.method} as it is trained ({why}): choose {instead} instead."
+            )

@@ -1,21 +1,22 @@
-"""Is a release what it says it is? Every check runs, whatever the others found."""
+"""Check that a release is what it claims to be. Every check runs, even if others failed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_schemas.errors import UserError
+from data_schemas.progress import ProgressCallback
 from data_schemas.releases import resolve_release
 from data_schemas.reorder import ReorderConfig
 from tasks.evaluate.report.reorder_section import published_decision
-from tasks.evaluate.report.results import REPORT_NAME
+from tasks.evaluate.report.result_files import REPORT_NAME
 from tasks.publish.base_identity import card_front_matter
 from tasks.publish.card import measured_perplexities, stated_perplexities
 from tasks.publish.checks import Check, failures, require, run_check
-from tasks.publish.serving.consumers import consumer_named
 from tasks.publish.serving.contract import read_plan
+from tasks.publish.serving.runners import runner_named
 from tasks.publish.serving.served import check_served
 from tasks.publish.verify_files import check_files, check_staged_files
 from tasks.publish.verify_model import check_model
@@ -28,18 +29,18 @@ def verify_release(
     directory: Path,
     consumers: Sequence[str] = (),
     consumers_home: Path | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = lambda _: None,
 ) -> list[Check]:
     """Check a release folder, or the current version of a `releases/NAME` folder.
 
-    `consumers` are names of `tasks.publish.serving.consumers.CONSUMERS`, which are run on the release, each in an
-    environment of its own below `consumers_home` (else below the cache folder; made the first time).
+    `consumers` are ids in `tasks.publish.serving.runners.RUNNERS`. They are run on the release, each in its own environment below
+    `consumers_home` (default: the cache folder), which is installed the first time.
 
-    Works on any folder: what a foreign one lacks is reported as a check that is not ok ("absent"). Raises UserError only
-    if `directory` is not a folder or a name is that of no consumer.
+    Works on any folder: a check of something that is not there fails with "absent". Raises UserError if `directory` is not a
+    folder or a consumer is unknown.
     """
     for name in consumers:
-        consumer_named(name)
+        runner_named(name)
     if not directory.is_dir():
         raise UserError(f"There is no folder {directory}: give a release, or the folder releases/NAME of the storage.")
     try:
@@ -50,7 +51,7 @@ def verify_release(
 
 
 def verify_staged(directory: Path) -> list[Check]:
-    """Check a release that is about to be published and has no manifest yet."""
+    """Check a release in its staging folder, where it has no manifest yet."""
     return [*check_staged_files(directory), *_check_contents(directory)]
 
 
@@ -77,13 +78,13 @@ def _reorder(release: Path) -> str:
 
 
 def _not_as_measured(config: ReorderConfig, report: Path) -> list[str]:
-    """What the config says of its choice, against the report beside it; a foreign release may have none."""
+    """Differences between the config's decision and the report of the release; none if there is no report."""
     if config.validated is None or not report.is_file():
         return []
     if config.validated != published_decision(json.loads(report.read_text(encoding="utf-8"))):
-        return ["what it was validated by is not what the report says"]
+        return ["`validated` differs from the report's decision"]
     if config.strategy != config.validated.strategy:
-        return [f"its strategy is {config.strategy}, and {config.validated.strategy} was validated"]
+        return [f"its strategy is {config.strategy}, but {config.validated.strategy} was validated"]
     return []
 
 
@@ -98,5 +99,5 @@ def _card(release: Path) -> str:
         problems.append(f"the card states perplexities {stated}, the report {measured}")
     not_served = read_plan(release).servable_by()["vllm"]
     if not_served and "vllm serve" in page:
-        problems.append(f"it offers vLLM although {not_served}")
-    return require(problems, f"its {len(stated)} perplexities are those of the report")
+        problems.append(f"it lists a command for vLLM although {not_served}")
+    return require(problems, f"its {len(stated)} perplexities agree with the report")

@@ -44,7 +44,7 @@ def test_no_claim_is_hidden_by_an_earlier_one() -> None:
     """Each claim decides for some config: its own feature alone, or together with its rope type."""
     for claim in CLAIMS:
         rope_type = claim.feature.partition("_")[0]
-        model_types = [pattern.replace("*", "_v3") for pattern in claim.only_for] or ["llama", "qwen3"]
+        model_types = [pattern.replace("*", "_v3") for pattern in claim.only_for] or ["llama", "qwen3", "minicpm"]
         found = [claim_about(claim.consumer, use(model_type, rope_type, claim.feature)) for model_type in model_types]
         assert claim in found, claim
 

@@ -1,8 +1,8 @@
-"""Every consumer's reading of a release against what was trained: same context length, same rotary frequencies."""
+"""Compare each consumer's reading of a release with what was trained: context length and rotary frequencies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_schemas.consumers import ServableId
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.serving.formulas import Frequencies
 from tasks.publish.serving.rules import READERS, Written, read_as_transformers5, spelling_problems
@@ -18,42 +19,44 @@ if TYPE_CHECKING:
     from tasks.model.rope_plan import RopePlan
 
 _PLAN = "rope_plan.json"
-# A consumer computes in float32; a frequency that is off by this share is off by 0.1 rad only after 10^5 of its radians.
+# Consumers compute in float32. A frequency with this relative error is wrong by 0.1 rad only after 10^5 radians.
 RELATIVE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What is to be served. `declined` maps a consumer to the reason why it does not serve this; lengths in tokens."""
+    """What was trained and is to be served; lengths in tokens.
+
+    `declined` maps a consumer to the reason why the release is not meant for it. `source` says where all this comes from.
+    """
 
     context_length: int
     window: int
     frequencies: Callable[[int], tuple[Frequencies, float]]
-    declined: dict[str, str]
+    declined: Mapping[str, str]
     source: str
 
     @property
     def planned(self) -> bool:
-        """Whether a plan says so, and not only the folder's own config."""
+        """Whether it comes from a plan, not from the folder's own config."""
         return self.source == _PLAN
 
 
 def read_plan(directory: Path) -> RopePlan:
-    """The plan that a release was made by; FileNotFoundError where there is none."""
+    """The plan of a release; FileNotFoundError if it has none."""
     from tasks.model.rope_plan import RopePlan
 
     return RopePlan.from_json((directory / _PLAN).read_text(encoding="utf-8"))
 
 
 def trained_as_planned(plan: RopePlan) -> Trained:
-    """From the plan: its own frequencies, and the consumers that it declares not to be served by."""
-    declared = {("transformers-5" if name == "transformers>=5" else name): why for name, why in plan.servable_by().items()}
-    declined = {name: why for name, why in declared.items() if why}
+    """The plan's own frequencies, and the consumers that do not compute them."""
+    declined: dict[str, str] = {name: why for name, why in plan.servable_by().items() if why}
     return Trained(plan.target_length, plan.base_window, plan.frequencies, declined, _PLAN)
 
 
 def trained(directory: Path) -> Trained:
-    """By the release's plan; for a folder of others, which has none, as transformers 5 reads it."""
+    """By the release's plan; for a folder without one, as transformers 5 reads it."""
     if (directory / _PLAN).is_file():
         return trained_as_planned(read_plan(directory))
     written = Written.load(directory)
@@ -62,7 +65,11 @@ def trained(directory: Path) -> Trained:
     window = scaling.get("original_max_position_embeddings") or written.config["max_position_embeddings"]
     length = reading.context_length
     return Trained(
-        length, int(window) if window < length else length // 2, reading.frequencies, {}, "transformers 5, for want of a plan"
+        length,
+        int(window) if window < length else length // 2,
+        reading.frequencies,
+        {},
+        "transformers 5, because there is no plan",
     )
 
 
@@ -72,8 +79,8 @@ def compared_lengths(window: int, target: int) -> list[int]:
     return sorted(length for length in lengths if length <= target)
 
 
-def contract_problems(consumer: str, written: Written, meant: Trained) -> list[str]:
-    """One phrase for each difference between what `consumer` would compute from these files and what was trained."""
+def contract_problems(consumer: ServableId, written: Written, meant: Trained) -> list[str]:
+    """One phrase for each difference between what was trained and what `consumer` would compute from these files."""
     reading = READERS[consumer](written)
     problems = []
     if reading.context_length != meant.context_length:
@@ -96,13 +103,11 @@ def contract_problems(consumer: str, written: Written, meant: Trained) -> list[s
 
 def check_contract(directory: Path) -> list[Check]:
     """One check for each consumer that has a rule, and one that the config does not contradict itself."""
-    checks = [
-        run_check(f"RoPE as {name.replace('vllm', 'vLLM')} reads it", partial(_consumer, directory, name)) for name in READERS
-    ]
+    checks = [run_check(f"RoPE as {name} reads it", partial(_consumer, directory, name)) for name in READERS]
     return [*checks, run_check("RoPE spelled alike", lambda: _spelled_alike(directory))]
 
 
-def _consumer(directory: Path, name: str) -> str:
+def _consumer(directory: Path, name: ServableId) -> str:
     meant, written = trained(directory), Written.load(directory)
     if reason := meant.declined.get(name):
         return f"not claimed: {reason}"
@@ -114,5 +119,5 @@ def _consumer(directory: Path, name: str) -> str:
 def _spelled_alike(directory: Path) -> str:
     config = Written.load(directory).config
     if not config.get("rope_parameters") and not config.get("rope_scaling") and "rope_theta" not in config:
-        raise ProblemFound("absent: config.json says nothing of rotary positions")
-    return require(spelling_problems(config), "what transformers 4 and 5 read of config.json says the same")
+        raise ProblemFound("absent: config.json has no rotary positions")
+    return require(spelling_problems(config), "the spellings of transformers 4 and 5 in config.json agree")

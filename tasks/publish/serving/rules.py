@@ -1,16 +1,15 @@
-"""What each consumer makes of the files of a model folder, by the rules in its source.
+"""How each consumer reads the files of a model folder, by the rules in its source.
 
-transformers-4.57   configuration_llama.py and modeling_rope_utils.py of 4.57.6: `rope_scaling` and a top-level `rope_theta`;
-                    `rope_parameters` is an attribute that nothing reads.
-transformers-5      modeling_rope_utils.RotaryEmbeddingConfigMixin of 5.23: `convert_rope_params_to_dict` lets `rope_scaling` go
-                    before `rope_parameters`, and `standardize_rope_params` a top-level original length before the one inside.
-vllm                0.32: reads the config through transformers 5 (`transformers_utils/config.patch_rope_parameters`); length by
-                    `config/model._get_and_verify_max_len`, frequencies by `layers/rotary_embedding.get_rope`.
-sglang              `get_context_length` in https://github.com/sgl-project/sglang, python/sglang/srt/utils/hf_transformers (2026).
-                    Its frequencies are not judged here.
+`data_schemas.consumers.CONSUMERS` names these functions, with the version and the places in the source they were read at.
 
-transformers itself has no limit. Its context length is taken to be the shorter of the tokenizer's `model_max_length`, at
-which it warns and truncates, and what the config states.
+transformers-4.57   reads `rope_scaling` and a top-level `rope_theta`; nothing reads `rope_parameters`.
+transformers-5      `rope_scaling` overrides `rope_parameters` (`convert_rope_params_to_dict`), and a top-level original length
+                    overrides the one inside (`standardize_rope_params`).
+vllm                reads the config through transformers 5, and derives the length it serves by itself.
+sglang              derives a length; its frequencies are not computed here.
+
+transformers itself has no limit. Its context length is taken to be the smaller of the config's and the tokenizer's
+`model_max_length`, at which it warns and truncates.
 """
 
 from __future__ import annotations
@@ -21,18 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_schemas.consumers import CONSUMERS, SERVABLE, ConsumerId, ServableId
 from tasks.publish.serving import formulas
 from tasks.publish.serving.formulas import Frequencies
 
 _DEFAULT_THETA = 10_000.0
 _WITH_ORIGINAL = ("yarn", "longrope", "llama3")
-# The types whose maximum vLLM takes as it is; it multiplies every other's by `factor`, where there is one.
+# Types whose maximum vLLM takes unchanged; for the others it multiplies the maximum by `factor`, if there is one.
 _EXTENDED_IN_VLLM = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
 
 
 @dataclass(frozen=True)
 class Written:
-    """The files that decide: the contents of config.json and tokenizer_config.json (empty where there is none)."""
+    """The contents of config.json and tokenizer_config.json (empty if there is none)."""
 
     config: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
@@ -49,8 +49,8 @@ class Written:
 
 @dataclass(frozen=True)
 class Reading:
-    """`context_length` in tokens; `frequencies` of a fresh model by the number of tokens of its prompt: the inverse frequencies
-    [rotary_dim / 2] and the factor on cosine and sine."""
+    """`context_length` in tokens. `frequencies` maps a prompt's number of tokens to the inverse frequencies, float64
+    [rotary_dim / 2] in radians a token, and the factor on cosine and sine, of a freshly loaded model."""
 
     context_length: int
     rope_type: str
@@ -100,7 +100,7 @@ def read_as_transformers5(written: Written) -> Reading:
 
 
 def read_as_vllm(written: Written) -> Reading:
-    """One table of cosines for all prompts, made when the model is loaded, with the length that vLLM derives by itself."""
+    """One table of cosines for all prompts, made when the model is loaded, for the length that vLLM derives."""
     config = written.config
     parameters = _parameters_of_5(config)
     rope_type, maximum = parameters["rope_type"], config["max_position_embeddings"]
@@ -115,9 +115,9 @@ def read_as_vllm(written: Written) -> Reading:
     def frequencies(length: int) -> tuple[Frequencies, float]:
         theta = parameters["rope_theta"]
         if rope_type == "linear" and not isinstance(parameters["factor"], float):
-            raise ValueError("vLLM takes a linear factor that is no float for a list of factors, and does not load")
+            raise ValueError("vLLM does not load a linear factor that is not a float: it takes it for a list of factors")
         if rope_type == "dynamic":
-            return formulas.unscaled(theta, dim), 1.0  # scaled for a length of `maximum`, which is no scaling
+            return formulas.unscaled(theta, dim), 1.0  # scaled for a length of `maximum`, which means unscaled
         if rope_type == "longrope":
             chosen = parameters["long_factor" if served > original else "short_factor"]
             factor = parameters.get("long_mscale" if served > original else "short_mscale")
@@ -129,24 +129,25 @@ def read_as_vllm(written: Written) -> Reading:
     return Reading(served, rope_type, frequencies)
 
 
-READERS: dict[str, Callable[[Written], Reading]] = {
-    "transformers-5": read_as_transformers5,
-    "transformers-4.57": read_as_transformers4,
-    "vllm": read_as_vllm,
-}
-
-
 def sglang_context_length(config: Mapping[str, Any]) -> int:
-    """The factor counts only where no original length stands beside it and the type is not llama3."""
+    """The maximum times the factor, unless an original length is given as well or the type is llama3."""
     scaling = _parameters_of_5(config)
     extended = "original_max_position_embeddings" in scaling or scaling["rope_type"] == "llama3"
     return int((1 if extended else scaling.get("factor", 1)) * config["max_position_embeddings"])
 
 
-def spelling_problems(config: Mapping[str, Any]) -> list[str]:
-    """One phrase for each thing that the spellings of transformers 4 and 5 say differently, where both are there.
+READERS: dict[ServableId, Callable[[Written], Reading]] = {name: globals()[str(CONSUMERS[name].rule)] for name in SERVABLE}
+"""The `rule` of each servable consumer."""
+LENGTH_READERS: dict[ConsumerId, Callable[[Mapping[str, Any]], int]] = {
+    consumer.id: globals()[consumer.length_rule] for consumer in CONSUMERS.values() if consumer.length_rule
+}
+"""The `length_rule` of the consumers whose frequencies are not computed."""
 
-    Programs differ in which they read first, so a config that contradicts itself is served in two ways.
+
+def spelling_problems(config: Mapping[str, Any]) -> list[str]:
+    """One phrase for each value that differs between the spellings of transformers 4 and 5, if both are there.
+
+    Programs differ in which spelling they prefer, so they would serve a config that contradicts itself in different ways.
     """
     new, old = config.get("rope_parameters"), config.get("rope_scaling")
     if not new or not ("rope_scaling" in config or "rope_theta" in config):
@@ -165,7 +166,7 @@ def spelling_problems(config: Mapping[str, Any]) -> list[str]:
 def _by_type(
     rope_type: str, theta: float, dim: int, parameters: Mapping[str, Any], original: int, maximum: int, length: int
 ) -> tuple[Frequencies, float]:
-    """The types that all read alike. ValueError for one that none of them knows."""
+    """The types that all consumers read alike. ValueError for an unknown type."""
     inv_freq = formulas.unscaled(theta, dim)
     match rope_type:
         case "default":
@@ -179,13 +180,13 @@ def _by_type(
         case "llama3":
             return formulas.llama3(inv_freq, parameters), 1.0
         case other:
-            raise ValueError(f"rope type {other!r} has no rule here")
+            raise ValueError(f"there is no rule for rope type {other!r}")
 
 
 def _parameters_of_5(config: Mapping[str, Any]) -> dict[str, Any]:
     parameters = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     if any(isinstance(value, Mapping) for value in parameters.values()):
-        raise ValueError("the config has rotary frequencies of their own for each layer type, for which there is no rule here")
+        raise ValueError("the config has different rotary frequencies for each layer type, for which there is no rule")
     parameters.setdefault("rope_theta", _legacy_theta(config))
     parameters.setdefault("rope_type", parameters.get("type", "default"))
     partial = config.get("partial_rotary_factor", config.get("rotary_pct"))
@@ -199,7 +200,7 @@ def _parameters_of_5(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _legacy_theta(config: Mapping[str, Any]) -> float:
-    # GPT-NeoX has a name of its own; without either, 10000 is silently taken.
+    # GPT-NeoX has its own name for it; without either, all programs silently take 10000.
     return float(config.get("rope_theta", config.get("rotary_emb_base", _DEFAULT_THETA)))
 
 

@@ -1,25 +1,26 @@
-"""What a consumer that really runs answers about a release, against what the trained model said before it was saved."""
+"""Run a consumer on a release and compare its answers with those of the trained model before it was saved."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import UserError
+from data_schemas.progress import ProgressCallback, message
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.serving import next_tokens
-from tasks.publish.serving.consumers import CONSUMERS, Consumer, ask, consumer_named, environment_for
 from tasks.publish.serving.contract import trained
 from tasks.publish.serving.next_tokens import Prompt, Recording
+from tasks.publish.serving.runners import RUNNERS, Runner, ask, environment_for, runner_named
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One consumer about one model; `problems` is empty where it answers as recorded. `worst` in nats, None without answers."""
+    """A consumer's answers for one model. `problems` is empty if they are as recorded; `worst` in nats, None without answers."""
 
     program: str
     version: str
@@ -29,29 +30,27 @@ class Answer:
 
 
 def check_served(
-    directory: Path, names: Sequence[str], home: Path | None = None, progress: Callable[[str], None] = lambda _: None
+    directory: Path, names: Sequence[str], home: Path | None = None, progress: ProgressCallback = lambda _: None
 ) -> list[Check]:
-    """One check for each consumer in `names`, which is run on the release.
+    """Run each consumer in `names` (ids, today's or old ones) on the release: one check a consumer.
 
-    One that cannot be installed or run, and one that the release declares not to be served by, is a check that is not ok:
-    what was asked for was not seen. Raises UserError for a name that is no consumer.
+    The check fails if the consumer cannot be installed or run, or if the release is not for it. Raises UserError for an unknown
+    name.
     """
-    consumers = [consumer_named(name) for name in names]
+    runners = [runner_named(name) for name in names]
     directory = directory.resolve()
-    return [
-        run_check(f"served by {consumer.name}", partial(_served, directory, consumer, home, progress)) for consumer in consumers
-    ]
+    return [run_check(f"served by {runner.name}", partial(_served, directory, runner, home, progress)) for runner in runners]
 
 
-def _served(directory: Path, consumer: Consumer, home: Path | None, progress: Callable[[str], None]) -> str:
+def _served(directory: Path, runner: Runner, home: Path | None, progress: ProgressCallback) -> str:
     meant = trained(directory)
-    if reason := meant.declined.get(consumer.name):
+    if reason := meant.declined.get(runner.name):
         raise ProblemFound(f"not run, because the release is not for it: {reason}")
     try:
         recording, source = reference(directory)
-        python = environment_for(consumer, home, progress)
-        progress(f"running {consumer.name} on {directory.name}")
-        answer = answers_of(consumer, python, {directory: recording})[directory]
+        python = environment_for(runner, home, progress)
+        progress(message(f"running {runner.name} on {directory.name}"))
+        answer = answers_of(runner, python, {directory: recording})[directory]
     except UserError as error:
         raise ProblemFound(f"not checked: {error}") from error
     fine = (
@@ -62,30 +61,30 @@ def _served(directory: Path, consumer: Consumer, home: Path | None, progress: Ca
 
 
 def reference(directory: Path) -> tuple[Recording, str]:
-    """What the consumers must reproduce: the recording, else, for a folder of others, what transformers 5 here answers."""
+    """What the consumers must reproduce, and its name: the recording, or without one the answers of transformers 5 here."""
     if (directory / next_tokens.FILE).is_file():
         return next_tokens.read(directory), "the recording"
     meant = trained(directory)
     vocab_size = json.loads((directory / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     prompts = next_tokens.make_prompts(vocab_size, meant.window, meant.context_length)
-    here = CONSUMERS["transformers-5"]
+    here = RUNNERS["transformers-5"]
     response = ask(here, environment_for(here), [_request(directory, prompts)])
     model = response["models"][0]
     if "error" in model:
-        raise UserError(f"{directory} does not load in transformers {response['version']} ({model['error']}): mend it first.")
+        raise UserError(f"{directory} does not load in transformers {response['version']} ({model['error']}): repair it first.")
     answered = [
         Prompt(p.token_ids, p.positions, [[int(i) for i in row] for row in rows], [list(row.values()) for row in rows])
         for p, rows in zip(prompts, model["prompts"], strict=True)
     ]
     recording = Recording(meant.window, meant.context_length, answered)
-    return recording, f"transformers {response['version']} here, for want of a recording"
+    return recording, f"transformers {response['version']} here, because there is no recording"
 
 
-def answers_of(consumer: Consumer, python: Path, recordings: dict[Path, Recording]) -> dict[Path, Answer]:
-    """Run `consumer` once over all these model folders. Raises UserError where it gives no answer at all."""
+def answers_of(runner: Runner, python: Path, recordings: dict[Path, Recording]) -> dict[Path, Answer]:
+    """Run the consumer once for all these model folders. Raises UserError if it does not answer."""
     cache_gib = max((_cache_gib(directory) for directory in recordings), default=1)
     models = [_request(directory, recording.prompts) for directory, recording in recordings.items()]
-    response = ask(consumer, python, models, {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)})
+    response = ask(runner, python, models, {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)})
     return {
         directory: _judged(response, model, recording)
         for (directory, recording), model in zip(recordings.items(), response["models"], strict=True)

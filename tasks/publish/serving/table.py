@@ -1,4 +1,4 @@
-"""What a model card says of servers: which read this release as it was trained, how that is known, and the command."""
+"""The servers that a model card lists: whether they compute what was trained, how that is known, and the commands."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.publish.serving.consumers import CONSUMERS
-from tasks.publish.serving.contract import contract_problems, trained
-from tasks.publish.serving.gguf import gguf_route
-from tasks.publish.serving.rules import READERS, Written, sglang_context_length
+from data_schemas.consumers import CONSUMERS, ConsumerId, ServableId, claim_about
+from tasks.model.rope_use import rope_use
+from tasks.publish.serving.contract import Trained, contract_problems, trained
+from tasks.publish.serving.gguf import GgufReader, gguf_route
+from tasks.publish.serving.rules import LENGTH_READERS, READERS, Written
 
 
 @dataclass(frozen=True)
 class ServingRow:
-    """`servable` is None where it is not known. `how_known` says whether the server ran, and otherwise by what rule.
+    """`servable` is None if it is not known. `how_known` says whether the server ran, otherwise which rule was applied.
 
-    `commands` are lines to type or, for transformers, to write; empty where the release is not for this server.
+    `version` is the one that the claim was checked at.
+
+    `commands` are shell lines, or Python for transformers; empty if the release is not for this server.
     """
 
+    consumer: ConsumerId
     server: str
     version: str
     servable: bool | None
@@ -27,69 +31,64 @@ class ServingRow:
     commands: tuple[str, ...] = ()
 
 
-_RULE = "its rule for the files, from its source"
-_LENGTH_RULE = "its rule for the length, from its source"
+_BY_RULE = "not run; its rules, read in the source, applied to these files"
+_BY_LENGTH_RULE = "not run; its rule for the length, read in the source, applied to these files"
+_BY_SOURCE = "not run; read in the source of llama.cpp's converter"
 
 
 def serving_table(release: Path, address: str = "path/to/this/folder") -> list[ServingRow]:
-    """A row for each server, from config.json, tokenizer_config.json, rope_plan.json and provenance.json in `release`.
+    """One row a consumer, from config.json, tokenizer_config.json, rope_plan.json and provenance.json in `release`.
 
     `address` is what the commands name: a folder, or a hub id.
     """
-    return [*_judged(release, address), _sglang(release, address), *_gguf(release, address)]
-
-
-def _judged(release: Path, address: str) -> list[ServingRow]:
     meant, written = trained(release), Written.load(release)
-    rows = []
-    for name in READERS:
-        declined = meant.declined.get(name, "")
-        reason = declined or "; ".join(contract_problems(name, written, meant))
-        known = _ran(release) if name == "transformers-5" and not reason else _RULE
-        commands = () if reason else _commands(name, address, meant.context_length)
-        rows.append(ServingRow(name.split("-")[0], _version(name), not reason, reason, known, commands))
-    return rows
+    return [
+        *(_by_rule(name, release, meant, written, address) for name in READERS),
+        *(_by_length(name, meant, written, address) for name in LENGTH_READERS),
+        *(_by_conversion(name, written, address) for name in ("llama.cpp", "ollama")),
+    ]
+
+
+def _by_rule(name: ServableId, release: Path, meant: Trained, written: Written, address: str) -> ServingRow:
+    reason = meant.declined.get(name, "") or "; ".join(contract_problems(name, written, meant))
+    known = _ran(release) if name == "transformers-5" and not reason else _BY_RULE
+    commands = () if reason else _commands(name, address, meant.context_length)
+    return ServingRow(name, CONSUMERS[name].program, CONSUMERS[name].version, not reason, reason, known, commands)
 
 
 def _ran(release: Path) -> str:
-    """Of the transformers that published it: no release is published that this one does not load as it was saved."""
+    """The transformers that published it did run: publishing checks that the saved files load as they were before."""
     try:
         made_with = json.loads((release / "provenance.json").read_text(encoding="utf-8"))["versions"]["transformers"]
     except (OSError, ValueError, KeyError):
-        return _RULE
+        return _BY_RULE
     return f"run: {made_with} loaded these files before they were published, with logits and RoPE as before saving"
 
 
-def _version(name: str) -> str:
-    return "5.x" if name == "transformers-5" else CONSUMERS[name].version
-
-
-def _commands(name: str, address: str, length: int) -> tuple[str, ...]:
+def _commands(name: ServableId, address: str, length: int) -> tuple[str, ...]:
     if name == "vllm":
         return (f"vllm serve {address} --max-model-len {length}",)
     argument = "dtype" if name == "transformers-5" else "torch_dtype"
     return (f'AutoModelForCausalLM.from_pretrained("{address}", {argument}="auto")',)
 
 
-def _sglang(release: Path, address: str) -> ServingRow:
-    meant, written = trained(release), Written.load(release)
-    length, rope_type = sglang_context_length(written.config), READERS["transformers-5"](written).rope_type
-    if rope_type in ("dynamic", "longrope"):
-        reason = f"how it treats prompts of different lengths under {rope_type} was not seen"
-        return ServingRow("SGLang", "", None, reason, "not known")
+def _by_length(name: ConsumerId, meant: Trained, written: Written, address: str) -> ServingRow:
+    """For SGLang, the only server of which the length alone can be computed."""
+    use = rope_use(written.config, meant.context_length)
+    claim = claim_about(name, use)
+    server = (name, CONSUMERS[name].program, claim.version if claim else CONSUMERS[name].version)
+    length = LENGTH_READERS[name](written.config)
+    if claim is None or use.rope_type in ("dynamic", "longrope"):
+        reason = claim.reason(use) if claim else f"rope type {use.rope_type} was not checked"
+        return ServingRow(*server, None, reason, "not known")
     if length != meant.context_length:
-        return ServingRow(
-            "SGLang", "", False, f"it would serve {length} tokens instead of {meant.context_length}", _LENGTH_RULE
-        )
+        reason = f"it would serve {length} tokens instead of {meant.context_length}"
+        return ServingRow(*server, False, reason, _BY_LENGTH_RULE)
     command = f"python -m sglang.launch_server --model-path {address} --context-length {length}"
-    reason = "it derives the same length; its frequencies were not compared"
-    return ServingRow("SGLang", "", None, reason, _LENGTH_RULE, (command,))
+    return ServingRow(*server, claim.reads, claim.reason(use), _BY_LENGTH_RULE, (command,))
 
 
-def _gguf(release: Path, address: str) -> list[ServingRow]:
-    config = json.loads((release / "config.json").read_text(encoding="utf-8"))
-    route = gguf_route(config, address)
-    return [
-        ServingRow(server, "", bool(commands), route.reason, route.status, commands)
-        for server, commands in (("llama.cpp", route.llama_cpp), ("Ollama", route.ollama))
-    ]
+def _by_conversion(name: GgufReader, written: Written, address: str) -> ServingRow:
+    route = gguf_route(name, written.config, address)
+    program = CONSUMERS[name].program
+    return ServingRow(name, program, route.version, route.preserves_rope, route.reason, _BY_SOURCE, route.commands)

@@ -148,7 +148,7 @@ def test_a_weight_that_is_not_finite_is_found(release: Path) -> None:
         # both transformers 5 and vLLM let `rope_scaling` go before `rope_parameters`, other programs may not
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}, "RoPE spelled alike"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "RoPE in the reloaded model"),
-        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "RoPE as vLLM reads it"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "RoPE as vllm reads it"),
         ({"rope_theta": 500.0}, "RoPE as transformers-4.57 reads it"),
         ({"rope_scaling": None}, "RoPE as transformers-4.57 reads it"),
         ({"max_position_embeddings": 64}, "RoPE as transformers-4.57 reads it"),
@@ -207,11 +207,11 @@ def test_a_foreign_model_folder_is_reported_as_lacking_not_crashed_on(release: P
     checks = {check.name: check for check in verify_release(foreign)}
     assert checks["weights"].ok
     assert checks["reload"].ok
-    assert checks["RoPE as vLLM reads it"].ok
-    assert "for want of a plan" in checks["RoPE as vLLM reads it"].detail
+    assert checks["RoPE as vllm reads it"].ok
+    assert "because there is no plan" in checks["RoPE as vllm reads it"].detail
     assert checks["tokenizer"].ok
     assert checks["RoPE in the reloaded model"].ok
-    assert "as in transformers 5, for want of a plan" in checks["RoPE in the reloaded model"].detail
+    assert "as in transformers 5, because there is no plan" in checks["RoPE in the reloaded model"].detail
     for name in (
         "checksums",
         "manifest",
@@ -241,5 +241,5 @@ def test_a_release_of_any_method_verifies(method: str, tmp_path: Path, tokenizer
     release = finished_run(tmp_path, tokenizer, method).publish().path
     checks = {check.name: check for check in verify_release(release)}
     assert failed(list(checks.values())) == {}
-    not_claimed = checks["RoPE as vLLM reads it"].detail.startswith("not claimed")
+    not_claimed = checks["RoPE as vllm reads it"].detail.startswith("not claimed")
     assert not_claimed is (method == "dynamic")

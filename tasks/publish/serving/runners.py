@@ -1,7 +1,7 @@
-"""The programs that serve a release, each in a Python environment of its own, and how to ask them.
+"""Running a consumer: the program in a Python environment of its own, and a probe script that asks it.
 
-<home>/<consumer>-<digest of what it is made of>/    a virtual environment; `complete` in it is written last
-<home>/<consumer>-<digest>.log                       what the installer said
+<home>/<consumer>-<digest of its packages>/    a virtual environment; `complete` in it is written last
+<home>/<consumer>-<digest>.log                 the installer's output
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_schemas.cache_folder import cache_folder
+from data_schemas.consumers import current_id
 from data_schemas.errors import UserError
+from data_schemas.progress import ProgressCallback, message
 
 _HERE = Path(__file__).parent
 _MARKER = "complete"
 _INSTALL_TIMEOUT_S = 1800
 _PROBE_TIMEOUT_S = 3600
-# Where torch without CUDA lives; asked only where the configured index has none.
+# Index of torch without CUDA; used only if the configured index has none.
 _CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 @dataclass(frozen=True)
-class Consumer:
-    """A program to ask. Without `requirements` it is what the running Python has installed.
+class Runner:
+    """How to run the consumer `name`. Without `requirements` it is the package of the running Python.
 
-    `requirements` names a file of pinned packages beside this module. `on_host` puts the running Python's packages behind
-    them: what that has in the very version, torch above all, is shared, the rest is installed and shadows what it names.
+    `probe` is a script beside this module, `requirements` a file of pinned packages. With `on_host` the environment falls back to
+    the running Python's packages: a pin that is installed there in the same version, such as torch, is not installed again.
     """
 
     name: str
-    version: str
     probe: str
     requirements: str | None = None
     on_host: bool = False
@@ -57,7 +59,7 @@ class Consumer:
         return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
     def to_install(self) -> list[str]:
-        """What of `pinned` the running Python does not share: with `on_host`, what it has in exactly that version is left out."""
+        """The pins to install: all, or with `on_host` those that the running Python does not have in that version."""
         return [line for line in self.pinned if not (self.on_host and _is_here(line))]
 
 
@@ -73,75 +75,76 @@ _VLLM_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else every model is served by a process of its own, which imports all again
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # otherwise each model gets a new process, which imports everything again
 }
 
-CONSUMERS = {
-    consumer.name: consumer
-    for consumer in (
-        Consumer("transformers-5", "as installed", "probe_transformers.py"),
-        Consumer("transformers-4.57", "4.57.6", "probe_transformers.py", "transformers-4.57.txt", on_host=True),
-        Consumer("vllm", "0.32.0 on the CPU", "probe_vllm.py", "vllm.txt", on_host=True, environment=_VLLM_ENVIRONMENT),
+RUNNERS = {
+    runner.name: runner
+    for runner in (
+        Runner("transformers-5", "probe_transformers.py"),
+        Runner("transformers-4.57", "probe_transformers.py", "transformers-4.57.txt", on_host=True),
+        Runner("vllm", "probe_vllm.py", "vllm.txt", on_host=True, environment=_VLLM_ENVIRONMENT),
     )
 }
+"""By consumer id. The pins are of the versions that `data_schemas.consumers.CONSUMERS` states as `run`."""
 
 
-def consumer_named(name: str) -> Consumer:
-    """UserError for a name that is not in CONSUMERS."""
-    if name not in CONSUMERS:
-        raise UserError(f"{name!r} is not a consumer that can be run: choose among {', '.join(CONSUMERS)}.")
-    return CONSUMERS[name]
+def runner_named(name: str) -> Runner:
+    """The runner of a consumer id, today's or an old one; UserError for a name that cannot be run."""
+    name = current_id(name)
+    if name not in RUNNERS:
+        raise UserError(f"{name!r} is not a consumer that can be run: choose among {', '.join(RUNNERS)}.")
+    return RUNNERS[name]
 
 
 def default_home() -> Path:
-    """`consumers` below ROPEWAY_CACHE, else below the user's cache folder."""
-    cache = os.environ.get("ROPEWAY_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ropeway")
-    return Path(cache).expanduser().absolute() / "consumers"
+    """`consumers` below the cache folder."""
+    return cache_folder() / "consumers"
 
 
-def environment_for(consumer: Consumer, home: Path | None = None, progress: Callable[[str], None] = lambda _: None) -> Path:
-    """The Python that has `consumer` installed; made below `home` the first time, by one process at a time.
+def environment_for(runner: Runner, home: Path | None = None, progress: ProgressCallback = lambda _: None) -> Path:
+    """The Python with the consumer's packages; installed below `home` the first time, by one process at a time.
 
-    Raises UserError with the last line of pip's log where it cannot be installed; the next call tries again.
+    Raises UserError with the last line of the installer's log if the installation fails; the next call tries again.
     """
-    if consumer.requirements is None:
+    if runner.requirements is None:
         return Path(sys.executable)
     home = (home or default_home()).absolute()  # the probe runs in a folder of its own
-    shared = [sys.prefix, *consumer.to_install()] if consumer.on_host else []
-    made_of = [*consumer.pinned, platform.python_version(), *shared]
+    shared = [sys.prefix, *runner.to_install()] if runner.on_host else []
+    made_of = [*runner.pinned, platform.python_version(), *shared]
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
-    folder = home / f"{consumer.name}-{digest}"
+    folder = home / f"{runner.name}-{digest}"
     python = folder / "bin" / "python"
     home.mkdir(parents=True, exist_ok=True)
     with (home / f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _MARKER).is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # debris of an installation that was cut off
-            progress(f"installing {consumer.name} into {folder}")
-            _install(consumer, folder, python, home / f"{folder.name}.log")
-            (folder / _MARKER).write_text("\n".join(consumer.pinned) + "\n", encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted installation
+            progress(message(f"installing {runner.name} into {folder}"))
+            _install(runner, folder, python, home / f"{folder.name}.log")
+            (folder / _MARKER).write_text("\n".join(runner.pinned) + "\n", encoding="utf-8")
     return python
 
 
-def _install(consumer: Consumer, folder: Path, python: Path, log: Path) -> None:
+def _install(runner: Runner, folder: Path, python: Path, log: Path) -> None:
     with log.open("w", encoding="utf-8") as output:
-        _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], consumer, output, log)
-        wanted = consumer.to_install()
+        _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], runner, output, log)
+        wanted = runner.to_install()
         if not _installed_by_uv(python, wanted, output):
             # The running pip installs into the new environment, which needs none of its own.
             pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-compile", "--no-input"]
             torch = [line for line in wanted if line.startswith("torch==")]
             if torch and _quietly([*pip, *torch], output):
-                _run([*pip, "--extra-index-url", _CPU_TORCH_INDEX, *torch], consumer, output, log)
-            _run([*pip, "--disable-pip-version-check", *(line for line in wanted if line not in torch)], consumer, output, log)
-    if consumer.on_host:
-        # A .pth file appends to the path, so that what lies in the environment itself goes first.
+                _run([*pip, "--extra-index-url", _CPU_TORCH_INDEX, *torch], runner, output, log)
+            _run([*pip, "--disable-pip-version-check", *(line for line in wanted if line not in torch)], runner, output, log)
+    if runner.on_host:
+        # A .pth file appends to the path, so the packages of the environment itself come first.
         host = f"{sysconfig.get_path('platlib')}\n"
         next(folder.glob("lib/python*/site-packages")).joinpath("host.pth").write_text(host, encoding="utf-8")
 
 
 def _installed_by_uv(python: Path, wanted: Sequence[str], output: Any) -> bool:
-    """Whether uv is here and could do it, in a third of pip's time; pip is asked otherwise, which knows the user's own indexes."""
+    """Whether uv is here and installed it, in a third of pip's time. Otherwise pip tries, which knows the user's own indexes."""
     found = Path(sys.executable).with_name("uv")
     uv = str(found) if found.is_file() else shutil.which("uv")
     return uv is not None and not _quietly([uv, "pip", "install", "--python", str(python), "--no-deps", *wanted], output)
@@ -151,7 +154,7 @@ def _quietly(command: Sequence[str], output: Any) -> int:
     return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=_INSTALL_TIMEOUT_S).returncode
 
 
-def _run(command: Sequence[str], consumer: Consumer, output: Any, log: Path) -> None:
+def _run(command: Sequence[str], runner: Runner, output: Any, log: Path) -> None:
     try:
         code = _quietly(command, output)
         reason = _last_line(log)
@@ -159,26 +162,26 @@ def _run(command: Sequence[str], consumer: Consumer, output: Any, log: Path) -> 
         code, reason = 1, str(error)
     if code:
         raise UserError(
-            f"{consumer.name} cannot be installed to be run ({reason}): connect to a package index, or leave it out; the log is {log}."
+            f"{runner.name} cannot be installed ({reason}): connect to a package index, or leave it out; the log is {log}."
         )
 
 
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300].rstrip(".") if lines else "it said nothing"
+    return lines[-1][:300].rstrip(".") if lines else "no output"
 
 
 def ask(
-    consumer: Consumer, python: Path, models: Sequence[Mapping[str, Any]], environment: Mapping[str, str] | None = None
+    runner: Runner, python: Path, models: Sequence[Mapping[str, Any]], environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The probe's response to `models` (directory, prompts; see probe_transformers.py), from a process without network.
 
-    Raises UserError with what the process said last where it gives no answer.
+    Raises UserError with the last line of the process's output if it does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="ropeway-probe-") as scratch:
         request, response, log = (Path(scratch) / name for name in ("request.json", "response.json", "log"))
         request.write_text(json.dumps({"models": list(models)}), encoding="utf-8")
-        command = [str(python), str(_HERE / consumer.probe), str(request), str(response)]
+        command = [str(python), str(_HERE / runner.probe), str(request), str(response)]
         try:
             with log.open("w") as output:
                 subprocess.run(
@@ -187,7 +190,7 @@ def ask(
                     stderr=subprocess.STDOUT,
                     timeout=_PROBE_TIMEOUT_S,
                     cwd=scratch,
-                    env=_clean_environment() | dict(consumer.environment) | dict(environment or {}),
+                    env=_clean_environment() | dict(runner.environment) | dict(environment or {}),
                 )
             answer: dict[str, Any] = json.loads(response.read_text(encoding="utf-8"))
             failed = [model for model in answer["models"] if isinstance(model, dict) and "error" in model]
@@ -196,18 +199,18 @@ def ask(
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             said = _last_line(log) if log.is_file() else str(error)
             raise UserError(
-                f"{consumer.name} gave no answer ({said}): run {python} {_HERE / consumer.probe} by hand."
+                f"{runner.name} did not answer ({said}): run {python} {_HERE / runner.probe} by hand to see why."
             ) from error
     return answer
 
 
 def _first_error(log: Path) -> str:
-    """The first exception that a server's log names: what its own processes died of, which the caller only hears to be dead."""
+    """The first exception in a server's log: the error that ended its processes, which the probe itself does not see."""
     found = re.search(r"\b\w*(?:Error|Exception): \S.*", log.read_text(encoding="utf-8", errors="replace"))
     return found.group()[:300] if found else ""
 
 
 def _clean_environment() -> dict[str, str]:
-    """Ours, offline, and without what would lead the consumer to our modules."""
+    """This process's environment variables, offline, without those that would make the consumer import this Python's modules."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     return kept | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -1,0 +1,34 @@
+"""Which features of a rotary embedding a config.json uses, named as in `data_schemas.consumers`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_schemas.consumers import LLAMA_CPP_ORIGINAL, RopeUse
+from tasks.model.rope_frequencies import yarn_attention_factor
+
+
+def rope_use(config: Mapping[str, Any], target_length: int) -> RopeUse:
+    """The features of `config`, the content of a config.json of a model for `target_length` tokens."""
+    parameters = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    rope_type = parameters.get("rope_type") or parameters.get("type") or "default"
+    maximum = config["max_position_embeddings"]
+    numbers = {
+        "target": target_length,
+        "served": int(maximum * (parameters.get("factor") or 1)),
+        "original": parameters.get("original_max_position_embeddings") or maximum,
+        "assumed": config.get("original_max_position_embeddings") or LLAMA_CPP_ORIGINAL,
+    }
+    details = {
+        "linear_other_length": rope_type == "linear" and numbers["served"] != target_length,
+        "llama3_other_original": rope_type == "llama3" and numbers["original"] != numbers["assumed"],
+        "longrope_two_lists": rope_type == "longrope"
+        and list(parameters.get("short_factor", ())) != list(parameters.get("long_factor", ())),
+    }
+    if rope_type == "yarn":
+        details |= {f"yarn_{key}": key in parameters for key in ("attention_factor", "mscale", "mscale_all_dim", "truncate")}
+        implied = yarn_attention_factor({"factor": parameters["factor"]})
+        details["yarn_other_attention_factor"] = yarn_attention_factor(parameters) != implied
+    features = frozenset({rope_type, *(name for name, is_used in details.items() if is_used)})
+    return RopeUse(model_type=config.get("model_type", ""), rope_type=rope_type, features=features, numbers=numbers)
