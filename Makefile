@@ -1,10 +1,10 @@
-# make demo | make test | make bench: each installs what it needs into .venv first.
+# make demo | make test | make docs | make bench: each installs what it needs into .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: setup demo test lint browser bench
+.PHONY: setup demo test lint browser bench docs
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -36,3 +36,7 @@ bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps litdata==0.2.76 lightning-utilities obstore tifffile  # without torchvision
 	for name in attention chunking packing reading deduplication prepare training memory evaluation orchestration; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+docs: $(STAMP)  # warnings, such as a dead link, fail it
+	$(BIN)/python -m sphinx -c docs -W --keep-going -q -j auto -d site/.doctrees . site
+	@echo "The site is in site/index.html"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -16,14 +17,29 @@ _WIDTH = 110
 _BOUNDS = {"ge": ">= {}", "gt": "> {}", "le": "<= {}", "lt": "< {}", "min_length": "at least {} long", "pattern": "matching {}"}
 
 
-def describe_params(beginning: str = "") -> str:
-    """The parameters whose names begin so, in the order of the models; `[]` stands for one entry of a list."""
-    lines = []
+@dataclass(frozen=True)
+class ParamHelp:
+    """One parameter: `name` is dotted, `[]` in it stands for one entry of a list; `default` is "(required)" or in brackets."""
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+
+def params_help() -> Iterator[ParamHelp]:
+    """Every parameter of a run, in the order of the models."""
     for name, field in _fields(PipelineParams, ""):
-        if name.startswith(beginning):
-            lines.append(f"  {name}  {_kind(field)}{_default(field)}")
-            meaning = " ".join((field.description or "").split())
-            lines += textwrap.wrap(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        yield ParamHelp(name, _kind(field), _default(field), " ".join((field.description or "").split()))
+
+
+def describe_params(beginning: str = "") -> str:
+    """The parameters whose names begin so, in the order of the models."""
+    lines = []
+    for param in params_help():
+        if param.name.startswith(beginning):
+            lines.append(f"  {param.name}  {param.kind}  {param.default}")
+            lines += textwrap.wrap(param.meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
@@ -75,8 +91,8 @@ def _type_name(annotation: Any) -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
-        return "  (required)"
+        return "(required)"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, tuple):
-        return f"  [{', '.join(map(str, value)) or 'none'}]"
-    return f"  [{'empty' if value in (None, {}) else value}]"
+        return f"[{', '.join(map(str, value)) or 'none'}]"
+    return f"[{'empty' if value in (None, {}) else value}]"
