@@ -18,7 +18,7 @@ from ray_jobs.evaluate import measuring_units as units
 from ray_jobs.evaluate.arms import choose_arms
 from ray_jobs.evaluate.trained_on import refuse_trained_on, training_documents
 from ray_jobs.evaluate.workload import prepare_workload
-from tasks.evaluate.report.results import recompute
+from tasks.evaluate.report.result_files import recompute
 from tasks.evaluate.sample_set import Samples
 from tasks.model.base_model import load_tokenizer
 from tests.ray_jobs.evaluate.evaluation_example import TinyRun, make_tiny_run, write_chunks
@@ -97,7 +97,7 @@ from pathlib import Path
 import torch
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
-from ray_jobs.evaluate import stage
+from ray_jobs.evaluate import evaluation_stage as stage
 
 torch.set_num_threads(1)
 params, inputs, root, documents, checkpoint = sys.argv[1:]

@@ -16,7 +16,7 @@ from ray_jobs.evaluate import evaluation_stage as stage
 from ray_jobs.evaluate import reordering
 from ray_jobs.evaluate.workload import KeptWorkload, prepare_workload, write_workload
 from tasks.evaluate.report.reorder_section import published_decision
-from tasks.evaluate.report.results import recompute
+from tasks.evaluate.report.result_files import recompute
 from tasks.evaluate.sample_set import Samples
 from tasks.evaluate.statistics.reorder_choice import choose_default
 from tasks.model.base_model import load_tokenizer
@@ -85,7 +85,7 @@ import os, signal, sys
 import torch
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
-from ray_jobs.evaluate import reordering, stage
+from ray_jobs.evaluate import reordering, evaluation_stage as stage
 
 torch.set_num_threads(1)
 params, inputs, root, documents, checkpoint = sys.argv[1:]

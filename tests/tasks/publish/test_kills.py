@@ -21,8 +21,8 @@ from pathlib import Path
 import peft, transformers
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage, read_manifest
-from ray_jobs.finetune import extended, rope
-from tasks.publish import stage, verify
+from tasks.model import extended, rope_plan as rope
+from tasks.publish import release_stage as stage, verify
 
 params = PipelineParams.model_validate_json(sys.argv[1])
 artifacts = [Artifact(Path(path), read_manifest(Path(path)), True) for path in sys.argv[2:]]

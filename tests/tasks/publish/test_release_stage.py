@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers import __version__ as transformers_version
 
 from data_schemas.errors import UserError
-from tasks.evaluate.report.results import recompute
+from tasks.evaluate.report.result_files import recompute
 from tasks.model.extended import load_arm
 from tasks.publish import release_stage as stage
 from tasks.publish.checks import failures
@@ -25,6 +25,7 @@ from tasks.publish.destinations.history import rollback
 from tasks.publish.releases import current_digest, current_release
 from tasks.publish.verify import verify_release
 from tasks.reorder import ChunkReorder
+from tests.heard import texts_into
 from tests.tasks.release_example import TARGET, FinishedRun, finished_run
 
 
@@ -219,7 +220,7 @@ def test_a_release_that_does_not_verify_is_not_published(
     before = versions(published)
     with pytest.raises(UserError, match="was not published") as refusal:
         published.publish(params=other)
-    for seen in ("config.json is altered", "logits", "RoPE in the reloaded model", "RoPE as vLLM reads it"):
+    for seen in ("config.json is altered", "logits", "RoPE in the reloaded model", "RoPE as vllm reads it"):
         assert seen in str(refusal.value)
     assert versions(published) == before
     assert staged(published) == []
@@ -249,7 +250,7 @@ def test_a_rollback_outlives_a_run_with_nothing_new_but_not_one_with_something_n
     digest = run.publish(params=new).digest
     rollback(run.storage, "tiny", old.digest)
     told: list[str] = []
-    assert run.publish(told.append, new).digest == digest
+    assert run.publish(texts_into(told), new).digest == digest
     assert current_digest(run.storage, "tiny") == old.digest
     assert f"`ropeway rollback tiny {digest} --at {run.params.storage}` serves it again" in told[-1]
     newer = new.model_copy(update={"publish": run.params.publish.model_copy(update={"dtype": "float16"})})
@@ -262,7 +263,7 @@ KILLED = """
     from pathlib import Path
     from data_schemas.params import PipelineParams
     from data_schemas.storage import Artifact, Storage, read_manifest
-    from tasks.publish import assemble, stage
+    from tasks.publish import assemble, release_stage as stage
 
     params = PipelineParams.model_validate_json(sys.argv[1])
     artifacts = [Artifact(Path(path), read_manifest(Path(path)), True) for path in sys.argv[3:]]
