@@ -3,7 +3,10 @@
 import os
 import signal
 
+from tests.waiting import PATIENT_PREFECT, PATIENT_RAY, TEST_HANGS_AFTER_S
+
 os.environ.update(
+    PATIENT_RAY | PATIENT_PREFECT,
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",  # tensors are tiny here: threads would only wait for each other, and for the other test process
     DO_NOT_TRACK="1",
@@ -29,6 +32,11 @@ TEXT = """Rope bridges hang between cliffs. A traveller pays one coin, crosses, 
 
 The second paragraph is about numbers: 1 2 3 4 5 6 7 8 9 0. It ends here! Does it? Yes.
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(TEST_HANGS_AFTER_S))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.limits import KEEPS_LEASES
+from tests.waiting import HANGS_AFTER_S, wait_until
 
 
 class PrefectServer:
@@ -38,7 +39,7 @@ class PrefectServer:
             environment[name] = value
         with (self.home / "server.log").open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self._answers, timeout=120)
+        wait_until(self._answers, "the Prefect server answers")
 
     def kill(self) -> None:
         """SIGKILL the server and what it started."""
@@ -52,7 +53,7 @@ class PrefectServer:
         self._process.terminate()
         try:
             self._process.wait(20)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:  # nothing is asked of it any more, so how it ends does not matter
             self.kill()
 
     def environment(self, home: Path) -> dict[str, str]:
@@ -91,29 +92,28 @@ class PrefectServer:
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Content-Type": "application/json"},
         )
-        for attempt in range(5):
+        deadline = time.monotonic() + HANGS_AFTER_S
+        while True:
             try:
-                content = urllib.request.urlopen(request, timeout=30).read()
+                content = urllib.request.urlopen(request, timeout=HANGS_AFTER_S).read()
                 return json.loads(content) if content else None
             except urllib.error.HTTPError as error:
-                if error.code != 503 or attempt == 4:  # 503: the database is busy, as Prefect's own client takes it
+                if (
+                    error.code != 503 or time.monotonic() > deadline
+                ):  # 503: the database is busy; Prefect's own client waits too
                     raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
                 time.sleep(0.5)
+            except OSError as error:
+                raise AssertionError(f"{method} {path}: {error}; the server's log ends with\n{self._log()}") from error
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self.home / "server.log").read_text()[-3000:]
+        assert self._process.poll() is None, self._log()
         try:
             urllib.request.urlopen(f"{self.url}/health", timeout=2).read()
         except OSError:
             return False
         return True
 
-
-def wait_until(condition: Any, timeout: float = 120, step_s: float = 0.05) -> Any:
-    """Return the first true value of `condition()`; AssertionError after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s"
-        time.sleep(step_s)
-    return found
+    def _log(self) -> str:
+        return (self.home / "server.log").read_text()[-3000:]

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.flows.prefect_server import wait_until
+from tests.waiting import HANGS_AFTER_S, wait_until
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
@@ -24,7 +24,7 @@ from prefect import flow, serve
 def silent(mark: str) -> None:
     from pathlib import Path
     Path(mark).touch()
-    time.sleep(600)
+    time.sleep(86_400)
 
 @flow
 def failing() -> None:
@@ -40,7 +40,7 @@ if __name__ == "__main__":
 
 
 def python(code: str, environment: dict[str, str]) -> None:
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=HANGS_AFTER_S)
 
 
 def automations(server) -> list[dict]:
@@ -60,7 +60,7 @@ def runner(prefect_server, tmp_path_factory):
         process = subprocess.Popen(
             [sys.executable, "served.py"], cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-    wait_until(lambda: "being served" in (home / "log.txt").read_text())
+    wait_until(lambda: "being served" in (home / "log.txt").read_text(), "the flows are served", process)
     yield home, process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_failures_and_releases_are_told_and_a_release_starts_a_deployment(prefec
     )
     command = [ROPEWAY, "automate", "--notify", "custom-webhook/ml-team", "--then", "after/tests"]
     for _ in range(2):  # the second time changes nothing
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS_AFTER_S)
         assert done.returncode == 0, done.stderr
     names = [automation["name"] for automation in automations(prefect_server)]
     assert sorted(names) == sorted(set(names))
@@ -115,7 +115,7 @@ def test_failures_and_releases_are_told_and_a_release_starts_a_deployment(prefec
     assert len(done.stdout.splitlines()) == 4
 
     trigger(prefect_server, "failing")
-    wait_until(lambda: any("Failed" in told["subject"] and "no such corpus" in told["body"] for told in heard), timeout=60)
+    wait_until(lambda: any("Failed" in told["subject"] and "no such corpus" in told["body"] for told in heard))
 
     python(
         "from types import SimpleNamespace; from prefect.events import emit_event; from tasks.publish.event import release_event;"
@@ -127,9 +127,9 @@ def test_failures_and_releases_are_told_and_a_release_starts_a_deployment(prefec
         runs = prefect_server.post("flow_runs/filter", flows={"name": {"any_": ["after"]}})
         return [run for run in runs if run["state"]["type"] == "COMPLETED"]
 
-    (run,) = wait_until(started, timeout=60)
+    (run,) = wait_until(started)
     assert run["parameters"] == {"location": "/store/releases/d1g", "digest": "d1g"}
-    wait_until(lambda: any("my-model is published" in told["subject"] for told in heard), timeout=30)
+    wait_until(lambda: any("my-model is published" in told["subject"] for told in heard))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,9 @@ def test_failures_and_releases_are_told_and_a_release_starts_a_deployment(prefec
 )
 def test_what_is_not_there_is_one_sentence(prefect_server, runner, option: str, value: str, sentence: str) -> None:
     environment = prefect_server.environment(runner[0])
-    done = subprocess.run([ROPEWAY, "automate", option, value], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [ROPEWAY, "automate", option, value], env=environment, capture_output=True, text=True, timeout=HANGS_AFTER_S
+    )
     assert (done.returncode, sentence in done.stderr, "Traceback" in done.stderr) == (2, True, False)
 
 
@@ -154,5 +156,5 @@ def test_a_run_killed_together_with_its_runner_is_marked_crashed(prefect_server,
         killed.kill()
     process.wait()
     assert state(prefect_server, run)["type"] == "RUNNING"
-    crashed = wait_until(lambda: (found := state(prefect_server, run))["type"] == "CRASHED" and found, timeout=180)
+    crashed = wait_until(lambda: (found := state(prefect_server, run))["type"] == "CRASHED" and found)
     assert "no sign of life for 35 seconds" in crashed["message"]

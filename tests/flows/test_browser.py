@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from playwright.sync_api import Page, TimeoutError, expect, sync_playwright
 from transformers import PreTrainedTokenizerFast
 
-from tests.flows.prefect_server import PrefectServer, wait_until
+from tests.flows.prefect_server import PrefectServer
 from tests.flows.small_run import small_params
+from tests.waiting import HANGS_AFTER_S, wait_until
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 QUIET = [
@@ -34,7 +36,8 @@ def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
         page = browser.new_page(viewport={"width": 1200, "height": 860})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(HANGS_AFTER_S * 1000)
+        expect.set_options(timeout=HANGS_AFTER_S * 1000)
         yield page
         browser.close()
 
@@ -61,7 +64,7 @@ def served(
         yield prefect_server
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(HANGS_AFTER_S)
 
 
 def picture(page: Page, name: str) -> None:
@@ -72,8 +75,10 @@ def picture(page: Page, name: str) -> None:
 def submit(page: Page, then: str) -> None:
     """Presses Submit as often as a user would, until the UI goes on to `then`: on a busy machine a click may miss a
     page that is still moving."""
-    for _ in range(4):
-        page.get_by_role("button", name="Submit").click()
+    deadline = time.monotonic() + HANGS_AFTER_S
+    while time.monotonic() < deadline:
+        with suppress(TimeoutError):
+            page.get_by_role("button", name="Submit").click(timeout=30_000)
         with suppress(TimeoutError):
             return page.wait_for_url(then, timeout=30_000)
     pytest.fail(f"The form was not taken. The page says:\n{page.locator('body').inner_text()}")
@@ -104,8 +109,8 @@ def test_fill_the_form_watch_the_run_find_the_artifacts(page: Page, served: Pref
     picture(page, "form")
     submit(page, f"**/deployments/deployment/{chain}*")
 
-    named = wait_until(lambda: served.runs_of("clicked (base, linear, 128)"), 120)
-    wait_until(lambda: served.flow_run(named[0]["id"])["end_time"], 400)
+    named = wait_until(lambda: served.runs_of("clicked (base, linear, 128)"), "the form was taken")
+    wait_until(lambda: served.flow_run(named[0]["id"])["end_time"], "the run ends")
     page.goto(f"{served.ui}/v2/runs/flow-run/{named[0]['id']}")
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     run = served.flow_run(named[0]["id"])

@@ -1,17 +1,19 @@
 """The whole chain in real processes: run, run again, killed in every stage and run again."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.flows.small_run import small_params, write_params
+from tests.waiting import HANGS_AFTER_S, EndedTooSoon, interrupted, wait_until
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
@@ -26,7 +28,7 @@ def start(config, home, **variables):
 
 def finish(config, home, **variables):
     process = start(config, home, **variables)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 0, (home / "log.txt").read_text()[-4000:]
     return Path(output.strip().splitlines()[-1]), output
 
@@ -123,22 +125,18 @@ def assert_pages_are_shown(artifacts):
 def test_an_unreachable_prefect_server_is_one_sentence(undisturbed, tmp_path):
     home, *_ = undisturbed
     process = start(str(home / "run.yaml"), tmp_path, PREFECT_API_URL="http://127.0.0.1:1/api")
-    process.communicate(timeout=120)
+    process.communicate(timeout=HANGS_AFTER_S)
     log = (tmp_path / "log.txt").read_text()
     assert (process.returncode, "does not answer" in log, "Traceback" in log) == (2, True, False)
 
 
-def wait_until(condition, process):
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+FOLDERS = ("documents", "shards", "checkpoints", "evaluations", "releases")  # in the order in which a run makes them
 
 
 def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, prefect_server, tmp_path):
@@ -147,23 +145,36 @@ def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, prefect_
     params = yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(storage)}
     config = write_params(tmp_path / "run.yaml", params)
     finished = []
-    for kind in ("documents", "shards", "checkpoints", "evaluations", "releases-small-versions"):
-        embedded = (
-            kind == "checkpoints"
-        )  # one of them with a server of its own, which is killed with it; the others start sooner
+
+    def kill_a_run_in(folder):
+        """Kill a run in the stage that fills `folder`; EndedTooSoon, with that stage undone, where it was over before."""
+        embedded = folder == "checkpoints"  # with a server of its own, which is killed with it; the others start sooner
         process = start(config, tmp_path, **{} if embedded else {"PREFECT_API_URL": prefect_server.url})
 
-        def in_stage(kind=kind):
-            if kind == "checkpoints":  # far enough that there is a checkpoint to go on from
+        def in_stage():
+            if folder == "checkpoints":  # far enough that there is a checkpoint to go on from
                 return any(len(p.read_text().splitlines()) >= 3 for p in storage.glob("work/finetune/*/progress.jsonl"))
-            return any(storage.glob(f".staging/{kind}-*"))
+            return any(storage.glob(f".staging/{folder}-*"))
 
-        wait_until(in_stage, process)
-        kill(process)
+        def is_over():
+            return any((storage / folder).rglob("manifest.json"))
+
+        try:
+            wait_until(lambda: in_stage() or is_over() or process.poll(), folder, process, step_s=0.01)
+        finally:
+            kill(process)
+        assert process.returncode in (0, -signal.SIGKILL), (tmp_path / "log.txt").read_text()[-4000:]
+        if is_over():
+            for undone in FOLDERS[FOLDERS.index(folder) :]:
+                shutil.rmtree(storage / undone, ignore_errors=True)
+            raise EndedTooSoon(folder)
+
+    for folder in FOLDERS:
+        interrupted(lambda _, folder=folder: kill_a_run_in(folder), range(20))
         assert not any(storage.glob("releases/*/current"))
         for earlier in finished:
             assert len(list(storage.glob(f"{earlier}/*/manifest.json"))) == 1
-        finished.append(kind)
+        finished.append(folder)
     again, _ = finish(config, tmp_path, PREFECT_API_URL=prefect_server.url)
     assert again.name == release.name
     assert (again / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
@@ -186,7 +197,7 @@ def test_what_shows_only_in_the_data_is_one_sentence(undisturbed, prefect_server
     params["model"]["base"] = str(home / "base")
     params["corpus"]["sources"] = [str(home / Path(s).name) for s in params["corpus"]["sources"]]
     process = start(write_params(tmp_path / "run.yaml", params), tmp_path, PREFECT_API_URL=prefect_server.url)
-    process.communicate(timeout=300)
+    process.communicate(timeout=HANGS_AFTER_S)
     log = (tmp_path / "log.txt").read_text()
     assert process.returncode == 2
     assert sentence in log

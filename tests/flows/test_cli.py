@@ -9,6 +9,7 @@ import pytest
 
 from data_schemas.params import PipelineParams
 from tasks.reorder.config import make_config, to_json
+from tests.waiting import HANGS_AFTER_S
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
@@ -21,7 +22,7 @@ REORDER_CONFIG = to_json(make_config(PipelineParams.model_validate(_PARAMS), [])
 
 
 def ropeway(*arguments, cwd=None):
-    return subprocess.run([ROPEWAY, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run([ROPEWAY, *arguments], capture_output=True, text=True, cwd=cwd, timeout=HANGS_AFTER_S)
 
 
 def test_help_names_every_command_without_loading_anything_heavy():

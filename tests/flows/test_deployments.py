@@ -20,8 +20,9 @@ from flows.config import load_config
 from flows.deployments import DEFINITIONS, definitions, served
 from flows.pipeline import extend_context
 from tests import ROOT
-from tests.flows.prefect_server import PrefectServer, wait_until
+from tests.flows.prefect_server import PrefectServer
 from tests.flows.small_run import small_params
+from tests.waiting import wait_until
 
 PREFECT = [sys.executable, "-m", "prefect"]
 FLOWS = ("extend-context", "prepare", "finetune", "evaluate", "publish")
@@ -116,7 +117,7 @@ def deployment(server: PrefectServer, flow: str) -> dict[str, Any]:
 
 def finished_run(server: PrefectServer, flow: str, params: dict[str, Any], tags: list[str]) -> dict[str, Any]:
     run = server.post(f"deployments/{deployment(server, flow)['id']}/create_flow_run", parameters={"params": params}, tags=tags)
-    wait_until(lambda: server.flow_run(run["id"])["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"), 150)
+    wait_until(lambda: server.flow_run(run["id"])["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"), "the run ends")
     return server.flow_run(run["id"])
 
 

@@ -11,7 +11,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from data_schemas.params import RayParams
 from flows.limits import LIMIT, forgets_leases, limit_name
-from tests.flows.prefect_server import PrefectServer, wait_until
+from tests.flows.prefect_server import PrefectServer
+from tests.waiting import HANGS_AFTER_S, wait_until
 
 HOLDER = """
 import sys
@@ -71,10 +72,10 @@ def test_two_runs_never_hold_the_gpus_at_once(prefect_server, tmp_path: Path) ->
         wait_until(second_waits)
         assert not has(second)
         os.killpg(holders[first].pid, signal.SIGKILL)
-        wait_until(lambda: has(second), timeout=240)  # the lease of the killed one ends
+        wait_until(lambda: has(second), "the lease of the killed one ends", holders[second])
         assert slots() == 1
         (tmp_path / f"{second}.ends").touch()
-        assert holders[second].wait(60) == 0
+        assert holders[second].wait(HANGS_AFTER_S) == 0
         wait_until(lambda: slots() == 0)
     finally:
         for holder in holders.values():

@@ -16,9 +16,10 @@ from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
 from tasks.prefect_tasks.publish import hub_token, publish
 from tasks.publish.event import RELEASED
-from tests.flows.prefect_server import PrefectServer, wait_until
+from tests.flows.prefect_server import PrefectServer
 from tests.hub_release_server import TOKEN, Hub, hub_release_server
 from tests.tasks.release_example import FinishedRun, finished_run
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
