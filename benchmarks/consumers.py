@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, tiny_plan
+from data_schemas.progress import print_progress
 from tasks.publish.serving.contract import trained_as_planned
 from tasks.publish.serving.next_tokens import TOLERANCE, Recording, read
 from tasks.publish.serving.runners import RUNNERS, Runner, environment_for
@@ -26,7 +27,7 @@ from tasks.publish.serving.served import answers_of
 
 def measure(runner: Runner, home: Path | None, models: dict[str, Path]) -> list[dict[str, Any]]:
     """One row a method: the answers of this consumer, started once."""
-    python = environment_for(runner, home, lambda line: print(line, flush=True))
+    python = environment_for(runner, home, print_progress)
     recordings: dict[Path, Recording] = {directory: read(directory) for directory in models.values()}
     started = time.perf_counter()
     answers = answers_of(runner, python, recordings)

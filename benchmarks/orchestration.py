@@ -184,6 +184,7 @@ def by_stages(params: Any) -> str:
     """The chain without any orchestration."""
     from functools import partial
 
+    from data_schemas.progress import print_progress
     from data_schemas.storage import Storage
     from ray_jobs.evaluate import evaluation_stage as evaluate
     from ray_jobs.finetune import checkpoint_stage as finetune
@@ -194,14 +195,11 @@ def by_stages(params: Any) -> str:
 
     storage, workers = Storage(params.storage), partial(workers_for, params)
 
-    def tell(line: str) -> None:
-        print(line, flush=True)
-
-    documents = ingest.run(params, storage, workers, tell)
-    shards = pack.run(params, storage, documents, workers, tell)
-    checkpoint = finetune.run(params, storage, shards, tell)
-    evaluation = evaluate.run(params, storage, documents, checkpoint, tell, lambda share: None)
-    return publish.run(params, storage, documents, shards, checkpoint, evaluation, tell).location
+    documents = ingest.run(params, storage, workers, print_progress)
+    shards = pack.run(params, storage, documents, workers, print_progress)
+    checkpoint = finetune.run(params, storage, shards, print_progress)
+    evaluation = evaluate.run(params, storage, documents, checkpoint, print_progress)
+    return publish.run(params, storage, documents, shards, checkpoint, evaluation, print_progress).location
 
 
 def report(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The `ropeway` command. Heavy imports stand inside the commands, so that `ropeway --help` answers at once."""
+"""The `ropeway` command. Imports are inside the commands, so that `ropeway --help` answers at once."""
 
 import sys
 from pathlib import Path
@@ -9,21 +9,21 @@ import typer
 from data_schemas.errors import UserError, is_disk_full
 
 app = typer.Typer(
-    help="Extend a causal language model's context 2-32 times: prepare a corpus, fine-tune with LongLoRA, measure, publish.",
+    help="Extend the context of a causal language model 2 to 32 times: prepare a corpus, fine-tune with LongLoRA, measure, publish.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-_CONFIG_HELP = "A preset's name (demo, smollm2) or a YAML file of parameters."
+_CONFIG_HELP = "Name of a preset (demo, smollm2), or path of a YAML file of parameters."
 Config = Annotated[str, typer.Argument(help=_CONFIG_HELP)]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME.NAME=VALUE",
-        help="Set one parameter (`ropeway params` lists them); VALUE is JSON or plain text. Repeatable.",
+        help="Set one parameter, such as training.steps=100. VALUE is JSON or plain text. Repeatable; `ropeway params` lists the names.",
     ),
 ]
 
@@ -38,7 +38,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Entry point: exits 0 only on success, 2 with one sentence for what the user can mend."""
+    """Entry point. Exits 0 only on success, and 2 with one sentence for an error that the user can fix."""
     try:
         app()
     except UserError as error:
@@ -46,7 +46,7 @@ def main() -> None:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        sys.exit(_refuse("No space left on the disk: free some below `storage` and in the temporary folder, then run again."))
+        sys.exit(_refuse("No space left on the disk: free some in `storage` and in the temporary folder, then run again."))
 
 
 def _refuse(sentence: str) -> int:
@@ -56,8 +56,8 @@ def _refuse(sentence: str) -> int:
 
 def _run(flow: str, config: str, settings: list[str] | None) -> None:
     from flows.check_inputs import check_inputs
-    from flows.config import load_config
     from flows.commands.outcome import print_outcome
+    from flows.config import load_config
     from flows.terminal import run_flow
 
     params = load_config(config, settings or ())
@@ -67,23 +67,28 @@ def _run(flow: str, config: str, settings: list[str] | None) -> None:
 
 @app.command()
 def demo(settings: Settings = None) -> None:
-    """Run the whole chain on the shipped demo base and Python's own library; needs no download."""
+    """Run everything on a small model; needs no download.
+
+    Model and corpus come with Ropeway and Python: a 4M-parameter base, and the standard library's source.
+    """
     _run("extend_context", "demo", settings)
 
 
 @app.command()
-def params(group: Annotated[str, typer.Argument(help="Only those whose name begins so, such as training.")] = "") -> None:
-    """List the parameters of a run: name, what it may be, default, meaning."""
+def params(
+    group: Annotated[str, typer.Argument(help="Only parameters whose names begin with this, such as training.")] = "",
+) -> None:
+    """List the parameters of a run and what they mean."""
     from data_schemas.params_help import describe_params
 
     if not (text := describe_params(group)):
-        raise UserError(f"No parameter's name begins with {group}: `ropeway params` lists all.")
+        raise UserError(f"No parameter's name begins with {group}: `ropeway params` lists all names.")
     print(text)
 
 
 @app.command()
 def run(config: Config, settings: Settings = None) -> None:
-    """Run the whole chain; the release's folder is the last line printed."""
+    """Run everything from corpus to release. The last line printed is the release's folder."""
     _run("extend_context", config, settings)
 
 
@@ -92,16 +97,21 @@ def plan(
     config: Config,
     settings: Settings = None,
     gpu_memory: Annotated[
-        float | None, typer.Option(min=0.1, help="GB a worker has; empty: this machine's GPU, 80 where none is seen.")
+        float | None,
+        typer.Option(min=0.1, help="GPU memory of one worker in GB. Empty: that of this machine's GPU, or 80 without one."),
     ] = None,
     tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="TFLOP/s one worker reaches; empty: by the GPU's name, measured on a CPU.")
+        float | None,
+        typer.Option(min=0.001, help="TFLOP/s of one worker. Empty: estimated from the GPU's name, or measured on a CPU."),
     ] = None,
-    budget_hours: Annotated[float | None, typer.Option(min=0, help="Hours that training may take.")] = None,
+    budget_hours: Annotated[float | None, typer.Option(min=0, help="Hours that training may take. Empty: no limit.")] = None,
 ) -> None:
-    """Say what a run would do, take and cost - RoPE, weights, memory, time - and whether chunking serves better."""
-    from flows.config import load_config
+    """Show what a run would do, and its memory and time.
+
+    Also says whether chunking would serve this corpus better than a longer context. Nothing is trained.
+    """
     from flows.commands.plan import Machine, print_plan
+    from flows.config import load_config
     from flows.terminal import be_quiet
 
     be_quiet()
@@ -112,9 +122,12 @@ def plan(
 def compare_rope(
     config: Config,
     settings: Settings = None,
-    documents: Annotated[int, typer.Option(min=2, help="Held-out documents, at most.")] = 16,
+    documents: Annotated[int, typer.Option(min=2, help="Largest number of held-out documents to measure on.")] = 16,
 ) -> None:
-    """Measure the base at each RoPE method, scaling only: which suits it, before any GPU hour is spent."""
+    """Measure the untrained base with each RoPE method.
+
+    Use it to choose model.rope_method before any GPU time is spent.
+    """
     from flows.check_inputs import check_inputs
     from flows.commands.compare_rope import show_comparison
     from flows.config import load_config
@@ -128,16 +141,21 @@ def compare_rope(
 
 @app.command()
 def prepare(config: Config, settings: Settings = None) -> None:
-    """Ingest, chunk and pack the corpus into Arrow shards."""
+    """Read, chunk and pack the corpus into Arrow shards."""
     _run("prepare", config, settings)
 
 
 @app.command()
 def inspect(
-    shards: Annotated[str, typer.Argument(help="A shards folder or URI, as `prepare` prints it: STORAGE/shards/DIGEST.")],
-    plot: Annotated[Path | None, typer.Option(help="PNG to write; by default shards-DIGEST.png in this folder.")] = None,
+    shards: Annotated[str, typer.Argument(help="Folder or URI of shards, as `prepare` prints it: STORAGE/shards/DIGEST.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG file to write. Empty: shards-DIGEST.png in the current folder.")
+    ] = None,
 ) -> None:
-    """Show what is in shards: lengths, buckets, sources, waste, what was left out, sample rows; and plot it."""
+    """Show and plot what is in shards.
+
+    Lengths, buckets, sources, padding, left-out documents and sample rows.
+    """
     from flows.commands.inspection import show_shards
 
     show_shards(shards, plot)
@@ -145,7 +163,7 @@ def inspect(
 
 @app.command()
 def finetune(config: Config, settings: Settings = None) -> None:
-    """Fine-tune the base for the longer context."""
+    """Fine-tune the base for the longer context. Prepares the corpus first if needed."""
     _run("finetune", config, settings)
 
 
@@ -155,17 +173,20 @@ def evaluate(
     settings: Settings = None,
     from_samples: Annotated[
         Path | None,
-        typer.Option(help="Measure nothing: compute report and plots again from an evaluation's rows, this folder."),
+        typer.Option(
+            help="Folder of a finished evaluation: compute report and plots again from its sample rows, without measuring."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="With --from-samples: where to write; by default evaluation-DIGEST.")
+        Path | None,
+        typer.Option(help="With --from-samples: folder to write to. Empty: evaluation-DIGEST in the current folder."),
     ] = None,
 ) -> None:
-    """Measure base, scaling only and fine-tuned on held-out documents."""
+    """Measure base, scaling only and fine-tuned model. Trains first if needed."""
     if output is not None and from_samples is None:
-        raise UserError("--output says where --from-samples writes: give that too, or leave --output out.")
+        raise UserError("--output says where --from-samples writes: give both, or remove --output.")
     if from_samples is not None and settings:
-        raise UserError("--from-samples measures nothing, so --set has no effect on it: leave --set out.")
+        raise UserError("--from-samples measures nothing, so --set has no effect on it: remove --set.")
     if from_samples is not None and config is None:
         from flows.commands.from_samples import show_recomputed
 
@@ -178,26 +199,32 @@ def evaluate(
 
 @app.command()
 def publish(config: Config, settings: Settings = None) -> None:
-    """Write, verify and publish the release."""
+    """Write, verify and publish the release. Runs every missing stage first."""
     _run("publish", config, settings)
 
 
 @app.command()
 def verify(
     release: Annotated[
-        str, typer.Argument(help="A release's folder or URI, or releases/NAME with its `current`; hub:org/name is downloaded.")
+        str, typer.Argument(help="A release: folder, URI or hub:org/name. releases/NAME means its current version.")
     ],
     run_with: Annotated[
         str | None,
         typer.Option(
-            "--with", help="Run these as well, each in an environment of its own: transformers-5,transformers-4.57,vllm."
+            "--with",
+            help="Also load the release in these programs, each in its own environment: transformers-5,transformers-4.57,vllm.",
         ),
     ] = None,
     environments: Annotated[
-        Path | None, typer.Option(help="Where those environments are made and kept; by default below ROPEWAY_CACHE.")
+        Path | None,
+        typer.Option(help="Folder to keep those environments in. Empty: in ROPEWAY_CACHE, or else in the user's cache folder."),
     ] = None,
 ) -> None:
-    """Check every promise of a release: hashes, reload, logits, RoPE as each consumer reads it, reorder config."""
+    """Check a release: hashes, logits, RoPE, reorder config.
+
+    Loads the model again, and checks how each program that serves models reads its RoPE scaling.
+    """
+    from data_schemas.progress import print_progress
     from flows.commands.outcome import print_checks
     from flows.terminal import be_quiet
     from tasks.publish.fetch import release_folder
@@ -206,22 +233,19 @@ def verify(
     be_quiet()
     consumers = [name.strip() for name in run_with.split(",") if name.strip()] if run_with else []
 
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    with release_folder(release, tell) as folder:
-        checks = verify_release(folder, consumers, environments, progress=tell)
+    with release_folder(release, print_progress) as folder:
+        checks = verify_release(folder, consumers, environments, progress=print_progress)
     print_checks(checks)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 
 
-_WHERE_HELP = "A storage root, a destination of releases (a folder or URI), or hub:org/name."
+_WHERE_HELP = "Where the releases are: a storage root, a destination (folder or URI), or hub:org/name."
 
 
 @app.command()
 def releases(where: Annotated[str, typer.Argument(help=_WHERE_HELP)] = "ropeway-storage") -> None:
-    """List the versions of every release, and which one is served."""
+    """List the versions of every release. The current one is the one that is served."""
     from flows.commands.releases import show_releases
 
     show_releases(where)
@@ -229,13 +253,13 @@ def releases(where: Annotated[str, typer.Argument(help=_WHERE_HELP)] = "ropeway-
 
 @app.command()
 def rollback(
-    name: Annotated[str, typer.Argument(help="The release.")],
+    name: Annotated[str, typer.Argument(help="Name of the release.")],
     digest: Annotated[
-        str | None, typer.Argument(help="The version to serve; empty: the one published before the current one.")
+        str | None, typer.Argument(help="Version to serve. Empty: the one published before the current one.")
     ] = None,
     at: Annotated[str, typer.Option(help=_WHERE_HELP)] = "ropeway-storage",
 ) -> None:
-    """Serve an earlier version of a release again; every file of it is checked first."""
+    """Serve an earlier version of a release again. All its files are checked first."""
     from flows.commands.releases import go_back
 
     go_back(at, name, digest)
@@ -243,20 +267,22 @@ def rollback(
 
 @app.command()
 def reorder(
-    passages: Annotated[Path, typer.Argument(help="JSONL, one passage a line, best first or with a `score`.")],
-    config: Annotated[Path, typer.Option(help="chunk_reorder.json, or a release that contains one.")],
+    passages: Annotated[Path, typer.Argument(help="JSONL file with one passage per line, best first or with a `score`.")],
+    config: Annotated[Path, typer.Option(help="A chunk_reorder.json file, or a release that contains one.")],
     budget_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Keep the most relevant passages within so many tokens.")
+        int | None, typer.Option(min=1, help="Keep only the best passages that fit this many tokens. Empty: keep all.")
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Counts tokens; without it passages need `num_tokens`.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="Another strategy than the config's.")] = None,
-    near_duplicates: Annotated[float | None, typer.Option(help="Merge passages from this similarity on, such as 0.8.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json or its folder. Empty: passages need `num_tokens`.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="Strategy to use instead of the config's.")] = None,
+    near_duplicates: Annotated[float | None, typer.Option(help="Merge passages at least this similar, such as 0.8.")] = None,
     join_overlaps: Annotated[bool, typer.Option(help="Join passages that overlap in one document.")] = False,
     keep_adjacent: Annotated[bool, typer.Option(help="Keep neighbouring chunks of a document together.")] = False,
-    instructions: Annotated[str | None, typer.Option(help="Text to stand first.")] = None,
-    question: Annotated[str | None, typer.Option(help="Text to stand last.")] = None,
+    instructions: Annotated[str | None, typer.Option(help="Text to put first.")] = None,
+    question: Annotated[str | None, typer.Option(help="Text to put last.")] = None,
 ) -> None:
-    """Print the passages in the order in which they should stand in the prompt, as JSONL."""
+    """Print passages in the order for the prompt, as JSONL."""
     from flows.commands.reorder import print_reordered
     from tasks.reorder.options import ReorderOptions
 
@@ -273,7 +299,10 @@ def reorder(
 
 @app.command()
 def serve() -> None:
-    """Register the flows' deployments with the Prefect server and run what is triggered there."""
+    """Register the flows with the Prefect server and run them.
+
+    Runs whatever is triggered there, by a schedule, the UI or the API, until interrupted.
+    """
     from flows.deployments import serve_all
     from flows.terminal import be_quiet
 
@@ -285,29 +314,34 @@ def serve() -> None:
 def stop(
     config: Config,
     settings: Settings = None,
-    force: Annotated[bool, typer.Option(help="Also where another run waits for the job.")] = False,
+    force: Annotated[bool, typer.Option(help="Stop the jobs even if another run waits for them.")] = False,
 ) -> None:
-    """Stop the jobs that a run left on a Ray cluster when its own machine was lost; a run that lives stops its own."""
+    """Stop the Ray jobs of a run whose own machine was lost. To stop a live run, cancel the run itself."""
+    from data_schemas.progress import print_progress
     from flows.config import load_config
     from ray_jobs.submit.submission import is_submitted, stop_jobs
 
     params = load_config(config, settings or ())
     if not is_submitted(params.ray):
         raise UserError(
-            f"ray.address is {params.ray.address}, where nothing is submitted: give the dashboard, http://HOST:8265."
+            f"ray.address is {params.ray.address}, to which no jobs are submitted: give the cluster's dashboard, http://HOST:8265."
         )
-    if not stop_jobs(params, lambda line: print(line, file=sys.stderr), force=force):
-        print("No job of this run was stopped: there is none, or a run waits for it (then cancel that run).")
+    if not stop_jobs(params, print_progress, force=force):
+        print("No job was stopped: this run has none, or another run waits for it. Cancel that run, or give --force.")
 
 
 @app.command()
 def automate(
     notify: Annotated[
-        str | None, typer.Option(metavar="TYPE/NAME", help="Prefect notification block that is told of failures and releases.")
+        str | None,
+        typer.Option(metavar="TYPE/NAME", help="Prefect notification block to send failures and releases to."),
     ] = None,
     then: Annotated[str | None, typer.Option(metavar="FLOW/NAME", help="Deployment to run after every release.")] = None,
 ) -> None:
-    """Set automations up on the Prefect server: silent runs count as crashed, notifications, what follows a release."""
+    """Set up automations on the Prefect server.
+
+    They mark silent runs as crashed, send notifications, and run a deployment after each release.
+    """
     from flows.automation import set_up
     from flows.terminal import be_quiet
 

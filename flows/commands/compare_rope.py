@@ -1,4 +1,4 @@
-"""`ropeway compare-rope`: the same base at each RoPE method, scaling only, before any GPU hour is spent."""
+"""`ropeway compare-rope`: the untrained base with each RoPE method, measured before any GPU time is spent."""
 
 from functools import partial
 
@@ -6,13 +6,14 @@ from rich.console import Console
 from rich.table import Table
 
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressEvent, describe
 from data_schemas.storage import Storage
 
 
 def show_comparison(params: PipelineParams, num_documents: int) -> None:
-    """Measure, or find, the comparison; print its table and what follows from it, and its folder as the last line.
+    """Measure or find the comparison. Print its table, its findings, and its folder as the last line.
 
-    UserError where no method applies or too few held-out documents are as long as the target.
+    UserError if no method applies, or too few held-out documents are as long as the target.
     """
     from ray_jobs.evaluate import compare_rope
     from ray_jobs.evaluate.compare_rope_report import comparison_table
@@ -22,8 +23,8 @@ def show_comparison(params: PipelineParams, num_documents: int) -> None:
 
     console = Console()
 
-    def tell(line: str) -> None:
-        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    def tell(event: ProgressEvent) -> None:
+        console.print(describe(event), style="dim", highlight=False, markup=False, soft_wrap=True)
 
     compare_rope.candidates(params.model)  # refuses before a document is read
     storage = Storage(params.storage)
@@ -31,19 +32,19 @@ def show_comparison(params: PipelineParams, num_documents: int) -> None:
     artifact = compare_rope.run(params, storage, documents, num_documents, tell)
     report = compare_rope.load_comparison(artifact)
     columns, rows = comparison_table(report)
-    level = report["settings"]["confidence"]
+    level = report.settings.confidence
     table = Table(
         *columns,
-        title=f"Perplexity of the last {report['settings']['target_tokens']} tokens of {report['num_documents']} held-out "
-        f"documents, by context length [{percent(level)} interval], scaling only; none: the base as it is",
+        title=f"Perplexity of the last {report.settings.target_tokens} tokens of {report.num_documents} held-out "
+        f"documents, by context length [{percent(level)} interval], without training; none: the base unchanged",
         title_justify="left",
     )
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    for method, why in report["refused"].items():
+    for method, why in report.refused.items():
         console.print(f"left out: {method}: {why}", highlight=False, markup=False, soft_wrap=True)
-    for sentence in report["findings"]:
+    for sentence in report.findings:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     print(artifact.path / "rope_comparison.png")
     print(artifact.location, flush=True)

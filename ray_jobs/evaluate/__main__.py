@@ -6,19 +6,20 @@ evaluation.arms nothing is trained. Prints progress on standard error and the ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressCallback, ProgressEvent, SamplesMeasured
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.command import Given, Progress, job_parser, run_command
+from ray_jobs.command import Given, job_parser, run_command
 
 
 def main() -> None:
     run_command(job_parser("evaluate", __doc__, ("documents", "shards", "checkpoints")).parse_args(), _evaluate)
 
 
-def _evaluate(params: PipelineParams, storage: Storage, progress: Progress, given: Given) -> Artifact:
+def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
     from ray_jobs.evaluate import evaluation_stage as stage
     from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
     from ray_jobs.prepare.job import make_documents, make_shards
@@ -38,15 +39,15 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: Progress, give
         stage.refuse_unmeasurable(params, storage, documents, shards)
         checkpoint = finetune.run(params, storage, shards, progress)
     documents = documents or make_documents(params, storage, progress)
-    with _bar() as shares:
-        evaluation = stage.run(params, storage, documents, checkpoint, progress, shares)
+    with _bar(progress) as told_and_drawn:
+        evaluation = stage.run(params, storage, documents, checkpoint, told_and_drawn)
     print_tables(stage.load_report(evaluation))
     return evaluation
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[float], None]]:
-    """A progress bar on a terminal; where standard error is none, nothing: progress is told in lines."""
+def _bar(progress: ProgressCallback) -> Iterator[ProgressCallback]:
+    """`progress`, with a bar below its lines where standard error is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -54,7 +55,13 @@ def _bar() -> Iterator[Callable[[float], None]]:
     columns = (TextColumn("evaluate"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("evaluate", total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+
+        def told_and_drawn(event: ProgressEvent) -> None:
+            progress(event)
+            if isinstance(event, SamplesMeasured):
+                bar.update(task, completed=event.share)
+
+        yield told_and_drawn
 
 
 if __name__ == "__main__":

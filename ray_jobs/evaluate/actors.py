@@ -10,8 +10,7 @@ from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.params import RayParams
-from ray_jobs.cluster import connected
-from ray_jobs.interruption import interruptibly
+from ray_jobs.cluster import connected, interruptibly
 from tasks.work import InProcess, UnitFunction, Workers, become_worker
 
 _RETRIES = 2

@@ -11,8 +11,6 @@ tokens of held-out documents.
 from __future__ import annotations
 
 import gc
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,6 +20,9 @@ import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, PipelineParams, RopeMethod
+from data_schemas.progress import ProgressCallback, message
+from data_schemas.report import record_json
+from data_schemas.rope_comparison import RopeComparison, RopeComparisonSettings, read_rope_comparison
 from data_schemas.storage import Artifact, Storage
 from tasks.model.base_model import base_fingerprint, load_base, load_config, load_tokenizer
 from tasks.model.extended import rope_factors
@@ -34,8 +35,6 @@ CODE_VERSION = 2
 KIND = "rope_comparisons"
 STAGE = "compare-rope"
 BASE = "base"
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,9 @@ def identity(params: PipelineParams, documents_digest: str, num_documents: int) 
     return settings, {"documents": documents_digest, "base": base_fingerprint(params.model)}
 
 
-def run(params: PipelineParams, storage: Storage, documents: Artifact, num_documents: int, progress: Progress) -> Artifact:
+def run(
+    params: PipelineParams, storage: Storage, documents: Artifact, num_documents: int, progress: ProgressCallback
+) -> Artifact:
     """Measure every method on at most `num_documents` held-out documents, or find what an equal run left.
 
     Raises:
@@ -104,14 +105,15 @@ def run(params: PipelineParams, storage: Storage, documents: Artifact, num_docum
     return storage.build(KIND, stage=STAGE, params=settings, code_version=CODE_VERSION, parents=parents, make=make)
 
 
-def load_comparison(artifact: Artifact) -> dict[str, Any]:
-    """The report of a finished comparison, see `compare_rope_report.build_comparison`."""
-    report: dict[str, Any] = json.loads((artifact.path / "rope_comparison.json").read_text(encoding="utf-8"))
-    return report
+def load_comparison(artifact: Artifact) -> RopeComparison:
+    """The report of a finished comparison. UserError where the file was changed."""
+    return read_rope_comparison(artifact.path / "rope_comparison.json")
 
 
-def _make(directory: Path, params: PipelineParams, documents: Path, num_documents: int, progress: Progress) -> dict[str, Any]:
-    from ray_jobs.evaluate.compare_rope_report import as_arms, build_comparison
+def _make(
+    directory: Path, params: PipelineParams, documents: Path, num_documents: int, progress: ProgressCallback
+) -> dict[str, Any]:
+    from ray_jobs.evaluate.compare_rope_report import build_comparison, cells_by_arm
     from tasks.evaluate.plots.perplexity_plots import plot_perplexity
 
     found = candidates(params.model)
@@ -119,25 +121,27 @@ def _make(directory: Path, params: PipelineParams, documents: Path, num_document
     tokenizer = load_tokenizer(params.model)
     workload = _workload(params, window, documents, tokenizer, num_documents)
     progress(
-        f"compare-rope: {len(workload.documents)} held-out documents, lengths {', '.join(map(str, workload.lengths))}, "
-        f"methods {', '.join(found.plans)}"
+        message(
+            f"compare-rope: {len(workload.documents)} held-out documents, lengths {', '.join(map(str, workload.lengths))}, "
+            f"methods {', '.join(found.plans)}"
+        )
     )
     samples = pa.concat_tables(
         [_measured(params, method, plan, workload, tokenizer, progress) for method, plan in {BASE: None, **found.plans}.items()]
     )
     pq.write_table(samples, directory / "rope_samples.parquet")
-    settings = {
-        "base_window": window,
-        "target_length": params.model.target_length,
-        "lengths": list(workload.lengths),
-        "target_tokens": params.evaluation.target_tokens,
-        "confidence": params.evaluation.confidence,
-        "seed": params.evaluation.seed,
-    }
+    settings = RopeComparisonSettings(
+        base_window=window,
+        target_length=params.model.target_length,
+        lengths=workload.lengths,
+        target_tokens=params.evaluation.target_tokens,
+        confidence=params.evaluation.confidence,
+        seed=params.evaluation.seed,
+    )
     report = build_comparison(samples, settings, {m: dict(p.describe()) for m, p in found.plans.items()}, found.refused)
-    (directory / "rope_comparison.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    plot_perplexity(as_arms(report), directory / "rope_comparison.png")
-    return {"best": report["best"], "equally_good": report["equally_good"], "num_documents": len(workload.documents)}
+    (directory / "rope_comparison.json").write_text(record_json(report), encoding="utf-8")
+    plot_perplexity(cells_by_arm(report), report.settings, directory / "rope_comparison.png")
+    return {"best": report.best, "equally_good": list(report.equally_good), "num_documents": len(workload.documents)}
 
 
 def _workload(params: PipelineParams, window: int, documents: Path, tokenizer: Any, num_documents: int) -> Workload:
@@ -155,7 +159,7 @@ def _workload(params: PipelineParams, window: int, documents: Path, tokenizer: A
 
 
 def _measured(
-    params: PipelineParams, method: str, plan: RopePlan | None, workload: Workload, tokenizer: Any, progress: Progress
+    params: PipelineParams, method: str, plan: RopePlan | None, workload: Workload, tokenizer: Any, progress: ProgressCallback
 ) -> pa.Table:
     """PERPLEXITY_SAMPLES rows of the base under one plan, or as it is."""
     import torch
@@ -175,7 +179,7 @@ def _measured(
     def told(unit: Unit) -> None:
         nonlocal done
         done += unit.num_samples
-        progress(f"compare-rope {method}: {done} of {total} windows, at {unit.length} tokens")
+        progress(message(f"compare-rope {method}: {done} of {total} windows, at {unit.length} tokens"))
 
     samples = measure_arm(model, method, workload, tokenizer, batch_tokens=batch_tokens, told=told)
     del model

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_schemas.params import ModelParams
+from data_schemas.progress import EvaluationEstimate, ProgressCallback, SamplesMeasured
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
 from ray_jobs.evaluate.measuring_units import Unit
 from ray_jobs.finetune.planning.flops import ModelCost
 
 _PROBE_TOKENS = 512
 _PROBE_SECONDS = 0.5
-_SECONDS_BETWEEN_LINES = 2.0
-
-Progress = Callable[[str], None]
+_SECONDS_BETWEEN_REPORTS = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,16 @@ class Cost:
     num_windows: int
     num_tokens: int
     flops: float
+
+    def estimate(self, seconds: float) -> EvaluationEstimate:
+        """What is reported before the start; `seconds` is the most that it takes."""
+        return EvaluationEstimate(
+            num_samples=self.num_samples,
+            num_windows=self.num_windows,
+            num_tokens=self.num_tokens,
+            flops=self.flops,
+            seconds=seconds,
+        )
 
     @classmethod
     def of(cls, units: Sequence[Unit], model: ModelCost) -> Cost:
@@ -87,28 +96,13 @@ def probe_tokens(units: Sequence[Unit]) -> int:
     return max(2, min(_PROBE_TOKENS, *(unit.length for unit in units)))
 
 
-def estimate_line(cost: Cost, seconds: float) -> str:
-    """What the reader is told before the start."""
-    return (
-        f"evaluate: {cost.num_samples:,} samples in {cost.num_windows:,} windows of {cost.num_tokens:,} tokens, "
-        f"{cost.flops / 1e12:,.3g} TFLOP: at most about {_duration(seconds)}, measured here; shared beginnings make it less"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 class Meter:
-    """Counts finished units and says, every few seconds, how many samples are done and how long the rest takes."""
+    """Counts finished units and reports, every few seconds, how many samples are done and how long the rest takes."""
 
-    def __init__(self, units: Sequence[Unit], kept: set[int], model: ModelCost, progress: Progress,
-                 shares: Callable[[float], None]) -> None:  # fmt: skip
-        """`kept`: numbers of units that an interrupted run finished, which take no time. `shares` hears the share that is done."""
+    def __init__(self, units: Sequence[Unit], kept: set[int], model: ModelCost, progress: ProgressCallback) -> None:
+        """`kept`: numbers of the units that an interrupted run finished, which take no time."""
         self._flops = {unit.number: forward_flops(model, unit.window_lengths) for unit in units}
-        self._kept, self._progress, self._shares = kept, progress, shares
+        self._kept, self._progress = kept, progress
         self._total_samples = sum(unit.num_samples for unit in units)
         self._total_flops = sum(self._flops.values())
         self._to_do = sum(flops for number, flops in self._flops.items() if number not in kept)
@@ -122,15 +116,14 @@ class Meter:
         self._done_now += 0.0 if unit.number in self._kept else flops
         now = time.monotonic()
         is_last = self._samples == self._total_samples
-        if now - self._last < _SECONDS_BETWEEN_LINES and not is_last:
+        if now - self._last < _SECONDS_BETWEEN_REPORTS and not is_last:
             return
         self._last = now
-        self._shares(1.0 if is_last else self._done / self._total_flops)
-        self._progress(f"evaluate: {self._samples:,} of {self._total_samples:,} samples, {self._when(now - self._started)}")
-
-    def _when(self, seconds: float) -> str:
-        if self._samples == self._total_samples:
-            return f"{_duration(seconds)}"
-        if not self._done_now:
-            return "kept from an interrupted run"
-        return f"about {_duration(seconds / self._done_now * (self._to_do - self._done_now))} left"
+        seconds = now - self._started
+        left = seconds / self._done_now * (self._to_do - self._done_now) if self._done_now else None
+        share = 1.0 if is_last else min(1.0, self._done / self._total_flops)
+        self._progress(
+            SamplesMeasured(
+                num_done=self._samples, num_samples=self._total_samples, share=share, seconds=seconds, seconds_left=left
+            )
+        )

@@ -1,8 +1,8 @@
 """Fine-tuning as a stage: shards in, a checkpoint artifact out, on Ray Train.
 
 The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/`, `training_log.jsonl`,
-`progress.jsonl` and `tensorboard/`. A run that was killed goes on from its last checkpoint, found under the digest of those
-parameters that decide what is computed, not of those that decide how: the number of workers may change in between.
+`progress.jsonl` and `tensorboard/`. A killed run continues from its last checkpoint. The checkpoint is found under the digest of
+the parameters that decide what is computed, not how: the number of workers may change in between.
 """
 
 from __future__ import annotations
@@ -11,33 +11,36 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_schemas.absolute_paths import absolute_paths
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.cluster import connected
+from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.training.progress import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
-from ray_jobs.interruption import interruptibly
+from ray_jobs.prepare import job as prepare_job
 from ray_jobs.shared_storage import refuse_unshared
-from tasks.model.base_model import base_fingerprint, load_tokenizer, with_absolute_paths
+from tasks.model.base_model import base_fingerprint, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR, planned_factors, rope_plan_for
 
 CODE_VERSION = 3
 KIND, STAGE = "checkpoints", "finetune"
-_RAY_DIR = "ray"  # below the work folder: what Ray Train keeps of a run
-# How and not what is computed: a run that was cut off goes on although these changed.
+_NAMING_WORKERS = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # part of a job's name
+_RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
+# They decide how a step is computed, not what: an interrupted run continues although these changed.
 _HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
         "s2_executor", "checkpoint_every", "validate_every", "validation_rows")  # fmt: skip
-_ELASTIC_FAILURES = 20  # workers come and go in an elastic run; a fixed one that loses more than two has another problem
+_FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in an elastic run workers come and go
 
 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
-    """What of the parameters determines the trained weights; the worker count does, by the order of sums."""
+    """Parameters that determine the trained weights. The worker count is one of them, because it changes the order of summation."""
     model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file", "serve_with"})
     elastic = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     return {
@@ -48,8 +51,14 @@ def stage_params(params: PipelineParams) -> dict[str, Any]:
     } | elastic
 
 
+def determining(params: PipelineParams) -> dict[str, Any]:
+    """The parameters that decide what the job `finetune` makes, which prepares the shards first where they are missing."""
+    workers = params.ray.model_dump(mode="json", include=_NAMING_WORKERS)
+    return prepare_job.determining(params) | {"training": params.training.model_dump(mode="json"), "ray": workers}
+
+
 def trajectory_params(params: PipelineParams) -> dict[str, Any]:
-    """What of `stage_params` decides which steps are made, whoever makes them: checkpoints are kept under their digest."""
+    """Those of `stage_params` that decide which steps are made; the run's checkpoints are kept under their digest."""
     everything = stage_params(params)
     training = {name: value for name, value in everything["training"].items() if name not in _HOW}
     return {"model": everything["model"], "training": training}
@@ -65,18 +74,24 @@ def find(params: PipelineParams, storage: Storage, shards: Artifact) -> Artifact
     return storage.find(KIND, stage_digest(**_inputs(params, shards)))
 
 
-def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Callable[[str], None]) -> Artifact:
-    """Fine-tune, or find the checkpoint of an earlier run with the same parameters. UserError as the stages below raise it."""
+def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: ProgressCallback) -> Artifact:
+    """Fine-tune, or find the checkpoint of an earlier run with the same parameters.
+
+    Raises:
+        UserError: the base, the RoPE request or the kernels cannot be used; another run trains the same; the loss is not finite;
+            the cluster cannot be reached or does not see the storage.
+    """
     inputs = _inputs(params, shards)
     work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_params(params)})
 
     def make(directory: Path) -> dict[str, Any]:
         shards.check()
         plan = rope_plan_for(params.model)
-        progress(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}")
+        progress(message(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}"))
         if params.training.warmup_steps >= params.training.steps:
-            progress("finetune: training.warmup_steps is not below training.steps, so the learning rate never reaches its peak")
-        _tell_executor(params, progress)
+            text = "training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"
+            progress(message(f"finetune: {text}"))
+        _report_executor(params, progress)
         with _alone(work):
             _fit(params, storage, shards, work, progress)
             _take(work, directory)
@@ -89,13 +104,13 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Ca
 
     artifact = storage.build(KIND, make=make, **inputs)
     if not artifact.reused:
-        with contextlib.suppress(UserError), _alone(work):  # with other workers, another run may go on from here meanwhile
+        with contextlib.suppress(UserError), _alone(work):  # with another worker count, another run may be training here
             shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
-def _tell_executor(params: PipelineParams, progress: Callable[[str], None]) -> None:
-    """Log which kernel will compute S2-Attn; UserError for one that cannot run, as far as this machine is like the workers."""
+def _report_executor(params: PipelineParams, progress: ProgressCallback) -> None:
+    """Report which kernel will compute S2-Attn; UserError for one that cannot run. Only where the workers have this device."""
     import torch
 
     from ray_jobs.finetune.executors import describe_executor
@@ -104,27 +119,31 @@ def _tell_executor(params: PipelineParams, progress: Callable[[str], None]) -> N
     is_like_workers = not params.ray.use_gpu or torch.cuda.is_available()
     if params.training.attention == "s2" and is_like_workers:
         device = torch.device("cuda" if params.ray.use_gpu else "cpu")
-        progress(f"finetune: {describe_executor(load_config(params.model), params.training, device)}")
+        progress(message(f"finetune: {describe_executor(load_config(params.model), params.training, device)}"))
 
 
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
-    """UserError while another run trains in `work`; the kernel frees the lock of a killed one."""
+    """Hold the lock of `work`; UserError while another run trains there. The kernel frees the lock of a killed run."""
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"Another run is training the same in {work}: wait for it, or stop it first.") from error
+            raise UserError(
+                f"Another run is training with the same parameters in {work}: wait for it, or stop it first."
+            ) from error
         yield
 
 
 def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]:
-    """For 2, 4 and 8 ranks as far as a step has rows for them: how much longer attention takes than if ranks never waited,
-    with rows dealt in turn (before) and as training does (after)."""
+    """How much longer attention takes than if ranks never waited, for 2, 4 and 8 ranks where a step has a row for each.
+
+    `before`: with rows dealt in turn; `after`: as training deals them.
+    """
     from ray_jobs.finetune.training.balance import imbalance
     from ray_jobs.finetune.training.batches import costs_of_rows
-    from ray_jobs.finetune.training.loop import group_size_at
+    from ray_jobs.finetune.training.objective import group_size_at
     from tasks.pack.reading import open_rows
 
     rows, training = open_rows(shards), params.training
@@ -136,7 +155,7 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
 
 
 def _name_base(adapter_config: Path, base: str) -> None:
-    """Record the base by the name the user gave, not by this machine's folder, and in a stable order of targets."""
+    """Record the base by the name that the user gave, not by this machine's folder, and the targets in a stable order."""
     content = json.loads(adapter_config.read_text())
     content["base_model_name_or_path"] = Path(base).name if Path(base).expanduser().exists() else base
     for names in ("target_modules", "modules_to_save"):
@@ -146,7 +165,7 @@ def _name_base(adapter_config: Path, base: str) -> None:
 
 
 def _take(work: Path, directory: Path) -> None:
-    """Copy what the finished training in `work` leaves: the adapter of its last checkpoint, its logs and events."""
+    """Copy the result of the finished training in `work`: the adapter of its last checkpoint, its logs and events."""
     from ray_jobs.finetune.training.checkpoint import last_complete
 
     checkpoint = last_complete(work / _RAY_DIR)
@@ -159,14 +178,21 @@ def _take(work: Path, directory: Path) -> None:
     shutil.copytree(work / TENSORBOARD_DIR, directory / TENSORBOARD_DIR)
 
 
-def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path, progress: Callable[[str], None]) -> None:
+def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path, progress: ProgressCallback) -> None:
     """Run Ray Train to the end, from the last checkpoint below `work`."""
     from ray_jobs.finetune.training.checkpoint import last_complete
 
     fewest, most = params.ray.min_workers, params.ray.num_workers
-    num_workers: Any = (fewest, most) if fewest else most  # Ray's own annotation forgets the pair
-    workers = f"{fewest} to {most}" if fewest else str(most)
-    progress(f"finetune: starting Ray ({params.ray.address}) with {workers} worker(s); events: {work / TENSORBOARD_DIR}")
+    num_workers: Any = (fewest, most) if fewest else most  # Ray accepts a pair, its annotation does not
+    progress(
+        TrainingStarted(
+            ray_address=params.ray.address,
+            num_workers=most,
+            min_workers=fewest,
+            progress_file=str(work / PROGRESS_NAME),
+            tensorboard_folder=str(work / TENSORBOARD_DIR),
+        )
+    )
     _drop_torn_lists(work / _RAY_DIR)
     unlisted = last_complete(work / _RAY_DIR)
     refusal = work / REFUSAL
@@ -179,7 +205,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
         trainer = TorchTrainer(
             train_on_worker,
             train_loop_config={
-                "params": with_absolute_paths(params).model_dump(mode="json"),
+                "params": absolute_paths(params).model_dump(mode="json"),
                 "shards": str(shards.path),
                 "work": str(work),
                 "unlisted": str(unlisted) if unlisted else None,
@@ -193,7 +219,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
                 name=_RAY_DIR,
                 storage_path=str(work),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
-                failure_config=FailureConfig(max_failures=_ELASTIC_FAILURES if fewest else 2),
+                failure_config=FailureConfig(max_failures=_ELASTIC_FAILURES if fewest else _FAILURES),
             ),
         )
         try:
@@ -209,8 +235,8 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
 
 
 def _drop_torn_lists(folder: Path) -> None:
-    """Ray writes its list of checkpoints in place: one torn by a kill or a full disk would stop every later run. The
-    checkpoints themselves stay, and are found without the list."""
+    """Remove broken lists of checkpoints: Ray writes them in place, and one torn by a kill or a full disk would stop every later
+    run. The checkpoints themselves stay and are found without the list."""
     for snapshot in folder.glob("*.json"):
         try:
             json.loads(snapshot.read_text())

@@ -1,4 +1,4 @@
-"""Follow the log of a submitted job, line by line, until the job has ended."""
+"""Follow the log of a submitted job until the job has ended: its events as events, every other line as a message."""
 
 from __future__ import annotations
 
@@ -7,35 +7,33 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
 
 from data_schemas.errors import UserError
+from data_schemas.progress import ProgressCallback, ProgressEvent, TrainingStarted, decode, message
 from ray_jobs.submit.jobs_api import Job, JobsApi, NoAnswer
 
-_LAST_LINES = 5  # told to one who comes later
+_LAST_LINES = 5  # what a run that attaches later is shown of the log so far
 _STATUS_EVERY_S = 1.0
-_SILENCE_S = 300.0  # a dashboard that restarts is waited for
+_SILENCE_S = 300.0  # how long a dashboard may take to restart
 _REST_OF_LOG_S = 5.0
 _OF_RAY = ("Runtime env is setting up", "Running entrypoint for job ")
 
-Tell = Callable[[str], None]
 
-
-def follow(api: JobsApi, submission_id: str, tell: Tell, *, joined: bool) -> Job:
-    """Tell the job's log as it grows, and return the job when it has ended.
+def follow(api: JobsApi, submission_id: str, progress: ProgressCallback, *, joined: bool) -> Job:
+    """Report the job's log as it grows, and return the job when it has ended.
 
     Args:
-        joined: the job was there before: of what it has written so far only the last lines are told.
+        joined: the job was running before; only the last lines of the log so far are reported.
 
     Raises:
         UserError: the dashboard has not answered for some minutes, or has forgotten the job.
     """
-    seen = _catch_up(api, submission_id, tell) if joined else 0
+    seen = _catch_up(api, submission_id, progress) if joined else 0
     with _Tail(api, submission_id, seen) as tail:
         answered = asked = time.monotonic()
         silent = False
         while True:
-            _tell_line(tail.line(_STATUS_EVERY_S), tell)
+            _report(tail.line(_STATUS_EVERY_S), progress)
             if time.monotonic() - asked < _STATUS_EVERY_S:
                 continue
             asked = time.monotonic()
@@ -43,47 +41,56 @@ def follow(api: JobsApi, submission_id: str, tell: Tell, *, joined: bool) -> Job
                 job = api.job(submission_id)
             except NoAnswer as error:
                 if not silent:
-                    tell(f"The Ray dashboard at {api.address} does not answer; waiting for it: {error}")
+                    progress(message(f"The Ray dashboard at {api.address} does not answer; waiting for it: {error}"))
                 silent = True
                 if time.monotonic() - answered > _SILENCE_S:
                     raise UserError(
-                        f"The Ray dashboard at {api.address} has not answered for {_SILENCE_S:.0f} s: see after the cluster, then run "
-                        f"again to attach to the job {submission_id}, if it still runs."
+                        f"The Ray dashboard at {api.address} has not answered for {_SILENCE_S:.0f} s: check the cluster, then run "
+                        f"again; if the job {submission_id} still runs, the new run attaches to it."
                     ) from error
                 continue
             answered, silent = time.monotonic(), False
             if job is None:
                 raise UserError(
-                    f"The cluster at {api.address} knows the job {submission_id} no more, so its head was started anew: run again, "
-                    "and training goes on from its last checkpoint."
+                    f"The cluster at {api.address} no longer knows the job {submission_id}, so its head node was restarted: run "
+                    "again, and training continues from its last checkpoint."
                 )
             if job.ended:
-                tail.rest(tell)
+                tail.rest(progress)
                 return job
 
 
-def _catch_up(api: JobsApi, submission_id: str, tell: Tell) -> int:
-    """Tell the last lines of what is written; how many characters are thereby seen."""
+def _catch_up(api: JobsApi, submission_id: str, progress: ProgressCallback) -> int:
+    """Report where the job trains and the last lines that it has written; returns the number of characters read."""
     try:
         log = api.log(submission_id)
     except NoAnswer:
         return 0
     whole = log[: log.rfind("\n") + 1]
-    for line in whole.splitlines()[-_LAST_LINES:]:
-        _tell_line(line, tell)
+    events = [event for line in whole.split("\n") if (event := event_of(line)) is not None]
+    started = [event for event in events[:-_LAST_LINES] if isinstance(event, TrainingStarted)]
+    for event in (*started[-1:], *events[-_LAST_LINES:]):
+        progress(event)
     return len(whole)
 
 
-def _tell_line(line: str | None, tell: Tell) -> None:
-    shown = (line or "").rstrip().rsplit("\r", 1)[-1]  # of a progress bar, what stands there last
-    if shown and not any(text in shown for text in _OF_RAY):
-        tell(shown)
+def _report(line: str | None, progress: ProgressCallback) -> None:
+    if line is not None and (event := event_of(line)) is not None:
+        progress(event)
+
+
+def event_of(line: str) -> ProgressEvent | None:
+    """The event in a line of a job's log, or the line itself as a message; None for an empty line or one of Ray's own."""
+    shown = line.rstrip().rsplit("\r", 1)[-1]  # of a progress bar, its last state
+    if (event := decode(shown)) is not None:
+        return event
+    return message(shown) if shown and not any(text in shown for text in _OF_RAY) else None
 
 
 class _Tail:
-    """Reads the log in a thread of its own, so that the one who waits hears signals at once.
+    """Reads the log in a thread of its own, so that the waiting thread reacts to signals at once.
 
-    Every new connection is sent the log from its beginning; what is seen is skipped by counting characters.
+    Ray sends the log from its beginning over every new connection. What was read before is skipped by counting characters.
     """
 
     def __init__(self, api: JobsApi, submission_id: str, seen: int) -> None:
@@ -103,7 +110,7 @@ class _Tail:
             self._loop.call_soon_threadsafe(self._cancel)
 
     def line(self, timeout_s: float) -> str | None:
-        """The next line; None where none comes in time."""
+        """The next line; None if none comes in time."""
         if self._ended:
             time.sleep(timeout_s)
             return None
@@ -114,11 +121,11 @@ class _Tail:
         self._ended = found is None
         return found
 
-    def rest(self, tell: Tell) -> None:
-        """Tell what an ended job has still written; Ray closes the connection behind it."""
+    def rest(self, progress: ProgressCallback) -> None:
+        """Report the last lines of an ended job; Ray closes the connection after them."""
         deadline = time.monotonic() + _REST_OF_LOG_S
         while not self._ended and time.monotonic() < deadline:
-            _tell_line(self.line(0.2), tell)
+            _report(self.line(0.2), progress)
 
     def _cancel(self) -> None:
         if self._reading is not None:
@@ -137,7 +144,7 @@ class _Tail:
         unfinished = ""
         while True:
             position = 0
-            with contextlib.suppress(Exception):  # any broken connection: another is made below
+            with contextlib.suppress(Exception):  # any broken connection; the loop makes a new one
                 async for piece in self._api.tail(self._id):
                     position += len(piece)
                     new = piece[-(position - self._seen) :] if position > self._seen else ""
@@ -157,8 +164,3 @@ class _Tail:
         except (NoAnswer, RuntimeError, UserError):
             return False
         return job is None or job.ended
-
-
-def lines_of(log: str) -> Iterator[str]:
-    """The lines of a job's log that are the job's own."""
-    return (line for line in log.splitlines() if line.strip() and not any(text in line for text in _OF_RAY))

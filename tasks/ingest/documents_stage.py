@@ -2,12 +2,11 @@
 
     documents-00000-of-00012.parquet  what is trained and evaluated on, in the order of the corpus
     quarantine.parquet                what could not be read, and why
-    duplicates.parquet                which document kept which out
-    contamination.parquet             which training documents hold what the model is evaluated on
+    duplicates.parquet                documents that were removed as duplicates, and which one was kept instead
+    contamination.parquet             training documents that contain evaluated text
 
-Units of the corpus are read by workers (`survey`), all documents together are chosen from here (`selection`), training
-documents are compared with what is evaluated (`decontamination`), and workers write what stays (`write_job`). Memory
-holds one row group of text a worker, and here some 250 bytes a document and 15 an n-gram of held-out text.
+The package's docstring lists the steps. A worker holds one row group of text in memory; this process holds about 250 bytes
+a document and 15 bytes an n-gram of held-out text.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_schemas.addresses import without_secrets
 from data_schemas.documents import part_name
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import CorpusParams, PipelineParams
 from data_schemas.parts import Parts
+from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
 from tasks.ingest.corpus_units import Corpus, plan_corpus
 from tasks.ingest.decontamination.decontaminate import Decontamination, contamination_rows, decontaminate
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
 from tasks.ingest.duplicates.selection import Selection, duplicate_rows, select
-from tasks.ingest.locations import without_secrets
 from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
 from tasks.ingest.survey import ReadUnitJob
 from tasks.ingest.write_job import WriteUnitJob
@@ -43,13 +43,16 @@ from tasks.work import Workers, WorkersFor, run_units
 
 CODE_VERSION = 3
 
-Progress = Callable[[str], None]
+
+def determining(params: PipelineParams) -> dict[str, Any]:
+    """The parameters that decide what this stage makes, for the name of a job."""
+    return {"corpus": params.corpus.model_dump(mode="json")}
 
 
-def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progress: Progress) -> Artifact:
+def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progress: ProgressCallback) -> Artifact:
     """Make, or find, the `documents` artifact. Raises UserError for a corpus that cannot be trained on."""
     prompts = evaluated_prompts(params)
-    progress("ingest: listing and hashing the corpus")
+    progress(message("ingest: listing and hashing the corpus"))
     leave_out = storage.remote.uri if storage.remote else storage.root
     corpus = plan_corpus(params.corpus, leave_out)
 
@@ -65,7 +68,7 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
         with workers_for(corpus.num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
             summary = _Ingestion(params.corpus, corpus, prompts, parts, workers, progress).write(directory)
         if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
-            raise UserError("The corpus changed while it was read: run again when nothing writes to it.")
+            raise UserError("The corpus changed while it was being read: run again when nothing writes to it.")
         return summary
 
     artifact = storage.build("documents", make=make, **inputs)
@@ -75,16 +78,18 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
         storage.drop_parts(parts_key)
     done = artifact.manifest.summary
     progress(
-        f"ingest: {done['num_documents']:,} documents ({done['num_heldout']:,} held out), {done['num_bytes']:,} bytes"
-        + (", found finished" if artifact.reused else "")
+        message(
+            f"ingest: {done['num_documents']:,} documents ({done['num_heldout']:,} held out), {done['num_bytes']:,} bytes"
+            + (", already finished" if artifact.reused else "")
+        )
     )
     return artifact
 
 
 def _recorded(params: CorpusParams) -> dict[str, Any]:
-    """What determines the documents, as it may stand in a manifest: a URI can hold a password or a signature.
+    """Parameters that determine the documents, without the passwords and signatures that URIs can hold.
 
-    How sources are mixed is for packing to know, and how much may be unreadable changes nothing of what can be read.
+    Left out are the weights of sources, which only packing uses, and the limit on unreadable inputs, which changes no document.
     """
     recorded: dict[str, Any] = params.model_dump(
         mode="json", exclude={"sources": {"__all__": {"weight", "max_repeats"}}, "max_quarantined_fraction": True}
@@ -96,7 +101,7 @@ def _recorded(params: CorpusParams) -> dict[str, Any]:
 
 
 def _fingerprint(prompts: Sequence[Prompt]) -> dict[str, str]:
-    """The evaluation prompts' content as one more parent of the documents; nothing where there are none."""
+    """The evaluation prompts' content as another parent of the documents; empty without prompts."""
     if not prompts:
         return {}
     texts = json.dumps([[prompt.name, prompt.text] for prompt in prompts])
@@ -113,7 +118,7 @@ class _Ingestion:
         prompts: Sequence[Prompt],
         parts: Parts,
         workers: Workers,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> None:
         self._params, self._corpus, self._prompts = params, corpus, prompts
         self._parts, self._workers, self._progress = parts, workers, progress
@@ -132,7 +137,9 @@ class _Ingestion:
         refuse_quarantined(self._params, num_readable, quarantined, Parts(str(directory)))
         _write_batches(directory / "duplicates.parquet", DUPLICATES, duplicate_rows(selection, self._parts, self._num_units))
         num_near = int((selection.kept_by >= 0).sum() - selection.is_exact.sum())
-        self._progress(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates left out")
+        self._progress(
+            message(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates removed")
+        )
         found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, self._workers, scratch)
         hits = contamination_rows(self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
         _write_batches(directory / "contamination.parquet", CONTAMINATION, hits)
@@ -150,22 +157,26 @@ class _Ingestion:
         }
 
     def _read(self) -> Counter[str]:
-        self._progress(f"ingest: reading {self._corpus.num_files:,} files in {self._num_units:,} units")
+        self._progress(message(f"ingest: reading {self._corpus.num_files:,} files in {self._num_units:,} units"))
         skipped: Counter[str] = Counter()
         job = ReadUnitJob(self._params, self._parts)
         every = max(1, self._num_units // 20)
         for number, of_unit in enumerate(run_units(self._workers, job, self._corpus.units, self._parts, "read"), 1):
             skipped.update(of_unit)
             if number % every == 0 and self._num_units > every:
-                self._progress(f"ingest: {number:,} of {self._num_units:,} units read")
+                self._progress(message(f"ingest: {number:,} of {self._num_units:,} units read"))
         return skipped
 
     def _tell_contamination(self, found: Decontamination) -> None:
         if self._params.decontamination.enabled:
-            self._progress(f"ingest: {int(found.removed.sum()):,} training documents hold what is evaluated, left out")
-        for names, why in ((found.short_prompts, "shorter than 8 words"), (found.ignored_prompts, "boilerplate")):
+            self._progress(
+                message(f"ingest: {int(found.removed.sum()):,} training documents removed because they contain evaluated text")
+            )
+        for names, why in ((found.short_prompts, "are shorter than 8 words"), (found.ignored_prompts, "are boilerplate")):
             if names:
-                self._progress(f"ingest: {len(names):,} prompts remove nothing, being {why}: {', '.join(names[:5])}")
+                self._progress(
+                    message(f"ingest: {len(names):,} prompts remove nothing because they {why}: {', '.join(names[:5])}")
+                )
 
     def _write_quarantine(self, path: Path) -> Counter[str]:
         listed = [{name: getattr(r, name) for name in QUARANTINE.names} for r in self._corpus.refused]

@@ -1,13 +1,12 @@
-"""Prepare: documents become chunks, and chunks become rows in Arrow shards; the held-out rows stand in heldout/.
+"""Prepare: documents become chunks, and chunks become rows in Arrow shards; held-out rows go to heldout/.
 
-Chunking runs in units of one documents part, writing in units of one shard, so both are the same bytes for any number
-of workers. Between them the plan of all rows is made here, from the sequences' lengths alone.
+Workers chunk one part of the documents at a time and write one shard at a time, so both have the same bytes for any number
+of workers. In between, all rows are planned here from the sequences' lengths alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PackingParams, PipelineParams
 from data_schemas.parts import Parts
+from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
 from tasks.pack.packer import PackingPlan, plan_rows
@@ -34,25 +34,30 @@ if TYPE_CHECKING:
 CODE_VERSION = 2
 _PROGRESS_EVERY_BYTES = 20_000_000
 
-Progress = Callable[[str], None]
-
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
-    """BOS if the tokenizer adds it by itself, EOS if there is one."""
+    """BOS if the tokenizer adds one by itself, EOS if it has one."""
     ids = tokenizer("a").input_ids
     adds_bos = tokenizer.bos_token_id is not None and bool(ids) and ids[0] == tokenizer.bos_token_id
     return SpecialTokens(tokenizer.bos_token_id if adds_bos else None, tokenizer.eos_token_id)
 
 
-def run(params: PipelineParams, storage: Storage, documents: Artifact, workers_for: WorkersFor, progress: Progress) -> Artifact:
-    """Make, or find, the `shards` artifact. Raises UserError where no training document is as long as the target."""
+def determining(params: PipelineParams) -> dict[str, Any]:
+    """The parameters that decide what this stage makes of its documents, for the name of a job."""
+    return {group: getattr(params, group).model_dump(mode="json") for group in ("chunking", "packing", "model")}
+
+
+def run(
+    params: PipelineParams, storage: Storage, documents: Artifact, workers_for: WorkersFor, progress: ProgressCallback
+) -> Artifact:
+    """Make, or find, the `shards` artifact. Raises UserError if no training document is as long as the target."""
     from tasks.model.base_model import base_fingerprint, load_tokenizer
 
     check_packing(params)
     recorded = params.chunking.model_dump(mode="json", exclude={"embedding_model", "spacy_pipeline"})
     of_chunks = {"chunking": recorded, "target_length": params.model.target_length}
     parents = {"documents": documents.digest, "tokenizer": base_fingerprint(params.model)} | chunking_files(params.chunking)
-    parts_key = stage_digest("chunk", of_chunks, CODE_VERSION, parents)  # another packing goes on from the same chunks
+    parts_key = stage_digest("chunk", of_chunks, CODE_VERSION, parents)  # another packing starts from the same chunks
 
     def make(directory: Path) -> dict[str, Any]:
         check_chunking(params.chunking)
@@ -76,9 +81,11 @@ def run(params: PipelineParams, storage: Storage, documents: Artifact, workers_f
         storage.drop_parts(parts_key)
     done = artifact.manifest.summary
     progress(
-        f"prepare: {done['num_rows']:,} rows of up to {params.model.target_length:,} tokens, {done['num_tokens']:,} tokens, "
-        f"{done['waste']:.2%} waste, {done['num_heldout_rows']:,} held-out rows"
-        + (", found finished" if artifact.reused else "")
+        message(
+            f"prepare: {done['num_rows']:,} rows of up to {params.model.target_length:,} tokens, {done['num_tokens']:,} tokens, "
+            f"{done['waste']:.2%} waste, {done['num_heldout_rows']:,} held-out rows"
+            + (", already finished" if artifact.reused else "")
+        )
     )
     return artifact
 
@@ -93,7 +100,7 @@ class _Preparation:
         documents: Artifact,
         parts: Parts,
         workers: Workers,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> None:
         self._params, self._tokenizer, self._documents = params, tokenizer, documents
         self._parts, self._workers, self._progress = parts, workers, progress
@@ -110,7 +117,7 @@ class _Preparation:
                 f"The corpus is too short for the target: the longest training document has {counts['longest']} tokens and "
                 f"model.target_length is {self._target}, so add longer documents or lower the target."
             )
-        self._progress("prepare: planning rows")
+        self._progress(message("prepare: planning rows"))
         num_parts = len(self._names)
         train_lengths, train_sources = read_entries(self._parts, num_parts, "train")
         heldout_lengths, _ = read_entries(self._parts, num_parts, "heldout")
@@ -158,8 +165,8 @@ class _Preparation:
             longest = max(total["longest"], counts["longest"])
             total = {name: total[name] + counts[name] for name in total} | {"longest": longest}
             if total["bytes"] // _PROGRESS_EVERY_BYTES > before:
-                self._progress(f"prepare: {total['bytes'] / 1e6:,.0f} MB in {total['chunks']:,} chunks")
-        self._progress(f"prepare: {total['documents']:,} documents in {total['chunks']:,} chunks")
+                self._progress(message(f"prepare: {total['bytes'] / 1e6:,.0f} MB in {total['chunks']:,} chunks"))
+        self._progress(message(f"prepare: {total['documents']:,} documents in {total['chunks']:,} chunks"))
         return total
 
     def _write_shards(self, plan: PackingPlan, lengths: np.ndarray, directory: Path, split: str) -> None:
@@ -173,7 +180,7 @@ class _Preparation:
         for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
             hashes.append(digest)
             self._parts.take(job.part_name(names[number]), directory / names[number])
-            self._progress(f"prepare: {split} shard {number + 1} of {len(names)}")
+            self._progress(message(f"prepare: {split} shard {number + 1} of {len(names)}"))
         write_dataset_files(directory, names, hashes, split)
 
 

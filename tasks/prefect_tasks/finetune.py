@@ -1,14 +1,15 @@
-"""Fine-tuning as a Prefect task. It is called directly, not submitted: only the main thread hears a cancellation."""
+"""Fine-tuning as a Prefect task. It is called directly, not submitted, because only the main thread gets a cancellation."""
 
 from functools import partial
 
 from prefect import task
 
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressEvent
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune import checkpoint_stage as stage
 from ray_jobs.submit.submission import is_submitted, run_job
-from tasks.prefect_tasks.live_training import LiveTraining
+from tasks.prefect_tasks.live import LiveTraining
 from tasks.prefect_tasks.observer import Observer, observed, task_run_name
 from tasks.prefect_tasks.pages.training import finished_training
 from tasks.prefect_tasks.run_labels import extension_of
@@ -16,18 +17,20 @@ from tasks.prefect_tasks.run_labels import extension_of
 
 @task(name="finetune", task_run_name=task_run_name, persist_result=False)
 def finetune(params: PipelineParams, shards: Artifact) -> Artifact:
-    """Train the adapter on Ray, or go on with a run that was cut off."""
+    """Train the adapter on Ray, or continue an interrupted run."""
     title = f"Fine-tuning {extension_of(params.model)}"
 
     def make(observer: Observer) -> Artifact:
         with LiveTraining(title, params.training.steps, observer.show) as live:
 
-            def tell(line: str) -> None:
-                observer.tell(line)
-                live.hear(line)
+            def tell(event: ProgressEvent) -> None:
+                observer.tell(event)
+                live.hear(event)
 
             if is_submitted(params.ray):
-                return run_job("finetune", params, tell, kind="checkpoints", inputs={"shards": shards})
+                return run_job(
+                    "finetune", params, tell, kind="checkpoints", determining=stage.determining, inputs={"shards": shards}
+                )
             return stage.run(params, Storage(params.storage), shards, tell)
 
     return observed("finetune", params, make, partial(finished_training, title=title))

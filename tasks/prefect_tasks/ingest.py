@@ -6,6 +6,7 @@ from prefect import task
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.prepare.job import determining
 from ray_jobs.prepare.ray_data import workers_for
 from ray_jobs.submit.submission import is_submitted, run_job
 from tasks.ingest import documents_stage as stage
@@ -19,7 +20,7 @@ def ingest(params: PipelineParams) -> Artifact:
 
     def make(observer: Observer) -> Artifact:
         if is_submitted(params.ray):
-            return run_job("prepare", params, observer.tell, kind="documents")
+            return run_job("prepare", params, observer.tell, kind="documents", determining=determining)
         return stage.run(params, Storage(params.storage), partial(workers_for, params), observer.tell)
 
     return observed("ingest", params, make, lambda artifact: [corpus_page(artifact, params.corpus)])

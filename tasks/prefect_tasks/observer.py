@@ -1,6 +1,6 @@
-"""How a stage is seen in Prefect: lines in the run's log, and artifacts that say what it makes and what it made.
+"""A stage in Prefect: lines in the run's log, and Prefect artifacts that show its progress and its result.
 
-Nothing here stops a stage: what cannot be shown, such as while the server is away, is said once in the log.
+Nothing here stops a stage. If something cannot be shown, for example while the server is away, the log says so once.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressEvent, describe, message
+from data_schemas.quantities import duration
 from data_schemas.storage import Artifact
 from ray_jobs.submit.submission import is_submitted
-from tasks.prefect_tasks.pages.elements import Facts, Page, Picture, Share, Shown, duration
+from tasks.prefect_tasks.pages.elements import Facts, Page, Picture, Share, Shown
 from tasks.prefect_tasks.run_labels import extension_of
 
 
 class Observer:
-    """Log and artifacts of the current task run. Other threads may tell and show; only the task's own may make one."""
+    """Log and Prefect artifacts of the current task run. Make it in the task's own thread; other threads may use it."""
 
     def __init__(self) -> None:
         self._logger = get_run_logger()
         self._ids: dict[str, UUID] = {}
         self._has_failed = False
 
-    def tell(self, line: str) -> None:
-        """Write one line to the run's log."""
-        self._logger.info(line)
+    def tell(self, event: ProgressEvent) -> None:
+        """Write the event in words to the run's log."""
+        self._logger.info(describe(event))
 
     def show(self, shown: Shown) -> bool:
-        """Make an artifact, or replace what this task run showed under the same key before. False where that failed."""
+        """Make a Prefect artifact, or replace the one that this task run made under the same key. False if that failed."""
         try:
             artifact = _as_artifact(shown)
             if known := self._ids.get(shown.key):
@@ -53,12 +55,12 @@ class Observer:
         return True
 
     def show_all(self, several: Iterable[Shown]) -> None:
-        """Show one after the other, up to the first that fails: a server that is away is not waited for again and again."""
+        """Show one after the other and stop at the first failure, so that a server that is away is waited for only once."""
         try:
             for shown in several:
                 if not self.show(shown):
                     return
-        except Exception as error:  # a picture that cannot be drawn is no reason to lose what it is of
+        except Exception as error:  # a picture that cannot be drawn must not end the stage
             self._say_once(f"the result is not shown in full: {error or type(error).__name__}")
 
     def _say_once(self, line: str) -> None:
@@ -73,13 +75,13 @@ def observed(
     make: Callable[[Observer], Artifact],
     shown: Callable[[Artifact], Iterable[Shown]],
 ) -> Artifact:
-    """The artifact that `make` makes or finds; the log says what, where and how long, and its artifacts are shown."""
+    """The artifact that `make` makes or finds. The log says what ran where and for how long; `shown` gives the pages of the result."""
     observer = Observer()
-    observer.tell(f"{stage}: {extension_of(params.model)}, {_where(stage, params)}, storage {params.storage}")
+    observer.tell(message(f"{stage}: {extension_of(params.model)}, {_where(stage, params)}, storage {params.storage}"))
     started = time.perf_counter()
     artifact = make(observer)
     seconds = time.perf_counter() - started
-    observer.tell(f"{stage}: {'found' if artifact.reused else 'made'} in {duration(seconds)}: {artifact.location}")
+    observer.tell(message(f"{stage}: {'found' if artifact.reused else 'made'} in {duration(seconds)}: {artifact.location}"))
     observer.show_all([Facts(f"{stage}-summary", _facts(artifact, seconds), f"{stage} of {extension_of(params.model)}")])
     observer.show_all(shown(artifact))
     return artifact
@@ -102,7 +104,7 @@ def _where(stage: str, params: PipelineParams) -> str:
 
 
 def _facts(artifact: Artifact, seconds: float) -> dict[str, Any]:
-    """The single values of the manifest's summary; lists and tables in it have pages of their own."""
+    """The single values of the manifest's summary. Its lists and tables have their own pages."""
     made = {"this run": f"{'found' if artifact.reused else 'made'} in {duration(seconds)}", "artifact": artifact.location}
     return made | {
         name: _cell(value) for name, value in artifact.manifest.summary.items() if not isinstance(value, (list, dict))
@@ -120,7 +122,7 @@ def _as_artifact(shown: Shown) -> PrefectArtifact:
         case Page(key, text):
             return MarkdownArtifact(key=key, markdown=text)
         case Picture(key, png):
-            # Inside the artifact itself, so that it is seen wherever the server runs.
+            # Inside the artifact itself, so that any browser of the server can show it.
             return ImageArtifact(key=key, image_url=f"data:image/png;base64,{base64.b64encode(light_png(png)).decode()}")
         case Share(key, share, title):
             return ProgressArtifact(key=key, progress=round(100 * min(1.0, share), 1), description=title)
@@ -129,13 +131,13 @@ def _as_artifact(shown: Shown) -> PrefectArtifact:
             return TableArtifact(key=key, table=rows, description=title)
 
 
-MOST_BYTES = 150_000  # 200 kB once they are written as text
+MOST_BYTES = 150_000  # 200 kB as base64
 _COLOURS = 256
 _SMALLEST_WIDTH = 400
 
 
 def light_png(png: bytes, most_bytes: int = MOST_BYTES) -> bytes:
-    """The picture with a palette of colours, and then with fewer pixels, until it has at most `most_bytes`."""
+    """The PNG with fewer colours, then with fewer pixels, until it has at most `most_bytes` or is `_SMALLEST_WIDTH` wide."""
     if len(png) <= most_bytes:
         return png
     from PIL import Image

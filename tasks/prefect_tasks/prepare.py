@@ -1,4 +1,4 @@
-"""Chunking and packing as one Prefect task: chunks go straight into rows."""
+"""Chunking and packing as one Prefect task."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,6 +7,7 @@ from prefect import task
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.prepare.job import determining
 from ray_jobs.prepare.ray_data import workers_for
 from ray_jobs.submit.submission import is_submitted, run_job
 from tasks.pack import shards_stage as stage
@@ -21,7 +22,8 @@ def prepare(params: PipelineParams, documents: Artifact) -> Artifact:
 
     def make(observer: Observer) -> Artifact:
         if is_submitted(params.ray):
-            return run_job("prepare", params, observer.tell, kind="shards", inputs={"documents": documents})
+            given = {"documents": documents}
+            return run_job("prepare", params, observer.tell, kind="shards", determining=determining, inputs=given)
         return stage.run(params, Storage(params.storage), documents, partial(workers_for, params), observer.tell)
 
     def shown(artifact: Artifact) -> Iterator[Shown]:

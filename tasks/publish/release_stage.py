@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,11 @@ from pydantic import SecretStr
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressCallback, message
 from data_schemas.releases import version_kind
+from data_schemas.report import Report, read_report
 from data_schemas.storage import Artifact, Storage
+from tasks.evaluate.report.result_files import REPORT_NAME
 from tasks.model.quiet import quiet_transformers
 from tasks.publish.assemble import ReleaseParts, assemble
 from tasks.publish.base_identity import BaseIdentity, identify
@@ -36,7 +38,7 @@ def run(
     shards: Artifact,
     checkpoint: Artifact,
     evaluation: Artifact,
-    progress: Callable[[str], None],
+    progress: ProgressCallback,
     seen: Callable[[Check | Delivery], None] = lambda _: None,
     token: SecretStr | None = None,
 ) -> Artifact:
@@ -54,8 +56,8 @@ def run(
         )
     base = identify(params.model)
     plan_file = checkpoint.path / "rope_plan.json"
-    report = json.loads((evaluation.path / "report.json").read_text(encoding="utf-8"))
-    base_window = int(report["settings"]["base_window"])
+    report = read_report(evaluation.path / REPORT_NAME)
+    base_window = report.settings.base_window
     _pass_gates(params, report, base_window)
 
     stages = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
@@ -69,7 +71,7 @@ def run(
 
         for artifact in stages.values():
             artifact.check()
-        progress("publish: merging the adapter into the base")
+        progress(message("publish: merging the adapter into the base"))
         parts = ReleaseParts(
             params=params,
             base=base,
@@ -83,9 +85,9 @@ def run(
         )
         with quiet_transformers():
             model = load_arm(params, "fine_tuned", checkpoint.path)
-            progress("publish: writing the release")
+            progress(message("publish: writing the release"))
             assemble(directory, model, _tokenizer(checkpoint.path), parts)
-        progress("publish: verifying it by reloading")
+        progress(message("publish: verifying it by reloading"))
         _refuse_local_paths(directory, storage, base)
         _require(verify_staged(directory), "was not published", seen)
         return release_summary(directory)
@@ -102,7 +104,7 @@ def run(
     if release.reused and (is_moving or params.publish.destinations):
         _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again", seen)
     pointed = point_current(storage, params.release_name, release.digest)
-    progress(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}")
+    progress(message(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}"))
     for delivery in deliver(params.release_name, release.path, params.publish, progress, token):
         seen(delivery)
     return release
@@ -129,7 +131,7 @@ def _standing(params: PipelineParams, release: Artifact, pointed: Pointed) -> st
     return f"{state} and current"
 
 
-def _pass_gates(params: PipelineParams, report: dict[str, Any], base_window: int) -> None:
+def _pass_gates(params: PipelineParams, report: Report, base_window: int) -> None:
     from tasks.evaluate.report.gates import failed_gates
 
     if failed := failed_gates(report, params.publish, base_window, params.model.target_length):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from data_schemas.errors import UserError
 from data_schemas.progress import ProgressCallback
 from data_schemas.releases import resolve_release
 from data_schemas.reorder import ReorderConfig
-from tasks.evaluate.report.reorder_section import published_decision
+from data_schemas.report import read_report
 from tasks.evaluate.report.result_files import REPORT_NAME
 from tasks.publish.base_identity import card_front_matter
 from tasks.publish.card import measured_perplexities, stated_perplexities
@@ -81,7 +80,7 @@ def _not_as_measured(config: ReorderConfig, report: Path) -> list[str]:
     """Differences between the config's decision and the report of the release; none if there is no report."""
     if config.validated is None or not report.is_file():
         return []
-    if config.validated != published_decision(json.loads(report.read_text(encoding="utf-8"))):
+    if config.validated != read_report(report).reorder_decision:
         return ["`validated` differs from the report's decision"]
     if config.strategy != config.validated.strategy:
         return [f"its strategy is {config.strategy}, but {config.validated.strategy} was validated"]
@@ -92,7 +91,10 @@ def _card(release: Path) -> str:
     path = release / "README.md"
     page = path.read_text(encoding="utf-8")
     matter = card_front_matter(path)
-    report = json.loads((release / "evaluation" / "report.json").read_text(encoding="utf-8"))
+    report_file = release / "evaluation" / REPORT_NAME
+    if not report_file.is_file():
+        raise FileNotFoundError(2, "no such file", str(report_file))
+    report = read_report(report_file)
     problems = [f"the front matter lacks {key}" for key in ("license", "base_model", "library_name") if not matter.get(key)]
     stated, measured = stated_perplexities(matter), measured_perplexities(report)
     if stated != measured:

@@ -12,10 +12,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressCallback
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from tasks.evaluate.report.build import Samples
-from tasks.evaluate.report.results import write_results
+from tasks.evaluate.report.result_files import write_results
 from tasks.model.extended import extended_config, rope_plan_for
 from tasks.publish import release_stage as stage
 from tests.tasks.evaluation_rows import ARMS, SETTINGS, perplexity_table, position_table, reorder_table, task_table
@@ -35,7 +36,7 @@ class FinishedRun:
     checkpoint: Artifact
     evaluation: Artifact
 
-    def publish(self, progress: Callable[[str], None] = lambda _: None, params: PipelineParams | None = None) -> Artifact:
+    def publish(self, progress: ProgressCallback = lambda _: None, params: PipelineParams | None = None) -> Artifact:
         return stage.run(
             params or self.params, self.storage, self.documents, self.shards, self.checkpoint, self.evaluation, progress
         )

@@ -1,7 +1,11 @@
-"""Progress of a training run, written by rank 0 and followed by whoever waits for it.
+"""The files that rank 0 writes while it trains, and the driver's thread that turns them into progress events.
 
-In the run's work folder: `training_log.jsonl`, a pure function of the parameters; `progress.jsonl` with the same lines plus what
-this machine made of them (seconds, tokens/s, MFU where the device's peak is known, peak memory, time left); `tensorboard/`, events.
+In the run's work folder:
+
+    training_log.jsonl   one line a step, a pure function of the parameters
+    progress.jsonl       the same lines with this machine's timings: seconds, tokens/s, MFU where the device's peak is known,
+                         peak memory, time left
+    tensorboard/         the same figures as TensorBoard events
 """
 
 from __future__ import annotations
@@ -12,10 +16,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_schemas.progress import ProgressCallback, StepFigures, TrainingStep
 from data_schemas.storage import write_atomically
 from ray_jobs.finetune.training.tensorboard import TensorBoardEvents
 
@@ -24,24 +28,24 @@ LOGGED = ("step", "loss", "grad_norm", "learning_rate", "tokens", "validation_lo
 
 
 class TrainingLog:
-    """Appends one line a step of `steps`. Lines of steps after `first_step` are dropped first: they will be done again."""
+    """Appends one line a step of `num_steps`. Lines after `first_step` are removed first: these steps will be done again."""
 
-    def __init__(self, folder: Path, first_step: int, steps: int) -> None:
+    def __init__(self, folder: Path, first_step: int, num_steps: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._log, self._progress = folder / LOG_NAME, folder / PROGRESS_NAME
         for path in (self._log, self._progress):
-            kept = [line for line in read_lines(path) if line["step"] <= first_step]
-            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+            kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
+            write_atomically(path, "".join(line + "\n" for line in kept))
         self._events = TensorBoardEvents(folder / TENSORBOARD_DIR, first_step)
-        self._steps = steps
+        self._num_steps = num_steps
         self._last_time: float | None = None
-        self._recent_s: deque[float] = deque(maxlen=20)  # of whole steps, with validation and checkpoint
+        self._recent_s: deque[float] = deque(maxlen=20)  # of whole steps, including validation and checkpoint
 
     def append(self, metrics: dict[str, Any]) -> None:
         now = time.monotonic()
         self._recent_s.append(metrics["seconds"] if self._last_time is None else now - self._last_time)
         self._last_time = now
-        left = (self._steps - metrics["step"]) * sum(self._recent_s) / len(self._recent_s)
+        left = (self._num_steps - metrics["step"]) * sum(self._recent_s) / len(self._recent_s)
         timed = {
             "tokens_per_s": round(metrics["tokens"] / metrics["seconds"]),
             "seconds": round(metrics["seconds"], 3),
@@ -60,46 +64,35 @@ class TrainingLog:
         self._events.close()
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a JSONL file; a last line torn by a kill is left out, a missing file is empty."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
+def read_steps(path: Path) -> list[StepFigures]:
+    """The complete lines of a training log; a last line torn by a kill is left out, a missing file is empty."""
+    return [StepFigures.model_validate_json(line) for line in _complete_lines(path)]
+
+
+def _complete_lines(path: Path) -> list[str]:
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
+            json.loads(line)
         except json.JSONDecodeError:
             break
+        lines.append(line)
     return lines
 
 
 def peak_memory_mb() -> int:
-    """Most memory this process has had: of the GPU if it has one, else resident."""
+    """Peak memory of this process in MB: allocated on the GPU if there is one, else resident."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated() / 1e6)
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 
 
-def describe(line: dict[str, Any], steps: int) -> str:
-    """One line for a person: step, losses, learning rate, speed, memory, time left."""
-    parts = [f"finetune: step {line['step']}/{steps}", f"loss {line['loss']:.3f}"]
-    if "validation_loss" in line:
-        parts.append(f"held-out {line['validation_loss']:.3f}")
-    parts += [f"lr {line['learning_rate']:.1e}", f"{line['tokens_per_s']:,} tokens/s"]
-    if "mfu" in line:
-        parts.append(f"MFU {line['mfu']:.0%}")
-    parts.append(f"{line['peak_memory_mb'] / 1000:.1f} GB")
-    left = line["seconds_left"]
-    parts.append(f"{left / 60:.0f} min left" if left >= 100 else f"{left:.0f} s left")
-    return ", ".join(parts)
-
-
 class Follower:
-    """Calls `tell` with a description of each new line of `progress.jsonl`, from a thread, while the context is open."""
+    """Reports each new last line of `progress.jsonl` to `progress`, from a thread, while the context is open."""
 
-    def __init__(self, folder: Path, steps: int, tell: Callable[[str], None]) -> None:
-        self._path, self._steps, self._tell = folder / PROGRESS_NAME, steps, tell
+    def __init__(self, folder: Path, num_steps: int, progress: ProgressCallback) -> None:
+        self._path, self._num_steps, self._progress = folder / PROGRESS_NAME, num_steps, progress
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -112,11 +105,11 @@ class Follower:
         self._thread.join()
 
     def _follow(self) -> None:
-        told = read_lines(self._path)[-1:]
+        reported = read_steps(self._path)[-1:]
         finished = False
         while not finished:
             finished = self._done.wait(1.0)
-            last = read_lines(self._path)[-1:]  # a run that goes on from a checkpoint drops lines first
-            if last != told and last:
-                self._tell(describe(last[0], self._steps))
-            told = last
+            last = read_steps(self._path)[-1:]  # a run that resumes from a checkpoint removes lines first
+            if last != reported and last:
+                self._progress(TrainingStep(num_steps=self._num_steps, figures=last[0]))
+            reported = last

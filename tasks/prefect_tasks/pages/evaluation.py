@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from data_schemas.report import read_report
 from data_schemas.storage import Artifact
 from tasks.evaluate.report.tables import markdown_tables
 from tasks.prefect_tasks.pages.elements import Page, Picture, small_file
@@ -16,7 +16,7 @@ KEY = "evaluation"
 def evaluation_shown(artifact: Artifact, title: str) -> Iterator[Page | Picture]:
     """The report's tables, then each figure: perplexity, and heat maps and curves of every task."""
     with small_file(artifact, "report.json") as path:
-        tables = markdown_tables(json.loads(path.read_text(encoding="utf-8"))) if path else "The report is not at hand.\n"
+        tables = markdown_tables(read_report(path)) if path else "The report is not at hand.\n"
     yield Page(f"{KEY}-tables", f"## {title}\n\n{tables}\nSamples and report: artifact `{artifact.location}`.\n")
     for entry in artifact.manifest.files:
         name = PurePosixPath(entry.path)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.params import PipelineParams
+from data_schemas.quantities import data_size
 from data_schemas.storage import Artifact
-from tasks.prefect_tasks.pages.elements import Page, Picture, markdown_table, megabytes, plain
+from tasks.prefect_tasks.pages.elements import Page, Picture, markdown_table, plain
 
 KEY = "packing"
 _MOST_DRAWN_BYTES = 2_000_000_000  # a figure reads every row; that many bytes take some seconds
@@ -25,8 +26,8 @@ def packing_pictures(artifact: Artifact) -> Iterator[Picture]:
     size = sum(entry.num_bytes for entry in artifact.manifest.files)
     if artifact.remote is not None or size > _MOST_DRAWN_BYTES:
         return
-    from tasks.pack.inspect import inspect_shards
-    from tasks.pack.inspect_plot import plot
+    from tasks.pack.inspection.figures import inspect_shards
+    from tasks.pack.inspection.plot import plot
 
     with tempfile.TemporaryDirectory(prefix="ropeway-") as folder:
         path = Path(folder) / "packing.png"
@@ -47,8 +48,8 @@ def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
     if shares := [*_shares("source", packed["sources"]), *_shares("length", packed["by_length"])]:
         yield f"### Mix of the packed tokens\n\n{markdown_table(('of', 'share', 'wanted', 'reached'), shares)}"
     shards = [entry for entry in artifact.manifest.files if entry.path.endswith(".arrow")]
-    size = megabytes(sum(entry.num_bytes for entry in shards))
-    yield f"{len(shards):,} shards, {size}, in artifact `{artifact.location}`. `ropeway inspect` on it looks into the rows."
+    total = data_size(sum(entry.num_bytes for entry in shards))
+    yield f"{len(shards):,} shards, {total}, in artifact `{artifact.location}`. `ropeway inspect` on it looks into the rows."
 
 
 def _cutting(packed: dict[str, Any]) -> str:

@@ -1,15 +1,16 @@
-"""A training run as a page: while it runs, from the lines it has written so far; and when it is done, from its artifact."""
+"""A training run as a page: from its steps so far while it runs, from its artifact when it is done."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
+from data_schemas.progress import StepFigures
+from data_schemas.quantities import duration
 from data_schemas.storage import Artifact
-from ray_jobs.finetune.training.progress import LOG_NAME, PROGRESS_NAME, read_lines
-from tasks.prefect_tasks.pages.elements import Page, Picture, duration, markdown_table, plain, small_file
+from ray_jobs.finetune.training.progress import LOG_NAME, PROGRESS_NAME, read_steps
+from tasks.prefect_tasks.pages.elements import Page, Picture, markdown_table, plain, small_file
 from tasks.prefect_tasks.pages.training_plots import draw_training
 
 KEY, PLOT_KEY = "training", "training-loss"
@@ -17,41 +18,40 @@ _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 60
 _RECENT_STEPS = 20
 
-Line = dict[str, Any]
 
-
-def training_page(lines: list[Line], steps: int, title: str, notes: tuple[str, ...] = ()) -> Page:
-    """Losses, speed and time left by the lines of `progress.jsonl`; `title` says what is trained, `notes` stand below."""
-    if not lines:
-        return Page(KEY, "\n\n".join((f"## {title}", f"No step of {steps:,} is done yet.", *notes)) + "\n")
-    last = lines[-1]
-    state = f"Step {last['step']:,} of {steps:,}"
-    if last["step"] < steps and "seconds_left" in last:
-        state += f", about {duration(last['seconds_left'])} left"
-    curve = f"Loss from step {lines[0]['step']:,} on: `{sparkline([line['loss'] for line in lines])}`"
-    return Page(KEY, "\n\n".join((f"## {title}", f"{state}.", _figures(lines), curve, *notes)) + "\n")
+def training_page(steps: Sequence[StepFigures], num_steps: int, title: str, notes: tuple[str, ...] = ()) -> Page:
+    """Losses, speed and time left of the steps done so far; `title` says what is trained, `notes` follow at the end."""
+    if not steps:
+        return Page(KEY, "\n\n".join((f"## {title}", f"No step of {num_steps:,} is done yet.", *notes)) + "\n")
+    last = steps[-1]
+    state = f"Step {last.step:,} of {num_steps:,}"
+    if last.step < num_steps and last.seconds_left is not None:
+        state += f", about {duration(last.seconds_left)} left"
+    curve = f"Loss from step {steps[0].step:,} on: `{sparkline([step.loss for step in steps])}`"
+    return Page(KEY, "\n\n".join((f"## {title}", f"{state}.", _figures(steps), curve, *notes)) + "\n")
 
 
 def finished_training(artifact: Artifact, title: str) -> Iterator[Page | Picture]:
     """Page and plot of a `checkpoints` artifact."""
-    lines, timed = _read(artifact, LOG_NAME), _read(artifact, PROGRESS_NAME)
+    logged, timed = _read(artifact, LOG_NAME), _read(artifact, PROGRESS_NAME)
     done = artifact.manifest.summary
     notes = [f"RoPE: {done['rope_method']} x{done['factor']:g}{_reason(artifact)}."]
     if waiting := done["waiting_for_ranks"]:
-        told = ", ".join(f"{w['after']:.2f} with {w['world_size']} ranks ({w['before']:.2f} dealt in turn)" for w in waiting)
-        notes.append(
-            f"Attention takes, by its cost, this many times what it would if ranks never waited for each other: {told}."
+        factors = ", ".join(
+            f"{of['after']:.2f} with {of['world_size']} ranks ({of['before']:.2f} without balancing)" for of in waiting
         )
+        notes.append(f"Time of attention, as a multiple of what it would be if ranks never waited for each other: {factors}.")
     if timed:
-        notes.append(f"{duration(sum(line['seconds'] for line in timed))} in steps, without validation and checkpoints.")
+        seconds = sum(step.seconds or 0.0 for step in timed)
+        notes.append(f"{duration(seconds)} in steps, not counting validation and checkpoints.")
     notes.append(f"Adapter, log and TensorBoard events: artifact `{artifact.location}`.")
-    yield training_page(timed or lines, done["steps"], title, tuple(notes))
-    if lines:
-        yield Picture(PLOT_KEY, draw_training(lines, timed))
+    yield training_page(timed or logged, done["steps"], title, tuple(notes))
+    if logged:
+        yield Picture(PLOT_KEY, draw_training(logged, timed))
 
 
 def sparkline(values: list[float]) -> str:
-    """The values as at most 60 bars between their least and their greatest; each bar is the mean of its part."""
+    """The values as at most 60 bars, scaled from the smallest to the largest; each bar is a mean of neighbours."""
     if not values:
         return ""
     count = min(_MOST_BARS, len(values))
@@ -63,8 +63,8 @@ def sparkline(values: list[float]) -> str:
     return "".join(_BARS[round((mean - low) / (high - low) * (len(_BARS) - 1))] for mean in means)
 
 
-def _figures(lines: list[Line]) -> str:
-    """Each figure at its first and last step, and at its best where that is told."""
+def _figures(steps: Sequence[StepFigures]) -> str:
+    """Each figure at the first and the last step that has it."""
     rows: list[tuple[str, str, str]] = []
     for name, label, form in (
         ("loss", "training loss (nats a token)", ".3f"),
@@ -75,11 +75,11 @@ def _figures(lines: list[Line]) -> str:
         ("mfu", "MFU", ".1%"),
         ("peak_memory_mb", "peak memory (MB)", ",.0f"),
     ):
-        if values := [line[name] for line in lines if name in line]:
+        if values := [value for step in steps if (value := getattr(step, name)) is not None]:
             rows.append((label, format(values[0], form), format(values[-1], form)))
-    recent = lines[-_RECENT_STEPS:]
-    if all("tokens" in line and "seconds" in line for line in recent):
-        speed = sum(line["tokens"] for line in recent) / max(1e-9, sum(line["seconds"] for line in recent))
+    recent = steps[-_RECENT_STEPS:]
+    if all(step.tokens and step.seconds for step in recent):
+        speed = sum(step.tokens or 0 for step in recent) / sum(step.seconds or 0.0 for step in recent)
         rows.append((f"tokens/s, last {len(recent)} steps", "", f"{speed:,.0f}"))
     return markdown_table(("", "first", "last"), rows)
 
@@ -90,6 +90,6 @@ def _reason(artifact: Artifact) -> str:
     return f"; {plain(reason, 500).rstrip('.')}" if reason else ""
 
 
-def _read(artifact: Artifact, name: str) -> list[Line]:
+def _read(artifact: Artifact, name: str) -> list[StepFigures]:
     with small_file(artifact, name) as path:
-        return read_lines(path) if path else []
+        return read_steps(path) if path else []

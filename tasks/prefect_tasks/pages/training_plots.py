@@ -1,22 +1,16 @@
-"""A training run as a picture: loss, learning rate, and what the machine made of it."""
+"""A training run as a picture: loss, learning rate, speed and memory."""
 
 import io
-import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
+
+from data_schemas.progress import StepFigures
 
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
-def plot_training(log: Path) -> bytes:
-    """A PNG by step of the losses (nats a token) and learning rate in `training_log.jsonl`, and of tokens/s, MFU and peak memory
-    where a `progress.jsonl` stands beside it."""
-    progress = log.with_name("progress.jsonl")
-    return draw_training(_read(log), _read(progress) if progress.is_file() else [])
-
-
-def draw_training(lines: list[dict[str, Any]], timed: list[dict[str, Any]]) -> bytes:
-    """The same of lines that were read already; `timed` are those of `progress.jsonl`, empty where there are none."""
+def draw_training(steps: Sequence[StepFigures], timed: Sequence[StepFigures]) -> bytes:
+    """A PNG by step: losses (nats a token) and learning rate of `steps`; tokens/s, MFU and peak memory of `timed`, if any."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -28,15 +22,15 @@ def draw_training(lines: list[dict[str, Any]], timed: list[dict[str, Any]]) -> b
         ("validation_loss", "o-", _ORANGE, "held out, full attention"),
         ("s2_validation_loss", "o-", _GREEN, "held out, S²-Attn"),
     ):
-        _draw(panels[0], lines, name, style, colour, label)
+        _draw(panels[0], steps, name, style, colour, label)
     panels[0].set_ylabel("loss (nats a token)")
     panels[0].legend(frameon=False)
-    _draw(panels[1], lines, "learning_rate", "-", _BLUE)
+    _draw(panels[1], steps, "learning_rate", "-", _BLUE)
     panels[1].set_ylabel("learning rate")
     if timed:
         _draw(panels[2], timed, "tokens_per_s", "-", _BLUE)
         panels[2].set_ylabel("tokens/s")
-        if any("mfu" in line for line in timed):
+        if any(step.mfu is not None for step in timed):
             share = panels[2].twinx()
             _draw(share, timed, "mfu", "--", _PURPLE)
             share.set_ylabel("MFU (dashed)")
@@ -49,11 +43,7 @@ def draw_training(lines: list[dict[str, Any]], timed: list[dict[str, Any]]) -> b
     return png.getvalue()
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _draw(axes: Any, lines: list[dict[str, Any]], name: str, style: str, colour: str, label: str | None = None) -> None:
-    points = [(line["step"], line[name]) for line in lines if name in line]
+def _draw(axes: Any, steps: Sequence[StepFigures], name: str, style: str, colour: str, label: str | None = None) -> None:
+    points = [(step.step, value) for step in steps if (value := getattr(step, name)) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4)

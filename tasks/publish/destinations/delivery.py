@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from pydantic import SecretStr
 
 from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
+from data_schemas.progress import ProgressCallback, message
 from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.hub import HubPlace
 from tasks.publish.destinations.pointer import Pointed, how_to_serve, serve_published
@@ -41,7 +41,7 @@ def check_destinations(publish: PublishParams) -> None:
 
 
 def deliver(
-    name: str, folder: Path, publish: PublishParams, progress: Callable[[str], None], token: SecretStr | None = None
+    name: str, folder: Path, publish: PublishParams, progress: ProgressCallback, token: SecretStr | None = None
 ) -> list[Delivery]:
     """Copy the verified release in `folder` to every destination and make it the current one there, unless a rollback left it.
 
@@ -56,11 +56,13 @@ def deliver(
             delivery = _deliver(version, destination, publish, token)
         except UserError as error:
             failed.append(str(error).rstrip("."))
-            progress(f"publish: not at {destination}: {error}")
+            progress(message(f"publish: not at {destination}: {error}"))
             continue
         deliveries.append(delivery)
         left = f"; {why}" if (why := delivery.why_not_served) else ""
-        progress(f"publish: {'copied to and checked at' if delivery.is_new else 'unchanged at'} {delivery.location}{left}")
+        progress(
+            message(f"publish: {'copied to and checked at' if delivery.is_new else 'unchanged at'} {delivery.location}{left}")
+        )
     if failed:
         raise UserError(
             f"{name} {version.digest} is in the storage, but not at {len(failed)} of {len(publish.destinations)} destinations, which "

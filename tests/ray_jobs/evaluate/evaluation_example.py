@@ -18,6 +18,7 @@ from data_schemas.tables import CHUNKS, DOCUMENTS
 from ray_jobs.evaluate import evaluation_stage as stage
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from tasks.model.extended import extended_config
+from tests.heard import texts_into
 
 LINE = "The {} bridge hangs over valley {}. A traveller pays one coin; she crosses, and looks back!\n"
 
@@ -33,7 +34,7 @@ class TinyRun:
     def evaluate(self, *, tuned: bool = True, ray: dict[str, Any] | None = None, **changes: Any) -> Artifact:
         params = self.changed(ray, **changes)
         self.told.clear()
-        return stage.run(params, self.storage, self.documents, self.checkpoint if tuned else None, self.told.append)
+        return stage.run(params, self.storage, self.documents, self.checkpoint if tuned else None, texts_into(self.told))
 
     def changed(self, ray: dict[str, Any] | None = None, **changes: Any) -> PipelineParams:
         evaluation = self.params.evaluation.model_copy(update=changes)

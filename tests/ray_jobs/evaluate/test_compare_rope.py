@@ -10,13 +10,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, PipelineParams
+from data_schemas.samples import PERPLEXITY_SAMPLES
 from data_schemas.storage import Storage
 from ray_jobs.evaluate import compare_rope
 from ray_jobs.evaluate.compare_rope_report import build_comparison, comparison_table
 from ray_jobs.prepare.ray_data import workers_for
-from tasks.evaluate.samples import PERPLEXITY_SAMPLES
 from tasks.ingest import documents_stage as ingest
 from tests.flows.small_run import small_params
+from tests.heard import texts_into
 
 SETTINGS = {
     "base_window": 512,
@@ -105,7 +106,7 @@ def test_a_comparison_needs_documents_and_a_base_only(tmp_path: Path, tokenizer:
     params = PipelineParams.model_validate(small_params(tmp_path, tokenizer))  # type: ignore[arg-type]
     storage, said = Storage(params.storage), []
     documents = ingest.run(params, storage, lambda num_bytes: workers_for(params, num_bytes), lambda line: None)
-    artifact = compare_rope.run(params, storage, documents, 4, said.append)
+    artifact = compare_rope.run(params, storage, documents, 4, texts_into(said))
     report = compare_rope.load_comparison(artifact)
     assert {m["method"] for m in report["methods"]} == {"base", "linear", "dynamic", "ntk", "yarn", "llama3"}
     assert set(report["refused"]) == {"longrope"}
@@ -121,7 +122,7 @@ def test_a_comparison_needs_documents_and_a_base_only(tmp_path: Path, tokenizer:
     columns, rows = comparison_table(report)
     assert all(len(row) == len(columns) for row in rows)
     assert rows[0][-1] == "best"
-    assert compare_rope.run(params, storage, documents, 4, said.append).reused
+    assert compare_rope.run(params, storage, documents, 4, texts_into(said)).reused
 
 
 def test_documents_shorter_than_the_target_are_refused_in_one_sentence(tmp_path: Path, tokenizer: object) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from data_schemas.errors import UserError
 from data_schemas.parts import Parts
+from data_schemas.progress import SamplesMeasured, describe
 from ray_jobs.evaluate.cost import Cost, Meter, forward_flops
 from ray_jobs.evaluate.measuring_units import measure_arm, measure_unit, plan_units
 from ray_jobs.evaluate.workload import KeptWorkload, Workload, write_workload
@@ -139,14 +140,15 @@ def test_operations_by_hand() -> None:
 
 def test_progress_counts_samples_and_time_of_what_is_measured_now(workload: Workload) -> None:
     planned = plan_units(workload, ("base",), 256)
-    told: list[str] = []
-    shares: list[float] = []
-    meter = Meter(planned, {0, 1}, COST, told.append, shares.append)
-    meter._last = -1e9  # the first line is not held back
+    heard: list[SamplesMeasured] = []
+    meter = Meter(planned, {0, 1}, COST, heard.append)
+    meter._last = -1e9  # the first event is not held back
     for unit in planned:
         meter.finished(unit)
     total = Cost.of(planned, COST).num_samples
-    assert told[0].endswith("samples, kept from an interrupted run")
-    assert told[-1].startswith(f"evaluate: {total} of {total} samples")
-    assert shares[-1] == 1.0
-    assert shares == sorted(shares)
+    first, last = heard[0], heard[-1]
+    assert (first.num_done, first.seconds_left) == (planned[0].num_samples, None)
+    assert describe(first).endswith("samples, kept from an interrupted run")
+    assert (last.num_done, last.num_samples, last.share) == (total, total, 1.0)
+    assert describe(last).startswith(f"evaluate: {total} of {total} samples")
+    assert [event.share for event in heard] == sorted(event.share for event in heard)

@@ -29,6 +29,7 @@ from tasks.pack import shards_stage as pack
 from tasks.pack.reading import open_rows
 from tasks.work import InProcess
 from tests import ROOT
+from tests.heard import texts_into
 from tests.s3_server import s3_server
 from tests.tasks.test_work import Square
 
@@ -277,10 +278,10 @@ def test_another_packing_goes_on_from_the_same_chunks(tmp_path: Path, base: Path
     lines: list[str] = []
     params = parameters(tmp_path, base, corpus)
     storage, workers_here = Storage(params.storage), partial(workers_for, params)
-    documents = ingest.run(params, storage, workers_here, lines.append)
+    documents = ingest.run(params, storage, workers_here, texts_into(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Storage, "drop_parts", lambda self, key: None)
-        pack.run(params, storage, documents, workers_here, lines.append)
+        pack.run(params, storage, documents, workers_here, texts_into(lines))
     assert [path.stat().st_mtime_ns for path in chunked] == written
 
 
@@ -320,7 +321,7 @@ def test_the_job_shows_progress_and_a_table(
 ) -> None:
     params = parameters(tmp_path, base, corpus)
     lines: list[str] = []
-    shards = prepare(params, Storage(params.storage), lines.append)
+    shards = prepare(params, Storage(params.storage), texts_into(lines))
     assert any("documents" in line for line in lines)
     shown = capsys.readouterr().err
     assert "held out" in shown

@@ -17,6 +17,7 @@ from tasks.publish.destinations.objects import ObjectPlace
 from tasks.publish.destinations.pointer import ROLLED_BACK, Pointed, serve_published
 from tasks.publish.destinations.version import read_version
 from tasks.publish.releases import current_digest, current_release, point_current
+from tests.heard import texts_into
 from tests.tasks.small_release import NAME, write_release
 
 
@@ -75,7 +76,7 @@ def test_what_a_rollback_left_is_not_served_again_by_publishing_it(
     publish(where, first, second)
     rollback(where, NAME, first.name)
     told: list[str] = []
-    (delivery,) = deliver(NAME, second, PublishParams(destinations=(where,)), told.append)
+    (delivery,) = deliver(NAME, second, PublishParams(destinations=(where,)), texts_into(told))
     assert not delivery.is_new
     assert "a rollback left" in delivery.why_not_served
     assert f"`ropeway rollback {NAME} {second.name} --at {where}` serves it again" in told[0]

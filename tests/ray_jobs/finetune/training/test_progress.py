@@ -1,20 +1,20 @@
-"""What is written about a run while it trains: lines, events and their picture."""
+"""The files that a training run writes while it trains, the events made of them, and their picture."""
 
+import json
 import struct
-import time
 
 from tensorboardX.proto.event_pb2 import Event
 
+from data_schemas.progress import TrainingStep
 from ray_jobs.finetune.training.progress import (
     LOG_NAME,
     PROGRESS_NAME,
     TENSORBOARD_DIR,
     Follower,
     TrainingLog,
-    describe,
-    read_lines,
+    read_steps,
 )
-from tasks.prefect_tasks.pages.training_plots import plot_training
+from tasks.prefect_tasks.pages.training_plots import draw_training
 from tests.waiting import wait_until
 
 
@@ -42,32 +42,45 @@ def events(folder):
     return found
 
 
-def test_lines_say_speed_memory_and_time_left(tmp_path):
+def test_lines_hold_speed_memory_and_time_left(tmp_path):
     log = TrainingLog(tmp_path, 0, 10)
-    begun = time.monotonic()
     log.append(metrics(1, mfu=0.4123))
     log.append(metrics(2, validation_loss=2.9, s2_validation_loss=2.95))
-    elapsed = time.monotonic() - begun
     log.close()
-    first, second = read_lines(tmp_path / PROGRESS_NAME)
-    assert (first["tokens_per_s"], first["mfu"], first["seconds_left"]) == (2000, 0.4123, 18.0)
-    assert first["peak_memory_mb"] > 10
-    assert "mfu" not in second
-    assert 8 <= second["seconds_left"] <= 8 + 4 * elapsed + 0.1  # 8 steps of the mean of 2 s and what the second took
-    assert all(not {"seconds", "mfu", "peak_memory_mb"} & line.keys() for line in read_lines(tmp_path / LOG_NAME))
-    told = describe(first | {"peak_memory_mb": 2340, "validation_loss": 2.9}, 10)
-    assert told == "finetune: step 1/10, loss 2.900, held-out 2.900, lr 1.0e-03, 2,000 tokens/s, MFU 41%, 2.3 GB, 18 s left"
+    first, second = read_steps(tmp_path / PROGRESS_NAME)
+    assert (first.tokens_per_s, first.mfu, first.seconds_left) == (2000, 0.4123, 18.0)
+    assert first.peak_memory_mb > 10
+    assert (second.mfu, second.validation_loss, second.s2_validation_loss) == (None, 2.9, 2.95)
+    assert 8 <= second.seconds_left < 9  # 8 steps of the mean of 2 s and next to nothing
+    logged = [json.loads(line) for line in (tmp_path / LOG_NAME).read_text().splitlines()]
+    assert [line["step"] for line in logged] == [1, 2]
+    assert all(not {"seconds", "mfu", "peak_memory_mb"} & line.keys() for line in logged)
 
 
-def test_steps_that_are_made_again_are_told_again(tmp_path):
-    told = []
-    with Follower(tmp_path, 4, told.append):
+def test_a_torn_last_line_is_left_out(tmp_path):
+    log = TrainingLog(tmp_path, 0, 10)
+    for step in (1, 2, 3):
+        log.append(metrics(step))
+    log.close()
+    path = tmp_path / PROGRESS_NAME
+    whole = path.read_text().splitlines()
+    path.write_text(path.read_text()[:-20])
+    assert [step.step for step in read_steps(path)] == [1, 2]
+    TrainingLog(tmp_path, 2, 10).close()  # resumes from the checkpoint of step 2
+    assert path.read_text().splitlines() == whole[:2]
+    assert read_steps(tmp_path / "missing.jsonl") == []
+
+
+def test_steps_that_are_made_again_are_reported_again(tmp_path):
+    heard = []
+    with Follower(tmp_path, 4, heard.append):
         for first_step, steps in ((0, (1, 2, 3)), (1, (2,))):  # killed after step 3, with a checkpoint at step 1
             log = TrainingLog(tmp_path, first_step, 4)
             for step in steps:
                 log.append(metrics(step))
             log.close()
-            wait_until(lambda last=steps[-1]: told and f"step {last}/4" in told[-1], told)
+            wait_until(lambda last=steps[-1]: heard and heard[-1].figures.step == last, heard)
+    assert all(isinstance(event, TrainingStep) and event.num_steps == 4 for event in heard)
 
 
 def test_events_hold_every_metric_and_go_on_after_a_kill(tmp_path):
@@ -78,7 +91,7 @@ def test_events_hold_every_metric_and_go_on_after_a_kill(tmp_path):
     again = TrainingLog(tmp_path, 2, 4)  # killed after the checkpoint of step 2
     again.append(metrics(3, loss=9.0))
     again.close()
-    assert [line["step"] for line in read_lines(tmp_path / LOG_NAME)] == [1, 2, 3]
+    assert [line.step for line in read_steps(tmp_path / LOG_NAME)] == [1, 2, 3]
     scalars = events(tmp_path / TENSORBOARD_DIR)
     assert [(step, value) for step, tag, value in scalars if tag == "loss/training"] == [(1, 2.9), (2, 2.8), (3, 2.7), (3, 9.0)]
     assert {tag for _, tag, _ in scalars} >= {
@@ -91,9 +104,8 @@ def test_the_plot_shows_the_machine_where_it_is_known(tmp_path):
     for step in (1, 2, 3):
         log.append(metrics(step, validation_loss=1.5, mfu=0.4))
     log.close()
-    with_machine = plot_training(tmp_path / LOG_NAME)
-    (tmp_path / PROGRESS_NAME).unlink()
-    without = plot_training(tmp_path / LOG_NAME)
+    logged, timed = read_steps(tmp_path / LOG_NAME), read_steps(tmp_path / PROGRESS_NAME)
+    with_machine, without = draw_training(logged, timed), draw_training(logged, [])
     heights = [struct.unpack(">II", png[16:24])[1] for png in (with_machine, without)]
     assert with_machine.startswith(b"\x89PNG")
     assert heights[0] > 1.4 * heights[1]

@@ -14,6 +14,7 @@ from tasks.publish.destinations.history import list_releases, rollback
 from tasks.publish.fetch import release_folder
 from tasks.publish.releases import current_release
 from tasks.publish.verify import check_files, verify_release
+from tests.heard import texts_into
 from tests.hub_release_server import Hub
 from tests.tasks.release_example import FinishedRun, finished_run
 
@@ -33,7 +34,7 @@ def test_where_a_release_goes_does_not_change_what_it_is(made: FinishedRun, tmp_
     before = current_release(made.storage, "tiny")
     told: list[str] = []
     uri, folder = f"{bucket}/{tmp_path.name}", tmp_path / "out"
-    release = made.publish(told.append, to(made.params, str(folder), uri, "hub:org/tiny"))
+    release = made.publish(texts_into(told), to(made.params, str(folder), uri, "hub:org/tiny"))
     assert release.reused
     assert release.path == before
     assert len([text for text in told if "copied to and checked at" in text]) == 3
@@ -47,12 +48,12 @@ def test_where_a_release_goes_does_not_change_what_it_is(made: FinishedRun, tmp_
     assert b"org/tiny" not in (arrived / "provenance.json").read_bytes()
 
     told.clear()
-    made.publish(told.append, to(made.params, str(folder), uri, "hub:org/tiny"))
+    made.publish(texts_into(told), to(made.params, str(folder), uri, "hub:org/tiny"))
     assert len([text for text in told if "unchanged at" in text]) == 3
     for place in (str(folder / "tiny"), f"{uri}/tiny", f"{uri}/tiny/versions/{release.digest}", "hub:org/tiny"):
-        with release_folder(place, told.append) as fetched:
+        with release_folder(place, texts_into(told)) as fetched:
             assert failures(verify_release(fetched)) == [], place
-    with pytest.raises(UserError, match="There is no release at"), release_folder(f"{uri}/none", told.append):
+    with pytest.raises(UserError, match="There is no release at"), release_folder(f"{uri}/none", texts_into(told)):
         pass
 
 
@@ -63,7 +64,7 @@ def test_a_destination_that_cannot_be_one_is_refused_before_any_work(
     told: list[str] = []
     for wrong in ("hub:org/tiny", "s3://key:secret@bucket/x"):
         with pytest.raises(UserError):
-            made.publish(told.append, to(made.params, wrong))
+            made.publish(texts_into(told), to(made.params, wrong))
     assert told == []
 
 

@@ -17,6 +17,7 @@ from tasks.publish.destinations.delivery import check_destinations, deliver
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.objects import ObjectPlace
 from tasks.publish.destinations.version import problems_at
+from tests.heard import texts_into
 from tests.tasks.small_release import NAME, write_release
 
 
@@ -95,7 +96,7 @@ def test_the_same_digest_again_writes_nothing(where: str, one: Path) -> None:
     publish(one, where)
     before = written(where)
     told: list[str] = []
-    deliver(NAME, one, PublishParams(destinations=(where,)), told.append)
+    deliver(NAME, one, PublishParams(destinations=(where,)), texts_into(told))
     assert written(where) == before
     assert "unchanged" in told[0]
 
@@ -158,7 +159,7 @@ def test_one_destination_that_fails_does_not_keep_the_others_from_theirs(tmp_pat
     good, bad = str(tmp_path / "good"), "s3://no-such-bucket/x"
     told: list[str] = []
     with pytest.raises(UserError, match=r"not at 1 of 2 destinations.*s3://no-such-bucket/x.*bucket does not exist"):
-        deliver(NAME, one, PublishParams(destinations=(bad, good)), told.append)
+        deliver(NAME, one, PublishParams(destinations=(bad, good)), texts_into(told))
     assert whole(good, one)
     assert len(told) == 2
 

@@ -14,6 +14,7 @@ from tasks.publish.checksums import checksum_problems, files_below
 from tasks.publish.destinations import hub as hub_module
 from tasks.publish.destinations.delivery import deliver
 from tasks.publish.destinations.history import list_releases, rollback
+from tests.heard import texts_into
 from tests.hub_release_server import TOKEN, Hub, Repository
 from tests.tasks.small_release import NAME, write_release
 
@@ -25,7 +26,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def publish(release: Path, repo: str = "org/tiny", told: list[str] | None = None, **params: bool) -> None:
     told = [] if told is None else told
-    deliver(NAME, release, PublishParams(destinations=(f"hub:{repo}",), **params), told.append)  # type: ignore[arg-type]
+    deliver(NAME, release, PublishParams(destinations=(f"hub:{repo}",), **params), texts_into(told))  # type: ignore[arg-type]
 
 
 def tree(repository: Repository, revision: str) -> dict[str, bytes]:

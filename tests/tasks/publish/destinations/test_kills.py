@@ -18,6 +18,7 @@ from tasks.publish.destinations.objects import ObjectPlace
 from tasks.publish.destinations.pointer import Pointed, serve_published
 from tasks.publish.destinations.version import problems_at, read_version
 from tests.fault_proxy import Faults, fault_proxy
+from tests.heard import texts_into
 from tests.s3_server import s3_server
 from tests.tasks.publish.destinations.publishers import Publishers, publishers
 from tests.tasks.small_release import NAME, write_release
@@ -298,7 +299,7 @@ def test_credentials_are_written_and_told_nowhere(
     told: list[str] = []
     params = PublishParams(destinations=(f"s3://ropeway/{tmp_path.name}", "s3://nobucket/x", str(tmp_path / "out")))
     with pytest.raises(UserError) as refusal:
-        deliver(NAME, one, params, told.append)
+        deliver(NAME, one, params, texts_into(told))
     place = ObjectPlace(bucket.below(tmp_path.name))
     stored = [place.read(path) or b"" for path in place.sizes()]
     stored += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
