@@ -1,6 +1,6 @@
-"""Automations as code: silent runs are marked crashed, people are told, and a release starts what comes after it.
+"""The automations of `ropeway automate`: mark silent runs as crashed, send notifications, run a deployment after a release.
 
-Each has a fixed name; to ensure it again updates it and never makes a second one.
+Each automation has a fixed name: setting it up again updates it and never makes a second one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from data_schemas.errors import UserError
+from flows.terminal import refuse_unreachable_server
 from tasks.publish.event import RELEASED
 
 SILENT = "ropeway: a silent run has crashed"
@@ -19,11 +20,32 @@ _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended", "
 _OURS: dict[str, Any] = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.ropeway"}
 
 
-def ensure_automations(silence_s: float = 300) -> list[str]:
-    """Make or update the automation that marks a run Crashed which said nothing for `silence_s` seconds; returns names.
+def set_up(notify: str | None, then: str | None) -> None:
+    """Set up all automations and print their names. UserError without a server, or if a block or deployment is missing.
 
-    It sees runs that carry the tag `ropeway`, as all deployments have it. They speak every 30 seconds under `ropeway serve`
-    (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, at least 30), so that a server that is away for a minute ends none.
+    Args:
+        notify: TYPE/NAME of the notification block for `ensure_notifications`; None: no notifications.
+        then: FLOW/NAME of the deployment for `ensure_chain`; None: nothing runs after a release.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        raise UserError("Automations need a Prefect server: set PREFECT_API_URL, such as to http://127.0.0.1:4200/api.")
+    refuse_unreachable_server()
+    names = ensure_automations()
+    if notify:
+        names += ensure_notifications(notify)
+    if then:
+        names += ensure_chain(then)
+    for name in names:
+        print(name)
+
+
+def ensure_automations(silence_s: float = 300) -> list[str]:
+    """Set up the automation that marks a run as Crashed after `silence_s` seconds without a heartbeat; returns its name.
+
+    It applies to runs with the tag `ropeway`, which all deployments have. Under `ropeway serve` a run sends a heartbeat every
+    30 seconds (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, at least 30), so a server that is down for a minute does no harm.
     """
     from prefect.automations import AutomationCore
     from prefect.client.schemas.objects import StateType
@@ -32,7 +54,7 @@ def ensure_automations(silence_s: float = 300) -> list[str]:
 
     minutes = f"{silence_s / 60:g} minutes" if silence_s >= 120 else f"{silence_s:g} seconds"
     trigger = EventTrigger(
-        after={HEARTBEAT, "prefect.flow-run.Running"},  # the server says the latter: a run may die before its first own word
+        after={HEARTBEAT, "prefect.flow-run.Running"},  # sent by the server: a run may die before its first heartbeat
         expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in _ENDS},
         match={"prefect.resource.id": "prefect.flow-run.*"},  # type: ignore[arg-type]  # a mapping becomes the specification
         match_related=_OURS,  # type: ignore[arg-type]
@@ -44,15 +66,15 @@ def ensure_automations(silence_s: float = 300) -> list[str]:
     crashed = ChangeFlowRunState(
         state=StateType.CRASHED,
         name="Crashed",
-        message=f"The run has given no sign of life for {minutes}; run it again to go on from where it was.",
+        message=f"The run has given no sign of life for {minutes}: run it again, and it continues where it stopped.",
     )
     return [_ensure(AutomationCore(name=SILENT, description="Zombie runs", trigger=trigger, actions=[crashed]))]
 
 
 def ensure_notifications(block: str) -> list[str]:
-    """Tell through the notification block TYPE/NAME, such as `slack-webhook/ml-team`, of failures and of releases.
+    """Set up notifications of failures and of releases through the block TYPE/NAME, such as `slack-webhook/ml-team`.
 
-    UserError where there is no such block.
+    Returns the names of the automations. UserError if there is no such block.
     """
     from prefect.automations import AutomationCore
     from prefect.events.actions import SendNotification
@@ -76,9 +98,9 @@ def ensure_notifications(block: str) -> list[str]:
 
 
 def ensure_chain(deployment: str) -> list[str]:
-    """Run the deployment FLOW/NAME after every release, with those of `name`, `digest`, `location` that its flow has as parameters.
+    """Set up that the deployment FLOW/NAME runs after every release; returns the automation's name.
 
-    UserError where there is no such deployment.
+    Its flow gets those of `name`, `digest` and `location` that it has as parameters. UserError if there is no such deployment.
     """
     from prefect.automations import AutomationCore
     from prefect.client.orchestration import get_client
@@ -90,7 +112,7 @@ def ensure_chain(deployment: str) -> list[str]:
             found = client.read_deployment_by_name(deployment)
         except (ObjectNotFound, ValueError) as error:
             raise UserError(
-                f"There is no deployment {deployment!r}: give FLOW/NAME as `prefect deployment ls` shows it."
+                f"There is no deployment {deployment!r}: give FLOW/NAME, as `prefect deployment ls` shows it."
             ) from error
     taken = (found.parameter_openapi_schema or {}).get("properties", {})
     values = {
@@ -104,12 +126,14 @@ def ensure_chain(deployment: str) -> list[str]:
 
 
 def _at_once(events: set[str], **matching: Any) -> Any:
+    """The trigger that fires at each of these events."""
     from prefect.events.schemas.automations import EventTrigger, Posture
 
     return EventTrigger(expect=events, posture=Posture.Reactive, threshold=1, within=timedelta(0), **matching)
 
 
 def _ensure(automation: Any) -> str:
+    """Create the automation, or update the one of this name; returns the name."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
@@ -130,23 +154,4 @@ def _block_id(block: str) -> Any:
         try:
             return client.read_block_document_by_name(name=name, block_type_slug=kind).id
         except (ObjectNotFound, ValueError) as error:
-            raise UserError(f"Prefect has no block {block!r}: make one in the UI, and give it as TYPE/NAME.") from error
-
-
-def set_up(notify: str | None, then: str | None) -> None:
-    """Ensure the automations and print their names. UserError without a server, or where a block or deployment is missing."""
-    from prefect.settings import PREFECT_API_URL
-
-    from flows.automation import ensure_automations, ensure_chain, ensure_notifications
-    from flows.terminal import refuse_unreachable_server
-
-    if not PREFECT_API_URL.value():
-        raise UserError("Automations live on a Prefect server: set PREFECT_API_URL to one, such as http://127.0.0.1:4200/api.")
-    refuse_unreachable_server()
-    names = ensure_automations()
-    if notify:
-        names += ensure_notifications(notify)
-    if then:
-        names += ensure_chain(then)
-    for name in names:
-        print(name)
+            raise UserError(f"Prefect has no block {block!r}: create one in the UI and give it as TYPE/NAME.") from error

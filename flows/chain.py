@@ -1,4 +1,4 @@
-"""Which stage follows which: each function runs its stage and what that needs, reusing whatever is already made."""
+"""Which stage follows which. Each method runs its stage and the stages it needs; finished artifacts are reused."""
 
 import time
 from contextlib import nullcontext
@@ -44,7 +44,7 @@ class Chain:
         return self._do("checkpoint", finetune, self.params, shards, found=found)
 
     def evaluated(self) -> Artifact:
-        """Without a fine-tuned arm no training is run."""
+        """Trains first only if a fine-tuned model is to be measured."""
         if "fine_tuned" in self.params.evaluation.arms:
             shards = self.prepared()
             evaluate_stage.refuse_unmeasurable(self.params, Storage(self.params.storage), self.artifacts["documents"], shards)
@@ -58,14 +58,14 @@ class Chain:
     def published(self) -> Artifact:
         if "fine_tuned" not in self.params.evaluation.arms:
             raise UserError(
-                "evaluation.arms has no fine_tuned, and a release states what it measures: add it, or run evaluate alone."
+                "evaluation.arms lacks fine_tuned, but a release reports how its model was measured: add it, or run only evaluate."
             )
         evaluation = self.evaluated()
         done = self.artifacts
         return self._do("release", publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation)
 
     def _do(self, name: str, stage: Any, *inputs: Any, found: Artifact | None = None) -> Artifact:
-        """Run a stage and record it; `found`: what it will find, so that it needs no GPU."""
+        """Run a stage and record it. `found`: its artifact if that exists already; then no GPU is needed."""
         started = time.perf_counter()
         turn = gpu_turn(self.params.ray, get_run_logger().info) if name in _ON_GPU and found is None else nullcontext()
         with tags(*run_tags(self.params)), turn:

@@ -1,11 +1,14 @@
-"""What can be refused before a server or a cluster is started."""
+"""The checks before a run: everything that can be refused without Prefect and without Ray.
+
+`ray_jobs.preflight` holds the part that a single Ray job repeats; `check_inputs` adds corpus, storage, gates and destinations.
+"""
 
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
 
 
 def check_inputs(params: PipelineParams) -> None:
-    """UserError for a base model, a RoPE request, a corpus, settings of a stage or a storage root that cannot work."""
+    """UserError if base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work."""
     from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
     from ray_jobs.submit.submission import is_submitted
     from tasks.evaluate.report.gates import refuse_impossible
@@ -15,7 +18,7 @@ def check_inputs(params: PipelineParams) -> None:
 
     Storage(params.storage)
     refuse_untrainable(params)
-    if not is_submitted(params.ray):  # else it is for the cluster to see
+    if not is_submitted(params.ray):  # else only the cluster sees the corpus
         refuse_missing(params.corpus)
     refuse_unaskable(params)
     refuse_impossible(params, base_window(params.model))

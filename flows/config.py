@@ -1,4 +1,4 @@
-"""A run's parameters from a preset's name or a file, with single values set on the command line."""
+"""Reads a run's parameters from a preset or a file, and applies `--set`."""
 
 import json
 from collections.abc import Iterable
@@ -17,7 +17,10 @@ def preset_names() -> list[str]:
 
 
 def load_config(config: str, settings: Iterable[str] = ()) -> PipelineParams:
-    """`config` is a preset's name or a YAML or JSON file; each setting reads `a.b=VALUE`, VALUE being JSON or plain text."""
+    """The parameters in `config`, a preset's name or a YAML or JSON file. Each setting is `a.b=VALUE`, with VALUE as JSON or text.
+
+    UserError if there is no such file or preset, or a parameter is wrong.
+    """
     preset = PRESETS / f"{config}.yaml"
     if config in preset_names():
         mapping = read_mapping(str(preset))
@@ -25,7 +28,7 @@ def load_config(config: str, settings: Iterable[str] = ()) -> PipelineParams:
         mapping = read_mapping(config)
     else:
         raise UserError(
-            f"There is neither a file nor a preset {config!r}: give a YAML file, or one of {', '.join(preset_names())}."
+            f"There is no file or preset {config!r}: give a YAML file, or one of the presets {', '.join(preset_names())}."
         )
     for setting in settings:
         _set(mapping, setting)
@@ -35,7 +38,7 @@ def load_config(config: str, settings: Iterable[str] = ()) -> PipelineParams:
 def _set(mapping: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     if not equals or not all(path.split(".")):
-        raise UserError(f"--set {setting!r} is not of the form name.name=value.")
+        raise UserError(f"--set {setting!r} does not have the form NAME.NAME=VALUE, such as training.steps=100.")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -44,5 +47,7 @@ def _set(mapping: dict[str, Any], setting: str) -> None:
     for name in parents:
         mapping = mapping.setdefault(name, {})
         if not isinstance(mapping, dict):
-            raise UserError(f"--set {setting!r}: {name} is a value, not a group of parameters.")
+            raise UserError(
+                f"--set {setting!r}: {name} is a value, not a group of parameters; check the name with `ropeway params`."
+            )
     mapping[last] = value

@@ -1,4 +1,4 @@
-"""The deployments, read from prefect.yaml: `prefect deploy --all` and `ropeway serve` register the same ones."""
+"""The deployments in prefect.yaml, which `prefect deploy --all` and `ropeway serve` both register."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def definitions() -> list[dict[str, Any]]:
 
 
 def served(definition: dict[str, Any], switched: dict[str, bool] | None = None) -> RunnerDeployment:
-    """One definition as Prefect serves it: without its work pool, which only workers need.
+    """The deployment of one definition, for `serve`: without the work pool, which only workers need.
 
-    `switched` says which schedules, by slug, are active instead of what the definition says.
+    `switched`: for each schedule by its slug, whether it is active; overrides the definition.
     """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.schedules import Schedule
@@ -47,7 +47,7 @@ def served(definition: dict[str, Any], switched: dict[str, bool] | None = None) 
 
 
 def serve_all() -> None:
-    """Register all deployments with the server at PREFECT_API_URL and run what is triggered, until interrupted."""
+    """Register all deployments with the server at PREFECT_API_URL, and run what is triggered until interrupted."""
     from prefect import serve
 
     from flows.automation import ensure_automations
@@ -58,13 +58,14 @@ def serve_all() -> None:
     ensure_automations()
     if forgets_leases():
         print(
-            f"ropeway: a restart of this Prefect server would end running flows: start it with {KEEPS_LEASES}.", file=sys.stderr
+            f"ropeway: restarting this Prefect server would end running flows: start it with {KEEPS_LEASES}.",
+            file=sys.stderr,
         )
     serve(*(served(definition, _switched(definition)) for definition in definitions()))
 
 
 def _switched(definition: dict[str, Any]) -> dict[str, bool]:
-    """Which schedules are active on the server: who has switched one on there keeps it on when we serve again."""
+    """Which schedules are active on the server, so that serving again keeps what was switched on or off there."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 

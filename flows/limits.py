@@ -1,4 +1,4 @@
-"""One run at a time on the GPUs: a global concurrency limit of the Prefect server, held while training and measuring."""
+"""One run at a time on the GPUs, by a global concurrency limit on the Prefect server."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from data_schemas.params import RayParams
 
 LIMIT = "ropeway-gpu"
 KEEPS_LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem"
-LEASE_S = 120.0  # at least 60; a holder that was killed blocks the others for at most so long
+LEASE_S = 120.0  # at least 60; a killed holder blocks the others for at most this long
 
 
 @contextmanager
 def gpu_turn(ray: RayParams, tell: Callable[[str], None], lease_s: float = LEASE_S) -> Iterator[None]:
-    """Wait for this run's turn on the GPUs at `ray.address`, and hold it; nothing without `ray.use_gpu`.
+    """Wait for this run's turn on the GPUs at `ray.address`, and hold it. Does nothing without `ray.use_gpu`.
 
-    `tell` hears which limit is waited for, and when the turn has come.
+    `tell` gets one line when the wait starts and one when it ends.
 
-    The limit is made when it is missing, for one run; what stands there is left as it is, so that whoever has more
-    machines raises it in the Prefect UI. A server that goes away while the turn is held ends no run.
+    A missing limit is created for one run. An existing one is not changed: raise it in the Prefect UI if you have GPUs for more.
+    If the server goes away while the turn is held, the run goes on.
 
     The server must keep leases over its own restart, or a turn held meanwhile is never given back: run it with
-    `KEEPS_LEASES` in its environment (`forgets_leases` tells).
+    `KEEPS_LEASES` in its environment (`forgets_leases` checks this).
     """
     if not ray.use_gpu:
         yield
@@ -32,15 +32,17 @@ def gpu_turn(ray: RayParams, tell: Callable[[str], None], lease_s: float = LEASE
 
     name = limit_name(ray)
     ensure_limit(name)
-    tell(f"waiting for a turn on the GPUs (the global concurrency limit {name})")
+    tell(f"waiting for the GPUs (global concurrency limit {name})")
     with concurrency(name, occupy=1, strict=True, lease_duration=lease_s, raise_on_lease_renewal_failure=False):
-        tell("it is this run's turn on the GPUs")
+        tell("this run has the GPUs now")
         yield
 
 
 def limit_name(ray: RayParams) -> str:
-    """`ropeway-gpu` for the GPUs of the machines that run flows, and a limit of its own for every other cluster, by the name of
-    its head: its dashboard and its GCS are one cluster. `auto` is a cluster that only the machine itself knows."""
+    """Name of the limit: `ropeway-gpu` for the machine that runs the flow, and one for each other cluster, by its head's host name.
+
+    A cluster's dashboard and GCS have the same host. `auto` becomes `ropeway-gpu-auto`.
+    """
     if ray.address == "local":
         return LIMIT
     parts = urlsplit(ray.address if "//" in ray.address else f"//{ray.address}")
@@ -49,7 +51,7 @@ def limit_name(ray: RayParams) -> str:
 
 
 def ensure_limit(name: str = LIMIT) -> None:
-    """Make the limit for one run where there is none; never change one that exists."""
+    """Create the limit, for one run at a time, if it is missing. Never changes an existing one."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -65,7 +67,7 @@ def ensure_limit(name: str = LIMIT) -> None:
 
 
 def forgets_leases() -> bool:
-    """Whether the server would lose, when it is restarted, who holds a limit: it would then end the runs that do."""
+    """Whether a restart of the server would lose the leases, and so end the runs that hold a limit."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:

@@ -1,6 +1,6 @@
-"""The flows: the whole chain, and one up to each stage; and what they share.
+"""The flows: the whole chain, and one that ends after each stage.
 
-The flows take their parameters unvalidated: Prefect's own validation would end a run with pydantic's page of errors.
+Prefect does not validate the parameters; `run_pipeline` does, so that a wrong one is one sentence and not a page of errors.
 This file has no `from __future__ import annotations`: with it, served runs fail with "not fully defined".
 """
 
@@ -16,9 +16,9 @@ Goal = Literal["prepared", "finetuned", "evaluated", "published"]
 
 
 def run_title() -> str:
-    """Name of the current flow run: run name, base model, RoPE method, length; the flow, unless it is the whole chain.
+    """Name of the current flow run: run name, base model, RoPE method, length. Flows of one stage add the flow's name.
 
-    It also names runs whose parameters are wrong. Scheduled runs have the same parameters every night, so they get their time.
+    Works for wrong parameters too. Scheduled runs add their time, because their parameters are the same every night.
     """
     from prefect.runtime import flow_run
 
@@ -42,39 +42,39 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 @flow(name="extend-context", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def extend_context(params: PipelineParams) -> str:
-    """Ingest, chunk, pack, fine-tune, evaluate and publish. Returns the release's folder; stages already done are reused."""
+    """Read, chunk and pack a corpus, fine-tune, evaluate and publish. Finished stages are reused. Returns the release's folder."""
     return run_pipeline(params, "published")
 
 
 @flow(name="prepare", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def prepare(params: PipelineParams) -> str:
-    """Ingest, chunk and pack a corpus into Arrow shards. Returns the artifact's folder."""
+    """Read, chunk and pack a corpus into Arrow shards. Returns the artifact's folder."""
     return run_pipeline(params, "prepared")
 
 
 @flow(name="finetune", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def finetune(params: PipelineParams) -> str:
-    """Fine-tune the base for the longer context, preparing the shards first where they are missing. Returns the artifact's folder."""
+    """Fine-tune the base for the longer context. Prepares the shards first if they are missing. Returns the artifact's folder."""
     return run_pipeline(params, "finetuned")
 
 
 @flow(name="evaluate", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def evaluate(params: PipelineParams) -> str:
-    """Measure base, scaling only and fine-tuned model, training first where that is missing. Returns the artifact's folder."""
+    """Measure base, scaling only and fine-tuned model. Trains first if needed. Returns the artifact's folder."""
     return run_pipeline(params, "evaluated")
 
 
 @flow(name="publish", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def publish(params: PipelineParams) -> str:
-    """Publish the release, running whatever it still needs. Returns the artifact's folder."""
+    """Publish the release. Runs every missing stage first. Returns the artifact's folder."""
     return run_pipeline(params, "published")
 
 
 def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
     """Check `params`, then run the chain up to `goal`.
 
-    Returns Prefect's state of the run: completed with the artifact's location, or failed with a UserError, its sentence
-    being the state's message. Whatever else is raised passes through.
+    Returns the run's Prefect state: Completed with the artifact's location, or Failed with the sentence of a UserError.
+    Other exceptions pass through.
     """
     from prefect.states import Completed, Failed
 
@@ -92,14 +92,14 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
 
 
 def _checked(params: PipelineParams | Mapping[str, Any]) -> PipelineParams:
-    """The parameters, if everything that can be known before the first stage is right; else UserError."""
+    """The parameters, validated and checked before the first stage. UserError says what is wrong."""
     from data_schemas.params_reading import validate_params
     from flows.check_inputs import check_inputs
 
     if not isinstance(params, PipelineParams):
         params = validate_params(dict(params), origin="the run's parameters")
     check_inputs(params)
-    if params.publish.token_secret:  # a block that is missing is not for the last stage to find out
+    if params.publish.token_secret:  # a missing block is found now, not in the last stage
         from tasks.prefect_tasks.publish import hub_token
 
         hub_token(params.publish)

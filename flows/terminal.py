@@ -1,4 +1,4 @@
-"""Running a flow from a terminal: a quiet Prefect, readable lines, one sentence for a user's error."""
+"""Running a flow from a terminal: Prefect logs only readable lines, and a UserError is one sentence."""
 
 import logging
 import os
@@ -9,9 +9,9 @@ from data_schemas.params import PipelineParams
 
 
 def run_flow(name: str, params: PipelineParams) -> str:
-    """Run the flow in this process, on the server at PREFECT_API_URL or on Prefect's own ephemeral one.
+    """Run the flow in this process, on the server at PREFECT_API_URL or on a temporary one.
 
-    Returns what the flow returns. UserError passes through, without Prefect's traceback in front of it.
+    Returns what the flow returns. UserError passes through, and Prefect prints no traceback for it.
     """
     be_quiet()
     flow = getattr(import_module("flows.pipeline"), name)
@@ -21,7 +21,7 @@ def run_flow(name: str, params: PipelineParams) -> str:
 
 
 def refuse_unreachable_server() -> None:
-    """UserError where PREFECT_API_URL names a server that does not answer."""
+    """UserError if the server at PREFECT_API_URL does not answer."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
@@ -33,7 +33,7 @@ def refuse_unreachable_server() -> None:
 
 
 def be_quiet() -> None:
-    """Set, before Prefect is imported, what keeps its output to lines worth reading; a user's own settings win."""
+    """Reduce the output of Prefect and other libraries. Call it before importing Prefect; the user's own settings win."""
     line = "%(asctime)s  %(message)s"
     for variable, value in {
         "DO_NOT_TRACK": "1",
@@ -75,7 +75,7 @@ _ONE_SENTENCE, _NO_NOTES = _OneSentence(), _NoNotes()  # adding one again change
 
 
 def shorten_user_errors(keep_notes: bool = False) -> None:
-    """Log a UserError as its sentence, without a traceback, and leave out Prefect's notes unless they are to be kept."""
+    """Log a UserError as its sentence, without a traceback. Drop Prefect's notes about its states unless `keep_notes`."""
     # On the loggers themselves: Prefect replaces their handlers whenever it sets logging up again.
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_ONE_SENTENCE)

@@ -1,4 +1,4 @@
-"""What can be refused before the data stage, a cluster or a GPU has worked for it."""
+"""The checks of one Ray job before its first stage; `flows.check_inputs` runs them too, with those that need no job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from data_schemas.params import PipelineParams
 
 
 def refuse_untrainable(params: PipelineParams) -> None:
-    """UserError for a base model, a RoPE request, LoRA targets or packing settings that cannot work."""
+    """UserError if base model, RoPE method, LoRA targets or packing settings cannot work."""
     from ray_jobs.finetune.training.lora import check_targets
     from tasks.model.base_model import check_weights, load_tokenizer
     from tasks.model.extended import rope_plan_for
@@ -20,7 +20,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
 
 
 def refuse_unaskable(params: PipelineParams) -> None:
-    """UserError for benchmarks that cannot be run here and for questions that cannot be read."""
+    """UserError if a benchmark's package is missing here, or `evaluation.qa_file` cannot be read."""
     from ray_jobs.evaluate.lm_eval import refuse_unavailable
     from tasks.evaluate.prompts.qa import read_qa
 

@@ -1,31 +1,33 @@
-"""`ropeway evaluate --from-samples`: every figure of an evaluation, computed again from its rows."""
+"""`ropeway evaluate --from-samples`: computes every figure of an evaluation again from its sample rows."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import typer
 
+from data_schemas.report import read_report
 from tasks.evaluate.report.result_files import recompute
 from tasks.evaluate.report.tables import print_tables
 
 
 def show_recomputed(samples: Path, output: Path | None) -> None:
-    """Write report and plots of the rows in `samples` to `output`, print the tables, and say whether a report that stands beside
-    the rows says the same; exits with 1 where it does not."""
+    """Write report and plots from the rows in folder `samples` to `output`, and print the tables.
+
+    If `samples` also has a report, compare the two; exits with status 1 if a figure differs.
+    """
     destination = output or Path(f"evaluation-{samples.resolve().name}")
     report = recompute(samples, destination)
     print_tables(report)
     recorded = samples / "report.json"
     if not recorded.is_file():
-        print(f"There is no report beside the samples to compare with.\n{destination.resolve()}")
+        print(f"{samples} has no report.json to compare with.\n{destination.resolve()}")
         return
-    differing = _differing(json.loads(recorded.read_text(encoding="utf-8")), json.loads(json.dumps(report)), "report")
+    differing = _differing(read_report(recorded).model_dump(mode="json"), report.model_dump(mode="json"), "report")
     if differing:
         print(f"{len(differing)} figures differ from {recorded}: {', '.join(differing[:10])}\n{destination.resolve()}")
         raise typer.Exit(1)
-    print(f"Every figure equals that in {recorded}.\n{destination.resolve()}")
+    print(f"All figures equal those in {recorded}.\n{destination.resolve()}")
 
 
 def _differing(recorded: object, computed: object, where: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`ropeway inspect`: tables on the terminal and a plot in a file."""
+"""`ropeway inspect`: what is in shards, as tables on the terminal and a plot in a file."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,9 @@ from data_schemas.storage import Storage
 
 
 def show_shards(location: str, plot: Path | None) -> None:
-    """Print what the shards at `location` (a folder, or a URI of remote storage) hold, plot it, and name the plot last.
+    """Print and plot what the shards at `location` (a folder or a URI) hold. The plot's file is the last line.
 
-    Raises UserError where there are no finished shards, or damaged ones.
+    UserError if there are no finished shards, or they are damaged.
     """
     from tasks.pack.inspection.figures import inspect_shards, shipped_tokenizer
     from tasks.pack.inspection.plot import plot as draw

@@ -1,4 +1,4 @@
-"""`ropeway plan`: what a run would do, take and cost, worked out from configurations alone."""
+"""`ropeway plan`: what a run would do, and the memory and time it needs, computed from configurations alone."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from data_schemas.params import PipelineParams
+from data_schemas.params import PipelineParams, TrainingParams
+from data_schemas.quantities import data_size, duration
 from data_schemas.storage import Storage
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ USUAL_GPU_GB = 80.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What a user says of the workers' machines; None: found out here, or left open."""
+    """What a user states about each worker's machine. None: measured or looked up here, if possible."""
 
     gpu_memory_gb: float | None = None
     tflops: float | None = None
@@ -28,7 +29,7 @@ class Machine:
 
 
 def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
-    """Print the RoPE plan and its reason, what trains, memory, time, and whether chunks would serve better.
+    """Print the RoPE plan and its reason, what is trained, memory, time, and whether chunking would serve better.
 
     UserError if the run cannot work.
     """
@@ -44,9 +45,9 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
     console = Console()
     rows = [("base", params.model.base), *plan.describe(), *_training(params, shape)]
     if speed is not None and seconds is not None:
-        rows.append(("time of training", f"at most about {_duration(seconds)}, at {speed.origin}; without validation"))
+        rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
     else:
-        rows.append(("time of training", "unknown: give --tflops, what one worker reaches"))
+        rows.append(("training time", "unknown: give --tflops, the speed that one worker reaches"))
     _print(console, f"Plan of {params.run_name}", ("what", "value"), rows)
     _print_memory(console, params, shape, machine)
     _print_advice(console, params, plan, None if seconds is None else seconds / 3600, machine)
@@ -70,12 +71,19 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         ("attention in evaluation", "full"),
         (
             "trained weights",
-            f"{shape.num_trainable:,} of {shape.num_total:,} (LoRA rank {training.lora_rank}, norms and embeddings as set)",
+            f"{shape.num_trainable:,} of {shape.num_total:,} (LoRA of rank {training.lora_rank}{_also_trained(training)})",
         ),
-        ("tokens in a step", f"up to {tokens:,} in {training.rows_per_step} rows of {target:,}"),
+        ("tokens a step", f"up to {tokens:,} in {training.rows_per_step} rows of {target:,}"),
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("workers", f"{params.ray.num_workers} on {'GPU' if params.ray.use_gpu else 'CPU'}, Ray at {params.ray.address}"),
     ]
+
+
+def _also_trained(training: TrainingParams) -> str:
+    parts = [
+        name for name, is_trained in (("norms", training.train_norms), ("embeddings", training.train_embeddings)) if is_trained
+    ]
+    return "".join(f" + {name}" for name in parts)
 
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
@@ -84,34 +92,34 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
     row_tokens = params.model.target_length
     found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
-    rows = [(name, _size(value)) for name, value in found.parts().items() if value]
-    rows.append((f"peak, in {found.moment}", _size(found.total)))
-    available, whose = _available_bytes(params, machine)
+    rows = [(name, data_size(value)) for name, value in found.parts().items() if value]
+    rows.append((f"peak, in {found.moment}", data_size(found.total)))
+    available, origin = _available_bytes(params, machine)
     most = training.rows_per_step // workers
     fitting = largest_micro_batch(shape, training, row_tokens, available, most=most, num_workers=workers, cuda=cuda)
-    fits = f"{fitting} rows" + (" (all that a worker has in a step)" if fitting == most else "")
+    fits = f"{fitting} rows" + (" (all rows that a worker has in a step)" if fitting == most else "")
     if not fitting:
-        fits = "not one row: set training.gradient_checkpointing or activation_offload, more workers with fsdp, or a shorter target"
-    rows.append((f"largest micro batch in {available / GB:.0f} GB", f"{fits}; {whose}"))
+        fits = "no row fits: set training.gradient_checkpointing or activation_offload, use fsdp on more workers, or lower the target"
+    rows.append((f"largest micro batch in {available / GB:.0f} GB", f"{fits}; {origin}"))
     if fitting and training.micro_batch_rows > fitting:
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
     kind = "GPU" if cuda else "CPU worker"
-    note = "; allocator's rounding and CUDA's own memory as stated, not measured" if cuda else ""
-    title = f"Memory a {kind} at micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens{note}"
-    _print(console, title, ("part", "foreseen"), rows)
+    note = "; CUDA's own memory and rounding are assumed, not measured" if cuda else ""
+    title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens{note}"
+    _print(console, title, ("part", "estimate"), rows)
 
 
 def _available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, str]:
     if machine.gpu_memory_gb is not None:
-        return machine.gpu_memory_gb * GB, "as --gpu-memory says"
+        return machine.gpu_memory_gb * GB, "stated by --gpu-memory"
     if not params.ray.use_gpu:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total / params.ray.num_workers, f"this machine's memory over {params.ray.num_workers} workers"
+        return total / params.ray.num_workers, f"this machine's memory shared by {params.ray.num_workers} workers"
     import torch
 
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(0).total_memory), f"this machine's {torch.cuda.get_device_name(0)}"
-    return USUAL_GPU_GB * GB, "no GPU is seen here, so one of 80 GB is taken: give --gpu-memory for another"
+    return USUAL_GPU_GB * GB, f"no GPU found here, so {USUAL_GPU_GB:.0f} GB are assumed: give --gpu-memory for another size"
 
 
 def _print_advice(console: Console, params: PipelineParams, plan: "RopePlan", hours: float | None, machine: Machine) -> None:
@@ -137,23 +145,19 @@ def _print_advice(console: Console, params: PipelineParams, plan: "RopePlan", ho
 
     if lengths:
         beyond = lengths.share_beyond(plan.base_window)
-        say(f"Corpus: {lengths.describe()}; {beyond:.0%} of the tokens stand in documents beyond the base's window.")
+        say(f"Corpus: {lengths.describe()}; {beyond:.0%} of the tokens are in documents longer than the base's window.")
     else:
-        say("Corpus: not read yet; after `ropeway prepare` or `ropeway compare-rope` its lengths are judged here too.")
+        say(
+            "Corpus: not read yet. After `ropeway prepare` or `ropeway compare-rope`, this plan also judges its document lengths."
+        )
     say(
-        "Chunks with a reorder config may serve better than extending:"
+        "Chunking with a reorder config may serve better than a longer context:"
         if reasons
-        else "Extend: nothing speaks for chunks instead."
+        else "Extend the context: no reason found to chunk instead."
     )
     for reason in reasons:
         say(f"  - {reason}")
     if gain is None:
-        say("Whether the parts of documents are independent is measured by `ropeway compare-rope`; if they are, chunk.")
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / GB:.2f} GB" if num_bytes >= GB else f"{num_bytes / 1e6:.0f} MB"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
+        say(
+            "Not yet measured: whether the base gains from longer context on this corpus. Run `ropeway compare-rope`; if not, chunk."
+        )

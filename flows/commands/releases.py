@@ -1,4 +1,4 @@
-"""`ropeway releases` and `ropeway rollback`: the versions at a place, and going back to one."""
+"""`ropeway releases` and `ropeway rollback`: list the versions of releases, and serve an earlier one again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tasks.publish.destinations.history import list_releases, rollback
 
 
 def show_releases(where: str) -> None:
-    """Print every version at a storage, a destination or `hub:org/name`; the first digits of a version are enough to name it."""
+    """Print every version at a storage root, a destination or `hub:org/name`. The digits shown are enough to name a version."""
     rows = list_releases(where)
     if not rows:
         print(f"There is no release at {where}.")
@@ -25,10 +25,11 @@ def show_releases(where: str) -> None:
 
 
 def go_back(where: str, name: str, digest: str | None) -> None:
-    """Make an earlier version the current one, after checking every file of it."""
+    """Make an earlier version the current one, after checking all its files."""
     done = rollback(where, name, digest)
-    print(f"{done.name} is now {done.now}" + (f", and was {done.before}." if done.before != done.now else ", as it was."))
+    change = f"before it was {done.before}." if done.before != done.now else "it already was."
+    print(f"{done.name} is now {done.now}; {change}")
     if done.before not in (None, done.now):
         print(
-            f"Publishing {done.before} again does not serve it; `ropeway rollback {done.name} {done.before} --at {where}` does."
+            f"Publishing {done.before} again will not serve it. To serve it again: ropeway rollback {done.name} {done.before} --at {where}"
         )

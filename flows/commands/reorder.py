@@ -1,4 +1,4 @@
-"""`ropeway reorder`: passages in prompt order on standard output, what was left out on standard error."""
+"""`ropeway reorder`: prints passages in prompt order, and on standard error what it left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.reorder.options import ReorderOptions
 def print_reordered(
     config: Path, passages: Path, budget_tokens: int | None, options: ReorderOptions, tokenizer: Path | None
 ) -> None:
-    """Print the passages, one a line as JSON. `tokenizer`: a tokenizer.json, or a folder with one, that counts tokens."""
+    """Print the passages, one JSON object per line. `tokenizer`: a tokenizer.json, or its folder, used to count tokens."""
     if tokenizer is not None:
         from tokenizers import Tokenizer
 
@@ -25,7 +25,9 @@ def print_reordered(
         try:
             counter = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{file} is no tokenizer ({error}): give a tokenizer.json or the folder of a release.") from error
+            raise UserError(
+                f"{file} is not a tokenizer ({error}): give a tokenizer.json or the folder of a release."
+            ) from error
         options = replace(options, count_tokens=lambda text: len(counter.encode(text, add_special_tokens=False).ids))
     arranged = arrange_file(config, passages, budget_tokens, options)
     for part in arranged.parts():

@@ -103,17 +103,19 @@ def test_the_worker_s_pod_makes_and_serves_the_pool_that_the_deployments_name():
 
 def test_each_flow_is_deployed_with_parameters_that_it_takes():
     PrefectYamlModel.model_validate(read(KUBERNETES / "prefect.yaml"))
-    modules = set()
+    entrypoints = []
     for deployment in DEPLOYMENTS:
         module, _, name = deployment["entrypoint"].rpartition(".")
         flow = getattr(importlib.import_module(module), name)
         assert isinstance(flow, Flow)
-        modules.add(module)
+        entrypoints.append(deployment["entrypoint"])
         params = validate_params(deployment["parameters"]["params"], origin="prefect.yaml")
         assert is_submitted(params.ray)
         assert _on_the_cluster(params) == load_params(str(KUBERNETES / "params" / "first-run.yaml"))
         assert validate(deployment["work_pool"]["job_variables"], VARIABLES) == []
-    assert modules == {f"flows.{name}" for name in ("extend_context", "prepare", "finetune", "evaluate", "publish")}
+    assert entrypoints == [
+        f"flows.pipeline.{name}" for name in ("extend_context", "prepare", "finetune", "evaluate", "publish")
+    ]
 
 
 def _on_the_cluster(params: PipelineParams) -> PipelineParams:
