@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from data_schemas.params import PipelineParams
+from data_schemas.report import Report
 
 ARMS = ("base", "scaling_only", "fine_tuned")
 LOG = "training_log.jsonl"
@@ -95,7 +96,7 @@ def measure_arms(
     return {arm: work / f"{arm}.done" for arm in ARMS}
 
 
-def report_on(params: PipelineParams, documents: Path, folders: dict[str, Path]) -> dict[str, Any]:
+def report_on(params: PipelineParams, documents: Path, folders: dict[str, Path]) -> Report:
     """Perplexity by length, passkey and effective context length of the three arms. ImportError without scipy."""
     import pyarrow as pa
 
@@ -112,5 +113,4 @@ def report_on(params: PipelineParams, documents: Path, folders: dict[str, Path])
     of_arms = [Samples.read(folder) for folder in folders.values()]
     samples = Samples(**{kind: pa.concat_tables([getattr(of_arm, kind) for of_arm in of_arms]) for kind in SCHEMAS})
     settings = report_settings(params, window, workload, choose_arms(params, has_checkpoint=True))
-    report: dict[str, Any] = build_report(samples, settings)
-    return report
+    return build_report(samples, settings)

@@ -166,15 +166,13 @@ def run_extension(args: argparse.Namespace) -> int:
         {
             "machine": json.loads(noted.read_text()),
             "params": params.model_dump(mode="json", exclude={"storage", "corpus"}),
-            "report": report,
+            "report": report.model_dump(mode="json", exclude_unset=True),
         },
     )
     print(f"{'model':<14} {'length':>8} {'perplexity':>11} {'ratio':>7}")
-    base = {cell["length"]: cell["perplexity"] for cell in report["perplexity"] if cell["arm"] == "base"}
-    for cell in report["perplexity"]:
-        print(
-            f"{cell['arm']:<14} {cell['length']:>8} {cell['perplexity']:>11.3f} {base[cell['length']] / cell['perplexity']:>6.2f}x"
-        )
+    base = {cell.length: cell.perplexity for cell in report.perplexity if cell.arm == "base"}
+    for cell in report.perplexity:
+        print(f"{cell.arm:<14} {cell.length:>8} {cell.perplexity:>11.3f} {base[cell.length] / cell.perplexity:>6.2f}x")
     return 0
 
 

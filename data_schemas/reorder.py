@@ -23,9 +23,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from data_schemas.publish_params import ReorderStrategy
+from data_schemas.record import Record
 
 REORDER_FILE_NAME = "chunk_reorder.json"
 SCHEMA_FILE_NAME = "chunk_reorder.schema.json"
@@ -35,11 +36,7 @@ SimpleStrategy = Literal["important_first_last", "reverse_rank", "none"]
 Permutation = tuple[Annotated[int, Field(ge=1)], ...]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ChunkingAdvice(_Closed):
+class ChunkingAdvice(Record):
     """How to cut documents into passages."""
 
     strategy: Literal["fixed", "overlap", "semantic"]
@@ -47,7 +44,7 @@ class ChunkingAdvice(_Closed):
     overlap_fraction: float = Field(ge=0, lt=1, description="Share of a passage repeated in the next; 0 for none.")
 
 
-class StrategyResult(_Closed):
+class StrategyResult(Record):
     """One order of passages against another, on the same samples: paired, at one length or over all of them."""
 
     strategy: Literal["important_first_last", "reverse_rank", "calibrated", "none", "random"]
@@ -65,7 +62,7 @@ class StrategyResult(_Closed):
     p_holm: float = Field(ge=0, le=1, description="By Holm over the strategies, for single lengths over these too.")
 
 
-class ReorderDecision(_Closed):
+class ReorderDecision(Record):
     """Which strategy the extended model was measured to answer best with, in multi-document retrieval."""
 
     strategy: ReorderStrategy
@@ -76,7 +73,7 @@ class ReorderDecision(_Closed):
     table: tuple[StrategyResult, ...] = ()
 
 
-class RecallPoint(_Closed):
+class RecallPoint(Record):
     """Recall of a needle at one relative depth (0 is the prompt's start) of one context length."""
 
     length: int = Field(ge=1, description="Context length in tokens.")
@@ -96,7 +93,7 @@ class RecallPoint(_Closed):
         return self
 
 
-class ReorderConfig(_Closed):
+class ReorderConfig(Record):
     """The whole file."""
 
     schema_version: Literal[1] = 1

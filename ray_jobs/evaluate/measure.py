@@ -1,4 +1,4 @@
-"""The rows of one arm on one piece of the workload; `tasks.evaluate.samples` says what each row holds."""
+"""The rows of one arm on one piece of the workload; `data_schemas.samples` says what each row holds."""
 
 from __future__ import annotations
 

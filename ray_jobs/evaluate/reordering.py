@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from data_schemas.parts import Parts
 from data_schemas.reorder import RecallPoint
+from data_schemas.samples import REORDER_SAMPLES
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
 from ray_jobs.evaluate.measure import task_rows
 from ray_jobs.evaluate.measuring_units import PASSES_A_UNIT, Kind, Unit, rows_name
 from ray_jobs.evaluate.workload import KeptWorkload, Workload
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.ranked import RankedQuestion
-from tasks.evaluate.samples import REORDER_SAMPLES
 from tasks.reorder.candidates import candidate_orders
 
 ARM = "fine_tuned"  # what is published

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
-from tasks.evaluate.samples import ARMS, PERPLEXITY_SAMPLES, POSITION_SAMPLES, PROTOCOL_SAMPLES, REORDER_SAMPLES, TASK_SAMPLES
+from data_schemas.samples import ARMS, PERPLEXITY_SAMPLES, POSITION_SAMPLES, PROTOCOL_SAMPLES, REORDER_SAMPLES, TASK_SAMPLES
 
 SCHEMAS = {
     "perplexity": PERPLEXITY_SAMPLES,

@@ -20,9 +20,9 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import REORDER_FILE_NAME
-from tasks.evaluate.report.build import publishable
-from tasks.evaluate.report.reorder_section import published_decision
-from tasks.evaluate.report.results import PAGE_NAME, REPORT_NAME, SETTINGS_NAME, read_settings
+from data_schemas.report import Report, read_settings
+from data_schemas.report_sections import published_curve
+from tasks.evaluate.report.result_files import PAGE_NAME, REPORT_NAME, SETTINGS_NAME
 from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
 from tasks.publish.card import render_card
@@ -52,7 +52,7 @@ class ReleaseParts:
     plan: RopePlan
     checkpoint: Path
     evaluation: Path
-    report: Mapping[str, Any]
+    report: Report
     stages: Mapping[str, Manifest]
     release: Mapping[str, Any]
 
@@ -69,7 +69,7 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     plots = _copy_evaluation(parts.evaluation, directory / "evaluation")
     (directory / "training").mkdir()
     shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
-    reorder = make_config(parts.params, parts.report["recall_by_position"], published_decision(parts.report))
+    reorder = make_config(parts.params, published_curve(parts.report.recall_by_position), parts.report.reorder_decision)
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
     write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release))
     card = render_card(
@@ -147,5 +147,6 @@ def _copy_evaluation(source: Path, target: Path) -> list[Path]:
     target.mkdir()
     for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png"), source / REPORT_NAME, source / PAGE_NAME]):
         shutil.copyfile(file, target / file.name)
-    write_json(target / SETTINGS_NAME, publishable(read_settings(source)))
+    settings = read_settings(source / SETTINGS_NAME).publishable()
+    write_json(target / SETTINGS_NAME, settings.model_dump(mode="json", exclude_unset=True))
     return sorted(target.glob("*.png"), key=lambda plot: (plot.stem != "perplexity", plot.name))

@@ -10,6 +10,8 @@ import yaml
 
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderConfig
+from data_schemas.report import Report
+from data_schemas.report_sections import PerplexityRow
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.portable import portable
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _DIGITS = 4
 
 
-def front_matter(name: str, base: BaseIdentity, report: Mapping[str, Any]) -> dict[str, Any]:
+def front_matter(name: str, base: BaseIdentity, report: Report) -> dict[str, Any]:
     """Model card metadata (https://huggingface.co/docs/hub/model-cards), with the fine-tuned arm's perplexities."""
     matter: dict[str, Any] = _licence_fields(base) | {
         "base_model": base.name,
@@ -34,9 +36,9 @@ def front_matter(name: str, base: BaseIdentity, report: Mapping[str, Any]) -> di
     return matter
 
 
-def measured_rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def measured_rows(report: Report) -> list[PerplexityRow]:
     """The report's perplexities of the published arm, by context length."""
-    return sorted((row for row in report["perplexity"] if row["arm"] == "fine_tuned"), key=lambda row: row["length"])
+    return sorted((row for row in report.perplexity if row.arm == "fine_tuned"), key=lambda row: row.length)
 
 
 def stated_perplexities(matter: Mapping[str, Any]) -> dict[int, float]:
@@ -45,9 +47,9 @@ def stated_perplexities(matter: Mapping[str, Any]) -> dict[int, float]:
     return {result["dataset"]["args"]["context_length"]: result["metrics"][0]["value"] for result in results}
 
 
-def measured_perplexities(report: Mapping[str, Any]) -> dict[int, float]:
+def measured_perplexities(report: Report) -> dict[int, float]:
     """The same from the report, rounded as the front matter rounds."""
-    return {row["length"]: round(row["perplexity"], _DIGITS) for row in measured_rows(report)}
+    return {row.length: round(row.perplexity, _DIGITS) for row in measured_rows(report)}
 
 
 def render_card(
@@ -56,7 +58,7 @@ def render_card(
     base: BaseIdentity,
     plan: RopePlan,
     base_window: int,
-    report: Mapping[str, Any],
+    report: Report,
     plots: list[Path],
     servers: list[ServingRow],
     reorder: ReorderConfig,
@@ -81,7 +83,7 @@ def render_card(
         base=base,
         plan=plan,
         base_window=base_window,
-        tables=markdown_tables(dict(report)).strip(),
+        tables=markdown_tables(report).strip(),
         plots=plots,
         training=params.training,
         dtype=params.publish.dtype,
@@ -112,24 +114,24 @@ def _licence_sentence(base: BaseIdentity) -> str:
     return f"{base.licence}{f' ({named})' if named else ''}, as the base {base.name}."
 
 
-def _metric_name(row: Mapping[str, Any]) -> str:
-    if row["low"] is None or row["high"] is None:
+def _metric_name(row: PerplexityRow) -> str:
+    if row.low is None or row.high is None:
         return "Perplexity"
-    return f"Perplexity (interval {row['low']:.2f} to {row['high']:.2f})"
+    return f"Perplexity (interval {row.low:.2f} to {row.high:.2f})"
 
 
-def _result(row: Mapping[str, Any]) -> dict[str, Any]:
+def _result(row: PerplexityRow) -> dict[str, Any]:
     return {
         "task": {"type": "text-generation", "name": "Text generation"},
         "dataset": {
             "type": "heldout-documents",
-            "name": f"Held-out documents, context of {row['length']} tokens",
-            "args": {"context_length": row["length"], "num_documents": row["num_documents"], "num_tokens": row["num_tokens"]},
+            "name": f"Held-out documents, context of {row.length} tokens",
+            "args": {"context_length": row.length, "num_documents": row.num_documents, "num_tokens": row.num_tokens},
         },
         "metrics": [
             {
                 "type": "perplexity",
-                "value": round(row["perplexity"], _DIGITS),
+                "value": round(row.perplexity, _DIGITS),
                 "name": _metric_name(row),
             }
         ],

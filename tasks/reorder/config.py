@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -31,14 +31,13 @@ _PASSAGES_PER_CONTEXT = 16
 
 
 def make_config(
-    params: PipelineParams, recall_by_position: Iterable[Mapping[str, Any]], validated: ReorderDecision | None = None
+    params: PipelineParams, curve: Sequence[RecallPoint], validated: ReorderDecision | None = None
 ) -> ReorderConfig:
-    """The config of a release; of the measured rows those of another model than the fine-tuned one are left out.
+    """The config of a release; `curve` is the measured recall of the published model.
 
     Where the strategies were measured, `validated` (from `tasks.evaluate.statistics.reorder_choice.choose_default`) decides instead of
     `params.publish.reorder_strategy`, which then stands in the note.
     """
-    curve = served_curve(recall_by_position)
     asked = params.publish.reorder_strategy
     strategy = asked if validated is None else validated.strategy
     advice, note = _chunking_advice(params)
@@ -53,7 +52,7 @@ def make_config(
         chunking=advice,
         summarisation=_summarisation_advice(params),
         validated=validated,
-        recall_by_position=curve,
+        recall_by_position=tuple(curve),
         golden=golden_permutations(strategy, curve),
         golden_by_strategy={simple: golden_permutations(simple) for simple in get_args(SimpleStrategy)},
         note=" ".join(filter(None, notes)),
@@ -67,16 +66,7 @@ def _why_not_as_asked(asked: str, strategy: str, validated: ReorderDecision | No
     return f"Asked for was {asked}; {found}, so it is {strategy}."
 
 
-def served_curve(recall_by_position: Iterable[Mapping[str, Any]]) -> tuple[RecallPoint, ...]:
-    """The rows of a report that are about the published model."""
-    return tuple(
-        RecallPoint.model_validate({key: row[key] for key in RecallPoint.model_fields if key in row})
-        for row in recall_by_position
-        if row.get("arm", "fine_tuned") == "fine_tuned"
-    )
-
-
-def golden_permutations(strategy: ReorderStrategy, curve: tuple[RecallPoint, ...] = ()) -> dict[str, tuple[int, ...]]:
+def golden_permutations(strategy: ReorderStrategy, curve: Sequence[RecallPoint] = ()) -> dict[str, tuple[int, ...]]:
     """The permutations for one to ten passages, keyed by their number as JSON wants it."""
     return {str(n): tuple(permutation(strategy, n, curve)) for n in GOLDEN_SIZES}
 

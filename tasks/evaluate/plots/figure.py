@@ -1,6 +1,6 @@
 """The look that all figures share. Drawing needs no display, and the same report gives the same bytes.
 
-Sizes are inches of a paper's column (3.4) or page (6.9), so that text keeps its size in print.
+A figure is as wide as a paper's column (3.4 inches) or page (6.9 inches), so that text keeps its size in print.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +34,16 @@ _FURTHER_STYLES: tuple[dict[str, Any], ...] = (
 )
 
 
-def arms_of(cells: Sequence[dict[str, Any]]) -> list[str]:
+class OfArm(Protocol):
+    """A row of the report that is about one arm."""
+
+    @property
+    def arm(self) -> str: ...
+
+
+def arms_of(rows: Sequence[OfArm]) -> list[str]:
     """The arms that have rows, in the report's order."""
-    return list(dict.fromkeys(cell["arm"] for cell in cells))
+    return list(dict.fromkeys(row.arm for row in rows))
 
 
 def arm_style(arm: str, arms: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +55,7 @@ def arm_style(arm: str, arms: Sequence[str]) -> dict[str, Any]:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure on the Agg canvas, whatever display there is."""
+    """An empty figure on the Agg canvas, which needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,13 +65,13 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def caption(figure: Figure, sentence: str) -> None:
-    """The line below that says n and the interval's level."""
+    """The line below the figure that says n and the interval's level."""
     width = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
     figure.supxlabel(textwrap.fill(sentence, width), fontsize=CAPTION, color="0.3", x=0.01, ha="left")
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """What `axes` labels, in rows above all panels, where it hides no line."""
+    """The labels of `axes` in rows above all panels, where they hide no line."""
     handles, labels = axes.get_legend_handles_labels()
     columns = max(1, min(len(labels), int(figure.get_figwidth() / 1.6)))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=SMALL, handlelength=2.8)
@@ -80,5 +87,5 @@ def tidy(axes: Axes, xlabel: str, ylabel: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As PNG, without the name and version of the program that drew it."""
+    """Write a PNG, without the name and version of the program that drew it."""
     figure.savefig(path, format="png", metadata={"Software": None})

@@ -1,29 +1,25 @@
-"""Whether the measured model is good enough to publish."""
+"""The gates: is the measured model good enough to publish?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, PublishParams
+from data_schemas.report import Report
+from data_schemas.report_sections import ComparisonRow
 from tasks.evaluate.labels import percent
 from tasks.evaluate.perplexity import evaluation_lengths
-from tasks.evaluate.report.build import find_comparison
-from tasks.evaluate.report.task_rows import score_at
 from tasks.evaluate.statistics.estimates import wilson_bounds
-from tasks.evaluate.statistics.task_cells import TaskKey
-
-Report = dict[str, Any]
 
 
 def failed_gates(report: Report, publish: PublishParams, base_window: int, target: int) -> list[str]:
     """One sentence with its figures for each gate that the report fails; empty when all hold or none is set.
 
-    Every gate judges the unfavourable bound of an interval. One whose lengths or tasks were not measured fails.
+    Every gate judges the unfavourable bound of an interval. A gate whose lengths or tasks were not measured fails.
     """
-    level = percent(report["settings"]["confidence"])
+    level = percent(report.settings.confidence)
     checks = (
         _short_context_loss(report, publish.max_short_context_loss, base_window, level),
         _long_context_gain(report, publish.min_long_context_gain, target, level),
@@ -71,7 +67,7 @@ def _impossible(params: PipelineParams, base_window: int) -> Iterator[str]:
         if best < score:
             needed = _samples_needed(score, evaluation.confidence)
             yield (
-                f"publish.min_task_scores of {task} is {score:g}, but even a model that is always right has a lower bound of {best:.3f} "
+                f"publish.min_task_scores of {task} is {score:g}, but even a model that is always right gets a lower bound of {best:.3f} "
                 f"on {evaluation.num_samples} samples: set evaluation.num_samples to at least {needed}, or lower the score."
             )
 
@@ -84,76 +80,76 @@ def _samples_needed(score: float, confidence: float) -> int:
 def _short_context_loss(report: Report, loss: float | None, base_window: int, level: str) -> str:
     if loss is None:
         return ""
-    ratio = find_comparison(report, ("fine_tuned", base_window), ("base", base_window))
+    ratio = report.comparison(("fine_tuned", base_window), ("base", base_window))
     if ratio is None:
         return _not_measured("max_short_context_loss", base_window)
-    if ratio["high"] is None:
+    if ratio.high is None:
         return _without_interval("max_short_context_loss", ratio)
-    if ratio["high"] - 1 < loss:
+    if ratio.high - 1 < loss:
         return ""
     return (
         f"publish.max_short_context_loss is {loss:.1%}, but at the base's window of {base_window} tokens "
-        f"the fine-tuned model's perplexity differs from the base's by {ratio['ratio'] - 1:+.1%}, "
-        f"{level} upper bound {ratio['high'] - 1:+.1%}, {ratio['high'] - 1 - loss:.1%} too much."
+        f"the fine-tuned model's perplexity differs from the base's by {ratio.ratio - 1:+.1%}, "
+        f"{level} upper bound {ratio.high - 1:+.1%}, {ratio.high - 1 - loss:.1%} too much."
     )
 
 
 def _long_context_gain(report: Report, gain: float | None, target: int, level: str) -> str:
     if gain is None:
         return ""
-    ratio = find_comparison(report, ("fine_tuned", target), ("base", target))
+    ratio = report.comparison(("fine_tuned", target), ("base", target))
     if ratio is None:
         return _not_measured("min_long_context_gain", target)
-    if ratio["high"] is None:
+    if ratio.high is None:
         return _without_interval("min_long_context_gain", ratio)
-    if 1 - ratio["high"] >= gain:
+    if 1 - ratio.high >= gain:
         return ""
     return (
         f"publish.min_long_context_gain is {gain:.1%}, but at the target of {target} tokens perplexity fell by "
-        f"{1 - ratio['ratio']:.1%} against the base, {level} lower bound {1 - ratio['high']:.1%}, "
-        f"{gain - (1 - ratio['high']):.1%} too little."
+        f"{1 - ratio.ratio:.1%} against the base, {level} lower bound {1 - ratio.high:.1%}, "
+        f"{gain - (1 - ratio.high):.1%} too little."
     )
 
 
 def _effective_length(report: Report, least: int | None, level: str) -> str:
     if least is None:
         return ""
-    section = report["effective_context_length"]
-    found = section["within_margin"]["arms"].get("fine_tuned")
+    section = report.effective_context_length
+    found = section.within_margin.arms.get("fine_tuned")
     if found is None:
-        window = report["settings"]["base_window"]
+        window = report.settings.base_window
         return (
             f"publish.min_effective_length cannot be judged, because the base was not measured at its window of {window} tokens or the "
-            "fine-tuned model not from there on: add these lengths to evaluation.lengths and both to evaluation.arms."
+            f"fine-tuned model at no length from {window} on: add these lengths to evaluation.lengths and both to evaluation.arms."
         )
-    if (found["lower"] or 0) >= least:
+    if (found.lower or 0) >= least:
         return ""
-    if found["longest_measured"] < least:
+    if found.longest_measured < least:
         return (
-            f"publish.min_effective_length is {least} tokens, but the longest length measured is {found['longest_measured']}: "
+            f"publish.min_effective_length is {least} tokens, but the longest length measured is {found.longest_measured}: "
             f"add {least} to evaluation.lengths."
         )
-    lower = f"{found['lower']} tokens, {least - found['lower']} too few" if found["lower"] else "below the base's window"
-    value = f"{found['value']} tokens" if found["value"] else "below the base's window"
+    lower = f"{found.lower} tokens, {least - found.lower} too few" if found.lower else "below the base's window"
+    value = f"{found.value} tokens" if found.value else "below the base's window"
     return (
-        f"publish.min_effective_length is {least} tokens, but perplexity stays within {section['margin']:.1%} of the base's at its window "
+        f"publish.min_effective_length is {least} tokens, but perplexity stays within {section.margin:.1%} of the base's at its window "
         f"up to {value} by the estimate, and by the {level} bound only up to {lower}."
     )
 
 
 def _task_score(report: Report, task: str, least: float, target: int, level: str) -> str:
-    row = score_at(report["task_means"], TaskKey("fine_tuned", task, target))
+    row = report.task_mean("fine_tuned", task, target)
     if row is None:
         return (
             f"publish.min_task_scores of {task} cannot be judged, because the fine-tuned model was not asked at {target} tokens: "
             f"add {task} to evaluation.tasks, {target} to evaluation.task_lengths and fine_tuned to evaluation.arms."
         )
-    if row["low"] is not None and row["low"] >= least:
+    lower = row.low or 0.0
+    if lower >= least:
         return ""
     return (
         f"publish.min_task_scores of {task} is {least:.1%}, but at the target of {target} tokens the fine-tuned model scores "
-        f"{row['accuracy']:.1%}, {level} lower bound {row['low']:.1%}, {least - row['low']:.1%} too little "
-        f"({row['num_samples']} samples)."
+        f"{row.accuracy:.1%}, {level} lower bound {lower:.1%}, {least - lower:.1%} too little ({row.num_samples} samples)."
     )
 
 
@@ -164,8 +160,8 @@ def _not_measured(gate: str, length: int) -> str:
     )
 
 
-def _without_interval(gate: str, ratio: dict[str, Any]) -> str:
+def _without_interval(gate: str, ratio: ComparisonRow) -> str:
     return (
-        f"publish.{gate} cannot be judged, because {ratio['name']} was measured on {ratio['num_documents']} document, which allows no "
+        f"publish.{gate} cannot be judged, because {ratio.name} was measured on {ratio.num_documents} document, which gives no "
         "interval: hold out more documents."
     )

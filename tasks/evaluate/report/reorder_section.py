@@ -1,55 +1,42 @@
-"""The report's section on the order of retrieved passages, and its table for people.
-
-{"reason": why it was not measured, or null, "arm", "num_questions", "num_passages": {length: [fewest, most]},
- "calibrated": why that strategy is not among the measured ones, or "", "decision": ReorderDecision, or null}
-"""
+"""The report's section on the order of retrieved passages, and its table."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from data_schemas.reorder import ReorderDecision, StrategyResult
+from data_schemas.report import EvaluationSettings, Report
+from data_schemas.report_sections import RecallRow, ReorderSection, published_curve
+from tasks.evaluate.report.markdown_page import Table
 from tasks.evaluate.statistics.reorder_choice import choose_default
-from tasks.reorder.config import served_curve
 from tasks.reorder.recall_curve import why_not_calibrated
-
-Table = tuple[list[str], list[list[str]]]
 
 
 def reorder_section(
-    samples: pa.Table, recall_by_position: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The section of REORDER_SAMPLES rows; `settings` gives confidence, seed, and why there are no rows."""
+    samples: pa.Table, recall_by_position: tuple[RecallRow, ...], settings: EvaluationSettings
+) -> ReorderSection:
+    """The section of REORDER_SAMPLES rows; `settings` says why there are no rows."""
     if not len(samples):
-        reason = settings.get("reorder_left_out") or "it was not asked for"
-        return {"reason": reason, "arm": None, "num_questions": 0, "num_passages": {}, "calibrated": "", "decision": None}
-    decision = choose_default(samples, confidence=settings["confidence"], seed=settings["seed"])
+        reason = settings.reorder_left_out or "it was not asked for"
+        return ReorderSection(reason=reason, arm=None, num_questions=0, num_passages={}, calibrated="", decision=None)
+    decision = choose_default(samples, confidence=settings.confidence, seed=settings.seed)
     lengths = sorted(samples["length"].unique().to_pylist())
     rows = samples.select(["length", "order"]).to_pylist()
     counts = {length: [len(row["order"]) for row in rows if row["length"] == length] for length in lengths}
     has_calibrated = "calibrated" in samples["strategy"].unique().to_pylist()
-    return {
-        "reason": None,
-        "arm": samples["arm"][0].as_py(),
-        "num_questions": len(samples["sample"].unique()),
-        "num_passages": {str(length): [min(of), max(of)] for length, of in counts.items()},
-        "calibrated": "" if has_calibrated else why_not_calibrated(served_curve(recall_by_position)),
-        "decision": decision.model_dump(mode="json"),
-    }
+    return ReorderSection(
+        reason=None,
+        arm=samples["arm"][0].as_py(),
+        num_questions=len(samples["sample"].unique()),
+        num_passages={str(length): (min(of), max(of)) for length, of in counts.items()},
+        calibrated="" if has_calibrated else why_not_calibrated(published_curve(recall_by_position)),
+        decision=decision,
+    )
 
 
-def published_decision(report: Mapping[str, Any]) -> ReorderDecision | None:
-    """The decision in a report; None where there is none, as in reports of older versions."""
-    decision = (report.get("reorder") or {}).get("decision")
-    return None if decision is None else ReorderDecision.model_validate(decision)
-
-
-def reorder_table(report: Mapping[str, Any]) -> Table:
-    """One row a strategy and length, `all` being the mean over lengths, with its differences to the order none and to random."""
-    decision = published_decision(report)
+def reorder_table(report: Report) -> Table:
+    """One row a strategy and length, with its differences to the order none and to random; `all` is the mean over lengths."""
+    decision = report.reorder_decision
     if decision is None:
         return [], []
     found: dict[tuple[str, int | None, str], StrategyResult] = {(r.strategy, r.length, r.against): r for r in decision.table}
@@ -76,7 +63,7 @@ _MEASURES = {"score": "answered (%)", "logprob": "log-probability of the answer 
 
 
 def _means(decision: ReorderDecision) -> dict[tuple[str, int | None], float]:
-    """Mean of every order by length; that of `none` at one length follows from any difference to it."""
+    """Mean of every order by length; the mean of `none` at one length follows from any difference to it."""
     means: dict[tuple[str, int | None], float] = {(r.strategy, r.length): r.mean for r in decision.table}
     for result in decision.table:
         means.setdefault((result.against, result.length), result.mean - result.difference)

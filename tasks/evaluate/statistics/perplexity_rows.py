@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from data_schemas.report import EvaluationSettings
+from data_schemas.report_sections import ComparisonRow, ModelAtLength, PerplexityRow, PositionRow, ProtocolRow
 from tasks.evaluate.statistics.estimates import Estimate, perplexity_estimate, perplexity_ratio
 
 PROTOCOL_LABELS = {"yarn": "as in YaRN (arXiv 2309.00071)", "longlora": "as in LongLoRA (arXiv 2309.12307)"}
 # Ranges of positions that begin within the same half octave are one point of the curve.
 _RANGES_PER_OCTAVE = 2
 
-Settings = dict[str, Any]
+
+class IntervalSettings(Protocol):
+    """What an interval depends on beside the rows: its level, and the seed of the bootstrap."""
+
+    @property
+    def confidence(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
 
 
 class Cell(NamedTuple):
@@ -42,44 +52,51 @@ def perplexity_cells(table: pa.Table, arms: Sequence[str]) -> dict[Cell, pa.Tabl
     return cells
 
 
-def perplexity_row(cell: Cell, rows: pa.Table, settings: Settings) -> dict[str, Any]:
-    """What the report says of one (arm, length)."""
+def perplexity_row(cell: Cell, rows: pa.Table, settings: IntervalSettings) -> PerplexityRow:
+    """The report's row of one (arm, length)."""
     nll, num_tokens = rows["nll"].to_numpy(), rows["num_tokens"].to_numpy()
-    estimate = perplexity_estimate(nll, num_tokens, confidence=settings["confidence"], seed=settings["seed"])
-    counts = {"num_documents": len(nll), "num_tokens": int(num_tokens.sum())}
-    return cell._asdict() | counts | {"perplexity": estimate.value, "low": estimate.low, "high": estimate.high}
+    estimate = perplexity_estimate(nll, num_tokens, confidence=settings.confidence, seed=settings.seed)
+    return PerplexityRow(
+        arm=cell.arm,
+        length=cell.length,
+        num_documents=len(nll),
+        num_tokens=int(num_tokens.sum()),
+        perplexity=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+    )
 
 
-def ratio_of(cells: dict[Cell, pa.Table], numerator: Cell, denominator: Cell, settings: Settings) -> Estimate:
+def ratio_of(cells: dict[Cell, pa.Table], numerator: Cell, denominator: Cell, settings: IntervalSettings) -> Estimate:
     """Ratio of the two cells' perplexities, paired by document."""
     return perplexity_ratio(
         cells[numerator]["nll"].to_numpy(),
         cells[denominator]["nll"].to_numpy(),
         cells[numerator]["num_tokens"].to_numpy(),
-        confidence=settings["confidence"],
-        seed=settings["seed"],
+        confidence=settings.confidence,
+        seed=settings.seed,
     )
 
 
-def comparisons(cells: dict[Cell, pa.Table], settings: Settings) -> Iterator[dict[str, Any]]:
-    """The declared paired ratios, those of them whose two cells were measured."""
+def comparisons(cells: dict[Cell, pa.Table], settings: EvaluationSettings) -> Iterator[ComparisonRow]:
+    """The declared paired ratios whose two cells were both measured."""
     for numerator, denominator in _declared_pairs({cell.arm for cell in cells}, settings):
         if numerator == denominator or numerator not in cells or denominator not in cells:
             continue
         ratio = ratio_of(cells, numerator, denominator, settings)
-        yield {
-            "name": f"{numerator.arm}@{numerator.length} vs {denominator.arm}@{denominator.length}",
-            "numerator": numerator._asdict(),
-            "denominator": denominator._asdict(),
-            "ratio": ratio.value,
-            "low": ratio.low,
-            "high": ratio.high,
-            "num_documents": cells[numerator].num_rows,
-        }
+        yield ComparisonRow(
+            name=f"{numerator.arm}@{numerator.length} vs {denominator.arm}@{denominator.length}",
+            numerator=ModelAtLength(**numerator._asdict()),
+            denominator=ModelAtLength(**denominator._asdict()),
+            ratio=ratio.value,
+            low=ratio.low,
+            high=ratio.high,
+            num_documents=cells[numerator].num_rows,
+        )
 
 
-def _declared_pairs(arms: Iterable[str], settings: Settings) -> list[tuple[Cell, Cell]]:
-    window, target = settings["base_window"], settings["target_length"]
+def _declared_pairs(arms: Iterable[str], settings: EvaluationSettings) -> list[tuple[Cell, Cell]]:
+    window, target = settings.base_window, settings.target_length
     pairs = [
         (Cell("fine_tuned", target), Cell("scaling_only", target)),
         (Cell("fine_tuned", target), Cell("base", target)),
@@ -97,7 +114,7 @@ def _declared_pairs(arms: Iterable[str], settings: Settings) -> list[tuple[Cell,
     return list(dict.fromkeys(pairs))
 
 
-def position_rows(table: pa.Table, arms: Sequence[str], settings: Settings) -> Iterator[dict[str, Any]]:
+def position_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSettings) -> Iterator[PositionRow]:
     """Perplexity of the tokens at positions start..end-1 of the windows, in log-spaced ranges, token-weighted."""
     names = ("arm", "length", "doc_id", "start", "end", "nll")
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in names}
@@ -111,24 +128,24 @@ def position_rows(table: pa.Table, arms: Sequence[str], settings: Settings) -> I
                 here, place = here[order], place[order]
                 nll = np.bincount(place, weights=columns["nll"][here])
                 num_tokens = np.bincount(place, weights=(columns["end"] - columns["start"])[here])
-                estimate = perplexity_estimate(nll, num_tokens, confidence=settings["confidence"], seed=settings["seed"])
-                yield {
-                    "arm": arm,
-                    "length": int(length),
-                    "start": int(columns["start"][here].min()),
-                    "end": int(columns["end"][here].max()),
-                    "num_documents": len(documents),
-                    "num_tokens": int(num_tokens.sum()),
-                    "perplexity": estimate.value,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                }
+                estimate = perplexity_estimate(nll, num_tokens, confidence=settings.confidence, seed=settings.seed)
+                yield PositionRow(
+                    arm=arm,
+                    length=int(length),
+                    start=int(columns["start"][here].min()),
+                    end=int(columns["end"][here].max()),
+                    num_documents=len(documents),
+                    num_tokens=int(num_tokens.sum()),
+                    perplexity=estimate.value,
+                    low=estimate.low,
+                    high=estimate.high,
+                )
 
 
-def protocol_rows(table: pa.Table, arms: Sequence[str], settings: Settings) -> Iterator[dict[str, Any]]:
-    """Perplexity as the papers computed it: YaRN averages the windows' means, LongLoRA all scored tokens alike.
+def protocol_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSettings) -> Iterator[ProtocolRow]:
+    """Perplexity as the papers computed it: YaRN averages the windows' means, LongLoRA averages over all scored tokens.
 
-    To be compared with those papers' tables only: the scored tokens change with the context length.
+    Compare it with those papers' tables only: the scored tokens change with the context length.
     """
     names = ("arm", "protocol", "length", "doc_id", "window", "num_tokens", "nll")
     rows = table.sort_by([("doc_id", "ascending"), ("window", "ascending")])
@@ -141,16 +158,16 @@ def protocol_rows(table: pa.Table, arms: Sequence[str], settings: Settings) -> I
             nll, num_tokens = nll / num_tokens, np.ones_like(num_tokens)
         documents, place = np.unique(columns["doc_id"][here].astype(str), return_inverse=True)
         sums, weights = np.bincount(place, weights=nll), np.bincount(place, weights=num_tokens)
-        estimate = perplexity_estimate(sums, weights, confidence=settings["confidence"], seed=settings["seed"])
-        yield {
-            "arm": arm,
-            "protocol": protocol,
-            "label": PROTOCOL_LABELS.get(protocol, protocol),
-            "length": length,
-            "num_documents": len(documents),
-            "num_windows": int(here.sum()),
-            "num_tokens": int(columns["num_tokens"][here].sum()),
-            "perplexity": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-        }
+        estimate = perplexity_estimate(sums, weights, confidence=settings.confidence, seed=settings.seed)
+        yield ProtocolRow(
+            arm=arm,
+            protocol=protocol,
+            label=PROTOCOL_LABELS.get(protocol, protocol),
+            length=length,
+            num_documents=len(documents),
+            num_windows=int(here.sum()),
+            num_tokens=int(columns["num_tokens"][here].sum()),
+            perplexity=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+        )

@@ -26,7 +26,7 @@ from data_schemas.publish_params import ReorderStrategy
 from data_schemas.reorder import ReorderDecision, StrategyResult
 from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval
 from tasks.evaluate.statistics.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
-from tasks.evaluate.statistics.scores import Sampled, bounded_mean
+from tasks.evaluate.statistics.score_estimates import Sampled, bounded_mean
 from tasks.reorder.candidates import RANDOM
 
 Decision = ReorderDecision

@@ -1,14 +1,14 @@
 """Estimates of task scores, where one sample stands at several depths.
 
 The prompts of a sample share haystack, needle and question, so they are one observation and not several. A mean score in
-[0, 1] gets Wilson's interval over samples, whatever the scores within them: no sample's mean varies more than a single
-right-or-wrong prompt of the same mean, so the interval is right where all depths of a sample come out alike and wider
-than need be where they differ. It depends on the mean alone, so a better score never has a worse bound. A perfect score
+[0, 1] gets Wilson's interval over samples, whatever the scores within them. No sample's mean varies more than a single
+right-or-wrong prompt of the same mean, so the interval is right where all depths of a sample score the same, and too wide
+where they differ. It depends on the mean alone, so a better score never has a worse bound. A perfect score
 has a lower bound of 0.9 from 35 samples on.
 
-A mean difference, of values in [-1, 1], gets Tango's score interval of paired proportions (Tango 1998) in the same way: the
-differences above and below zero count as so many samples better and worse. A loss that no sample showed is not ruled out:
-with none better and none worse, one below 5 % is from 73 samples on.
+A mean difference, of values in [-1, 1], gets Tango's score interval of paired proportions (Tango 1998) in the same way:
+differences above zero count as samples that are better, those below zero as samples that are worse. Where no sample is
+better or worse, a loss is still possible: one of 5 % or more is ruled out from 73 samples on.
 """
 
 from __future__ import annotations
@@ -19,11 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.evaluate.statistics.estimates import (
-    Estimate,
-    mean_with_t_interval,
-    wilson_bounds,
-)
+from data_schemas.report_sections import Interval
+from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval, wilson_bounds
 
 _TINY = 1e-12
 
@@ -48,16 +45,16 @@ class Sampled:
 
 @dataclass(frozen=True)
 class ScoreEstimate(Estimate):
-    """`interval` names how the bounds were got: wilson (each sample is one prompt) or wilson_of_samples."""
+    """`interval` names the method: wilson (each sample is one prompt) or wilson_of_samples."""
 
-    interval: str
+    interval: Interval
 
 
 def mean_score(groups: Sequence[Sampled], *, confidence: float) -> ScoreEstimate:
     """Mean over groups (tasks) of the mean score of each, scores in [0, 1]; a single group is the common case.
 
-    G groups count as G times the fewest samples of one: as p (1 - p) is concave, Wilson's variance of the mean over groups
-    is then at least that of the groups' own.
+    G groups count as G times the fewest samples of one. As p (1 - p) is concave, Wilson's variance of the mean over groups
+    is then at least the groups' own.
     """
     totals = [group.totals() for group in groups]
     value = float(np.mean([sums.sum() / counts.sum() for sums, counts in totals]))
@@ -68,13 +65,18 @@ def mean_score(groups: Sequence[Sampled], *, confidence: float) -> ScoreEstimate
 
 
 def _num_equal_samples(counts: np.ndarray) -> float:
-    """As many samples of equal numbers of prompts have a mean as variable as these [samples] numbers (Kish 1965)."""
+    """The effective number of samples (Kish 1965): how many with equal numbers of prompts have a mean as variable as these.
+
+    `counts`: prompts of each sample, [samples].
+    """
     return float(counts.sum() ** 2 / (counts**2).sum())
 
 
 def mean_gain(groups: Sequence[Sampled], *, confidence: float) -> Estimate | None:
-    """Mean over groups of the mean recall gain of each, nats, with Student's t interval over the samples' means; None where no
-    prompt has a control. A group of one sample allows no interval."""
+    """Mean over groups of the mean recall gain of each, nats, with Student's t interval over the samples' means.
+
+    None where no prompt has a control. A group of one sample allows no interval.
+    """
     present = [group.present() for group in groups]
     if not all(len(group.values) for group in present):
         return None
@@ -101,7 +103,7 @@ def bounded_mean(values: Sampled, *, confidence: float) -> Estimate:
 def tango_bounds(share_better: float, share_worse: float, n: float, confidence: float) -> tuple[float, float]:
     """Bounds of share_better - share_worse of n pairs: where Tango's score statistic is the normal quantile (Tango 1998, equation 8).
 
-    Shares that are no counts take a pair of difference d for |d| of a pair better or worse. As d^2 <= |d|, that variance is at
+    A pair of difference d that is not -1, 0 or 1 counts as |d| of a pair better or worse. As d^2 <= |d|, that variance is at
     least the pairs' own.
     """
     from scipy.stats import norm
@@ -111,12 +113,12 @@ def tango_bounds(share_better: float, share_worse: float, n: float, confidence: 
 
 
 def _tango_lower(share_better: float, share_worse: float, n: float, z: float) -> float:
-    """The smallest difference that the score test does not refuse, by bisection."""
+    """The smallest difference that the score test does not reject, by bisection."""
     low, high = -1.0, share_better - share_worse
     while high - low > _TINY:
         difference = (low + high) / 2
-        is_refused = share_better - share_worse - difference > z * _tango_error(share_better, share_worse, n, difference)
-        low, high = (difference, high) if is_refused else (low, difference)
+        is_rejected = share_better - share_worse - difference > z * _tango_error(share_better, share_worse, n, difference)
+        low, high = (difference, high) if is_rejected else (low, difference)
     return high
 
 
@@ -129,7 +131,7 @@ def _tango_error(share_better: float, share_worse: float, n: float, difference: 
 
 
 def _stratified_bounds(means: Sequence[np.ndarray], value: float, confidence: float) -> tuple[float, float] | tuple[None, None]:
-    """Bounds of the mean over groups, from the means of each group's samples, which are drawn apart from other groups'."""
+    """Bounds of the mean over groups, from the means of each group's samples; groups are drawn independently."""
     from scipy.stats import t
 
     sizes = [len(of_group) for of_group in means]

@@ -195,12 +195,12 @@ def test_calibrated_takes_the_curve_at_the_prompts_size() -> None:
     assert permutation("calibrated", 3, points, 180) == [1, 3, 2]  # recalls 0.72, 0.68, 0.72
     assert permutation("calibrated", 3, points, 200) == [2, 3, 1]  # recalls 0.65, 0.65, 0.75
     params = PARAMS.model_copy(update={"publish": PARAMS.publish.model_copy(update={"reorder_strategy": "calibrated"})})
-    reorder = ChunkReorder(make_config(params, [p.model_dump() for p in points]))
+    reorder = ChunkReorder(make_config(params, points))
     assert reorder.apply(["a", "b", "c"], context_tokens=100) == ["a", "b", "c"]
     assert reorder.apply(["a", "b", "c"]) == ["c", "b", "a"]
     assert reorder.apply(["a" * 30, "b" * 30, "c" * 30], count_tokens=len)[0] == "a" * 30
     flat = (*curve(100, 1.0, 1.0), *curve(300, 0.3, 0.9))
-    assert "100 tokens is flat" in ChunkReorder(make_config(params, [p.model_dump() for p in flat])).arrange(
+    assert "100 tokens is flat" in ChunkReorder(make_config(params, flat)).arrange(
         ["a"], context_tokens=100
     ).fallback_reason  # fmt: skip
     assert not REORDER.arrange(["a"], context_tokens=100).fallback_reason

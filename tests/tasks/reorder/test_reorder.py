@@ -38,7 +38,7 @@ def config(strategy: str = "important_first_last", curve: tuple[RecallPoint, ...
         {"run_name": "r", "corpus": {"sources": ["books"]}, "model": {"base": "demo", "target_length": 1024}}
         | {"publish": {"reorder_strategy": strategy}}
     )
-    return make_config(params, [p.model_dump() for p in curve])
+    return make_config(params, curve)
 
 
 def test_the_order_of_five_is_as_published() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import data_schemas.reorder
 from data_schemas.params import PipelineParams
-from data_schemas.reorder import SCHEMA_FILE_NAME, schema_json
+from data_schemas.reorder import SCHEMA_FILE_NAME, RecallPoint, schema_json
 from tasks.reorder.config import make_config, to_json
 
 SCHEMA = Path(data_schemas.reorder.__file__).with_name(SCHEMA_FILE_NAME)
@@ -33,7 +33,7 @@ def config_text(strategy: str, curve: str = "measured") -> str:
         | {"publish": {"reorder_strategy": strategy}}
     )
     points = [(1024, *point) for point in CURVES[curve]] + [(256, 0.0, 0.1), (256, 1.0, 0.9)] * bool(CURVES[curve])
-    rows = [{"length": n, "depth": d, "n": 9, "recall": r, "low": r - 0.01, "high": r + 0.01} for n, d, r in points]
+    rows = [RecallPoint(length=n, depth=d, n=9, recall=r, low=r - 0.01, high=r + 0.01) for n, d, r in points]
     return to_json(make_config(params, rows))
 
 
