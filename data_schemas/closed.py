@@ -1,4 +1,4 @@
-"""The base of all parameter models, and how their JSON schema reads as a form."""
+"""The base of all parameter models, whose JSON schema the Prefect UI shows as a form."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def readable(name: str) -> str:
 
 
 class Params(BaseModel):
-    """Frozen, closed to unknown names; field docstrings stand in `description`.
+    """Frozen; unknown names are refused; each field says in `description` what it means.
 
-    The JSON schema is what Prefect makes a run form of: each field has its `position`, titles are readable, and a field that
-    may be left empty is an empty input instead of a choice between a type and None. Prefect takes null there all the same.
+    Prefect makes its run form from the JSON schema. So each field has its `position` and a readable title, and an optional
+    field is one empty input instead of a choice between a type and None. Prefect still accepts null there.
     """
 
     model_config = ConfigDict(
@@ -51,7 +51,7 @@ class Params(BaseModel):
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a field without its null, where null is the default and one other type remains."""
+    """The schema of a field without its null, if null is the default and one other type remains."""
     others = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
     if len(others) != 1 or field.get("default", ...) is not None:
         return field

@@ -9,6 +9,7 @@ from data_schemas.manifest import Manifest
 
 
 def part_name(number: int, num_parts: int) -> str:
+    """File name of part `number`, counted from 0."""
     return f"documents-{number:05d}-of-{num_parts:05d}.parquet"
 
 
@@ -18,7 +19,7 @@ def part_names(manifest: Manifest) -> list[str]:
 
 
 def document_files(folder: Path) -> list[Path]:
-    """The parts below `folder`, in order. UserError where there are none."""
+    """The parts below `folder`, in order. UserError if there are none."""
     files = sorted(folder.glob("documents-*.parquet"))
     if not files:
         raise UserError(f"{folder} holds no documents: run the prepare stage first.")

@@ -1,11 +1,11 @@
-"""The one error a user is meant to read."""
+"""The error that a user reads, and how a full disk is recognised."""
 
 import errno
 import re
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what is wrong, where, and what to do, in one sentence.
+    """Something the user can fix. The message says in one sentence what is wrong, where, and what to do.
 
     The command line prints it without a traceback and exits with status 2.
     """
@@ -15,7 +15,7 @@ _NO_SPACE = re.compile(r"os error (28|122)\b|Errno (28|122)\b|No space left on d
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether `error`, or what caused it, is a full disk; libraries wrap that in many types, some with nothing but text."""
+    """Whether `error` or its cause is a full disk. Libraries wrap that in many types, some of which keep only the text."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

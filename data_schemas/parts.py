@@ -1,7 +1,7 @@
-"""What workers leave for each other: whole files below one place that all of them see.
+"""Parts: files that workers write for each other, in one place that all of them can read.
 
 The place is a folder (of this machine or of a shared file system) or a prefix of remote storage. A file appears under
-its name only when it is complete, so one that is there was finished, also after a kill.
+its name only when it is complete, so a file that exists is finished, even after a kill.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from data_schemas.remote import Remote
 
 @dataclass(frozen=True)
 class Parts:
-    """Files below `place`, a local folder or a remote URI. Small, and sent to workers as it is."""
+    """Files below `place`, a local folder or a remote URI. Small and picklable, so it can be sent to workers."""
 
     place: str
 
@@ -32,7 +32,7 @@ class Parts:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A local path to write to; on success the file stands under `name`, on an error nothing does."""
+        """A local path to write to. On success the file appears as `name`; on an error nothing does."""
         folder = self._local_folder
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / f".{name}.{os.getpid()}"
@@ -47,7 +47,7 @@ class Parts:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
-        """A local path of the file, fetched for the duration where the place is remote."""
+        """A local path of the file. A remote file is downloaded and removed again at the end."""
         if not is_remote(self.place):
             yield Path(self.place) / name
             return
@@ -59,7 +59,7 @@ class Parts:
             local.unlink(missing_ok=True)
 
     def kept(self, name: str) -> Path:
-        """A local path of the file; a remote one is fetched once and kept as long as this process lives."""
+        """A local path of the file. A remote file is downloaded once and kept until this process ends."""
         if not is_remote(self.place):
             return Path(self.place) / name
         local = self._local_folder / name
@@ -68,7 +68,7 @@ class Parts:
         return local
 
     def take(self, name: str, destination: Path) -> None:
-        """Put the file at `destination` as well; on one file system that copies nothing."""
+        """Put the file at `destination` too, as a hard link if both are on one file system, else as a copy."""
         if is_remote(self.place):
             self._remote.download(name, destination)
             return
@@ -79,7 +79,7 @@ class Parts:
 
     @property
     def _local_folder(self) -> Path:
-        """Where files are on this machine; each remote place has its own, for names repeat between places."""
+        """The folder of this machine with the files. Each remote place has its own, because names repeat between places."""
         if not is_remote(self.place):
             return Path(self.place)
         return Path(_fetched_folder(), hashlib.sha256(self.place.encode()).hexdigest()[:16])

@@ -1,7 +1,7 @@
 """A storage root on another machine: objects below one fsspec prefix, such as `s3://bucket/folder`.
 
-An object store has no rename, so an artifact's files are written under their final names and its manifest last: what
-has no manifest does not exist to a reader.
+An object store has no rename. So an artifact's files are written under their final names, and its manifest last: readers
+ignore everything without a manifest.
 """
 
 from __future__ import annotations
@@ -23,13 +23,23 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import FileEntry, hash_file
 
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs"}
-_WITH_FOLDERS = {"sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs", "webdav", "local"}  # a bucket has none to make
+_WITH_FOLDERS = {
+    "sftp",
+    "ssh",
+    "ftp",
+    "smb",
+    "hdfs",
+    "arrow_hdfs",
+    "webhdfs",
+    "webdav",
+    "local",
+}  # a bucket has no folders to make
 
 
 class Remote:
     """Objects below `uri`. Credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
 
-    Raises UserError for a URI with a secret in it and for a file system whose package is not installed.
+    UserError if the URI holds a secret, or its file system's package is not installed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -52,7 +62,7 @@ class Remote:
         return other
 
     def below(self, folder: str) -> Remote:
-        """The objects below `folder` as a root of their own, by the same client."""
+        """The objects below `folder` as a root of their own, with the same client."""
         other = copy.copy(self)
         other.uri, other._path = f"{self.uri}/{folder}", self.at(folder)
         return other
@@ -61,7 +71,7 @@ class Remote:
         return f"{self._path}/{relative}"
 
     def read(self, relative: str) -> bytes | None:
-        """Content of an object, or None where there is none."""
+        """Content of an object, or None if it does not exist."""
         with told(self.uri):
             try:
                 return bytes(self._fs.cat_file(self.at(relative)))
@@ -69,7 +79,7 @@ class Remote:
                 return None
 
     def refuse_unwritable(self) -> None:
-        """UserError, before any work is done, where nothing can be written."""
+        """UserError if nothing can be written; call it before any work."""
         self.write(".ropeway", b"storage root\n")
 
     def write(self, relative: str, content: bytes) -> None:
@@ -79,10 +89,10 @@ class Remote:
             self._fs.pipe_file(self.at(relative), content)
 
     def create(self, relative: str, content: bytes) -> bool:
-        """Write one object that must not be there; False where it is.
+        """Write one object that must not exist yet; False if it exists.
 
-        Of two writers one wins where the store has conditional writes (S3, GCS); elsewhere a look goes before the write.
-        False may also mean that a first try was carried out and its answer lost: compare the content.
+        With conditional writes (S3, GCS) only one of two writers wins. Other stores are only asked before the write.
+        False may also mean that a first try worked and its answer was lost: compare the content.
         """
         with told(self.uri):
             self._make_folder(relative)
@@ -99,9 +109,9 @@ class Remote:
         return True
 
     def swap(self, relative: str, content: bytes, seen: bytes | None) -> bool:
-        """Replace an object that holds `seen` (None: that is not there); False where another writer was faster.
+        """Replace an object whose content is `seen` (None: it does not exist); False if another writer was faster.
 
-        S3 decides that itself, by the ETag of what was seen; elsewhere a look goes before the write.
+        S3 decides this itself, by the ETag of `seen`. Other stores are only asked before the write.
         """
         if seen is None:
             return self.create(relative, content)
@@ -127,7 +137,7 @@ class Remote:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def written_at(self, relative: str) -> datetime | None:
-        """When the store says that the object was written; None where it does not say."""
+        """When the object was written; None if the store does not say."""
         with told(self.uri):
             return _written(self._fs.info(self.at(relative)))
 
@@ -148,7 +158,7 @@ class Remote:
             self._fs.put_file(str(local), self.at(relative))
 
     def download(self, relative: str, local: Path) -> None:
-        """Fetch one object; the file appears under its name only when it is whole."""
+        """Download one object. The file appears under its name only when it is complete."""
         local.parent.mkdir(parents=True, exist_ok=True)
         staged = local.with_name(f".{local.name}.{os.getpid()}")
         try:
@@ -164,7 +174,7 @@ class Remote:
                 self._fs.rm(self.at(folder), recursive=True)
 
     def remove_stale(self, folder: str, older_than_s: float) -> None:
-        """Remove what lies directly below `folder` and was last written before; nothing where times are not known."""
+        """Remove what is directly below `folder` and was not written for `older_than_s` seconds; nothing without known times."""
         prefix = self.at(folder) + "/"
         with told(self.uri):
             found: dict[str, Any] = self._fs.find(prefix, detail=True)
@@ -179,7 +189,7 @@ class Remote:
                 self.remove(f"{folder}/{child}")
 
     def upload_files(self, directory: Path, folder: str, entries: Sequence[FileEntry]) -> None:
-        """Upload the listed files, but those that are there in their size already (of a run that was cut off)."""
+        """Upload the listed files, except those that an interrupted run has already uploaded."""
         there = self.sizes(folder)
         for entry in entries:
             if there.get(entry.path) != entry.num_bytes or not self._is_same(f"{folder}/{entry.path}", directory / entry.path):
@@ -207,7 +217,7 @@ def _condition_failed(error: BaseException) -> bool:
 
 @contextmanager
 def told(uri: str) -> Iterator[None]:
-    """Turn what a file system raises into one sentence that names the URI."""
+    """Turn an exception of a file system into a UserError that names the URI."""
     scheme = urlsplit(uri).scheme
     try:
         yield

@@ -1,14 +1,14 @@
 """Content-addressed artifacts below one storage root.
 
 <root>/documents/<digest>/  shards/<digest>/  checkpoints/<digest>/  evaluations/<digest>/
-<root>/releases/<name>/versions/<digest>/   and   releases/<name>/current, releases/<name>/rolled_back
+<root>/releases/   see `data_schemas.releases`
 <root>/runs/<run_name>.json
-<root>/.staging/   half-made artifacts; what a crash leaves there is removed by the next run
-<root>/.parts/     what workers leave for each other; it outlives a kill, so that the next run goes on from there
-<root>/.locks/     one file an artifact or folder of parts, locked while it is made
+<root>/.staging/   unfinished artifacts; the next run removes what a crash left
+<root>/.parts/     files that workers write for each other; they survive a kill, so that the next run continues from there
+<root>/.locks/     one file for each artifact or folder of parts, locked while it is made
 
-A remote root (`s3://...`) has a folder of this machine as its mirror, in which artifacts are made and read; the objects
-below the root are what counts.
+A remote root (`s3://...`) has a mirror, a folder of this machine in which artifacts are made and read. The objects below the
+root are the truth.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from data_schemas.addresses import is_remote, local_path
 from data_schemas.cache_folder import cache_folder
 from data_schemas.errors import UserError, is_disk_full
-from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, stage_digest
+from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, file_sizes, stage_digest
 from data_schemas.parts import Parts
 from data_schemas.remote import Remote
 
@@ -42,7 +42,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage's files; `reused` says that this run found it and made nothing."""
+    """The files of a finished stage. `reused`: this run found them and made nothing."""
 
     folder: Path
     manifest: Manifest
@@ -52,7 +52,7 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """Folder of this machine with the files; those of a remote artifact are fetched when first asked for."""
+        """Folder of this machine with the files. A remote artifact's files are downloaded at the first use."""
         if self.remote is not None:
             for entry in self.manifest.files:
                 file = self.folder / entry.path
@@ -64,7 +64,7 @@ class Artifact:
 
     @property
     def location(self) -> str:
-        """Where every machine finds it: the folder, or the remote URI."""
+        """Where every machine finds the artifact: the folder, or the remote URI."""
         return f"{self.remote.uri}/{self.kind}/{self.digest}" if self.remote else str(self.folder)
 
     def as_parts(self) -> Parts:
@@ -76,7 +76,7 @@ class Artifact:
         return self.manifest.digest
 
     def check(self) -> None:
-        """Compare every file with its recorded hash; raise UserError naming those that differ."""
+        """Compare every file with its recorded hash. UserError names the files that differ."""
         if problems := damaged_files(self.path, self.manifest):
             raise UserError(
                 f"The artifact {self.path} is damaged: {'; '.join(problems[:5])}. Delete that folder and run again to rebuild it."
@@ -84,7 +84,7 @@ class Artifact:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by a file holding `text`: a reader sees the old content or the new, never a part."""
+    """Replace `path` by a file with `text`. A reader sees the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -98,7 +98,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def fsync_tree(directory: Path) -> None:
-    """Force every file and folder below `directory` to the disk."""
+    """Flush every file and folder below `directory` to the disk."""
     for folder, _, names in os.walk(directory):
         for name in (*names, "."):
             handle = os.open(os.path.join(folder, name), os.O_RDONLY)
@@ -109,7 +109,7 @@ def fsync_tree(directory: Path) -> None:
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of `directory`, or None where there is none that can be read."""
+    """The manifest of `directory`; None if it is missing or invalid."""
     try:
         return _parsed((directory / MANIFEST_NAME).read_bytes())
     except OSError:
@@ -139,11 +139,11 @@ class Storage:
         return self.root / location.removeprefix(self.remote.uri).lstrip("/") if self.remote else Path(location)
 
     def find(self, kind: str, digest: str) -> Artifact | None:
-        """The finished artifact, or None. UserError if a finished one has lost or shortened a file since."""
+        """The finished artifact, or None. UserError if one of its files is missing or has another size."""
         path = self.directory(kind, digest)
         if self.remote is None:
             manifest = read_manifest(path)
-            sizes = _sizes(path, manifest) if manifest else {}
+            sizes = file_sizes(path, manifest.files) if manifest else {}
         else:
             manifest = _parsed(self.remote.read(f"{kind}/{digest}/{MANIFEST_NAME}"))
             sizes = self.remote.sizes(f"{kind}/{digest}") if manifest else {}
@@ -160,11 +160,15 @@ class Storage:
 
     @contextlib.contextmanager
     def parts(self, key: str, on_other_machines: bool) -> Iterator[Parts]:
-        """Where the makers of an artifact leave parts for each other, named by a digest of all that determines the parts.
+        """The place where the workers that make one artifact put their parts.
 
-        A folder of this machine; for workers on other machines and a remote root, a prefix below that root. Whatever ends
-        the block but a full disk leaves the parts to the next run; it is `drop_parts` that removes them, when the artifact is
-        finished. One run at a time has them.
+        Parts survive every exit except a full disk, so that the next run continues from them; `drop_parts` removes them once the
+        artifact is finished. Only one run at a time can use them; another one waits.
+
+        Args:
+            key: digest of everything that determines the parts.
+            on_other_machines: whether workers run elsewhere. With a remote root the place is then a prefix below that root,
+                otherwise a folder of this machine.
         """
         name = f"parts-{key}"
         with self._locked(name):
@@ -181,7 +185,7 @@ class Storage:
                 raise
 
     def drop_parts(self, key: str) -> None:
-        """Remove the parts that were left under `key`, here and in remote storage."""
+        """Remove the parts under `key`, here and in remote storage."""
         with self._locked(f"parts-{key}"):
             shutil.rmtree(self.root / _PARTS / key, ignore_errors=True)
             if self.remote is not None:
@@ -207,8 +211,7 @@ class Storage:
         """Find the artifact, or let `make` fill a staging folder and move that into place.
 
         `make` gets an empty folder and returns the manifest's `summary` (JSON values). The folder appears under its
-        final name only when it is complete, by one rename. Errors of `make` leave nothing behind; a full disk becomes
-        a UserError.
+        final name only when it is complete, by one rename. If `make` raises, nothing is left; a full disk becomes a UserError.
         """
         digest = stage_digest(stage, params, code_version, parents)
         if found := self.find(kind, digest):
@@ -237,8 +240,8 @@ class Storage:
         except Exception as error:
             if is_disk_full(error):
                 raise UserError(
-                    f"No space left while writing {kind} below {self.root} (or in the temporary folder): "
-                    "free some, then run again; finished stages are kept."
+                    f"No space left while writing {kind} to {self.root} (or to the temporary folder): "
+                    "free some space and run again; finished stages are kept."
                 ) from error
             raise
 
@@ -251,7 +254,7 @@ class Storage:
     ) -> Manifest:
         stage, params, code_version, parents, digest = identity
         staging = self.root / ".staging" / name
-        shutil.rmtree(staging, ignore_errors=True)  # the lock is ours, so what stands there is debris
+        shutil.rmtree(staging, ignore_errors=True)  # this process holds the lock, so the folder is debris of a crash
         staging.mkdir(parents=True)
         try:
             manifest = Manifest(
@@ -271,13 +274,13 @@ class Storage:
         return manifest
 
     def _made_meanwhile(self, kind: str, digest: str) -> Artifact | None:
-        """The artifact, if another machine has finished it on the same remote root: then it has removed our parts as well."""
+        """The artifact, if another machine has finished it on the same remote root and so removed the parts that this run needs."""
         with contextlib.suppress(UserError):
             return self.find(kind, digest) if self.remote else None
         return None
 
     def _made_and_not_uploaded(self, path: Path, digest: str) -> Manifest | None:
-        """The manifest of an artifact in the mirror that a killed run did not finish uploading."""
+        """The manifest of an artifact in the mirror whose upload a killed run did not finish; else None."""
         manifest = read_manifest(path) if self.remote else None
         if manifest is None or manifest.digest != digest or damaged_files(path, manifest):
             return None
@@ -290,16 +293,16 @@ class Storage:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Hold the lock on one artifact's making; a second run of the same waits and then finds it.
+        """Hold the lock on making one artifact. A second run waits, and then finds the artifact.
 
-        The kernel frees the lock of a killed process. Staging folders whose lock is free are debris and removed.
+        The kernel frees the lock of a killed process. Staging folders whose lock is free are removed as debris.
         """
         locks = self.root / ".locks"
         try:
             locks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"Cannot write below the storage root {self.root}: {error.strerror}. Give another `storage`."
+                f"Cannot write to the storage {self.root} ({error.strerror}): change its permissions, or set another `storage`."
             ) from error
         with (locks / name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -328,7 +331,7 @@ class Storage:
             write_atomically(self.root / "runs" / f"{run_name}.json", text)
 
     def recorded_run(self, run_name: str) -> dict[str, Any]:
-        """What `record_run` wrote; empty where there is nothing."""
+        """What `record_run` wrote; empty if there is no record."""
         name = f"runs/{run_name}.json"
         try:
             text = self.remote.read(name) or b"{}" if self.remote else (self.root / name).read_bytes()
@@ -343,8 +346,3 @@ def _parsed(manifest: bytes | None) -> Manifest | None:
         return Manifest.model_validate_json(manifest) if manifest is not None else None
     except ValidationError:
         return None
-
-
-def _sizes(directory: Path, manifest: Manifest) -> dict[str, int]:
-    files = ((entry.path, directory / entry.path) for entry in manifest.files)
-    return {name: file.stat().st_size for name, file in files if file.is_file()}

@@ -1,14 +1,14 @@
-"""Arrow schemas of the tables that stages hand to each other.
+"""Arrow schemas of the tables that one stage writes and another reads.
 
-Written by ingest, in parts `NAME-00000-of-00012.parquet` where there are many rows:
-documents      DOCUMENTS      one row a document
-quarantine     QUARANTINE     one row a refused input
-duplicates     DUPLICATES     one row a document that another one kept out
-contamination  CONTAMINATION  one row a passage of a training document that stands in what the model is evaluated on
+Written by ingest, in parts `NAME-00000-of-00012.parquet` if there are many rows:
+documents      DOCUMENTS      one row for each document
+quarantine     QUARANTINE     one row for each input that was refused
+duplicates     DUPLICATES     one row for each document removed as a duplicate of another
+contamination  CONTAMINATION  one row for each passage of a training document that evaluation data contains too
 
 Written by prepare:
-chunks         CHUNKS         one row a chunk
-*.arrow        PACKED_ROWS    one row a training row of whole chunks
+chunks         CHUNKS         one row for each chunk
+*.arrow        PACKED_ROWS    one row for each training row, of whole chunks
 """
 
 import pyarrow as pa
@@ -22,11 +22,11 @@ DOCUMENTS = pa.schema(
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),  # the source's label
         pa.field("record", pa.int64(), nullable=False),  # line or row number from 1 in a file of records, 0 for a whole file
-        pa.field("byte_start", pa.int64()),  # span of the record in the (decompressed) file; null where the format has none
+        pa.field("byte_start", pa.int64()),  # span of the record in the (decompressed) file; null if the format has none
         pa.field("byte_end", pa.int64()),
         pa.field("num_bytes", pa.int64(), nullable=False),  # of the text in UTF-8
         pa.field("format", pa.string(), nullable=False),  # one of TEXT_FORMATS
-        pa.field("language", pa.string()),  # ISO 639-1; null where not asked for
+        pa.field("language", pa.string()),  # ISO 639-1; null if not detected
         pa.field("content_hash", pa.string(), nullable=False),  # sha256 of the UTF-8 text
         pa.field("licence", pa.string(), nullable=False),
         pa.field("work", pa.string(), nullable=False),
@@ -51,7 +51,7 @@ DUPLICATES = pa.schema(
         pa.field("split", pa.string(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),  # "exact" or "near"
         pa.field("similarity", pa.float64(), nullable=False),  # estimated Jaccard similarity of shingles, 1.0 for exact
-        pa.field("kept_doc_id", pa.string(), nullable=False),  # the document that kept this one out
+        pa.field("kept_doc_id", pa.string(), nullable=False),  # the document that is kept instead
         pa.field("kept_source_uri", pa.string(), nullable=False),
         pa.field("kept_split", pa.string(), nullable=False),
     ]
@@ -63,9 +63,11 @@ CONTAMINATION = pa.schema(
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("record", pa.int64(), nullable=False),
         pa.field("evaluated_in", pa.string(), nullable=False),  # "heldout", or the prompt file and line
-        pa.field("num_shared", pa.int64(), nullable=False),  # n-grams of the document that stand there
+        pa.field("num_shared", pa.int64(), nullable=False),  # n-grams of the document that are found there
         pa.field("share", pa.float64(), nullable=False),  # of the document's n-grams
-        pa.field("copied_share", pa.float64(), nullable=False),  # the largest part of one held-out document that stands here
+        pa.field(
+            "copied_share", pa.float64(), nullable=False
+        ),  # largest share of one held-out document that this document contains
         pa.field("example", pa.string(), nullable=False),  # the first shared passage, at most 200 characters
         pa.field("removed", pa.bool_(), nullable=False),
     ]
@@ -91,6 +93,6 @@ PACKED_ROWS = pa.schema(
     [
         pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("seq_lengths", pa.list_(pa.int32()), nullable=False),  # sums to len(input_ids)
-        pa.field("chunk_ids", pa.list_(pa.string()), nullable=False),  # one a sequence
+        pa.field("chunk_ids", pa.list_(pa.string()), nullable=False),  # one for each sequence
     ]
 )
