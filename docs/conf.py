@@ -6,6 +6,7 @@ anchor or a file, is checked: a dead one is a warning, and a warning fails the b
 
 from pathlib import Path
 
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 project = "Ropeway"
@@ -56,5 +57,6 @@ def add_entry(app: Sphinx, failure: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.add_lexer("tree", TextLexer)  # a block that lists files, which a test compares with the repository
     app.connect("source-read", add_menu)
     app.connect("build-finished", add_entry)

@@ -22,7 +22,7 @@ _PACKAGES = ("data_schemas", "tasks", "ray_jobs", "flows", "benchmarks", "tests"
 _DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(_PACKAGES)})(?:\.\w+)+(?![\w/])")
 _GROUPS = ("corpus", "chunking", "packing", "model", "training", "evaluation", "publish", "ray")
 _PARAM = re.compile(rf"(?<![\w./-])(?:{'|'.join(_GROUPS)})(?:\.[a-z_][a-z_0-9]*(?:\[\])?)+(?![\w/(])")
-_ROPEWAY = re.compile(r"(?:^|[\s/`(])ropeway((?: [a-z-]+(?: \|)?)+[^`\n#&;]*)")
+_ROPEWAY = re.compile(r"(?:^|[\s`(]|bin/)ropeway((?: [a-z-]+(?: \|)?)+[^`\n#&;]*)")
 _MAKE = re.compile(r"(?:^|[$`(] ?)make ([a-z-]+)", re.M)
 _MODULE = re.compile(r"python -m ([\w.]+)")
 
@@ -100,7 +100,7 @@ def _exists(path: str) -> bool:
 
 def _paths(page: Page) -> Iterator[str]:
     """Paths below a top-level folder of the repository, and every name of a source file."""
-    top = {name for name in _tree()[0] if "/" not in name}
+    top = {name for name in _tree()[0] if "/" not in name} - {"."}
     texts = [*_CODE.findall(page.prose), *(content for language, content in page.fences if language in ("mermaid", "console"))]
     for text in texts:
         for path in _PATH.findall(re.sub(r"\S+://\S*", "", text)):
@@ -163,12 +163,15 @@ def _make_targets(page: Page) -> Iterator[str]:
 def _run_modules(page: Page) -> Iterator[str]:
     for text in page.code:
         for name in _MODULE.findall(text):
-            try:
-                found = importlib.util.find_spec(name)
-            except ModuleNotFoundError:
-                found = None
-            if found is None:
+            if not _is_module(name):
                 yield f"python -m {name}: no such module"
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of its package
+        return False
 
 
 def _dotted_names(page: Page) -> Iterator[str]:
@@ -183,10 +186,10 @@ def _resolves(name: str) -> bool:
     if parts[-1] in ("py", "md", "yaml", "yml", "toml", "json"):
         return True  # a file, which `_paths` looks for
     for end in range(len(parts), 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError:
+        module = ".".join(parts[:end])
+        if not _is_module(module):
             continue
+        found: Any = importlib.import_module(module) if parts[end:] else None
         for part in parts[end:]:
             if not hasattr(found, part):
                 return False
@@ -199,7 +202,7 @@ def _parameters(page: Page) -> Iterator[str]:
     from data_schemas.params_help import params_help
 
     known = {param.name for param in params_help()}
-    for text in page.code:
+    for text in [*_CODE.findall(page.prose), *(content for language, content in page.fences if language != "python")]:
         for name in _PARAM.findall(text):
             is_file = name.split(".")[-1] in ("py", "md", "yaml", "json", "jsonl", "safetensors")
             if not is_file and not any(param == name or param.startswith((f"{name}.", f"{name}[]")) for param in known):
