@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_schemas.report import EvaluationSettings
 from data_schemas.samples import PERPLEXITY_SAMPLES, POSITION_SAMPLES, PROTOCOL_SAMPLES, REORDER_SAMPLES, TASK_SAMPLES
 
 ARMS = ("base", "scaling_only", "fine_tuned")
-SETTINGS: dict[str, Any] = {
-    "base_window": 512,
-    "target_length": 2048,
-    "target_tokens": 100,
-    "confidence": 0.95,
-    "seed": 0,
-    "non_inferiority_margin": 0.05,
-    "longppl_evaluator": "scaling_only",
-}
+SETTINGS = EvaluationSettings(
+    base_window=512,
+    target_length=2048,
+    target_tokens=100,
+    confidence=0.95,
+    seed=0,
+    non_inferiority_margin=0.05,
+    longppl_evaluator="scaling_only",
+)
+
+
+def changed_settings(**changes: Any) -> EvaluationSettings:
+    """SETTINGS with other values."""
+    return EvaluationSettings.model_validate(SETTINGS.model_dump(exclude_unset=True) | changes)
+
 
 # (arm, task, length, depth, sample) -> score in [0, 1]
 Score = Callable[[str, str, int, float | None, int], float]

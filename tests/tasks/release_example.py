@@ -13,13 +13,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback
+from data_schemas.report import record_json
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune.training.lora import add_trainable_weights
-from tasks.evaluate.report.build import Samples
 from tasks.evaluate.report.result_files import write_results
+from tasks.evaluate.sample_set import Samples
 from tasks.model.extended import extended_config, rope_plan_for
 from tasks.publish import release_stage as stage
-from tests.tasks.evaluation_rows import ARMS, SETTINGS, perplexity_table, position_table, reorder_table, task_table
+from tests.tasks.evaluation_rows import ARMS, changed_settings, perplexity_table, position_table, reorder_table, task_table
 
 WINDOW, TARGET = 64, 256
 CORPUS = "/home/somebody/private/books"  # never read; only its name may be published
@@ -135,9 +136,13 @@ def _write_evaluation(folder: Path, params: PipelineParams, orders: Mapping[str,
         task=task_table(is_recalled, lengths=lengths, num_samples=20),
         reorder=reorder_table(orders, lengths, num_samples=40),
     )
-    settings = SETTINGS | {"base_window": WINDOW, "target_length": params.model.target_length, "target_tokens": 8}
-    settings |= {"qa_file": "/home/somebody/private/questions.jsonl"}
+    settings = changed_settings(
+        base_window=WINDOW,
+        target_length=params.model.target_length,
+        target_tokens=8,
+        qa_file="/home/somebody/private/questions.jsonl",
+    )
     samples.write(folder)
-    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "settings.json").write_text(record_json(settings))
     write_results(folder, samples, settings)
     return {}

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, PipelineParams
+from data_schemas.rope_comparison import RopeComparisonSettings
 from data_schemas.samples import PERPLEXITY_SAMPLES
 from data_schemas.storage import Storage
 from ray_jobs.evaluate import compare_rope
@@ -19,14 +20,9 @@ from tasks.ingest import documents_stage as ingest
 from tests.flows.small_run import small_params
 from tests.heard import texts_into
 
-SETTINGS = {
-    "base_window": 512,
-    "target_length": 2048,
-    "lengths": [256, 512, 2048],
-    "target_tokens": 10,
-    "confidence": 0.95,
-    "seed": 0,
-}
+SETTINGS = RopeComparisonSettings(
+    base_window=512, target_length=2048, lengths=(256, 512, 2048), target_tokens=10, confidence=0.95, seed=0
+)
 
 
 def samples(extra_nats: dict[tuple[str, int], float], noise: dict[str, float], num_documents: int = 12) -> pa.Table:
@@ -40,38 +36,38 @@ def samples(extra_nats: dict[tuple[str, int], float], noise: dict[str, float], n
         rows += [
             {"arm": method, "length": length, "doc_id": f"d{i}", "target_start": 0, "num_tokens": 10,
              "nll": 10 * (hardness[i] + extra_nats[method, length] + own[i])}
-            for length in SETTINGS["lengths"] for i in range(num_documents)
+            for length in SETTINGS.lengths for i in range(num_documents)
         ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=PERPLEXITY_SAMPLES)
 
 
 def nats(**methods: tuple[float, float, float]) -> dict[tuple[str, int], float]:
-    return {(m, n): value for m, values in methods.items() for n, value in zip(SETTINGS["lengths"], values, strict=True)}
+    return {(m, n): value for m, values in methods.items() for n, value in zip(SETTINGS.lengths, values, strict=True)}
 
 
 def test_a_clear_difference_is_told_although_documents_differ_more() -> None:
     table = samples(nats(base=(0.1, 0.0, 3.0), yarn=(0.15, 0.05, 0.0), linear=(1, 1, 0.2)), {"linear": 0.05})
     report = build_comparison(table, SETTINGS, {}, {"longrope": "no factors."})
-    assert (report["best"], report["equally_good"]) == ("yarn", [])
-    assert [m["method"] for m in report["methods"]] == ["yarn", "linear", "base"]
-    linear = report["methods"][1]
-    assert linear["verdict"] == "worse"
-    assert linear["against_best"]["low"] < math.exp(0.2) < linear["against_best"]["high"]
-    yarn = report["methods"][0]
-    assert yarn["at_window"]["ratio"] == pytest.approx(math.exp(0.05))
-    assert yarn["cells"][0]["low"] < yarn["cells"][0]["perplexity"] < yarn["cells"][0]["high"]
-    assert report["context_gain"]["ratio"] == pytest.approx(math.exp(-0.1))
-    assert any("worse by more than" in sentence for sentence in report["findings"])
-    assert any("uses context" in sentence for sentence in report["findings"])
+    assert (report.best, report.equally_good) == ("yarn", ())
+    assert [m.method for m in report.methods] == ["yarn", "linear", "base"]
+    linear = report.methods[1]
+    assert linear.verdict == "worse"
+    assert linear.against_best.low < math.exp(0.2) < linear.against_best.high
+    yarn = report.methods[0]
+    assert yarn.at_window.ratio == pytest.approx(math.exp(0.05))
+    assert yarn.cells[0].low < yarn.cells[0].perplexity < yarn.cells[0].high
+    assert report.context_gain.ratio == pytest.approx(math.exp(-0.1))
+    assert any("worse by more than" in sentence for sentence in report.findings)
+    assert any("uses context" in sentence for sentence in report.findings)
 
 
 def test_a_difference_within_the_noise_is_not_called_one() -> None:
     table = samples(nats(base=(0.0, 0.0, 2.0), yarn=(0, 0, 0.0), ntk=(0, 0, 0.01)), {"ntk": 0.4, "yarn": 0.4})
     report = build_comparison(table, SETTINGS, {}, {})
-    assert len(report["equally_good"]) == 1
-    assert {report["best"], *report["equally_good"]} == {"yarn", "ntk"}
-    assert any("Not told apart" in sentence for sentence in report["findings"])
-    assert any("gains nothing" in sentence for sentence in report["findings"])
+    assert len(report.equally_good) == 1
+    assert {report.best, *report.equally_good} == {"yarn", "ntk"}
+    assert any("Not told apart" in sentence for sentence in report.findings)
+    assert any("shows no gain" in sentence for sentence in report.findings)
 
 
 def test_each_comparison_is_stricter_where_there_are_more() -> None:
@@ -79,8 +75,8 @@ def test_each_comparison_is_stricter_where_there_are_more() -> None:
     four = build_comparison(
         samples(nats(base=(0, 0, 1), yarn=(0, 0, 0), ntk=(0, 0, 1), linear=(0, 0, 1), dynamic=(0, 0, 1)), {}), SETTINGS, {}, {}
     )
-    assert two["settings"]["level_of_each_comparison"] == pytest.approx(0.95)
-    assert four["settings"]["level_of_each_comparison"] == pytest.approx(0.9875)
+    assert two.settings.level_of_each_comparison == pytest.approx(0.95)
+    assert four.settings.level_of_each_comparison == pytest.approx(0.9875)
 
 
 def test_rows_do_not_depend_on_the_order_of_samples() -> None:
@@ -108,17 +104,17 @@ def test_a_comparison_needs_documents_and_a_base_only(tmp_path: Path, tokenizer:
     documents = ingest.run(params, storage, lambda num_bytes: workers_for(params, num_bytes), lambda line: None)
     artifact = compare_rope.run(params, storage, documents, 4, texts_into(said))
     report = compare_rope.load_comparison(artifact)
-    assert {m["method"] for m in report["methods"]} == {"base", "linear", "dynamic", "ntk", "yarn", "llama3"}
-    assert set(report["refused"]) == {"longrope"}
-    assert report["settings"]["lengths"] == [32, 64, 128]
+    assert {m.method for m in report.methods} == {"base", "linear", "dynamic", "ntk", "yarn", "llama3"}
+    assert set(report.refused) == {"longrope"}
+    assert report.settings.lengths == (32, 64, 128)
     assert sorted(p.name for p in artifact.path.glob("rope_*")) == [
         "rope_comparison.json",
         "rope_comparison.png",
         "rope_samples.parquet",
     ]
     assert any("dynamic" in line and "at 128" in line for line in said)
-    dynamic = next(m for m in report["methods"] if m["method"] == "dynamic")
-    assert dynamic["at_window"]["ratio"] == pytest.approx(1.0)  # it scales nothing within the window
+    dynamic = next(m for m in report.methods if m.method == "dynamic")
+    assert dynamic.at_window.ratio == pytest.approx(1.0)  # it scales nothing within the window
     columns, rows = comparison_table(report)
     assert all(len(row) == len(columns) for row in rows)
     assert rows[0][-1] == "best"

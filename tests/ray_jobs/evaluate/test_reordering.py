@@ -1,14 +1,16 @@
 """Models that see a known part of their prompt get the order of passages that suits them, or none that is said to."""
 
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
-from data_schemas.reorder import ReorderConfig
+from data_schemas.reorder import ReorderConfig, ReorderDecision, StrategyResult
+from data_schemas.report import Report
+from data_schemas.report_sections import published_curve
+from data_schemas.samples import REORDER_SAMPLES
 from ray_jobs.evaluate.measuring_units import measure_arm
 from ray_jobs.evaluate.reordering import plan_reorder_units, reorder_rows
 from ray_jobs.evaluate.workload import Workload
@@ -17,11 +19,9 @@ from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import Haystack, Material
 from tasks.evaluate.prompts.ranked_facts import fact_questions
 from tasks.evaluate.report.build import build_report, recall_curve
-from tasks.evaluate.report.reorder_section import published_decision
 from tasks.evaluate.report.tables import markdown_tables
-from tasks.evaluate.samples import REORDER_SAMPLES
 from tasks.reorder.candidates import compared_strategies
-from tasks.reorder.config import make_config, served_curve
+from tasks.reorder.config import make_config
 from tests.ray_jobs.evaluate.test_synthetic_models import (
     LINE,
     SETTINGS,
@@ -49,12 +49,12 @@ def workload(tokenizer: PreTrainedTokenizerFast) -> Workload:
     return Workload((), (), prompts, ranked=fact_questions(LENGTHS, NUM_QUESTIONS, material))
 
 
-def measured(sees: Sees, workload: Workload, tokenizer: PreTrainedTokenizerFast) -> tuple[dict[str, Any], ReorderConfig]:
+def measured(sees: Sees, workload: Workload, tokenizer: PreTrainedTokenizerFast) -> tuple[Report, ReorderConfig]:
     """The report, and the config that a release would have."""
     model = LooksUp(sees, PHRASE)
-    settings = dict(SETTINGS) | {"target_length": 3072, "arms": ["fine_tuned"]}
+    settings = SETTINGS.model_copy(update={"target_length": 3072, "arms": ("fine_tuned",)})
     samples = measure_arm(LooksUp(sees), "fine_tuned", workload, tokenizer, batch_tokens=8192)
-    curve = served_curve(recall_curve(samples, settings))
+    curve = published_curve(recall_curve(samples, settings))
     strategies = compared_strategies(workload.ranked.questions, curve)
     rows = [
         row
@@ -62,16 +62,17 @@ def measured(sees: Sees, workload: Workload, tokenizer: PreTrainedTokenizerFast)
         for row in reorder_rows(model, questions, strategies, curve, tokenizer, 8192)
     ]
     report = build_report(replace(samples, reorder=pa.Table.from_pylist(rows, schema=REORDER_SAMPLES)), settings)
-    return report, make_config(PARAMS, report["recall_by_position"], published_decision(report))
+    return report, make_config(PARAMS, published_curve(report.recall_by_position), report.reorder_decision)
 
 
-def difference(report: dict[str, Any], strategy: str, against: str = "none") -> dict[str, Any]:
-    (row,) = [
-        row
-        for row in report["reorder"]["decision"]["table"]
-        if (row["strategy"], row["against"], row["length"]) == (strategy, against, None)
-    ]
+def difference(report: Report, strategy: str, against: str = "none") -> StrategyResult:
+    (row,) = [row for row in decision(report).table if (row.strategy, row.against, row.length) == (strategy, against, None)]
     return row
+
+
+def decision(report: Report) -> ReorderDecision:
+    assert report.reorder_decision is not None
+    return report.reorder_decision
 
 
 def test_a_model_that_sees_both_ends_wants_the_best_passages_there(
@@ -84,9 +85,11 @@ def test_a_model_that_sees_both_ends_wants_the_best_passages_there(
     assert config.validated.measure == "score"
     for against in ("none", "random"):
         won = difference(report, config.strategy, against)
-        assert 0 < won["low"] < won["difference"] < won["high"]
-        assert won["p_holm"] < 0.05
-        assert won["num_samples"] == NUM_QUESTIONS
+        assert won.low is not None
+        assert won.high is not None
+        assert 0 < won.low < won.difference < won.high
+        assert won.p_holm < 0.05
+        assert won.num_samples == NUM_QUESTIONS
     assert config.golden["4"] == (1, 3, 4, 2)
     page = markdown_tables(report)
     assert "### Order of retrieved passages" in page
@@ -98,8 +101,8 @@ def test_a_model_that_sees_the_end_wants_the_best_passages_last(workload: Worklo
     report, config = measured(last_tokens(1000), workload, tokenizer)
     assert config.strategy in ("reverse_rank", "calibrated")
     assert config.golden["5"][-1] == 1, "the best passage right before the question"
-    assert difference(report, config.strategy)["difference"] > 0.3
-    assert "calibrated" in {row["strategy"] for row in report["reorder"]["decision"]["table"]}
+    assert difference(report, config.strategy).difference > 0.3
+    assert "calibrated" in {row.strategy for row in decision(report).table}
 
 
 def test_a_model_that_sees_everything_is_indifferent(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -107,10 +110,11 @@ def test_a_model_that_sees_everything_is_indifferent(workload: Workload, tokeniz
     assert config.strategy == "important_first_last"
     assert config.validated is not None
     assert not config.validated.is_distinguishable
-    assert difference(report, "none")["mean"] == 1.0, "it answers every question"
-    assert {row["p_value"] for row in report["reorder"]["decision"]["table"]} == {1.0}
-    assert "flat within its intervals" in report["reorder"]["calibrated"]
-    assert "`calibrated` was not asked" in markdown_tables(report)
+    assert difference(report, "none").mean == 1.0, "it answers every question"
+    assert {row.p_value for row in decision(report).table} == {1.0}
+    assert report.reorder is not None
+    assert "flat within its intervals" in report.reorder.calibrated
+    assert "`calibrated` was not compared" in markdown_tables(report)
 
 
 def test_units_hold_every_question_once(workload: Workload) -> None:

@@ -15,7 +15,6 @@ from data_schemas.storage import Artifact
 from ray_jobs.evaluate import evaluation_stage as stage
 from ray_jobs.evaluate import reordering
 from ray_jobs.evaluate.workload import KeptWorkload, prepare_workload, write_workload
-from tasks.evaluate.report.reorder_section import published_decision
 from tasks.evaluate.report.result_files import recompute
 from tasks.evaluate.sample_set import Samples
 from tasks.evaluate.statistics.reorder_choice import choose_default
@@ -63,9 +62,11 @@ def test_every_question_is_asked_under_every_order_and_decides(tiny_run: TinyRun
     assert len({row["logprob"] for row in rows}) > len(asked), "other orders, other log-probabilities"
 
     report = stage.load_report(evaluation)
-    assert published_decision(report) == choose_default(rows)
-    assert report["reorder"]["calibrated"] == "No recall by position was measured, so important_first_last is used."
-    assert evaluation.manifest.summary["reorder_strategy"] == report["reorder"]["decision"]["strategy"]
+    decision = report.reorder_decision
+    assert decision == choose_default(rows)
+    assert report.reorder is not None
+    assert report.reorder.calibrated == "No recall by position was measured, so important_first_last is used."
+    assert evaluation.manifest.summary["reorder_strategy"] == decision.strategy
     assert recompute(evaluation.path, tmp_path / "again") == report
     assert not list(tiny_run.parts.glob("*")), "parts of a finished stage are dropped"
 
@@ -132,12 +133,15 @@ def test_a_run_killed_between_orders_goes_on_there_with_the_same_bytes(
 def test_where_no_passages_fit_the_run_goes_on_and_says_so(tiny_run: TinyRun, tmp_path: Path) -> None:
     elsewhere = tiny_run.elsewhere(tmp_path)
     report = stage.load_report(elsewhere.evaluate(qa_file=None, lengths=(256,)))
-    assert report["reorder"]["decision"] is None
-    assert report["reorder"]["reason"] == "256 tokens do not hold 8 passages with a fact each"
+    assert report.reorder is not None
+    assert report.reorder.decision is None
+    assert report.reorder.reason == "256 tokens do not hold 8 passages with a fact each"
     assert "evaluate: reorder strategies are not compared: 256 tokens do not hold 8 passages" in "\n".join(elsewhere.told)
 
 
 def test_without_the_published_model_nothing_is_compared(tiny_run: TinyRun, tmp_path: Path) -> None:
     other = tiny_run.elsewhere(tmp_path).evaluate(tuned=False, arms=("base",), lengths=(192,))
     assert len(Samples.read(other.path).reorder) == 0
-    assert stage.load_report(other)["reorder"]["reason"] == "it was not asked for"
+    section = stage.load_report(other).reorder
+    assert section is not None
+    assert section.reason == "it was not asked for"

@@ -13,6 +13,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from data_schemas.report import EvaluationSettings, Report
+from data_schemas.report_sections import PositionIndex
 from ray_jobs.evaluate.measuring_units import measure_arm
 from ray_jobs.evaluate.workload import Workload
 from tasks.evaluate.heldout import HeldOutDocument, tokenize
@@ -74,8 +76,9 @@ def all_up_to(longest: int) -> Sees:
 
 
 LENGTHS = (256, 512, 1024)
-SETTINGS = {"base_window": 256, "target_length": 1024, "target_tokens": 16, "confidence": 0.95, "seed": 0,
-            "non_inferiority_margin": 0.05, "longppl_evaluator": None, "arms": ["base"]}  # fmt: skip
+SETTINGS = EvaluationSettings(
+    base_window=256, target_length=1024, target_tokens=16, confidence=0.95, seed=0, non_inferiority_margin=0.05, arms=("base",)
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,26 +92,26 @@ def workload(tokenizer: PreTrainedTokenizerFast) -> Workload:
     return Workload(documents, LENGTHS, prompts, position_curve=True)
 
 
-def report_of(sees: Sees, workload: Workload, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def report_of(sees: Sees, workload: Workload, tokenizer: PreTrainedTokenizerFast) -> Report:
     samples = measure_arm(LooksUp(sees), "base", workload, tokenizer, batch_tokens=4096)
-    return build_report(samples, dict(SETTINGS))
+    return build_report(samples, SETTINGS)
 
 
-def recall(report: dict[str, Any], length: int) -> list[float]:
-    return [cell["accuracy"] for cell in report["tasks"] if cell["length"] == length]
+def recall(report: Report, length: int) -> list[float]:
+    return [cell.accuracy for cell in report.tasks if cell.length == length]
 
 
-def effective_length(report: dict[str, Any]) -> int:
-    (sense,) = report["effective_context_length"]["task_scores"]["tasks"]
-    assert (sense["task"], sense["measure"]) == ("passkey", "score")
-    length: int = sense["arms"]["base"]["value"]
+def effective_length(report: Report) -> int:
+    (sense,) = report.effective_context_length.task_scores.tasks
+    assert (sense.task, sense.measure) == ("passkey", "score")
+    length = sense.arms["base"].value
+    assert length is not None
     return length
 
 
-def u_shape(report: dict[str, Any], length: int) -> dict[str, Any]:
-    (row,) = [row for row in report["lost_in_the_middle"] if row["length"] == length]
-    index: dict[str, Any] = row["score"]
-    return index
+def u_shape(report: Report, length: int) -> PositionIndex:
+    (row,) = [row for row in report.lost_in_the_middle if row.length == length]
+    return row.score
 
 
 def test_a_model_that_sees_the_last_tokens_is_as_long_as_it_sees(
@@ -118,15 +121,15 @@ def test_a_model_that_sees_the_last_tokens_is_as_long_as_it_sees(
     assert effective_length(report) == 512
     assert recall(report, 256) == recall(report, 512) == [1, 1, 1, 1]
     assert recall(report, 1024) == [0, 0, 1, 1], "depths 2/3 and 1 are in the second half"
-    assert u_shape(report, 1024)["first_minus_middle"] < 0 < u_shape(report, 1024)["last_minus_middle"]
+    assert u_shape(report, 1024).first_minus_middle < 0 < u_shape(report, 1024).last_minus_middle
 
 
 def test_a_model_that_sees_first_and_last_quarter_has_a_u_shape(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
     report = report_of(first_and_last_quarter, workload, tokenizer)
     assert recall(report, 1024) == [1, 0, 0, 1]
     index = u_shape(report, 1024)
-    assert index["index"] == index["first_minus_middle"] == index["last_minus_middle"] == 1.0
-    gains = [cell["gain"] for cell in report["tasks"] if cell["length"] == 1024]
+    assert index.index == index.first_minus_middle == index.last_minus_middle == 1.0
+    gains = [cell.gain for cell in report.tasks if cell.length == 1024]
     assert min(gains[0], gains[3]) > 20, "nats, for five digits"
     assert max(abs(gains[1]), abs(gains[2])) < 1
 
@@ -140,13 +143,13 @@ def test_perfect_recall_up_to_a_length_is_that_effective_length(
     for length in LENGTHS:
         assert recall(report, length) == ([1, 1, 1, 1] if length <= longest else [0, 0, 0, 0])
         index = u_shape(report, length)
-        assert (index["index"], index["p_value"]) == (0.0, 1.0)
+        assert (index.index, index.p_value) == (0.0, 1.0)
 
 
 def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity_everywhere(
     workload: Workload, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     report = report_of(all_up_to(0), workload, tokenizer)
-    for row in (*report["perplexity"], *report["position"]):
-        assert row["perplexity"] == pytest.approx(VOCABULARY, rel=1e-5)
-    assert all(cell["accuracy"] == 0 and cell["gain"] == pytest.approx(0, abs=1e-5) for cell in report["tasks"])
+    for row in (*report.perplexity, *report.position):
+        assert row.perplexity == pytest.approx(VOCABULARY, rel=1e-5)
+    assert all(cell.accuracy == 0 and cell.gain == pytest.approx(0, abs=1e-5) for cell in report.tasks)

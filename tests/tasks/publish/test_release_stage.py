@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers import __version__ as transformers_version
 
 from data_schemas.errors import UserError
+from data_schemas.report import read_report
 from tasks.evaluate.report.result_files import recompute
 from tasks.model.extended import load_arm
 from tasks.publish import release_stage as stage
@@ -119,10 +120,10 @@ def test_nothing_names_a_folder_of_this_machine(published: FinishedRun, release:
 
 
 def test_every_figure_can_be_computed_again_from_the_release(release: Path, tmp_path: Path) -> None:
-    report = json.loads((release / "evaluation" / "report.json").read_text())
+    report = read_report(release / "evaluation" / "report.json")
     assert recompute(release / "evaluation", tmp_path) == report
     assert (tmp_path / "perplexity.png").read_bytes() == (release / "evaluation" / "perplexity.png").read_bytes()
-    assert report["settings"]["qa_file"] == "questions.jsonl"
+    assert report.settings.qa_file == "questions.jsonl"
 
 
 def test_the_reorder_config_applies_from_the_release(published: FinishedRun, release: Path) -> None:
@@ -142,9 +143,7 @@ def test_the_order_that_was_measured_best_is_the_default_and_the_card_says_why(
     assert config.validated is not None
     assert config.validated.is_distinguishable
     assert ChunkReorder.load(release).apply(["a", "b", "c"]) == ["c", "b", "a"]
-    assert recompute(release / "evaluation", tmp_path / "again")["reorder"]["decision"] == config.validated.model_dump(
-        mode="json"
-    )
+    assert recompute(release / "evaluation", tmp_path / "again").reorder_decision == config.validated
     card = (release / "README.md").read_text()
     assert "| reverse_rank (chosen) | all | 90 | +50 [" in card
     assert f"Measured on this model: {config.validated.reason}" in card
@@ -220,7 +219,12 @@ def test_a_release_that_does_not_verify_is_not_published(
     before = versions(published)
     with pytest.raises(UserError, match="was not published") as refusal:
         published.publish(params=other)
-    for seen in ("config.json is altered", "logits", "RoPE in the reloaded model", "RoPE as vllm reads it"):
+    for seen in (
+        "config.json has other content than recorded",
+        "logits",
+        "RoPE in the reloaded model",
+        "RoPE as vllm reads it",
+    ):
         assert seen in str(refusal.value)
     assert versions(published) == before
     assert staged(published) == []
@@ -236,7 +240,7 @@ def test_a_damaged_version_does_not_become_current_again(tmp_path: Path, tokeniz
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.safetensors is altered"):
+    with pytest.raises(UserError, match=r"model\.safetensors has other content than recorded"):
         run.publish()
     assert not pointer.exists()
 

@@ -1,9 +1,7 @@
 """The report is a function of the sample rows; gates, tables and figures are functions of the report."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +11,15 @@ import pytest
 
 from data_schemas.errors import UserError
 from data_schemas.params import PublishParams
-from tasks.evaluate.report.build import Samples, build_report, find_comparison
+from data_schemas.report import Report, read_report, record_json
+from data_schemas.report_sections import EffectiveLength
+from tasks.evaluate.report.build import build_report
 from tasks.evaluate.report.gates import failed_gates
-from tasks.evaluate.report.results import recompute, write_results
+from tasks.evaluate.report.result_files import recompute, write_results
 from tasks.evaluate.report.tables import comparison_table, markdown_tables, perplexity_table, print_tables, task_table
+from tasks.evaluate.sample_set import Samples
 from tests.tasks import evaluation_rows as rows
-from tests.tasks.evaluation_rows import ARMS, SETTINGS
+from tests.tasks.evaluation_rows import ARMS, SETTINGS, changed_settings
 
 LENGTHS = (256, 512, 1024, 2048)
 # nats a token at each length; documents add 0, 0.1, 0.2 ... to it, so every paired ratio is exact
@@ -44,60 +45,60 @@ def samples() -> Samples:
 
 
 @pytest.fixture(scope="module")
-def report(samples: Samples) -> dict[str, Any]:
+def report(samples: Samples) -> Report:
     return build_report(samples, SETTINGS)
 
 
-def test_perplexity_cells_hold_the_token_weighted_mean(report: dict[str, Any]) -> None:
-    assert [(c["arm"], c["length"]) for c in report["perplexity"]] == [(arm, n) for arm in ARMS for n in LENGTHS]
-    cell = report["perplexity"][3]
-    assert cell["perplexity"] == pytest.approx(math.exp(5.0 + 0.55))
-    assert (cell["num_documents"], cell["num_tokens"]) == (12, 1200)
-    assert cell["low"] < cell["perplexity"] < cell["high"]
+def test_perplexity_cells_hold_the_token_weighted_mean(report: Report) -> None:
+    assert [(c.arm, c.length) for c in report.perplexity] == [(arm, n) for arm in ARMS for n in LENGTHS]
+    cell = report.perplexity[3]
+    assert cell.perplexity == pytest.approx(math.exp(5.0 + 0.55))
+    assert (cell.num_documents, cell.num_tokens) == (12, 1200)
+    assert cell.low < cell.perplexity < cell.high
 
 
-def test_comparisons_are_paired_and_named(report: dict[str, Any]) -> None:
-    names = [c["name"] for c in report["comparisons"]]
+def test_comparisons_are_paired_and_named(report: Report) -> None:
+    names = [c.name for c in report.comparisons]
     assert names[:4] == [
         "fine_tuned@2048 vs scaling_only@2048",
         "fine_tuned@2048 vs base@2048",
         "fine_tuned@2048 vs base@512",
         "fine_tuned@512 vs base@512",
     ]
-    ratio = find_comparison(report, ("fine_tuned", 2048), ("scaling_only", 2048))
+    ratio = report.comparison(("fine_tuned", 2048), ("scaling_only", 2048))
     assert ratio is not None
-    assert ratio["ratio"] == pytest.approx(math.exp(-0.2))
-    assert ratio["low"] == pytest.approx(ratio["high"]), "documents differ, but each by the same in both arms"
+    assert ratio.ratio == pytest.approx(math.exp(-0.2))
+    assert ratio.low == pytest.approx(ratio.high), "documents differ, but each by the same in both arms"
 
 
 def test_further_methods_are_compared_and_drawn(tmp_path: Path) -> None:
     arms = (*ARMS, "base_ntk")
     report = write_results(tmp_path, Samples.of(perplexity=perplexity_samples(arms), task=task_samples(arms)), SETTINGS)
-    assert list(dict.fromkeys(c["arm"] for c in report["perplexity"])) == list(arms)
-    assert find_comparison(report, ("fine_tuned", 2048), ("base_ntk", 2048)) is not None
-    assert find_comparison(report, ("base_ntk", 2048), ("base", 512)) is not None
+    assert list(dict.fromkeys(c.arm for c in report.perplexity)) == list(arms)
+    assert report.comparison(("fine_tuned", 2048), ("base_ntk", 2048)) is not None
+    assert report.comparison(("base_ntk", 2048), ("base", 512)) is not None
     assert "base + ntk" in (tmp_path / "report.md").read_text()
 
 
-def test_effective_length_stops_at_the_first_failing_length(report: dict[str, Any]) -> None:
-    section = report["effective_context_length"]
-    assert section["arms"] == {"base": 512, "scaling_only": None, "fine_tuned": 2048}
-    assert section["perplexity"]["arms"]["fine_tuned"]["value"] is None, "1 % above the base at its own window"
-    assert section["ruler"]["reason"]
+def test_effective_length_stops_at_the_first_failing_length(report: Report) -> None:
+    section = report.effective_context_length
+    assert section.arms == {"base": 512, "scaling_only": None, "fine_tuned": 2048}
+    assert section.perplexity.arms["fine_tuned"].value is None, "1 % above the base at its own window"
+    assert section.ruler.reason
 
 
-def test_position_ranges_are_token_weighted(report: dict[str, Any]) -> None:
-    curve = [row for row in report["position"] if row["arm"] == "base"]
-    assert [(r["start"], r["end"]) for r in curve] == [(2**k, 2 ** (k + 1)) for k in range(11)]
-    assert curve[5]["perplexity"] == pytest.approx(math.exp(3 + np.mean([0, 0.02, 0.04, 0.06])))
-    assert curve[5]["num_tokens"] == 4 * 32
+def test_position_ranges_are_token_weighted(report: Report) -> None:
+    curve = [row for row in report.position if row.arm == "base"]
+    assert [(r.start, r.end) for r in curve] == [(2**k, 2 ** (k + 1)) for k in range(11)]
+    assert curve[5].perplexity == pytest.approx(math.exp(3 + np.mean([0, 0.02, 0.04, 0.06])))
+    assert curve[5].num_tokens == 4 * 32
 
 
-def test_protocols_average_windows_or_tokens_as_their_papers_do(report: dict[str, Any]) -> None:
-    found = {row["protocol"]: row for row in report["protocols"]}
-    assert found["yarn"]["perplexity"] == pytest.approx(math.exp((3000 / 1000 + 500 / 200) / 2))
-    assert found["longlora"]["perplexity"] == pytest.approx(math.exp(3500 / 1200))
-    assert "2309.00071" in found["yarn"]["label"]
+def test_protocols_average_windows_or_tokens_as_their_papers_do(report: Report) -> None:
+    found = {row.protocol: row for row in report.protocols}
+    assert found["yarn"].perplexity == pytest.approx(math.exp((3000 / 1000 + 500 / 200) / 2))
+    assert found["longlora"].perplexity == pytest.approx(math.exp(3500 / 1200))
+    assert "2309.00071" in found["yarn"].label
 
 
 def test_longppl_takes_tokens_that_long_context_makes_likely() -> None:
@@ -107,9 +108,9 @@ def test_longppl_takes_tokens_that_long_context_makes_likely() -> None:
     for row in table:
         row["logprobs"] = [v + (0.1 if row["arm"] == "base" else 0) for v in at[row["length"]]]
     perplexity = pa.Table.from_pylist(table, schema=perplexity_samples().schema)
-    section = build_report(Samples.of(perplexity=perplexity), SETTINGS)["longppl"]
-    assert (section["long"], section["short"], section["num_key_tokens"], section["num_documents"]) == (2048, 512, 40, 40)
-    found = {(c["arm"], c["length"]): c["longppl"] for c in section["cells"]}
+    section = build_report(Samples.of(perplexity=perplexity), SETTINGS).longppl
+    assert (section.long, section.short, section.num_key_tokens, section.num_documents) == (2048, 512, 40, 40)
+    found = {(c.arm, c.length): c.longppl for c in section.cells}
     assert found["scaling_only", 2048] == pytest.approx(math.exp(0.5))
     assert found["base", 512] == pytest.approx(math.exp(3.9))
 
@@ -120,42 +121,42 @@ def test_longppl_of_one_document_alone_is_not_measured() -> None:
     for row in table:
         row["logprobs"] = [-0.5 if row["length"] == 2048 and row["doc_id"] == "d00" else -4.0] * 40
     perplexity = pa.Table.from_pylist(table, schema=perplexity_samples().schema)
-    section = build_report(Samples.of(perplexity=perplexity), SETTINGS)["longppl"]
-    assert (section["num_key_tokens"], section["num_documents"], section["cells"]) == (40, 1, [])
-    assert section["reason"] == "all 40 key tokens stand in one document"
+    section = build_report(Samples.of(perplexity=perplexity), SETTINGS).longppl
+    assert (section.num_key_tokens, section.num_documents, section.cells) == (40, 1, ())
+    assert section.reason == "all 40 key tokens stand in one document"
 
 
-def test_longppl_says_why_there_is_none(report: dict[str, Any]) -> None:
-    assert "fewer than 30" in report["longppl"]["reason"]
-    assert build_report(Samples.of(), SETTINGS | {"longppl_evaluator": None})["longppl"]["cells"] == []
+def test_longppl_says_why_there_is_none(report: Report) -> None:
+    assert "fewer than 30" in report.longppl.reason
+    assert build_report(Samples.of(), changed_settings(longppl_evaluator=None)).longppl.cells == ()
     assert "Not measured: only 0 key tokens" in markdown_tables(report)
 
 
-def test_task_cells_by_depth(report: dict[str, Any]) -> None:
-    cell = next(c for c in report["tasks"] if (c["arm"], c["length"], c["depth"]) == ("fine_tuned", 2048, 0.5))
-    assert (cell["n"], cell["accuracy"], cell["gain"], cell["interval"]) == (5, 0.8, 3.0, "wilson")
-    assert cell["low"] == pytest.approx(0.3755, abs=5e-4)  # Wilson, 4 of 5
-    assert cell["high"] == pytest.approx(0.9638, abs=5e-4)
-    assert cell["gain_high"] - cell["gain"] == pytest.approx(2.776445 * 1.581139 / math.sqrt(5), abs=1e-5)
-    pooled = next(c for c in report["task_means"] if (c["arm"], c["length"]) == ("fine_tuned", 2048))
-    assert (pooled["n"], pooled["num_samples"], pooled["interval"]) == (15, 5, "wilson_of_samples")
-    assert (pooled["low"], pooled["high"]) == (cell["low"], cell["high"]), "three depths of five samples are five observations"
+def test_task_cells_by_depth(report: Report) -> None:
+    cell = next(c for c in report.tasks if (c.arm, c.length, c.depth) == ("fine_tuned", 2048, 0.5))
+    assert (cell.n, cell.accuracy, cell.gain, cell.interval) == (5, 0.8, 3.0, "wilson")
+    assert cell.low == pytest.approx(0.3755, abs=5e-4)  # Wilson, 4 of 5
+    assert cell.high == pytest.approx(0.9638, abs=5e-4)
+    assert cell.gain_high - cell.gain == pytest.approx(2.776445 * 1.581139 / math.sqrt(5), abs=1e-5)
+    pooled = next(c for c in report.task_means if (c.arm, c.length) == ("fine_tuned", 2048))
+    assert (pooled.n, pooled.num_samples, pooled.interval) == (15, 5, "wilson_of_samples")
+    assert (pooled.low, pooled.high) == (cell.low, cell.high), "three depths of five samples are five observations"
 
 
-def test_paired_tests_are_over_samples_and_nulls_are_kept(report: dict[str, Any]) -> None:
-    against_base = next(f for f in report["tests"] if f["second"] == "base")
-    assert [(t["task"], t["length"]) for t in against_base["tests"]] == [("passkey", 512), ("passkey", 2048)]
-    test = against_base["tests"][0]
-    assert (test["samples_first_better"], test["prompts_first_better"]) == (4, 12)
-    assert test["p_value"] == pytest.approx(2 / 2**4)
-    assert test["p_holm"] == pytest.approx(2 * 2 / 2**4)
-    assert test["p_value_prompts"] == pytest.approx(2 / 2**12)
+def test_paired_tests_are_over_samples_and_nulls_are_kept(report: Report) -> None:
+    against_base = next(f for f in report.tests if f.second == "base")
+    assert [(t.task, t.length) for t in against_base.tests] == [("passkey", 512), ("passkey", 2048)]
+    test = against_base.tests[0]
+    assert (test.samples_first_better, test.prompts_first_better) == (4, 12)
+    assert test.p_value == pytest.approx(2 / 2**4)
+    assert test.p_holm == pytest.approx(2 * 2 / 2**4)
+    assert test.p_value_prompts == pytest.approx(2 / 2**12)
 
 
-def test_non_inferiority_at_the_base_window(report: dict[str, Any]) -> None:
-    verdicts = {r["arm"]: r["verdict"] for r in report["non_inferiority"]["perplexity"]}
+def test_non_inferiority_at_the_base_window(report: Report) -> None:
+    verdicts = {r.arm: r.verdict for r in report.non_inferiority.perplexity}
     assert verdicts == {"scaling_only": "inferior", "fine_tuned": "non_inferior"}
-    assert {r["verdict"] for r in report["non_inferiority"]["tasks"]} == {"not_measurable"}, (
+    assert {r.verdict for r in report.non_inferiority.tasks} == {"not_measurable"}, (
         "the base is right on none of five samples, so the effective length does not judge by score either"
     )
 
@@ -165,38 +166,38 @@ def test_one_floor_of_the_base_for_verdicts_and_effective_length(base_right: int
     """Of 200 samples 15 are 7.5 %, whose interval reaches 12 %; the fine-tuned model is right where the base is."""
     table = rows.task_table(lambda arm, task, n, depth, s: float(s < base_right), num_samples=200, arms=("base", "fine_tuned"))
     report = build_report(Samples.of(task=table), SETTINGS)
-    assert [r["verdict"] for r in report["non_inferiority"]["tasks"]] == [verdict]
-    (entry,) = report["effective_context_length"]["task_scores"]["tasks"]
-    assert (entry["measure"] == "score") == (verdict != "not_measurable")
+    assert [r.verdict for r in report.non_inferiority.tasks] == [verdict]
+    (entry,) = report.effective_context_length.task_scores.tasks
+    assert (entry.measure == "score") == (verdict != "not_measurable")
 
 
 def test_a_task_that_the_base_does_not_do_shows_no_non_inferiority() -> None:
     table = rows.task_table(lambda *_: 0.0, num_samples=50)
     report = build_report(Samples.of(task=table), SETTINGS)
-    assert {r["verdict"] for r in report["non_inferiority"]["tasks"]} == {"not_measurable"}
+    assert {r.verdict for r in report.non_inferiority.tasks} == {"not_measurable"}
 
 
 def test_ruler_is_judged_by_the_mean_over_its_tasks() -> None:
     tasks = ("niah_single", "frequent_words", "passkey")
     score = {"niah_single": 1.0, "frequent_words": 0.72, "passkey": 0.0}
     table = rows.task_table(lambda arm, task, *_: score[task], tasks=tasks, num_samples=200)
-    section = build_report(Samples.of(task=table), SETTINGS)["effective_context_length"]["ruler"]
-    assert section["tasks"] == ["niah_single", "frequent_words"]
-    assert section["arms"]["base"]["value"] == 2048
-    assert section["arms"]["base"]["lower"] is None, "0.86 is above 0.856 by less than its interval"
+    section = build_report(Samples.of(task=table), SETTINGS).effective_context_length.ruler
+    assert section.tasks == ("niah_single", "frequent_words")
+    assert section.arms["base"].value == 2048
+    assert section.arms["base"].lower is None, "0.86 is above 0.856 by less than its interval"
 
 
-def test_recall_by_position_is_that_of_the_served_model(report: dict[str, Any]) -> None:
-    assert {row["arm"] for row in report["recall_by_position"]} == {"fine_tuned"}
-    assert [(r["length"], r["depth"], r["recall"]) for r in report["recall_by_position"][:3]] == [
+def test_recall_by_position_is_that_of_the_served_model(report: Report) -> None:
+    assert {row.arm for row in report.recall_by_position} == {"fine_tuned"}
+    assert [(r.length, r.depth, r.recall) for r in report.recall_by_position[:3]] == [
         (512, 0, 0.8),
         (512, 0.5, 0.8),
         (512, 1, 0.8),
     ]
     two = ("base", "scaling_only")
     without = build_report(Samples.of(perplexity=perplexity_samples(two), task=task_samples(two)), SETTINGS)
-    assert {row["arm"] for row in without["recall_by_position"]} == {"scaling_only"}
-    assert find_comparison(without, ("fine_tuned", 2048), ("base", 2048)) is None
+    assert {row.arm for row in without.recall_by_position} == {"scaling_only"}
+    assert without.comparison(("fine_tuned", 2048), ("base", 2048)) is None
 
 
 @pytest.mark.parametrize(("key_value", "expected"), [(0.5, "key_value"), (0.0, "passkey"), (1.0, "passkey")])
@@ -206,27 +207,26 @@ def test_recall_by_position_comes_from_a_task_that_tells_positions_apart(key_val
         tasks=("passkey", "key_value", "common_words"),
     )
     report = build_report(Samples.of(task=table), SETTINGS)
-    assert {row["task"] for row in report["recall_by_position"]} == {expected}
+    assert {row.task for row in report.recall_by_position} == {expected}
 
 
 def test_a_task_without_depth_or_control_has_neither_curve_nor_gain(tmp_path: Path) -> None:
     table = rows.task_table(lambda *_: 0.5, tasks=("common_words",), depths=(None,), gain=None)
     report = write_results(tmp_path, Samples.of(task=table), SETTINGS)
-    assert {(r["depth"], r["gain"]) for r in report["tasks"]} == {(None, None)}
-    assert report["lost_in_the_middle"] == report["recall_by_position"] == []
+    assert {(r.depth, r.gain) for r in report.tasks} == {(None, None)}
+    assert report.lost_in_the_middle == report.recall_by_position == ()
     assert {p.name for p in tmp_path.glob("*.png")} == {"common_words.png"}
 
 
-def test_recomputed_from_files_in_any_row_order(report: dict[str, Any], samples: Samples, tmp_path: Path) -> None:
+def test_recomputed_from_files_in_any_row_order(report: Report, samples: Samples, tmp_path: Path) -> None:
     shuffled = {
         name: getattr(samples, name).take(np.random.default_rng(0).permutation(getattr(samples, name).num_rows))
         for name in ("perplexity", "position", "protocol", "task", "reorder")
     }
     Samples(**shuffled).write(tmp_path / "found")
-    (tmp_path / "found" / "settings.json").write_text(json.dumps(SETTINGS))
+    (tmp_path / "found" / "settings.json").write_text(record_json(SETTINGS))
     again = recompute(tmp_path / "found", tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "report.json").read_text()) == again
-    assert again == json.loads(json.dumps(report, allow_nan=False))
+    assert read_report(tmp_path / "again" / "report.json") == again == report
     plots = {"perplexity.png", "position.png", "passkey.png", "middle_passkey.png"}
     assert {p.name for p in (tmp_path / "again").iterdir()} == plots | {"report.json", "report.md"}
     first = {name: (tmp_path / "again" / name).read_bytes() for name in plots}
@@ -237,7 +237,7 @@ def test_nothing_measured_is_a_report_too(tmp_path: Path) -> None:
     report = write_results(tmp_path, Samples.of(), SETTINGS)
     print_tables(report)
     assert "Not measured: scaling_only was not measured at two context lengths." in (tmp_path / "report.md").read_text()
-    assert "Nothing was measured." in markdown_tables(build_report(Samples.of(), SETTINGS | {"longppl_evaluator": None}))
+    assert "Nothing was measured." in markdown_tables(build_report(Samples.of(), changed_settings(longppl_evaluator=None)))
     assert list(tmp_path.glob("*.png")) == []
     assert failed_gates(report, PublishParams(min_effective_length=512), 512, 2048)
 
@@ -246,7 +246,7 @@ def test_nothing_measured_is_a_report_too(tmp_path: Path) -> None:
 def test_foreign_samples_are_refused_in_one_sentence(samples: Samples, tmp_path: Path, damage: str) -> None:
     samples.write(tmp_path)
     (tmp_path / "settings.json").write_text(
-        "[" if damage == "settings" else "{}" if damage == "lacking" else json.dumps(SETTINGS)
+        "[" if damage == "settings" else "{}" if damage == "lacking" else record_json(SETTINGS)
     )
     path = tmp_path / "task_samples.parquet"
     if damage == "missing":
@@ -271,7 +271,7 @@ def test_samples_with_other_targets_or_prompts_are_refused(samples: Samples, tmp
     with pytest.raises(ValueError, match="twice"):
         build_report(Samples.of(task=pa.concat_tables([samples.task, samples.task])), SETTINGS)
     Samples.of(task=table).write(tmp_path)
-    (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
+    (tmp_path / "settings.json").write_text(record_json(SETTINGS))
     with pytest.raises(UserError, match="do not make a report"):
         recompute(tmp_path, tmp_path / "out")
 
@@ -279,7 +279,7 @@ def test_samples_with_other_targets_or_prompts_are_refused(samples: Samples, tmp
 def test_one_prompt_a_cell_gives_null_bounds(samples: Samples, tmp_path: Path) -> None:
     single = samples.task.filter(pc.field("sample") == 0)
     report = write_results(tmp_path, Samples.of(task=single), SETTINGS)
-    assert report["tasks"][0]["gain_low"] is None
+    assert report.tasks[0].gain_low is None
 
 
 def test_one_document_shows_nothing_and_fails_every_gate(tmp_path: Path) -> None:
@@ -289,12 +289,12 @@ def test_one_document_shows_nothing_and_fails_every_gate(tmp_path: Path) -> None
     protocols = rows.protocol_table("yarn", [(1000, 3000.0)])
     report = write_results(tmp_path, Samples.of(perplexity=perplexity, position=position, protocol=protocols), SETTINGS)
     print_tables(report)
-    cells = [*report["perplexity"], *report["position"], *report["protocols"], *report["comparisons"]]
-    assert {(cell["low"], cell["high"]) for cell in cells} == {(None, None)}
+    cells = [*report.perplexity, *report.position, *report.protocols, *report.comparisons]
+    assert {(cell.low, cell.high) for cell in cells} == {(None, None)}
     assert "| fine-tuned | 22.2 | 20.3 | 19.1 | 18.2 |" in (tmp_path / "report.md").read_text()
-    assert {row["verdict"] for row in report["non_inferiority"]["perplexity"]} == {"not_shown"}
-    within = report["effective_context_length"]["within_margin"]["arms"]["fine_tuned"]
-    assert within == {"value": 2048, "lower": None, "upper": 2048, "longest_measured": 2048}
+    assert {row.verdict for row in report.non_inferiority.perplexity} == {"not_shown"}
+    within = report.effective_context_length.within_margin.arms["fine_tuned"]
+    assert within == EffectiveLength(value=2048, lower=None, upper=2048, longest_measured=2048)
     gates = PublishParams(max_short_context_loss=0.5, min_long_context_gain=0.1, min_effective_length=512)
     short, long, length = failed_gates(report, gates, 512, 2048)
     assert "max_short_context_loss cannot be judged" in short
@@ -302,8 +302,8 @@ def test_one_document_shows_nothing_and_fails_every_gate(tmp_path: Path) -> None
     assert "min_effective_length is 512" in length
 
 
-def test_gates_pass_on_the_unfavourable_bound(report: dict[str, Any]) -> None:
-    low = next(r["low"] for r in report["task_means"] if (r["arm"], r["length"]) == ("fine_tuned", 2048))
+def test_gates_pass_on_the_unfavourable_bound(report: Report) -> None:
+    low = next(r.low for r in report.task_means if (r.arm, r.length) == ("fine_tuned", 2048))
     good = PublishParams(
         max_short_context_loss=0.02, min_long_context_gain=0.8, min_effective_length=2048, min_task_scores={"passkey": low}
     )
@@ -311,7 +311,7 @@ def test_gates_pass_on_the_unfavourable_bound(report: dict[str, Any]) -> None:
     assert failed_gates(report, PublishParams(), 512, 2048) == []
 
 
-def test_failed_gates_say_by_how_much(report: dict[str, Any]) -> None:
+def test_failed_gates_say_by_how_much(report: Report) -> None:
     strict = PublishParams(max_short_context_loss=0.005, min_long_context_gain=0.9, min_task_scores={"passkey": 0.9})
     short, long, task = failed_gates(report, strict, 512, 2048)
     assert "max_short_context_loss is 0.5%" in short
@@ -335,25 +335,25 @@ def test_effective_length_gate_says_by_how_many_tokens(samples: Samples) -> None
     assert "add 4096 to evaluation.lengths" in unmeasured
 
 
-def test_a_gate_whose_length_or_task_was_not_measured_fails(report: dict[str, Any]) -> None:
+def test_a_gate_whose_length_or_task_was_not_measured_fails(report: Report) -> None:
     gates = PublishParams(min_long_context_gain=0.0, min_task_scores={"key_value": 0.1})
     gain, task = failed_gates(report, gates, 512, 4096)
     assert "4096 tokens" in gain
     assert "add key_value to evaluation.tasks" in task
 
 
-def test_tables_have_arms_as_rows_and_lengths_as_columns(report: dict[str, Any]) -> None:
+def test_tables_have_arms_as_rows_and_lengths_as_columns(report: Report) -> None:
     columns, lines = perplexity_table(report)
     assert columns == ["model", "256", "512", "1024", "2048"]
     assert [line[0] for line in lines] == ["base", "scaling only", "fine-tuned"]
-    cell = report["perplexity"][0]
-    assert lines[0][1] == f"{cell['perplexity']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]"
+    cell = report.perplexity[0]
+    assert lines[0][1] == f"{cell.perplexity:.1f} [{cell.low:.1f}, {cell.high:.1f}]"
     assert task_table(report)[1][2][0] == "passkey, fine-tuned"
     assert task_table(report)[1][2][1].startswith("80% [")
     assert comparison_table(report)[1][0] == ["fine-tuned@2048", "scaling only@2048", "0.819 [0.819, 0.819]"]
 
 
-def test_page_says_what_its_numbers_are(report: dict[str, Any]) -> None:
+def test_page_says_what_its_numbers_are(report: Report) -> None:
     text = markdown_tables(report)
     assert "important_first_last (chosen)" in text
     assert "log-probabilities are compared" not in text
@@ -367,7 +367,7 @@ def test_page_says_what_its_numbers_are(report: dict[str, Any]) -> None:
 def test_page_holds_benchmarks_and_what_was_left_out() -> None:
     metrics = {"acc,none": 0.5, "acc_stderr,none": 0.02, "alias": 1.0}
     benchmarks = {arm: {"version": "0.4", "results": {"piqa": metrics}, "num_fewshot": {}} for arm in ("base", "fine_tuned")}
-    settings = SETTINGS | {"lm_eval": benchmarks, "arms_left_out": {"base_linear": "it cannot be composed"}}
+    settings = changed_settings(lm_eval=benchmarks, arms_left_out={"base_linear": "it cannot be composed"})
     text = markdown_tables(build_report(Samples.of(), settings))
     assert "| piqa | acc,none | 0.5 ± 0.02 | 0.5 ± 0.02 |" in text
     assert "base_linear: it cannot be composed" in text

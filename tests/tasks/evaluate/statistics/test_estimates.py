@@ -19,7 +19,14 @@ from tasks.evaluate.statistics.estimates import (
     wilson_bounds,
 )
 from tasks.evaluate.statistics.hypothesis_tests import depth_permutation_test, holm, mcnemar_exact, sign_flip_test
-from tasks.evaluate.statistics.scores import Sampled, bounded_mean, mean_difference, mean_gain, mean_score, tango_bounds
+from tasks.evaluate.statistics.score_estimates import (
+    Sampled,
+    bounded_mean,
+    mean_difference,
+    mean_gain,
+    mean_score,
+    tango_bounds,
+)
 
 
 @pytest.mark.parametrize(

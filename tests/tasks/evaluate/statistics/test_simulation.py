@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.evaluate.report.build import Samples, build_report
+from data_schemas.report import Report
+from data_schemas.report_sections import EffectiveLength
+from tasks.evaluate.report.build import build_report
+from tasks.evaluate.sample_set import Samples
 from tasks.evaluate.statistics.estimates import perplexity_estimate, perplexity_ratio, wilson_bounds
 from tasks.evaluate.statistics.hypothesis_tests import depth_permutation_test, holm, mcnemar_exact, sign_flip_test
 from tasks.evaluate.statistics.lost_in_the_middle import u_shape_indices
-from tasks.evaluate.statistics.scores import Sampled, bounded_mean, mean_difference, mean_score, tango_bounds
-from tests.tasks.evaluation_rows import SETTINGS, coin, perplexity_table, task_table
+from tasks.evaluate.statistics.score_estimates import Sampled, bounded_mean, mean_difference, mean_score, tango_bounds
+from tests.tasks.evaluation_rows import changed_settings, coin, perplexity_table, task_table
 
 SLACK = 0.02
 TRIALS = 300
@@ -180,48 +183,48 @@ LENGTHS = (256, 512, 1024, 2048, 4096)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def evaluated(score: Any, **kwargs: Any) -> dict[str, Any]:
+def evaluated(score: Any, **kwargs: Any) -> Report:
     """The report of simulated models with `score`, 40 samples a cell."""
     table = task_table(score, arms=("base", "fine_tuned"), lengths=LENGTHS, depths=DEPTHS, num_samples=40, **kwargs)
-    return build_report(Samples.of(task=table), SETTINGS | {"target_length": 4096})
+    return build_report(Samples.of(task=table), changed_settings(target_length=4096))
 
 
 @pytest.mark.parametrize("reach", [512, 1024, 2048, 4096])
 def test_perfect_recall_up_to_a_length_is_that_effective_length(reach: int) -> None:
     report = evaluated(lambda arm, task, n, depth, s: float(n <= (512 if arm == "base" else reach)))
-    (passkey,) = report["effective_context_length"]["task_scores"]["tasks"]
-    expected = {"value": reach, "lower": reach, "upper": reach, "longest_measured": 4096}
-    assert passkey["arms"]["fine_tuned"] == expected
-    assert passkey["arms"]["base"] == expected | {"value": 512, "lower": 512, "upper": 512}
-    for row in report["lost_in_the_middle"]:
-        assert (row["score"]["index"], row["score"]["p_value"]) == (0, 1), "recall is the same at all depths"
+    (passkey,) = report.effective_context_length.task_scores.tasks
+    expected = EffectiveLength(value=reach, lower=reach, upper=reach, longest_measured=4096)
+    assert passkey.arms["fine_tuned"] == expected
+    assert passkey.arms["base"] == EffectiveLength(value=512, lower=512, upper=512, longest_measured=4096)
+    for row in report.lost_in_the_middle:
+        assert (row.score.index, row.score.p_value) == (0, 1), "recall is the same at all depths"
 
 
 def test_a_model_that_sees_the_last_512_tokens_has_a_step_in_depth() -> None:
     """The needle is seen when it is within the last 512 of n tokens, so only its last depths count in longer prompts."""
     report = evaluated(lambda arm, task, n, depth, s: float((1 - depth) * n <= 512))
-    (passkey,) = report["effective_context_length"]["task_scores"]["tasks"]
-    assert passkey["arms"]["fine_tuned"]["value"] == passkey["arms"]["fine_tuned"]["upper"] == 512
-    curve = {(r["length"], r["depth"]): r["accuracy"] for r in report["tasks"] if r["arm"] == "fine_tuned"}
+    (passkey,) = report.effective_context_length.task_scores.tasks
+    assert passkey.arms["fine_tuned"].value == passkey.arms["fine_tuned"].upper == 512
+    curve = {(r.length, r.depth): r.accuracy for r in report.tasks if r.arm == "fine_tuned"}
     assert [curve[1024, d] for d in DEPTHS] == [0, 0, 1, 1, 1]
     assert [curve[4096, d] for d in DEPTHS] == [0, 0, 0, 0, 1]
-    row = next(r for r in report["lost_in_the_middle"] if r["length"] == 4096)
-    assert row["score"]["first_minus_middle"] == 0, "one end alone"
-    assert row["score"]["last_minus_middle"] == 1
+    row = next(r for r in report.lost_in_the_middle if r.length == 4096)
+    assert row.score.first_minus_middle == 0, "one end alone"
+    assert row.score.last_minus_middle == 1
 
 
 def test_first_and_last_quarter_only_is_a_significant_u() -> None:
     report = evaluated(lambda arm, task, n, depth, s: float(n <= 512 or depth < 0.25 or depth > 0.75))
-    rows = {r["length"]: r["score"] for r in report["lost_in_the_middle"] if r["arm"] == "fine_tuned"}
-    assert [rows[n]["index"] for n in LENGTHS] == [0, 0, 1, 1, 1]
-    assert all(rows[n]["p_holm"] < 0.01 and rows[n]["low"] > 0.8 for n in (1024, 2048, 4096))
-    assert all(rows[n]["p_holm"] == 1 for n in (256, 512))
-    assert rows[4096]["first_minus_middle"] == rows[4096]["last_minus_middle"] == 1
+    rows = {r.length: r.score for r in report.lost_in_the_middle if r.arm == "fine_tuned"}
+    assert [rows[n].index for n in LENGTHS] == [0, 0, 1, 1, 1]
+    assert all(rows[n].p_holm < 0.01 and rows[n].low > 0.8 for n in (1024, 2048, 4096))
+    assert all(rows[n].p_holm == 1 for n in (256, 512))
+    assert rows[4096].first_minus_middle == rows[4096].last_minus_middle == 1
 
 
 def test_chance_at_all_depths_is_no_significant_u() -> None:
     report = evaluated(lambda *what: float(coin(0, *what) < 0.6))
-    assert min(row["score"]["p_holm"] for row in report["lost_in_the_middle"]) > 0.05
+    assert min(row.score.p_holm for row in report.lost_in_the_middle) > 0.05
 
 
 def test_a_base_that_cannot_answer_is_judged_by_recall_gain() -> None:
@@ -229,13 +232,14 @@ def test_a_base_that_cannot_answer_is_judged_by_recall_gain() -> None:
         return (3.0 if n <= (512 if arm == "base" else 2048) else 0.2) + coin(1, arm, n, depth, s) / 10
 
     report = evaluated(lambda *_: 0.0, gain=gain)
-    (passkey,) = report["effective_context_length"]["task_scores"]["tasks"]
-    assert passkey["measure"] == "gain"
-    assert "base answers 0%" in passkey["reason"]
-    assert passkey["arms"]["fine_tuned"] == {"value": 2048, "lower": 2048, "upper": 2048, "longest_measured": 4096}
+    (passkey,) = report.effective_context_length.task_scores.tasks
+    assert passkey.measure == "gain"
+    assert passkey.reason is not None
+    assert "base answers 0%" in passkey.reason
+    assert passkey.arms["fine_tuned"] == EffectiveLength(value=2048, lower=2048, upper=2048, longest_measured=4096)
     without = evaluated(lambda *_: 0.0, gain=None)
-    (passkey,) = without["effective_context_length"]["task_scores"]["tasks"]
-    assert (passkey["measure"], passkey["arms"]) == (None, {})
+    (passkey,) = without.effective_context_length.task_scores.tasks
+    assert (passkey.measure, passkey.arms) == (None, {})
 
 
 def test_perplexity_that_falls_up_to_a_length_is_that_effective_length() -> None:
@@ -247,9 +251,9 @@ def test_perplexity_that_falls_up_to_a_length_is_that_effective_length() -> None
         return level + document / 20 + (disagreed + 0.04 if n == 1024 and arm == "fine_tuned" else 0.0)
 
     table = perplexity_table(nats, ("base", "fine_tuned"), LENGTHS, 20)
-    report = build_report(Samples.of(perplexity=table), SETTINGS | {"target_length": 4096})
-    section = report["effective_context_length"]
-    assert section["perplexity"]["arms"]["base"] == {"value": 2048, "lower": 2048, "upper": 2048, "longest_measured": 4096}
-    unsure = section["perplexity"]["arms"]["fine_tuned"]
-    assert (unsure["lower"], unsure["upper"]) == (512, 2048)
-    assert section["arms"]["base"] == section["within_margin"]["arms"]["base"]["lower"] == 2048
+    report = build_report(Samples.of(perplexity=table), changed_settings(target_length=4096))
+    section = report.effective_context_length
+    assert section.perplexity.arms["base"] == EffectiveLength(value=2048, lower=2048, upper=2048, longest_measured=4096)
+    unsure = section.perplexity.arms["fine_tuned"]
+    assert (unsure.lower, unsure.upper) == (512, 2048)
+    assert section.arms["base"] == section.within_margin.arms["base"].lower == 2048
