@@ -1,17 +1,17 @@
-"""Chunkers side by side: the same text, the same tokenizer, 512 tokens, one run.
+"""Compare chunkers: the same text, the same tokenizer, 512 tokens, one run.
 
 `python -m benchmarks.chunking [--text FOLDER] [--megabytes 24] [--json FILE]`. The text is the standard library's Python
 source ("code"), the README, licence and documentation files of installed packages ("docs") and, where FOLDER is given,
-its .txt files ("prose"); the kinds share `--megabytes` evenly as far as each has enough, nothing is repeated.
+its .txt files ("prose"). The kinds share `--megabytes` evenly as far as each has enough; nothing is repeated.
 
-Each splitter runs by itself in a fresh process, is warmed with a little text and then timed once on each kind; with
-`--repeats N` that is done N times in turn with the others, and the best time counts, which a busy machine needs. The others
-are called the fastest way their own interface has, ours is what a run does: see `chunking_splitters`. Ours is timed on all
-kinds together as well, in another process, for a run shares a corpus out in units of 4 MiB, and a kind has but a few. Then
-each chunk is encoded again to see what is over the budget, and compared with the text at the offset that was given. EXACT
-is a splitter with nothing over the budget and every offset right; ratios are against the fastest exact peer on the same
-text. Most others keep one core busy: CORES says how many each kept (CPU time of all processes and threads by time),
-MB/CPU s what it did with one, and the closing table has ours with one worker and with two.
+Each splitter runs alone in a fresh process, is warmed up with a little text and then timed once on each kind. With
+`--repeats N` all splitters take N turns and the best time counts, which helps on a busy machine. Peers are called through
+their fastest interface; Ropeway does the work of a real run: see `chunking_splitters`. Ropeway is also timed on all kinds
+together, in another process, because a run distributes units of 4 MiB and one kind has only a few. Then each chunk is encoded
+again to count those over the budget, and compared with the text at its offset. A splitter is exact if no chunk is over the
+budget and every offset is right. Ratios are against the fastest exact peer on the same text. Most peers keep one core busy:
+CORES is CPU time of all processes and threads by wall time, MB/CPU s the rate of one core. The last table shows Ropeway with
+one worker and with two.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def main() -> None:
     together = {ALL: [document for corpus in corpora.values() for document in corpus]}
     for _ in range(args.repeats):
         for name in splitters:
-            for some in (corpora, together) if name in OURS else (corpora,):  # apart: workers remember words they have met
+            for some in (corpora, together) if name in OURS else (corpora,):  # apart: workers remember words they have seen
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
                     for result in alone.submit(measure, name, args.tokenizer, some).result():
                         key = (result.kind, name)

@@ -1,8 +1,8 @@
-"""The splitters that `benchmarks.chunking` compares: what others offer, and the chunking of this project's prepare stage.
+"""The splitters that `benchmarks.chunking` compares: those of other libraries, and the chunking of Ropeway's prepare stage.
 
-Each makes itself ready, with its workers and a little text, before anything is timed. What is timed is, for the others, a call
-from texts to pieces in memory; for ours the stage's own work in units: documents are read from Parquet, cut, and chunks with
-their links and token ids are written to files.
+Each starts its workers and warms up on a little text before it is timed. For other libraries the time is that of one call from
+texts to pieces in memory. For Ropeway it is the stage's own work in units: read documents from Parquet, cut them, and write
+chunks with their links and token ids to files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Near-duplicate removal beside datasketch: the same documents, shingles, signature length and threshold, in one run.
 
 `python -m benchmarks.deduplication [--megabytes 20] [--json FILE]`. The documents are files of the Python standard library and
-copies of them with a known share of words replaced. Both sides do the whole work from text to decision, one document after
-another: word shingles, MinHash signature, look-up among the kept documents, verification by the estimated Jaccard
+copies of them with a known share of words replaced. Both libraries do the whole work from text to decision, one document
+after another: word shingles, MinHash signature, look-up among the kept documents, verification by the estimated Jaccard
 similarity. Recall and precision compare the decisions with those of exact Jaccard similarity of the shingle sets; "clear" counts
 only the documents that are at least 0.05 away from the threshold, where the estimate's own noise does not decide.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from data_schemas.params import NearDuplicateParams
 from tasks.ingest.duplicates.near_duplicates import Sketcher, find_duplicates
-from tasks.ingest.duplicates.shingles import distinct_ngrams
+from tasks.ingest.word_ngrams import distinct_ngrams
 
 EDITED_SHARES = (0.002, 0.01, 0.02, 0.05, 0.1)
 

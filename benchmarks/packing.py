@@ -1,10 +1,10 @@
 """`python -m benchmarks.packing [--json FILE]`: a million documents into rows, beside TRL's packing, in one run on one core.
 
 Documents are log-normal in length, and some are longer than a row. Ropeway's chunker cuts those before they are packed, here at
-the row length; TRL gets the documents as they are. First table: Ropeway's plan alone, at row lengths in use. Second table: plan
-and tokens put together row by row. TRL's `pack_dataset` does both at once, from memory to memory, here with tokens of one byte;
-Ropeway reads its four-byte tokens from the files that chunking leaves, as it does when it writes shards. Seconds are
-processor seconds, the fewest of `--repeats`; compiling, once an installation, is given apart.
+the row length; TRL gets them uncut. First table: Ropeway's plan alone, at common row lengths. Second table: the plan, and the
+tokens assembled row by row. TRL's `pack_dataset` does both at once, from memory to memory, here with tokens of one byte;
+Ropeway reads its four-byte tokens from the files that chunking writes, as it does when it writes shards. Seconds are
+processor seconds, the fewest of `--repeats`. Compiling, which happens once per installation, is reported separately.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def cut(texts: pa.ListArray, row_length: int) -> pa.ListArray:
 
 
 def write_sequences(texts: pa.ListArray, row_length: int, folder: Path) -> Parts:
-    """What chunking leaves: the documents in pieces that fit a row, in one part."""
+    """The files that chunking writes: the documents in pieces that fit a row, in one part."""
     parts = Parts(str(folder))
     offsets = cut(texts, row_length).offsets.to_numpy()
     values = np.asarray(texts.values, np.int32)

@@ -1,6 +1,6 @@
 """`python -m benchmarks.prepare`: the data stage on Ray Data, as a user submits it: memory by corpus size, speed by workers.
 
-Each run is `python -m ray_jobs.prepare` in a process of its own on a made corpus, at a budget of 512 tokens, so that
+Each run is `python -m ray_jobs.prepare` in its own process on a generated corpus, with a budget of 512 tokens, so that
 nearly every document has to be cut. The corpus is text of an order-1 Markov chain over the words and line ends of the
 standard library's documentation strings and comments: natural word and line lengths, no two documents alike.
 Memory is the peak over the run of the sum of PSS (shared pages counted once) of all its processes, Ray's own included.

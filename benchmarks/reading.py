@@ -1,10 +1,10 @@
 """`python -m benchmarks.reading [--json FILE]`: packed rows read in random order, beside `datasets` and litdata, in one run.
 
-The same rows in each library's format on one local disk; Ropeway and `datasets` read the same files. Start-up is from opening
-to the first row, resume from opening to the row in the middle of a shuffled epoch, both in a fresh process that has imported
-the library. Seconds are processor seconds, so that a busy machine does not count, and the fewest of `--repeats` processes.
-Each row's tokens are summed, so that a lazy read is made too. litdata resumes in the order of one loader without workers, on
-which its order depends.
+The same rows are stored in each library's format on one local disk; Ropeway and `datasets` read the same files. Start-up is the
+time from opening to the first row; resume is the time from opening to the row in the middle of a shuffled epoch. Both are
+measured in a fresh process that has imported the library. Seconds are processor seconds, which a busy machine changes little,
+and the fewest of `--repeats` processes. Each row's tokens are summed, so that lazy reads are counted too.
+litdata resumes in the order of one loader without workers, because its order depends on their number.
 """
 
 from __future__ import annotations

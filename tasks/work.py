@@ -36,18 +36,18 @@ class Workers(Protocol):
         ...
 
 
-WorkersFor = Callable[[int], AbstractContextManager[Workers]]  # the workers for a corpus of so many bytes
+WorkersFor = Callable[[int], AbstractContextManager[Workers]]  # the workers for a corpus of this many bytes
 
 
 def worker_killed() -> UserError:
     return UserError(
-        "A worker process of the data stage was killed, perhaps for want of memory: lower ray.data_workers or "
+        "A worker process of the data stage was killed, perhaps because memory ran out: lower ray.data_workers or "
         "corpus.max_document_megabytes and run again; finished parts are kept."
     )
 
 
 class InProcess:
-    """One unit after the other, here."""
+    """One unit after the other, in this process."""
 
     on_other_machines = False
 
@@ -102,18 +102,18 @@ def become_worker() -> None:
 
 
 def is_worker() -> bool:
-    """Whether this process does nothing but units of the data stage."""
+    """Whether this process only runs units of the data stage."""
     return _WORKER_MARK in os.environ
 
 
 def start_worker_process() -> None:
-    """To be run first in every process of a pool: one thread, and an end when the parent ends."""
+    """Run first in every process of a pool: limit libraries to one thread, and end when the parent ends."""
     become_worker()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot stop its pool, whose processes would wait for work for ever."""
+    """A killed parent cannot stop its pool; without this its processes would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -122,7 +122,7 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Resumable:
-    """`function`, whose result is kept among the parts as `<name>-<unit number>.json`: a later run takes it from there.
+    """`function`, with its result kept among the parts as `<name>-<unit number>.json`, where a later run finds it.
 
     Units are (number, unit) pairs. The result is written after the unit's own parts, so it vouches for them.
     """

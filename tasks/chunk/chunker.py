@@ -1,16 +1,16 @@
-"""Documents into chunks of at most `max_tokens` tokens.
+"""Cuts documents into chunks of at most `max_tokens` tokens.
 
-A document that fits is one chunk. Otherwise, in the strategies:
+A document that fits is one chunk. Otherwise the strategy decides:
 
 fixed     windows of `max_tokens` tokens.
 overlap   the same, each starting `overlap_fraction` of a window before the end of the one before it.
-semantic  every chunk but the last ends at the strongest boundary within its budget, and of equally strong ones at the
-          last: section heading (a higher section before a lower one), paragraph, sentence; a token boundary only where
-          none of these is in reach, that is inside one sentence that is over the budget. A heading stays with the
-          paragraph under it. White space at a boundary ends the earlier chunk at headings and paragraphs and leads the
-          later one at sentences, as far as the tokens allow: no token is ever split. In program text definitions take
-          the place of headings and lines that of sentences. With an embedding model, of the sentences that start in the
-          last half of the budget, the chunk ends at the one that differs most from what is in front of it.
+semantic  every chunk except the last ends at the strongest boundary within its budget; of equally strong ones, at the
+          last. From strong to weak: section heading (a higher section before a lower one), paragraph, sentence. A token
+          boundary is used only inside a single sentence that is over the budget. A heading stays with the paragraph
+          under it. At headings and paragraphs, white space belongs to the earlier chunk; at sentences, to the later
+          one; but no token is ever split. In program text, definitions replace headings and lines replace sentences.
+          With an embedding model, the chunk ends before the sentence, of those that start in the last half of the
+          budget, that differs most from the text in front of it.
 
 A chunk's ids are the slice of the document's ids (see `tasks.chunk.encoding`), so for a byte-level tokenizer they decode
 to exactly the chunk's text. No cut falls inside a character that takes several tokens.
@@ -77,8 +77,8 @@ class Spans:
 class Chunker:
     """Cuts texts into chunks; see the module's docstring for the rule.
 
-    The same text gives the same chunks on any machine, alone or among others. Raises ValueError where
-    `params.max_tokens` is not set, UserError where what finds sentences or compares them is missing.
+    The same text gives the same chunks on any machine, alone or in a batch. Raises ValueError if `params.max_tokens` is not
+    set, UserError if the sentence segmenter or the embedding model cannot be loaded.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | Tokenizer, params: ChunkingParams) -> None:
@@ -96,7 +96,7 @@ class Chunker:
         self._shift = TopicShift(params.embedding_model) if is_semantic and params.embedding_model else None
 
     def chunk(self, text: str, format: str = "auto") -> list[Chunk]:
-        """Chunks of `text` in order; none for an empty text. `format` is one of TEXT_FORMATS, or auto to guess."""
+        """Chunks of `text` in order; none for an empty text. `format` is one of TEXT_FORMATS, or `auto` to guess it."""
         return [chunk for encoded in self._encoder.encode([text]) for chunk in self.cut(encoded, format)]
 
     def encode(self, texts: list[str]) -> Iterator[EncodedText]:

@@ -19,7 +19,7 @@ _LOOK_BACK_CHARS = 128
 
 
 def last_within(encoded: EncodedText, first: int, max_tokens: int) -> int:
-    """Index of the last cut at most `max_tokens` tokens behind cut number `first`."""
+    """Index of the last cut at most `max_tokens` tokens after cut number `first`. ValueError if there is none."""
     last = int(encoded.cut_token.searchsorted(encoded.cut_token[first] + max_tokens, side="right")) - 1
     if last <= first:
         position = int(encoded.cut_char[first])
@@ -28,7 +28,7 @@ def last_within(encoded: EncodedText, first: int, max_tokens: int) -> int:
 
 
 class SemanticCuts:
-    """The cuts of one document. Sentences are looked for only where a paragraph has to be cut, and only there."""
+    """The cuts of one document. Sentences are searched only in paragraphs that have to be cut."""
 
     def __init__(
         self, encoded: EncodedText, structure: Structure, segmenter: Segmenter, max_tokens: int, shift: TopicShift | None
@@ -53,7 +53,7 @@ class SemanticCuts:
             first = last
 
     def _strongest(self, first: int, last: int) -> int | None:
-        """Last of the strongest headings and paragraphs in (first, last]."""
+        """The strongest heading or paragraph boundary in (first, last]; of equally strong ones the last."""
         low, high = self._cuts.searchsorted([first, last], side="right")
         if low == high:
             return None
@@ -85,8 +85,8 @@ class SemanticCuts:
         return int(self._encoded.cut_char[middle]), int(self._encoded.cut_char[last]) + 1
 
     def _last_sentence(self, first: int, last: int) -> int | None:
-        """Looks backwards from `last`, in steps that double, so that little is looked at and no long sentence costs
-        more than twice its length."""
+        """Searches backwards from `last` in steps that double: usually little text is searched, and at most twice the
+        length of a long sentence."""
         start, high = int(self._encoded.cut_char[first]), int(self._encoded.cut_char[last]) + 1
         step = _LOOK_BACK_CHARS
         while high > start:
@@ -99,7 +99,7 @@ class SemanticCuts:
     def _sentence_cuts(self, first: int, last: int, low: int, high: int) -> list[tuple[int, int]]:
         """(cut, character) of the sentences that start in [low, high) and can be cut at, inside (first, last]."""
         offset, paragraph = self._paragraph_start, self._paragraph[2]
-        # a start may lie behind white space that the cut goes in front of
+        # a sentence may start after white space, while its cut is before it
         beyond = first_visible(paragraph, high - 1 - offset, high + MAX_GAP_CHARS - offset) + 1
         cuts = []
         for position in self._segmenter.starts(paragraph, low - offset, beyond):
@@ -128,7 +128,7 @@ class SemanticCuts:
         return before + 1 if before + 1 < len(chars) and chars[before + 1] <= high else None
 
     def _cuts_at(self, boundaries: Boundaries) -> tuple[np.ndarray, np.ndarray]:
-        """(number of the cut, level) of each boundary that a cut can be made at."""
+        """(number of the cut, level) of each boundary where a cut is possible."""
         chars = self._encoded.cut_char
         before = chars.searchsorted(boundaries.best, side="right") - 1
         after = np.minimum(before + 1, len(chars) - 1)

@@ -1,9 +1,9 @@
-"""Definitions in program text: the places in front of functions, classes and their members.
+"""Definitions in program text: the start of functions, classes and their members.
 
-Python's are found by keyword, outside of multi-line strings; decorators and the comment lines right above belong to
-the definition. For other languages a definition is a line at the left margin that opens with a keyword or that stands
-behind a blank line or a closing brace, with a block behind it; doc comments and attributes above belong to it.
-Nothing here parses: a text that is not valid code only has weaker boundaries.
+Python's are found by keyword, outside of multi-line strings; decorators and comment lines right above belong to the
+definition. In other languages a definition is a line at the left margin, followed by a block, that opens with a keyword or
+follows a blank line or a closing brace; doc comments and attributes above belong to it. Nothing is parsed, so invalid code
+only gets less precise boundaries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COMMENT_LINE = {"python": ("#",), "code": ("//", "/*", " *", "*/", "#", "@", "-
 def find_definitions(lines: str, text_format: str) -> list[tuple[int, int]]:
     """(line start, level) of each definition, in order; level 1 at the left margin, 2 for members, 3 for deeper ones.
 
-    A class stays with its first member: that one is left out. `lines` has "\\n" for every line end; `text_format` is
+    The first member of a class is left out, so the class stays together with it. `lines` has "\\n" for every line end; `text_format` is
     python or code.
     """
     found = _python(lines) if text_format == "python" else _code(lines)
@@ -84,9 +84,9 @@ def _python(lines: str) -> list[_Definition]:
 
 
 def _multiline_strings(lines: str) -> list[tuple[int, int]]:
-    """Spans of triple-quoted strings; quotes in comments and in other strings open none."""
+    """Spans of triple-quoted strings, ignoring quotes in comments and in other strings."""
     found: list[tuple[int, int]] = []
-    position = known = 0  # everything in front of `known` has been understood
+    position = known = 0  # the text before `known` has been scanned
     after = {quotes: lines.find(quotes) for quotes in _PY_REST}
     while True:
         for quotes, start in after.items():
@@ -135,7 +135,7 @@ def _opens_block(lines: str, start: int) -> bool:
 
 
 def _inside(spans: list[tuple[int, int]], positions: np.ndarray) -> np.ndarray:
-    """Whether each of `positions`, int64 [n], lies inside of one of the `spans`, behind its first character; bool [n]."""
+    """Whether each of `positions`, int64 [n], lies inside one of the `spans`, after its first character; bool [n]."""
     if not spans:
         return np.zeros(len(positions), bool)
     starts, ends = np.array(spans, np.int64).T

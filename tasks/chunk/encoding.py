@@ -1,13 +1,13 @@
 """A document's tokens, and the places between tokens where its text can be cut.
 
-Texts are encoded once, in segments of about 64k characters that are cut in front of a line (or a word), where common
-pre-tokenizers cut anyway; the segments of many documents go through the tokenizer together. So the cost is linear and
-memory bounded. A document shorter than a segment has exactly the ids that encoding it whole gives.
+Texts are encoded once, in segments of about 64k characters. A segment ends before a line (or a word), where common
+pre-tokenizers split anyway. The segments of many documents go through the tokenizer together. So the cost is linear and
+memory is bounded. A document shorter than a segment has exactly the ids of encoding it whole.
 
-For byte-level tokenizers the position of every token follows from the bytes it stands for, which is exact where a
-character is spread over several tokens, and each segment is checked to decode to its own text. For others, and for a
-segment that does not decode to itself (a normalizer changed it), the positions are the tokenizer's own offsets.
-Segments of a byte-level BPE are encoded by words where that gives the same ids (see `tasks.chunk.words`).
+For byte-level tokenizers the position of every token follows from its bytes, which is exact even if a character is spread
+over several tokens. Each segment is checked to decode to its own text. For other tokenizers, and for a segment that a
+normalizer changed, the positions are the tokenizer's own offsets. Segments of a byte-level BPE are encoded by words if that
+gives the same ids (see `tasks.chunk.words`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class EncodedText:
     """Tokens of a text, and its cuts.
 
     ids        int32 [num_tokens]
-    cut_token  int64 [num_cuts]: a cut lies in front of this token; from 0 to num_tokens, increasing
-    cut_char   int64 [num_cuts]: and in front of this character; from 0 to len(text), increasing
+    cut_token  int64 [num_cuts]: the cut is before this token; from 0 to num_tokens, increasing
+    cut_char   int64 [num_cuts]: the cut is before this character; from 0 to len(text), increasing
     """
 
     text: str
@@ -52,7 +52,7 @@ class Encoder:
 
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         serialized = backend.to_str()
-        self._tokenizer = Tokenizer.from_str(serialized)  # a copy: its settings must not leak into the caller's
+        self._tokenizer = Tokenizer.from_str(serialized)  # a copy, so that the caller's tokenizer keeps its settings
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
@@ -86,7 +86,7 @@ class Encoder:
             yield _joined(text, located)
 
     def _by_words(self, segment: str) -> EncodedText | None:
-        """`segment` encoded by words; None where that does not give the tokenizer's ids or its own text."""
+        """`segment` encoded by words; None if that could give other ids than the tokenizer, or another text."""
         ids = self._words.encode(segment) if self._words else None
         if ids is None:
             return None
@@ -149,13 +149,13 @@ def _cuts_from_bytes(utf8: bytes, byte_end: np.ndarray) -> tuple[np.ndarray, np.
     starts_char = (np.frombuffer(utf8, np.uint8) & 0xC0) != 0x80
     num_chars_before = np.concatenate([[0], np.cumsum(starts_char)])
     is_cut = np.append(starts_char, True)[byte_end]
-    is_cut[:-1] &= byte_end[1:] > byte_end[:-1]  # of tokens that stand for nothing, cut behind the last
+    is_cut[:-1] &= byte_end[1:] > byte_end[:-1]  # of tokens without bytes, cut after the last
     cut_token = np.flatnonzero(is_cut) + 1
     return np.append(0, cut_token), np.append(0, num_chars_before[byte_end[is_cut]])
 
 
 def _cuts_from_offsets(num_chars: int, offsets: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Boundaries that no token's characters reach across. Text that belongs to no token goes with the token before it."""
+    """Boundaries that no token crosses. Text without a token belongs to the token before it."""
     spans = np.array(offsets, np.int64).reshape(-1, 2)
     if not len(spans):
         return np.array([0, 0]), np.array([0, num_chars])
@@ -168,7 +168,7 @@ def _cuts_from_offsets(num_chars: int, offsets: list[tuple[int, int]]) -> tuple[
 
 
 def _byte_level_vocabulary(settings: dict[str, Any], tokenizer: Tokenizer) -> list[bytes] | None:
-    """The bytes each token id stands for; None where the tokenizer is not byte-level."""
+    """The bytes of each token id; None if the tokenizer is not byte-level."""
     decoder = settings.get("decoder") or {}
     kinds = {decoder.get("type")} | {d.get("type") for d in decoder.get("decoders", ())}
     if "ByteLevel" not in kinds:

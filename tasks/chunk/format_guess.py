@@ -1,4 +1,4 @@
-"""Which of `data_schemas.tables.TEXT_FORMATS` a text of unknown origin is taken for."""
+"""Guesses which of `data_schemas.tables.TEXT_FORMATS` a text of unknown origin has."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 
 
 def guess_format(lines: str) -> str:
-    """`python` or `code` where the text's beginning leaves little doubt, else `auto`: prose of some mark-up.
+    """`python` or `code` if the text's beginning leaves little doubt, else `auto`: prose with some mark-up.
 
-    Conservative: a text with fenced code is prose about code, and in a program a definition with a block, or most
-    lines ending in `;`, `{` or `}`, must be seen. `lines` has "\\n" for every line end.
+    Conservative: a text with fenced code counts as prose about code. A program must show a definition with a block, or end
+    many of its lines in `;`, `{` or `}`. `lines` has "\\n" for every line end.
     """
     sample = lines[:_SAMPLE_CHARS]
     if _FENCE.search(sample):

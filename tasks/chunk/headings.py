@@ -2,10 +2,10 @@
 
 markdown   `# Title`, and titles underlined with = or -. Fenced code holds none.
 rst        a title underlined, and maybe overlined, with one punctuation character; levels in the order of their styles.
-plain      underlined titles; "CHAPTER IV.", "Book II", "Preface"; "1.2 Title"; a short line in capitals. All but the
-           underlined stand alone between blank lines, only a chapter's number may be followed by a line with its title.
-auto       what Markdown and reStructuredText write, and the chapters of plain text. A run of lines that start with the
-           same number of # is taken for a comment, not for headings.
+plain      underlined titles; "CHAPTER IV.", "Book II", "Preface"; "1.2 Title"; a short line in capitals. Except for
+           underlined titles, each is alone between blank lines; only a chapter's number may be followed by its title.
+auto       headings of Markdown and reStructuredText, and the chapters of plain text. A run of lines that start with the
+           same number of # counts as a comment, not as headings.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _is_comment_block(lines: str, start: int, end: int, level: int) -> bool:
 
 
 def _alone(lines: str, text_format: str) -> Iterator[Heading]:
-    """Titles that nothing marks but that they stand alone."""
+    """Titles without mark-up, recognised because they are alone on a line between blank lines."""
     numbered: list[Heading] = []
     has_depth = False
     for match in _ALONE.finditer("\n\n" + lines):

@@ -1,9 +1,9 @@
 """What a full stop means after a word, by language.
 
-An abbreviation is `leading` where a name or number always follows (Dr., e.g.), `numeric` where it is one only in front
-of a number (No. 5), `closing` where it usually ends what it stands in (etc.), and `other` else. After all but the first
-two a sentence may start: it is believed to where the next word is a `starter`, a frequent first word of sentences.
-Abbreviations are written without their last full stop, and everything in lower case.
+An abbreviation is `leading` if a name or number always follows (Dr., e.g.), `numeric` if it is one only before a number
+(No. 5), `closing` if it usually ends its phrase (etc.), and `other` otherwise. After `closing` and `other` a sentence may
+start; it is assumed to if the next word is a `starter`, a frequent first word of sentences. Abbreviations are listed in lower
+case, without their last full stop.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class LanguageRules:
 
     @property
     def abbreviations(self) -> frozenset[str]:
-        """All but the numeric ones, which are words as well."""
+        """All except the numeric ones, which are also words."""
         return self.leading | self.closing | self.other
 
 
 def language_rules(language: str) -> LanguageRules:
-    """Rules of a language (ISO 639-1); for one without rules of its own, those that hold in most."""
+    """Rules of a language (ISO 639-1); a language without its own gets those common to most languages."""
     words = _WORDS.get(language, _WORDS["xx"])
     shared = _WORDS["xx"]
     leading, numeric, closing, other, starters = (

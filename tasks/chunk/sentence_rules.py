@@ -1,7 +1,7 @@
-"""Whether a sentence starts behind a full stop, decided by the few words around it.
+"""Whether a sentence starts after a full stop, decided by the few words around it.
 
-Each decision looks at 160 characters to the left and 64 to the right and at nothing else, so it is the same whether a
-paragraph is searched whole or only around the place where it has to be cut.
+Each decision reads 160 characters to the left and 64 to the right, nothing else. So it is the same whether a paragraph is
+searched whole or only around the place where it has to be cut.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tasks.chunk.languages import LanguageRules
 
-MAX_GAP_CHARS = 1000  # of white space between two sentences; a longer gap is not looked across
+MAX_GAP_CHARS = 1000  # of white space between two sentences; nothing is found across a longer gap
 _BEFORE, _AFTER = 160, 64
 _MAX_RUN = 16  # stops, and closing marks, in one place
 _STOPS = ".!?…‼⁇⁈⁉؟۔।॥։።"
@@ -73,7 +73,7 @@ def candidates(text: str, low: int, high: int) -> list[Candidate]:
 
 
 def _before_gap(text: str, low: int) -> int:
-    """Where the search for a start at `low` has to begin: the gap, and the marks in front of it, may lie before `low`."""
+    """Where to begin the search for a start at `low`: the gap and the marks before it may be left of `low`."""
     position, lowest = low, max(0, low - MAX_GAP_CHARS)
     while position > lowest and text[position - 1].isspace():
         position -= 1
@@ -115,7 +115,7 @@ def starts_sentence(text: str, candidate: Candidate, rules: LanguageRules, is_ab
 def _ends_word(
     before: str, last: str, following: str, next_word: str, rules: LanguageRules, is_abbreviated: bool, is_bracketed: bool
 ) -> bool:
-    """Whether the single full stop behind the word `last` ends a sentence when `following` comes next."""
+    """Whether the single full stop after the word `last` ends a sentence when `following` comes next."""
     if not last:
         return True
     head = before[: len(before) - len(last)].rstrip(_OPENERS)
@@ -147,7 +147,7 @@ def _with_word_before(head: str, folded: str) -> str:
 
 
 def _is_numbering(head: str, rules: LanguageRules) -> bool:
-    """Whether what stands in front of a number or letter says that it counts something off."""
+    """Whether the text before a number or letter shows that it numbers an item."""
     visible = head.rstrip(" \t")
     if not visible:
         return len(head) < _BEFORE - 4

@@ -1,8 +1,8 @@
-"""Where sentences start: segmenters behind one small interface.
+"""Where sentences start: three segmenters with one small interface.
 
-spacy         spaCy's tokenizer of any language, which knows its abbreviations, and the rules of `sentence_rules`
-fast          the same rules with abbreviations of our own, without spaCy
-a pipeline    any trained spaCy pipeline, which decides by itself
+spacy         the rules of `sentence_rules`, with the abbreviations in spaCy's tokenizer of the language
+fast          the same rules with Ropeway's own abbreviations, without spaCy
+a pipeline    any trained spaCy pipeline, which decides alone
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ class Segmenter(Protocol):
     """Finds sentences in a paragraph."""
 
     def starts(self, text: str, low: int = 0, high: int | None = None) -> list[int]:
-        """Positions in [low, high) of `text` where a sentence starts, white space in front of it not counted, in
-        order; the start of the text is left out. What is found does not depend on `low` and `high`."""
+        """Positions in [low, high) of `text` of the first visible character of each sentence, in order, without the start
+        of the text. Whether a position is found does not depend on `low` and `high`."""
         ...
 
 
 def make_segmenter(params: ChunkingParams) -> Segmenter:
-    """The segmenter that `params` ask for. UserError where its pipeline is not there, or spaCy does not know the
-    language."""
+    """The segmenter that `params` select. UserError if its pipeline does not exist or spaCy does not know the language."""
     if params.spacy_pipeline:
         return PipelineSegmenter(_load_pipeline(params.spacy_pipeline))
     if params.segmenter == "fast":
@@ -54,7 +53,7 @@ def make_segmenter(params: ChunkingParams) -> Segmenter:
 
 
 class _RuleSegmenter(ABC):
-    """Decides each place where a sentence might start by what stands close to it."""
+    """Decides for each place where a sentence might start, by the text close to it."""
 
     def __init__(self, language: str) -> None:
         self.rules = language_rules(language)
@@ -74,14 +73,14 @@ class FastSegmenter(_RuleSegmenter):
     """The rules, with the abbreviations of `tasks.chunk.languages`."""
 
     def _abbreviated(self, text: str, full_stops: list[Candidate]) -> set[int]:
-        return set()  # the rules look into those lists by themselves
+        return set()  # the rules read those lists themselves
 
 
 class SpacySegmenter(_RuleSegmenter):
-    """The rules, with the abbreviations that spaCy's language data know as well.
+    """The rules, with the abbreviations in spaCy's language data as well.
 
-    The tokenizer is spaCy's, with that language's exceptions, but splits words only where it matters to sentences:
-    2.5 times as fast as the default one. It sees just the words in front of full stops.
+    The tokenizer is spaCy's with that language's exceptions, but splits words only where it matters for sentences, which is
+    2.5 times as fast as the default. It only gets the words before full stops.
     """
 
     def __init__(self, language: str) -> None:
@@ -107,7 +106,7 @@ class SpacySegmenter(_RuleSegmenter):
 
 
 def _word_start(text: str, position: int) -> int:
-    """Where the word at `position` starts; a longer one than any abbreviation is cut."""
+    """Where the word at `position` starts; a word longer than any abbreviation is cut."""
     lowest = max(0, position - 2 * _MAX_ABBREVIATION_CHARS)
     while position > lowest and not text[position - 1].isspace():
         position -= 1
@@ -115,7 +114,7 @@ def _word_start(text: str, position: int) -> int:
 
 
 def _import_spacy() -> ModuleType:
-    """spaCy for its language data. A worker does without torch, which spaCy imports for models: a second and 200 MB less."""
+    """spaCy for its language data. A worker skips torch, which spaCy imports for models: it saves a second and 200 MB."""
     keep_out = is_worker() and "torch" not in sys.modules
     if keep_out:
         sys.modules["torch"] = None  # type: ignore[assignment]  # makes its import fail
@@ -128,7 +127,7 @@ def _import_spacy() -> ModuleType:
 
 
 def _tokenizer_of(language: str) -> Callable[[], Tokenizer]:
-    """Makes tokenizers with the exceptions of a language. UserError where spaCy has none."""
+    """Makes tokenizers with the exceptions of a language. UserError if spaCy does not know it."""
     import re
 
     spacy = _import_spacy()
@@ -139,7 +138,7 @@ def _tokenizer_of(language: str) -> Callable[[], Tokenizer]:
         defaults = spacy.util.get_lang_class(language).Defaults
     except ImportError as error:
         raise UserError(
-            f"spaCy does not know chunking.language {language!r}: take `xx` for any language, or choose chunking.segmenter fast."
+            f"spaCy does not know chunking.language {language!r}: choose `xx` for any language, or chunking.segmenter fast."
         ) from error
     rules = {word: parts for word, parts in defaults.tokenizer_exceptions.items() if not any(c.isspace() for c in word)}
     prefix, suffix = re.compile(f"^{_PREFIX}").search, re.compile(f"{_SUFFIX}$").search
@@ -149,8 +148,8 @@ def _tokenizer_of(language: str) -> Callable[[], Tokenizer]:
 class PipelineSegmenter:
     """Sentences of a spaCy pipeline, in texts of any length.
 
-    A long text goes through the pipeline in pieces; a piece's last sentence is looked at again at the start of the
-    next piece, so that no sentence ends where a piece does.
+    A long text goes through the pipeline in pieces. A piece's last sentence is read again at the start of the next piece, so
+    that the end of a piece never ends a sentence.
     """
 
     def __init__(self, pipeline: Language) -> None:
@@ -158,7 +157,7 @@ class PipelineSegmenter:
         self._last: tuple[str, list[int]] = ("", [])
 
     def starts(self, text: str, low: int = 0, high: int | None = None) -> list[int]:
-        """See Segmenter. The whole text is looked at, once for calls with the same text in a row."""
+        """See Segmenter. The whole text is read, once for consecutive calls with the same text."""
         if self._last[0] is not text:
             self._last = (text, self._find(text))
         end = len(text) if high is None else high
@@ -191,7 +190,7 @@ def _load_pipeline(name: str) -> Language:
     is_package = spacy.util.is_package(name)
     if not is_package and not (folder / "config.cfg").is_file():
         raise UserError(
-            f"chunking.spacy_pipeline {name!r} is not installed, nor the folder of a pipeline: install it (python -m spacy "
+            f"chunking.spacy_pipeline {name!r} is neither an installed pipeline nor a pipeline's folder: install it (python -m spacy "
             f"download {name}), give the folder's path, or leave the field empty for the built-in rules."
         )
     try:
@@ -201,7 +200,7 @@ def _load_pipeline(name: str) -> Language:
     except (ValueError, ImportError, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise UserError(
-            f"chunking.spacy_pipeline {name!r} cannot be loaded by this spaCy: {reason}; take one made for it, or leave the field "
+            f"chunking.spacy_pipeline {name!r} cannot be loaded by this spaCy: {reason}; choose one made for it, or leave the field "
             "empty for the built-in rules."
         ) from error
     if not _SENTENCE_PIPES & set(pipeline.pipe_names):

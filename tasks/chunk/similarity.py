@@ -19,11 +19,11 @@ _WORD_START = re.compile(r"(?<=\s)\S")
 
 
 class TopicShift:
-    """Compares the text in front of a sentence with the text behind it.
+    """Compares the text before a place with the text after it.
 
     The model is a transformers encoder saved as safetensors; a text's embedding is the mean of its last hidden states
-    (Reimers & Gurevych 2019, arXiv 1908.10084, section 3). Nothing is downloaded and no code of the folder is run.
-    UserError where the folder cannot be used.
+    (Reimers & Gurevych 2019, arXiv 1908.10084, section 3). Nothing is downloaded and no code in the folder is run.
+    UserError if the folder cannot be used.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,7 +32,7 @@ class TopicShift:
         self._max_tokens = max(2, min(int(known), 512) - 2)  # some count positions from 2
 
     def choose(self, paragraph: str, offset: int, starts: list[tuple[int, int]]) -> int:
-        """The cut whose neighbours are least alike; the last of equals.
+        """The cut with the least similar text before and after it; of equals the last.
 
         `starts` are (cut, character) of sentences, the characters counted from `offset` before `paragraph`.
         """
@@ -61,13 +61,13 @@ class TopicShift:
 
 
 def _tail(text: str) -> str:
-    """From the first whole word on."""
+    """Without a word that is cut at the start."""
     match = _WORD_START.search(text)
     return text[match.start() :] if match and len(text) == _GROUP_CHARS else text
 
 
 def _head(text: str) -> str:
-    """Up to the last whole word."""
+    """Without a word that is cut at the end."""
     return text.rsplit(None, 1)[0] if len(text) == _GROUP_CHARS and len(text.split(None, 1)) > 1 else text
 
 
@@ -77,10 +77,10 @@ def _load(path: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
 
     folder = Path(path).expanduser()
     if not (folder / "config.json").is_file():
-        raise UserError(f"chunking.embedding_model {path!r} is not the folder of a model: give one with a config.json.")
+        raise UserError(f"chunking.embedding_model {path!r} is not a model's folder: give a folder with a config.json.")
     if not any(folder.glob("*.safetensors")):
         raise UserError(
-            f"chunking.embedding_model {path!r} has no weights as .safetensors: convert them, others are not loaded."
+            f"chunking.embedding_model {path!r} has no .safetensors weights: convert them, because other formats are not loaded."
         )
     options = {"local_files_only": True, "trust_remote_code": False}
     try:

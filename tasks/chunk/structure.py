@@ -1,7 +1,7 @@
-"""Where an author would let a text be cut: sections, paragraphs, definitions.
+"""The structure of a text, where it is best cut: sections, paragraphs, definitions.
 
 How structure is marked depends on the format (`data_schemas.tables.TEXT_FORMATS`): see `tasks.chunk.headings` for
-prose and `tasks.chunk.definitions` for program text. Paragraphs are the same everywhere: blank lines part them.
+prose and `tasks.chunk.definitions` for program text. In every format, blank lines separate paragraphs.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.chunk.definitions import find_definitions
-from tasks.chunk.formats import guess_format
+from tasks.chunk.format_guess import guess_format
 from tasks.chunk.headings import Heading, find_headings
 
 NUM_HEADING_LEVELS = 6
 PARAGRAPH = NUM_HEADING_LEVELS + 1
-SENTENCE = PARAGRAPH + 1
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*+\n\s*+")
 
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Places in the order of the text: it may be cut in the white space [low, high], at or before `best` if possible,
-    else after it. int64 [num_boundaries] each.
+    """Places to cut, in the order of the text: in the white space [low, high], at or before `best` if possible, else after
+    it. int64 [num_boundaries] each.
 
-    A smaller `level` is a stronger boundary: heading levels 1 to 6, then PARAGRAPH, then SENTENCE.
+    A smaller `level` is a stronger boundary: heading levels 1 to 6, then PARAGRAPH.
     """
 
     low: np.ndarray
@@ -38,7 +37,7 @@ class Boundaries:
 
 @dataclass(frozen=True)
 class Structure:
-    """Headings and boundaries of a text. Where no boundary is in reach, `is_code` says to cut at a line, not a sentence."""
+    """Headings and boundaries of a text. `is_code`: if no boundary is in reach, cut at a line rather than a sentence."""
 
     headings: tuple[Heading, ...]
     boundaries: Boundaries
@@ -94,7 +93,7 @@ def _paragraphs(lines: str) -> Boundaries:
 
 
 def content_end(lines: str, position: int, at_least: int = 0) -> int:
-    """The end of the last visible character in front of `position`; `at_least` (or 0) if that is not above it."""
+    """The end of the last visible character before `position`, but at least `at_least` (and 0)."""
     at_least = max(0, at_least)
     while position > at_least and lines[position - 1].isspace():
         position -= 1
@@ -102,7 +101,7 @@ def content_end(lines: str, position: int, at_least: int = 0) -> int:
 
 
 def _section_starts(lines: str, headings: list[Heading]) -> list[tuple[int, int]]:
-    """(line start, level) of the headings that a cut can be made in front of."""
+    """(line start, level) of the headings before which a cut is possible."""
     starts = []
     before: Heading | None = None
     for heading in headings:

@@ -1,10 +1,10 @@
-"""Byte-level BPE by words: the words a tokenizer splits a text into are found by `re`, and each is encoded once.
+"""Byte-level BPE by words: `re` splits a text into the tokenizer's words, and each word is encoded only once.
 
-A byte-level BPE tokenizer first splits a text by a regular expression and then encodes every piece by itself, so a
-table from piece to ids gives the same ids as the tokenizer. Text repeats its words: splitting and looking up takes
-about a third of the time of encoding. `find_splitter` translates a tokenizer's expression to Python's `re`, for
-characters whose class is beyond doubt (Latin, Greek, Cyrillic, punctuation and symbols, emoji); a text with any other character,
-and a tokenizer that is built otherwise, is left to the tokenizer.
+A byte-level BPE tokenizer first splits a text by a regular expression and then encodes every piece separately, so a table
+from piece to ids gives the same ids as the tokenizer. Text repeats its words: splitting and looking up takes about a third of
+the time of encoding. `find_splitter` translates a tokenizer's expression to Python's `re`, for characters whose Unicode class
+is the same in both (Latin, Greek, Cyrillic, punctuation and symbols, emoji). Texts with other characters, and other kinds of
+tokenizers, are left to the tokenizer itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _KNOWN_RANGES = (
     *((0x00, 0x80), (0xA0, 0x17F), (0x180, 0x530), (0x200B, 0x2028), (0x2030, 0x205F), (0x20A0, 0x20D0)),
-    *((0x2100, 0x2C00), (0xFE00, 0xFE10), (0x1F000, 0x1FB00)),  # symbols: neither letters nor digits, whoever is asked
+    *((0x2100, 0x2C00), (0xFE00, 0xFE10), (0x1F000, 0x1FB00)),  # symbols: neither letters nor digits in any Unicode version
 )
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _GPT2_DIGITS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"  # each digit alone
@@ -41,12 +41,12 @@ class Splitter:
 
     ascii: re.Pattern[str]
     known: re.Pattern[str]
-    unknown: re.Pattern[str]  # finds a character that `known` makes no promise about
-    added: re.Pattern[str] | None  # finds a token that the tokenizer takes out of a text before it splits it
+    unknown: re.Pattern[str]  # finds a character for which `known` may split differently
+    added: re.Pattern[str] | None  # finds a token that the tokenizer extracts before it splits the text
     needs_nfc: bool
 
     def split(self, text: str) -> list[str] | None:
-        """The pieces, which join to `text`; None where that is not certain."""
+        """The tokenizer's pieces, which join to `text`; None if they are not certain."""
         if self.added and self.added.search(text):
             return None
         if text.isascii():
@@ -59,7 +59,7 @@ class Splitter:
 
 
 class WordTable:
-    """The ids of words that were met, at most 2^18 of them. What is in it never changes a result."""
+    """The ids of words seen before, about 2^18 at most. Its content never changes a result."""
 
     def __init__(self, tokenizer: Tokenizer, splitter: Splitter, token_bytes: list[bytes]) -> None:
         self._tokenizer = tokenizer
@@ -68,14 +68,14 @@ class WordTable:
         self._ids: dict[str, bytes] = {}
 
     def encode(self, text: str) -> np.ndarray | None:
-        """int32 [num_tokens], read-only, that decode to `text`; None where it has to go through the tokenizer."""
+        """int32 [num_tokens], read-only, that decode to `text`; None if it has to go through the tokenizer."""
         words = self._splitter.split(text)
         if words is None:
             return None
         known = list(map(self._ids.get, words))
         try:
             joined = b"".join(known)  # type: ignore[arg-type]
-        except TypeError:  # a word is met for the first time
+        except TypeError:  # a word is seen for the first time
             new = [i for i, ids in enumerate(known) if ids is None]
             learned = self._learn({words[i] for i in new})
             if learned is None:
@@ -87,7 +87,7 @@ class WordTable:
         return np.frombuffer(joined, np.int32)
 
     def _learn(self, words: set[str]) -> list[str] | None:
-        """Puts `words` into the table; None where one does not decode to itself."""
+        """Adds `words` to the table; None if one does not decode to itself."""
         new = list(words)
         encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
         learned = {}
@@ -109,7 +109,7 @@ class WordTable:
 
 
 def find_splitter(settings: dict[str, Any]) -> Splitter | None:
-    """The splitter of a tokenizer with these settings (its tokenizer.json); None where there is none."""
+    """The splitter for a tokenizer with these settings (its tokenizer.json); None if it cannot be translated."""
     normalizer = (settings.get("normalizer") or {}).get("type")
     model = settings.get("model") or {}
     if normalizer not in (None, "NFC") or model.get("type") != "BPE" or model.get("dropout"):
@@ -131,7 +131,7 @@ def find_splitter(settings: dict[str, Any]) -> Splitter | None:
 
 
 def _expression(pre_tokenizer: dict[str, Any]) -> str | None:
-    """The expression that splits a text, of the three usual ways to build a byte-level pre-tokenizer."""
+    """The expression that splits a text, for the three usual kinds of byte-level pre-tokenizers; None for others."""
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     *before, last = steps or [{}]
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space") or len(before) > 1:
@@ -148,7 +148,7 @@ def _expression(pre_tokenizer: dict[str, Any]) -> str | None:
 
 
 def _translated(expression: str, kind: str) -> re.Pattern[str] | None:
-    """`expression` with Unicode classes spelt out; None where it uses anything whose meaning could differ."""
+    """`expression` with Unicode classes spelt out; None if it uses anything that could mean something else in `re`."""
     if re.search(r"\{[\d,]+\}\+|&&|\(\?(?![!:=i])|\[\[", expression):
         return None
     parts, in_class, position = [], False, 0

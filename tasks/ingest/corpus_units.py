@@ -2,7 +2,7 @@
 
     list ──▶ stamp, and where to cut ──▶ group ──▶ ReadUnit ──▶ read_unit ──▶ Document | Refused | Skipped
 
-The units are a function of the corpus alone, so the same documents come out whoever reads them.
+The units are a function of the corpus alone, so any number of workers reads the same documents.
 """
 
 import dataclasses
@@ -13,17 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_schemas.addresses import is_remote
 from data_schemas.params import CorpusParams, CorpusSource
 from tasks.ingest.decontamination.evaluated_prompts import read_prompts
 from tasks.ingest.listing.local_files import check_local
 from tasks.ingest.listing.remote_files import check_remote
 from tasks.ingest.listing.sources import DATASET_SCHEME, Listing, list_files
-from tasks.ingest.locations import is_remote
-from tasks.ingest.reading.cutting import Examined, FilePart, examine
 from tasks.ingest.reading.datasets_hub import DatasetSlice, FoundDataset, check_dataset, find_dataset, read_dataset
 from tasks.ingest.reading.documents_of_file import read_file
+from tasks.ingest.reading.file_parts import Examined, FilePart, examine
 from tasks.ingest.reading.files import Files, SourceFile
-from tasks.ingest.reading.language import check_languages, identify
+from tasks.ingest.reading.language_detection import check_languages, identify
 from tasks.ingest.reading.records import Document, Refused, Skipped
 from tasks.ingest.reading.repository import RepositoryPart, read_code_file, read_repository, repositories
 
@@ -47,9 +47,9 @@ class ReadUnit:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Everything that is read. `fingerprint` changes when a file's name or content does, not with its place or time.
+    """Everything that is read. `fingerprint` changes with a file's name or content, not with its folder's path or its time.
 
-    `num_unmatched`: files in the listed folders that no include and no exclude pattern is about, which nobody reads.
+    `num_unmatched`: files in the listed folders that match neither an include nor an exclude pattern; they are not read.
     """
 
     units: tuple[ReadUnit, ...]
@@ -61,7 +61,7 @@ class Corpus:
 
 
 def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Corpus:
-    """List, stamp and cut the corpus into units of some max(4 MiB, a 4096th of it).
+    """List, stamp and cut the corpus into units of about 4 MiB, or a 4096th of the corpus where that is more.
 
     `leave_out` is a folder or URI that is never part of a corpus (the storage root, when it lies inside one).
     Raises UserError for a source that does not exist, that needs a package or credentials, or an unknown language.
@@ -82,19 +82,19 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
 
 
 def refuse_missing(params: CorpusParams) -> None:
-    """UserError for what would be refused later and can be seen without listing or downloading the corpus."""
+    """UserError for any problem of the corpus that can be found without listing or downloading it."""
     check_languages(params.languages)
     if params.decontamination.enabled:
         read_prompts(params.decontamination.prompt_files)
     for index, source in enumerate(params.sources):
         if source.uri.startswith(DATASET_SCHEME):
-            check_dataset(index, source)  # the rest only the hub knows
+            check_dataset(index, source)  # anything else only the hub can say
         else:
             (check_remote if is_remote(source.uri) else check_local)(index, source)
 
 
 def read_unit(unit: ReadUnit, params: CorpusParams) -> Iterator[Document | Refused | Skipped]:
-    """The unit's documents in their order, and what takes the place of those that cannot be read or are not wanted.
+    """The unit's documents in order. A document that cannot be read is a Refused, one that is not wanted a Skipped.
 
     At most one document and one block of a file are in memory.
     """
@@ -119,7 +119,7 @@ def _read_part(part: Part, source: CorpusSource, files: Files, max_bytes: int) -
 
 
 def _finished(document: Document, source: CorpusSource, params: CorpusParams, max_bytes: int) -> Document | Refused | Skipped:
-    """The document with its language, unless it is too long, too short or in a language that is not asked for."""
+    """The document with its language; Refused or Skipped if it is too long, too short or in an unwanted language."""
     num_bytes = len(document.utf8)
     if num_bytes > max_bytes:
         detail = f"{num_bytes:,} bytes, more than {max_bytes:,}"
@@ -135,7 +135,7 @@ def _finished(document: Document, source: CorpusSource, params: CorpusParams, ma
 
 
 def _examine_all(params: CorpusParams, listing: Listing, unit_bytes: int) -> list[Examined]:
-    """What is found of each file, in the listing's order."""
+    """The stamp and the parts of each file, in the listing's order."""
     examined: list[Examined] = []
 
     def one(file: SourceFile) -> Examined:
@@ -158,7 +158,7 @@ def _parts_of(
 
 
 def _grouped(parts: list[FilePart] | list[RepositoryPart], unit_bytes: int) -> Iterator[tuple[Part, ...]]:
-    """Neighbours together while they stay below `unit_bytes`."""
+    """Neighbouring parts together, up to `unit_bytes`."""
     begun: list[Part] = []
     num_bytes = 0
     for part in parts:

@@ -22,9 +22,10 @@ def split_pattern(path: str) -> tuple[str, str]:
 
 
 def any_of(patterns: Sequence[str], or_compressed: bool = False, any_case: bool = False) -> re.Pattern[str]:
-    """Matches (with `fullmatch`) what any pattern does; with `or_compressed` also that name with .gz or .zst behind it.
+    """A regular expression that matches (with `fullmatch`) what any of the patterns matches.
 
-    Upper and lower case differ, on every file system, but with `any_case`.
+    `or_compressed`: also match the name followed by .gz or .zst. `any_case`: ignore case; by default case counts, on every
+    file system.
     """
     joined = "|".join(_regex(p) for p in patterns) or r"(?!)"
     flags = re.DOTALL | (re.IGNORECASE if any_case else re.NOFLAG)
@@ -32,13 +33,12 @@ def any_of(patterns: Sequence[str], or_compressed: bool = False, any_case: bool 
 
 
 def included(patterns: Sequence[str]) -> re.Pattern[str]:
-    """Matches the files a source's `include` asks for, compressed or not: the default in any case, patterns of a user as
-    they are written."""
+    """Matches the files of a source's `include`, compressed or not. The default patterns ignore case, a user's do not."""
     return any_of(patterns, or_compressed=True, any_case=patterns == DEFAULT_INCLUDE)
 
 
 def max_depth(patterns: Sequence[str]) -> int | None:
-    """Number of folders above the deepest possible match; None where a pattern has no bound."""
+    """Number of folders above the deepest possible match; None if there is no limit."""
     if any("**" in pattern for pattern in patterns):
         return None
     return max(pattern.removeprefix("./").count("/") for pattern in patterns)

@@ -1,4 +1,4 @@
-"""What ends ingest: a corpus of which too little can be read, or with nothing on one side of the split."""
+"""Errors that end ingest: too little of the corpus can be read, or one side of the split is empty."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_schemas.addresses import without_secrets
 from data_schemas.errors import UserError
 from data_schemas.params import CorpusParams
 from data_schemas.parts import Parts
-from tasks.ingest.locations import without_secrets
 
 QUARANTINE_FILE = "quarantine.parquet"
 
 
 def refuse_empty(params: CorpusParams, num_files: int, quarantined: Mapping[str, int], skipped: Mapping[str, int]) -> None:
-    """UserError that says what became of the inputs, none of which gave a document."""
+    """UserError for a corpus without a document; it says what happened to the inputs."""
     told = _told(quarantined)
     where = "; ".join(f"{without_secrets(s.uri)} ({', '.join(s.include)})" for s in params.sources)
     raise UserError(
@@ -27,9 +27,9 @@ def refuse_empty(params: CorpusParams, num_files: int, quarantined: Mapping[str,
 
 
 def refuse_quarantined(params: CorpusParams, num_readable: int, quarantined: Mapping[str, int], files: Parts) -> None:
-    """UserError where more than `max_quarantined_fraction` of the inputs cannot be read.
+    """UserError if more than `max_quarantined_fraction` of the inputs cannot be read.
 
-    `num_readable` inputs can be, whatever became of them; `files` holds the quarantine table.
+    `num_readable` counts every input that can be read, also those removed later; `files` holds the quarantine table.
     """
     num_refused = sum(quarantined.values())
     num_inputs = num_readable + num_refused
@@ -37,25 +37,25 @@ def refuse_quarantined(params: CorpusParams, num_readable: int, quarantined: Map
     if share > params.max_quarantined_fraction:
         raise UserError(
             f"{num_refused} of {num_inputs} inputs ({share:.0%}) cannot be read ({_told(quarantined)}; the first is "
-            f"{_first_refused(files)}), more than corpus.max_quarantined_fraction {params.max_quarantined_fraction}: mend or "
+            f"{_first_refused(files)}), more than corpus.max_quarantined_fraction {params.max_quarantined_fraction}: repair or "
             "exclude them, or raise that limit."
         )
 
 
 def refuse_finished(params: CorpusParams, summary: Mapping[str, Any], files: Parts) -> None:
-    """`refuse_quarantined` for documents that an earlier run made, perhaps under a higher limit."""
+    """`refuse_quarantined` for documents of an earlier run, which may have had a higher limit."""
     kept_or_removed = ("num_documents", "num_duplicates", "num_near_duplicates", "num_contaminated")
     num_readable = sum(summary[name] for name in kept_or_removed) + sum(summary["skipped"].values())
     refuse_quarantined(params, num_readable, summary["quarantined"], files)
 
 
 def refuse_one_sided(params: CorpusParams, documents: Mapping[str, int]) -> None:
-    """UserError where training or evaluation would have no document; `documents` counts them by split."""
+    """UserError if training or evaluation would have no document; `documents` counts them by split."""
     for side, name, change in (("heldout", "held-out", "raise"), ("train", "training", "lower")):
         if not documents.get(side):
             raise UserError(
-                f"The corpus has {sum(documents.values())} documents and none is a {name} one with corpus.heldout_fraction "
-                f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, take another "
+                f"The corpus has {sum(documents.values())} documents but no {name} document with corpus.heldout_fraction "
+                f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, choose another "
                 "split_seed, or choose a finer work_by."
             )
 

@@ -1,7 +1,7 @@
 """Held-out split by work, decided before anything else touches a document.
 
-A *work* is what a document is an edition or a part of (a book, a package). Splitting by work keeps two
-chapters of one book from standing on both sides.
+A *work* is the book or package that a document is an edition or a part of. Splitting by work keeps two chapters of one
+book on the same side.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ Split = Literal["train", "heldout"]
 
 
 def split_of(work: str, heldout_fraction: float, seed: int) -> Split:
-    """Side of `work`: a pure function of its name, so adding documents never moves another one.
+    """Side of `work`: a pure function of its name and the seed, so adding documents never moves another one.
 
     `heldout_fraction` in [0, 1] is the expected share of works (not of documents) held out.
     """

@@ -1,10 +1,10 @@
-"""First half of ingest, on workers: a unit of the corpus is read once and left as parts.
+"""Steps 3 to 5 of ingest, on workers: read a unit of the corpus once and leave these parts:
 
 read-N.parquet    DOCUMENTS       every document of unit N that could be read
-refused-N.parquet QUARANTINE      what could not
-facts-N.npy       DOCUMENT_FACTS  what is needed to choose among all documents, 33 bytes each
-sketch-N.npy      [n, k]          their MinHash sketches, if near-duplicates are looked for
-heldout-N.npy     HELDOUT_NGRAMS  n-grams of the held-out ones, if training is decontaminated
+refused-N.parquet QUARANTINE      every input that could not
+facts-N.npy       DOCUMENT_FACTS  hashes, length and split, to choose among all documents: 33 bytes each
+sketch-N.npy      [n, k]          MinHash signatures, if near-duplicates are removed
+heldout-N.npy     HELDOUT_NGRAMS  n-grams of the held-out documents, if training is decontaminated
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from tasks.ingest.corpus_units import ReadUnit, read_unit
 from tasks.ingest.decontamination.index_building import heldout_part
 from tasks.ingest.duplicates.near_duplicates import Sketcher
 from tasks.ingest.duplicates.selection import DOCUMENT_FACTS
-from tasks.ingest.duplicates.shingles import distinct_ngrams
 from tasks.ingest.reading.records import Document, Refused, Skipped
 from tasks.ingest.split import split_of
+from tasks.ingest.word_ngrams import distinct_ngrams
 
 ROW_GROUP_BYTES = 16_000_000
 
@@ -99,7 +99,7 @@ class _UnitFacts:
 
 
 def write_in_groups(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> int:
-    """Write rows that have `num_bytes` as they come, in row groups of some 16 MB of text; returns how many there were."""
+    """Write rows, which have a `num_bytes`, in row groups of about 16 MB of text; returns the number of rows."""
     num_rows = pending_bytes = 0
     pending: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:

@@ -1,8 +1,8 @@
-"""Words and word n-grams of a text as 64-bit hashes: what near-duplicates and contamination are found by.
+"""Words and word n-grams of a text as 64-bit hashes, by which near-duplicates and contamination are found.
 
 A word is a run of letters, digits and marks, compared without case and accents; everything else only separates words.
 A Han character or a kana is a word of its own. Scripts that write phrases without spaces (Thai, Lao, Khmer) therefore count
-a phrase as one word. The same text gives the same hashes on every machine.
+a phrase as one word. The same text has the same hashes on every machine.
 
 Everything is vectorised over blocks of characters: a word's hash is a polynomial in its characters, taken from prefix sums
 modulo 2**64 (an odd base has an inverse there, so a prefix can be divided away), and an n-gram's is one in its words.
@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 
 _BLOCK_CHARACTERS = 1 << 15  # small enough for the cache
-_SEPARATOR, _SKIPPED = 0, 1  # values of the folding table beside folded code points
+_SEPARATOR, _SKIPPED = 0, 1  # values of the folding table that are not folded code points
 _IS_WORD_ALONE = np.uint32(1 << 31)
 _CHARACTER_BASE = 0x9E3779B97F4A7C15
 _WORD_BASE = 0xD1342543DE82EF95
@@ -38,12 +38,13 @@ class HashedSpans:
 def ngram_hashes(text: str, num_words: int) -> np.ndarray:
     """uint64 [n]: a hash for each run of `num_words` words, in the order of the text.
 
-    A text of fewer words has one hash, of all of them, which equals no hash of a longer run; a text without words has none.
+    A shorter text has one hash, of all its words, which equals no hash of a longer run. A text without words has none.
     """
     return np.concatenate([np.empty(0, np.uint64), *(block.hashes for block in ngram_blocks(text, num_words))])
 
 
 def num_words_of(text: str) -> int:
+    """Number of words, as counted here."""
     return sum(len(block.hashes) for block in word_blocks(text))
 
 
@@ -61,7 +62,7 @@ def distinct(hashes: np.ndarray) -> np.ndarray:
 
 
 def ngram_blocks(text: str, num_words: int) -> Iterator[HashedSpans]:
-    """The n-grams of `ngram_hashes` with their places, a block at a time, so that memory does not grow with the text."""
+    """The n-grams of `ngram_hashes` with their positions, a block at a time, so memory does not grow with the text."""
     carried = _NO_SPANS
     has_ngram = False
     for block in word_blocks(text):

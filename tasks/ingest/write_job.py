@@ -1,4 +1,4 @@
-"""Last step of ingest, on workers: the documents of a unit that stay become a part of the artifact."""
+"""Step 8 of ingest, on workers: write the documents of a unit that stay as a part of the artifact."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_schemas.tables import DOCUMENTS
 
 @dataclass(frozen=True)
 class WriteUnitJob:
-    """Copies what `keep` says from read-N.parquet to documents-N.parquet; returns counts by split and source."""
+    """Copies the rows in `keep` from read-N.parquet to documents-N.parquet; returns counts by split and source."""
 
     parts: Parts
 

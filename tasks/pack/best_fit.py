@@ -5,9 +5,9 @@
                                                        A sequence of 3 tokens goes up from leaf 3 to the first set
     tree             1       1       1       0         node on its right and down again: row c, with room 4.
 
-Best-fit decreasing needs at most 11/9 of the fewest rows possible, and a constant (Johnson et al. 1974); the tree, as in
-Ding et al. 2024 (arXiv:2404.10830), makes a placement cost log(capacity). Importing this module imports numba; the first call
-compiles, a later process takes the result from numba's cache where one can be written.
+Best-fit decreasing needs at most 11/9 of the fewest rows possible plus a constant (Johnson et al. 1974). With the tree, as in
+Ding et al. 2024 (arXiv:2404.10830), a placement costs log(capacity). Importing this module imports numba. The first call
+compiles; later processes load the result from numba's cache if it can be written.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def best_fit_decreasing(lengths: np.ndarray, capacity: int, window: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows as (members int64 [n], row_ends int64 [num_rows]): row r holds `members[row_ends[r-1]:row_ends[r]]`, longest first.
 
-    `lengths` are int [n], each from 1 to `capacity`. Every `window` sequences in turn are packed by themselves, so memory
-    beyond the result is bounded by the window and the capacity. Among equally full rows the one that last became so is taken,
-    and equally long sequences keep their order: the result is the same on any machine.
+    `lengths` are int [n], each from 1 to `capacity`. Every `window` sequences are packed separately, so memory beyond
+    the result is bounded by the window and the capacity. Of equally full rows the latest is used, and equally long sequences
+    keep their order: the result is the same on any machine.
     """
     lengths = np.ascontiguousarray(lengths, np.int64)
     if not len(lengths):

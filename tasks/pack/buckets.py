@@ -1,4 +1,4 @@
-"""Length buckets: with the source, the unit in which sequences are budgeted and reported."""
+"""Length buckets. A source's bucket is the unit in which sequences are budgeted and reported."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,10 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class BucketReport:
-    """One source's sequences of more tokens than the bucket below has, and at most `upper_bound`.
+    """One source's sequences of at most `upper_bound` tokens that are too long for the bucket below.
 
-    `num_chunks` and `num_tokens` count what there is; `num_used` and `num_used_tokens` what is packed, each time it is.
-    `repeats` is the factor between the two in tokens, 0 where there is nothing.
+    `num_chunks` and `num_tokens` count what is available; `num_used` and `num_used_tokens` what is packed, repeats included.
+    `repeats` is the ratio of the two in tokens, 0 for an empty bucket.
     """
 
     source: str
@@ -27,7 +27,7 @@ class BucketReport:
 
 
 def bucket_bounds(min_bucket: int, target_length: int) -> list[int]:
-    """Upper bounds in tokens: `min_bucket`, doubled while below the target, then the target itself."""
+    """Upper bounds in tokens: `min_bucket` doubled as long as it is below the target, then the target itself."""
     bounds = []
     bound = min_bucket
     while bound < target_length:
@@ -46,14 +46,14 @@ class Cells:
 
     @staticmethod
     def sort(lengths: np.ndarray, sources: np.ndarray | None, source_names: tuple[str, ...], bounds: list[int]) -> "Cells":
-        """`sources` int [num_sequences] counts from 0 in `source_names`; None where there is one source."""
+        """`sources` int [num_sequences] indexes `source_names`; None if there is one source."""
         of = np.searchsorted(bounds, lengths, side="left")
         if sources is not None:
             of += np.asarray(sources, np.int64) * len(bounds)
         return Cells(of, source_names, tuple(bounds))
 
     def report(self, lengths: np.ndarray, chosen: np.ndarray) -> tuple[BucketReport, ...]:
-        """A report a cell; `chosen` are the indices of the sequences used, with repeats."""
+        """One report for each cell; `chosen` are the indices of the sequences used, with repeats."""
         counts, tokens = self._count(self.of, lengths)
         used, used_tokens = self._count(self.of[chosen], lengths[chosen])
         return tuple(

@@ -1,7 +1,7 @@
 """Token budgets and repeats by (source, length bucket): which sequences are used, and how often.
 
-Each sequence is decided by one rule: the last of `packing.budgets` that matches its source and bucket; where none does, the
-bucket's entry in `bucket_token_budgets` and `bucket_repeats`; else it is used once. All sequences of a rule share its budget.
+One rule decides each sequence: the last of `packing.budgets` that matches its source and bucket; if none does, the bucket's
+entry in `bucket_token_budgets` and `bucket_repeats`; otherwise it is used once. All sequences of a rule share its budget.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STREAM = 2**31 + 1  # keeps these shuffles apart from all others with the same 
 
 @dataclass(frozen=True)
 class SourceShare:
-    """A source's name, its weight against the others (None: all there is of every source) and how often it may be used."""
+    """A source's name, its weight relative to the others (None: use all of every source), and how often it may be used."""
 
     name: str
     weight: float | None = None
@@ -29,7 +29,7 @@ class SourceShare:
 
 @dataclass(frozen=True)
 class Rule:
-    """At most `max_tokens` tokens (None: no limit) of sequences that are each used `repeats` times."""
+    """Use each sequence `repeats` times, up to `max_tokens` tokens in all (None: no limit)."""
 
     max_tokens: int | None = None
     repeats: int = 1
@@ -53,7 +53,7 @@ def apply_budgets(lengths: np.ndarray, cells: Cells, params: PackingParams) -> n
     together = np.concatenate(chosen)
     if len(lengths) and not len(together):
         raise UserError(
-            "No training row is left: packing.budgets, bucket_token_budgets and bucket_repeats leave every one out, raise them."
+            "No training row is left: packing.budgets, bucket_token_budgets and bucket_repeats leave out every sequence, raise them."
         )
     return together
 
@@ -70,7 +70,7 @@ def _take(members: np.ndarray, lengths: np.ndarray, rule: Rule, key: tuple[int, 
 
 
 def _rules(cells: Cells, params: PackingParams) -> tuple[list[Rule], np.ndarray]:
-    """The rules, the first of which is the default, and the number of the one that decides each cell."""
+    """The rules, starting with the default, and for each cell the number of the rule that decides it."""
     _check(cells, params)
     rules = [Rule()]
     table = np.zeros((len(cells.source_names), len(cells.bounds)), np.int64)

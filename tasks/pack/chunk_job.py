@@ -1,4 +1,4 @@
-"""First half of prepare, on workers: a part of the documents becomes chunks and token sequences."""
+"""Step 2 of packing, on workers: a part of the documents becomes chunks and token sequences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS = ["doc_id", "source", "text", "format", "split", "num_bytes"]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What is put at the start and the end of a document; None where the base was not trained with it."""
+    """Tokens added at the start and the end of a document; None if the base was not trained with one."""
 
     bos: int | None
     eos: int | None
@@ -35,7 +35,7 @@ class SpecialTokens:
         return (self.bos is not None) + (self.eos is not None)
 
     def around(self, token_ids: list[int], is_first: bool, is_last: bool) -> np.ndarray:
-        """int32 [tokens]: the tokens of a document's chunk, with BOS before the first chunk and EOS behind the last."""
+        """int32 [tokens]: the tokens of a document's chunk, with BOS before the first chunk and EOS after the last."""
         bos = [self.bos] if self.bos is not None and is_first else []
         eos = [self.eos] if self.eos is not None and is_last else []
         return np.array([*bos, *token_ids, *eos], np.int32)
@@ -52,7 +52,7 @@ def _chunker(tokenizer_file: Path, params: ChunkingParams) -> Chunker:
 class ChunkJob:
     """Chunks one part of the documents.
 
-    Leaves `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts. `parts` holds the tokenizer.
+    Writes `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts. `parts` holds the tokenizer.
     """
 
     documents: Parts
@@ -92,7 +92,7 @@ class ChunkJob:
 
 
 def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """Documents of some 4 MB together, for the tokenizer takes many at once faster than one by one."""
+    """Documents in batches of about 4 MB: the tokenizer is faster on many at once."""
     batch: list[dict[str, Any]] = []
     num_bytes = 0
     for table in pq.ParquetFile(path).iter_batches(batch_size=64, columns=_COLUMNS):

@@ -1,7 +1,7 @@
 """Rows of whole sequences: budgets, then the mix, then best-fit decreasing in bounded windows.
 
-Bins that admit one length bucket only waste 11-26 % of the tokens, so rows mix lengths and sources freely. The plan is a pure
-function of the lengths, the sources and the parameters, on any machine.
+Rows mix lengths and sources freely: rows of one length bucket each waste 11-26 % of the tokens. The plan is a pure function of
+the lengths, the sources and the parameters, on any machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ONE_SOURCE = (SourceShare("*"),)
 
 @dataclass(frozen=True, eq=False)
 class PlannedRows(Sequence[np.ndarray]):
-    """Some rows of a plan, in two flat arrays like it."""
+    """Some rows of a plan, in two flat arrays as in PackingPlan."""
 
     members: np.ndarray
     row_ends: np.ndarray
@@ -63,7 +63,7 @@ class PackingPlan:
         return self.members[self.row_ends[index - 1] if index else 0 : self.row_ends[index]]
 
     def rows(self, first: int, last: int) -> PlannedRows:
-        """Rows [first, last), to be sent to the worker that writes them."""
+        """Rows [first, last), to send to the worker that writes them."""
         start, end = (int(self.row_ends[row - 1]) if row else 0 for row in (first, last))
         return PlannedRows(self.members[start:end], self.row_ends[first:last] - start)
 
@@ -80,11 +80,11 @@ def plan_rows(
     sources: np.ndarray | None = None,
     shares: Sequence[SourceShare] = ONE_SOURCE,
 ) -> PackingPlan:
-    """Which sequences share a row, and in which order the rows stand.
+    """Which sequences share a row, and the order of the rows.
 
-    `lengths` are int [num_sequences], BOS and EOS included, each from 1 to the target; `sources` is each one's source by its
-    place in `shares`, None where there is one source. Raises ValueError for a length outside that range, as the packer neither
-    cuts nor drops a sequence, and UserError for budgets, weights or a recipe that cannot be kept.
+    `lengths` are int [num_sequences], BOS and EOS included, each from 1 to the target. `sources` are int [num_sequences],
+    places in `shares`; None if there is one source. Raises ValueError for a length outside that range, because the packer
+    never cuts or drops a sequence, and UserError for budgets, weights or a recipe that cannot be satisfied.
     """
     from tasks.pack.best_fit import best_fit_decreasing
 

@@ -1,7 +1,7 @@
 """Packed rows, memory-mapped. Needs pyarrow and numpy only.
 
-A shard has an index at its end, so opening it reads a few bytes, however many rows it has, and reading a row is two views of
-the mapped file.
+A shard ends with an index, so opening it reads a few bytes, however many rows it has. Reading a row makes two views of the
+mapped file.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from data_schemas.errors import UserError
 
 # A shard's index, int64 [num_rows, 5]; starts are in bytes of the file, the first one that of the row's Arrow message.
 INDEX_COLUMNS = ("message_start", "tokens_start", "num_tokens", "lengths_start", "num_sequences")
-INDEX_MAGIC = b"ROPEROWS"  # stands behind the index, and is followed by the number of rows, int64
+INDEX_MAGIC = b"ROPEROWS"  # follows the index, and is followed by the number of rows, int64
 
 
 class Shard:
-    """One shard, mapped. UserError where it is missing or cut short."""
+    """One shard, mapped. UserError if it is missing or cut short."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -99,10 +99,9 @@ class PackedRows:
 
 
 def open_rows(directory: Path | str) -> PackedRows:
-    """The rows below `directory`, as `tasks.pack.shards` left them. UserError where there are none.
+    """The rows in `directory`, as `tasks.pack.shards` writes them. UserError if there are none.
 
-    A shard that is missing or cut short is a UserError at the first use; whether every byte is as it was written is what
-    `Artifact.check` finds out.
+    A shard that is missing or cut short is a UserError at its first use. `Artifact.check` compares every byte with its hash.
     """
     directory = Path(directory)
     try:
@@ -129,6 +128,6 @@ def shuffled(num: int, *key: int) -> np.ndarray:
     raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(num)
     order = np.argsort(raw)
     in_order = raw[order]
-    if np.any(in_order[1:] == in_order[:-1]):  # equal keys: only a stable sort says the same on every machine
+    if np.any(in_order[1:] == in_order[:-1]):  # equal keys: only a stable sort gives the same order on every machine
         return np.argsort(raw, kind="stable")
     return order

@@ -5,12 +5,12 @@ Source weights: the largest mix whose shares are proportional to the weights and
 
 `long_context_mix`: `long_share` of the tokens from long sequences, the rest from short ones. Gao et al. 2024, "How to Train
 Long-Context Language Models (Effectively)" (ProLong, arXiv:2410.02660) continue training on 60 % long data (books and code
-repositories) and 40 % short data of good quality. They report that the short part keeps what the model could do at short
-context, and that still more long data does not help at long context either once the model has been instruction-tuned.
-Here a sequence is long from `long_from` tokens on, and what there is too much of is sampled down; nothing is repeated for it.
+repositories) and 40 % short data of good quality. They report that the short part preserves short-context ability, and that
+even more long data does not help at long context either once the model has been instruction-tuned.
+Here a sequence is long from `long_from` tokens on. The side with too many tokens is sampled down; the other is not repeated.
 
-Both together: the sources keep their weights and the whole keeps its long share; a source of books may give more of the long
-part and a source of web pages more of the short part.
+Both together: the sources keep their weights and the whole keeps its long share. A source of books may supply more of the
+long part, and a source of web pages more of the short part.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SLACK = 1e-9  # relative; rounding of sums of floats
 
 @dataclass(frozen=True)
 class ShareReport:
-    """A share of the packed tokens: the one asked for, None if none was, and the one reached with whole sequences.
+    """A share of the packed tokens: `wanted` (None without a weight or recipe), and `reached` with whole sequences.
 
     Of a source, by its name; or, for long_context_mix, of the sequences called "long" or "short".
     """
@@ -46,9 +46,9 @@ class ShareReport:
 
 @dataclass(frozen=True)
 class Mix:
-    """What is to be mixed: sequences in groups (source x length), where a side that does not matter has one group.
+    """A mix of groups of sequences (source x length). Without weights all sources are one group.
 
-    `weights` sum to 1, one a source; `long_share` is 1.0 where length does not matter and all sequences count as long.
+    `weights`, one for each source, sum to 1. `long_share` is 1.0 without a recipe; then all sequences count as long.
     """
 
     weights: list[float]
@@ -56,7 +56,7 @@ class Mix:
     long_share: float
 
     def tokens(self, available: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Tokens of (long, short) sequences to take of each source, given how many there are; all zero if no mix exists."""
+        """(long, short) tokens to take of each source, given the available ones; all zero if no mix is possible."""
         most = [(a * n, b * n) for (a, b), n in zip(available, self.max_repeats, strict=True)]
         low, high = 0, sum(a + b for a, b in most)
         while low < high:  # whatever total is possible, every smaller one is
@@ -95,8 +95,8 @@ def apply_mix(
 ) -> np.ndarray:
     """int64 indices of the sequences to pack, given those that the budgets leave.
 
-    Of each group whole passes are taken and, for the rest, a seeded sample that comes as near to the number of tokens as whole
-    sequences can. Without weights and recipe `chosen` is returned as it is. UserError where no such mix exists.
+    Each group is used in whole passes and, for the rest, a seeded sample that is as near to the wanted number of tokens as
+    whole sequences can be. Without weights and recipe `chosen` is returned unchanged. UserError if no such mix exists.
     """
     weighted = [share for share in shares if share.weight is not None]
     recipe = params.recipe == "long_context_mix"
@@ -135,7 +135,7 @@ def share_reports(
     target_length: int,
     params: PackingParams,
 ) -> tuple[tuple[ShareReport, ...], tuple[ShareReport, ...]]:
-    """What the packed sequences `chosen` are, by source; and for long_context_mix by length, else nothing."""
+    """Shares of the packed sequences `chosen` by source, and for long_context_mix by length (else empty)."""
     total = max(1, int(lengths[chosen].sum()))
     of_source = np.zeros(len(chosen), np.int64) if sources is None else np.asarray(sources, np.int64)[chosen]
     tokens = np.bincount(of_source, lengths[chosen], minlength=len(shares)).tolist()
@@ -155,7 +155,7 @@ def _weight_shares(shares: tuple[SourceShare, ...]) -> list[float]:
 
 
 def long_from_of(params: PackingParams, target_length: int) -> int:
-    """Tokens from which a sequence counts as long. UserError for one that no row holds."""
+    """Length in tokens from which a sequence counts as long. UserError if it does not fit a row."""
     long_from = params.long_from or max(2, target_length // 2)
     if params.recipe == "long_context_mix" and not 2 <= long_from <= target_length:
         raise UserError(
@@ -168,7 +168,7 @@ def _check(names: list[str], mix: Mix, available: list[tuple[int, int]], long_fr
     for name, weight, tokens in zip(names, mix.weights, available, strict=True):
         if weight and not sum(tokens):
             raise UserError(
-                f"The source {name!r} has a weight but nothing to pack: leave it out, or look why it gives no documents."
+                f"The source {name!r} has a weight but nothing to pack: remove it, or check why it has no documents."
             )
     if mix.long_share == 1.0:
         return
@@ -186,7 +186,7 @@ def _check(names: list[str], mix: Mix, available: list[tuple[int, int]], long_fr
 
 
 def _take(members: np.ndarray, lengths: np.ndarray, num_tokens: int, key: tuple[int, ...]) -> np.ndarray:
-    """`members` over and over, the last time a random part of them, up to about `num_tokens` tokens."""
+    """`members` repeated up to about `num_tokens` tokens; the last pass is a random part of them."""
     total = int(lengths[members].sum())
     if not total:
         return members[:0]

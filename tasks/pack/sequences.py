@@ -1,11 +1,10 @@
-"""Chunks as token sequences in files: written by the workers that chunk, read in any order by those that write shards.
+"""Chunks as token sequences in files: workers that chunk write them, workers that write shards read them in any order.
 
-Part number 7 of the corpus leaves two files a split: `train-00007.tokens`, its sequences end to end as little-endian int32,
-and `train-00007.entries`, an Arrow file with a row a sequence. Sequences are numbered through all parts of a split in turn.
+Part number 7 of the corpus has two files for each split: `train-00007.tokens`, its sequences end to end as little-endian int32,
+and `train-00007.entries`, an Arrow file with one row for each sequence. Numbers of sequences run through all parts of a split.
 
-Tokens are read with `preadv` straight into the buffer of a shard's rows, not memory-mapped: pages of a mapped file count as the
-process's memory for as long as they stay, and reading past the end of a mapped file kills the process where a short read is an
-error.
+Tokens are read with `preadv` straight into the buffer of a shard's rows, not memory-mapped. Mapped pages would count as the
+process's memory, and reading past the end of a mapped file kills the process, while a short read is only an error.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def _mapped_entries(path: Path) -> Iterator[pa.Table]:
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """Where sequences lie: `parts` int32, `starts` int64 and `lengths` int32 [n], in tokens of a part's file; and their ids."""
+    """Positions of sequences: `parts` int32, `starts` int64 and `lengths` int32 [n], in tokens of a part's file; chunk ids."""
 
     parts: np.ndarray
     starts: np.ndarray
@@ -110,7 +109,7 @@ class Located:
 
 
 class SequenceReader:
-    """The sequences of one split, by number. Holds open files, of which there is a bounded number, and no tokens."""
+    """The sequences of one split, by number. Keeps a bounded number of files open, and no tokens in memory."""
 
     def __init__(self, parts: Parts, num_parts: int, split: str) -> None:
         self._parts = parts
@@ -119,7 +118,7 @@ class SequenceReader:
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def locate(self, numbers: np.ndarray) -> Located:
-        """Where the sequences `numbers` int [n] lie, in this order."""
+        """The positions of the sequences `numbers` int [n], in this order."""
         part_of = np.searchsorted(self._firsts, numbers, side="right") - 1
         order = np.argsort(part_of, kind="stable")
         starts, lengths = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int32)
@@ -137,7 +136,7 @@ class SequenceReader:
         return Located(part_of.astype(np.int32), starts, lengths, pa.concat_arrays(ids).take(pa.array(back)))
 
     def read(self, located: Located) -> np.ndarray:
-        """int32 [sum of lengths]: the tokens, end to end. UserError where a file ends before."""
+        """int32 [sum of lengths]: the tokens, end to end. UserError if a file is too short."""
         stops = 4 * np.cumsum(located.lengths, dtype=np.int64)
         tokens = np.empty(int(located.lengths.sum(dtype=np.int64)), np.int32)
         view = memoryview(tokens.data).cast("B")
@@ -150,7 +149,7 @@ class SequenceReader:
         return tokens
 
     def _read_slowly(self, part: int, offset: int, view: memoryview) -> None:
-        """A read may give less than was asked for, down to nothing at the end of the file."""
+        """Repeats reads, each of which may return fewer bytes than requested, and none at the end of the file."""
         done = 0
         while done < len(view):
             count = os.preadv(self._handle(part), [view[done:]], offset + done)

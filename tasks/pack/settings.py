@@ -1,4 +1,4 @@
-"""What can be refused of `chunking` and `packing` before a document is read, and what their digests must know of files."""
+"""Checks of `chunking` and `packing` before a document is read, and digests of the files that chunking depends on."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def source_shares(params: PipelineParams) -> tuple[SourceShare, ...]:
 
 
 def check_settings(params: PipelineParams) -> None:
-    """UserError for what cannot work, as far as it can be seen in a moment."""
+    """UserError for settings that cannot work, as far as a quick check can tell."""
     check_packing(params)
     chunking = params.chunking
     if chunking.spacy_pipeline or chunking.embedding_model or chunking.language != "en":
-        check_chunking(chunking)  # what is shipped needs no look, which takes seconds
+        check_chunking(chunking)  # the defaults need no check, which takes seconds
 
 
 def check_packing(params: PipelineParams) -> None:
-    """UserError for buckets and sources that do not exist, and for a length that no row has."""
+    """UserError for buckets and sources that do not exist, and for a `long_from` that does not fit a row."""
     target = params.model.target_length
     names = tuple(share.name for share in source_shares(params))
     nothing = np.empty(0, np.int64)
@@ -49,7 +49,7 @@ def check_chunking(params: ChunkingParams) -> None:
 
 
 def chunking_files(params: ChunkingParams) -> dict[str, str]:
-    """Digests of what chunking depends on beyond its parameters, by name: as parents of the shards."""
+    """Digests of files and packages that chunking depends on, by name; they become parents of the shards."""
     if params.strategy != "semantic":
         return {}
     parents = {}

@@ -1,4 +1,4 @@
-"""Second half of prepare, on workers: rows become a shard."""
+"""Step 4 of packing, on workers: rows become a shard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _reader(parts: Parts, num_parts: int, split: str) -> SequenceReader:
 class ShardJob:
     """Writes one shard of `split` from the sequences of `num_parts` parts; returns its SHA-256.
 
-    `plan` distinguishes the rows of one packing from another's, which may be made from the same parts.
+    `plan` distinguishes this packing's rows from those of another packing of the same parts.
     """
 
     parts: Parts

@@ -1,9 +1,9 @@
-"""Arrow IPC stream shards that `datasets.load_from_disk` opens memory-mapped, each with an index behind the stream.
+"""Arrow IPC stream shards that `datasets.load_from_disk` opens memory-mapped, each followed by an index.
 
-Uncompressed, one row a record batch: a row is then one contiguous run of int32 in the file, read without a copy. Behind the
-stream's end mark, where Arrow readers have stopped, stands an index for `tasks.pack.reading`: int64 [num_rows, 5], INDEX_COLUMNS,
-then INDEX_MAGIC and the number of rows. The files are a pure function of the rows, so two runs, and any number of workers, write
-the same bytes.
+Shards are uncompressed with one row a record batch, so a row is one contiguous run of int32 in the file, read without a copy.
+An index for `tasks.pack.reading` follows the stream's end mark, where Arrow readers stop: int64 [num_rows, 5], INDEX_COLUMNS,
+then INDEX_MAGIC and the number of rows. The files are a pure function of the rows, so any run with any number of workers
+writes the same bytes.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ def shard_name(number: int, num_shards: int) -> str:
 
 
 def split_into_shards(plan: PackingPlan, lengths: np.ndarray, shard_megabytes: float) -> list[tuple[int, int]]:
-    """Row ranges [first, last) of shards of about `shard_megabytes`; a row that is larger stands alone."""
+    """Row ranges [first, last) of shards of about `shard_megabytes`; a larger row gets a shard of its own."""
     tokens = np.add.reduceat(lengths[plan.members], _starts(plan.row_ends), dtype=np.int64)
     ends = np.cumsum(4 * tokens + _SEQUENCE_BYTES * np.diff(plan.row_ends, prepend=0) + _ROW_BYTES)
     return list(_ranges(ends, shard_megabytes * 1e6))
 
 
 def write_shard(path: Path, rows: Sequence[np.ndarray], sequences: SequenceReader) -> None:
-    """Write one shard: `rows` are each the numbers of its sequences. A pure function of them and the sequences' files."""
+    """Write one shard; each of `rows` holds the numbers of its sequences. The bytes depend on these and the sequences alone."""
     row_ends = np.cumsum([len(row) for row in rows])
     located = sequences.locate(np.concatenate([np.empty(0, np.int64), *rows]))
     row_tokens = np.add.reduceat(located.lengths, _starts(row_ends), dtype=np.int64)
@@ -58,9 +58,9 @@ def write_shard(path: Path, rows: Sequence[np.ndarray], sequences: SequenceReade
 
 
 def write_dataset_files(directory: Path, names: Sequence[str], hashes: Sequence[str], split: str) -> None:
-    """Write what names the shards: state.json and dataset_info.json, as `Dataset.save_to_disk` of datasets 5 does.
+    """Write state.json and dataset_info.json, as `Dataset.save_to_disk` of datasets 5 does.
 
-    `hashes` are the shards' SHA-256; the data set's fingerprint, by which `datasets` caches, is made of them.
+    `hashes` are the shards' SHA-256. They determine the fingerprint by which `datasets` caches.
     """
     fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
     _write_json(directory / "state.json", _state(names, fingerprint, split))

@@ -1,4 +1,4 @@
-"""Decontamination over all units, on workers: compare every training document, then judge those that share something."""
+"""Decontamination of all units, on workers: find what each training document shares with evaluated text, then judge it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IDENTITY = ["doc_id", "source_uri", "record"]
 
 @dataclass(frozen=True)
 class Decontamination:
-    """`removed` bool [documents]; the prompts that could not remove anything, by name, as too short or as boilerplate."""
+    """`removed` bool [documents]; names of the prompts that cannot remove anything: too short, or boilerplate."""
 
     removed: np.ndarray
     short_prompts: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ def decontaminate(
     workers: Workers,
     scratch: Path,
 ) -> Decontamination:
-    """Find the training documents that hold what is evaluated; each unit's hits stand in `contamination-N.parquet`."""
+    """Find the training documents that contain evaluated text. Writes each unit's hits to `contamination-N.parquet`."""
     removed = np.zeros(len(selection.facts), bool)
     if not params.enabled:
         return Decontamination(removed)
@@ -71,8 +71,8 @@ def contamination_rows(parts: Parts, num_units: int) -> Iterator[pa.Table]:
 
 @dataclass(frozen=True)
 class CompareJob:
-    """Leaves `shared-N.npy`, int64 [2, n]: the unit's training documents, by their place in it, and the evaluated n-grams
-    of each, by their place in the index."""
+    """Writes `shared-N.npy`, int64 [2, n]: pairs of a training document, by its place in the unit, and an evaluated n-gram
+    that it contains, by its place in the index."""
 
     parts: Parts
 
@@ -89,9 +89,9 @@ class CompareJob:
 
 @dataclass(frozen=True)
 class JudgeJob:
-    """Judges a unit's documents that share more than boilerplate.
+    """Judges the documents of a unit that share more than boilerplate with evaluated text.
 
-    Leaves `contamination-N.parquet`; returns which documents are removed, by their place in the unit.
+    Writes `contamination-N.parquet`; returns the places in the unit of the documents to remove.
     """
 
     parts: Parts
@@ -119,7 +119,7 @@ def _shared(parts: Parts, unit: int) -> np.ndarray:
 
 
 def _documents(parts: Parts, unit: int, wanted: np.ndarray, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(place in the unit, document) of those that are wanted, one row group at a time."""
+    """(place in the unit, document) of the wanted documents; reads one row group at a time."""
     with parts.reading(f"read-{unit:05d}.parquet") as path:
         groups = pq.ParquetFile(path)
         first = 0
@@ -134,7 +134,7 @@ def _documents(parts: Parts, unit: int, wanted: np.ndarray, columns: list[str]) 
 
 @lru_cache(maxsize=2)
 def _opened(parts: Parts, counting: bool) -> EvaluatedIndex:
-    """The index, in a worker; boilerplate is not known yet while it is counted."""
+    """The index, in a worker; `counting`: without the boilerplate, which is not known yet."""
     names = [name for name in INDEX_FILES if not counting or name not in _WRITTEN_AFTER_COUNTING]
     folders = {parts.kept(name).parent for name in names}
     return EvaluatedIndex(folders.pop())

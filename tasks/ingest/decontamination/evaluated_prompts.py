@@ -1,4 +1,4 @@
-"""What the model is asked in an evaluation, from the files that hold it, for decontamination."""
+"""The prompts of an evaluation, read from files, for decontamination."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from data_schemas.addresses import without_secrets
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from tasks.ingest.duplicates.shingles import num_words_of
-from tasks.ingest.locations import without_secrets
-from tasks.ingest.reading.formats import container_of
+from tasks.ingest.reading.file_formats import container_of
+from tasks.ingest.word_ngrams import num_words_of
 
 PROMPT_FIELDS = ("text", "prompt", "question", "input", "gold")
-MIN_PROMPT_WORDS = 8  # shorter prompts are found everywhere; from here on one shorter than an n-gram counts as a whole
+MIN_PROMPT_WORDS = 8  # shorter ones occur everywhere; from this length on, a prompt shorter than an n-gram is matched whole
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """`name` is the file as the user wrote it, with `:LINE` for a line of a JSONL file; for `evaluation.qa_file`, whose path
-    changes nothing, the parameter's name stands for it."""
+    """`name` is the file as the user wrote it, with `:LINE` for a line of a JSONL file. For `evaluation.qa_file` it is the
+    parameter's name, because the file's path must not change the digest."""
 
     name: str
     text: str
 
 
 def evaluated_prompts(params: PipelineParams) -> list[Prompt]:
-    """What training documents are compared with, beside held-out text: the prompt files and `evaluation.qa_file`.
+    """Prompts that training documents are compared with: those of the prompt files and of `evaluation.qa_file`.
 
     Raises UserError for a file that cannot be used.
     """
@@ -38,10 +38,10 @@ def evaluated_prompts(params: PipelineParams) -> list[Prompt]:
 
 
 def _of_questions(path: str) -> Iterator[Prompt]:
-    """Each example's question, gold passage and such answers as are no mere name or number.
+    """Each example's question, gold passage, and answers of at least MIN_PROMPT_WORDS words.
 
-    Not its `passages`: they are without the answer, and may come from the training corpus on purpose, as what a search
-    finds beside the gold one.
+    Its `passages` are left out: they do not hold the answer, and may come from the training corpus on purpose, as the other
+    results of a search.
     """
     from tasks.evaluate.prompts.qa import read_qa
 
@@ -55,7 +55,7 @@ def _of_questions(path: str) -> Iterator[Prompt]:
 
 
 def read_prompts(prompt_files: Sequence[str]) -> list[Prompt]:
-    """The prompts in order: a `.jsonl` or `.ndjson` file has one a line, any other file is one.
+    """The prompts in order: one for each line of a `.jsonl` or `.ndjson` file, and one for any other file.
 
     A line's prompt is its string fields among PROMPT_FIELDS, joined. Files may be local or fsspec URIs, and compressed.
 
@@ -109,5 +109,7 @@ def _of_line(line: str, where: str) -> str:
         raise UserError(f"The evaluation prompts in {where} are not valid JSON ({error}): correct that line.") from error
     found = [fields[name] for name in PROMPT_FIELDS if isinstance(fields.get(name), str)] if isinstance(fields, dict) else []
     if not found:
-        raise UserError(f"{where} has no text in any of the fields {', '.join(PROMPT_FIELDS)}: name the prompt's field so.")
+        raise UserError(
+            f"{where} has no text in any of the fields {', '.join(PROMPT_FIELDS)}: give the prompt's field one of these names."
+        )
     return "\n".join(found)

@@ -1,4 +1,4 @@
-"""Collects the n-grams of what the model is evaluated on into the index that `decontamination` compares with."""
+"""Collects the n-grams of all evaluated text into the index that `decontaminate` compares training documents with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from data_schemas.params import DecontaminationParams
 from tasks.ingest.decontamination.evaluated_prompts import MIN_PROMPT_WORDS, Prompt
 from tasks.ingest.decontamination.ngram_index import EvaluatedIndex, HashFilter
-from tasks.ingest.duplicates.shingles import distinct_ngrams, num_words_of
+from tasks.ingest.word_ngrams import distinct_ngrams, num_words_of
 
-HELDOUT_NGRAMS = np.dtype([("hash", "<u8"), ("document", "<u4")])  # the first of the part's documents that has it
+HELDOUT_NGRAMS = np.dtype(
+    [("hash", "<u8"), ("document", "<u4")]
+)  # `document`: the first of the part's documents with this n-gram
 _MERGE_NGRAMS = 4_000_000
 
 
@@ -32,11 +34,10 @@ def build_index(
     Args:
         heldout_parts: what `heldout_part` returned, as arrays or `.npy` files of them; their order decides who owns an
             n-gram that several documents have.
-        prompts: from `prompts.evaluated_prompts`; those of fewer than MIN_PROMPT_WORDS words are left out and listed in
+        prompts: from `evaluated_prompts.evaluated_prompts`; those of fewer than MIN_PROMPT_WORDS words are left out and listed in
             `EvaluatedIndex.short_prompts`.
 
-    Memory: some 200 MB for merging, beside what the prompts take (20 bytes a word), however many held-out documents there
-    are.
+    Memory: about 200 MB for merging, for any number of held-out documents, and 20 bytes a word of the prompts.
     """
     directory.mkdir(parents=True, exist_ok=True)
     parts = [np.load(part, mmap_mode="r") if isinstance(part, Path) else part for part in heldout_parts]
@@ -60,7 +61,7 @@ def build_index(
 
 
 def mark_common(index: EvaluatedIndex, places: Iterable[np.ndarray], params: DecontaminationParams) -> int:
-    """Mark as boilerplate what more than `common_documents` training documents contain; return how many n-grams that are.
+    """Mark as boilerplate the n-grams that more than `common_documents` training documents contain; return their number.
 
     `places` are what `EvaluatedIndex.places_of` returned for all training documents, of one or of several together.
     """
@@ -75,7 +76,7 @@ def mark_common(index: EvaluatedIndex, places: Iterable[np.ndarray], params: Dec
 
 
 def _save_common(index: EvaluatedIndex, is_common: np.ndarray) -> None:
-    """Replace what `index` knows of boilerplate, and count what is left of each held-out document."""
+    """Store which n-grams are boilerplate, and how many of each held-out document are not."""
     sizes = np.zeros(0, np.int64)
     for start in range(0, len(index.heldout), _MERGE_NGRAMS):
         end = min(start + _MERGE_NGRAMS, len(index.heldout))
@@ -90,7 +91,7 @@ def _save_common(index: EvaluatedIndex, is_common: np.ndarray) -> None:
 
 
 def _merge(parts: Sequence[np.ndarray], directory: Path) -> None:
-    """Write the n-grams of ascending `parts`, ascending and each once, a range of hashes at a time."""
+    """Merge sorted `parts` into one sorted list without repeats, a range of hashes at a time."""
     num_ranges = 1 + sum(len(part) for part in parts) // _MERGE_NGRAMS
     limits = np.array([i * 2**64 // num_ranges for i in range(num_ranges)], np.uint64)
     cuts = [[*np.searchsorted(part["hash"], limits).tolist(), len(part)] for part in parts]

@@ -1,16 +1,16 @@
-"""Training documents that contain what the model is evaluated on, found by shared word n-grams.
+"""Training documents that contain evaluated text, found by shared word n-grams.
 
 After GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C): n-grams of 13 words, and those found in more than ten training
-documents are boilerplate that does not count. A training document is removed when it shares one n-gram with an evaluation
-prompt, when `heldout_share` of its n-grams stand in held-out documents, or when it holds that share of one of them, as the
-collected works of an author hold a play.
+documents are boilerplate that does not count. A training document is removed in three cases: it shares one n-gram with an
+evaluation prompt; `heldout_share` of its n-grams occur in held-out documents; or it contains that share of one held-out
+document, as the collected works of an author contain a play.
 
-    held-out texts ─ heldout_part ─┐    (evaluated.py)
+    held-out texts ─ heldout_part ─┐    (index_building.py)
     prompts ───────────────────────┴▶ build_index ─▶ EvaluatedIndex, a folder of memory-mapped arrays
     training texts ─ index.places_of ─▶ mark_common (boilerplate) ─▶ index.judge(text) ─▶ Hit, a row of CONTAMINATION
 
-The pass-key prompts of this project's own evaluation need no entry: their haystacks are held-out text, their keys are
-random, and their fixed sentences are at most nine words long, which a document may well contain without giving anything away.
+The pass-key prompts of Ropeway's own evaluation need no entry. Their haystacks are held-out text, their keys are random, and
+their fixed sentences have at most nine words: a document that contains one gives no answer away.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.ingest.duplicates.shingles import distinct, distinct_ngrams, ngram_blocks, ngram_hashes
+from tasks.ingest.word_ngrams import distinct, distinct_ngrams, ngram_blocks, ngram_hashes
 
 HELDOUT = "heldout"  # value of CONTAMINATION.evaluated_in
 INDEX_FILES = (
     "index.json", "heldout.u64", "heldout.bits", "heldout_owners.u32", "heldout_sizes.npy", "prompts.npy", "prompt_owners.npy", "common.npy"
 )  # fmt: skip
-_MIN_COPIED_NGRAMS = 50  # fewer of a short held-out document's n-grams are a quotation, not a copy
+_MIN_COPIED_NGRAMS = 50  # fewer shared n-grams are a quotation, not a copy
 _EXAMPLE_CHARACTERS = 200
 
 
@@ -37,9 +37,11 @@ _EXAMPLE_CHARACTERS = 200
 class Hit:
     """One row of CONTAMINATION without the document's identity.
 
-    `num_shared` counts different n-grams of the document that stand in `evaluated_in` and are no boilerplate; `share` is
-    their part of the document's different n-grams without boilerplate; `copied_share` the largest part of one held-out
-    document that stands here (0 below 50 n-grams, and for prompts); `example` the first shared passage.
+    evaluated_in  HELDOUT, or the name of a prompt
+    num_shared    different n-grams, boilerplate not counted, that the document shares with `evaluated_in`
+    share         num_shared as a part of the document's different n-grams, boilerplate not counted
+    copied_share  largest part of one held-out document that this document contains; 0 below 50 n-grams, and for prompts
+    example       the first shared passage
     """
 
     evaluated_in: str
@@ -51,7 +53,7 @@ class Hit:
 
 
 class HashFilter:
-    """Tells at once of most hashes that they do not stand in a table: a Bloom filter of one bit a hash, its highest bits.
+    """Rules out most hashes that are not in a table: a Bloom filter with one bit a hash, addressed by its highest bits.
 
     Sorted hashes then walk through the filter, eight bits a hash, instead of jumping through the table, eight bytes a hash.
     """
@@ -62,7 +64,7 @@ class HashFilter:
 
     @staticmethod
     def num_bytes(num_hashes: int) -> int:
-        """What `bits`, uint8, have to be long for so many hashes: a power of two."""
+        """Length of `bits`, uint8, for this many hashes: a power of two."""
         return 1 << max(0, num_hashes - 1).bit_length()
 
     def add(self, hashes: np.ndarray) -> None:
@@ -76,7 +78,7 @@ class HashFilter:
 
 
 class EvaluatedIndex:
-    """Every n-gram of held-out documents and evaluation prompts, memory-mapped from a folder; cheap to send and to open.
+    """Every n-gram of held-out documents and evaluation prompts, memory-mapped from a folder; cheap to pickle and to open.
 
     A *place* numbers an n-gram: those of held-out documents in ascending order of their hashes, then those of prompts.
     """
@@ -107,12 +109,12 @@ class EvaluatedIndex:
 
     @cached_property
     def heldout_owners(self) -> np.ndarray:
-        """uint32 [n]: a held-out document, by number, that has each n-gram."""
+        """uint32 [n]: for each n-gram the number of the first held-out document that has it."""
         return _mapped(self.directory / "heldout_owners.u32", "<u4")
 
     @cached_property
     def _heldout_sizes(self) -> np.ndarray:
-        """int64 [held-out documents]: n-grams that each owns, without boilerplate."""
+        """int64 [held-out documents]: n-grams that each document owns, without boilerplate."""
         return np.load(self.directory / "heldout_sizes.npy")
 
     @cached_property
@@ -125,16 +127,16 @@ class EvaluatedIndex:
 
     @cached_property
     def is_common(self) -> np.ndarray:
-        """bool [len(self)]: boilerplate; nothing is before `mark_common`."""
+        """bool [len(self)]: whether each n-gram is boilerplate; all false before `mark_common`."""
         return np.load(self.directory / "common.npy", mmap_mode="r")
 
     def forget_common(self) -> None:
-        """Read `is_common` anew when it is next used."""
+        """Read `is_common` from its file again at the next use."""
         for name in ("is_common", "_heldout_sizes"):
             self.__dict__.pop(name, None)
 
     def places_of(self, text: str) -> np.ndarray:
-        """int64 [n]: the places of the n-grams of `text` that stand here, each once; none for a text with nothing to judge."""
+        """int64 [n]: places of the n-grams of `text` that are in the index, each once; empty if it shares nothing."""
         mine = distinct_ngrams(text, self.ngram_words)
         of_heldout, _ = self._found_in_heldout(mine)
         of_prompts, _ = _found(self._prompt_ngrams(text, mine), self._prompts)
@@ -146,9 +148,9 @@ class EvaluatedIndex:
         return [*self._heldout_hits(text, mine), *self._prompt_hits(text, mine)]
 
     def ignored_prompts(self) -> list[str]:
-        """Names of the prompts that cannot remove anything, because `mark_common` found all their n-grams to be boilerplate.
+        """Names of the prompts that cannot remove anything because all their n-grams are boilerplate.
 
-        A famous question that stands in many documents ends here, so this belongs into a report.
+        A famous question that occurs in many documents is one of these, so a report should name them.
         """
         is_common = self.is_common[len(self.heldout) :]
         num_left = np.bincount(self._owners[~is_common], minlength=len(self.prompt_names))
@@ -198,7 +200,7 @@ def _mapped(path: Path, dtype: str) -> np.ndarray:
 
 
 def _found(hashes: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 places in `table`, the hashes) of those `hashes` that stand in `table`; all ascending."""
+    """(int64 places in `table`, the hashes) of those `hashes` that are in `table`; all ascending."""
     if not len(table):
         return np.empty(0, np.int64), hashes[:0]
     places = np.searchsorted(table, hashes)
@@ -207,7 +209,7 @@ def _found(hashes: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def first_passage(text: str, shared: np.ndarray, lengths: Sequence[int]) -> str:
-    """The first run of overlapping n-grams of `text` whose hashes stand in `shared`, cut to 200 characters.
+    """The first run of overlapping n-grams of `text` whose hashes are in `shared`, cut to 200 characters.
 
     `shared` must hold a hash of an n-gram of one of `lengths` words.
     """

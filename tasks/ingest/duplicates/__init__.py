@@ -1,0 +1,2 @@
+"""Step 6: which documents stay. `near_duplicates` estimates similarity from MinHash signatures, `bands` compares them, and
+`selection` keeps the first of equal and near-equal documents."""

@@ -1,4 +1,4 @@
-"""The loop behind near-duplicate removal, compiled: who came first keeps out who is near.
+"""The compiled loop of near-duplicate removal: of similar documents, the first is kept.
 
 Each band has an open hash table of the documents kept so far: `heads[band, slot]` is the latest one in a slot, and
 `older[band, i]` the one before kept document i, both counted from 1.
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-MAX_COMPARED = 200  # documents of one band that a newcomer is compared with
+MAX_COMPARED = 200  # kept documents that a document is compared with in one band
 
 
 def first_come_first_kept(
     sketches: np.ndarray, order: np.ndarray, band_rows: int, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 [n] the document that keeps this one out or -1, float32 [n] the share of equal places), for sketches [n, k].
+    """(int64 [n] the kept document that this one duplicates or -1, float32 [n] share of equal places), for sketches [n, k].
 
     The rule is described at `near_duplicates.find_duplicates`.
     """

@@ -1,4 +1,4 @@
-"""Which documents are almost the same as another: MinHash signatures of word shingles, and an index of their bands.
+"""Which documents are near-duplicates: MinHash signatures of word shingles, and an index of their bands.
 
 Signatures are rensa's R-MinHash (after Dahlgaard et al. 2017, Fast Similarity Sketching, arXiv 1704.04370): the share of
 equal places in two of them estimates the Jaccard similarity of the shingle sets without bias. Documents are compared when a
@@ -15,14 +15,14 @@ import numpy as np
 
 from data_schemas.params import NearDuplicateParams
 from tasks.ingest.duplicates.bands import first_come_first_kept
-from tasks.ingest.duplicates.shingles import ngram_blocks
+from tasks.ingest.word_ngrams import ngram_blocks
 
 _SEED = 42
 _BAND_RECALL = 0.99  # least chance that two documents of exactly the wanted similarity share a band
 
 
 class Sketcher:
-    """Signatures of texts; every process and machine makes the same one of the same text."""
+    """Signatures of texts. The same text has the same signature in every process and on every machine."""
 
     def __init__(self, params: NearDuplicateParams) -> None:
         self._params = params
@@ -47,26 +47,26 @@ class Sketcher:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """For each document, by number: `kept_by` int64 [n], the document that keeps it out or -1 where it stays;
-    `similarity` float32 [n], the estimated Jaccard similarity of the two, 0 where it stays."""
+    """For each document: `kept_by` int64 [n], the kept document that it duplicates, or -1 if it stays; `similarity`
+    float32 [n], the estimated Jaccard similarity of the two, 0 if it stays."""
 
     kept_by: np.ndarray
     similarity: np.ndarray
 
 
 def find_duplicates(sketches: np.ndarray, order: np.ndarray, params: NearDuplicateParams) -> NearDuplicates:
-    """Go through the documents in `order` and remove each one that is near to one kept before it.
+    """Go through the documents in `order` and remove each one that is similar enough to one kept before it.
 
-    A removed document keeps nobody out. Of several kept documents that are near enough, the most similar one is named,
-    of equally similar ones the first. Of the documents that were kept with the same band, the latest
-    `bands.MAX_COMPARED` are compared, which bounds the cost where thousands of documents share a template.
+    Only kept documents remove others. If several are similar enough, the most similar one is named, of equally similar ones
+    the first. In each band only the latest `bands.MAX_COMPARED` kept documents are compared, which bounds the cost when
+    thousands of documents share a template.
 
     Args:
         sketches: uint32 [n, num_permutations], such as a memory map; read mostly in `order`.
-        order: int64 [m], numbers of the documents that take part; the others come back as kept.
+        order: int64 [m], numbers of the documents to compare; all others count as kept.
         params: similarity and length of the signatures.
 
-    Memory: about 8 bytes a document and band, at 0.8 and 128 places 21 bands, beside `sketches`.
+    Memory beyond `sketches`: about 8 bytes a document and band; 21 bands at similarity 0.8 and 128 permutations.
     """
     rows = band_rows(params.similarity, params.num_permutations)
     kept_by, similarity = first_come_first_kept(np.asarray(sketches), np.asarray(order, np.int64), rows, params.similarity)
@@ -74,7 +74,7 @@ def find_duplicates(sketches: np.ndarray, order: np.ndarray, params: NearDuplica
 
 
 def band_rows(similarity: float, num_permutations: int) -> int:
-    """Places in a band: as many as let two documents of `similarity` share a band with a chance of 99 % or more.
+    """Places in a band: the most with which two documents of `similarity` share a band with a chance of 99 % or more.
 
     The chance is 1 - (1 - s**rows) ** bands; more rows mean fewer needless comparisons.
     """

@@ -1,8 +1,8 @@
-"""Which documents stay: of equal and of almost equal ones the first, held-out ones before training ones.
+"""Which documents stay: of equal and near-equal documents the first, held-out ones before training ones.
 
-Documents are numbered through the corpus, unit after unit. What is decided here needs some 70 bytes a document, and where
-near-duplicates are looked for 8 bytes more for each band of the signatures (168 at the defaults); sketches are mapped from
-a file, and names are read of those documents alone that are reported.
+Documents are numbered through the corpus, unit after unit. Memory: about 70 bytes a document, and for near-duplicates 8 bytes
+more for each band of the signatures (168 at the defaults). Signatures are memory-mapped from a file; names are read only for
+the documents that are reported.
 """
 
 from __future__ import annotations
@@ -30,8 +30,14 @@ DOCUMENT_FACTS = np.dtype(
 
 @dataclass(frozen=True)
 class Selection:
-    """For each document by number: `facts`, and `kept_by` int64 [n], the one that keeps it out or -1, with `similarity`
-    (1.0 for an equal text). `unit_ends` int64 [units]: where each unit's documents end."""
+    """What was decided of each document, by number.
+
+    facts       DOCUMENT_FACTS [n]
+    kept_by     int64 [n]: the kept document that it duplicates, or -1 if it stays
+    similarity  float64 [n]: of the two; 1.0 for an equal text, 0 if it stays
+    is_exact    bool [n]: removed because its text equals that of `kept_by`
+    unit_ends   int64 [units]: where each unit's documents end
+    """
 
     facts: np.ndarray
     kept_by: np.ndarray
@@ -50,7 +56,7 @@ class Selection:
 
 
 def select(params: CorpusParams, parts: Parts, num_units: int, scratch: Path) -> Selection:
-    """Choose among the documents of all units; `scratch` is a folder for what does not fit memory."""
+    """Choose among the documents of all units; `scratch` is a folder for arrays that do not fit in memory."""
     by_unit = [_load(parts, f"facts-{unit:05d}.npy") for unit in range(num_units)]
     facts = np.concatenate([np.empty(0, DOCUMENT_FACTS), *by_unit])
     unit_ends = np.cumsum([len(of_unit) for of_unit in by_unit], dtype=np.int64)
@@ -86,7 +92,7 @@ def equal_texts(facts: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def duplicate_rows(selection: Selection, parts: Parts, num_units: int) -> Iterator[pa.RecordBatch]:
-    """DUPLICATES: each document that was kept out and the one that kept it out, some thousands at a time."""
+    """DUPLICATES: each removed document and the kept one that it duplicates, up to 10,000 rows at a time."""
     removed = np.flatnonzero(selection.kept_by >= 0)
     if not len(removed):
         return
@@ -105,7 +111,7 @@ def duplicate_rows(selection: Selection, parts: Parts, num_units: int) -> Iterat
 
 
 def _identities(selection: Selection, parts: Parts, num_units: int, needed: np.ndarray) -> Iterator[pa.Table]:
-    """Names of the documents `needed`, ascending numbers, read from the units that have some."""
+    """Names of the documents `needed` (ascending numbers); reads only the units that have any of them."""
     starts = np.concatenate([[0], selection.unit_ends])
     cuts = np.searchsorted(needed, starts)
     for unit in range(num_units):

@@ -5,16 +5,15 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
+from data_schemas.addresses import local_path, without_secrets
 from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest.globs import any_of, has_magic, included, max_depth, split_pattern
-from tasks.ingest.locations import without_secrets
 from tasks.ingest.reading import repository
-from tasks.ingest.reading.faults import is_of_the_input, tried, unread
+from tasks.ingest.reading.faults import is_bad_input, tried, unread
+from tasks.ingest.reading.file_formats import instead_of
 from tasks.ingest.reading.files import SourceFile
-from tasks.ingest.reading.formats import instead_of
 from tasks.ingest.reading.records import Refused, Unmatched
 
 STDLIB_URI = "stdlib:"
@@ -31,13 +30,14 @@ class _Root:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     pruned: frozenset[str] = frozenset()  # names of folders that are not walked
-    is_pattern: bool = False  # the user named files by a pattern, so that others are not missed
+    is_pattern: bool = False  # the user named files by a pattern, so other files are not counted as unmatched
 
 
 def list_local(index: int, source: CorpusSource, leave_out: Path | None) -> Iterator[SourceFile | Refused | Unmatched]:
-    """Every matching file, unsorted, each link that leads out of the source's folder, and what no pattern is about.
+    """Every matching file, unsorted; a Refused for each link that leads out of the source's folder; an Unmatched for each
+    file that matches neither include nor exclude.
 
-    Symbolic links to folders are not walked. `leave_out`: a folder that is never part of a corpus.
+    Symbolic links to folders are not followed. `leave_out`: a folder that is never part of a corpus.
     Raises UserError for a source that does not exist or is a folder in `leave_out`.
     """
     named = _locate(index, source)
@@ -56,29 +56,22 @@ def check_local(index: int, source: CorpusSource) -> None:
 
 
 def in_storage(index: int, source: CorpusSource, storage: str) -> UserError:
-    """What to say of a source that lies where runs write."""
+    """The error for a source inside the storage root."""
     return UserError(
         f"corpus.sources[{index}] {without_secrets(source.uri)!r} lies in the storage root {storage}, where runs write: move it "
-        "out of there, or give another `storage`."
+        "out of there, or choose another `storage`."
     )
 
 
 def refuse_no_document(index: int, source: CorpusSource, name: str) -> None:
-    """UserError for a file, named by itself, that would become one document of raw markup or of no text at all."""
+    """UserError for a single named file that would become one document of raw markup, or without any text."""
     if source.repository == "no" and (advice := instead_of(name)):
         where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
-        raise UserError(f"{where} is neither a text nor records as they are read here: {advice}.")
-
-
-def local_path(uri: str) -> Path:
-    """The path of a plain path or a file: URI."""
-    if uri.startswith("file://"):
-        return Path(unquote(urlsplit(uri).path))
-    return Path(uri).expanduser().absolute()
+        raise UserError(f"{where} is neither a text file nor a format of records that Ropeway reads: {advice}.")
 
 
 def printable(name: str) -> str:
-    """A file name as valid Unicode: bytes that are not UTF-8 come from the file system as lone surrogates."""
+    """A file name as valid Unicode: bytes that are not UTF-8, which Python gives as lone surrogates, become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
@@ -117,7 +110,7 @@ def _walk(index: int, root: _Root, leave_out: Path | None) -> Iterator[SourceFil
     unreadable: list[OSError] = []
 
     def note(error: OSError) -> None:
-        if not is_of_the_input(error):
+        if not is_bad_input(error):
             raise unread(f"The folder {printable(str(error.filename))}", error) from error
         unreadable.append(error)
 

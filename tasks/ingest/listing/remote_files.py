@@ -5,11 +5,12 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from data_schemas.addresses import is_remote, without_secrets
 from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest.globs import any_of, included, max_depth
 from tasks.ingest.listing.local_files import in_storage, refuse_no_document
-from tasks.ingest.locations import Location, is_remote, parse_location, without_secrets
+from tasks.ingest.locations import Location, parse_location
 from tasks.ingest.reading.files import SourceFile, open_archive
 from tasks.ingest.reading.records import Refused, Unmatched
 
@@ -26,7 +27,8 @@ _REFUSED_ACCESS = (
 
 
 def list_remote(index: int, source: CorpusSource, leave_out: str | None) -> Iterator[SourceFile | Refused | Unmatched]:
-    """Every matching file, unsorted, each name that leads out of the source's folder, and what no pattern is about.
+    """Every matching file, unsorted; a Refused for each name that leads out of the source's folder; an Unmatched for each
+    file that matches neither include nor exclude.
 
     `leave_out`: URI of a folder that is never part of a corpus.
     Raises UserError for a source that does not exist, that this machine or account cannot read, or a folder in `leave_out`.
@@ -40,7 +42,7 @@ def list_remote(index: int, source: CorpusSource, leave_out: str | None) -> Iter
 
 
 def check_remote(index: int, source: CorpusSource) -> None:
-    """UserError for a source that is not there, without listing what is in it."""
+    """UserError for a source that does not exist. Does not list its content."""
     from fsspec.core import url_to_fs
 
     location = parse_location(source.uri)
@@ -86,7 +88,7 @@ def _list_system(
 
 
 def _list_zip(index: int, source: CorpusSource, location: Location) -> Iterator[SourceFile | Refused | Unmatched]:
-    """Members of a zip file; their names are only names, nothing is ever unpacked to them."""
+    """Members of a zip file. Nothing is ever unpacked to a path that a member names."""
     folder = location.root.strip("/")
     base = f"{folder}/" if folder else ""
     wanted = _matcher(source, location)
@@ -125,7 +127,7 @@ def _list_zip(index: int, source: CorpusSource, location: Location) -> Iterator[
 
 
 def _matcher(source: CorpusSource, location: Location) -> Callable[[str], bool | None]:
-    """Whether a file is wanted; None for one in a folder that no pattern is about."""
+    """Whether a file is wanted; None for a file in a folder that matches neither include nor exclude."""
     patterns = (location.pattern,) if location.pattern else source.include
     if source.repository != "no" and patterns == DEFAULT_INCLUDE:
         patterns = ("**/*",)
@@ -151,7 +153,7 @@ def _name_of(path: str) -> str:
 
 
 def _stamp(info: dict[str, Any]) -> str:
-    """What the file system vouches for: a hash or tag of the content, else size and time; empty without either."""
+    """The file system's hash or tag of the content, else its time, each with the size; empty without either."""
     for names in (_CONTENT_STAMPS, _TIME_STAMPS):
         if name := next((name for name in names if info.get(name)), None):
             return f"{name} {info[name]} {info.get('size')}"
@@ -159,7 +161,7 @@ def _stamp(info: dict[str, Any]) -> str:
 
 
 def _archive_stamp(uri: str) -> str:
-    """What vouches for a whole archive; the checksums of its members are too weak for that."""
+    """A stamp of the whole archive's content; the CRCs of its members are too weak to serve as one."""
     from fsspec.core import url_to_fs
 
     system, path = url_to_fs(uri)
@@ -179,7 +181,7 @@ def _below(system: Any, uri: str) -> str:
 
 
 def _is_web_folder(location: Location) -> bool:
-    """A page that lists files, by the slash at its end: no web server says what is a folder."""
+    """A web address that ends in a slash or a pattern is a page that lists files: web servers do not mark folders."""
     return location.protocol in ("http", "https") and (location.root.endswith("/") or bool(location.pattern))
 
 
@@ -195,7 +197,7 @@ def _explaining(index: int, source: CorpusSource, location: Location) -> Iterato
 
 def _explained(index: int, source: CorpusSource, location: Location, error: Exception) -> UserError:
     where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
-    # In a chain the package that lacks is that of the place where the archive is.
+    # In a chain the missing package is the one for the archive's own location.
     protocol = parse_location(location.archive).protocol if location.is_zip else location.protocol
     if isinstance(error.__cause__, Exception) and type(error.__cause__).__module__.startswith("aiohttp"):
         error = error.__cause__  # fsspec calls every failure of a web server a missing file
@@ -207,8 +209,8 @@ def _explained(index: int, source: CorpusSource, location: Location, error: Exce
         return UserError(f"{where} does not exist: correct the URI.")
     if type(error).__name__ in _REFUSED_ACCESS or status in (401, 403):
         return UserError(
-            f"{where} needs credentials that this process does not have or that do not suffice: set them in the environment "
-            f"as {'AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY' if protocol.startswith('s3') else 'that service asks for'}."
+            f"{where} needs credentials that are missing or not sufficient: set them in the environment "
+            f"as {'AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY' if protocol.startswith('s3') else 'that service documents'}."
         )
     if isinstance(error, ValueError) and "rotocol" in str(error):
         return UserError(f"{where} has an unknown scheme: give a path, or a URI that fsspec knows such as s3:// or https://.")

@@ -1,16 +1,16 @@
-"""Which files a corpus consists of, in an order that does not depend on where the corpus lies."""
+"""Which files a corpus consists of, in an order that does not depend on where the corpus is stored."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from data_schemas.addresses import is_remote, local_path
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest.globs import any_of
 from tasks.ingest.listing.gitignore import GITIGNORE, not_ignored
-from tasks.ingest.listing.local_files import list_local, local_path
+from tasks.ingest.listing.local_files import list_local
 from tasks.ingest.listing.remote_files import list_remote
-from tasks.ingest.locations import is_remote
 from tasks.ingest.reading.files import Files, SourceFile
 from tasks.ingest.reading.records import Refused, Unmatched, Unusable
 from tasks.ingest.reading.repository import is_worth_reading
@@ -20,9 +20,13 @@ DATASET_SCHEME = "hf:"
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of all sources, sorted by (source, relative path), what was refused already by its name, the indices of
-    the sources (`repository: whole`) whose folder is itself one Git repository, and how many files in folders were listed
-    that match no include pattern and no exclude pattern."""
+    """All files of a corpus.
+
+    files          sorted by (source, relative path)
+    refused        inputs that are refused by their name alone
+    repositories   indices of the sources (`repository: whole`) whose folder is itself one Git repository
+    num_unmatched  files in listed folders that match neither an include nor an exclude pattern
+    """
 
     files: tuple[SourceFile, ...]
     refused: tuple[Refused, ...]
@@ -31,7 +35,7 @@ class Listing:
 
 
 def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = None) -> Listing:
-    """Every matching file of every source but data sets (`hf:`), which have no files of ours.
+    """Every matching file of every source except data sets (`hf:`), which the `datasets` library lists.
 
     `leave_out` is a folder or a URI that is never part of a corpus (the storage root, when it lies inside one).
     Raises UserError for a source that does not exist or cannot be read from here.
@@ -68,7 +72,7 @@ def _holds_git(source: CorpusSource, files: list[SourceFile]) -> bool:
 
 
 def _of_repository(files: list[SourceFile], source: CorpusSource) -> list[SourceFile]:
-    """The files that people write: none that Git or this package ignores."""
+    """The files that people write, without those that .gitignore files or `is_worth_reading` leave out."""
     wanted = any_of(("**/*",) if source.include == DEFAULT_INCLUDE else source.include)
     written = {file.relative: file for file in files if is_worth_reading(file.relative)}
     gitignores: dict[str, str] = defaultdict(str)
@@ -83,6 +87,6 @@ def _of_repository(files: list[SourceFile], source: CorpusSource) -> list[Source
 
 def _content(opener: Files, file: SourceFile) -> str:
     try:
-        return b"".join(opener.stored_blocks(file)).decode("utf-8", "replace")
+        return b"".join(opener.stored_blocks(file)).decode("utf-8-sig", "replace")  # Git skips the byte order mark too
     except Unusable:
         return ""

@@ -1,7 +1,7 @@
-"""What an Arrow IPC file says of its record batches before any of it is decoded.
+"""Sizes of the record batches of an Arrow IPC file, read before anything is decoded.
 
-A compressed buffer starts with the size it grows to, but Arrow's readers inflate a whole batch before anyone can look. So
-messages are read here without their content: https://arrow.apache.org/docs/format/Columnar.html (IPC, Buffer Compression)
+A compressed buffer starts with its decompressed size, but Arrow's readers decompress a whole batch before that can be checked.
+So messages are read here without their content: https://arrow.apache.org/docs/format/Columnar.html (IPC, Buffer Compression)
 and the tables of `Message.fbs` and `File.fbs`, in the encoding of https://flatbuffers.dev/internals/.
 """
 
@@ -23,7 +23,7 @@ _NOT_COMPRESSED = -1
 
 @dataclass(frozen=True)
 class BatchHeader:
-    """A record batch, or the values of a dictionary: its rows, and of each buffer the bytes stored and those it grows to."""
+    """A record batch or the values of a dictionary: number of rows, and (stored bytes, decompressed bytes) of each buffer."""
 
     is_dictionary: bool
     num_rows: int
@@ -35,7 +35,7 @@ class BatchHeader:
         return sum(stored for stored, _ in self.buffers)
 
     def size_of(self, schema: "pa.Schema", columns: Sequence[str]) -> tuple[int, int]:
-        """(bytes stored, bytes they grow to) of some columns; of all buffers for a dictionary. Raises Unusable."""
+        """(stored bytes, decompressed bytes) of some columns; of all buffers for a dictionary. Raises Unusable."""
         if self.is_dictionary:
             counted: list[tuple[int, int]] = list(self.buffers)
         else:
@@ -71,7 +71,7 @@ def batch_headers(source: "pa.NativeFile", is_file: bool) -> Iterator[BatchHeade
 
 
 def _offsets(source: "pa.NativeFile") -> list[int]:
-    """Where the dictionaries and then the record batches of an IPC file stand, by its footer."""
+    """Offsets of the dictionaries, then of the record batches, from the footer of an IPC file."""
     size = source.size()
     source.seek(size - len(FILE_MAGIC) - 4)
     (footer_bytes,) = struct.unpack("<i", source.read(4))
@@ -113,7 +113,7 @@ def _header(message: "pa.Message") -> BatchHeader | None:
 
 
 def _num_buffers(kind: "pa.DataType", variadic: Iterator[int]) -> int:
-    """How many buffers a column of this type has in a record batch, with those of its children."""
+    """Number of buffers of a column of this type in a record batch, those of its children included."""
     import pyarrow as pa
 
     types = pa.types

@@ -1,4 +1,4 @@
-"""Decompression block by block: what is cut short, corrupt or a bomb raises Unusable, after everything before it was given."""
+"""Decompression block by block. Truncated or corrupt data and bombs raise Unusable, after all blocks before were yielded."""
 
 import zlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _ZSTD_INPUT_BYTES = 1 << 10
 def inflated(blocks: Iterator[bytes], suffix: str, stored_bytes: int | None, max_expansion: float) -> Iterator[bytes]:
     """The content of a .gz or .zst file from its bytes; several members or frames are one content.
 
-    `stored_bytes`: size of the compressed file; None where unknown, and then the bytes read so far count.
+    `stored_bytes`: size of the compressed file; if None (unknown), the bytes read so far count.
     Raises Unusable: truncated, corrupt, decompression_bomb.
     """
     num_read = 0
@@ -33,7 +33,7 @@ def inflated(blocks: Iterator[bytes], suffix: str, stored_bytes: int | None, max
 
 
 def refuse_bomb(num_bytes: int, stored_bytes: int, max_expansion: float) -> None:
-    """Raise Unusable where `stored_bytes` became `num_bytes`: above 16 MiB, and too many times as much."""
+    """Raise Unusable if `num_bytes` is above 16 MiB and more than `max_expansion` times `stored_bytes`."""
     if num_bytes > _BOMB_FLOOR_BYTES and num_bytes > max_expansion * stored_bytes:
         raise Unusable("decompression_bomb", f"{stored_bytes:,} bytes grow to more than {max_expansion:g} times as many")
 

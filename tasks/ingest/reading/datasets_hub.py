@@ -1,4 +1,4 @@
-"""Hugging Face data sets: by hub id or from a folder, streamed or memory-mapped. Their own code is never run."""
+"""Hugging Face data sets, by hub id or from a folder, streamed or memory-mapped. Code of a data set is never run."""
 
 import contextlib
 import hashlib
@@ -9,11 +9,11 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from data_schemas.addresses import without_secrets
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import CorpusSource
-from tasks.ingest.locations import without_secrets
-from tasks.ingest.reading.faults import Tries, is_of_the_way, tried
+from tasks.ingest.reading.faults import Tries, is_transport_failure, tried
 from tasks.ingest.reading.records import Document, Origin, Refused, Unusable, from_fields
 
 _BATCH_BYTES = 4 << 20
@@ -23,7 +23,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class DatasetSlice:
-    """Rows [start, stop) of a memory-mapped data set, or its shards [start, stop) where it is streamed."""
+    """Rows [start, stop) of a memory-mapped data set, or shards [start, stop) of a streamed one."""
 
     uri: str
     revision: str | None
@@ -33,7 +33,7 @@ class DatasetSlice:
 
 @dataclass(frozen=True)
 class FoundDataset:
-    """A data set: how many rows (or shards, where it is streamed) and bytes it has; `stamp` stands for its content."""
+    """A data set. `num_items`: rows, or shards if it is streamed. `stamp` changes with its content."""
 
     uri: str
     revision: str | None
@@ -42,7 +42,7 @@ class FoundDataset:
     stamp: str
 
     def slices(self, unit_bytes: int) -> Iterator[tuple[DatasetSlice]]:
-        """Equal parts of some `unit_bytes`, or as many as there are shards."""
+        """Equal parts of about `unit_bytes`; at most one for each row or shard."""
         num_slices = max(1, min(self.num_items, -(-self.num_bytes // unit_bytes)))
         cuts = [self.num_items * i // num_slices for i in range(num_slices + 1)]
         for start, stop in pairwise(cuts):
@@ -50,7 +50,7 @@ class FoundDataset:
 
 
 def check_dataset(index: int, source: CorpusSource) -> None:
-    """UserError for what can be refused of a data set without the hub."""
+    """UserError for a wrong setting that shows without asking the hub."""
     if source.work_by == "top_level":
         raise UserError(
             f"corpus.sources[{index}] {without_secrets(source.uri)!r} is a data set, which has no folders for work_by top_level: "
@@ -187,7 +187,7 @@ def _folder(name: str) -> Path | None:
 
 
 def _commit(source: CorpusSource, name: str) -> str | None:
-    """The commit that the revision stands for now, so that every worker reads the same; None for what only the cache has."""
+    """The revision's present commit, so that every worker reads the same; None if it cannot be known offline."""
     from huggingface_hub import HfApi, constants
 
     if source.dataset_revision and _COMMIT.fullmatch(source.dataset_revision):
@@ -207,7 +207,7 @@ def _content_stamp(folder: Path) -> str:
 
 
 def _num_bytes(data: Any, source: CorpusSource, folder: Path | None, revision: str | None) -> int:
-    """The split's size; where nobody says it, that of all files of the data set."""
+    """The split's size in bytes, or that of all files of the data set if the split's is not known."""
     if not _is_streamed(data):
         return int(data.data.nbytes)
     if folder:
@@ -232,7 +232,7 @@ def _refuse_missing_text(index: int, source: CorpusSource, data: Any) -> None:
 
 @contextlib.contextmanager
 def _explaining(index: int, source: CorpusSource) -> Iterator[None]:
-    """Say in one sentence why a data set cannot be used."""
+    """Turn errors of the library into a UserError of one sentence."""
     where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
     try:
         yield
@@ -242,27 +242,27 @@ def _explaining(index: int, source: CorpusSource) -> Iterator[None]:
         kind = type(error).__name__
         if kind in ("GatedRepoError", "RepositoryNotFoundError", "DatasetNotFoundError", "RevisionNotFoundError"):
             raise UserError(
-                f"{where} (revision {source.dataset_revision or 'main'}) is not on the hub or not open to this account: correct "
-                "the id, or set HF_TOKEN to a token that may read it."
+                f"{where} (revision {source.dataset_revision or 'main'}) is not on the hub, or this account has no access: correct "
+                "the id, or set HF_TOKEN to a token that can read it."
             ) from None
         if isinstance(error, FileNotFoundError):
-            raise UserError(f"{where} holds no data files that the datasets library knows: correct the path or id.") from None
+            raise UserError(f"{where} has no data files in a format of the datasets library: correct the path or id.") from None
         if isinstance(error, OSError) or "Offline" in kind or "Connect" in kind or "HTTP" in kind.upper():
             raise UserError(
                 f"{where} cannot be fetched from the Hugging Face hub ({kind}): check the network and HF_HUB_OFFLINE, or give "
                 "a local folder."
             ) from None
         if isinstance(error, AttributeError | TypeError | NameError):
-            raise  # a mistake of ours, not of the user
+            raise  # a bug in Ropeway, not the user's mistake
         reason = without_secrets((str(error).splitlines() or [kind])[0])[:300]
         raise UserError(f"{where} cannot be loaded: {reason}; correct its id, dataset_config or dataset_split.") from None
 
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Turn errors of a library that may raise anything into Unusable, without its words, which may hold a signed address.
+    """Turn a library's errors into Unusable, without their text, which may hold a signed address.
 
-    Those of the way to the data stay as they are.
+    Transport failures are raised unchanged, to be retried.
     """
     import pyarrow as pa
 
@@ -273,7 +273,7 @@ def _refusing() -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise Unusable("undecodable", f"byte {error.start}: {error.reason}") from error
     except Exception as error:
-        if is_of_the_way(error):
+        if is_transport_failure(error):
             raise
         if not isinstance(error, pa.ArrowException):
             raise Unusable("unreadable", f"reading it failed with {type(error).__name__}") from error

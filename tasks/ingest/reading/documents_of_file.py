@@ -1,20 +1,20 @@
-"""The documents of one file, by what its name says it holds."""
+"""The documents of one file. Its name decides how it is read."""
 
 from collections.abc import Iterator
 
 from data_schemas.params import CorpusSource
-from tasks.ingest.reading.cutting import FilePart
-from tasks.ingest.reading.encoding import decode
+from tasks.ingest.reading.file_formats import container_of, text_format_of
+from tasks.ingest.reading.file_parts import FilePart
 from tasks.ingest.reading.files import Files, SourceFile
-from tasks.ingest.reading.formats import container_of, text_format_of
 from tasks.ingest.reading.json_lines import read_json_lines
 from tasks.ingest.reading.markdown_from_html import MAX_HTML_BYTES, main_text
 from tasks.ingest.reading.records import Document, Origin, Refused, Unusable, whole_file
 from tasks.ingest.reading.tables import read_arrow, read_parquet
+from tasks.ingest.reading.text_decoding import decode
 
 
 def read_file(part: FilePart, source: CorpusSource, files: Files, max_bytes: int) -> Iterator[Document | Refused]:
-    """Documents of a file's part in their order; a Refused in the place of each that cannot be read."""
+    """Documents of a file's part, in order; a Refused in place of each one that cannot be read."""
     file = part.file
     origin = Origin(file.uri, file.relative, source)
     container = container_of(file.relative)

@@ -1,4 +1,4 @@
-"""Which encodings and which letters beyond ASCII each language was customarily written in before UTF-8.
+"""The encodings and the letters beyond ASCII that each language was usually written with before UTF-8.
 
 Encodings by language follow the defaults that the WHATWG lists by locale, with the older ones they replaced.
 """
@@ -80,12 +80,12 @@ _LETTERS = {
 
 @cache
 def encodings_of(language: str) -> frozenset[str]:
-    """Python's names of the encodings that texts in `language` (ISO 639-1) come in."""
+    """Python's names of the encodings that are usual for texts in `language` (ISO 639-1)."""
     return frozenset(name for name, languages in _LANGUAGES.items() if language in languages.split())
 
 
 def customary_share(text: str, language: str) -> float:
-    """Share of the characters beyond ASCII that `language` is written with; 1.0 where there are none."""
+    """Share of the characters beyond ASCII that are usual in `language`; 1.0 if there are none."""
     num_beyond = sum(not character.isascii() for character in text)
     return len(_beyond_ascii(language).findall(text)) / num_beyond if num_beyond else 1.0
 

@@ -1,7 +1,7 @@
-"""Whose fault it is that something cannot be read, and trying again where it is that of the way there.
+"""Classify read errors: bad input is quarantined; a failing transport is retried, then stops the run.
 
-An input that is to blame is quarantined. One that a network or this machine failed to bring must not be: its content would
-be missing under the digest of the whole corpus, and no later run would look for it again.
+An input that a network or this machine fails to deliver must not be quarantined: its content would be missing from an
+artifact with the digest of the whole corpus, and no later run would read it again.
 """
 
 import contextlib
@@ -37,27 +37,30 @@ _NETWORK_LIBRARIES = ("aiohttp", "aiobotocore", "botocore", "google", "httpcore"
 T = TypeVar("T")
 
 
-def is_of_the_input(error: BaseException) -> bool:
-    """Whether the input is to blame: it is not there, closed to this account, or no file."""
+def is_bad_input(error: BaseException) -> bool:
+    """Whether the input is at fault: it does not exist, cannot be accessed by this account, or is not a file."""
     found = _verdicts(error)
     return bool(found) and not any(found)
 
 
-def is_of_the_way(error: BaseException) -> bool:
-    """Whether a network, a disk or this machine's limits are to blame; neither this nor the input: a format, or a mistake."""
+def is_transport_failure(error: BaseException) -> bool:
+    """Whether a network, a disk or a limit of this machine is at fault.
+
+    An error can be neither this nor bad input: a damaged format, or a bug.
+    """
     return any(_verdicts(error))
 
 
 class Tries:
-    """Failures in a row of reading `name` (how reports call it)."""
+    """Counts consecutive failures to read `name`, which is how reports call the input."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._num_failed = 0
 
     def failed(self, error: Exception) -> None:
-        """Wait before another try. Raises `error` if that is no use, UserError after the last try."""
-        if not is_of_the_way(error):
+        """Wait before another try. Raises `error` if it is not a transport failure, UserError after the last try."""
+        if not is_transport_failure(error):
             raise error
         if self._num_failed == len(WAITS_S):
             raise unread(self._name, error, self._num_failed + 1) from None  # what libraries say may hold secrets
@@ -69,7 +72,7 @@ class Tries:
 
 
 def tried(name: str, action: Callable[[], T]) -> T:
-    """What `action` returns, at the latest in the last of a few tries. Raises its error, or UserError after the last."""
+    """The result of `action`, which is tried again after transport failures. Raises other errors; UserError after the last try."""
     tries = Tries(name)
     while True:
         try:
@@ -79,20 +82,20 @@ def tried(name: str, action: Callable[[], T]) -> T:
 
 
 def unread(name: str, error: Exception, num_tries: int = 1) -> UserError:
-    """What to say where reading `name` failed for no fault of its own."""
+    """The error for an input that could not be delivered."""
     number = error.errno if isinstance(error, OSError) else None
     why = os.strerror(number) if isinstance(number, int) else type(error).__name__
     return UserError(
-        f"{name} could not be read {f'in {num_tries} tries ' if num_tries > 1 else ''}({why}), for no fault of its own: see that "
-        "its disk or service answers, then run again; finished parts are kept."
+        f"{name} could not be read {f'in {num_tries} tries ' if num_tries > 1 else ''}({why}), which is not a problem of "
+        "the input: check that its disk or service works, then run again; finished parts are kept."
     )
 
 
 class SteadyStream(io.RawIOBase):
-    """A file for reading that is opened again, and read on where it was, when the way to it fails.
+    """A file that is reopened after a transport failure, and read on from the same position.
 
-    `reopen` gives the file at its start; `can_seek`: whether it can go elsewhere in it, or must be read up to there.
-    Errors of opening and reading are those of the file, or UserError after a few tries in a row.
+    `reopen` opens the file at its start. `can_seek`: whether the file can seek; otherwise it is read up to the position.
+    Raises the file's own errors, or UserError after a few failed tries in a row.
     """
 
     def __init__(self, name: str, reopen: Callable[[], BinaryIO], can_seek: bool) -> None:
@@ -152,7 +155,7 @@ class SteadyStream(io.RawIOBase):
                 return done
 
     def _go_on(self, stream: BinaryIO) -> None:
-        """Move a newly opened file to where the last one was."""
+        """Move a reopened file to the current position."""
         if self._can_seek and self._position:
             stream.seek(self._position)
             return
@@ -168,7 +171,7 @@ class SteadyStream(io.RawIOBase):
 
 
 def _verdicts(error: BaseException) -> list[bool]:
-    """For each error in the chain that says whose fault it is: whether it is that of the way."""
+    """For each error in the chain that can be classified: whether it is a transport failure."""
     return [verdict for one in _chain(error) if (verdict := _verdict(one)) is not None]
 
 

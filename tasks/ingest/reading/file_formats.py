@@ -1,4 +1,4 @@
-"""What a file's name says about how to read it and how its text is marked up."""
+"""How a file is read and how its text is marked up, by its name."""
 
 import posixpath
 from typing import Literal
@@ -19,14 +19,12 @@ _CONTAINERS: dict[str, Container] = {
 _AS_RECORDS = "convert it to JSON Lines or Parquet"
 _AS_TEXT = "convert it to text, Markdown or HTML"
 _NOT_READ = {
-    ".json": f"call it .jsonl if each line is an object, else {_AS_RECORDS}",
+    ".json": f"rename it to .jsonl if each line is an object, else {_AS_RECORDS}",
     **dict.fromkeys((".csv", ".tsv", ".xls", ".xlsx"), _AS_RECORDS),
     **dict.fromkeys((".pdf", ".doc", ".docx", ".odt", ".epub"), _AS_TEXT),
 }
 _PROSE = {".txt": "plain", ".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
 _MARKUP = _PROSE | {".py": "python", ".pyi": "python"}
-
-DOCUMENT_SUFFIXES = (*_PROSE, *_CONTAINERS)  # of the files in a folder that are read unless the user says otherwise
 
 
 def names(text: str) -> frozenset[str]:
@@ -55,17 +53,17 @@ def without_compression(name: str) -> str:
 
 
 def container_of(name: str) -> Container:
-    """How documents stand in a file of this name, compressed or not."""
+    """How documents are stored in a file of this name, compressed or not."""
     return _CONTAINERS.get(posixpath.splitext(without_compression(name))[1].lower(), "text")
 
 
 def instead_of(name: str) -> str | None:
-    """What to do with a file whose name says that it is no document, but records or a format that is not read."""
+    """What to do with a file that is not read as a document, such as .csv or .pdf; None for a file that is."""
     return _NOT_READ.get(posixpath.splitext(without_compression(name))[1].lower())
 
 
 def text_format_of(name: str) -> str:
-    """The TEXT_FORMATS name of a whole file's text, as it is stored."""
+    """The name in TEXT_FORMATS for the text of a file of this name."""
     base = posixpath.basename(without_compression(name))
     suffix = posixpath.splitext(base)[1].lower()
     if base in _CODE_NAMES or suffix in _CODE_SUFFIXES:

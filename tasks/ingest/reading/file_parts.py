@@ -1,15 +1,15 @@
-"""What planning learns from a file: a stamp of its content, and where it may be cut so that parts read like the whole."""
+"""A file before it is read: a stamp of its content, and the parts that can be read independently."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.ingest.reading.encoding import marked_encoding
+from tasks.ingest.reading.file_formats import compression_of, container_of
 from tasks.ingest.reading.files import Files, SourceFile
-from tasks.ingest.reading.formats import compression_of, container_of
 from tasks.ingest.reading.json_lines import line_cuts
 from tasks.ingest.reading.records import Unusable
 from tasks.ingest.reading.tables import Piece, pieces_of
+from tasks.ingest.reading.text_decoding import marked_encoding
 
 _UNREADABLE = "unreadable"
 
@@ -34,7 +34,7 @@ class Examined:
 
 
 def examine(file: SourceFile, unit_bytes: int, as_records: bool) -> Examined:
-    """Read what must be read of a file: all of a local one, for its hash; of others only what is to be cut or has no stamp.
+    """Stamp a file and cut it. Local files are read whole, for a hash; others only to be cut, or if they have no stamp.
 
     `as_records`: JSON lines and tables hold records; otherwise every file is one document.
     """
@@ -59,7 +59,7 @@ def examine(file: SourceFile, unit_bytes: int, as_records: bool) -> Examined:
 
 
 def _scan(files: Files, file: SourceFile, step: int | None) -> tuple[str, list[tuple[int, int]]]:
-    """(SHA-256, line starts some `step` bytes apart as (byte, line number)). No cuts in what is not ASCII compatible."""
+    """(SHA-256, line starts about `step` bytes apart as (byte, line number)). No cuts in UTF-16 and UTF-32."""
     digest = hashlib.sha256()
     cuts: list[tuple[int, int]] = []
     position = num_lines = 0

@@ -1,4 +1,4 @@
-"""Opening a listed file: local or through fsspec, without ever waiting for a pipe or following it out of the corpus."""
+"""Opening a listed file, local or through fsspec. Pipes and devices are refused without waiting for them."""
 
 import contextlib
 import lzma
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO, cast
 
+from data_schemas.addresses import without_secrets
 from data_schemas.errors import UserError
-from tasks.ingest.locations import without_secrets
 from tasks.ingest.reading.compression import BLOCK_BYTES, inflated, refuse_bomb
-from tasks.ingest.reading.faults import SteadyStream, is_of_the_input, tried, unread
-from tasks.ingest.reading.formats import compression_of
+from tasks.ingest.reading.faults import SteadyStream, is_bad_input, tried, unread
+from tasks.ingest.reading.file_formats import compression_of
 from tasks.ingest.reading.records import Unusable
 
 _SEQUENTIAL_PROTOCOLS = ("http", "https")  # not every server gives parts of a file
@@ -28,10 +28,14 @@ _REMOTE_BLOCK_BYTES = 4 << 20
 class SourceFile:
     """One file to read; it can travel to another process.
 
-    `relative` is its POSIX path below the source's root, `uri` what reports call it (it starts as the user wrote it, without
-    secrets), `location` its path on its file system, `filesystem` an fsspec URI of that (empty: the local one), `archive`
-    the URI of the zip file it is in (empty: none), `num_bytes` its size (None: unknown), `stored_bytes` what it takes in
-    the archive, `stamp` what the file system vouches for its content with (empty: nothing, so the content is hashed).
+    relative      POSIX path below the source's root
+    uri           its name in reports: starts as the user wrote it, without secrets
+    location      path on its file system
+    filesystem    fsspec URI of that file system; empty: the local one
+    archive       URI of the zip file that contains it; empty: none
+    num_bytes     size; None: unknown
+    stored_bytes  compressed size in the archive
+    stamp         the file system's hash, tag or time of the content; empty: none, so the content is hashed
     """
 
     source_index: int
@@ -50,12 +54,12 @@ class SourceFile:
 
     @property
     def is_seekable(self) -> bool:
-        """Whether any part of it can be read without what stands before."""
+        """Whether any part of it can be read without reading everything before."""
         return self.is_local or (not self.archive and self.filesystem.split("://")[0] not in _SEQUENTIAL_PROTOCOLS)
 
 
 class Files:
-    """Opens listed files; zip archives stay open until `close`, for the next of their members."""
+    """Opens listed files. A context manager; zip archives stay open until its end, for their next members."""
 
     def __init__(self, max_expansion: float) -> None:
         self.max_expansion = max_expansion
@@ -70,8 +74,8 @@ class Files:
 
     @contextlib.contextmanager
     def opened(self, file: SourceFile) -> Iterator[BinaryIO]:
-        """The file's stored bytes. Raises Unusable, also for what goes wrong while it is open; UserError for a failure that
-        is not the file's and lasts."""
+        """The file's stored bytes. Raises Unusable for a bad file, also while it is open; UserError for a transport failure
+        that lasts."""
         with _refusing(file):
             if file.archive:
                 stream = cast(BinaryIO, self._archive(file.archive).open(file.location))
@@ -124,7 +128,7 @@ class Files:
 
 @contextlib.contextmanager
 def open_archive(uri: str) -> Iterator[zipfile.ZipFile]:
-    """The zip file at `uri`, local or remote; copied here first from a web server that gives no parts of files."""
+    """The zip file at `uri`, local or remote. Copied to a local file first if the web server does not serve parts of files."""
     import fsspec
 
     shown = without_secrets(uri)
@@ -168,9 +172,9 @@ def _open_remote(file: SourceFile) -> BinaryIO:
 
 @contextlib.contextmanager
 def _refusing(file: SourceFile) -> Iterator[None]:
-    """Turn errors that a file is to blame for into Unusable, and those of the way to a remote one into UserError.
+    """Turn errors of a bad file into Unusable, and transport failures of a remote one into UserError.
 
-    What remote libraries say may hold secrets, so only its kind is told.
+    Messages of remote libraries may hold secrets, so only the kind of error is reported.
     """
     try:
         yield
@@ -181,7 +185,7 @@ def _refusing(file: SourceFile) -> Iterator[None]:
     except EOFError as error:
         raise Unusable("truncated", "the archive ends too early") from error
     except Exception as error:
-        if is_of_the_input(error):
+        if is_bad_input(error):
             strerror = error.strerror if isinstance(error, OSError) else None
             raise Unusable("unreadable", strerror or type(error).__name__) from error
         if file.archive and _is_of_an_archive(error):
@@ -194,7 +198,7 @@ def _refusing(file: SourceFile) -> Iterator[None]:
 def _is_of_an_archive(error: Exception) -> bool:
     """Whether decompression says that a member is damaged, encrypted or packed in an unknown way."""
     if isinstance(error, OSError):
-        return error.errno is None  # so speaks bz2
+        return error.errno is None  # as bz2 reports damage
     return isinstance(error, RuntimeError | ValueError | LookupError)
 
 

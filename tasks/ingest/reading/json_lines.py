@@ -1,4 +1,4 @@
-"""JSON lines: one document a line, read in blocks, so that a line of any length costs no more than the limit."""
+"""JSON lines: one document a line, read in blocks, so that memory is bounded for a line of any length."""
 
 import codecs
 import json
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.ingest.reading.encoding import decode, marked_encoding
 from tasks.ingest.reading.records import Document, Origin, Refused, Unusable, from_fields
+from tasks.ingest.reading.text_decoding import decode, marked_encoding
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line without its line feed: its number from 1, its place [start, end) in bytes; `data` is None above the limit."""
+    """A line without its line feed: number from 1, position [start, end) in bytes; `data` is None if it is too long."""
 
     number: int
     start: int
@@ -25,7 +25,7 @@ def read_json_lines(
 ) -> Iterator[Document | Refused]:
     """Documents in the lines of `blocks`, which begin at byte `start`, line `first_line` of the file.
 
-    Blank lines count, but give nothing. An error in `blocks` refuses what follows the last whole line.
+    Blank lines are counted and skipped. An error in `blocks` refuses everything after the last whole line.
     """
     number = first_line - 1
     try:
@@ -42,7 +42,7 @@ def read_json_lines(
 
 
 def split_lines(blocks: Iterator[bytes], max_bytes: int, start: int, first_line: int) -> Iterator[Line]:
-    """Lines of at most `max_bytes`; of a longer one only where it stands. The last needs no line feed."""
+    """All lines; one longer than `max_bytes` comes without its data. The last line needs no line feed."""
     begun = bytearray()  # of a line that goes on in the next block
     is_long = False
     number, line_start, position = first_line, start, start
@@ -73,8 +73,8 @@ def split_lines(blocks: Iterator[bytes], max_bytes: int, start: int, first_line:
 def line_cuts(block: bytes, position: int, num_lines: int, target: int, step: int) -> tuple[list[tuple[int, int]], int]:
     """Where a file may be cut inside one block of it: ([(start of a line, its number)], next target).
 
-    `position` and `num_lines` say what stands before the block; cuts are the first line starts at or after `target`,
-    and then `step` bytes further each.
+    `position` and `num_lines` count the bytes and lines before the block. The first cut is the first line start at or after
+    `target`, each next one the first that is `step` bytes further.
     """
     cuts = []
     counted = 0

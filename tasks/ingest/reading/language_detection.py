@@ -1,4 +1,4 @@
-"""Which natural language a text is in (py3langid, a naive Bayes model over byte n-grams; Lui and Baldwin 2012)."""
+"""The natural language of a text (py3langid, a naive Bayes model over byte n-grams; Lui and Baldwin 2012)."""
 
 from collections.abc import Collection
 from functools import cache
@@ -13,7 +13,7 @@ _PIECE_CHARS = 1500
 def identify(text: str, also: tuple[str, ...] = ()) -> tuple[str, float]:
     """(language, probability) from the start, the middle and the end of `text`.
 
-    The language is an ISO 639-1 code, one of `also`, or `und` where there is no letter to go by.
+    The language is an ISO 639-1 code, one of `also`, or `und` for a text without letters.
     """
     sample = _sample(text)
     if not any(map(str.isalpha, sample)):
@@ -30,7 +30,7 @@ def check_languages(codes: Collection[str]) -> None:
     _, labels = _identifier(())
     if unknown := sorted(set(codes) - labels):
         known = " ".join(sorted(code for code in labels if len(code) == 2))
-        raise UserError(f"corpus.languages has {unknown[0]!r}, a language that cannot be detected: take codes out of {known}.")
+        raise UserError(f"corpus.languages has {unknown[0]!r}, a language that cannot be detected: choose from {known}.")
 
 
 def _sample(text: str) -> str:
@@ -42,9 +42,9 @@ def _sample(text: str) -> str:
 
 @cache
 def _identifier(also: tuple[str, ...]) -> tuple[Any, frozenset[str]]:
-    """The model and all it knows, loaded once a process; it tells ISO 639-1 languages and `also` apart.
+    """The model and all its language codes, loaded once a process. It chooses among ISO 639-1 languages and `also`.
 
-    Without that limit it also names varieties (Cantonese beside Chinese) and takes their share of the probability.
+    Without that limit it would split a language's probability among varieties, such as Chinese and Cantonese.
     """
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

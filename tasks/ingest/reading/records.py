@@ -1,4 +1,4 @@
-"""What reading a corpus gives: documents, inputs that were refused, and documents that nobody asked for."""
+"""The results of reading a corpus: documents, refused inputs, and inputs that the parameters leave out."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from data_schemas.params import CorpusSource
-from tasks.ingest.reading.formats import without_compression
+from tasks.ingest.reading.file_formats import without_compression
 
 # U+FFFD and what no text holds: C0 and C1 controls (but white space, and ESC as logs of terminals have) and noncharacters.
 _ODD = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ufffd-\uffff]")
@@ -41,7 +41,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A file in a folder that is listed but asked for by no pattern, and left out by none."""
+    """A file in a listed folder that matches neither an include nor an exclude pattern."""
 
     relative: str
 
@@ -89,7 +89,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where records come from: the file's URI, its path below the source's root, and the source's terms."""
+    """Where records come from: the file's URI, its path below the source's root, and the source's parameters."""
 
     uri: str
     relative: str
@@ -122,8 +122,8 @@ def whole_file(text: str, num_bytes: int, text_format: str, origin: Origin) -> D
 def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | None, origin: Origin) -> Document:
     """The document in one record of a file; `span` is the record's place in bytes. Raises Unusable.
 
-    The record's own `id`, `licence` (or `license`) and `work` go before what the source says. Without a `work`, each record
-    is one of its own (`work_by` "file"), or belongs to that of its folder.
+    The record's own `id`, `licence` (or `license`) and `work` override the source's. Without a `work`, each record is a work
+    of its own (`work_by` "file"), or belongs to the work of its folder.
     """
     source = origin.source
     if source.text_field not in fields:
@@ -151,7 +151,7 @@ def _work_of_record(origin: Origin, record: int) -> str:
 
 
 def checked(text: str) -> str:
-    """`text`, if a model should read it. Raises Unusable."""
+    """`text`, if it is fit for training. Raises Unusable if not."""
     if not text or text.isspace():
         raise Unusable("empty", "no text")
     if (position := text.find("\0")) >= 0:
@@ -166,7 +166,7 @@ def checked(text: str) -> str:
 
 
 def odd_share(text: str) -> float:
-    """Share of characters that stand where decoding went wrong."""
+    """Share of control, replacement and noncharacters, which show that decoding went wrong."""
     return sum(1 for _ in _ODD.finditer(text)) / len(text) if text else 0.0
 
 

@@ -1,14 +1,14 @@
-"""A code repository as documents: which of its files are worth reading, and all of them as one text."""
+"""A code repository as documents: which files are worth reading, and how they are joined into one text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data_schemas.params import CorpusSource
-from tasks.ingest.reading.encoding import decode
+from tasks.ingest.reading.file_formats import names, text_format_of
 from tasks.ingest.reading.files import Files, SourceFile
-from tasks.ingest.reading.formats import names, text_format_of
 from tasks.ingest.reading.records import Document, Origin, Refused, Skipped, Unusable, checked, whole_file
+from tasks.ingest.reading.text_decoding import decode
 
 MAX_FILE_BYTES = 1_000_000  # longer files in repositories are nearly always generated or data
 _SNIFFED_BYTES = 8192  # as Git does: a NUL in them makes a file binary
@@ -40,7 +40,7 @@ class RepositoryPart:
 
 
 def is_worth_reading(relative: str) -> bool:
-    """Whether a file is one that people write, by its name alone."""
+    """Whether people write such a file by hand, judged by its name alone."""
     path = PurePosixPath(relative)
     if path.name in _LOCK_FILES or path.name.lower().endswith(_IGNORED_SUFFIXES):
         return False
@@ -48,7 +48,7 @@ def is_worth_reading(relative: str) -> bool:
 
 
 def repositories(files: Sequence[SourceFile], source: CorpusSource, is_one: bool) -> list[RepositoryPart]:
-    """The files as repositories: one where `is_one`, else one for each top-level folder (files beside those are left out)."""
+    """The files as repositories: one if `is_one`, else one for each top-level folder; files outside folders are left out."""
     by_folder: dict[str, list[SourceFile]] = {}
     for file in files:
         folder = "" if is_one else file.relative.partition("/")[0] + "/"
@@ -87,7 +87,7 @@ def read_code_file(files: Files, file: SourceFile, source: CorpusSource) -> Docu
 def read_repository(
     part: RepositoryPart, source: CorpusSource, files: Files, max_bytes: int
 ) -> Iterator[Document | Refused | Skipped]:
-    """One document: each file behind a line `==> path <==`, as `head` and `tail` show them. Unreadable files are left out."""
+    """One document: each file after a line `==> path <==`, as in the output of `head`. Unreadable files are left out."""
     parts: list[str] = []
     num_bytes = 0
     for file in part.files:
@@ -124,7 +124,7 @@ def read_repository(
 
 
 def _text_of(files: Files, file: SourceFile) -> tuple[str, int] | Skipped:
-    """(text, bytes), or why the file is none of the repository's text. Raises Unusable."""
+    """(text, number of bytes), or Skipped for a binary or large file. Raises Unusable."""
     if file.num_bytes is not None and file.num_bytes > MAX_FILE_BYTES:
         return Skipped(file.uri, 0, "large_file")
     data = bytearray()

@@ -9,8 +9,8 @@ from data_schemas.params import CorpusSource
 from tasks.ingest.reading.arrow_messages import FILE_MAGIC, BatchHeader, batch_headers
 from tasks.ingest.reading.compression import refuse_bomb
 from tasks.ingest.reading.faults import tried
+from tasks.ingest.reading.file_formats import compression_of
 from tasks.ingest.reading.files import Files, SourceFile
-from tasks.ingest.reading.formats import compression_of
 from tasks.ingest.reading.records import Document, Origin, Refused, Unusable, from_fields
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def read_arrow(
 
 
 def pieces_of(files: Files, file: SourceFile, container: str) -> list[Piece] | None:
-    """What a table may be cut into; None where it can only be read as a whole, or not at all."""
+    """The parts a table can be cut into; None if it can only be read whole, or not at all."""
     if compression_of(file.relative) or not (file.is_local or (container == "parquet" and file.is_seekable)):
         return None
     try:
@@ -101,7 +101,7 @@ def _opened_parquet(files: Files, file: SourceFile) -> "Iterator[pq.ParquetFile]
 
 @dataclass(frozen=True)
 class _Arrow:
-    """An IPC file (or a stream: not `is_file`), mapped into memory, so that a batch that is passed over is not read."""
+    """An IPC file (or a stream: not `is_file`), mapped into memory, so that skipped batches are not read."""
 
     mapped: "pa.MemoryMappedFile"
     is_file: bool
@@ -128,7 +128,7 @@ def _opened_arrow(path: str, name: str) -> Iterator[_Arrow]:
 def _arrow_batches(
     arrow: _Arrow, columns: list[str], pieces: tuple[int, int] | None, max_expansion: float
 ) -> "Iterator[pa.RecordBatch]":
-    """The record batches [start, end) with some columns; no other is decoded, nor any that is a bomb. Raises Unusable."""
+    """The record batches [start, end) with some columns. Only these are decoded, and no bomb is. Raises Unusable."""
     import pyarrow as pa
 
     wanted = [arrow.schema.get_field_index(column) for column in columns]
@@ -171,7 +171,7 @@ def _refusing_damage() -> Iterator[None]:
 
 
 def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
-    """The text's column and those of the labels that are there. Raises Unusable."""
+    """The names of the text's column and of the label columns that exist. Raises Unusable."""
     import pyarrow as pa
 
     if schema.names.count(source.text_field) != 1:
@@ -186,7 +186,7 @@ def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
 
 @dataclass(frozen=True)
 class _GroupPlan:
-    """How a row group is read: so many rows at once; what its columns take in the file; whether values repeat others."""
+    """How a row group is read: rows decoded at once, bytes of its columns in the file, whether values are delta-coded."""
 
     batch_rows: int
     stored_bytes: int
@@ -209,8 +209,8 @@ def _plan_of_group(table: "pq.ParquetFile", group: int, columns: list[str], max_
 def _batch_rows(chunk: "pq.ColumnChunkMetaData", num_rows: int) -> int:
     """How many rows of a column may be decoded at once.
 
-    With a dictionary all may be its longest value, which is at most as long as the dictionary; and where a value repeats
-    the start of the one before it, it is at most as long as all that is stored.
+    With a dictionary, every row may be its longest value, which is at most as long as the dictionary. A delta-coded value is
+    at most as long as everything stored.
     """
     stored, num_bytes = max(1, chunk.total_compressed_size), max(1, chunk.total_uncompressed_size)
     batch_rows = min(_MAX_BATCH_ROWS, _BATCH_BYTES * num_rows // num_bytes)

@@ -1,15 +1,15 @@
-"""From bytes to text: UTF-8, or what a byte order mark, an HTML page or the evidence of the text itself says.
+"""From bytes to text: UTF-8, else the encoding that a byte order mark, an HTML page or a statistical detector names.
 
-A statistical detector alone takes French in windows-1252 for windows-1257 and gives other letters without a word. So a
-guess counts only if the text it gives is in a language that was customarily written in that encoding and with those
-letters, and if no other guess does as well with another result.
+A detector alone takes French in windows-1252 for windows-1257 and silently gives wrong letters. So its guess counts only if
+the decoded text is in a language that was usually written in that encoding and with those letters, and if no other guess is
+as good and gives another text.
 """
 
 import codecs
 import re
 from typing import TYPE_CHECKING
 
-from tasks.ingest.reading.customs import ENCODINGS, customary_share, encodings_of
+from tasks.ingest.reading.encodings_by_language import ENCODINGS, customary_share, encodings_of
 from tasks.ingest.reading.records import Unusable, odd_share
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def decode(data: bytes | bytearray, *, is_start: bool = True, is_html: bool = Fa
 
 
 def marked_encoding(start: bytes | bytearray) -> str | None:
-    """UTF-16 or UTF-32, where the first bytes are its mark."""
+    """UTF-16 or UTF-32 if the data starts with its byte order mark, else None."""
     return next((name for mark, name in BYTE_ORDER_MARKS if start.startswith(mark)), None)
 
 
@@ -67,7 +67,7 @@ def _strictly(data: bytes | bytearray, encoding: str) -> str:
 
 
 def _declared_encoding(data: bytes | bytearray) -> str | None:
-    """The encoding an HTML page names near its start, if Python knows it and it is not the UTF-8 that failed."""
+    """The encoding that an HTML page names near its start, if Python knows it and it is not UTF-8, which has failed."""
     found = _HTML_CHARSET.search(data, 0, 4096)
     if not found:
         return None
@@ -80,7 +80,7 @@ def _declared_encoding(data: bytes | bytearray) -> str | None:
 
 
 def _sample(data: bytes | bytearray, first_bad: int) -> bytes:
-    """Lines with other than ASCII bytes, from the first bad one: no multi-byte encoding in use has LF inside a character."""
+    """Lines with bytes beyond ASCII, from the first bad one. No multi-byte encoding in use has LF inside a character."""
     lines: list[bytes | bytearray] = []
     num_bytes = 0
     at = max(data.rfind(b"\n", 0, first_bad) + 1, first_bad - _SAMPLE_BYTES // 4)
@@ -96,7 +96,7 @@ def _sample(data: bytes | bytearray, first_bad: int) -> bytes:
 
 
 def _detected_encoding(sample: bytes, problem: str) -> str:
-    """The one encoding that the sample is customary text in."""
+    """The one encoding in which the sample is plausible text. Raises Unusable if there is none, or more than one."""
     from charset_normalizer import from_bytes
 
     found = [(match, _customary(match)) for match in from_bytes(sample, cp_isolation=list(ENCODINGS))]
@@ -110,8 +110,8 @@ def _detected_encoding(sample: bytes, problem: str) -> str:
 
 
 def _customary(match: "CharsetMatch") -> set[str]:
-    """Which of the encodings that give this text are customary for it; none where its language or letters are not clear."""
-    from tasks.ingest.reading.language import identify
+    """The encodings that give this text and are usual for its language; empty if its language or letters are unclear."""
+    from tasks.ingest.reading.language_detection import identify
 
     text = str(match)
     if sum(map(str.isalpha, text[:4096])) < _MIN_LETTERS:

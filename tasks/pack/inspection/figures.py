@@ -1,7 +1,7 @@
-"""What is in a folder of shards: lengths, buckets, sources, waste, what was left out on the way, and a look into some rows.
+"""What is in a folder of shards: lengths, buckets, sources, waste, documents left out by ingest, and some rows.
 
-Rows and lengths are counted from the shards themselves, row after row; what each source gave and what was left out is read
-from the manifests, after every file has been compared with its recorded hash.
+First every file is compared with its recorded hash. Rows and lengths are then counted from the shards, row by row. The share
+of each source and the documents left out come from the manifests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.storage import Artifact, read_manifest
 from tasks.pack.buckets import bucket_bounds
-from tasks.pack.inspect_samples import SampleRow, sample_row
+from tasks.pack.inspection.samples import SampleRow, sample_row
 from tasks.pack.reading import PackedRows, open_rows, shuffled
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _ROWS_A_BATCH = 4096
 
 @dataclass(frozen=True)
 class Bin:
-    """Sequences of more tokens than the bin before has, and at most `upper_bound`; each counted as often as it is packed."""
+    """Sequences of at most `upper_bound` tokens that are too long for the bin before; each counted as often as it is packed."""
 
     upper_bound: int
     num_sequences: int
@@ -40,7 +40,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class SplitFigures:
-    """The rows of one split. `buckets` are those of packing, `histogram` two bins an octave."""
+    """The rows of one split. `buckets` are those of packing; `histogram` has two bins for each doubling of length."""
 
     split: str
     num_shards: int
@@ -59,10 +59,12 @@ class SplitFigures:
 
 @dataclass(frozen=True)
 class SourceFigures:
-    """One source in one split: what was chunked (tokens without BOS and EOS), and what is packed, each time it is.
+    """One source in one split.
 
-    `num_packed_tokens` is None where the manifest does not say it by source, which it does for training; `wanted_share` of the
-    packed tokens is what the sources' weights ask for, None without weights; `repeats` is how often its tokens are packed.
+    num_documents, num_chunks, num_tokens   what was chunked; tokens without BOS and EOS
+    num_packed_tokens   what is packed, repeats included; None for held-out rows, which the manifest does not count by source
+    wanted_share        share of the packed tokens by the sources' weights; None without weights
+    repeats             how often its tokens are packed
     """
 
     source: str
@@ -77,7 +79,7 @@ class SourceFigures:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What ingest left out of the corpus, by its manifest; `quarantined` by reason."""
+    """Numbers of inputs that ingest left out, from its manifest; `skipped` and `quarantined` by reason."""
 
     num_documents: int
     num_duplicates: int
@@ -89,7 +91,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Inspection:
-    """`left_out` is None where the documents are not at hand."""
+    """Everything found; `left_out` is None if the documents' manifest is not available."""
 
     directory: str
     digest: str
@@ -107,13 +109,13 @@ def inspect_shards(
     num_samples: int = 3,
     seed: int = 0,
 ) -> Inspection:
-    """Look through a finished `shards` artifact; memory does not grow with it.
+    """Check and count a finished `shards` artifact; memory does not grow with its size.
 
     Args:
         directory: the artifact's folder, such as STORAGE/shards/DIGEST.
-        documents: manifest of the documents that the shards were made from; by default the one in the same storage.
+        documents: manifest of the shards' documents; by default it is looked for in the same storage.
         tokenizer: to decode samples; see `shipped_tokenizer`.
-        num_samples: training rows to look into, chosen by `seed`; one held-out row is added.
+        num_samples: training rows to show, chosen by `seed`; one held-out row is added.
 
     Raises:
         UserError: no finished shards there, or a file that is missing, cut short or changed.
@@ -141,7 +143,7 @@ def inspect_shards(
 
 
 def shipped_tokenizer(directory: Path) -> Tokenizer | None:
-    """The tokenizer that stands beside the shards, or None."""
+    """The tokenizer stored with the shards, or None."""
     from tokenizers import Tokenizer
 
     path = directory / "tokenizer" / "tokenizer.json"
@@ -153,12 +155,10 @@ def _manifest(directory: Path) -> Manifest:
     if manifest is None:
         raise UserError(
             f"{directory} holds no finished shards (no valid manifest.json): give the folder STORAGE/shards/DIGEST that "
-            "the prepare stage named."
+            "the prepare stage printed."
         )
     if manifest.stage != "prepare":
-        raise UserError(
-            f"{directory} holds the result of the stage {manifest.stage!r}, not shards: give STORAGE/shards/DIGEST."
-        )
+        raise UserError(f"{directory} is the result of the stage {manifest.stage!r}, not shards: give STORAGE/shards/DIGEST.")
     return manifest
 
 
@@ -193,7 +193,7 @@ def _histogram_bounds(row_length: int) -> list[int]:
 
 
 def _sources(directory: Path, summary: dict[str, Any]) -> Iterator[SourceFigures]:
-    """Counted from the chunk tables, a row group at a time; packed tokens from the packer's own report."""
+    """Chunks are counted from their tables, a batch at a time; packed tokens come from the packer's own report."""
     counts: dict[tuple[str, str], np.ndarray] = {}
     for path in sorted(directory.glob("chunks*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(columns=["source", "split", "index", "num_tokens"]):
@@ -218,7 +218,7 @@ def _sources(directory: Path, summary: dict[str, Any]) -> Iterator[SourceFigures
 
 
 def _packed_tokens(summary: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Training tokens by source, as the packer counted them: (packed, there to be packed), BOS and EOS included."""
+    """(packed, available) training tokens by source, as the packer counted them, BOS and EOS included."""
     packed: dict[str, tuple[int, int]] = {}
     for bucket in summary.get("buckets", ()):
         if "source" in bucket:

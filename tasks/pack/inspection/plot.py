@@ -1,11 +1,11 @@
-"""An inspection of shards as one figure. Drawing needs no display, and the same inspection gives the same bytes."""
+"""An inspection of shards as one figure. Drawing needs no display; the same inspection gives the same bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.pack.inspect import Inspection, SplitFigures
+from tasks.pack.inspection.figures import Inspection, SplitFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def plot(inspection: Inspection, path: Path) -> None:
 
 
 def _plot_lengths(axes: Axes, splits: list[SplitFigures]) -> None:
-    """Steps, two bins an octave; the share of sequences, so that the smaller split can be compared."""
+    """Steps, two bins for each doubling; shares of sequences, so that splits of different size can be compared."""
     for split in splits:
         edges = [0.5, *(b.upper_bound for b in split.histogram)]
         shares = [b.num_sequences / split.num_sequences for b in split.histogram]
@@ -73,7 +73,7 @@ def _plot_buckets(axes: Axes, splits: list[SplitFigures]) -> None:
 
 
 def _plot_sources(axes: Axes, inspection: Inspection) -> None:
-    """Packed training tokens by source, the largest at the top; what does not fit is put together."""
+    """Packed training tokens by source, the largest at the top; the smallest are summed up if there are too many."""
     tokens = {
         f.source: f.num_tokens if f.num_packed_tokens is None else f.num_packed_tokens
         for f in inspection.sources

@@ -1,4 +1,4 @@
-"""What the data stage made, as tables on a terminal; `tasks.pack.inspect` looks into the shards themselves."""
+"""What the data stage made, as tables on a terminal; `tasks.pack.inspection.figures` looks into the shards themselves."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from data_schemas.manifest import Manifest
 _COUNTS = {
     "train": "for training",
     "heldout": "held out",
-    "duplicates": "equal to another",
-    "near_duplicates": "almost equal to another",
-    "contaminated": "hold what is evaluated",
+    "duplicates": "removed: duplicate",
+    "near_duplicates": "removed: near-duplicate",
+    "contaminated": "removed: contains evaluated text",
 }
 
 
 def show_prepared(documents: Manifest, shards: Manifest, console: Console) -> None:
-    """Print how the documents were sorted, and what of each source and length bucket was packed."""
+    """Print what happened to the corpus, and how much of each source and length bucket is packed."""
     read, packed = documents.summary, shards.summary
     inputs = Table("documents", "number", title="Corpus", title_justify="left")
     for name, told in _COUNTS.items():
         inputs.add_row(told, f"{read[f'num_{name}']:,}")
-    inputs.add_row("files that no pattern names", f"{read['num_files_unmatched']:,}")
+    inputs.add_row("files that match no pattern", f"{read['num_files_unmatched']:,}")
     for kind in ("skipped", "quarantined"):
         for reason, count in read[kind].items():
             inputs.add_row(f"{kind}: {reason}", f"{count:,}")

@@ -1,4 +1,4 @@
-"""A look into single rows: where their documents begin and end."""
+"""Single rows: how the sequences in them begin and end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SNIPPET_CHARACTERS = 64
 
 @dataclass(frozen=True)
 class SampleSequence:
-    """A sequence of a row: how it begins and ends, as text, or as ids where there is no tokenizer."""
+    """How a sequence of a row begins and ends, as text, or as token ids without a tokenizer."""
 
     chunk_id: str
     num_tokens: int

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.pack.inspect import Bin, Inspection, LeftOut, SourceFigures, SplitFigures
-from tasks.pack.inspect_samples import SampleRow
+from tasks.pack.inspection.figures import Bin, Inspection, LeftOut, SourceFigures, SplitFigures
+from tasks.pack.inspection.samples import SampleRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ def _overview(inspection: Inspection) -> Table:
 
 
 def _lengths(title: str, split: str, bins: tuple[Bin, ...]) -> Table:
-    """Empty bins in front of the first sequence and behind the last are left out."""
+    """Empty bins before the first sequence and after the last are left out."""
     from rich.text import Text
 
     table = _table(f"{title}, {split}", "up to (tokens)", "sequences", "tokens", "share of tokens")
@@ -60,7 +60,7 @@ def _buckets(splits: tuple[SplitFigures, ...]) -> Table:
 
 
 def _sources(sources: tuple[SourceFigures, ...]) -> Table:
-    """For a split whose packed tokens are not recorded by source, the share is that of its chunks: each is packed once."""
+    """If a split's packed tokens are not recorded by source, its shares are those of its chunks, each packed once."""
     columns = ("source", "split", "docs", "chunks", "tokens", "packed", "share", "wanted", "repeats")
     table = _table("Sources", *columns)
     for f in sources:
@@ -85,8 +85,8 @@ def _show_left_out(inspection: Inspection, console: Console) -> None:
     left_out = inspection.left_out
     if left_out is None:
         console.print(
-            f"What was left out of the corpus: not at hand (the documents {inspection.documents_digest or 'of these shards'} "
-            "are not in this storage).\n",
+            f"What was left out of the corpus is not known: the documents {inspection.documents_digest or 'of these shards'} "
+            "are not in this storage.\n",
             markup=False,
         )
         return
@@ -100,9 +100,9 @@ def _show_left_out(inspection: Inspection, console: Console) -> None:
 
 def _reasons(left_out: LeftOut) -> list[tuple[str, int]]:
     return [
-        ("equal to another", left_out.num_duplicates),
-        ("almost equal to another", left_out.num_near_duplicates),
-        ("holds what is evaluated", left_out.num_contaminated),
+        ("duplicate", left_out.num_duplicates),
+        ("near-duplicate", left_out.num_near_duplicates),
+        ("contains evaluated text", left_out.num_contaminated),
         *((f"skipped: {reason}", count) for reason, count in sorted(left_out.skipped.items())),
         *((f"quarantined: {reason}", count) for reason, count in sorted(left_out.quarantined.items())),
     ]
@@ -119,7 +119,7 @@ def _sample(sample: SampleRow) -> Table:
 
 
 def _table(title: str, *columns: str, left: tuple[str, ...] = ()) -> Table:
-    """Columns of numbers, right-aligned but for `source`, `split` and `why`; `left` are text that may be wrapped."""
+    """Columns of numbers, right-aligned except `source`, `split` and `why`; `left` names columns of text, which may wrap."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -131,7 +131,7 @@ def _table(title: str, *columns: str, left: tuple[str, ...] = ()) -> Table:
 
 
 def _plain(text: str) -> str:
-    """Text from a corpus, of which nothing is taken for markup."""
+    """Text from a corpus, escaped so that nothing in it acts as markup."""
     from rich.markup import escape
 
     return escape(text)

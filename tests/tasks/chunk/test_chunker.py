@@ -338,7 +338,7 @@ def test_a_normalizer_in_front_of_a_byte_level_tokenizer_keeps_budget_and_text(t
 
 
 def test_a_pipeline_that_is_not_installed_is_one_sentence(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(UserError, match="spacy_pipeline 'xx_no_such' is not installed"):
+    with pytest.raises(UserError, match="spacy_pipeline 'xx_no_such' is neither an installed pipeline"):
         chunker(tokenizer, spacy_pipeline="xx_no_such")
 
 

@@ -164,7 +164,7 @@ def test_a_sentence_beyond_spacys_limit_is_found() -> None:
 
 
 def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="spacy_pipeline 'xx_no_such' is not installed"):
+    with pytest.raises(UserError, match="spacy_pipeline 'xx_no_such' is neither an installed pipeline"):
         make_segmenter(ChunkingParams(spacy_pipeline="xx_no_such"))
     (tmp_path / "config.cfg").write_text("[nlp]\nlang = 'none'\n")
     with pytest.raises(UserError, match="cannot be loaded"):

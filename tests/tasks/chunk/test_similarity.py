@@ -74,11 +74,11 @@ def test_a_segment_without_sentences_falls_back_to_tokens(tokenizer: PreTrainedT
 
 
 def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, encoder: Path) -> None:
-    with pytest.raises(UserError, match="is not the folder of a model"):
+    with pytest.raises(UserError, match="is not a model's folder"):
         TopicShift(str(tmp_path / "none"))
     (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"no weights as \.safetensors"):
+    with pytest.raises(UserError, match=r"no \.safetensors weights"):
         TopicShift(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes((encoder / "model.safetensors").read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be loaded"):

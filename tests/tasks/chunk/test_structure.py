@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from tasks.chunk.formats import guess_format
+from tasks.chunk.format_guess import guess_format
 from tasks.chunk.structure import PARAGRAPH, find_structure
 
 

@@ -306,7 +306,7 @@ def test_a_corpus_of_unreadable_files_is_refused(corpus: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(("fraction", "missing"), [(1e-9, "held-out"), (1 - 1e-9, "training")])
 def test_a_corpus_on_one_side_is_refused(corpus: Path, tmp_path: Path, fraction: float, missing: str) -> None:
-    with pytest.raises(UserError, match=f"none is a {missing} one.*heldout_fraction"):
+    with pytest.raises(UserError, match=f"no {missing} document.*heldout_fraction"):
         ingest(tmp_path, str(corpus), heldout_fraction=fraction)
 
 

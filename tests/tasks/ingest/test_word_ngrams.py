@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.ingest.duplicates import shingles
-from tasks.ingest.duplicates.shingles import distinct, distinct_ngrams, ngram_blocks, ngram_hashes, num_words_of
+from tasks.ingest import word_ngrams
+from tasks.ingest.word_ngrams import distinct, distinct_ngrams, ngram_blocks, ngram_hashes, num_words_of
 
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "ba", "Ab", "x1", "zebra"]), max_size=60)
 SEPARATORS = st.sampled_from([" ", "\n", ", ", "_", " -- ", "\t\t"])
@@ -43,7 +43,7 @@ def test_blocks_do_not_show(words: list[str], num_words: int, block: int) -> Non
     text = " \u00ad ".join(words)  # a soft hyphen, which is skipped, moves the places
     with pytest.MonkeyPatch.context() as patch:
         whole = list(ngram_blocks(text, num_words))
-        patch.setattr(shingles, "_BLOCK_CHARACTERS", block)
+        patch.setattr(word_ngrams, "_BLOCK_CHARACTERS", block)
         parts = list(ngram_blocks(text, num_words))
     for name in ("hashes", "starts", "ends"):
         values = [[x for b in blocks for x in getattr(b, name).tolist()] for blocks in (whole, parts)]

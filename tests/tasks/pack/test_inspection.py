@@ -16,9 +16,9 @@ from data_schemas.errors import UserError
 from data_schemas.parts import Parts
 from data_schemas.storage import Artifact, Storage, read_manifest
 from data_schemas.tables import CHUNKS
-from tasks.pack.inspect import Inspection, inspect_shards, shipped_tokenizer
-from tasks.pack.inspect_plot import plot
-from tasks.pack.inspect_tables import show
+from tasks.pack.inspection.figures import Inspection, inspect_shards, shipped_tokenizer
+from tasks.pack.inspection.plot import plot
+from tasks.pack.inspection.tables import show
 from tasks.pack.sequences import SequenceReader, SequenceWriter
 from tasks.pack.shards import shard_name, write_dataset_files, write_shard
 
@@ -164,9 +164,9 @@ def test_samples_depend_on_the_seed_alone(tmp_path: Path, tokenizer: PreTrainedT
 def test_tables_hold_what_was_found(shards: Path) -> None:
     text = shown(inspect_shards(shards, tokenizer=shipped_tokenizer(shards)))
     for pattern in (
-        r"equal to another .* 1,234",
-        r"almost equal to another .* 56",
-        r"holds what is evaluated .* 7 ",
+        r" duplicate .* 1,234",
+        r"near-duplicate .* 56",
+        r"contains evaluated text .* 7 ",
         r"skipped: language .* 1 ",
         r"skipped: short .* 8 ",
         r"quarantined: undecodable .* 3 ",
@@ -181,7 +181,7 @@ def test_tables_hold_what_was_found(shards: Path) -> None:
         r"Row 0 of heldout",
     ):
         assert re.search(pattern, text), pattern
-    assert "not at hand" not in text
+    assert "is not known" not in text
     narrow = shown(inspect_shards(shards), width=60)
     assert max(map(len, narrow.splitlines())) <= 60
 
@@ -191,7 +191,7 @@ def test_documents_that_are_elsewhere(shards: Path, tmp_path: Path) -> None:
     shards.rename(moved)
     inspection = inspect_shards(moved)
     assert inspection.left_out is None
-    assert "not at hand" in shown(inspection)
+    assert "is not known" in shown(inspection)
     assert inspect_shards(moved, read_manifest(next((tmp_path / "storage" / "documents").iterdir()))).left_out is not None
 
 

@@ -15,7 +15,7 @@ from tasks.ingest.decontamination import index_building as evaluated
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, read_prompts
 from tasks.ingest.decontamination.index_building import build_index, heldout_part, mark_common
 from tasks.ingest.decontamination.ngram_index import HELDOUT, INDEX_FILES, EvaluatedIndex, HashFilter, Hit
-from tasks.ingest.duplicates.shingles import distinct_ngrams
+from tasks.ingest.word_ngrams import distinct_ngrams
 
 DEFAULT = DecontaminationParams()
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from data_schemas.params import NearDuplicateParams
-from tasks.ingest.duplicates import bands, shingles
+from tasks.ingest import word_ngrams
+from tasks.ingest.duplicates import bands
 from tasks.ingest.duplicates.near_duplicates import NearDuplicates, Sketcher, band_rows, find_duplicates
-from tasks.ingest.duplicates.shingles import distinct_ngrams
+from tasks.ingest.word_ngrams import distinct_ngrams
 
 DEFAULT = NearDuplicateParams()
 
@@ -168,7 +169,7 @@ def test_a_sketch_made_in_blocks_is_that_of_the_whole(num_permutations: int, mon
     sketcher = Sketcher(NearDuplicateParams(num_permutations=num_permutations))
     texts = [*library_texts(12), " ".join(f"few{i}" for i in range(70))]
     whole = [sketcher.sketch(text) for text in texts]
-    monkeypatch.setattr(shingles, "_BLOCK_CHARACTERS", 300)
+    monkeypatch.setattr(word_ngrams, "_BLOCK_CHARACTERS", 300)
     for text, expected in zip(texts, whole, strict=True):
         assert np.array_equal(sketcher.sketch(text), expected)
 

@@ -21,7 +21,7 @@ from data_schemas.storage import Storage
 from tasks.ingest.corpus_units import plan_corpus, refuse_missing
 from tasks.ingest.documents_stage import run
 from tasks.ingest.listing.sources import list_files
-from tasks.ingest.reading.formats import DOCUMENT_SUFFIXES
+from tasks.ingest.reading import file_formats
 from tasks.work import local_workers
 from tests.tasks.ingest.reading_example import read
 
@@ -145,7 +145,8 @@ def test_a_corpus_in_the_storage_root_is_refused_at_once(corpus: Path, storage: 
 
 
 def test_every_known_format_is_read_in_upper_and_lower_case(tmp_path: Path) -> None:
-    assert tuple(f"**/*{suffix}" for suffix in DOCUMENT_SUFFIXES) == DEFAULT_INCLUDE
+    suffixes = (*file_formats._PROSE, *file_formats._CONTAINERS)
+    assert tuple(f"**/*{suffix}" for suffix in suffixes) == DEFAULT_INCLUDE
     (tmp_path / "BIG.TXT").write_text("big")
     (tmp_path / "Odd.Txt.GZ").write_bytes(gzip.compress(b"odd"))
     (tmp_path / "x.ndjson").write_text('{"text": "a line"}')
@@ -263,7 +264,7 @@ def test_prompts_that_are_not_there_are_refused_before_the_corpus_is_listed(tmp_
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("a.json", "call it .jsonl if each line is an object, else convert it to JSON Lines or Parquet"),
+        ("a.json", "rename it to .jsonl if each line is an object, else convert it to JSON Lines or Parquet"),
         ("a.CSV.gz", "convert it to JSON Lines or Parquet"),
         ("a.pdf", "convert it to text, Markdown or HTML"),
     ],

@@ -107,7 +107,7 @@ def test_bad_rows_and_broken_files_do_not_stop_the_others(folder: Path) -> None:
         ({"uri": "hf:{folder}", "text_field": "body"}, r"no column 'body' \(it has text\)"),
         ({"uri": "hf:{folder}", "dataset_split": "test"}, "Bad split: test"),
         ({"uri": "hf:{folder}", "dataset_config": "de"}, "'de' not found"),
-        ({"uri": "hf:{folder}/empty"}, "holds no data files"),
+        ({"uri": "hf:{folder}/empty"}, "has no data files"),
         ({"uri": "hf:{folder}/scripted"}, "scripts are no longer supported"),
         ({"uri": "hf:me/words"}, "cannot be fetched from the Hugging Face hub"),
         ({"uri": "hf:me/words", "streaming": False}, "cannot be fetched from the Hugging Face hub"),

@@ -21,7 +21,7 @@ from data_schemas.params import CorpusParams, CorpusSource
 from tasks.ingest.corpus_units import Corpus, plan_corpus, read_unit
 from tasks.ingest.reading import faults, files
 from tasks.ingest.reading.datasets_hub import _read_shard
-from tasks.ingest.reading.faults import SteadyStream, is_of_the_input, is_of_the_way, tried
+from tasks.ingest.reading.faults import SteadyStream, is_bad_input, is_transport_failure, tried
 from tasks.ingest.reading.records import Document, Refused
 from tests.tasks.ingest.reading_example import read
 
@@ -258,7 +258,7 @@ class WithStatus(Exception):
     ],
 )
 def test_whose_fault_an_error_is(error: Exception, of_the_input: bool, of_the_way: bool) -> None:
-    assert (is_of_the_input(error), is_of_the_way(error)) == (of_the_input, of_the_way)
+    assert (is_bad_input(error), is_transport_failure(error)) == (of_the_input, of_the_way)
 
 
 def test_what_trying_again_cannot_mend_is_tried_once() -> None:

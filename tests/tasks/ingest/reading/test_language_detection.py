@@ -7,8 +7,8 @@ import pytest
 from data_schemas.errors import UserError
 from data_schemas.params import CorpusParams
 from tasks.ingest.corpus_units import plan_corpus
-from tasks.ingest.reading.language import UNDETERMINED, identify
-from tests.tasks.ingest.reading.test_encoding import TEXTS
+from tasks.ingest.reading.language_detection import UNDETERMINED, identify
+from tests.tasks.ingest.reading.test_text_decoding import TEXTS
 from tests.tasks.ingest.reading_example import read
 
 
@@ -66,5 +66,5 @@ def test_other_languages_are_skipped_and_code_is_kept(corpus: Path) -> None:
 
 
 def test_an_unknown_language_is_one_sentence(corpus: Path) -> None:
-    with pytest.raises(UserError, match=r"corpus\.languages has 'xx'.*take codes out of"):
+    with pytest.raises(UserError, match=r"corpus\.languages has 'xx'.*choose from"):
         plan_corpus(CorpusParams(sources=(str(corpus),), languages=("de", "xx")))

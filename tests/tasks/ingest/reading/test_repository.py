@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.ingest.listing.gitignore import not_ignored
-from tasks.ingest.reading.formats import names
+from tasks.ingest.reading.file_formats import names
 from tests.tasks.ingest.reading_example import read
 
 FILES = {

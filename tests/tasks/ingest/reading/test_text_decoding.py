@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.ingest.reading.encoding import decode
 from tasks.ingest.reading.records import Unusable
+from tasks.ingest.reading.text_decoding import decode
 
 TEXTS = {
     "fr": "Le château était fermé; l'élève préféra attendre à côté. « Déjà vu », dit-il, très étonné, « où êtes-vous passé ? »\n",
