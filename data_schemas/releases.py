@@ -1,49 +1,101 @@
-"""The layout of published releases, below a storage root or at any destination.
+"""The layout of published releases: below `releases/` in a storage, and at every destination.
 
-releases/<name>/versions/<digest>/   immutable
-releases/<name>/current              a text file with the digest, replaced atomically
-releases/<name>/rolled_back          digests that `ropeway rollback` left, one a line; publishing them again does not serve them
-releases/<name>/announced            the digest whose release event was sent last
+<name>/versions/<digest>/   one version; it never changes
+<name>/current              the digest of the version that is served
+<name>/rolled_back          digests that a rollback took from service, one a line: publishing them again does not serve them
+<name>/announced            the digest of the last release event
+
+The three small files are replaced atomically. All paths here are relative, with slashes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_schemas.errors import UserError
 
+RELEASES = "releases"
 CURRENT = "current"
-DIGEST = re.compile(r"[0-9a-f]{8,64}")
+_VERSIONS = "versions"
+_ROLLED_BACK = "rolled_back"
+_ANNOUNCED = "announced"
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` can be the digest of a version."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def version_key(name: str, digest: str) -> str:
     """The folder of a version, relative to the folder of all releases."""
-    return f"{name}/versions/{digest}"
+    return f"{name}/{version_below(digest)}"
+
+
+def version_below(digest: str) -> str:
+    """The folder of a version, relative to that of its release."""
+    return f"{_VERSIONS}/{digest}"
 
 
 def version_kind(name: str) -> str:
     """The storage kind of the versions of release `name`."""
-    return f"releases/{name}/versions"
+    return f"{RELEASES}/{name}/{_VERSIONS}"
+
+
+def current_key(name: str) -> str:
+    """The file that holds the digest of the served version."""
+    return f"{name}/{CURRENT}"
+
+
+def rolled_back_key(name: str) -> str:
+    """The file that holds the digests that rollbacks took from service."""
+    return f"{name}/{_ROLLED_BACK}"
+
+
+def announced_key(name: str) -> str:
+    """The file that holds the digest of the last release event."""
+    return f"{name}/{_ANNOUNCED}"
+
+
+def parse_version_path(path: str) -> tuple[str, str, str] | None:
+    """(name, digest, path in the version) of a version's file; None for any other path."""
+    name, _, rest = path.partition("/")
+    folder, _, rest = rest.partition("/")
+    digest, _, file = rest.partition("/")
+    return (name, digest, file) if folder == _VERSIONS and file and is_digest(digest) else None
+
+
+def holds_releases(paths: Iterable[str]) -> bool:
+    """Whether a folder with files at `paths` is that of all releases, and not one release, which may be named `releases`."""
+    parts = [path.split("/") for path in paths]
+    return any(part[1:2] == [_VERSIONS] for part in parts) and not any(part[0] == _VERSIONS for part in parts)
+
+
+def is_version_folder(directory: Path) -> bool:
+    """Whether `directory` lies where a version does, so that its name is a digest."""
+    return directory.parent.name == _VERSIONS
 
 
 def parse_pointer(raw: bytes | None) -> str | None:
-    """The digest in `current`. None where there is no pointer, or its content is not a digest."""
+    """The digest in a pointer file. None if there is no file, or its content is not a digest."""
     text = (raw or b"").decode("utf-8", errors="replace").strip()
-    return text if DIGEST.fullmatch(text) else None
+    return text if is_digest(text) else None
 
 
 def resolve_release(directory: Path) -> Path:
-    """Follow `current` if `directory` has one, else `directory` itself.
+    """The version that `current` in `directory` names; `directory` itself if it has no `current`.
 
-    Raises UserError where `current` names no published version.
+    Raises UserError if `current` names a version that is not there.
     """
     pointer = directory / CURRENT
     if not pointer.is_file():
         return directory
     raw = pointer.read_bytes()
     digest = parse_pointer(raw)
-    if digest is None or not (directory / "versions" / digest).is_dir():
+    version = directory / version_below(digest) if digest else None
+    if version is None or not version.is_dir():
         named = raw.decode("utf-8", errors="replace").strip()[:80]
-        raise UserError(f"{pointer} names {named!r}, which is no version below {directory}: publish again to mend it.")
-    return directory / "versions" / digest
+        raise UserError(f"{pointer} names {named!r}, which is not a version in {directory}: publish again to correct it.")
+    return version

@@ -1,10 +1,10 @@
-"""`SHA256SUMS`, in the format of `sha256sum -c`: every file of a release but itself and the manifest."""
+"""`SHA256SUMS`, in the format of `sha256sum -c`: every file of a release except itself and the manifest."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from data_schemas.manifest import MANIFEST_NAME, hash_file
+from data_schemas.manifest import MANIFEST_NAME, FileEntry, file_differences, hash_file
 
 CHECKSUMS = "SHA256SUMS"
 HUBS_OWN = (".gitattributes",)  # in every repository of the hub
@@ -12,7 +12,7 @@ _HUBS_CACHE = ".cache/huggingface/"  # in every folder that its client downloads
 
 
 def files_below(directory: Path) -> dict[str, Path]:
-    """Every file and link, by POSIX path, sorted; without what the hub and its client put beside a release."""
+    """Every file and link, by POSIX path, sorted, without those that the hub and its client add to a release."""
     paths = {
         path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file() or path.is_symlink()
     }
@@ -31,7 +31,7 @@ def write_checksums(directory: Path) -> None:
 
 
 def checksum_problems(directory: Path) -> list[str]:
-    """One phrase for each file that is missing, extra or altered, and each line that is not a checksum."""
+    """One phrase for each line that is not a checksum, and each file that is not as listed."""
     text = (directory / CHECKSUMS).read_bytes().decode("utf-8", errors="replace")
     recorded, problems = {}, []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -40,12 +40,11 @@ def checksum_problems(directory: Path) -> list[str]:
             problems.append(f"{CHECKSUMS} line {number} is not a checksum")
         recorded[name] = digest
     if text != "".join(f"{recorded[name]}  {name}\n" for name in sorted(recorded)):
-        problems.append(f"{CHECKSUMS} is not sorted or not in the form it was written in")
+        problems.append(f"{CHECKSUMS} is altered: it is not sorted, or not in the form that is written")
+    # The hub's cache holds links to files; a link that leads nowhere is extra, or has no bytes and no hash.
     present = listed_files(directory)
-    problems += [f"{name} is missing" for name in sorted(recorded.keys() - present.keys())]
-    problems += [f"{name} is extra" for name in sorted(present.keys() - recorded.keys())]
-    for name in sorted(present.keys() & recorded.keys()):
-        # The hub's cache holds links to files; one that leads nowhere is no file.
-        if not present[name].is_file() or hash_file(present[name]) != recorded[name]:
-            problems.append(f"{name} is altered")
-    return problems
+    sizes = {name: path.stat().st_size if path.is_file() else 0 for name, path in present.items()}
+    # SHA256SUMS states no sizes, so the hashes alone are compared.
+    entries = [FileEntry(path=name, num_bytes=sizes.get(name, 0), sha256=recorded[name]) for name in sorted(recorded)]
+    hashes = {name: hash_file(path) if path.is_file() else "" for name, path in present.items() if name in recorded}
+    return problems + file_differences(entries, sizes, hashes.__getitem__, besides=())

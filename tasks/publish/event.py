@@ -1,4 +1,4 @@
-"""What a release tells: its event's name, resource and payload, once for every version that comes to be served."""
+"""The event of a new release: its name, resource and payload, sent once for every version that becomes current."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 from data_schemas.storage import Artifact, Storage
 
 RELEASED = "ropeway.release.published"
-ANNOUNCED = "announced"
 
 
 def release_event(name: str, artifact: Artifact) -> dict[str, Any]:
-    """The arguments of Prefect's `emit_event`: the payload has `name`, `digest` and `location`, the resource the same as labels."""
+    """The arguments of Prefect's `emit_event`. The payload has `name`, `digest` and `location`; the resource has them as labels."""
     payload = {"name": name, "digest": artifact.digest, "location": artifact.location}
     labels = {f"ropeway.release.{label}": value for label, value in payload.items()}
     resource = {"prefect.resource.id": f"ropeway.release.{name}", "prefect.resource.name": name}
@@ -20,16 +19,16 @@ def release_event(name: str, artifact: Artifact) -> dict[str, Any]:
 
 
 def announce(storage: Storage, name: str, artifact: Artifact, emit: Callable[..., Any]) -> None:
-    """Emit the event, unless `name` serves another version or this one is what was told last.
+    """Emit the event, unless `name` serves another version or the last event was about this one.
 
-    What was told stands in releases/<name>/announced, written behind the event: a run that ended between the release and its
-    event, by a destination that failed or a kill, leaves that to the next one.
+    The digest of the last event is in the file `announced`, which is written after the event. So if a run ends between the release
+    and its event, because a destination failed or it was killed, the next run sends the event.
     """
-    from data_schemas.releases import parse_pointer
+    from data_schemas.releases import announced_key, parse_pointer
     from tasks.publish.destinations.history import storage_place
     from tasks.publish.releases import current_digest
 
-    place, told = storage_place(storage), f"{name}/{ANNOUNCED}"
+    place, told = storage_place(storage), announced_key(name)
     seen = place.read(told)
     if current_digest(storage, name) != artifact.digest or parse_pointer(seen) == artifact.digest:
         return

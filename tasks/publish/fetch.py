@@ -1,4 +1,4 @@
-"""A release wherever it is, as a folder of this machine for as long as it is looked at."""
+"""A release from any place, as a folder of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from data_schemas.addresses import is_remote, local_path
 from data_schemas.errors import UserError
 from data_schemas.progress import ProgressCallback, message
-from data_schemas.releases import CURRENT, parse_pointer
+from data_schemas.releases import CURRENT, parse_pointer, version_below
 from data_schemas.remote import Remote
 from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.hub import HubPlace
@@ -18,15 +18,15 @@ from tasks.publish.destinations.hub import HubPlace
 
 @contextmanager
 def release_folder(where: str, progress: ProgressCallback) -> Iterator[Path]:
-    """A local folder as it is; what lies at an fsspec URI or `hub:org/name` is downloaded, and removed again.
+    """A local folder itself. A release at an fsspec URI or `hub:org/name` is downloaded, and removed at the end of the block.
 
-    A URI may be of a version or of `releases/NAME`, whose `current` is followed. UserError where there is no release.
+    A URI may name a version, or `releases/NAME`, whose `current` is followed. UserError if there is no release.
     """
     place = place_at(where)
     if not isinstance(place, HubPlace) and not is_remote(where):
         folder = local_path(where)
         if not folder.is_dir():
-            raise UserError(f"There is no release folder {where}.")
+            raise UserError(f"There is no release folder {where}: `ropeway releases` lists releases.")
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="ropeway-release-") as temporary:
@@ -50,13 +50,15 @@ def _from_hub(place: HubPlace, folder: Path) -> None:
 
 def _from_store(remote: Remote, folder: Path) -> None:
     digest = parse_pointer(remote.read(CURRENT))
-    version = remote.below(f"versions/{digest}") if digest else remote
+    version = remote.below(version_below(digest)) if digest else remote
     names = version.sizes()
     if not names:
         raise UserError(f"There is no release at {version.uri}: give the URI of a version, or of releases/NAME.")
     for name in names:
         target = (folder / name).resolve()
         if not target.is_relative_to(folder):
-            raise UserError(f"{version.uri} holds a file {name!r}, which is no path below it: it was not written by Ropeway.")
+            raise UserError(
+                f"{version.uri} holds a file {name!r} outside its folder, so Ropeway did not write it: do not use it."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         version.download(name, target)

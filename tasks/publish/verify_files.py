@@ -1,4 +1,4 @@
-"""Checks that read bytes alone: hashes, manifest, what must and what must not lie in a release."""
+"""Checks that only read bytes: hashes, the manifest, required files and forbidden files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import zipfile
 from pathlib import Path
 
-from data_schemas.manifest import MANIFEST_NAME, SCHEMA_VERSION, damaged_files, stage_digest
+from data_schemas.manifest import MANIFEST_NAME, SCHEMA_VERSION, file_differences, hash_file, stage_digest
+from data_schemas.releases import is_version_folder
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.storage import read_manifest
 from tasks.publish.checks import Check, ProblemFound, require, run_check
@@ -65,7 +66,7 @@ def _no_pickle(directory: Path) -> str:
 
 
 def _may_be_pickle(path: Path) -> bool:
-    """By suffix, by the protocol header of pickle 2 to 5, or as the zip archive that torch.save writes."""
+    """By suffix, by the header of pickle protocols 2 to 5, or as a zip archive of torch.save."""
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         return True
     with path.open("rb") as file:
@@ -81,7 +82,7 @@ def _may_be_pickle(path: Path) -> bool:
 
 def _adapter_apart(directory: Path) -> str:
     if (directory / "adapter_config.json").exists():
-        raise ProblemFound("adapter_config.json lies beside the merged weights, so loading them would apply the adapter twice")
+        raise ProblemFound("adapter_config.json is beside the merged weights, so loading them would apply the adapter twice")
     return "no adapter_config.json beside the weights"
 
 
@@ -90,17 +91,17 @@ def _manifest(directory: Path) -> str:
     manifest = read_manifest(directory)
     if manifest is None:
         raise ProblemFound(f"{MANIFEST_NAME} cannot be read as a manifest")
-    problems = damaged_files(directory, manifest)
-    recorded = {entry.path for entry in manifest.files}
-    present = files_below(directory).keys() - {MANIFEST_NAME}
-    problems += [f"{name} is not in the manifest" for name in sorted(present - recorded)]
+    sizes = {name: path.stat().st_size for name, path in files_below(directory).items() if path.is_file()}
+    problems = file_differences(manifest.files, sizes, lambda name: hash_file(directory / name), besides=[MANIFEST_NAME])
     if raw != manifest.model_dump_json(indent=1).encode() or manifest.schema_version != SCHEMA_VERSION:
-        problems.append(f"{MANIFEST_NAME} is altered: it is not in the form it was written in")
+        problems.append(f"{MANIFEST_NAME} is altered: it is not in the form that is written")
     if stage_digest(manifest.stage, manifest.params, manifest.code_version, manifest.parents) != manifest.digest:
-        problems.append(f"{MANIFEST_NAME} is altered: its digest is not that of its parameters and parents")
+        problems.append(f"{MANIFEST_NAME} is altered: its digest does not follow from its parameters and parents")
     if manifest.summary != release_summary(directory):
         problems.append(f"{MANIFEST_NAME} is altered: its summary does not describe these files")
     released = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))["release"]["digest"]
-    if manifest.digest != released or (directory.parent.name == "versions" and directory.name != released):
-        problems.append(f"the manifest is of {manifest.digest}, the release of {released}, and its folder is {directory.name}")
+    if manifest.digest != released or (is_version_folder(directory) and directory.name != released):
+        problems.append(
+            f"digests differ: {manifest.digest} in the manifest, {released} in provenance.json, folder {directory.name}"
+        )
     return require(problems, f"agrees; digest {manifest.digest}")

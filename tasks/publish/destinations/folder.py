@@ -1,8 +1,8 @@
 """A folder of this machine, or of a shared file system, that holds releases.
 
-A version is copied to a staging folder beside its final place, synced, read back and renamed, so it is there as a whole or
-not at all; small files such as `current` are replaced by a rename. One publisher at a time has a release's folder; its lock goes
-with its process.
+A version is copied to a staging folder beside its final place, synced, read back and renamed, so it is there completely or not
+at all. Small files such as `current` are replaced by a rename. A lock keeps a release's folder to one publisher at a time; it is
+freed when that process ends.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data_schemas.errors import UserError, is_disk_full
-from data_schemas.manifest import MANIFEST_NAME, hash_file
+from data_schemas.manifest import MANIFEST_NAME, damaged_files, hash_file
 from data_schemas.storage import fsync_tree, write_atomically
-from tasks.publish.destinations.version import Version, differences, parse_manifest, refuse_other
+from tasks.publish.destinations.version import Version, parse_manifest, refuse_other
 
 _STAGING, _LOCK = ".staging", ".lock"
 
 
 class FolderPlace:
-    """`root` is an absolute path; it need not be there yet."""
+    """`root` is an absolute path; it need not exist yet."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -80,10 +80,10 @@ class FolderPlace:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Have a release's folder alone, and free of what a killed publisher staged there."""
+        """Lock a release's folder, and remove what a killed publisher staged there."""
         home = _made(self.root / name)
         with (home / _LOCK).open("w") as lock:
-            # A shared file system without locks: renames still keep versions whole, but nobody's staging is cleared away.
+            # A shared file system without locks: renames still keep versions complete, but old staging folders remain.
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 shutil.rmtree(home / _STAGING, ignore_errors=True)
@@ -95,7 +95,7 @@ class FolderPlace:
 
 
 def _sizes(top: Path) -> Iterator[tuple[str, int]]:
-    """Files but those that a publisher at work has there, which may vanish while we look."""
+    """All files except those of a publisher at work, which may vanish meanwhile."""
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -109,7 +109,7 @@ def _sizes(top: Path) -> Iterator[tuple[str, int]]:
 
 
 def _copy(version: Version, staging: Path) -> None:
-    """Copy all files, the manifest last, to the disk; then read every one back from there."""
+    """Copy all files, the manifest last, sync them to the disk, and read every one back."""
     os.chmod(staging, 0o777 & ~_umask())  # mkdtemp makes it private
     for entry in version.manifest.files:
         target = staging / entry.path
@@ -117,16 +117,15 @@ def _copy(version: Version, staging: Path) -> None:
         shutil.copyfile(version.folder / entry.path, target)
     (staging / MANIFEST_NAME).write_bytes(version.manifest_bytes)
     fsync_tree(staging)
-    sizes = {entry.path: (staging / entry.path).stat().st_size for entry in version.manifest.files}
-    if problems := differences(version.manifest.files, sizes, lambda path: hash_file(staging / path)):
+    if problems := damaged_files(staging, version.manifest):
         raise UserError(
-            f"The copy in {staging.parents[1]} differs from the release ({'; '.join(problems[:5])}): check that disk, and "
+            f"The copy in {staging.parents[1]} differs from the release ({'; '.join(problems[:5])}): check that disk and "
             f"{version.folder} with `ropeway verify`, then publish again."
         )
 
 
 def _replace(staging: Path, final: Path) -> None:
-    """Rename; a folder without a manifest in the way is what a cut copy left, and goes."""
+    """Rename. A folder without a manifest in its place was left by an interrupted copy, and is removed."""
     if final.exists():
         final.rename(staging.parent / f"cut-{final.name}-{os.getpid()}")
     staging.rename(final)
@@ -154,12 +153,12 @@ def _fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _told(root: Path) -> Iterator[None]:
-    """Turn what a file system raises into one sentence that names the folder."""
+    """Turn an error of the file system into one sentence that names the folder."""
     try:
         yield
     except OSError as error:
         if is_disk_full(error):
-            raise UserError(f"No space left below {root}: free some, then publish again.") from error
+            raise UserError(f"No space left in {root}: free some, then publish again.") from error
         raise UserError(
-            f"Cannot use the folder {root}: {error.strerror or error}; give another, or mend its rights."
+            f"Cannot use the folder {root} ({error.strerror or error}): give another, or correct its permissions."
         ) from error

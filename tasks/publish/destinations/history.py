@@ -1,4 +1,4 @@
-"""Which versions of which releases there are, and going back to one of them."""
+"""List the versions of every release, and go back to one of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME, Manifest
-from data_schemas.releases import CURRENT, DIGEST, parse_pointer, version_key
+from data_schemas.releases import RELEASES, current_key, holds_releases, parse_pointer, parse_version_path, version_key
 from data_schemas.storage import Storage
 from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.folder import FolderPlace
@@ -17,14 +17,12 @@ from tasks.publish.destinations.objects import ObjectPlace
 from tasks.publish.destinations.pointer import rolled_back, serve_by_hand
 from tasks.publish.destinations.version import Place, parse_manifest, problems_at
 
-_RELEASES = "releases"
-
 
 @dataclass(frozen=True)
 class ReleaseRow:
-    """One version. `created` is when its manifest was written there; what an incomplete version does not say is None.
+    """One version. `created` is when its manifest was written there; None: unknown, because the version is incomplete.
 
-    `is_rolled_back`: a rollback left it, so that publishing it again does not serve it.
+    `is_rolled_back`: a rollback took it from service, so publishing it again does not serve it.
     """
 
     name: str
@@ -40,7 +38,7 @@ class ReleaseRow:
 
 @dataclass(frozen=True)
 class Rollback:
-    """`current` of `name` named `before` (None: nothing) and names `now`."""
+    """`name` served `before` (None: nothing) and serves `now`."""
 
     name: str
     before: str | None
@@ -48,8 +46,8 @@ class Rollback:
 
 
 def storage_place(storage: Storage) -> FolderPlace | ObjectPlace:
-    """The releases of a storage, which are laid out as at any destination."""
-    return ObjectPlace(storage.remote.below(_RELEASES)) if storage.remote else FolderPlace(storage.root / _RELEASES)
+    """The releases of a storage; their layout is that of a destination."""
+    return ObjectPlace(storage.remote.below(RELEASES)) if storage.remote else FolderPlace(storage.root / RELEASES)
 
 
 def list_releases(where: Storage | str) -> list[ReleaseRow]:
@@ -64,53 +62,48 @@ def list_releases(where: Storage | str) -> list[ReleaseRow]:
 
 
 def rollback(where: Storage | str, name: str, digest: str | None = None) -> Rollback:
-    """Make the version `digest` of `name` the current one; None: the last one before the current one that no rollback left.
+    """Serve the version `digest` of `name`; None: the latest one before the current one that was not rolled back itself.
 
-    Every file of it is read and compared with its manifest and SHA256SUMS first. UserError, and nothing moved, if there is no
-    such version, if it is incomplete or altered, or if `where` is the hub. Publishing the version that was left again does not
-    serve it; a rollback to it, or a version with another digest, ends that.
+    First every file of it is read and compared with its manifest and SHA256SUMS. UserError, and nothing changes, if there is no such
+    version, if it is incomplete or altered, or if `where` is the hub. Publishing the version that was served before again does not
+    serve it; only a rollback to it does.
     """
     place = _place(where)
     if isinstance(place, HubPlace):
         raise UserError(
-            f"{place.uri} cannot be rolled back from here, because a repository's history is its owner's: let users load the tag of the "
-            "version that is good (`revision=` its digest), or revert the commit on the hub."
+            f"{place.uri} cannot be rolled back from here, because only its owner should change a repository's history: let users load the "
+            "tag of a good version (`revision=` its digest), or revert the commit on the hub."
         )
     rows = [row for row in _rows(place) if row.name == name]
     if not rows:
-        raise UserError(f"There is no release {name!r} at {place.uri}: `ropeway releases` lists what there is.")
+        raise UserError(f"There is no release {name!r} at {place.uri}: list them with `ropeway releases`.")
     before = next((row.digest for row in rows if row.is_current), None)
     chosen = _matching(rows, digest, place) if digest else _previous(rows, name, place)
     if problems := problems_at(place, name, chosen):
         raise UserError(
-            f"{name} stays at {before}: {place.uri}/{version_key(name, chosen)} is not whole ({'; '.join(problems[:5])}); choose another "
+            f"{name} stays at {before}: {place.uri}/{version_key(name, chosen)} is damaged ({'; '.join(problems[:5])}); choose another "
             "version, or delete it there and publish it again."
         )
     return Rollback(name, serve_by_hand(place, name, chosen), chosen)
 
 
 def _place(where: Storage | str) -> FolderPlace | ObjectPlace | HubPlace:
-    """A storage's root is known by its `releases/NAME/versions`; `releases/versions` is a release of that name."""
+    """The place of releases; the root of a storage is recognised by its `releases/NAME/versions`."""
     if isinstance(where, Storage):
         return storage_place(where)
     place = place_at(where)
     if isinstance(place, HubPlace):
         return place
-    inside = [path.split("/") for path in place.sizes(_RELEASES)]
-    if any(parts[1:2] == ["versions"] for parts in inside) and not any(parts[0] == "versions" for parts in inside):
-        return storage_place(Storage(where))
-    return place
+    return storage_place(Storage(where)) if holds_releases(place.sizes(RELEASES)) else place
 
 
 def _rows(place: Place) -> list[ReleaseRow]:
     versions: dict[tuple[str, str], dict[str, int]] = {}
     for path, size in place.sizes().items():
-        name, _, rest = path.partition("/")
-        folder, _, rest = rest.partition("/")
-        digest, _, file = rest.partition("/")
-        if folder == "versions" and file and DIGEST.fullmatch(digest):
+        if found := parse_version_path(path):
+            name, digest, file = found
             versions.setdefault((name, digest), {})[file] = size
-    current = {name: parse_pointer(place.read(f"{name}/{CURRENT}")) for name in {name for name, _ in versions}}
+    current = {name: parse_pointer(place.read(current_key(name))) for name in {name for name, _ in versions}}
     left = {name: rolled_back(place, name) for name in current}
     rows = [
         _row(place, name, digest, files, current[name] == digest, digest in left[name])
@@ -131,7 +124,7 @@ def _row(place: Place, name: str, digest: str, files: dict[str, int], is_current
 
 
 def _described(manifest: Manifest | None) -> tuple[str | None, int | None]:
-    """Base and target length as the release's parameters record them."""
+    """Base and target length from the release's parameters."""
     if manifest is None:
         return None, None
     base: Any = manifest.params.get("base")
@@ -145,34 +138,36 @@ def _time(row: ReleaseRow) -> float:
 
 
 def _matching(rows: list[ReleaseRow], digest: str, place: Place) -> str:
-    """The version whose digest begins so; one that is written out may be incomplete, which is then said."""
+    """The one version whose digest begins with `digest`; it may be incomplete, which is found later."""
     found = [row.digest for row in rows if row.digest.startswith(digest)] if len(digest) >= 6 else []
     if len(found) != 1:
         known = ", ".join(row.digest for row in rows)
-        raise UserError(f"No version of {rows[0].name} at {place.uri} is {digest!r} alone: there are {known}.")
+        raise UserError(
+            f"{digest!r} does not name exactly one version of {rows[0].name} at {place.uri}: give six or more digits of one of {known}."
+        )
     return found[0]
 
 
 def _previous(rows: list[ReleaseRow], name: str, place: Place) -> str:
     current = next((row for row in rows if row.is_current), None)
     if current is None:
-        raise UserError(f"{name} at {place.uri} has no current version to go back from: name the digest of the one to serve.")
+        raise UserError(f"{name} at {place.uri} has no current version to go back from: give the digest of the one to serve.")
     earlier = [row for row in rows if row.is_complete and row is not current and _time(row) <= _time(current)]
     if not earlier:
         raise UserError(f"{name} at {place.uri} has no version before {current.digest}: there is nothing to go back to.")
     earlier = [row for row in earlier if not row.is_rolled_back]
     if not earlier:
         raise UserError(
-            f"Every version of {name} at {place.uri} before {current.digest} was rolled back from: name the digest of the one to serve."
+            f"Every version of {name} at {place.uri} before {current.digest} was rolled back: give the digest of the one to serve."
         )
     return max(earlier, key=_time).digest
 
 
 def _hub_rows(place: HubPlace) -> list[ReleaseRow]:
-    """From the tags: each one's manifest is fetched, and its size is that of all files there."""
+    """One row a tag: its manifest is fetched, and its size is that of all its files."""
     state = place.state()
     if state.head is None:
-        raise UserError(f"{place.uri} is no repository that can be read: check its name, or set HF_TOKEN if it is private.")
+        raise UserError(f"The repository {place.uri} cannot be read: check its name, and set HF_TOKEN if it is private.")
     served = place.served(state.head)
     rows = []
     for digest in state.tags:

@@ -1,8 +1,8 @@
 """A model repository of the Hugging Face hub: a release is one commit, or one pull request, and a tag named by its digest.
 
-The tree of a tagged revision is the release and nothing else, but for the hub's own `.gitattributes`. A commit names the commit
-it was made upon, so the hub refuses it when another publisher was faster; every try starts from what is there, so one that was
-carried out although its answer was lost is found and not repeated.
+A tagged revision holds exactly the files of the release and the hub's own `.gitattributes`. A commit names its parent, so the hub
+refuses it if another publisher committed first. Every attempt first looks at the state of the repository, so a commit that
+succeeded although its answer was lost is not repeated.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from data_schemas.errors import UserError
-from data_schemas.manifest import MANIFEST_NAME
-from data_schemas.releases import DIGEST
+from data_schemas.manifest import MANIFEST_NAME, file_differences, hash_file
+from data_schemas.releases import is_digest
 from tasks.publish.checksums import HUBS_OWN
 from tasks.publish.destinations.hub_client import MOVED, may_be_tried_again, quiet_client, reason_of, status_of
 from tasks.publish.destinations.version import Version, parse_manifest
@@ -36,7 +36,7 @@ _TRIES = 4
 
 @dataclass(frozen=True)
 class HubState:
-    """The commit of `main` (None: no such repository), and the commit of each release's tag by its digest."""
+    """`head` is the commit of `main`, None if there is no such repository; `tags` the commit of each release, by its digest."""
 
     head: str | None
     tags: dict[str, str]
@@ -44,7 +44,7 @@ class HubState:
 
 @dataclass(frozen=True)
 class HubRelease:
-    """At a tag: the manifest as it is written and git's id of it (None: there is none), bytes by path, time of the commit."""
+    """A release at a tag: its manifest and git's id of it (None: there is none), bytes by path, time of the commit."""
 
     manifest: bytes | None
     manifest_id: str | None
@@ -54,9 +54,9 @@ class HubRelease:
 
 @dataclass(frozen=True)
 class HubPut:
-    """Where a release stands: `revision` is its tag, or the reference of a pull request that waits at `url`.
+    """`revision` is the release's tag, or the reference of its open pull request; `url` is its page.
 
-    `is_served`: False where it was there before, and `main` serves another version since.
+    `is_served` is False if it was there before and `main` has another version since.
     """
 
     revision: str
@@ -66,7 +66,7 @@ class HubPut:
 
 
 class HubPlace:
-    """The repository `repo_id`. Without `token` it is HF_TOKEN of the environment, as the endpoint is HF_ENDPOINT."""
+    """The repository `repo_id`. Without `token`, HF_TOKEN of the environment is used; HF_ENDPOINT names another hub."""
 
     def __init__(self, repo_id: str, token: SecretStr | None = None) -> None:
         self.repo_id = repo_id
@@ -77,11 +77,11 @@ class HubPlace:
         return f"hub:{self.repo_id}"
 
     def require_token(self) -> None:
-        """UserError where there is no token to publish with, or what cannot be one: an HTTP client would quote it in its error."""
+        """UserError if there is no token, or a malformed one, which an HTTP client would quote in its error."""
         if not re.fullmatch(r"[!-~]+", self._token):
             raise UserError(
-                f"Publishing to {self.uri} needs a token: set HF_TOKEN in the environment to one that may write there, or name a Prefect "
-                "Secret block that holds one in `publish.token_secret`."
+                f"Publishing to {self.uri} needs a token: set HF_TOKEN in the environment to one with write access, or set "
+                "`publish.token_secret` to the name of a Prefect Secret block that holds one."
             )
 
     @property
@@ -103,14 +103,12 @@ class HubPlace:
             except RepositoryNotFoundError:
                 return HubState(None, {})
         heads = [branch.target_commit for branch in refs.branches if branch.name == "main"]
-        return HubState(
-            heads[0] if heads else None, {tag.name: tag.target_commit for tag in refs.tags if DIGEST.fullmatch(tag.name)}
-        )
+        return HubState(heads[0] if heads else None, {tag.name: tag.target_commit for tag in refs.tags if is_digest(tag.name)})
 
     def put(self, version: Version, *, pull_request: bool, private: bool) -> HubPut:
-        """Bring the release there, checked and tagged; a repository that is not there is made, private if `private`.
+        """Upload, check and tag the release. A missing repository is created, private if `private`.
 
-        With `pull_request` a pull request is opened, or found open, and checked; it gets its tag when the release is published
+        With `pull_request`, a pull request is opened, or an open one found, and checked. It is tagged when the release is published
         again after the merge.
         """
         self.require_token()
@@ -125,13 +123,13 @@ class HubPlace:
         raise AssertionError("unreachable")
 
     def served(self, head: str) -> str | None:
-        """What tells the release at a commit from others: git's id of its manifest; None where there is none."""
+        """Git's id of the manifest at a commit, which identifies the release there; None if there is none."""
         with self._told():
             manifest = self._tree(head).get(MANIFEST_NAME)
             return manifest.blob_id if manifest else None
 
     def released(self, tag: str) -> HubRelease:
-        """What stands at a release's tag."""
+        """The release at a tag."""
         with self._told(), tempfile.TemporaryDirectory() as folder:
             tree = self._tree(tag)
             manifest = None
@@ -143,15 +141,12 @@ class HubPlace:
             return HubRelease(manifest, tree[MANIFEST_NAME].blob_id if manifest else None, sizes, created)
 
     def problems(self, version: Version, revision: str) -> list[str]:
-        """How the files at a revision differ from the release, by the sizes and hashes that the hub computed; read, not uploaded."""
+        """How the files at a revision differ from the release, by the sizes and hashes that the hub states; nothing is downloaded."""
         there = self._tree(revision)
-        wanted = {entry.path: version.folder / entry.path for entry in version.manifest.files}
-        wanted[MANIFEST_NAME] = version.folder / MANIFEST_NAME
-        sha256 = {entry.path: entry.sha256 for entry in version.manifest.files}
-        sha256[MANIFEST_NAME] = hashlib.sha256(version.manifest_bytes).hexdigest()
-        found = [_difference(there[path], file, sha256[path]) for path, file in wanted.items() if path in there]
-        problems = [f"{path} is missing" for path in wanted if path not in there] + [text for text in found if text]
-        return problems + [f"{path} is extra" for path in sorted(there.keys() - wanted.keys() - set(HUBS_OWN))]
+        sizes = {path: file.size for path, file in there.items()}
+        return file_differences(
+            version.entries, sizes, lambda path: _sha256(there[path], version.folder / path), besides=HUBS_OWN
+        )
 
     def _put(self, version: Version, pull_request: bool, private: bool) -> HubPut:
         state = self.state()
@@ -159,7 +154,7 @@ class HubPlace:
             self.api.create_repo(self.repo_id, private=private, exist_ok=True)
             state = self.state()
         if state.head is None:
-            raise UserError(f"{self.uri} has no branch `main`: make one there, then publish again.")
+            raise UserError(f"{self.uri} has no branch `main`: create it there, then publish again.")
         if version.digest in state.tags:
             self._require_same(version, version.digest)
             is_served = not self.problems(version, state.head)
@@ -192,9 +187,9 @@ class HubPlace:
         return HubPut(revision, f"{self.api.endpoint}/{self.repo_id}/discussions/{number}", is_new)
 
     def _commit(self, version: Version, parent: str, *, create_pr: bool) -> Any:
-        """One commit upon `parent` after which the tree is the release; large files go ahead by the client's own preupload.
+        """One commit on `parent` that makes the tree that of the release; the client uploads large files before it.
 
-        UserError where the tree holds files that no release brought there: they are somebody's, and not ours to delete.
+        UserError if the tree holds files that no release put there, because committing would delete them.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -205,7 +200,7 @@ class HubPlace:
         if foreign := sorted(stale - brought):
             named = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
             raise UserError(
-                f"{self.uri} holds files that no release brought there ({named}), which publishing would delete: remove them there "
+                f"{self.uri} holds files that are not from a release ({named}), and publishing would delete them: remove them there "
                 "first, or choose another repository."
             )
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -220,7 +215,7 @@ class HubPlace:
     def _require_same(self, version: Version, revision: str) -> None:
         if problems := self.problems(version, revision):
             raise UserError(
-                f"{self.uri} at {revision} holds other files than this release ({'; '.join(problems[:5])}): look at who wrote it, "
+                f"{self.uri} at {revision} holds other files than this release ({'; '.join(problems[:5])}): find out who wrote it, "
                 "remove that tag or pull request there and publish again."
             )
 
@@ -229,7 +224,7 @@ class HubPlace:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what the client raises into one sentence, of which it stays the cause."""
+        """Turn an error of the client into one sentence; the error stays its cause."""
         try:
             yield
         except UserError:
@@ -242,12 +237,15 @@ def _title(version: Version) -> str:
     return f"Release {version.name} {version.digest}"
 
 
-def _difference(there: Any, file: Path, sha256: str) -> str:
-    """The hub knows a large file's SHA-256, and of a small one git's blob id, the SHA-1 of a header and the content."""
-    if there.size != file.stat().st_size:
-        return f"{there.path} has {there.size} bytes instead of {file.stat().st_size}"
-    same = there.lfs.sha256 == sha256 if there.lfs else there.blob_id == _blob_id(file)
-    return "" if same else f"{there.path} has other content than recorded"
+def _sha256(there: RepoFile, file: Path) -> str:
+    """The SHA-256 of a file on the hub, "" if it differs from the local `file`.
+
+    Of a large file the hub states it. Of a small one it states git's blob id, the SHA-1 of a header and the content; if the local
+    file has the same, the two have the same content.
+    """
+    if there.lfs:
+        return there.lfs.sha256
+    return hash_file(file) if there.blob_id == _blob_id(file) else ""
 
 
 def _blob_id(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What the hub's client raises, in one sentence, and whether another try may mend it."""
+"""Errors of the hub's client: each in one sentence, and whether to try again."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterator
 
 from data_schemas.errors import UserError
 
-MOVED = (409, 412)  # another publisher was faster
+MOVED = (409, 412)  # another publisher committed first
 _GONE_WRONG = (408, 429, 500, 502, 503, 504)
 
 
 def status_of(error: BaseException) -> int | None:
+    """The HTTP status of the hub's answer; None if there was no answer."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
 
 
 def may_be_tried_again(error: BaseException) -> bool:
-    """A commit that another publisher forestalled, a server in trouble, a connection that was cut."""
+    """Whether another publisher committed first, the server failed, or the connection was lost."""
     if isinstance(error, UserError):
         return error.__cause__ is not None and may_be_tried_again(error.__cause__)
     status = status_of(error)
@@ -29,6 +30,7 @@ def may_be_tried_again(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
+    """The error in one phrase, with what to do."""
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # the client's wrapping of a failed upload
@@ -42,20 +44,18 @@ def reason_of(error: BaseException) -> str:
             "and check the repository's name"
         )
     if status in MOVED:
-        return "others commit there all the time: publish again when they have finished"
+        return "others keep committing there: publish again when they have finished"
     if status is not None and status >= 500:
-        return (
-            f"the hub answers with an error ({status}): nothing there has changed that is served by a tag; publish again later"
-        )
+        return f"the hub answers with an error ({status}): no tagged release has changed; publish again later"
     text = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
     if status is not None or isinstance(error, ValueError):
-        return f"the hub refuses it ({text}): mend that and publish again"
-    return f"the hub does not answer as it should ({text}): check HF_ENDPOINT and the connection, then publish again"
+        return f"the hub refuses it ({text}): correct that and publish again"
+    return f"the hub does not answer as expected ({text}): check HF_ENDPOINT and the connection, then publish again"
 
 
 @contextlib.contextmanager
 def quiet_client() -> Iterator[None]:
-    """Without the client's progress bars and its advice on Parquet files, of which a release has a few on purpose."""
+    """Hide the client's progress bars and its advice against Parquet files, of which a release has a few on purpose."""
     import warnings
 
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

@@ -1,11 +1,11 @@
 """Any fsspec URI that holds releases, such as s3://bucket/models.
 
-An object store has no rename. A version's files are written under their final names: SHA256SUMS first, by a write that fails
-where it is there, because it says which bytes the version will have; the manifest last, in the same way. So of two
-publishers of one digest with the same bytes both may write, and of two with different bytes the second is refused. Where a
-store has no conditional writes (only S3 and GCS have them here), two that start within one moment may not see each other;
-every file is still read back and compared before `current` moves. What a killed upload in parts leaves in S3 is no object; the
-bucket's lifecycle rule for incomplete uploads removes it.
+An object store has no rename, so a version's files are written under their final names. SHA256SUMS comes first, because it says
+which bytes the version will have, and the manifest last; both by a write that fails if the object exists. Two publishers of one
+digest with the same bytes may both write; of two with different bytes the second is refused. Only S3 and GCS have such
+conditional writes here. Elsewhere two publishers that start at the same moment may not see each other, but every file is read
+back and compared before `current` moves. A killed multipart upload leaves no object in S3; the bucket's lifecycle rule for
+incomplete uploads removes its parts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from data_schemas.errors import UserError
-from data_schemas.manifest import MANIFEST_NAME
+from data_schemas.manifest import MANIFEST_NAME, file_differences
 from data_schemas.remote import Remote
 from tasks.publish.checksums import CHECKSUMS
-from tasks.publish.destinations.version import Version, differences, refuse_other
+from tasks.publish.destinations.version import Version, refuse_other
 
 
 class ObjectPlace:
@@ -51,7 +51,7 @@ class ObjectPlace:
         self._claim(version)
         for entry in version.manifest.files:
             here = {entry.path: there[entry.path]} if entry.path in there else {}
-            if entry.path != CHECKSUMS and differences([entry], here, self._sha256_in(version)):
+            if entry.path != CHECKSUMS and file_differences([entry], here, self._sha256_in(version)):
                 self._upload(version, entry.path)
         self._require_whole(version)
         self._finish(version)
@@ -66,7 +66,7 @@ class ObjectPlace:
     def _refuse_strangers(self, version: Version, there: dict[str, int]) -> None:
         if strange := sorted(there.keys() - {entry.path for entry in version.manifest.files}):
             raise UserError(
-                f"{self.uri}/{version.key} is incomplete and holds {', '.join(strange[:5])}, which this release has not: "
+                f"{self.uri}/{version.key} is incomplete and holds files that are not in this release ({', '.join(strange[:5])}): "
                 "delete that folder there and publish again."
             )
 
@@ -76,18 +76,18 @@ class ObjectPlace:
             return
         if self.read(f"{version.key}/{CHECKSUMS}") != content:
             raise UserError(
-                f"{self.uri}/{version.key} was begun with other files, by another publisher: let that one finish; if none is "
-                "at work, delete that folder there and publish again."
+                f"Another publisher has started to write other files to {self.uri}/{version.key}: wait until it has finished; if none "
+                "is running, delete that folder there and publish again."
             )
 
     def _upload(self, version: Version, path: str) -> None:
         self._remote.upload(version.folder / path, f"{version.key}/{path}")
 
     def _require_whole(self, version: Version) -> None:
-        """Read everything back: an ETag is no proof, it is no hash for uploads in parts."""
-        if problems := differences(version.manifest.files, self.sizes(version.key), self._sha256_in(version)):
+        """Read everything back: an ETag proves nothing, as it is not a hash for multipart uploads."""
+        if problems := file_differences(version.manifest.files, self.sizes(version.key), self._sha256_in(version)):
             raise UserError(
-                f"What arrived at {self.uri}/{version.key} differs from the release ({'; '.join(problems[:5])}): "
+                f"The copy at {self.uri}/{version.key} differs from the release ({'; '.join(problems[:5])}): "
                 f"check {version.folder} with `ropeway verify`, then publish again."
             )
 
@@ -96,6 +96,5 @@ class ObjectPlace:
         self._remote.create(path, version.manifest_bytes)
         if self.read(path) != version.manifest_bytes:
             raise UserError(
-                f"{self.uri}/{path} was written by another publisher of other files: delete {self.uri}/{version.key} and "
-                "publish again."
+                f"Another publisher of other files wrote {self.uri}/{path}: delete {self.uri}/{version.key} and publish again."
             )

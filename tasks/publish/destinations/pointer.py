@@ -1,11 +1,8 @@
-"""Which version of a release a place serves, and which ones were taken from service by hand.
+"""Which version of a release a place serves (`current`), and which ones were taken from service by hand (`rolled_back`).
 
-<name>/current       the digest that is served
-<name>/rolled_back   digests that a rollback left, one a line; publishing one of them again does not serve it
-
-A rollback writes `rolled_back` before it moves `current`, and a publisher reads it after `current`, which it then replaces only
-if that still holds what was read. So whatever order the two come in, a rollback is not undone by a run with nothing new; and
-a rollback that is killed between the two leaves what is served as it was.
+A rollback writes `rolled_back` before it moves `current`. A publisher reads `current`, then `rolled_back`, and replaces `current`
+only if it still holds what was read. So in either order, publishing an unchanged release does not undo a rollback; and a
+rollback that is killed between the two writes leaves the served version as it was.
 """
 
 from __future__ import annotations
@@ -13,29 +10,28 @@ from __future__ import annotations
 import enum
 
 from data_schemas.errors import UserError
-from data_schemas.releases import CURRENT, DIGEST, parse_pointer
+from data_schemas.releases import current_key, is_digest, parse_pointer, rolled_back_key
 from tasks.publish.destinations.version import Place
 
-ROLLED_BACK = "rolled_back"
 _TRIES = 8
 
 
 class Pointed(enum.Enum):
-    """What became of a request to serve a version."""
+    """The outcome of a request to serve a version."""
 
     MOVED = "is served now"
     UNMOVED = "was served already"
-    ROLLED_BACK = "was rolled back from, and is left so"
+    ROLLED_BACK = "was rolled back, so it is not served"
 
 
 def rolled_back(place: Place, name: str) -> frozenset[str]:
-    """Digests that a rollback of `name` left."""
-    return _parse(place.read(f"{name}/{ROLLED_BACK}"))
+    """Digests that rollbacks of `name` took from service."""
+    return _parse(place.read(rolled_back_key(name)))
 
 
 def serve_published(place: Place, name: str, digest: str) -> Pointed:
-    """Serve a version that was just published or found there, unless it was rolled back from."""
-    path = f"{name}/{CURRENT}"
+    """Serve a version that is there, unless a rollback took it from service."""
+    path = current_key(name)
     for _ in range(_TRIES):
         seen = place.read(path)
         if parse_pointer(seen) == digest:
@@ -48,13 +44,13 @@ def serve_published(place: Place, name: str, digest: str) -> Pointed:
 
 
 def how_to_serve(where: str, name: str, digest: str) -> str:
-    """What to say of a version that is left rolled back."""
-    return f"a rollback left {digest}, so it is not served: `ropeway rollback {name} {digest} --at {where}` serves it again"
+    """Why a rolled-back version is not served, and the command that serves it."""
+    return f"{digest} was rolled back, so it is not served: `ropeway rollback {name} {digest} --at {where}` serves it again"
 
 
 def serve_by_hand(place: Place, name: str, digest: str) -> str | None:
-    """Serve `digest`, and leave what was served before rolled back; that digest, or None where nothing was served."""
-    path = f"{name}/{CURRENT}"
+    """Serve `digest` and mark the version served before as rolled back; returns its digest, None if nothing was served."""
+    path = current_key(name)
     for _ in range(_TRIES):
         seen = place.read(path)
         before = parse_pointer(seen)
@@ -65,7 +61,7 @@ def serve_by_hand(place: Place, name: str, digest: str) -> str | None:
 
 
 def _change_rolled_back(place: Place, name: str, add: str | None, drop: str) -> None:
-    path = f"{name}/{ROLLED_BACK}"
+    path = rolled_back_key(name)
     for _ in range(_TRIES):
         seen = place.read(path)
         there = _parse(seen)
@@ -76,10 +72,10 @@ def _change_rolled_back(place: Place, name: str, add: str | None, drop: str) -> 
 
 
 def _parse(raw: bytes | None) -> frozenset[str]:
-    """Whatever is no digest was not written here, and counts for nothing."""
+    """The digests in `rolled_back`; anything else in it was not written by Ropeway and is ignored."""
     words = (raw or b"").decode("utf-8", errors="replace").split()
-    return frozenset(word for word in words if DIGEST.fullmatch(word))
+    return frozenset(word for word in words if is_digest(word))
 
 
 def _moved_by_others(place: Place, path: str) -> UserError:
-    return UserError(f"{place.uri}/{path} is being moved by others all the time: try again when they have finished.")
+    return UserError(f"Others keep changing {place.uri}/{path}: try again when they have finished.")

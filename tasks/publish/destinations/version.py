@@ -1,8 +1,8 @@
-"""One version of a release: on this machine, ready to be copied, or at a place, as it is found there."""
+"""One version of a release: on this machine, to be copied, or as it lies at a place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +11,14 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from data_schemas.errors import UserError
-from data_schemas.manifest import MANIFEST_NAME, FileEntry, Manifest
+from data_schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, file_differences
 from data_schemas.releases import version_key
 from tasks.publish.checksums import CHECKSUMS
 
 
 @dataclass(frozen=True)
 class Version:
-    """A finished release on this machine. `manifest_bytes` is its manifest.json as it is written."""
+    """A finished release on this machine. `manifest_bytes` is the content of its manifest.json."""
 
     name: str
     folder: Path
@@ -30,13 +30,20 @@ class Version:
         return self.manifest.digest
 
     @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """Size and hash of every file, the manifest among them."""
+        sha256 = hashlib.sha256(self.manifest_bytes).hexdigest()
+        manifest = FileEntry(path=MANIFEST_NAME, num_bytes=len(self.manifest_bytes), sha256=sha256)
+        return (*self.manifest.files, manifest)
+
+    @property
     def key(self) -> str:
         """Its folder, relative to a place."""
         return version_key(self.name, self.digest)
 
 
 class Place(Protocol):
-    """A folder or a URI that holds releases; paths are relative to it, with slashes. Errors are UserErrors."""
+    """A folder or URI that holds releases. Paths are relative to it, with slashes. Methods raise UserError."""
 
     @property
     def uri(self) -> str: ...
@@ -51,74 +58,54 @@ class Place(Protocol):
     def written_at(self, path: str) -> datetime | None: ...
 
     def put(self, version: Version) -> bool:
-        """Bring a version there, checked; False where it was there already. `current` is not touched."""
+        """Copy a version there and check it; False if it was there already. `current` does not change."""
 
     def swap(self, path: str, content: bytes, seen: bytes | None) -> bool:
-        """Replace a small file that holds `seen` (None: it is not there); False where another writer was faster."""
+        """Replace a small file that holds `seen` (None: there is no file); False if another writer changed it first."""
 
 
 def read_version(name: str, folder: Path) -> Version:
-    """The finished release in `folder`; UserError where it has no manifest that can be read."""
+    """The finished release in `folder`; UserError if its manifest cannot be read."""
     raw = _read(folder / MANIFEST_NAME)
     manifest = parse_manifest(raw)
     if manifest is None or raw is None:
-        raise UserError(f"{folder} is not a finished release: it has no {MANIFEST_NAME} that can be read; publish it again.")
+        raise UserError(f"{folder} is not a finished release, because its {MANIFEST_NAME} cannot be read: publish it again.")
     return Version(name, folder, manifest, raw)
 
 
 def parse_manifest(raw: bytes | None) -> Manifest | None:
-    """The manifest, or None where there is none or nothing that is one."""
+    """The manifest; None if there is none, or the content is not a manifest."""
     try:
         return Manifest.model_validate_json(raw) if raw is not None else None
     except ValidationError:
         return None
 
 
-def differences(entries: Iterable[FileEntry], sizes: Mapping[str, int], sha256: Callable[[str], str]) -> list[str]:
-    """One phrase for each file that is missing or has another size or content than recorded."""
-    problems = []
-    for entry in entries:
-        if entry.path not in sizes:
-            problems.append(f"{entry.path} is missing")
-        elif sizes[entry.path] != entry.num_bytes:
-            problems.append(f"{entry.path} has {sizes[entry.path]} bytes instead of {entry.num_bytes}")
-        elif sha256(entry.path) != entry.sha256:
-            problems.append(f"{entry.path} has other content than recorded")
-    return problems
-
-
 def problems_at(place: Place, name: str, digest: str) -> list[str]:
-    """What is wrong with a version at a place, every file read: its manifest, its checksums, its files; empty if nothing is."""
+    """One phrase for each thing that is wrong with a version at a place; its manifest, checksums and every file are read."""
     key = version_key(name, digest)
     sizes = place.sizes(key)
     manifest = parse_manifest(place.read(f"{key}/{MANIFEST_NAME}"))
     if manifest is None:
-        return [f"it is incomplete: there is no {MANIFEST_NAME} that can be read"]
+        return [f"it is incomplete: its {MANIFEST_NAME} cannot be read"]
     hashes = {path: place.sha256(f"{key}/{path}") for path in sorted(sizes) if path != MANIFEST_NAME}
-    problems = differences(manifest.files, sizes, hashes.__getitem__)
-    recorded = {entry.path for entry in manifest.files}
-    problems += [f"{path} is extra" for path in sorted(hashes.keys() - recorded)]
+    problems = file_differences(manifest.files, sizes, hashes.__getitem__, besides=[MANIFEST_NAME])
     if manifest.digest != digest:
-        problems.append(f"its manifest is of {manifest.digest}")
+        problems.append(f"its manifest is that of {manifest.digest}")
     listed = place.read(f"{key}/{CHECKSUMS}") or b""
     wanted = "".join(f"{hashes[path]}  {path}\n" for path in sorted(hashes) if path != CHECKSUMS)
     if listed != wanted.encode():
-        problems.append(f"{CHECKSUMS} is not of these files")
+        problems.append(f"{CHECKSUMS} does not list these files")
     return problems
 
 
 def refuse_other(place: Place, version: Version) -> None:
-    """UserError unless the finished version at the place is, file by file, the one that is to be published."""
+    """UserError unless the finished version at the place has exactly the files of `version`."""
     there = place.sizes(version.key)
-    problems = differences(version.manifest.files, there, lambda path: place.sha256(f"{version.key}/{path}"))
-    recorded = {entry.path for entry in version.manifest.files} | {MANIFEST_NAME}
-    problems += [f"{path} is extra" for path in sorted(there.keys() - recorded)]
-    if place.read(f"{version.key}/{MANIFEST_NAME}") != version.manifest_bytes:
-        problems.append(f"{MANIFEST_NAME} is another")
-    if problems:
+    if problems := file_differences(version.entries, there, lambda path: place.sha256(f"{version.key}/{path}"), besides=()):
         raise UserError(
             f"{place.uri}/{version.key} holds other files than this release ({'; '.join(problems[:5])}): a published version is never "
-            "overwritten, so look at who wrote it, delete that folder there and publish again."
+            "overwritten, so find out who wrote it, delete that folder there and publish again."
         )
 
 

@@ -8,13 +8,14 @@ import pytest
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME
 from data_schemas.params import PublishParams
+from data_schemas.releases import rolled_back_key
 from data_schemas.storage import Storage
 from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.delivery import deliver
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.history import list_releases, rollback, storage_place
 from tasks.publish.destinations.objects import ObjectPlace
-from tasks.publish.destinations.pointer import ROLLED_BACK, Pointed, serve_published
+from tasks.publish.destinations.pointer import Pointed, serve_published
 from tasks.publish.destinations.version import read_version
 from tasks.publish.releases import current_digest, current_release, point_current
 from tests.heard import texts_into
@@ -127,7 +128,7 @@ def test_a_rollback_during_publishing_is_not_undone_by_it(out: Path, three: list
     class Interrupted(FolderPlace):
         def read(self, path: str) -> bytes | None:
             found = super().read(path)
-            while path.endswith(ROLLED_BACK) and rollbacks:
+            while path == rolled_back_key(NAME) and rollbacks:
                 rollback(str(out), NAME, rollbacks.pop(0))
             return found
 
@@ -137,12 +138,12 @@ def test_a_rollback_during_publishing_is_not_undone_by_it(out: Path, three: list
 
 
 def test_a_pointer_or_list_that_holds_nonsense_is_mended(out: Path, three: list[Path]) -> None:
-    (out / NAME / ROLLED_BACK).write_bytes(b"\xff nonsense\n")
+    (out / rolled_back_key(NAME)).write_bytes(b"\xff nonsense\n")
     (out / NAME / "current").write_bytes(b"\xff\n")
     publish(str(out), three[2])
     assert served(str(out)) == three[2].name
     rollback(str(out), NAME)
-    assert (out / NAME / ROLLED_BACK).read_text() == f"{three[2].name}\n"
+    assert (out / rolled_back_key(NAME)).read_text() == f"{three[2].name}\n"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_what_is_downloaded_from_the_hub_verifies(hub: Hub, one: Path, tmp_path:
     weights = Path(cached) / "model.safetensors"
     weights.unlink()
     weights.symlink_to("nowhere")
-    assert checksum_problems(Path(cached)) == ["model.safetensors is altered"]
+    assert checksum_problems(Path(cached)) == ["model.safetensors has other content than recorded"]
 
 
 def test_a_public_repository_on_request(hub: Hub, one: Path) -> None:
