@@ -1,0 +1,64 @@
+"""Tables in the docs say what the recorded files say."""
+
+import json
+import re
+from typing import Any
+
+from tests.docs.page_names import ROOT
+
+RESULTS = ROOT / "benchmarks/results"
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def recorded(name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return result
+
+
+def test_the_readme_has_the_recorded_perplexities_of_the_demo() -> None:
+    report = (RESULTS / "demo/report.md").read_text().partition("### Perplexity by context length")[2].partition("###")[0]
+    for arm, shown in (("base", "base (window 512)"), ("scaling only", "scaling only (YaRN 4x)"), ("fine-tuned", "fine-tuned")):
+        [figures] = re.findall(rf"^\| {arm} \|((?: [\d.]+ \[[\d., ]+\] \|){{4}})$", report, re.M)
+        assert f"| {shown} |{figures}\n" in page("README.md")
+
+
+def test_the_demos_results_are_the_recorded_ones() -> None:
+    report, shown = (RESULTS / "demo/report.md").read_text(), page("docs/evaluation.md")
+    ratios = re.findall(
+        r"^\| (\S+@\d+|scaling only@\d+) \| (\S+@\d+|scaling only@\d+) \| ([\d.]+ \[[^\]]+\]) \|$", report, re.M
+    )
+    rows = {(model.replace("@", " at "), other.replace("@", " at ")): ratio for model, other, ratio in ratios}
+    quoted = re.findall(r"^\| ([a-z -]+ at \d+) \| ([a-z -]+ at \d+) \| ([^|]+) \|$", shown, re.M)
+    assert len(quoted) == 4
+    assert all(rows[model, other] == ratio for model, other, ratio in quoted)
+    for arm in ("base", "scaling only", "fine-tuned"):
+        [recalled] = re.findall(rf"^\| passkey, {arm} \| (.*) \|$", report, re.M)
+        percent = [f"{cell.split('%')[0]} %" for cell in recalled.split(" | ")]
+        assert f"| {arm} | {' | '.join(percent)} |" in shown
+
+
+def test_the_attention_table_is_the_recorded_one() -> None:
+    for row in recorded("attention-cpu.json")["rows"]:
+        figures = f"| {row['length']:,} | {row['full_s']:.3f} s | {row['s2_s']:.3f} s | {row['ratio']:.1f}x |"
+        assert figures in page("docs/attention.md")
+
+
+def test_the_table_of_training_steps_is_the_recorded_one() -> None:
+    for row in recorded("training-cpu.json")["rows"]:
+        times = f"| {row['length']:,} | {row['full_s']:.3f} s | {row['s2_s']:.3f} s | {row['ratio']:.1f}x"
+        assert f"{times} | {row['s2_step_mb']:.0f} MB |" in page("docs/benchmarks.md")
+
+
+def test_the_table_of_servers_is_the_recorded_one() -> None:
+    columns = ["transformers-5", "transformers-4.57", "vllm"]
+    same = {(row["consumer"], row["method"]): row["same"] for row in recorded("consumers-cpu.json")["rows"]}
+    shown = {"linear": "`linear`, `ntk`, `yarn`, `llama3`", "longrope": "`longrope`, one list of factors"}
+    shown |= dict.fromkeys(("ntk", "yarn", "llama3"), shown["linear"])
+    shown |= {"longrope_switching": "`longrope`, two lists", "dynamic": "`dynamic`"}
+    assert {method for _, method in same} == set(shown)
+    for method, label in shown.items():
+        cells = ["same" if same[consumer, method] else "differs" for consumer in columns]
+        assert f"| {label} | {' | '.join(cells)} |" in page("docs/release.md")
