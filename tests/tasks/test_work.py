@@ -14,6 +14,7 @@ import pytest
 from data_schemas.errors import UserError
 from data_schemas.parts import Parts
 from tasks.work import InProcess, local_workers, run_units
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,7 @@ with local_workers(2) as workers:
     done = subprocess.run([sys.executable, "-c", code], cwd=os.getcwd(), stdout=subprocess.PIPE, text=True)
     children = [int(pid) for pid in done.stdout.split()]
     assert len(children) == 2
-    deadline = time.monotonic() + 20
-    while any(is_running(pid) for pid in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_running(pid) for pid in children), "no process is left")
 
 
 def is_running(pid: int) -> bool:

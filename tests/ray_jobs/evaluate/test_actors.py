@@ -1,9 +1,9 @@
 """Ray actors of this machine: order, errors, real deaths, and the same evaluation as without them."""
 
+import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import RayParams
+from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected
 from ray_jobs.evaluate.actors import RayActors, measuring_workers
 from tasks.work import InProcess
 from tests.ray_jobs.evaluate.deadly_units import Square
-from tests.ray_jobs.evaluate.evaluation_example import make_tiny_run, write_questions
+from tests.ray_jobs.evaluate.evaluation_example import TinyRun, make_tiny_run, write_questions
+from tests.waiting import EndedTooSoon, interrupted
 
 TWO = RayParams(num_workers=2)
 
@@ -67,25 +69,36 @@ def test_two_workers_of_which_one_is_killed_give_the_same_bytes_as_none(
 ) -> None:
     tiny_run = make_tiny_run(tmp_path, tokenizer)
     tiny_run.params = tiny_run.changed(qa_file=write_questions(tmp_path), reorder_samples=4)
-    alone = tiny_run.elsewhere(tmp_path / "alone").evaluate()
-    spread = tiny_run.elsewhere(tmp_path / "spread")
+    spread, evaluation = interrupted(lambda amount: evaluated_by_two_of_which_one_dies(tiny_run, tmp_path, amount))
+    spread.storage = Storage(str(tmp_path / "alone"))
+    assert evaluation.manifest == spread.evaluate().manifest, "digest and the hash of every file"
+
+
+def evaluated_by_two_of_which_one_dies(tiny_run: TinyRun, folder: Path, amount: int) -> tuple[TinyRun, Artifact]:
+    """EndedTooSoon where no worker was caught measuring, which more samples make likelier."""
+    spread = tiny_run.elsewhere(folder / str(amount))
+    spread.params = tiny_run.changed(num_samples=2 * amount)
     killed: list[int] = []
+    over = threading.Event()
 
     def kill_a_worker() -> None:
-        deadline = time.monotonic() + 60
-        while not killed and time.monotonic() < deadline:
-            time.sleep(0.002)
+        while not killed and not over.wait(0.002):
             if any(spread.parts.glob("*/measured-*.json")):
                 for pid in own_actors()[:1]:  # none between two units, so look again
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
 
     killer = threading.Thread(target=kill_a_worker)
     killer.start()
-    evaluation = spread.evaluate(ray={"num_workers": 2})
-    killer.join()
-    assert len(killed) == 1
-    assert evaluation.manifest == alone.manifest, "digest and the hash of every file"
+    try:
+        evaluation = spread.evaluate(ray={"num_workers": 2})
+    finally:
+        over.set()
+        killer.join()
+    if not killed:
+        raise EndedTooSoon("the evaluation")
+    return spread, evaluation
 
 
 def own_actors() -> list[int]:

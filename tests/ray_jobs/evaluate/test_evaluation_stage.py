@@ -93,7 +93,7 @@ def test_nothing_is_measured_twice(tiny_run: TinyRun, evaluation: Artifact, monk
 
 
 KILLED_IN_THE_MIDDLE = """
-import os, signal, sys, threading, time
+import os, signal, sys
 from pathlib import Path
 import torch
 from data_schemas.params import PipelineParams
@@ -103,12 +103,11 @@ from ray_jobs.evaluate import evaluation_stage as stage
 torch.set_num_threads(1)
 params, inputs, root, documents, checkpoint = sys.argv[1:]
 
-def kill_when_some_are_measured():
-    while len(list(Path(root, ".parts").glob("*/measured-*.json"))) < 5:
-        time.sleep(0.002)
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill_when_some_are_measured(event, arguments):
+    if event == "open" and len(list(Path(root, ".parts").glob("*/measured-*.json"))) >= 5:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-threading.Thread(target=kill_when_some_are_measured, daemon=True).start()
+sys.addaudithook(kill_when_some_are_measured)  # at the next file that is opened: it cannot come too late
 inputs = Storage(inputs)
 stage.run(PipelineParams.model_validate_json(params), Storage(root), inputs.find("documents", documents),
           inputs.find("checkpoints", checkpoint), print)

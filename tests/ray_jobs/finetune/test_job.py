@@ -1,11 +1,11 @@
 """`python -m ray_jobs.finetune` as a platform engineer runs it: real Ray, real workers, no Prefect."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.training.loop import Worker, train
+from ray_jobs.finetune.training.distributed import Worker
+from ray_jobs.finetune.training.loop import train
 from tasks.pack.reading import open_rows
 from tests import ROOT
 from tests.flows.small_run import small_params
+from tests.waiting import HANGS_AFTER_S, PATIENT_RAY, EndedTooSoon, interrupted, wait_until
 
 
 def start(params, home):
@@ -27,13 +29,13 @@ def start(params, home):
     return subprocess.Popen(
         [sys.executable, "-m", "ray_jobs.finetune", "--params", "params.json"], cwd=home, start_new_session=True,
         stdout=subprocess.PIPE, stderr=(home / "log.txt").open("w"), text=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(home)},
+        env=PATIENT_RAY | {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(home)},
     )  # fmt: skip
 
 
 def finish(process, home):
     """Wait for the job; returns its status, what it printed and what it told."""
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=HANGS_AFTER_S)
     return process.returncode, output, (home / "log.txt").read_text()
 
 
@@ -80,51 +82,78 @@ def test_two_workers_train_what_the_plain_loop_does(tmp_path, tokenizer):
     assert not any(tmp_path.glob("storage/work/finetune/*"))
 
 
-def wait_for_step(process, storage, step, timeout_s=300):
-    deadline = time.monotonic() + timeout_s
-    while not any(len(p.read_text().splitlines()) >= step for p in storage.glob("work/finetune/*/progress.jsonl")):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def progress_of(storage):
+    """The log of the training that goes on, its lines and its inode; EndedTooSoon where it goes on no more."""
+    try:
+        [log] = storage.glob("work/finetune/*/progress.jsonl")
+        return log, lines_of(log), log.stat().st_ino
+    except (ValueError, OSError) as error:
+        raise EndedTooSoon("training") from error
+
+
+def wait_for_step(process, storage, step):
+    def there():
+        with contextlib.suppress(EndedTooSoon):  # or not yet begun
+            return len(progress_of(storage)[1]) >= step
+        return False
+
+    wait_until(there, f"step {step}", process, step_s=0.02)
 
 
 def train_workers(process):
-    family = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in family if "RayTrainWorker" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def kill_a_worker_then_the_run(params, home):
+    """Returns the training's log, as the kills left it."""
+    storage = home / "storage"
+    process = start(params, home)
+    try:
+        wait_for_step(process, storage, 9)
+        log, _, before = progress_of(storage)
+        workers = train_workers(process)
+        if len(workers) < 2:
+            raise EndedTooSoon("training by two workers")
+        workers[0].send_signal(signal.SIGKILL)
+        taken_over = lambda: progress_of(storage)[2] != before  # noqa: E731  # written anew by the worker that takes over
+        wait_until(taken_over, "another worker takes over", process, step_s=0.02)
+        wait_for_step(process, storage, 20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if len(progress_of(storage)[1]) >= params["training"]["steps"]:
+        raise EndedTooSoon("training, before the run was killed")
+    return log
 
 
 def test_killed_worker_killed_run_and_fewer_workers_end_as_if_nothing_had_happened(tmp_path, tokenizer):
-    params = small_params(tmp_path, tokenizer, ray={"num_workers": 2, "min_workers": 1})
-    params["training"] |= {"steps": 60, "validate_every": 30, "checkpoint_every": 4, "learning_rate": 1e-4}
-    storage = tmp_path / "storage"
-    process = start(params, tmp_path)
-    try:
-        wait_for_step(process, storage, 9)
-        worker, *others = train_workers(process)
-        assert others
-        worker.send_signal(signal.SIGKILL)
-        wait_for_step(process, storage, 8)
-        [log] = storage.glob("work/finetune/*/progress.jsonl")
-        before = log.stat().st_ino
-        while log.stat().st_ino == before:  # written anew by the worker that takes over
-            time.sleep(0.02)
-        wait_for_step(process, storage, 20)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert len(lines_of(log)) < 60
+    def attempt(amount):
+        home = tmp_path / str(amount)
+        home.mkdir()
+        params = small_params(home, tokenizer, ray={"num_workers": 2, "min_workers": 1})
+        params["training"] |= {"steps": 60 * amount, "validate_every": 30, "checkpoint_every": 4, "learning_rate": 1e-4}
+        return home, params, kill_a_worker_then_the_run(params, home)
+
+    home, params, log = interrupted(attempt)
+    steps, storage = params["training"]["steps"], home / "storage"
     for snapshot in log.parent.glob("ray/*.json"):  # Ray writes it in place, so that a kill may tear it
         snapshot.write_text(snapshot.read_text()[:-20])
     resumed = params | {"ray": {"num_workers": 1}}
-    status, output, told = finish(start(resumed, tmp_path), tmp_path)
+    status, output, told = finish(start(resumed, home), home)
     assert status == 0, told[-3000:]
     checkpoint = Path(output.strip().splitlines()[-1])
-    expected, reports = alone_without_ray(resumed, tmp_path, storage)
+    expected, reports = alone_without_ray(resumed, home, storage)
     logged = lines_of(checkpoint / "training_log.jsonl")
-    assert [line["step"] for line in logged] == list(range(1, 61))
+    assert [line["step"] for line in logged] == list(range(1, steps + 1))
     assert [line["loss"] for line in logged] == pytest.approx([line["loss"] for line in reports], rel=1e-4)
     assert [line["tokens"] for line in logged] == [line["tokens"] for line in reports]  # the same rows at every step
-    first_new = min(int(word.split("/")[0]) for word in told.split() if word.endswith("/60,"))
+    first_new = min(int(word.split("/")[0]) for word in told.split() if word.endswith(f"/{steps},"))
     assert first_new > 4  # it went on, and did not begin again
     for name, weight in load_file(checkpoint / "adapter" / "adapter_model.safetensors").items():
         torch.testing.assert_close(weight, expected[name], atol=5e-4, rtol=5e-3)

@@ -1,8 +1,8 @@
 """The data stage as a whole, from files to rows, as the job runs it."""
 
 import json
-import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +32,7 @@ from tests import ROOT
 from tests.heard import texts_into
 from tests.s3_server import s3_server
 from tests.tasks.test_work import Square
+from tests.waiting import EndedTooSoon, interrupted
 
 SENTENCE = "The rope holds, and traveller number {} looks back. "
 
@@ -229,32 +230,57 @@ def test_processes_and_ray_data_write_the_same_bytes_as_one_process(
             assert contents(documents, shards) == alone
 
 
+DYING = """
+import os, signal, sys
+from data_schemas.params import PipelineParams
+import tests.ray_jobs.prepare.test_prepare as t, tasks.ingest.corpus_units
+
+params, die_at, seen, this = PipelineParams.model_validate_json(sys.argv[1]), int(sys.argv[2]), 0, os.getpid()
+CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
+
+def hook(event, arguments):
+    global seen
+    if event in CHANGES and os.getpid() == this and params.storage in str(arguments[0]):
+        seen += 1
+        if seen == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+tasks.ingest.corpus_units.MIN_UNIT_BYTES = 200_000
+sys.addaudithook(hook)
+t.made(params)
+print(seen)
+"""
+
+
+def prepared_by_a_process(params: PipelineParams, die_at: int = 0) -> tuple[int, int]:
+    """(exit status, number of file operations in the storage) of a run that is killed at that operation; 0: never."""
+    command = [sys.executable, "-c", DYING, params.model_dump_json(), str(die_at)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.returncode in (0, -signal.SIGKILL)
+    return done.returncode, int(done.stdout or 0)
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_sigkill_at_any_point_and_reruns_give_the_same_bytes(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
     monkeypatch.setattr("tasks.ingest.corpus_units.MIN_UNIT_BYTES", 200_000)
     params = many_units(tmp_path, base, ray={"data_workers": num_workers})
-    clean = contents(*made(params.model_copy(update={"storage": str(tmp_path / "clean")})))
-    code = f"""
-from data_schemas.params import PipelineParams
-import tests.ray_jobs.prepare.test_prepare as t, tasks.ingest.corpus_units
-tasks.ingest.corpus_units.MIN_UNIT_BYTES = 200_000
-print("started", flush=True)
-t.made(PipelineParams.model_validate_json({params.model_dump_json()!r}))
-"""
-    draw = random.Random(7)
-    last = 4 - num_workers  # starting processes takes the most time
-    for num_kills in range(last + 1):
-        job = subprocess.Popen([sys.executable, "-c", code], cwd=os.getcwd(), stdout=subprocess.PIPE)
-        assert job.stdout is not None
-        job.stdout.readline()
-        try:
-            job.wait(timeout=draw.uniform(0.1, 1.5) * num_workers if num_kills < last else None)
-        except subprocess.TimeoutExpired:
-            job.send_signal(signal.SIGKILL)
-            job.wait()
-    assert job.returncode == 0
+    undisturbed = params.model_copy(update={"storage": str(tmp_path / "clean")})
+    status, num_operations = prepared_by_a_process(undisturbed)
+    assert status == 0
+    clean = contents(*made(undisturbed))
+    draw = random.Random()
+
+    def attempt(amount: int) -> None:
+        """Two kills, so early that neither run ends before."""
+        shutil.rmtree(tmp_path / "storage", ignore_errors=True)
+        for _ in range(2):
+            if prepared_by_a_process(params, die_at=draw.randint(1, num_operations // (2 * amount)))[0] == 0:
+                raise EndedTooSoon("the run")
+
+    interrupted(attempt, (1, 2, 4, 8))
+    assert prepared_by_a_process(params)[0] == 0
     found = made(params)
     assert [artifact.reused for artifact in found] == [True, True]
     assert contents(*found) == clean

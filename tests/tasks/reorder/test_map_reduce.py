@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from data_schemas.errors import UserError
 from tasks.reorder.map_reduce import SEPARATOR, FolderCache, map_reduce, split
+from tests.waiting import HANGS_AFTER_S
 
 
 def count_words(text: str) -> int:
@@ -94,7 +95,6 @@ def test_it_ends_within_the_budget_or_refuses(text: str, window: int, mapped: in
     assert all(size <= window for size in seen)
 
 
-@pytest.mark.timeout(30)
 def test_a_combiner_that_does_not_shorten_is_refused_in_a_sentence() -> None:
     with pytest.raises(UserError, match=r"No two of \d+ neighbouring parts fit a window of 10 tokens together"):
         map_reduce(TEXT, process=lambda t: t, combine=" ".join, count_tokens=count_words, window_tokens=10)
@@ -105,7 +105,7 @@ def test_a_combiner_that_does_not_shorten_is_refused_in_a_sentence() -> None:
 
 
 def test_threads_work_at_once_and_keep_the_order() -> None:
-    meeting = threading.Barrier(3, timeout=20)  # three calls must be there together, or this breaks
+    meeting = threading.Barrier(3, timeout=HANGS_AFTER_S)  # three calls must be there together, or this breaks
 
     def process(piece: str) -> str:
         meeting.wait()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.training.loss import IGNORED, choose_kernel, next_token_targets, summed_cross_entropy
+from tests.waiting import HANGS_AFTER_S
 
 CPU = torch.device("cpu")
 KERNELS = ["chunked"] + ["torch"] * hasattr(F, "linear_cross_entropy")
@@ -112,7 +113,7 @@ print(*peaks)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_memory_does_not_grow_with_the_logits(kernel):
     """All logits of 8192 tokens are 134 MB; beside one chunk's (4 MB) there are hidden states of 1 MB and their gradients."""
-    done = subprocess.run([sys.executable, "-c", MEMORY, kernel], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", MEMORY, kernel], capture_output=True, text=True, timeout=HANGS_AFTER_S)
     assert done.returncode == 0, done.stderr
     one_chunk, half, full = map(int, done.stdout.split())
     assert full - one_chunk < 25

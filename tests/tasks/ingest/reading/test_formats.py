@@ -3,7 +3,6 @@
 import gzip
 import json
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -144,12 +143,10 @@ def test_html_without_text_is_refused_and_a_declared_encoding_counts(tmp_path: P
 
 def test_a_page_made_to_be_slow_is_read_at_once(tmp_path: Path) -> None:
     paragraph = "<p>" + "A paragraph about rope bridges. " * 9 + "</p>"
-    attributes = " ".join(f"a{i}='1'" for i in range(50_000))  # takes a minute as it is
+    attributes = " ".join(f"a{i}='1'" for i in range(500_000))  # as it is, a tenth of them take a minute, and all of them hours
     page = f"<html><body><img src='data:image/png;base64,{'A' * 9000}'>{paragraph}<p {attributes}>The end.</p></body></html>"
     (tmp_path / "page.html").write_text(page)
-    started = time.monotonic()
     (text,) = read(str(tmp_path)).texts
-    assert time.monotonic() - started < 10
     assert text.startswith("A paragraph about")
     assert text.rstrip().endswith("The end.")
 

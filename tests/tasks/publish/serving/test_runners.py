@@ -22,6 +22,7 @@ from tasks.publish.verify import verify_release
 from tests import ROOT
 from tests.heard import texts_into
 from tests.tasks.release_example import finished_run
+from tests.waiting import HANGS_AFTER_S
 
 RECORDED = ROOT / "benchmarks" / "results" / "consumers-cpu.json"
 
@@ -209,7 +210,7 @@ def test_two_processes_at_once_make_one_environment(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _MAKE, str(tmp_path)]
     root = ROOT
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(2)]
-    said = [process.communicate(timeout=300)[0].split() for process in processes]
+    said = [process.communicate(timeout=HANGS_AFTER_S)[0].split() for process in processes]
     assert sorted(said) == [["made", "ready"], ["ready"]]
 
 
