@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ray_jobs.finetune.attention import shifted_sparse_attention
 from ray_jobs.finetune.executors import choose_executor, executor_name
-from ray_jobs.finetune.segments import segment_batch
+from ray_jobs.finetune.segments import default_group_size, segment_batch
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
@@ -50,7 +50,7 @@ def compare(length: int, num_heads: int, num_kv: int, head_dim: int, repeats: in
         out[0].transpose(0, 1).backward(gradient)
 
     def sparse() -> None:
-        segments = segment_batch(positions, length // 4)
+        segments = segment_batch(positions, default_group_size(length))
         shifted_sparse_attention(*tensors, segments, execute, scale).backward(gradient)
 
     pairs = []

@@ -114,7 +114,8 @@ def train_measured(case: Case, base: Path) -> dict[str, float]:
 def train_two_steps(case: Case, base: Path) -> dict[str, float]:
     import torch
 
-    from ray_jobs.finetune.training.loop import Worker, train
+    from ray_jobs.finetune.training.distributed import Worker
+    from ray_jobs.finetune.training.loop import train
 
     class Enough(Exception):
         pass

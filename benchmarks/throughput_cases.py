@@ -1,6 +1,6 @@
 """Cases of the throughput measurement: which base, at which length, with which features, and one measured case.
 
-Each case runs the very functions that training runs (`ray_jobs.finetune.training.loop.prepare` and `train_step`), on rows of one document.
+Each case runs the very functions that training runs (`ray_jobs.finetune.training.loop.set_up` and `train_step`), on rows of one document.
 """
 
 from __future__ import annotations
@@ -113,13 +113,14 @@ def measure_case(case: Case, bases: Path, steps: int, device: torch.device) -> d
     from ray_jobs.finetune.executors import describe_executor
     from ray_jobs.finetune.planning.flops import cost_of, peak_flops
     from ray_jobs.finetune.training.distributed import Worker
-    from ray_jobs.finetune.training.loop import group_size_at, prepare
+    from ray_jobs.finetune.training.loop import set_up
+    from ray_jobs.finetune.training.objective import group_size_at
     from ray_jobs.finetune.training.optimization import build_optimizer
     from ray_jobs.finetune.training.steps import train_step
 
     params = case_params(case, random_base(case.model, bases, device), steps + 1, device)
     worker = Worker(rank=0, world_size=1, device=device)
-    objective, optimizer = prepare(params, worker)
+    objective, optimizer = set_up(params, worker)
     if case.variant == "full-tuning":
         for name, weight in objective.model.named_parameters():
             weight.requires_grad_("original_module" not in name)

@@ -24,7 +24,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.training.loop import Worker, prepare, train_step
+from ray_jobs.finetune.training.distributed import Worker
+from ray_jobs.finetune.training.loop import set_up
+from ray_jobs.finetune.training.steps import train_step
 
 
 class OneDocument:
@@ -71,7 +73,7 @@ def stepper(base: Path, length: int, attention: str, vocabulary: int) -> Callabl
         }
     )
     worker, rows = Worker(0, 1, device), OneDocument(length, vocabulary)
-    objective, optimizer = prepare(params, worker)
+    objective, optimizer = set_up(params, worker)
     return lambda: train_step(objective, optimizer, params, rows, [0], 0, worker)
 
 

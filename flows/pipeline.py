@@ -96,9 +96,9 @@ def _checked(params: PipelineParams | Mapping[str, Any]) -> PipelineParams:
     from data_schemas.params_reading import validate_params
     from flows.check_inputs import check_inputs
 
-    if not isinstance(params, PipelineParams):
+    if not isinstance(params, PipelineParams):  # from a deployment; a command has checked its parameters before it gets here
         params = validate_params(dict(params), origin="the run's parameters")
-    check_inputs(params)
+        check_inputs(params)
     if params.publish.token_secret:  # a missing block is found now, not in the last stage
         from tasks.prefect_tasks.publish import hub_token
 

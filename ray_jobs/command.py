@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -28,6 +29,7 @@ Stage = Callable[[PipelineParams, Storage, ProgressCallback, Given], Artifact]
 
 _CALLBACKS: dict[str, ProgressCallback] = {"text": print_progress, "json": print_encoded}
 
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _PARAMS_HELP = "YAML or JSON of PipelineParams: a file, a URI (s3://, gs://, https://, file://, ...) or JSON text"
 
@@ -124,8 +126,10 @@ def _given(storage: Storage, pairs: list[str], takes: Sequence[str]) -> dict[str
     found = {}
     for pair in pairs:
         kind, _, digest = pair.partition("=")
-        if kind not in takes or not digest.isalnum():
-            raise UserError(f"--given {pair} is not of the form KIND=DIGEST with KIND one of {', '.join(takes)}.")
+        if kind not in takes or not _DIGEST.fullmatch(digest):
+            raise UserError(
+                f"--given {pair} is not of the form KIND=DIGEST: give a digest of 32 hex digits, with KIND one of {', '.join(takes)}."
+            )
         artifact = storage.find(kind, digest)
         if artifact is None:
             place = storage.remote.uri if storage.remote else storage.root

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.executors import Executor, attention_dtype, choose_executor
-from ray_jobs.finetune.segments import RowSegments, segment_batch
+from ray_jobs.finetune.segments import RowSegments, default_group_size, segment_batch
 from tasks.model.supported import UNCOMPUTED_OPTIONS
 
 S2_ATTENTION = "s2"
@@ -136,7 +136,7 @@ def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int) -
 
 def _group_size(module: torch.nn.Module) -> int:
     config: Any = module.config
-    return int(getattr(config, "s2_group_size", None) or config.max_position_embeddings // 4)
+    return int(getattr(config, "s2_group_size", None) or default_group_size(config.max_position_embeddings))
 
 
 def _refuse_options(module: torch.nn.Module, kwargs: dict[str, Any]) -> None:

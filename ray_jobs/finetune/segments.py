@@ -3,7 +3,7 @@
     document of 22 tokens, g = 8      unshifted heads  [0,8) [8,16) [16,22)
                                       shifted heads    [0,4) [4,12) [12,20) [20,22)
 
-A segment never spans two documents and never wraps round, so causal attention inside segments is all there is.
+A segment never spans two documents and never wraps round. The attention of a head is causal attention inside its segments.
 """
 
 from __future__ import annotations
@@ -44,8 +44,13 @@ class RowSegments:
     shifted: Segments
 
 
+def default_group_size(context_length: int) -> int:
+    """Group size in tokens where none is set: a quarter of the context length, as in LongLoRA."""
+    return context_length // 4
+
+
 def document_starts(position_ids: torch.Tensor) -> torch.Tensor:
-    """Bool [B*L]: True at each row's first token and wherever `position_ids` [B, L] do not go on by one."""
+    """Bool [B*L]: True at each row's first token and where `position_ids` [B, L] do not grow by one."""
     starts = torch.ones_like(position_ids, dtype=torch.bool)
     starts[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1
     return starts.flatten()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, PipelineParams
-from tasks.model.base_model import load_base, load_config
+from tasks.model.base_model import load_base, load_config, locate
 from tasks.model.rope_plan import RopePlan, plan_rope
 
 if TYPE_CHECKING:
@@ -19,9 +20,24 @@ ADAPTER_DIR = "adapter"
 
 
 def rope_plan_for(model: ModelParams) -> RopePlan:
-    """The plan that these parameters ask for. UserError where the base and the method do not go together."""
-    config, factors = load_config(model), planned_factors(model)
-    return plan_rope(config, model.target_length, model.rope_method, factors=factors, serving=model.serve_with)
+    """The RoPE plan for these parameters. UserError if the base and the method do not go together.
+
+    It is computed once, and again only when the base's configuration or the factors file has changed.
+    """
+    return _computed_plan(model, json.dumps(planned_factors(model)), _config_state(model))
+
+
+@lru_cache(maxsize=32)
+def _computed_plan(model: ModelParams, factors_json: str, config_state: tuple[int, int] | None) -> RopePlan:
+    """`config_state` is only part of the cache's key."""
+    factors = json.loads(factors_json)
+    return plan_rope(load_config(model), model.target_length, model.rope_method, factors=factors, serving=model.serve_with)
+
+
+def _config_state(model: ModelParams) -> tuple[int, int] | None:
+    """(time of the last change in ns, bytes) of the local file that holds the base's configuration; None for a hub id."""
+    file = Path(locate(model)) / (model.gguf_file or "config.json")
+    return (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
 
 
 def planned_factors(model: ModelParams) -> dict[str, Any] | None:

@@ -1,8 +1,6 @@
-"""What a run is called and how it is tagged: model, lengths and RoPE method, so that a list of runs can be read and filtered."""
+"""Names and tags of runs: model, lengths and RoPE method, so that a list of runs can be read and filtered."""
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 from data_schemas.params import ModelParams, PipelineParams
 
@@ -14,7 +12,7 @@ def run_tags(params: PipelineParams) -> list[str]:
 
 
 def extension_of(model: ModelParams) -> str:
-    """Such as `demo-base 512 -> 2048 yarn`, and without the base's window where the base cannot be read here."""
+    """Such as `demo-base 512 -> 2048 yarn`; without the base's window if the base cannot be read here."""
     window, method = _planned(model)
     return f"{base_name(model.base)} {f'{window} ' if window else ''}-> {model.target_length} {method}"
 
@@ -26,9 +24,8 @@ def base_name(base: str) -> str:
     return base.rstrip("/").rsplit("/", 1)[-1] or "base"
 
 
-@lru_cache(maxsize=32)
 def _planned(model: ModelParams) -> tuple[int | None, str]:
-    """The base's window in tokens and the method that is used. A base that cannot be read is for the stages to refuse."""
+    """The base's window in tokens and the method that is used. Only the stages refuse a base that cannot be read."""
     from tasks.model.extended import rope_plan_for
 
     try:

@@ -15,10 +15,17 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.params_help import describe_params
 from data_schemas.params_reading import load_params
+from data_schemas.progress import decode, describe
+from ray_jobs.evaluate import evaluation_stage
+from ray_jobs.finetune import checkpoint_stage
+from ray_jobs.prepare import job as prepare_job
 from ray_jobs.submit.submission import submission_name
 from tests import ROOT
 from tests.s3_server import s3_server
 
+DETERMINING: dict[str, Any] = {
+    "prepare": prepare_job.determining, "finetune": checkpoint_stage.determining, "evaluate": evaluation_stage.determining,
+}  # fmt: skip
 GIVEN: dict[str, Any] = {
     "run_name": "r", "storage": "store", "corpus": {"sources": ["texts", "s3://b/x", "hf:a/b"]},
     "model": {"base": "demo", "target_length": 128},
@@ -93,6 +100,17 @@ def test_an_outcome_is_written_for_what_fails_before_anything_runs(tmp_path: Pat
     assert f"error: {json.loads((tmp_path / 'o.json').read_text())['error']}\n" in done.stderr
 
 
+def test_a_followed_job_writes_events(tmp_path: Path) -> None:
+    params = json.dumps(GIVEN | {"storage": str(tmp_path)})
+    done = subprocess.run(
+        [sys.executable, "-m", "ray_jobs.finetune", "--params", params, "--given", "shards=0", "--progress", "json"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    [event] = [found for line in done.stderr.splitlines() if (found := decode(line)) is not None]
+    assert describe(event).startswith("error: --given shards=0 is not KIND=DIGEST: give 32 hex digits as DIGEST")
+
+
 def test_a_job_refuses_artifacts_that_it_would_not_use(tmp_path: Path) -> None:
     params = json.dumps(GIVEN | {"storage": str(tmp_path)})
     for job, kind, kinds in (("finetune", "checkpoints", "documents, shards"), ("prepare", "shards", "documents")):
@@ -101,7 +119,7 @@ def test_a_job_refuses_artifacts_that_it_would_not_use(tmp_path: Path) -> None:
             capture_output=True, text=True, cwd=ROOT, check=False,
         )  # fmt: skip
         assert done.returncode == 2
-        assert f"with KIND one of {kinds}." in done.stderr
+        assert f"as KIND one of {kinds}." in done.stderr
 
 
 def test_a_submitted_job_outlives_the_folder_it_was_uploaded_to(tmp_path: Path) -> None:
@@ -129,13 +147,26 @@ def test_a_submitted_job_outlives_the_folder_it_was_uploaded_to(tmp_path: Path) 
 def test_the_same_job_has_the_same_name_wherever_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def name(job: Any = "finetune", **groups: Any) -> str:
         params = PipelineParams.model_validate(GIVEN | groups)
-        return submission_name(job, params, "checkpoints", {})
+        return submission_name(job, params, "checkpoints", {}, DETERMINING[job])
 
     assert name() == name(run_name="other") == name(ray={"address": "http://h:1", "env_vars": ["A"]})
     assert name() == name(evaluation={"num_documents": 3}, publish={"name": "n"})
     assert name("evaluate") != name("evaluate", evaluation={"num_documents": 3})
     different = {name(training={"steps": 1}), name(ray={"num_workers": 2}), name(storage="elsewhere"), name("prepare"), name()}
     assert len(different) == 5
+
+
+def test_submission_ids_are_those_of_earlier_versions() -> None:
+    """Recorded before the stages named what determines their jobs. A new parameter changes them: then record them again."""
+    params = PipelineParams.model_validate(GIVEN)
+    recorded = {
+        ("prepare", "documents"): "ropeway-prepare-a1ca82f996e0a8ab",
+        ("finetune", "checkpoints"): "ropeway-finetune-b30494fdeb63033f",
+        ("evaluate", "evaluations"): "ropeway-evaluate-bc813a7b43be3019",
+    }
+    given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
+    for (job, kind), expected in recorded.items():
+        assert submission_name(job, params, kind, given.get(job, {}), DETERMINING[job]) == expected
 
 
 def test_paths_are_absolute_and_names_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,17 +1,16 @@
-"""Whether extending the context serves this corpus, or cutting its documents into chunks serves it better.
+"""Advice: extend the context for this corpus, or cut its documents into chunks.
 
-A longer window is worth its training when the text needs it: when documents are longer than the base's window, fit the target,
-and their parts explain one another. Chunks with a reorder config serve better, and at once, when
+A longer window is worth its training when documents are longer than the base's window, fit the target, and their parts explain
+one another. Chunks with a reorder config are better, and need no training, when
 
-    nothing is long      under LONG_SHARE of the tokens stand in documents beyond the base's window
-    nothing fits         over CUT_SHARE of the tokens stand in documents beyond the target, which are cut in any case
-    no budget            the extension needs training, and the run is shorter than FEWEST_ROWS rows or longer than its budget
-    parts independent    the base's perplexity does not fall when its own context doubles, measured by `compare-rope`
+    nothing is long      under LONG_SHARE of the tokens are in documents longer than the base's window
+    nothing fits         over CUT_SHARE of the tokens are in documents longer than the target, which are cut in any case
+    no budget            the extension needs training, and the run has fewer than MIN_ROWS rows or takes longer than its budget
+    parts independent    the base's perplexity does not fall when its own context doubles, as measured by `compare-rope`
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,25 +20,25 @@ import numpy as np
 
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
+from data_schemas.rope_comparison import ContextGain, read_rope_comparison
 from data_schemas.storage import Storage, read_manifest
 
 LONG_SHARE = 0.05
 CUT_SHARE = 0.5
-FEWEST_ROWS = 100  # the shipped demo recovers its perplexity in 240; YaRN's authors used 25,600
+MIN_ROWS = 100  # the shipped demo recovers its perplexity in 240; YaRN's authors used 25,600
 _SAMPLED_DOCUMENTS = 8
 _SAMPLED_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
 class CorpusLengths:
-    """Tokens of each training document, int64 [documents], estimated from bytes by a sample's tokens a byte."""
+    """Tokens of each training document, int64 [documents], estimated from its bytes and the tokens a byte of a sample."""
 
     tokens: np.ndarray
-    tokens_per_byte: float
     documents_digest: str
 
     def share_beyond(self, length: int) -> float:
-        """Share of all tokens that stand in documents of more than `length` tokens."""
+        """Share of all tokens that are in documents of more than `length` tokens."""
         return float(self.tokens[self.tokens > length].sum() / max(1, self.tokens.sum()))
 
     def describe(self) -> str:
@@ -51,7 +50,7 @@ class CorpusLengths:
 
 
 def find_corpus_lengths(params: PipelineParams, storage: Storage, tokenizer: Any) -> CorpusLengths | None:
-    """From the documents that an earlier run made of this corpus, without reading their texts; None where there are none."""
+    """From the documents that an earlier run made of this corpus, without reading all texts; None if there are none."""
     import pyarrow.parquet as pq
 
     from data_schemas.documents import document_files
@@ -73,11 +72,11 @@ def find_corpus_lengths(params: PipelineParams, storage: Storage, tokenizer: Any
                 sampled_tokens = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
                 break
     ratio = sampled_tokens / max(1, sampled_bytes)
-    return CorpusLengths((np.concatenate(num_bytes) * ratio).astype(np.int64), ratio, folder.name)
+    return CorpusLengths((np.concatenate(num_bytes) * ratio).astype(np.int64), folder.name)
 
 
 def _agrees(recorded: Any, wanted: Any) -> bool:
-    """Whether all that a manifest recorded is wanted; what it left out, such as a URI's password, may be anything."""
+    """Whether `wanted` has every recorded value. What a manifest leaves out, such as a URI's password, may differ."""
     from data_schemas.addresses import without_secrets
 
     if isinstance(recorded, dict):
@@ -87,15 +86,12 @@ def _agrees(recorded: Any, wanted: Any) -> bool:
     return bool(recorded == wanted or (isinstance(wanted, str) and recorded == without_secrets(wanted)))
 
 
-def find_context_gain(storage: Storage, documents_digest: str, base_fingerprint: str) -> dict[str, Any] | None:
-    """What `compare-rope` found of the base's own use of context on these documents; None where it was not run."""
+def find_context_gain(storage: Storage, documents_digest: str, base_fingerprint: str) -> ContextGain | None:
+    """How much the base gains from its own context on these documents, by `compare-rope`; None if that was not run."""
     parents = {"documents": documents_digest, "base": base_fingerprint}
     for folder, manifest in _manifests(storage.root / "rope_comparisons"):
         if manifest.parents == parents:
-            gain: dict[str, Any] | None = json.loads((folder / "rope_comparison.json").read_text(encoding="utf-8"))[
-                "context_gain"
-            ]
-            return gain
+            return read_rope_comparison(folder / "rope_comparison.json").context_gain
     return None
 
 
@@ -115,34 +111,34 @@ def reasons_to_chunk(
     hours: float | None,
     budget_hours: float | None,
     lengths: CorpusLengths | None,
-    context_gain: dict[str, Any] | None,
+    context_gain: ContextGain | None,
 ) -> list[str]:
-    """Why chunks serve better than extending, a sentence each; empty where nothing speaks for it."""
+    """Why chunks are better than extending, a sentence each; empty if there is no reason."""
     found = []
     if lengths is not None:
         long, cut = lengths.share_beyond(base_window), lengths.share_beyond(target_length)
         if long < LONG_SHARE:
             found.append(
-                f"Only {long:.1%} of the tokens stand in documents beyond the base's window of {base_window:,}, so there is next "
-                "to nothing to learn long context from, and next to nothing that needs it."
+                f"Only {long:.1%} of the tokens are in documents longer than the base's window of {base_window:,}, so there is "
+                "almost nothing to learn long context from, and almost nothing that needs it."
             )
         if cut > CUT_SHARE:
             found.append(
-                f"{cut:.0%} of the tokens stand in documents beyond the target of {target_length:,}, which are cut in any case: "
+                f"{cut:.0%} of the tokens are in documents longer than the target of {target_length:,}, which are cut in any case: "
                 "chunk them, or raise model.target_length."
             )
-    if training_required and rows < FEWEST_ROWS:
+    if training_required and rows < MIN_ROWS:
         found.append(
-            f"This extension needs training, and {rows:,} rows are fewer than the {FEWEST_ROWS} below which none has been seen to "
-            "work: raise training.steps, or chunk."
+            f"This extension needs training, and {rows:,} rows are too few, as none with fewer than {MIN_ROWS} has worked so far: "
+            "raise training.steps, or chunk."
         )
     if budget_hours is not None and hours is not None and hours > budget_hours:
         remedy = "chunk" if training_required else "use scaling only, or chunk"
-        found.append(f"Training takes about {hours:,.1f} h and {budget_hours:g} h are given: {remedy}.")
-    if context_gain is not None and context_gain["high"] >= 1:
+        found.append(f"Training takes about {hours:,.1f} h, more than the budget of {budget_hours:g} h: {remedy}.")
+    if context_gain is not None and context_gain.high is not None and context_gain.high >= 1:
         found.append(
-            f"The base gains nothing that shows from {context_gain['from_length']:,} to {context_gain['to_length']:,} tokens of "
-            f"context (perplexity {context_gain['ratio']:.3f} [{context_gain['low']:.3f}, {context_gain['high']:.3f}] of what it "
-            "was), so the parts of these documents are independent."
+            f"The base shows no gain from {context_gain.from_length:,} to {context_gain.to_length:,} tokens of context (perplexity "
+            f"times {context_gain.ratio:.3f} [{context_gain.low:.3f}, {context_gain.high:.3f}]), so the parts of these documents "
+            "are independent."
         )
     return found

@@ -21,29 +21,13 @@ from ray_jobs.finetune.planning.flops import cost_of, peak_flops
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
 from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
 from ray_jobs.finetune.training.distributed import Worker, shard
-from ray_jobs.finetune.training.objective import Objective, autocast, evaluating, group_size_at, set_group_size, summed_loss
+from ray_jobs.finetune.training.objective import Objective, group_size_at
 from ray_jobs.finetune.training.optimization import build_optimizer
 from ray_jobs.finetune.training.steps import sequence_lengths, train_step, validate
 from ray_jobs.finetune.training.training_model import build_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-__all__ = [
-    "Report",
-    "Worker",
-    "autocast",
-    "build_model",
-    "build_optimizer",
-    "evaluating",
-    "group_size_at",
-    "set_group_size",
-    "step_order",
-    "summed_loss",
-    "train",
-    "train_step",
-    "validate",
-]
 
 Report = Callable[[dict[str, Any], Path | None], None]
 
@@ -65,7 +49,7 @@ def train(
     on all of them: whether a checkpoint is due out of turn. UserError when the loss or a gradient is not finite, naming documents.
     """
     training = params.training
-    objective, optimizer = prepare(params, worker)
+    objective, optimizer = set_up(params, worker)
     model = objective.model
     cost = cost_of(model, model.get_base_model().config)
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
@@ -93,7 +77,7 @@ def train(
     return model
 
 
-def prepare(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.optim.Optimizer]:
+def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.optim.Optimizer]:
     """The objective in training mode, cut over the workers where that is asked, and its optimizer."""
     training = params.training
     sharded = training.parallelism == "fsdp"

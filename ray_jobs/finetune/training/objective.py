@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from data_schemas.params import PipelineParams, TrainingParams
+from ray_jobs.finetune.segments import default_group_size
 from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.loss import next_token_targets, summed_cross_entropy
 
@@ -49,7 +50,7 @@ def group_size_at(step: int, params: PipelineParams) -> int:
     training, target = params.training, params.model.target_length
     if training.attention == "full" or step >= training.steps - training.full_attention_steps:
         return 2 * target
-    return training.s2_group_size or target // 4
+    return training.s2_group_size or default_group_size(target)
 
 
 def set_group_size(model: torch.nn.Module, group_size: int) -> None:

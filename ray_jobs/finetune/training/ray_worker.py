@@ -21,7 +21,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
-    from ray_jobs.finetune.training.loop import Worker, train
+    from ray_jobs.finetune.training.distributed import Worker
+    from ray_jobs.finetune.training.loop import train
     from ray_jobs.finetune.training.progress import TrainingLog
     from tasks.pack.reading import open_rows
 

@@ -8,8 +8,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.training.distributed import whole
-from ray_jobs.finetune.training.loop import Worker, train
+from ray_jobs.finetune.training.distributed import Worker, whole
+from ray_jobs.finetune.training.loop import train
 from ray_jobs.finetune.training.lora import trainable
 
 CPU = torch.device("cpu")

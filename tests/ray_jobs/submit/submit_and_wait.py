@@ -1,19 +1,27 @@
-"""`python -m tests.ray_jobs.submit.submit_and_wait FILE JOB KIND`: what a flow does with a job, in a process that tests can kill."""
+"""`python -m tests.ray_jobs.submit.submit_and_wait FILE`: what a flow does with a training, in a process that tests can kill.
+
+Prints the events that it hears, encoded.
+"""
 
 import sys
 
 import pytest
 
 from data_schemas.params_reading import load_params
+from data_schemas.progress import ProgressEvent, encode
+from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.submit.submission import run_job
 from tests.ray_jobs.submit.patience import be_patient
 
 
 def main() -> None:
-    file, job, kind = sys.argv[1:]
+    [file] = sys.argv[1:]
     be_patient(pytest.MonkeyPatch())
-    artifact = run_job(job, load_params(file), lambda line: print(line, flush=True), kind=kind)  # type: ignore[arg-type]
-    print(f"artifact {artifact.path}", flush=True)
+    run_job("finetune", load_params(file), print_event, kind="checkpoints", determining=checkpoint_stage.determining)
+
+
+def print_event(event: ProgressEvent) -> None:
+    print(encode(event), flush=True)
 
 
 if __name__ == "__main__":

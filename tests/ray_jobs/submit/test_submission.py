@@ -2,11 +2,10 @@
 
 import fcntl
 import json
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,11 @@ from typing import Any
 import pytest
 
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressEvent, TrainingStarted, TrainingStep, decode, describe
 from data_schemas.storage import Storage
 from ray_jobs.finetune.training.checkpoint import last_complete
+from ray_jobs.finetune.training.progress import read_steps
+from ray_jobs.prepare.job import determining
 from ray_jobs.submit.jobs_api import JobsApi
 from ray_jobs.submit.submission import run_job
 from tasks.ingest import documents_stage
@@ -55,29 +57,31 @@ def test_a_job_is_streamed_and_its_artifact_found(mapping: dict[str, Any], home:
     monkeypatch.setenv("ROPE_SECRET", "only-in-the-environment")
     mapping["ray"] |= {"env_vars": ["ROPE_SECRET"]}
     params = PipelineParams.model_validate(mapping)
-    told: list[str] = []
+    heard: list[ProgressEvent] = []
     locks = Path(mapping["storage"], ".locks")
     locks.mkdir(parents=True)
     with (locks / f"documents-{digest_of_documents(params, home)}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the job cannot end
 
-        def tell(line: str) -> None:
-            told.append(line)
-            if line.startswith("ingest: listing"):  # told while the job runs, or the job waits for ever
+        def hear(event: ProgressEvent) -> None:
+            heard.append(event)
+            if describe(event).startswith("ingest: listing"):  # heard while the job runs, or the job waits for ever
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
-        documents = run_job("prepare", params, tell, kind="documents")
+        documents = run_job("prepare", params, hear, kind="documents", determining=determining)
     assert not documents.reused
     assert len(list(documents.path.glob("documents-*.parquet"))) == 1
-    lines = list(told)
+    lines = [describe(event) for event in heard]
     assert "ingest: 14 documents" in " ".join(lines)
+    assert not any("ropeway_event" in line for line in lines)
     assert not Path(mapping["storage"], "shards").exists()
-    shards = run_job("prepare", params, told.append, kind="shards", inputs={"documents": documents})
+    given = {"documents": documents}
+    shards = run_job("prepare", params, heard.append, kind="shards", determining=determining, inputs=given)
     assert shards.manifest.parents["documents"] == documents.digest
-    assert not any("ingest: listing" in line for line in told[len(lines) :])  # given, so not read again
-    shown = json.dumps(told)
+    shown = [describe(event) for event in heard]
+    assert not any("ingest: listing" in line for line in shown[len(lines) :])  # given, so not read again
     written = "".join(p.read_text() for p in Path(mapping["storage"], "runs").rglob("*.json"))
-    assert "only-in-the-environment" not in shown + written
+    assert "only-in-the-environment" not in "".join(shown) + written
     assert not list(Path(mapping["storage"]).glob("runs/jobs/*/waiting/*"))
 
 
@@ -89,7 +93,7 @@ class Waiting:
         file.write_text(json.dumps(mapping | {"run_name": name}))
         self._log = home / f"{name}.txt"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ray_jobs.submit.submit_and_wait", str(file), "finetune", "checkpoints"],
+            [sys.executable, "-m", "tests.ray_jobs.submit.submit_and_wait", str(file)],
             cwd=ROOT, env=cluster.environment, stdout=self._log.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -97,15 +101,19 @@ class Waiting:
     def told(self) -> str:
         return self._log.read_text()
 
+    def heard(self) -> list[ProgressEvent]:
+        return [event for line in self.told.splitlines() if (event := decode(line)) is not None]
+
     def steps(self) -> list[int]:
-        return [int(step) for step in re.findall(r"step (\d+)/", self.told)]
+        return [event.figures.step for event in self.heard() if isinstance(event, TrainingStep)]
 
-    def wait_for(self, text: str) -> None:
-        def told() -> bool:
-            assert self._process.poll() is None or text in self.told, self.told
-            return text in self.told
+    def wait_for(self, found: Callable[[], Any], what: str) -> None:
+        def is_found() -> bool:
+            has_ended = self._process.poll() is not None
+            assert found() or not has_ended, self.told
+            return bool(found())
 
-        wait_until(told, text)
+        wait_until(is_found, what)
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -136,10 +144,10 @@ def test_shared_left_killed_and_begun_again(mapping: dict[str, Any], home: Path,
 
     try:
         first = start("first")
-        first.wait_for("step ")
+        first.wait_for(first.steps, "a step")
         [job] = api.jobs("ropeway-finetune-")
         second = start("second")
-        second.wait_for("attached to the job")
+        second.wait_for(lambda: "attached to the job" in second.told, "the second run attaches")
         [place] = Path(mapping["storage"]).glob("runs/jobs/ropeway-finetune-*")
         cluster.wait_until(lambda: len(list((place / "waiting").glob("*.json"))) == 2, "two wait")
         first.kill()
@@ -147,6 +155,8 @@ def test_shared_left_killed_and_begun_again(mapping: dict[str, Any], home: Path,
         assert api.jobs("ropeway-finetune-") == [job]  # it runs on for the second
         before = max(second.steps() or [0])
         cluster.wait_until(lambda: max(second.steps() or [0]) > before + 60, "training goes on, past a checkpoint")
+        [began] = [event for event in second.heard() if isinstance(event, TrainingStarted)]
+        assert read_steps(Path(began.progress_file))  # a run that attaches later learns where the training is
 
         [(trainer, lost)] = cluster.workers("RayTrainWorker").items()
         reached, saved = max(second.steps()), newest_checkpoint(mapping)
@@ -163,7 +173,7 @@ def test_shared_left_killed_and_begun_again(mapping: dict[str, Any], home: Path,
         )
 
         third = start("third")
-        third.wait_for("step ")
+        third.wait_for(third.steps, "a step")
         assert third.steps()[0] > 50  # from a checkpoint
         assert {found.submission_id[-2:] for found in api.jobs("ropeway-finetune-")} == {"-1", "-2"}
         third.send(signal.SIGINT)

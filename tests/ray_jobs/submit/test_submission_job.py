@@ -15,12 +15,14 @@ import pytest
 from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
+from ray_jobs.prepare.job import determining
 from ray_jobs.submit.job_folder import JobFolder
 from ray_jobs.submit.jobs_api import JobsApi
 from ray_jobs.submit.submission import run_job, stop_jobs
 from ray_jobs.submit.waiting import leave
 from tests import ROOT
 from tests.flows.small_run import small_params
+from tests.heard import texts_into
 from tests.ray_jobs.submit.real_cluster import BIN, RealCluster, real_cluster
 from tests.waiting import HANGS_AFTER_S
 
@@ -67,7 +69,7 @@ def test_a_job_that_fails_says_one_sentence(mapping: dict[str, Any], tmp_path: P
     params = PipelineParams.model_validate(mapping)
     told: list[str] = []
     with pytest.raises(UserError, match=r"nowhere.* does not exist") as raised:
-        run_job("prepare", params, told.append, kind="documents")
+        run_job("prepare", params, texts_into(told), kind="documents", determining=determining)
     assert "\n" not in str(raised.value)
     assert not any("Traceback" in line for line in told)
     [file] = Path(mapping["storage"]).glob("runs/jobs/*/params.json")
@@ -87,7 +89,9 @@ def test_storage_that_the_cluster_does_not_see(mapping: dict[str, Any], tmp_path
     node = cluster.start_node(1, prefix=blind)
     try:
         with pytest.raises(UserError, match=rf"The storage {storage} is not seen by the node\(s\) [0-9.]+ \(\w+\)"):
-            run_job("prepare", PipelineParams.model_validate(mapping), lambda _: None, kind="documents")
+            run_job(
+                "prepare", PipelineParams.model_validate(mapping), lambda _: None, kind="documents", determining=determining
+            )
         assert not (storage / "documents").exists()
         assert not list(storage.glob(".probe-*"))
     finally:
@@ -129,7 +133,7 @@ def test_what_is_no_cluster_for_us_is_one_sentence(mapping: dict[str, Any], answ
     with answering(*answer) as address:
         mapping["ray"] |= {"address": address}
         with pytest.raises(UserError, match=sentence) as raised:
-            run_job("prepare", PipelineParams.model_validate(mapping), lambda _: None, kind="shards")
+            run_job("prepare", PipelineParams.model_validate(mapping), lambda _: None, kind="shards", determining=determining)
     assert "\n" not in str(raised.value)
 
 
@@ -144,7 +148,7 @@ def test_what_cannot_be_submitted_is_one_sentence(mapping: dict[str, Any], monke
     ):
         params = PipelineParams.model_validate(mapping | {group: mapping[group] | change})
         with pytest.raises(UserError, match=sentence) as raised:
-            run_job("prepare", params, lambda _: None, kind="shards")
+            run_job("prepare", params, lambda _: None, kind="shards", determining=determining)
         assert "secret@" not in str(raised.value)
     with pytest.raises(ValueError, match="give the cluster's token as RAY_AUTH_TOKEN"):
         PipelineParams.model_validate(mapping | {"ray": {"address": "https://user:secret@ray.example.org"}})

@@ -9,6 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
+from data_schemas.rope_comparison import ContextGain
 from data_schemas.storage import Storage
 from ray_jobs.evaluate import compare_rope
 from ray_jobs.finetune.planning.advice import CorpusLengths, find_context_gain, find_corpus_lengths, reasons_to_chunk
@@ -64,6 +65,10 @@ def test_speed_is_stated_or_measured_and_never_guessed(params: PipelineParams) -
     assert find_speed(params, huge, None) is None
 
 
+def gain(ratio: float, low: float, high: float) -> ContextGain:
+    return ContextGain(from_length=256, to_length=512, ratio=ratio, low=low, high=high)
+
+
 FINE: dict[str, Any] = {
     "base_window": 512,
     "target_length": 2048,
@@ -71,20 +76,20 @@ FINE: dict[str, Any] = {
     "rows": 1000,
     "hours": 2.0,
     "budget_hours": None,
-    "lengths": CorpusLengths(np.array([400, 1500, 2000, 1800]), 0.25, "d"),
-    "context_gain": {"from_length": 256, "to_length": 512, "ratio": 0.9, "low": 0.85, "high": 0.95},
+    "lengths": CorpusLengths(np.array([400, 1500, 2000, 1800]), "d"),
+    "context_gain": gain(0.9, 0.85, 0.95),
 }
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"lengths": CorpusLengths(np.array([400] * 99 + [600]), 0.25, "d")}, "beyond the base's window"),
-        ({"lengths": CorpusLengths(np.array([400, 90_000]), 0.25, "d")}, "cut in any case"),
-        ({"rows": 99}, "99 rows are fewer"),
-        ({"budget_hours": 1.5}, "2.0 h and 1.5 h are given: chunk"),
+        ({"lengths": CorpusLengths(np.array([400] * 99 + [600]), "d")}, "longer than the base's window"),
+        ({"lengths": CorpusLengths(np.array([400, 90_000]), "d")}, "cut in any case"),
+        ({"rows": 99}, "99 rows are too few"),
+        ({"budget_hours": 1.5}, "about 2.0 h, more than the budget of 1.5 h: chunk"),
         ({"budget_hours": 1.5, "training_required": False}, "scaling only"),
-        ({"context_gain": {"from_length": 256, "to_length": 512, "ratio": 0.99, "low": 0.97, "high": 1.01}}, "independent"),
+        ({"context_gain": gain(0.99, 0.97, 1.01)}, "independent"),
     ],
 )
 def test_each_rule_speaks_alone(changes: dict[str, Any], words: str) -> None:
@@ -119,6 +124,6 @@ def test_lengths_and_context_gain_are_found_without_a_run_record(
     assert find_corpus_lengths(other, storage, tokenizer) is None
     assert find_context_gain(storage, documents.digest, base_fingerprint(params.model)) is None
     compared = compare_rope.run(params, storage, documents, 2, lambda line: None)
-    gain = find_context_gain(storage, documents.digest, base_fingerprint(params.model))
-    assert gain == compare_rope.load_comparison(compared)["context_gain"]
+    found = find_context_gain(storage, documents.digest, base_fingerprint(params.model))
+    assert found == compare_rope.load_comparison(compared).context_gain
     assert find_context_gain(storage, documents.digest, "another base") is None

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ray_jobs.finetune.planning.flops import cost_of, known_peak, peak_flops, segment_pairs
 from ray_jobs.finetune.segments import segment_batch
 from ray_jobs.finetune.training.batches import read_micro_batch
-from ray_jobs.finetune.training.loop import build_model, summed_loss
+from ray_jobs.finetune.training.objective import summed_loss
+from ray_jobs.finetune.training.training_model import build_model
 from tests.ray_jobs.finetune.training_example import CPU, ROWS, make_params, write_base
 
 

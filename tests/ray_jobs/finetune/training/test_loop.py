@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.training.batches import num_targets, read_micro_batch, rows_of_rank, rows_of_step
-from ray_jobs.finetune.training.loop import build_model, build_optimizer, group_size_at, summed_loss, train
+from ray_jobs.finetune.training.loop import train
 from ray_jobs.finetune.training.lora import trainable
-from ray_jobs.finetune.training.objective import Objective
-from ray_jobs.finetune.training.optimization import clip_gradients, learning_rate_scale
+from ray_jobs.finetune.training.objective import Objective, group_size_at, summed_loss
+from ray_jobs.finetune.training.optimization import build_optimizer, clip_gradients, learning_rate_scale
 from ray_jobs.finetune.training.steps import train_step
+from ray_jobs.finetune.training.training_model import build_model
 from tasks.model.extended import load_arm
 from tests.ray_jobs.finetune.training_example import ALONE, CPU, ROWS, Rows, make_params, packed, run, write_base
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from ray_jobs.finetune.training.loop import Worker
+from ray_jobs.finetune.training.distributed import Worker
 from tests.ray_jobs.finetune.training_example import CPU, make_params, run, write_base
 
 # name -> (base, training parameters); rows have 60 to 96 tokens, so ranks never have equally many
