@@ -92,7 +92,8 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
     row_tokens = params.model.target_length
     found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
-    rows = [(name, data_size(value)) for name, value in found.parts().items() if value]
+    notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
+    rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
     rows.append((f"peak, in {found.moment}", data_size(found.total)))
     available, origin = _available_bytes(params, machine)
     most = training.rows_per_step // workers
@@ -104,8 +105,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     if fitting and training.micro_batch_rows > fitting:
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
     kind = "GPU" if cuda else "CPU worker"
-    note = "; CUDA's own memory and rounding are assumed, not measured" if cuda else ""
-    title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens{note}"
+    title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"
     _print(console, title, ("part", "estimate"), rows)
 
 

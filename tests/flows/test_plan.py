@@ -34,7 +34,7 @@ def printed(params: PipelineParams, machine: Machine, capsys: pytest.CaptureFixt
 
 def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(load_config(config), Machine(tflops=0.001, budget_hours=0.0), capsys)
-    for words in ("64 -> 128", "0.001 TFLOP/s", "activations", "optimizer", "Corpus: not read yet", "0 h are given"):
+    for words in ("64 -> 128", "0.001 TFLOP/s", "activations", "optimizer", "Corpus: not read yet", "the budget of 0 h"):
         assert words in text
     assert "1 rows (all rows that a worker has in a step)" in text
 
