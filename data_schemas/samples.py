@@ -1,15 +1,24 @@
-"""Arrow schemas of the evaluation's per-sample rows; every figure of the report is computed from these alone.
+"""Arrow schemas of the evaluation's tables.
+
+What was measured, one row a sample; every figure of the report is computed from these alone:
 
 perplexity_samples.parquet  PERPLEXITY_SAMPLES  one row an arm, context length and held-out document
 position_samples.parquet    POSITION_SAMPLES    one row an arm, held-out document and range of positions
-protocol_samples.parquet    PROTOCOL_SAMPLES    one row an arm, other paper's protocol, length, document and window
+protocol_samples.parquet    PROTOCOL_SAMPLES    one row an arm, protocol of another paper, length, document and window
 task_samples.parquet        TASK_SAMPLES        one row an arm, task, length, depth and prompt
-reorder_samples.parquet     REORDER_SAMPLES     one row a length, question and order of its passages; of the published arm alone
+reorder_samples.parquet     REORDER_SAMPLES     one row a length, question and order of its passages, for the published arm
+
+What is asked, written once so that all workers read the same:
+
+prompts-TASK-LENGTH.parquet PROMPTS             one row a prompt
+ranked-LENGTH.parquet       RANKED_QUESTIONS    one row a question on ranked passages
 """
 
 import pyarrow as pa
 
 ARMS = ("base", "scaling_only", "fine_tuned")  # followed by base_METHOD for each of evaluation.rope_methods
+
+TOKENS = pa.list_(pa.int32())
 
 PERPLEXITY_SAMPLES = pa.schema(
     [
@@ -51,7 +60,7 @@ TASK_SAMPLES = pa.schema(
         pa.field("arm", pa.string(), nullable=False),
         pa.field("task", pa.string(), nullable=False),
         pa.field("length", pa.int32(), nullable=False),  # tokens of prompt and answer, at most
-        pa.field("depth", pa.float64()),  # 0: gold first; 1: gold right before the question; null: all over the prompt
+        pa.field("depth", pa.float64()),  # 0: gold first; 1: gold right before the question; null: spread over the prompt
         pa.field("position", pa.float64()),  # of the gold's first token, as a share of the prompt
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
@@ -85,5 +94,40 @@ REORDER_SAMPLES = pa.schema(
         pa.field("mode", pa.string(), nullable=False),  # forced | generated
         pa.field("score", pa.float64(), nullable=False),  # 0 or 1
         pa.field("logprob", pa.float64(), nullable=False),  # of the canonical answer, nats
+    ]
+)
+
+PROMPTS = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("depth", pa.float64()),  # as in TASK_SAMPLES
+        pa.field("position", pa.float64()),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("tokens", TOKENS, nullable=False),  # the prompt, which ends where the answer starts
+        pa.field("golds", pa.list_(pa.string()), nullable=False),
+        pa.field("answer", TOKENS, nullable=False),  # the canonical answer
+        pa.field("control", TOKENS),  # the prompt with other text in the needle's place; null: the task has no needle
+        pa.field("is_forced", pa.bool_(), nullable=False),  # one teacher-forced pass decides; else the model generates
+        pa.field("max_new_tokens", pa.int32(), nullable=False),
+    ]
+)
+
+RANKED_QUESTIONS = pa.schema(
+    [
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("front", TOKENS, nullable=False),  # before the first passage
+        pa.field("labels", pa.list_(TOKENS), nullable=False),  # labels[i] opens place i
+        pa.field("passages", pa.list_(TOKENS), nullable=False),  # the best ranked first
+        pa.field("gold_rank", pa.int32(), nullable=False),  # from 1
+        pa.field("gold_at", pa.int32(), nullable=False),  # the gold's first token in its passage
+        pa.field("question", TOKENS, nullable=False),
+        pa.field("answer", TOKENS, nullable=False),
+        pa.field("golds", pa.list_(pa.string()), nullable=False),
+        pa.field("is_forced", pa.bool_(), nullable=False),
+        pa.field("max_new_tokens", pa.int32(), nullable=False),
     ]
 )

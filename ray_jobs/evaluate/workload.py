@@ -153,8 +153,8 @@ def by_sample(prompts: Prompts) -> list[list[TaskPrompt]]:
 
 def write_workload(workload: Workload, parts: Parts) -> None:
     """Put the workload among the parts, as far as an interrupted run has not done so."""
-    from tasks.evaluate.prompts.ranked_save import write_ranked
-    from tasks.evaluate.prompts.save import write_prompts
+    from tasks.evaluate.prompts.ranked_files import write_ranked
+    from tasks.evaluate.prompts.prompt_files import write_prompts
 
     for (task, length), prompts in workload.prompts.items():
         name = _prompts_name(task, length)
@@ -216,7 +216,7 @@ def _read_documents(parts: Parts) -> tuple[TargetDocument, ...]:
 
 @lru_cache(maxsize=2)
 def _read_prompts(parts: Parts, task: str, length: int) -> Prompts:
-    from tasks.evaluate.prompts.save import read_prompts
+    from tasks.evaluate.prompts.prompt_files import read_prompts
 
     with parts.reading(_prompts_name(task, length)) as path:
         return tuple(read_prompts(path))
@@ -224,7 +224,7 @@ def _read_prompts(parts: Parts, task: str, length: int) -> Prompts:
 
 @lru_cache(maxsize=1)
 def _read_ranked(parts: Parts, length: int) -> tuple[RankedQuestion, ...]:
-    from tasks.evaluate.prompts.ranked_save import read_ranked
+    from tasks.evaluate.prompts.ranked_files import read_ranked
 
     with parts.reading(_ranked_name(length)) as path:
         return read_ranked(path)

@@ -23,7 +23,7 @@ SCHEMAS = {
 
 @dataclass(frozen=True)
 class Samples:
-    """One table of each schema in samples.py; any may have no rows."""
+    """One table of each schema of `data_schemas.samples`; any may have no rows."""
 
     perplexity: pa.Table
     position: pa.Table
@@ -41,7 +41,7 @@ class Samples:
         """From the parquet files of an evaluation or of a release's evaluation folder.
 
         Raises:
-            UserError: a file is missing, no parquet, or of another schema.
+            UserError: a file is missing, is not Parquet, or has another schema.
         """
         return cls(**{name: _read(folder / file_name(name), schema) for name, schema in SCHEMAS.items()})
 
@@ -70,7 +70,7 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
             f"{path} is missing: give the folder of an evaluation, or `evaluation` of a release, as it was written."
         ) from error
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path} is no readable parquet file: give an evaluation's folder as it was written.") from error
+        raise UserError(f"{path} is not a readable Parquet file: give an evaluation's folder as it was written.") from error
     try:
         if table.column_names != schema.names:
             raise ValueError(f"columns {', '.join(table.column_names)} instead of {', '.join(schema.names)}")
@@ -79,5 +79,5 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         return table.cast(schema)
     except (ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"{path} is not such a table of samples ({' '.join(str(error).split())[:200]}): give an evaluation's folder as it was written."
+            f"{path} is not a table of samples ({' '.join(str(error).split())[:200]}): give an evaluation's folder as it was written."
         ) from error

@@ -14,7 +14,7 @@ from tasks.evaluate.prompts.qa import QaExample
 from tasks.evaluate.prompts.ranked import RankedQuestion, gold_rank, rank_quantiles
 from tasks.evaluate.prompts.ranked_facts import fact_questions
 from tasks.evaluate.prompts.ranked_qa import qa_questions
-from tasks.evaluate.prompts.ranked_save import read_ranked, write_ranked
+from tasks.evaluate.prompts.ranked_files import read_ranked, write_ranked
 from tasks.reorder.candidates import candidate_orders, compared_strategies
 
 LINE = "The valley is deep; bridge {} is old, and traveller {} looks back.\n"

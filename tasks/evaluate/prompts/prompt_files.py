@@ -1,4 +1,4 @@
-"""Prompts in a Parquet file, so that every arm and every worker reads the very same ones."""
+"""Prompts in a Parquet file, so that all arms and workers read the same ones."""
 
 from __future__ import annotations
 
@@ -11,24 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_schemas.samples import PROMPTS
 from tasks.evaluate.prompts.prompt import TaskPrompt
 
-PROMPTS = pa.schema(
-    [
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("length", pa.int32(), nullable=False),
-        pa.field("depth", pa.float64()),
-        pa.field("position", pa.float64()),
-        pa.field("sample", pa.int32(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("tokens", pa.list_(pa.int32()), nullable=False),
-        pa.field("golds", pa.list_(pa.string()), nullable=False),
-        pa.field("answer", pa.list_(pa.int32()), nullable=False),
-        pa.field("control", pa.list_(pa.int32())),
-        pa.field("is_forced", pa.bool_(), nullable=False),
-        pa.field("max_new_tokens", pa.int32(), nullable=False),
-    ]
-)
 _ROWS_AT_ONCE = 256  # of long prompts: some 100 MB
 
 
@@ -41,7 +26,7 @@ def write_prompts(prompts: Sequence[TaskPrompt], path: Path) -> None:
 
 
 def read_prompts(path: Path) -> list[TaskPrompt]:
-    """What `write_prompts` wrote, in the same order."""
+    """The prompts that `write_prompts` wrote, in the same order."""
     return list(_prompts(path))
 
 
