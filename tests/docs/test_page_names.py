@@ -1,5 +1,6 @@
 """Every name on the pages exists; and the walker finds each kind of wrong name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,21 @@ def test_each_kind_of_wrong_name_is_found(wrong: str, tmp_path: Path) -> None:
 
 def test_anchors_are_those_of_code_hosts() -> None:
     assert slug("S²-Attn, [exactly](x.md): `tasks/` & more") == "s²-attn-exactly-tasks--more"
+
+
+def test_messages_quoted_as_symptoms_are_said_somewhere() -> None:
+    said = (ROOT / "Makefile").read_text()
+    for folder in ("data_schemas", "tasks", "ray_jobs", "flows"):
+        for path in (ROOT / folder).rglob("*.py"):
+            said += re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))  # a sentence over several lines of source
+    symptoms = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.M)
+    quoted = [
+        part
+        for symptom in symptoms
+        for quote in re.findall(r'"([^"]+)"', symptom)
+        for part in re.split(r" ?… ?", quote)
+        if part
+    ]
+    of_prefect = {"not fully defined"}
+    assert len(quoted) > 10
+    assert [part for part in quoted if part not in said and part not in of_prefect] == []
