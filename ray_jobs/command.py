@@ -127,9 +127,8 @@ def _given(storage: Storage, pairs: list[str], takes: Sequence[str]) -> dict[str
     for pair in pairs:
         kind, _, digest = pair.partition("=")
         if kind not in takes or not _DIGEST.fullmatch(digest):
-            raise UserError(
-                f"--given {pair} is not of the form KIND=DIGEST: give a digest of 32 hex digits, with KIND one of {', '.join(takes)}."
-            )
+            kinds = ", ".join(takes)
+            raise UserError(f"--given {pair} is not KIND=DIGEST: give 32 hex digits as DIGEST and as KIND one of {kinds}.")
         artifact = storage.find(kind, digest)
         if artifact is None:
             place = storage.remote.uri if storage.remote else storage.root

@@ -1,4 +1,4 @@
-"""Whether all nodes of a cluster see what the driver sees: asked at the start, not found out after hours."""
+"""A check at the start of a run: all nodes of the cluster must see the folders that the driver sees."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _ANSWERS_WITHIN_S = 60.0
 
 
 def refuse_unshared(params: PipelineParams, storage: Storage, *, parts_only: bool) -> None:
-    """UserError where a node does not see the storage, or the base model's folder, that this driver sees.
+    """UserError if a node does not see the storage, or the base model's folder, that this driver sees.
 
-    Call it connected to Ray. One node, whichever, sees what it sees.
+    Call it connected to Ray. A cluster of one node always passes.
 
     Args:
-        parts_only: the workers need no more of the storage than `Storage.parts`, which a remote root has by itself; training needs
-            the folder of this machine that mirrors such a root as well.
+        parts_only: the workers need only `Storage.parts`, which remote storage offers to every node. Training also needs the
+            local folder that mirrors remote storage.
     """
     nodes = _nodes()
     if len(nodes) < 2:
@@ -46,7 +46,7 @@ def refuse_unshared(params: PipelineParams, storage: Storage, *, parts_only: boo
 
 def _refuse(nodes: Sequence[str], what: str, how: str) -> None:
     if nodes:
-        raise UserError(f"{what[0].upper()}{what[1:]} is not seen by the node(s) {', '.join(nodes)} of the cluster: {how}.")
+        raise UserError(f"{what[0].upper()}{what[1:]} is not visible on the node(s) {', '.join(nodes)} of the cluster: {how}.")
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def _nodes() -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _probe(root: Path) -> Iterator[Path]:
-    """A file below the storage that nobody else has."""
+    """A file below the storage with a unique name."""
     path = root / f".probe-{uuid.uuid4().hex}"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _probe(root: Path) -> Iterator[Path]:
 
 
 def _not_seen(nodes: Sequence[dict[str, Any]], path: str) -> list[str]:
-    """Addresses of the nodes on which there is no `path`; nodes that do not answer in time are not judged."""
+    """Addresses of the nodes on which there is no `path`. Nodes that do not answer in time are left out."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -83,7 +83,7 @@ def _not_seen(nodes: Sequence[dict[str, Any]], path: str) -> list[str]:
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWERS_WITHIN_S)
     blind = []
     for answer in answered:
-        with contextlib.suppress(ray.exceptions.RayError):  # a node that went away meanwhile
+        with contextlib.suppress(ray.exceptions.RayError):  # the node is gone by now
             if not ray.get(answer):
                 blind.append(f"{asked[answer]['NodeManagerAddress']} ({asked[answer]['NodeID'][:8]})")
     return sorted(blind)
@@ -93,5 +93,5 @@ def _is_there(path: str) -> bool:
     import os
 
     with contextlib.suppress(OSError):
-        os.listdir(os.path.dirname(path))  # makes a network file system look again
+        os.listdir(os.path.dirname(path))  # makes a network file system refresh
     return os.path.exists(path)

@@ -1,8 +1,8 @@
 """Shifted sparse attention (S2-Attn) for any transformers model that uses the attention interface.
 
-LongLoRA (Chen et al. 2023, arXiv 2309.12307), corrected: groups are counted from each document's first token, nothing wraps
-round, heads are split between key-value heads. Half of the heads attend inside groups of g tokens, the other half inside groups
-shifted by g/2, so neighbouring groups exchange information from layer to layer at linear cost.
+LongLoRA (Chen et al. 2023, arXiv 2309.12307), corrected: groups are counted from each document's first token, no group wraps
+round, and heads are split between key-value heads. Half of the heads attend inside groups of g tokens, the other half inside
+groups shifted by g/2. So neighbouring groups exchange information from layer to layer, at linear cost.
 
     register_s2_attention()
     model.config.s2_group_size = 4096
@@ -38,7 +38,7 @@ def register_s2_attention() -> None:
 def s2_mask(
     batch_size: int, q_length: int, kv_length: int, *, attention_mask: torch.Tensor | None = None, **kwargs: Any
 ) -> torch.Tensor | None:
-    """No mask for packed rows, whose documents `position_ids` tell; transformers' own for padding and key-value caches."""
+    """No mask for packed rows, whose documents are known from `position_ids`; transformers' mask for padding and caches."""
     from transformers.masking_utils import sdpa_mask
 
     padded = attention_mask is not None and not bool(attention_mask.all())
@@ -62,8 +62,8 @@ def s2_attention_forward(
     """transformers' attention interface: queries [B, H, L, D], keys and values [B, K, L, D] -> output [B, L, H, D].
 
     Training mode is S2-Attn, evaluation mode full attention. A layer whose sliding window is shorter than a group computes
-    exactly that window in both: it is cheaper than groups already, and nothing of the base's own pattern is lost. Raises
-    UserError for padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
+    exactly that window in both modes: it is cheaper than groups already, and the base's own pattern is kept. UserError for
+    padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
     """
     batch, _, length, _ = query_BHLD.shape
     _refuse_options(module, kwargs)
@@ -81,7 +81,9 @@ def s2_attention_forward(
     dtype = attention_dtype(query_BHLD)
     query, key, value = (t.transpose(1, 2).flatten(0, 1).to(dtype) for t in (query_BHLD, key_BKLD, value_BKLD))
     value_dim = value.shape[-1]
-    if value_dim != query.shape[-1]:  # multi-head latent attention; zeros change neither scores nor the values in front of them
+    if (
+        value_dim != query.shape[-1]
+    ):  # multi-head latent attention; the added zeros change neither the scores nor the other values
         width = max(value_dim, query.shape[-1])
         query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout)
@@ -103,10 +105,10 @@ def shifted_sparse_attention(
 ) -> torch.Tensor:
     """S2-Attn over T flattened tokens: [T, H, D] from [T, H, D] and twice [T, K, D].
 
-    The first ceil(K/2) key-value heads with their query heads are unshifted, the others shifted. A single key-value head is
-    shared, and the query heads are split instead.
+    The first ceil(K/2) key-value heads and their query heads are unshifted, the others are shifted. With one key-value head,
+    both halves share it and the query heads are split.
     """
-    if segments.unshifted.bounds == segments.shifted.bounds:  # every document within half a group
+    if segments.unshifted.bounds == segments.shifted.bounds:  # no document is longer than half a group
         return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout)
     num_heads, num_kv = query_THD.shape[1], key_TKD.shape[1]
     kv_split = (num_kv + 1) // 2
@@ -123,7 +125,7 @@ def shifted_sparse_attention(
 
 
 def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int) -> RowSegments:
-    """The batch's segments, computed once: all layers get the same `position_ids`, and the result travels on that tensor."""
+    """The batch's segments, computed once and kept on the `position_ids` tensor, which is the same for all layers."""
     group_size = _group_size(module)
     key = (group_size, batch, position_ids._version)
     cached = getattr(position_ids, "_s2_segments", None)

@@ -1,4 +1,4 @@
-"""Causal attention inside segments, computed by whatever the machine has.
+"""Causal attention inside segments, by the best kernel that this machine has.
 
 Every executor has the signature `(query_THD, key_TKD, value_TKD, segments, scale, dropout, window) -> output_THD`, where T is
 the number of tokens, H of query heads, K of key-value heads (K divides H) and D the head dimension. With a `window` a token
@@ -22,7 +22,7 @@ from ray_jobs.finetune.segments import Segments
 if TYPE_CHECKING:
     from data_schemas.params import TrainingParams
 
-SMALLEST_BLOCK = 256  # queries that share a call under a window; smaller blocks would cost more in calls than they save
+SMALLEST_BLOCK = 256  # queries that share a call under a window; with smaller blocks the calls cost more than they save
 
 
 class Executor(Protocol):
@@ -49,13 +49,13 @@ def sdpa_segments(
     dropout: float = 0.0,
     window: int | None = None,
 ) -> torch.Tensor:
-    """One scaled_dot_product_attention call for each run of equally long segments; any device, any type."""
+    """One scaled_dot_product_attention call for each run of segments of equal length; any device, any dtype."""
     outputs = []
     num_heads, head_dim = query_THD.shape[1:]
     num_kv = key_TKD.shape[1]
     for first, count, length in segments.runs():
         rows = slice(first, first + count * length)
-        # [count * K, H / K, length, D]: key-value heads join the batch, and broadcasting over the query heads of one is free.
+        # [count * K, H / K, length, D]: key-value heads join the batch; broadcasting one over its query heads copies nothing.
         query = query_THD[rows].view(count, length, num_kv, -1, head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1)
         key, value = (
             t[rows].view(count, length, num_kv, 1, head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1).expand_as(query)
@@ -73,7 +73,7 @@ def sdpa_segments(
 def _banded(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, scale: float, dropout: float
 ) -> torch.Tensor:
-    """Sliding-window attention over [..., L, D], a block of queries and the keys it may see at a time: L x window, not L x L."""
+    """Sliding-window attention over [..., L, D], one block of queries with its keys at a time: L x window, not L x L."""
     length = query.shape[-2]
     block = max(window, SMALLEST_BLOCK)
     outputs = []
@@ -96,7 +96,7 @@ def torch_varlen(
     dropout: float = 0.0,
     window: int | None = None,
 ) -> torch.Tensor:
-    """FlashAttention as torch ships it (CUDA, bfloat16 or float16). Raises ValueError for dropout, which it has not."""
+    """FlashAttention as torch ships it (CUDA, bfloat16 or float16). Raises ValueError for dropout, which it does not have."""
     from torch.nn.attention.varlen import varlen_attn
 
     if dropout:
@@ -111,13 +111,13 @@ def torch_varlen(
     cu, longest = segments.cu_seqlens, segments.max_length
     left = -1 if window is None else window - 1
     output = varlen_attn(query_THD, key_TKD, value_TKD, cu, cu, longest, longest, scale=scale, window_size=(left, 0), **grouped)
-    assert isinstance(output, torch.Tensor)  # a pair only where the log-sum-exp is asked for
+    assert isinstance(output, torch.Tensor)  # it returns a pair only with the log-sum-exp
     return output
 
 
 @lru_cache(maxsize=1)
 def _varlen_options() -> frozenset[str]:
-    """Names of the parameters of this torch's varlen_attn, which have grown since 2.10."""
+    """Names of the parameters of this torch's varlen_attn; newer versions have more."""
     from torch.nn.attention.varlen import varlen_attn
 
     return frozenset(inspect.signature(varlen_attn).parameters)
@@ -148,7 +148,7 @@ EXECUTORS: dict[str, Executor] = {"flash_attn": flash_attn_varlen, "torch_varlen
 
 @lru_cache(maxsize=64)
 def obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int, has_dropout: bool = False) -> str:
-    """Why this executor cannot take such tensors on this machine; "" if it can."""
+    """Why this executor cannot compute such tensors on this machine; "" if it can."""
     if name == "sdpa":
         return ""
     if name == "flash_attn" and not importlib.util.find_spec("flash_attn"):
@@ -162,7 +162,7 @@ def obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
     if dtype not in (torch.bfloat16, torch.float16):
         return f"it computes in bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
     if head_dim > 256 or head_dim % 8:
-        return f"it takes head dimensions that are multiples of 8 up to 256, not {head_dim}"
+        return f"it needs a head dimension that is a multiple of 8, at most 256, not {head_dim}"
     if name == "torch_varlen" and "window_size" not in _varlen_options():
         return f"torch {torch.__version__} is older than 2.11"
     if name == "torch_varlen" and has_dropout:
@@ -171,7 +171,7 @@ def obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
 
 
 def _load_failure(name: str) -> str:
-    """A flash_attn built for another torch is installed and yet cannot be loaded."""
+    """Why an installed package cannot be loaded, such as a flash_attn built for another torch; "" if it can."""
     if name != "flash_attn":
         return ""
     try:
@@ -182,9 +182,9 @@ def _load_failure(name: str) -> str:
 
 
 def choose_name(name: str, device: torch.device, dtype: torch.dtype, head_dim: int, has_dropout: bool = False) -> str:
-    """The executor asked for, or for "auto" the first of flash_attn, torch_varlen and sdpa that can take such tensors.
+    """The executor of that name; for "auto" the first of flash_attn, torch_varlen and sdpa that can compute such tensors.
 
-    UserError if the one asked for by name cannot.
+    UserError if the named one cannot.
     """
     if name == "auto":
         return next(one for one in EXECUTORS if not obstacle(one, device, dtype, head_dim, has_dropout))
@@ -199,7 +199,7 @@ def choose_executor(name: str, query: torch.Tensor, dropout: float = 0.0) -> Exe
 
 
 def describe_executor(config: Any, training: TrainingParams, device: torch.device) -> str:
-    """One line for the log: which executor will compute a model of this `config`, and why none before it.
+    """One line for the log: which executor will compute a model of this `config`, and why not a preferred one.
 
     UserError if `training.s2_executor` names one that cannot run here.
     """
@@ -208,7 +208,7 @@ def describe_executor(config: Any, training: TrainingParams, device: torch.devic
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
     chosen = choose_name(training.s2_executor, device, dtype, head_dim, has_dropout)
     if training.s2_executor != "auto":
-        return f"attention computed by {chosen}, as training.s2_executor says"
+        return f"attention computed by {chosen}, as set in training.s2_executor"
     passed_over = list(EXECUTORS)[: list(EXECUTORS).index(chosen)]
     reasons = "; ".join(f"not {name}: {obstacle(name, device, dtype, head_dim, has_dropout)}" for name in passed_over)
     return f"attention computed by {chosen}" + (f" ({reasons})" if reasons else "")
@@ -219,6 +219,6 @@ def executor_name(executor: Executor) -> str:
 
 
 def attention_dtype(*tensors: Any) -> torch.dtype:
-    """The type attention should run in: autocast's where it is on, as kernels outside torch do not cast by themselves."""
+    """The dtype for attention: autocast's if it is on, because kernels outside torch do not cast by themselves."""
     device = tensors[0].device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensors[0].dtype

@@ -1,4 +1,4 @@
-"""The workers of the data stage: Ray Data's, or this machine's own processes."""
+"""The workers of the data stage: Ray Data tasks, or processes of this machine."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ray_jobs.shared_storage import refuse_unshared
 from tasks.work import UnitFunction, Workers, become_worker, local_workers, worker_killed
 
 _RETRIES = 2
-_TASKS_A_WORKER = 8  # at least, so that workers end a step at about the same time
-_UNITS_A_TASK = 8  # at most, as Ray Data reports a task's units when all are done
-_WORTH_PROCESSES_BYTES = 32_000_000  # below it, starting a process costs more than a second CPU brings
+_TASKS_A_WORKER = 8  # at least, so that all workers finish a step at about the same time
+_UNITS_A_TASK = 8  # at most, because Ray Data reports the units of a task together
+_WORTH_PROCESSES_BYTES = 32_000_000  # below it, a second process costs more time than it saves
 
 
 class RayData:
     """Units as Ray Data tasks, each with one CPU.
 
-    A task has several units, for Ray Data lets a worker wait 0.1 s before its next task; of a task that is run again after
-    a worker's death, finished units are not (`tasks.work.Resumable`). Tasks rather than actors: Ray keeps a task's
-    process for the next task, so libraries and tokenizers are loaded once for all steps of the stage.
-    Ray Data hands results on in any order; they are put back in the units' order here.
+    A task has several units, because a worker of Ray Data waits 0.1 s between tasks. When a task runs again after its worker died,
+    its finished units do not run again (`tasks.work.Resumable`). They are tasks and not actors, because Ray keeps a task's process for
+    the next task, so libraries and tokenizers are loaded once for the whole stage. Ray Data returns results in any order; here they
+    get the order of the units again.
     """
 
     def __init__(self, num_workers: int, on_other_machines: bool) -> None:
@@ -47,7 +47,7 @@ class RayData:
         _quiet()
         num_tasks = min(len(units), max(_TASKS_A_WORKER * self._num_workers, len(units) // _UNITS_A_TASK))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its only way to bound retries is announced to go in Ray 2.64
+            warnings.simplefilter("ignore")  # the only way to limit retries is deprecated and goes in Ray 2.64
             dataset = ray.data.from_blocks(_numbers_of_tasks(len(units), num_tasks)).map_batches(
                 _run_units,  # type: ignore[arg-type]
                 fn_args=(function, ray.put(list(units))),
@@ -55,7 +55,7 @@ class RayData:
                 batch_format="numpy",
                 compute=TaskPoolStrategy(size=min(self._num_workers, num_tasks)),
                 num_cpus=1,
-                ray_remote_args_fn=lambda: {"max_retries": _RETRIES},  # without it, for ever
+                ray_remote_args_fn=lambda: {"max_retries": _RETRIES},  # without it, forever
             )
         waiting: dict[int, Any] = {}
         next_number = 0
@@ -74,12 +74,12 @@ class RayData:
 
 
 def _numbers_of_tasks(num_units: int, num_tasks: int) -> list[pa.Table]:
-    """The units' numbers, a table a task."""
+    """The numbers of the units, one table a task."""
     return [pa.table({"id": numbers}) for numbers in np.array_split(np.arange(num_units), num_tasks)]
 
 
 def _run_units(batch: dict[str, Any], function: UnitFunction, units: Any) -> dict[str, Any]:
-    """On a worker: the units whose numbers Ray Data put into `batch`, results as JSON."""
+    """On a worker: run the units whose numbers are in `batch`; results as JSON."""
     import ray
 
     become_worker()
@@ -89,7 +89,7 @@ def _run_units(batch: dict[str, Any], function: UnitFunction, units: Any) -> dic
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """What a user can mend, from whatever Ray wrapped around it: a worker's refusal, or a worker's death."""
+    """The UserError inside Ray's exceptions: a worker's own, or one for a worker that died. None for any other error."""
     from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
     while error is not None:
@@ -115,7 +115,7 @@ def _quiet() -> None:
 
 @contextmanager
 def ray_workers(params: RayParams) -> Iterator[Workers]:
-    """Ray Data on the cluster at `params.address`, or on a private one of this machine."""
+    """Ray Data on the cluster at `params.address`, or on a private one on this machine."""
     with connected(params):
         import ray
 
@@ -125,7 +125,7 @@ def ray_workers(params: RayParams) -> Iterator[Workers]:
 
 @contextmanager
 def workers_for(params: PipelineParams, num_bytes: int) -> Iterator[Workers]:
-    """Ray Data where `ray.address` names a cluster; else this machine's processes, or this one alone for a small corpus."""
+    """Ray Data if `ray.address` names a cluster; else processes of this machine, or only this process for a small corpus."""
     if params.ray.address != "local":
         with ray_workers(params.ray) as workers:
             refuse_unshared(params, Storage(params.storage), parts_only=True)

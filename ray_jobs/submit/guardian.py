@@ -1,9 +1,9 @@
-"""A small process beside one that waits for a job: it stops the job when that one is killed.
+"""A small process that stops a submitted job when the process that waits for the job is killed.
 
-`python -m ray_jobs.submit.guardian` is started by `Guardian`, in a session of its own so that no signal meant for the run reaches it.
-It reads orders from a pipe whose other end only the waiting process holds. A pipe that closes without a farewell, or another
-parent, means that the process is gone, by SIGKILL too. It cannot help where it is killed at the same moment, as by the
-removal of a whole container or the loss of the machine; see `ray_jobs.submit.waiting` for what happens then.
+`Guardian` starts `python -m ray_jobs.submit.guardian` in a session of its own, so that no signal meant for the run reaches it.
+The guardian reads orders from a pipe whose other end only the waiting process holds. If the pipe closes without a farewell, or
+the parent process changes, the waiting process is gone, even by SIGKILL. A guardian that dies at the same moment, with its
+container or machine, cannot help; `ray_jobs.submit.waiting` says what happens then.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FAREWELL, _LEAVE = "farewell", "leave"
 
 @dataclass(frozen=True)
 class Watch:
-    """What a guardian must know: where the job is, and in whose name it waits."""
+    """What a guardian must know: the job, its folder, and the process that waits."""
 
     address: str
     submission_id: str
@@ -42,9 +42,10 @@ class Watch:
 
 
 class Guardian:
-    """For the duration of the block somebody waits for the job, and stops it when this process is killed.
+    """A context in which this process waits for the job; the job is stopped if this process is killed.
 
-    Leaving the block by an exception stops the job too, if nobody else waits for it, and waits for that; see `stopped`.
+    An exception inside the block stops the job too, unless another process waits for it. `stopped` says afterwards whether the job
+    is stopped; None after a clean end.
     """
 
     def __init__(self, address: str, submission_id: str, folder: JobFolder, run_name: str) -> None:
@@ -63,7 +64,7 @@ class Guardian:
         if self._answer(_STARTS_WITHIN_S) != "waiting":
             self._process.kill()
             self._process.wait()
-            raise UserError(f"Nothing can be written below {self._watch.place}: give another `storage`.")
+            raise UserError(f"Cannot write to {self._watch.place}: give another `storage`.")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -86,14 +87,14 @@ class Guardian:
             self._process.stdin.flush()
 
     def _answer(self, timeout_s: float) -> str:
-        """The guardian's next word; empty where none comes."""
+        """The guardian's next word; empty if none comes in time."""
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
         return self._process.stdout.readline().strip() if ready else ""
 
 
 def main() -> None:
-    """Wait in the name of the parent until it says farewell, leaves or is gone."""
+    """Register the parent as waiting until it says farewell, leaves or is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
@@ -123,7 +124,7 @@ def main() -> None:
 
 
 def _wait(folder: JobFolder, watch: Watch, parent: int) -> str:
-    """The parent's order; empty where it is gone."""
+    """The parent's order; empty if the parent is gone."""
     _import_ray()
     renewed = time.monotonic()
     while os.getppid() == parent:
@@ -138,7 +139,7 @@ def _wait(folder: JobFolder, watch: Watch, parent: int) -> str:
 
 
 def _import_ray() -> None:
-    """While there is time: it takes seconds."""
+    """Import it before it is needed, because that takes seconds."""
     import ray.job_submission  # noqa: F401
 
 

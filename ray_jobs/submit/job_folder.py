@@ -1,10 +1,10 @@
-"""What a submitted job and those who wait for it leave for each other, below the storage.
+"""The folder, below the storage, through which a submitted job and the processes that wait for it exchange files.
 
 <storage>/runs/jobs/<submission id>.<random>/
     params.json         what the job reads
-    outcome.json        what it made, or the sentence why not; written by the job, last
+    outcome.json        the artifact that it made, or the error; written by the job, last
     waiting/<id>.json   one for each process that waits for the job, renewed while it lives
-    left.json           written by the last that stopped waiting, before it stops the job
+    left.json           written by the last process that stops waiting, before it stops the job
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARAMS, OUTCOME, LEFT, WAITING = "params.json", "outcome.json", "left.json", "wa
 
 @dataclass(frozen=True)
 class JobFolder:
-    """Small JSON files below `place`, a folder or a remote URI. UserError where a remote one does not answer."""
+    """Small JSON files below `place`, a folder or a remote URI. UserError if remote storage does not answer."""
 
     place: str
 
@@ -39,11 +39,11 @@ class JobFolder:
         return f"{self.place}/{name}"
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """A reader sees the old content or the new."""
+        """Replace the file atomically: a reader sees either the old content or the new."""
         write_json(self.at(name), content)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """None where there is no such file, or one that is not whole."""
+        """The content; None if there is no such file or it is not whole."""
         try:
             text = Remote(self.place).read(name) if is_remote(self.place) else (Path(self.place) / name).read_bytes()
             content: dict[str, Any] | None = None if text is None else json.loads(text)
@@ -61,7 +61,7 @@ class JobFolder:
             return []
 
     def remove(self, name: str = "") -> None:
-        """Remove a file, or all; nothing where it is not there."""
+        """Remove a file, or the whole folder. It may be gone already."""
         if is_remote(self.place):
             place, _, last = self.place.rpartition("/")
             Remote(place).remove(f"{last}/{name}".rstrip("/"))

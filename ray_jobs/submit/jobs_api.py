@@ -1,4 +1,4 @@
-"""Ray's Jobs API at a dashboard, with one sentence for each way in which it refuses."""
+"""Ray's Jobs API at a dashboard, with one sentence for each kind of failure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from data_schemas.errors import UserError
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-FOLDER = "ropeway_folder"  # in a submission's metadata: where its `JobFolder` is
+FOLDER = "ropeway_folder"  # in a submission's metadata: the place of its `JobFolder`
 
-_OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray lets them win over the address that is asked for
+_OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray prefers them to the address that it is given
 _TALKATIVE = (
     "ray.dashboard.modules.job.sdk",
     "ray.dashboard.modules.dashboard_sdk",
     "ray._private.runtime_env.packaging",
     "ray._private.runtime_env.working_dir",
 )
-_TIMEOUT_S = (5.0, 30.0)  # to connect, and between bytes; Ray's own client waits for ever
+_TIMEOUT_S = (5.0, 30.0)  # to connect, and between bytes; Ray's own client waits forever
 _UPLOAD_TIMEOUT_S = (5.0, 300.0)
 
 
@@ -32,7 +32,7 @@ class NoAnswer(Exception):
 
 
 class AlreadyThere(Exception):
-    """A job of that submission id has been submitted meanwhile."""
+    """A job with that submission id exists already."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Job:
 class JobsApi:
     """The Jobs API of the cluster whose dashboard is at `address` (http or https).
 
-    Ray's own settings of the client are honoured: RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH.
+    Ray's own settings apply: RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH.
 
     Raises:
-        UserError: nothing answers there, it is no Ray dashboard, of another release of Ray, or wants a token.
+        UserError: nothing answers there; it is not a Ray dashboard, has another release of Ray, or wants a token.
     """
 
     def __init__(self, address: str) -> None:
@@ -63,7 +63,7 @@ class JobsApi:
         self._client = _connected(address)
 
     def submit(self, submission_id: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> None:
-        """Submit a shell command. AlreadyThere, NoAnswer; UserError for a folder that cannot be uploaded."""
+        """Submit a shell command. Raises AlreadyThere or NoAnswer; UserError for a folder that cannot be uploaded."""
         with self._told():
             try:
                 self._client.submit_job(
@@ -77,12 +77,12 @@ class JobsApi:
                 raise UserError(f"ray.working_dir cannot be uploaded: {_short(error)}.") from error
 
     def jobs(self, prefix: str) -> list[Job]:
-        """Every job whose submission id begins with `prefix`, ended ones too, as long as the cluster remembers them."""
+        """Every job whose submission id begins with `prefix`, ended ones too, as long as the cluster remembers it."""
         with self._told():
             return [_job(found) for found in self._client.list_jobs() if (found.submission_id or "").startswith(prefix)]
 
     def job(self, submission_id: str) -> Job | None:
-        """The job, or None where the cluster knows none of that id."""
+        """The job, or None if the cluster knows none with that id."""
         with self._told():
             try:
                 return _job(self._client.get_job_info(submission_id))
@@ -92,25 +92,25 @@ class JobsApi:
                 raise
 
     def belongs_elsewhere(self, submission_id: str, place: str) -> bool:
-        """Whether a job of that id is there with another folder than `place`; not where that cannot be asked."""
+        """Whether the job with that id has another folder than `place`. False if the cluster cannot be asked."""
         with contextlib.suppress(NoAnswer, RuntimeError):
             job = self.job(submission_id)
             return job is not None and job.metadata.get(FOLDER) != place
         return False
 
     def log(self, submission_id: str) -> str:
-        """All that the job has written so far."""
+        """Everything that the job has written so far."""
         with self._told():
             return self._client.get_job_logs(submission_id)
 
     def tail(self, submission_id: str) -> AsyncIterator[str]:
-        """The job's log from its beginning, in pieces as they come; may end before the job does."""
+        """The job's log from its beginning, piece by piece; it may end before the job does."""
         return self._client.tail_job_logs(submission_id)
 
     def stop(self, submission_id: str, within_s: float) -> bool:
-        """Ask the job to end and wait until it has; Ray kills it after 3 s. False where it is still alive after `within_s`.
+        """Ask the job to end and wait until it has; Ray kills it after 3 s. False if it is still alive after `within_s`.
 
-        A job that is not there (yet) is asked for again for some seconds: its submission may be under way.
+        A job that does not exist yet is looked for again for some seconds, because its submission may still be on its way.
         """
         deadline = time.monotonic() + within_s
         missing_until = time.monotonic() + min(5.0, within_s)
@@ -172,8 +172,8 @@ def _connected(address: str) -> JobSubmissionClient:
         ) from error
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(
-            f"What answers at ray.address {address} is no Ray dashboard with a Jobs API ({_short(error)}): give http://HOST:8265 "
-            "of the head node."
+            f"What answers at ray.address {address} is not a Ray dashboard with a Jobs API ({_short(error)}): give "
+            "http://HOST:8265 of the head node."
         ) from error
     theirs, ours = (packaging.version.parse(text) for text in (client._server_ray_version or "0", ray.__version__))
     if theirs.release[:2] != ours.release[:2]:
@@ -194,7 +194,7 @@ def _without_overriding() -> Iterator[None]:
 
 def _unauthorised(address: str) -> UserError:
     return UserError(
-        f"The cluster at ray.address {address} wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's own."
+        f"The cluster at ray.address {address} wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token."
     )
 
 

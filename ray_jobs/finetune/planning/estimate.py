@@ -1,4 +1,4 @@
-"""How long a training run takes: its operations over a worker's FLOP/s, stated or measured in a few seconds."""
+"""How long a training run takes: its operations divided by a worker's FLOP/s, which are stated or measured in a few seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_schemas.params import PipelineParams
 from ray_jobs.finetune.planning.memory import predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape
 
-USUAL_MFU = 0.4  # of a GPU's peak, where only the peak is known
+USUAL_MFU = 0.4  # assumed share of a GPU's peak, if only the peak is known
 _MEASURED_LAYERS = 2
 _MOST_MEASURED_TOKENS = 4096
 _MOST_MEASURED_BYTES = 4e9
@@ -23,14 +23,14 @@ _MOST_MEASURED_BYTES = 4e9
 
 @dataclass(frozen=True)
 class Speed:
-    """What one worker reaches, in operations a second that the mathematics needs, and where that figure is from."""
+    """What one worker reaches, counting only operations that the mathematics needs, and where the figure comes from."""
 
     flops_per_s: float
     origin: str
 
 
 def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
-    """Operations of all steps, with rows full of one document each: the most that a run of these parameters can need."""
+    """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need."""
     from ray_jobs.finetune.training.objective import group_size_at
 
     training = params.training
@@ -41,12 +41,12 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
 
 
 def run_seconds(params: PipelineParams, shape: TrainingShape, speed: Speed) -> float:
-    """Seconds of all steps on all workers; validation, checkpoints and start-up are not in it."""
+    """Seconds of all steps on all workers, without validation, checkpoints and start-up."""
     return run_flops(params, shape) / (speed.flops_per_s * params.ray.num_workers)
 
 
 def find_speed(params: PipelineParams, shape: TrainingShape, stated_tflops: float | None) -> Speed | None:
-    """As stated; else from the peak of the GPU; else measured where training is on CPU; None where nobody can know."""
+    """As stated; else from the GPU's peak; else measured if training is on the CPU; None if it cannot be known."""
     import torch
 
     from ray_jobs.finetune.planning.flops import peak_flops
@@ -62,9 +62,9 @@ def find_speed(params: PipelineParams, shape: TrainingShape, stated_tflops: floa
 
 
 def measure_speed(params: PipelineParams, shape: TrainingShape) -> Speed | None:
-    """Time forward and backward passes of two of the model's layers with its embeddings, on this machine's CPU.
+    """Measured on this machine's CPU with forward and backward passes of two of the model's layers and its embeddings.
 
-    None where even that would take more memory than is polite.
+    None if even that would take more than about 4 GB.
     """
     tokens = min(params.model.target_length, _MOST_MEASURED_TOKENS)
     if predict_memory(shape, params.training, tokens).total / max(1, shape.num_layers // 4) > _MOST_MEASURED_BYTES:
@@ -96,7 +96,7 @@ def _threads(num_threads: int) -> Iterator[None]:
 
 
 def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None], Any, int]:
-    """(a step of a random model of two layers, its operations, the group size)."""
+    """(a step of a random model with two layers, its operations, the group size)."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -115,7 +115,7 @@ def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None]
         config.layer_types = config.layer_types[: config.num_hidden_layers]
     group_size = min(group_size_at(0, params), 2 * tokens)
     with torch.random.fork_rng(devices=[]), quiet_transformers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that it gives up
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
         base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=torch.float32)
         if params.training.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

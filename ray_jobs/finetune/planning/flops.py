@@ -1,11 +1,11 @@
-"""How many floating-point operations a step needs, and how many the device could do: their ratio is MFU.
+"""The floating-point operations that a step needs and that the device could do: their ratio is MFU.
 
-Counted is what the mathematics needs, so recomputed activations do not count (Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
+Only operations that the mathematics needs count, not recomputed activations (Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
 
-matrix products  2 N a token forward, 2 N backward through the activations, 2 N_trained for gradients of weights. LoRA saves nearly
-                 all of the last term, so a step needs 4 N + 2 N_trained and not 6 N.
-attention        12 D a layer, head and pair of query and key: 4 D forward (scores, mixing), 8 D backward, over the pairs that
-                 causal segments really hold.
+matrix products  2 N a token forward, 2 N backward through the activations, 2 N_trained for gradients of weights. With LoRA the
+                 last term is small, so a step needs 4 N + 2 N_trained and not 6 N.
+attention        12 D a layer, head and pair of query and key: 4 D forward (scores, mixing), 8 D backward, over the pairs
+                 inside causal segments.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Dense bfloat16 FLOP/s by the maker's data sheets; the first of these whose words stand in the device's name counts.
+# Dense bfloat16 FLOP/s from the makers' data sheets; the first entry whose words are in the device's name counts.
 _PEAK_FLOPS = (
     ("B200", 2250e12),
     ("GH200", 989e12),
@@ -37,7 +37,7 @@ _PEAK_FLOPS = (
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What decides a model's operations: sizes of its matrices, layers, query heads and head dimension."""
+    """The sizes that decide a model's operations; weights are counted in elements."""
 
     matrix_weights: int
     trained_matrix_weights: int
@@ -47,7 +47,7 @@ class ModelCost:
     head_dim: int
 
     def step_flops(self, lengths: np.ndarray, group_size: int) -> float:
-        """Of one step on sequences of `lengths` int [num_sequences] with S2-Attn in groups of `group_size` tokens."""
+        """Operations of one step on sequences of `lengths` int [num_sequences] with S2-Attn in groups of `group_size` tokens."""
         split = (self.kv_heads + 1) // 2 * (self.heads // self.kv_heads) if self.kv_heads > 1 else (self.heads + 1) // 2
         pairs = split * segment_pairs(lengths, group_size, 0) + (self.heads - split) * segment_pairs(
             lengths, group_size, group_size // 2
@@ -57,7 +57,7 @@ class ModelCost:
 
 
 def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:
-    """Pairs (query, key at or before it) in segments of `group_size`; the first segment of a sequence has `first` if not 0."""
+    """Causal pairs of query and key in segments of `group_size`; a sequence's first segment has `first` tokens if that is not 0."""
     lengths = np.asarray(lengths, np.float64)
     head = np.minimum(lengths, first)
     groups, tail = np.divmod(lengths - head, group_size)
@@ -83,7 +83,7 @@ def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
 
 
 def peak_flops(device: torch.device, stated_tflops: float | None, precision: str) -> float | None:
-    """FLOP/s of one device: as stated, else by its name for bfloat16; None where nobody knows."""
+    """FLOP/s of one device: as stated, else by its name for bfloat16; None if unknown."""
     if stated_tflops is not None:
         return stated_tflops * 1e12
     if device.type != "cuda" or precision != "bf16":
@@ -92,5 +92,5 @@ def peak_flops(device: torch.device, stated_tflops: float | None, precision: str
 
 
 def known_peak(device_name: str) -> float | None:
-    """FLOP/s in dense bfloat16 by the device's name, such as "NVIDIA H100 80GB HBM3"; None for one not listed."""
+    """FLOP/s in dense bfloat16 by the device's name, such as "NVIDIA H100 80GB HBM3"; None if it is not listed."""
     return next((flops for known, flops in _PEAK_FLOPS if re.search(rf"\b{known}\b", device_name)), None)

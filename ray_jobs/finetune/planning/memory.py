@@ -1,11 +1,11 @@
-"""Peak memory of a training step, foreseen by a formula.
+"""Peak memory of a training step, predicted by a formula.
 
 Letters: T tokens in a micro batch, L layers, E hidden, Q query and K key-value channels (heads x head dimension), H heads, F MLP
 channels, V vocabulary, r LoRA rank, s bytes of a hidden state between layers, c bytes in matrix products, P_t trained and
 P_f frozen weights of f bytes, C tokens in a chunk of the loss.
 
 Always there
-    weights     4 P_t + f P_f           trained weights are float32 masters; peft keeps the frozen original of a trained embedding
+    weights     4 P_t + f P_f           trained weights are float32; peft keeps the frozen original of a trained embedding
     gradients   4 P_t                   kept from step to step
     optimizer   8 P_t                   AdamW's two moments in float32 (2 P_t in 8 bits)
 
@@ -13,24 +13,24 @@ Kept for the backward pass
     between     T L E s                 the input of every layer
     inside      T [ E s                 input of the second norm (that of the first is the layer's)
                   + 2 E s               both norms' normalised values, where norms train
-                  + LoRA inputs         E s for all that read one input; under autocast E c for each, as each casts it again
+                  + LoRA inputs         E s for all that read one input; under autocast E c for each, because each casts it
                   + (2 Q + 2 K) c + 4 H queries, keys, values, output and log-sum-exp of attention
                   + 3 F c               gate, activated gate and up projection of the MLP
-                  + n r c ]             what lies between LoRA's two factors
-                + c P_layer             a layer's frozen weights as autocast has cast them, where they are stored wider
-                for one layer with gradient checkpointing (computed again when its turn comes), for all L without
-    backward    T (3 F c + 2 E s)       gradients at the MLP's product, in the layer under way
+                  + n r c ]             the values between LoRA's two factors
+                + c P_layer             a layer's frozen weights as cast by autocast, if they are stored wider
+                for one layer with gradient checkpointing (recomputed in its turn), for all L without
+    backward    T (3 F c + 2 E s)       gradients at the MLP's product, in the current layer
 Loss
     head        3 T E s                 the final norm's input, its normalised values and output
-    gradients   T E s + 4 V E           of the hidden states and, where it trains, of the output layer
+    gradients   T E s + 4 V E           of the hidden states and, if it trains, of the output layer
     logits      4 C V + max(4 C V, 4 V E)   logits and their softmax, or the output layer's gradient of this chunk
-    cast        c V E                   the output layer's weight as autocast has cast it
+    cast        c V E                   the output layer's weight as cast by autocast
 
-The peak is the largest of three moments, on top of what is always there: the loss (all that is kept, no layer under way), the
-last layer's backward pass, and the embedding's dense gradient (4 V E) at the end.
+The peak is the largest of three moments, added to what is always there: the loss (everything kept, no current layer), the last
+layer's backward pass, and the embedding's dense gradient (4 V E) at the end.
 
-On a GPU the caching allocator hands out blocks rounded up to 512 bytes, cut from segments of 2 or 20 MiB and larger, and the CUDA
-context and its libraries take their own: CUDA_OVERHEAD and CUDA_ROUNDING state what is added for them. These two are not measured.
+On a GPU the caching allocator rounds blocks up to 512 bytes and cuts them from segments of 2 or 20 MiB and larger. The CUDA
+context and its libraries need memory too. CUDA_OVERHEAD_BYTES and CUDA_ROUNDING are added for this; they are not measured.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from data_schemas.params import TrainingParams
 from ray_jobs.finetune.planning.shape import TrainingShape
 
 CUDA_OVERHEAD_BYTES = 700_000_000  # context, kernels, cuBLAS workspaces; not measured
-CUDA_ROUNDING = 1.05  # of what a step allocates and frees: rounding and fragments; not measured
-SHARE_USED = 0.97  # of a GPU's memory that a plan may fill
+CUDA_ROUNDING = 1.05  # factor on what a step allocates and frees: rounding and fragments; not measured
+SHARE_USED = 0.97  # share of a GPU's memory that a plan may fill
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes on one worker at the peak of a step, by part; parts that belong to another moment than the peak are left out."""
+    """Bytes on one worker at the peak of a step, by part. Parts that exist only at another moment are left out."""
 
     weights: float
     gradients: float
@@ -67,7 +67,7 @@ class MemoryEstimate:
 
 
 def inside_layer_bytes(shape: TrainingShape) -> float:
-    """What one layer keeps for its backward pass, bytes a token, its own input left out."""
+    """Bytes a token that one layer keeps for its backward pass, without its own input."""
     s, c = shape.residual_bytes, shape.compute_bytes
     return (
         shape.hidden * s * (1 + 2 * shape.trains_norms)
@@ -92,7 +92,7 @@ def _lora_input_bytes(shape: TrainingShape) -> float:
 def predict_memory(
     shape: TrainingShape, training: TrainingParams, tokens: int, *, num_workers: int = 1, cuda: bool = False
 ) -> MemoryEstimate:
-    """The peak of a step with `tokens` in a micro batch, on each of `num_workers`, once gradients and optimizer states exist."""
+    """The peak on one of `num_workers` workers with `tokens` in a micro batch, from the second step on."""
     shards = num_workers if training.parallelism == "fsdp" else 1
     gathered = _gathered_bytes(shape) if shards > 1 else 0.0
     weights = (4 * shape.num_trainable + shape.frozen_bytes * shape.num_frozen) / shards + gathered
@@ -133,7 +133,7 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
 
 
 def _gathered_bytes(shape: TrainingShape) -> float:
-    """FSDP2 gathers a layer and the one prefetched behind it, and keeps embedding and output layer whole while they compute."""
+    """FSDP2 gathers the current and the prefetched layer, and keeps embedding and output layer whole while they compute."""
     return 2 * shape.num_layer * shape.frozen_bytes + 4 * shape.vocabulary * shape.hidden
 
 
@@ -147,7 +147,7 @@ def largest_micro_batch(
     num_workers: int = 1,
     cuda: bool = False,
 ) -> int:
-    """Rows of `row_tokens` that fit one worker at a time, at most `most`; 0 where not even one does."""
+    """The number of rows of `row_tokens` that fit one worker at a time, at most `most`; 0 if not even one fits."""
     limit = available_bytes * SHARE_USED
     fitting = 0
     for rows in range(1, most + 1):

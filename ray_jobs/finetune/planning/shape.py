@@ -1,4 +1,4 @@
-"""What a training run is made of, counted on a model without storage: widths, weights by kind, LoRA by place."""
+"""The sizes that decide a training run's memory and operations, counted on a model whose weights have no storage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.planning.flops import ModelCost, cost_of
 
-# Which of a layer's four inputs a projection reads. Projections of one input share one saved tensor, unless autocast casts it.
+# Which of a layer's four inputs a projection reads. Projections of one input share one saved tensor unless autocast casts it.
 _READS = {
     "q_proj": "attention", "k_proj": "attention", "v_proj": "attention", "qkv_proj": "attention", "query_key_value": "attention",
     "o_proj": "output", "dense": "output",
@@ -32,8 +32,8 @@ class TrainingShape:
     vocabulary: int  # V
     num_total: int  # weights of the base
     num_trainable: int  # held in float32
-    num_frozen: int  # those that peft keeps beside trained copies among them
-    num_layer: int  # weights of one decoder layer, LoRA left out
+    num_frozen: int  # including those that peft keeps in addition to trained copies
+    num_layer: int  # weights of one decoder layer, without LoRA
     frozen_bytes: int  # an element of a frozen weight
     residual_bytes: int  # an element of the hidden states between layers
     compute_bytes: int  # an element in matrix products: 2 under bf16 autocast
@@ -56,10 +56,10 @@ def training_shape(params: PipelineParams) -> TrainingShape:
     config: Any = loaded.get_text_config()
     if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):
         raise UserError(
-            f"The memory of {config.model_type} cannot be foreseen, because each token takes other experts: choose a dense base."
+            f"The memory of {config.model_type} cannot be predicted, because each token uses other experts: choose a dense base."
         )
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that it gives up
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
         base = AutoModelForCausalLM.from_config(loaded)
         num_total = sum(p.numel() for p in base.parameters())
         layer = next(m for m in base.modules() if type(m) is torch.nn.ModuleList and len(m) == config.num_hidden_layers)[0]
@@ -100,7 +100,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
 
 
 def own_weight(module: Any) -> Any:
-    """The weight that an embedding or output layer computes with, also where peft wraps it to train it in full."""
+    """The weight that an embedding or output layer computes with, also if peft wraps it for training in full."""
     if hasattr(module, "modules_to_save"):
         module = next(iter(module.modules_to_save.values()))
     return module.weight

@@ -1,14 +1,14 @@
-"""Rows dealt to ranks so that no GPU waits for another at the end of an optimizer step.
+"""Which rank gets which row, so that GPUs wait little for each other at the end of an optimizer step.
 
-Packed rows have the same number of tokens, but attention costs the sum of the squares of the lengths of the documents in a row, which
+Packed rows have about the same number of tokens, but the cost of attention is the sum of the squared document lengths in a row, which
 differs: one document of 8192 tokens costs 64 times as much as 64 documents of 128.
 
-Rows are dealt by longest processing time first (Graham 1969): the most costly row of the step first, each to the rank that has
-least to do so far among those with a free place. Which rows form a step does not depend on it.
+Rows are dealt by longest processing time first (Graham 1969): the most costly row of the step first, each to the rank with the
+least cost so far among those with a free place. Which rows form a step does not depend on the dealing.
 
-With one row a rank there is nothing to deal. Then `group_similar` lets rows of like cost meet in a step, within windows of a
+With one row a rank, dealing changes nothing. Then `group_similar` puts rows of similar cost in the same step, within windows of a
 few steps. Measured with log-normal lengths, target 32k, full attention, 8 ranks of 1 row: the epoch takes 2.66 times as long as
-without waiting; 1.44 with windows of 4 steps, 1.10 with 16. The price: a step is less of a random sample of the rows.
+without waiting; 1.44 times with windows of 4 steps, 1.10 with 16. In return, a step is a less random sample of the rows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _STREAM = 2**31 + 4
 
 
 def attention_cost(lengths: np.ndarray, group_size: int | None = None) -> np.ndarray:
-    """float64, as `lengths`: length squared for each document, or length x group size for those longer than a group of S2-Attn.
+    """float64, shaped like `lengths`: each document's length squared, or length x group size if it is longer than a group of S2-Attn.
 
-    In units of one query against one key, both halves of the causal triangle counted.
+    In units of one query times one key, counting both halves of the causal triangle.
     """
     lengths = np.asarray(lengths, np.float64)
     return lengths * (lengths if group_size is None else np.minimum(lengths, group_size))
@@ -35,7 +35,7 @@ def deal(costs: np.ndarray, world_size: int) -> np.ndarray:
     """int64 [S, R]: the rank that gets each row, for `costs` [S, R] of the R rows of each of S steps.
 
     Every rank gets R / world_size rows, the first R % world_size ranks one more. Ties go to the earlier row and the lower
-    rank, so every rank computes the same for itself.
+    rank, so every rank computes the same result.
     """
     num_steps, num_rows = costs.shape
     places = num_rows // world_size + (np.arange(world_size) < num_rows % world_size)
@@ -54,12 +54,12 @@ def deal(costs: np.ndarray, world_size: int) -> np.ndarray:
 def group_similar(
     order: np.ndarray, costs: np.ndarray, rows_per_step: int, window_steps: int, seed: int, epoch: int
 ) -> np.ndarray:
-    """`order` int64 [num_rows], an epoch's, with rows of like cost (`costs` [num_rows]) together in a step.
+    """An epoch's `order` int64 [num_rows], changed so that rows of similar cost (`costs` [num_rows]) are in the same step.
 
     Rows move within windows of `window_steps` whole steps, and the steps of a window are then shuffled. Epochs follow one
     another without a gap, so a step that spans two epochs keeps its rows.
     """
-    head = -(epoch * len(order)) % rows_per_step  # places of the step that the epoch before began
+    head = -(epoch * len(order)) % rows_per_step  # rows of the step that the previous epoch began
     num_steps = max(0, len(order) - head) // rows_per_step
     body = order[head : head + num_steps * rows_per_step]
     window = np.arange(len(body)) // (window_steps * rows_per_step)
@@ -70,8 +70,11 @@ def group_similar(
 
 @dataclass(frozen=True)
 class Imbalance:
-    """How much longer an epoch's attention takes than if ranks never waited: the sum over steps of the most costly rank's cost,
-    divided by that of the mean over ranks. 1.0 is perfect. `before`: rows dealt in turn; `after`: dealt by cost."""
+    """How much longer an epoch's attention takes than if ranks never waited; 1.0 is perfect.
+
+    The sum over steps of the most costly rank's cost, divided by the sum of the ranks' mean cost. `before`: rows dealt in turn;
+    `after`: rows dealt by cost.
+    """
 
     world_size: int
     before: float
@@ -84,11 +87,11 @@ class Imbalance:
 def imbalance(costs: np.ndarray, rows_per_step: int, world_size: int, seed: int, window_steps: int = 1) -> Imbalance:
     """Over the first epoch's whole steps, for rows of `costs` float [num_rows], ordered and dealt as training does.
 
-    `before` is of the plain order; `after` of the one that `window_steps` gives. A world larger than a step leaves ranks
-    without rows, which counts as waiting. ValueError for fewer rows than a step has.
+    `before` uses the plain order, `after` the one for `window_steps`. With more ranks than rows in a step some ranks have none,
+    which counts as waiting. ValueError if there are fewer rows than a step has.
     """
     if len(costs) < rows_per_step:
-        raise ValueError(f"{len(costs)} rows are less than one step of {rows_per_step}")
+        raise ValueError(f"{len(costs)} rows are fewer than one step of {rows_per_step}")
     order = sample_order(len(costs), seed, 0)
     plain = _step_costs(order, costs, rows_per_step)
     if window_steps > 1:

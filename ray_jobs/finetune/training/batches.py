@@ -1,7 +1,7 @@
 """Which rows a worker sees at a step: a pure function of (seed, step), whatever the number of workers.
 
-The rows of an optimizer step are fixed first and dealt to ranks afterwards, by what their attention costs, so a run that goes
-on with fewer or more workers sees the same samples, each once an epoch, and no rank waits long for another.
+The rows of an optimizer step are fixed first and then dealt to ranks by the cost of their attention. So a run that continues with
+fewer or more workers sees the same samples, each once an epoch, and no rank waits long for another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows laid end to end: `input_ids` and `position_ids` [1, T]; positions restart at each document."""
+    """Concatenated rows: `input_ids` and `position_ids` [1, T]; positions restart at each document."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
@@ -38,7 +38,7 @@ class MicroBatch:
 class StepOrder:
     """The rows of each optimizer step. Epochs follow one another without a gap, so a step may span two.
 
-    With `costs` float [num_rows], rows of like cost meet in a step, within windows of `window_steps` steps; see
+    With `costs` float [num_rows], rows of similar cost are put in the same step, within windows of `window_steps` steps; see
     `ray_jobs.finetune.training.balance`.
     """
 
@@ -46,7 +46,7 @@ class StepOrder:
         self, num_rows: int, rows_per_step: int, seed: int, costs: np.ndarray | None = None, window_steps: int = 1
     ) -> None:
         if window_steps > 1 and costs is None:
-            raise ValueError("to group rows of like cost in a step, their costs must be given")
+            raise ValueError("window_steps above 1 needs the costs of the rows")
         self._num_rows = num_rows
         self._rows_per_step = rows_per_step
         self._seed = seed
@@ -81,14 +81,14 @@ def rows_of_step(step: int, rows_per_step: int, num_rows: int, seed: int) -> lis
 
 
 def costs_of_rows(rows: Rows, indices: Sequence[int], group_size: int | None = None) -> np.ndarray:
-    """float64 [len(indices)]: what the attention of each row costs, from its sequence lengths alone."""
+    """float64 [len(indices)]: the cost of each row's attention, from its sequence lengths."""
     return np.array([attention_cost(rows.row(i)["seq_lengths"], group_size).sum() for i in indices])
 
 
 def rows_of_rank(
     step_rows: list[int], rank: int, world_size: int, micro_batch_rows: int, costs: np.ndarray | None = None
 ) -> list[list[int]]:
-    """This rank's share of a step, in micro batches: dealt so that ranks cost the same, or in turn without `costs` [R]."""
+    """This rank's rows of a step, in micro batches: dealt for about equal cost, or in turn without `costs` [R]."""
     if costs is None:
         mine = step_rows[rank::world_size]
     else:
@@ -98,12 +98,12 @@ def rows_of_rank(
 
 
 def num_targets(rows: Rows, indices: list[int]) -> int:
-    """Tokens that are predicted in these rows: all but each document's first."""
+    """Number of tokens that are predicted in these rows: all but each document's first."""
     return sum(len(r["input_ids"]) - len(r["seq_lengths"]) for r in (rows.row(i) for i in indices))
 
 
 def read_micro_batch(rows: Rows, indices: list[int], device: torch.device) -> MicroBatch:
-    """Concatenate rows; no padding, so none is computed on."""
+    """Concatenate rows, without padding."""
     read = [rows.row(i) for i in indices]
     ids = np.concatenate([r["input_ids"] for r in read]).astype(np.int64)
     positions = np.concatenate([np.arange(n) for r in read for n in r["seq_lengths"]])

@@ -1,8 +1,8 @@
-"""Everything a run needs to go on exactly: trained weights, optimizer moments and the step.
+"""What a run needs to continue exactly: trained weights, optimizer moments and the step.
 
-Learning rate, reading order and random state are pure functions of the step, so they are not stored. One safetensors file
-and one JSON file; no pickle. Tensors are whole, whatever they were cut into, so that a run goes on with another number of workers
-or another kind of parallelism.
+Learning rate, reading order and random state are pure functions of the step, so they are not stored. A checkpoint is one
+safetensors file and one JSON file, without pickle. Tensors are stored whole, even if they were sharded, so a run can continue with
+another number of workers or another kind of parallelism.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STATE_FILE, CURSOR_FILE = "state.safetensors", "cursor.json"
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where the run stands: `step` optimizer steps are done."""
+    """The position of a run: `step` optimizer steps are done."""
 
     step: int
 
@@ -50,7 +50,7 @@ def save_checkpoint(directory: Path | None, model: torch.nn.Module, optimizer: t
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The checkpoint below `folder` that is furthest on, of those that can be read whole; a kill or a full disk tears one."""
+    """The latest checkpoint below `folder` that is complete (a kill or a full disk leaves incomplete ones), or None."""
     steps = {path: step for path in folder.glob("checkpoint_*") if (step := _whole_step(path)) is not None}
     return max(steps, key=lambda path: steps[path], default=None)
 
@@ -58,7 +58,7 @@ def last_complete(folder: Path) -> Path | None:
 def _whole_step(directory: Path) -> int | None:
     try:
         for tensors in (directory / STATE_FILE, *directory.rglob("*.safetensors")):
-            with safe_open(tensors, framework="pt"):  # refuses a file that is shorter than its header says
+            with safe_open(tensors, framework="pt"):  # fails for a file that is shorter than its header says
                 pass
         return int(json.loads((directory / CURSOR_FILE).read_text())["step"])
     except (OSError, ValueError, KeyError, SafetensorError):
@@ -66,7 +66,7 @@ def _whole_step(directory: Path) -> int | None:
 
 
 def load_checkpoint(directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Cursor:
-    """Put the saved state into `model` and `optimizer`, in place. KeyError if it is another model's."""
+    """Put the saved state into `model` and `optimizer`, in place. KeyError if it is of another model."""
     with safe_open(directory / STATE_FILE, framework="pt") as saved:
         names = set(saved.keys())
         for name, parameter in trainable(model):
@@ -86,7 +86,7 @@ def load_checkpoint(directory: Path, model: torch.nn.Module, optimizer: torch.op
 
 
 def _placed(value: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Moments are cut like their weight; a step count is whole, on the weight's device (where fused AdamW keeps it)."""
+    """Moments are sharded like their weight. A step count is whole, on the weight's device (where fused AdamW keeps it)."""
     return like(value, parameter).clone() if value.shape == parameter.shape else value.to(parameter.device).clone()
 
 

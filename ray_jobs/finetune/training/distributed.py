@@ -1,4 +1,4 @@
-"""Training on several processes: this one's rank, sums over all ranks, and FSDP2's sharded weights."""
+"""Training in several processes: this process's rank, sums over all ranks, and weights sharded by FSDP2."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch.distributed as dist
 
 from ray_jobs.finetune.training.objective import Objective
 
-_BUCKET_NUMEL = 16 * 1024**2  # small tensors travel together in messages of at most so many values
+_BUCKET_NUMEL = 16 * 1024**2  # small tensors are summed together, in messages of at most this many values
 
 
 @dataclass(frozen=True)
 class Worker:
-    """This process's place in the run."""
+    """This process's rank and device."""
 
     rank: int
     world_size: int
@@ -23,7 +23,7 @@ class Worker:
 
 
 def sum_over_ranks(tensors: list[torch.Tensor], worker: Worker) -> None:
-    """Sum in place over all ranks, in few messages; a large tensor is not copied."""
+    """Sum in place over all ranks, with few messages and without copies of large tensors."""
     if worker.world_size == 1:
         return
     bucket: list[torch.Tensor] = []
@@ -47,7 +47,7 @@ def _sum_bucket(tensors: list[torch.Tensor], worker: Worker) -> None:
 
 
 def shard(objective: Objective, worker: Worker) -> None:
-    """Cut the objective's model over all workers, in place. A process group must exist."""
+    """Shard the objective's model over all workers, in place. A process group must exist."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -57,13 +57,13 @@ def shard(objective: Objective, worker: Worker) -> None:
     fully_shard(objective, mesh=mesh)
     for module in objective.modules():
         if isinstance(module, FSDPModule):
-            # The loss is already divided by the tokens of all ranks, so gradients are summed; gloo knows no other sum.
+            # The loss is already divided by the tokens of all ranks, so gradients are summed. Gloo cannot average.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
 
 def reshard(objective: Objective) -> None:
-    """Cut the outermost group again, which a pass without a backward pass leaves whole; nothing to do without FSDP."""
+    """Shard the outermost group again, which a forward pass without a backward pass leaves whole. Does nothing without FSDP."""
     from torch.distributed.fsdp import FSDPModule
 
     if isinstance(objective, FSDPModule):
@@ -71,21 +71,21 @@ def reshard(objective: Objective) -> None:
 
 
 def decoder_layers(objective: Objective) -> list[torch.nn.Module]:
-    """The layers that transformers itself says are not to be split."""
+    """The modules that transformers itself lists as not to be split."""
     base: Any = objective.model.get_base_model()
     names = set(base._no_split_modules or ())
     return [module for module in base.modules() if type(module).__name__ in names]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The full tensor on every rank; all ranks must ask for it. A tensor that is not cut is returned as it is."""
+    """The full tensor on every rank. All ranks must call it. A tensor that is not sharded is returned unchanged."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(full: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
-    """`full`, the same on all ranks, cut and placed as `example` is."""
+    """`full`, which is the same on all ranks, sharded and placed like `example`."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(example, DTensor):

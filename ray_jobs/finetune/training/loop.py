@@ -1,8 +1,8 @@
-"""The training loop: plain torch, told its rank, world size and how to report; it needs neither Ray nor Prefect.
+"""The training loop in plain torch. It gets its rank, world size and a `report` function, and needs neither Ray nor Prefect.
 
-step = rows_per_step rows, dealt to the ranks by what they cost
+step = rows_per_step rows, dealt to the ranks by cost
 for each micro batch:  hidden states with S2-Attn -> summed loss / tokens of the whole step -> backward
-sum gradients over ranks, clip, AdamW, now and then validate on full attention and save a checkpoint
+sum gradients over ranks, clip, AdamW; every some steps validate with full attention and save a checkpoint
 """
 
 from __future__ import annotations
@@ -44,9 +44,14 @@ def train(
 ) -> PeftModel:
     """Train to `params.training.steps` and return the model, still wrapped.
 
-    `report(metrics, checkpoint_dir)` is called on every rank, equally often; only rank 0 passes a checkpoint, which the callee
-    owns from then on and which is first written below `scratch`. `save_now()`, asked on every rank after every step, says the same
-    on all of them: whether a checkpoint is due out of turn. UserError when the loss or a gradient is not finite, naming documents.
+    Args:
+        report: called with (metrics, checkpoint folder) on every rank after every step. Only rank 0 passes a folder, written below
+            `scratch`; it then belongs to the callee.
+        resume_from: a checkpoint to continue from; None starts at step 0.
+        save_now: called on every rank after every step; whether an extra checkpoint is due, the same answer on all ranks.
+
+    Raises:
+        UserError: the loss or a gradient is not finite; names the documents.
     """
     training = params.training
     objective, optimizer = set_up(params, worker)
@@ -78,10 +83,10 @@ def train(
 
 
 def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.optim.Optimizer]:
-    """The objective in training mode, cut over the workers where that is asked, and its optimizer."""
+    """The objective in training mode, sharded over the workers if `parallelism` is fsdp, and its optimizer."""
     training = params.training
     sharded = training.parallelism == "fsdp"
-    # fully_shard moves a layer at a time to the device and keeps this worker's part of it, so no device ever holds the whole
+    # fully_shard moves one layer at a time to the device and keeps this worker's shard, so no device ever holds all weights.
     model = build_model(params, worker.device, place=not sharded)
     objective = Objective(model, training).train()
     if sharded:
@@ -92,7 +97,7 @@ def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.opt
 
 
 def step_order(params: PipelineParams, rows: Rows) -> StepOrder:
-    """Which rows form each step; with `balance_steps`, rows of like cost meet."""
+    """Which rows form each step; with `balance_steps` above 1, rows of similar cost are put in the same step."""
     training = params.training
     window = training.balance_steps
     costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params)) if window > 1 else None

@@ -1,7 +1,7 @@
 """What LongLoRA trains: low-rank updates of the projections, and norms and embeddings in full.
 
-Trained weights are float32 masters whatever the base's type: a bfloat16 norm weight of 1.0 never moves at a learning rate
-of 2e-5, because its spacing there is 0.0078.
+Trained weights are float32, whatever the base's dtype: a bfloat16 norm weight of 1.0 never changes at a learning rate of 2e-5,
+because the next bfloat16 value is 0.0078 away.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def norm_names(model: PreTrainedModel) -> list[str]:
 
 
 def check_targets(params: PipelineParams) -> None:
-    """UserError, without loading any weight, where the base has no layer of a name in training.lora_targets."""
+    """UserError, without loading any weight, if the base lacks a layer named in training.lora_targets."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -36,7 +36,7 @@ def check_targets(params: PipelineParams) -> None:
 
 
 def add_trainable_weights(model: PreTrainedModel, training: TrainingParams) -> PeftModel:
-    """Wrap `model` so that only LoRA, norms and embeddings train, in float32. UserError if no projection has a named target."""
+    """Wrap `model` so that only LoRA, norms and embeddings train, in float32. UserError if no layer matches the targets."""
     from peft import LoraConfig, get_peft_model
 
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
@@ -67,7 +67,7 @@ def add_trainable_weights(model: PreTrainedModel, training: TrainingParams) -> P
 
 
 def trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
-    """(name, weight) of everything that trains, in a stable order; a tied weight appears once."""
+    """(name, weight) of all trained weights, in a stable order; a tied weight appears once."""
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 

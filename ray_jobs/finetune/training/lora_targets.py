@@ -1,7 +1,7 @@
-"""The projections that get LoRA, by the names this base has for them.
+"""The projections that get LoRA, by the names that this base uses for them.
 
-The default names are Llama's. Some architectures hold several of them in one matrix (Phi-3's `qkv_proj`) or call them
-otherwise; peft would pass over a name that matches nothing in silence, and half of what was asked for would not train.
+The default names are Llama's. Some architectures hold several projections in one matrix (Phi-3's `qkv_proj`) or use other names.
+peft silently skips a name that matches nothing, so part of the projections would not train.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ALL_LINEAR = "all-linear"
 
-# Another name of the same projection, or of the matrix that holds it; the first one the model has is taken.
+# Other names of the same projection, or of the matrix that holds it; the first one in the model is used.
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "q_proj": ("qkv_proj", "query_key_value", "q_b_proj"),
     "k_proj": ("qkv_proj", "query_key_value", "kv_b_proj"),
@@ -29,7 +29,7 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
-    """Full names of the linear layers below the output layer, such as model.layers.0.self_attn.q_proj."""
+    """Full names of all linear layers but the output layer, such as model.layers.0.self_attn.q_proj."""
     import torch
 
     output = model.get_output_embeddings()
@@ -38,10 +38,10 @@ def linear_names(model: PreTrainedModel) -> list[str]:
 
 
 def resolve_targets(targets: Sequence[str], existing: Iterable[str], model_name: str) -> tuple[str, ...]:
-    """`targets` by the names of the linear layers `existing`, full ones with dots, each once and in order.
+    """`targets` translated to the names of the linear layers `existing` (full names with dots), each once and in order.
 
-    A target is a last component (`q_proj`) or the end of a full name (`self_attn.q_proj`), as peft matches them;
-    `all-linear` takes in all others. UserError for a name the model has under no name known here.
+    A target is a last component (`q_proj`) or the end of a full name (`self_attn.q_proj`), as in peft; `all-linear` includes all.
+    UserError for a projection that the model has under none of the known names.
     """
     if ALL_LINEAR in targets:
         return (ALL_LINEAR,)
@@ -54,7 +54,7 @@ def resolve_targets(targets: Sequence[str], existing: Iterable[str], model_name:
         found = target if is_path else next((name for name in names if name in have), None)
         if found is None:
             raise UserError(
-                f"training.lora_targets names {target}, which {model_name} has not: choose among "
+                f"training.lora_targets names {target}, which {model_name} does not have: choose from "
                 f"{', '.join(sorted(have))}, or {ALL_LINEAR}."
             )
         resolved.append(found)

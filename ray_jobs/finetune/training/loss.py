@@ -1,13 +1,13 @@
-"""Next-token loss over long rows without ever holding all logits.
+"""Next-token loss over long rows without holding all logits.
 
-Logits of 128k tokens over a vocabulary of 128k are 67 GB in float32. Every kernel here holds those of `chunk_tokens` tokens:
+Logits of 128k tokens over a vocabulary of 128k are 67 GB in float32. Every kernel here holds only those of `chunk_tokens` tokens:
 
 torch    F.linear_cross_entropy (torch 2.13), in float32
 liger    Liger's fused linear cross entropy (GPU, package liger_kernel)
-chunked  ours, for any torch: products in autocast's type, sums in float32; for an output layer that is more than linear
-         (LoRA on it), the logits of a chunk are computed again in the backward pass
+chunked  Ropeway's own, for any torch: products in autocast's dtype, sums in float32; for an output layer that is more than linear
+         (with LoRA), the logits of a chunk are recomputed in the backward pass
 
-All but the last compute gradients together with the loss, so nothing is computed twice.
+Except in that last case, gradients are computed together with the loss, so nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IGNORED = -100
 def next_token_targets(input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
     """[T] targets of a packed row: the next token, ignored at the last token of each document.
 
-    `input_ids` and `position_ids` are [T]; a document's first token is nobody's target.
+    `input_ids` and `position_ids` are [T]; a document's first token is never a target.
     """
     targets = torch.full_like(input_ids, IGNORED)
     goes_on = position_ids[1:] == position_ids[:-1] + 1
@@ -45,7 +45,7 @@ def summed_cross_entropy(
 ) -> torch.Tensor:
     """Sum (not mean) of -log p(target) in nats, float32 or wider, over the targets that are not ignored.
 
-    `head` maps hidden states [t, E] to logits [t, V]. UserError where `kernel` cannot be had; see `choose_kernel`.
+    `head` maps hidden states [t, E] to logits [t, V]. UserError if `kernel` cannot be used; see `choose_kernel`.
     """
     linear, dtype = plain_linear(head), compute_dtype(hidden_TE)
     chosen = choose_kernel(kernel, linear is not None, hidden_TE.device, dtype)
@@ -60,7 +60,7 @@ def summed_cross_entropy(
 
 
 def plain_linear(head: Any) -> torch.nn.Linear | None:
-    """The linear layer that `head` is, or that peft wraps to train it in full; None for anything that computes more."""
+    """`head` as a linear layer, also if peft wraps it for training in full; None if it computes more than that."""
     from peft.utils.other import ModulesToSaveWrapper
 
     if isinstance(head, ModulesToSaveWrapper):
@@ -69,7 +69,7 @@ def plain_linear(head: Any) -> torch.nn.Linear | None:
 
 
 def choose_kernel(name: str, is_linear: bool, device: torch.device, dtype: torch.dtype) -> str:
-    """The kernel of that name, UserError where it cannot be had; "auto" is torch's in float32, else Liger's, else chunked.
+    """The kernel of that name; UserError if it cannot be used. "auto" is torch's in float32, else Liger's, else chunked.
 
     Library kernels need a plain linear output layer (`is_linear`), not one with LoRA.
     """
@@ -82,7 +82,7 @@ def choose_kernel(name: str, is_linear: bool, device: torch.device, dtype: torch
         reason = "the output layer is not a plain linear layer"
         absent.update(torch=absent["torch"] or reason, liger=absent["liger"] or reason)
     if name == "auto":
-        wide = dtype in (torch.float32, torch.float64)  # torch's loses the loss's digits in bfloat16
+        wide = dtype in (torch.float32, torch.float64)  # torch's kernel sums the loss in bfloat16, to 2 digits
         return next(kernel for kernel, reason in absent.items() if reason is None and (wide or kernel != "torch"))
     if (why := absent[name]) is not None:
         raise UserError(f"training.loss_kernel is {name}, but {why}: choose auto or chunked.")
@@ -96,7 +96,7 @@ def _why_no_liger(device: torch.device) -> str | None:
 
 
 def compute_dtype(hidden: torch.Tensor) -> torch.dtype:
-    """Autocast does not know these kernels, so what it would do to a linear layer's inputs is done here."""
+    """The dtype to which autocast would cast a linear layer's inputs; autocast does not know these kernels."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
@@ -119,7 +119,7 @@ def _torch_kernel(
 
 
 def _liger_kernel(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
-    """Liger sizes its chunks itself, so that a chunk's logits are about as large as the hidden states."""
+    """Liger chooses its own chunk size: a chunk's logits are about as large as the hidden states."""
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     loss = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""What training minimises: the summed next-token loss of packed rows, under S2-Attn or full attention."""
+"""The objective: the summed next-token loss of packed rows, with S2-Attn or full attention."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def summed_loss(model: PeftModel, batch: MicroBatch, chunk_tokens: int, kernel: str = "auto") -> torch.Tensor:
-    """Sum of the loss over the micro batch's targets, in nats, without all logits at once."""
+    """Loss summed over the micro batch's targets, in nats, without holding all logits at once."""
     causal_lm: Any = model.get_base_model()
     backbone = getattr(causal_lm, causal_lm.base_model_prefix)
     hidden = backbone(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
@@ -35,7 +35,7 @@ class Objective(torch.nn.Module):
         self.training_params = training
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
-        """The micro batch's summed loss, in the precision that is trained in."""
+        """The micro batch's summed loss, in the training's precision."""
         training = self.training_params
         with autocast(training, batch.input_ids.device):
             return summed_loss(self.model, batch, training.loss_chunk_tokens, training.loss_kernel)
@@ -46,7 +46,7 @@ def autocast(training: TrainingParams, device: torch.device) -> contextlib.Abstr
 
 
 def group_size_at(step: int, params: PipelineParams) -> int:
-    """Group size of S2-Attn at a step. Groups twice as long as a row are full attention within documents, exactly."""
+    """Group size of S2-Attn at a step. With groups twice as long as a row, S2-Attn is exactly full attention within documents."""
     training, target = params.training, params.model.target_length
     if training.attention == "full" or step >= training.steps - training.full_attention_steps:
         return 2 * target
@@ -69,7 +69,7 @@ def evaluating(model: torch.nn.Module, *, sparse: bool) -> Iterator[None]:
         if sparse:
             for module in model.modules():
                 if hasattr(module, "is_causal"):
-                    module.training = True  # this module only: dropout below it stays off
+                    module.training = True  # only this module: dropout inside it stays off
         with torch.no_grad():
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Optimizers by name over float32 master weights, and the learning rate as a function of the step."""
+"""The optimizer, gradient clipping, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ BETAS = (0.9, 0.95)
 
 
 def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.optim.Optimizer:
-    """One group for LoRA and one, without decay and slower by default, for norms and embeddings.
+    """One group for LoRA, and one for norms and embeddings without weight decay and with a lower default learning rate.
 
-    UserError for adamw_8bit without bitsandbytes; that it has a GPU and no FSDP the parameters have seen to.
+    UserError for adamw_8bit without bitsandbytes. The parameters refuse it without a GPU and with FSDP.
     """
     weights = trainable(model)
     full_rate = training.full_weight_learning_rate or training.learning_rate / 10
@@ -44,10 +44,9 @@ def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.o
 
 
 def clip_gradients(weights: list[torch.nn.Parameter], max_norm: float) -> float:
-    """Scale all gradients, in place, so that their common norm is at most `max_norm`; returns the norm before, the same on all ranks."""
+    """Scale all gradients in place to a total norm of at most `max_norm`; returns the norm before, the same on all ranks."""
     norm = torch.nn.utils.clip_grad_norm_(weights, max_norm)
-    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return float(whole.item())
+    return float((norm.full_tensor() if hasattr(norm, "full_tensor") else norm).item())
 
 
 def learning_rate_scale(step: int, steps: int, warmup_steps: int, shape: Literal["cosine", "linear", "constant"]) -> float:

@@ -11,12 +11,14 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import write_atomically
 
-REFUSAL = "refused.txt"  # what a worker refused to go on with; Ray would only start it again
+REFUSAL = "refused.txt"  # a worker's UserError, which no restart by Ray can fix
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """Train with `config` = {"params", "shards", "work", "unlisted"}, from Ray's latest checkpoint, or else from the folder
-    `unlisted`, or from the start where that is None."""
+    """Train with `config` = {"params", "shards", "work", "unlisted"}.
+
+    Starts from Ray's latest checkpoint, else from the checkpoint folder `unlisted`, else (None) from step 0.
+    """
     import ray.train
     import torch
     from ray.train.torch import get_device
@@ -31,7 +33,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
         return
     params = PipelineParams.model_validate(config["params"])
     shards = Path(config["shards"])
-    if not shards.is_dir():  # a node that joined after the driver asked all of them
+    if not shards.is_dir():  # a node that joined after the driver had checked all nodes
         raise UserError(f"The node {ray.util.get_node_ip_address()} does not see {shards}: mount the storage on all nodes.")
     context = ray.train.get_context()
     if not params.ray.use_gpu:
@@ -61,7 +63,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
 
 class RayLink:
-    """Reports steps and checkpoints to Ray, and asks it once a step whether a node is about to be taken away."""
+    """Reports steps and checkpoints to Ray, and asks it after each step whether a node will be preempted."""
 
     def __init__(self, params: PipelineParams, log: Any) -> None:
         self._training, self._log = params.training, log
@@ -69,7 +71,7 @@ class RayLink:
         self._due = False
 
     def save_now(self) -> bool:
-        """Whether Ray has news of a node that will be preempted; the same on all ranks, which all must ask equally often."""
+        """Whether Ray announces another node that will be preempted. All ranks must ask equally often and get the same answer."""
         import ray.train
 
         notice = ray.train.get_preemption_info()
@@ -79,7 +81,7 @@ class RayLink:
         return self._due
 
     def report(self, metrics: dict[str, Any], directory: Path | None) -> None:
-        """Log the step; at a checkpoint, hand it to Ray on all ranks."""
+        """Log the step; if a checkpoint is due, report it to Ray on all ranks."""
         import ray.train
 
         if self._log is not None:

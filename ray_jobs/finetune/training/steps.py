@@ -1,6 +1,6 @@
 """One optimizer step, and one validation, on rows dealt to ranks.
 
-Dividing every micro batch's summed loss by the tokens of the whole step makes loss and gradients independent of how the rows
+Every micro batch's summed loss is divided by the tokens of the whole step, so loss and gradients do not depend on how the rows
 are split into ranks and micro batches.
 """
 
@@ -41,7 +41,7 @@ def train_step(
 ) -> dict[str, Any]:
     """One optimizer step on the rows `indices`; returns loss (nats a token), gradient norm before clipping, learning rate and tokens.
 
-    UserError, before any weight is touched, when the loss or a gradient is not finite.
+    UserError, before any weight changes, if the loss or a gradient is not finite.
     """
     training = params.training
     scale = learning_rate_scale(step, training.steps, training.warmup_steps, training.schedule)
@@ -70,7 +70,7 @@ def train_step(
 def _backward(
     objective: Objective, params: PipelineParams, rows: Rows, indices: list[int], step: int, worker: Worker
 ) -> torch.Tensor:
-    """This rank's gradients; returns float64 [len(indices)], the step's loss shared out evenly over the rows of each micro batch."""
+    """Compute this rank's gradients; returns float64 [len(indices)], each micro batch's loss divided evenly among its rows."""
     training = params.training
     targets = num_targets(rows, indices)
     costs = costs_of_rows(rows, indices, group_size_at(step, params))
@@ -84,29 +84,29 @@ def _backward(
     if training.parallelism == "fsdp":
         shortest = min(indices, key=lambda i: len(rows.row(i)["input_ids"]))
         for _ in range(_passes(len(indices), worker.world_size, training.micro_batch_rows) - len(micros)):
-            # Layers are gathered by all ranks together, so one with fewer micro batches goes along and adds nothing.
+            # All ranks gather layers together, so a rank with fewer micro batches takes part and adds nothing.
             (objective(read_micro_batch(rows, [shortest], worker.device)) * 0.0).backward()
     return losses
 
 
 def _passes(num_rows: int, world_size: int, micro_batch_rows: int) -> int:
-    """Micro batches of the rank that has most."""
+    """Number of micro batches of the rank that has most."""
     return math.ceil(math.ceil(num_rows / world_size) / micro_batch_rows)
 
 
 def _not_finite(step: int, losses: torch.Tensor, norm: float, rows: Rows, indices: list[int]) -> UserError:
-    """Names the documents of the micro batches whose loss is not finite; those of the whole step if only a gradient is not."""
+    """Names the documents of the micro batches whose loss is not finite, or of the whole step if only a gradient is not."""
     bad = [i for i, loss in zip(indices, losses.tolist(), strict=True) if not math.isfinite(loss)] or indices
     documents = list(dict.fromkeys(str(chunk).rsplit(":", 1)[0] for i in bad for chunk in rows.chunk_ids(i)))
     named = ", ".join(documents[:_NAMED]) + (f" and {len(documents) - _NAMED} more" if len(documents) > _NAMED else "")
     return UserError(
         f"Training stopped at step {step + 1}: the loss is {losses.sum().item()} and the gradient norm {norm}, on documents {named}; "
-        "lower training.learning_rate, or look at those documents."
+        "lower training.learning_rate, or check those documents."
     )
 
 
 def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: Worker) -> dict[str, float]:
-    """Mean held-out loss with full attention, and with S2-Attn where that is trained; the gap is what S2-Attn leaves out."""
+    """Mean held-out loss (nats a token) with full attention, and also with S2-Attn if that is trained; the gap is the cost of S2-Attn."""
     training = params.training
     indices = rows_of_step(0, min(training.validation_rows, len(rows)), len(rows), seed=0)
     mine = indices[worker.rank :: worker.world_size]

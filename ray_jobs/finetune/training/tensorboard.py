@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# name of a metric -> name of its chart
+# metric -> chart
 CHARTS = {
     "loss": "loss/training",
     "validation_loss": "loss/held_out_full_attention",
@@ -19,16 +19,16 @@ CHARTS = {
 
 
 class TensorBoardEvents:
-    """Writes event files into `folder`; what an earlier, killed run wrote after `first_step` is marked as not to be shown."""
+    """Writes event files into `folder`. Events that a killed run wrote after `first_step` are marked as purged."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        from tensorboardX import SummaryWriter  # Ray Train brings it; TensorBoard itself is only needed to look
+        from tensorboardX import SummaryWriter  # a dependency of Ray Train; TensorBoard itself is only needed for viewing
 
         self._writer = SummaryWriter(
             str(folder),
             purge_step=first_step + 1 if first_step else None,
             flush_secs=5,
-            filename_suffix=f".after-{first_step}",  # else a writer started in the same second would overwrite this one
+            filename_suffix=f".after-{first_step}",  # else a writer that starts in the same second would overwrite this file
         )
 
     def append(self, line: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The model as it is trained: the base with scaled RoPE, S2-Attn, LoRA, trainable norms and embeddings, and offloaded activations."""
+"""The model in training: the base with scaled RoPE, S2-Attn, LoRA, trainable norms and embeddings, and offloaded activations."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def build_model(params: PipelineParams, device: torch.device, *, place: bool = True) -> PeftModel:
-    """The extended base with trainable weights added, in training attention, for `device`; the same on every rank.
+    """The extended base with trainable weights and training attention, on `device`; the same on every rank.
 
-    Without `place` it stays in the CPU's memory.
+    With `place=False` it stays in the CPU's memory.
     """
     training = params.training
     register_s2_attention()
@@ -45,17 +45,17 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
 
 
 def offload_layer_inputs(model: torch.nn.Module, *, pin_memory: bool) -> None:
-    """Let every checkpointed layer of a transformers model keep its input on the CPU. UserError without checkpointing."""
+    """Make every checkpointed layer of a transformers model keep its input on the CPU. UserError without checkpointing."""
 
     def offloaded(layer: Callable[..., Any], *inputs: Any) -> Any:
-        # Only what `checkpoint` itself saves, the inputs, meets this context: inside, its own hooks come first.
+        # This context applies only to what `checkpoint` itself saves, the inputs. Inside, its own hooks come first.
         with save_on_cpu(pin_memory=pin_memory):
             return checkpoint(layer, *inputs, use_reentrant=False)
 
     checkpointed: list[Any] = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     if not checkpointed:
         raise UserError(
-            "training.activation_offload moves the inputs of recomputed layers: set training.gradient_checkpointing too."
+            "training.activation_offload needs recomputed layers, whose inputs it moves: set training.gradient_checkpointing too."
         )
     for module in checkpointed:
         module._gradient_checkpointing_func = offloaded

@@ -177,7 +177,7 @@ def test_the_choice_of_executor_is_told_with_its_reasons():
     assert line.startswith("attention computed by sdpa")
     assert "not flash_attn: the package flash_attn is not installed" in line
     assert "not torch_varlen: it needs a CUDA device, not cpu" in line
-    assert "as training.s2_executor says" in describe_executor(config, TrainingParams(s2_executor="sdpa"), CPU)
+    assert "as set in training.s2_executor" in describe_executor(config, TrainingParams(s2_executor="sdpa"), CPU)
     with pytest.raises(UserError, match="flash_attn is not installed"):
         describe_executor(config, TrainingParams(s2_executor="flash_attn"), CPU)
 

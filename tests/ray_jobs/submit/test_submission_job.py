@@ -88,7 +88,7 @@ def test_storage_that_the_cluster_does_not_see(mapping: dict[str, Any], tmp_path
         pytest.skip("this machine allows no mounts in a namespace")
     node = cluster.start_node(1, prefix=blind)
     try:
-        with pytest.raises(UserError, match=rf"The storage {storage} is not seen by the node\(s\) [0-9.]+ \(\w+\)"):
+        with pytest.raises(UserError, match=rf"The storage {storage} is not visible on the node\(s\) [0-9.]+ \(\w+\)"):
             run_job(
                 "prepare", PipelineParams.model_validate(mapping), lambda _: None, kind="documents", determining=determining
             )
@@ -124,7 +124,7 @@ def answering(status: int, body: dict[str, Any]) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        ((404, {}), "is no Ray dashboard with a Jobs API"),
+        ((404, {}), "is not a Ray dashboard with a Jobs API"),
         ((200, {"ray_version": "2.9.3"}), r"runs Ray 2\.9\.3 and this is Ray 2\.\d+"),
         ((401, {}), "wants another token"),
     ],

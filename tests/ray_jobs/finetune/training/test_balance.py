@@ -76,7 +76,7 @@ def test_imbalance_is_what_ranks_wait_for_each_other() -> None:
     first, second = costs[sample_order(4, 5, 0)].reshape(2, 2)
     figure = imbalance(costs, 2, 2, seed=5)
     assert figure.before == figure.after == pytest.approx((max(first) + max(second)) / ((sum(first) + sum(second)) / 2))
-    with pytest.raises(ValueError, match="less than one step"):
+    with pytest.raises(ValueError, match="fewer than one step"):
         imbalance(costs, 8, 2, seed=0)
 
 
