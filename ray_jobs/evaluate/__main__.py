@@ -1,7 +1,7 @@
 """Compare base, scaling-only and fine-tuned model on held-out documents.
 
-What the stages before it left is found and used; what is missing is made first. Without `fine_tuned` among
-evaluation.arms nothing is trained. Prints progress on standard error and the evaluation's place on standard output.
+Uses the results of earlier stages, and makes those that are missing. Trains nothing unless `fine_tuned` is among
+evaluation.arms. Prints progress on standard error and the evaluation's location on standard output.
 """
 
 from __future__ import annotations

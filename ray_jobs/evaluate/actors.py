@@ -14,7 +14,7 @@ from ray_jobs.cluster import connected, interruptibly
 from tasks.work import InProcess, UnitFunction, Workers, become_worker
 
 _RETRIES = 2
-_UNITS_AHEAD = 4  # a worker, so that one slow unit does not leave many results waiting in memory for their turn
+_UNITS_AHEAD = 4  # for each worker: limits the results that wait in memory behind a slow unit
 
 
 class _Actor:
@@ -29,10 +29,10 @@ class _Actor:
 
 
 class RayActors:
-    """Units on `ray.num_workers` Ray actors, each with its CPUs or one GPU.
+    """Runs units on `ray.num_workers` Ray actors, each with its CPUs or one GPU.
 
-    Units are handed out in their order to whichever actor is free, so all actors are with the same few units, and load each
-    model once. An actor that dies is replaced and its unit tried again, at most twice.
+    Free actors get the units in order, so all actors work on neighbouring units and load each model once. An actor that dies is
+    replaced and its unit is tried again, at most twice.
     """
 
     def __init__(self, params: RayParams) -> None:
@@ -41,7 +41,7 @@ class RayActors:
         self._actors: list[Any] = []
 
     def map(self, function: UnitFunction, units: Sequence[Any]) -> Iterator[Any]:
-        """The results in the order of `units`. UserError as the function raises it, and where a unit's actors keep dying."""
+        """The results in the order of `units`. UserError if the function raises it, or if a unit's actors keep dying."""
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
@@ -72,13 +72,13 @@ class RayActors:
                         idle.append(self._start())
                 yield results.pop(number)
         finally:
-            for actor, _ in under_way.values():  # after an error or an interrupt nobody waits for what they do
+            for actor, _ in under_way.values():  # after an error or an interrupt nobody waits for their results
                 self._drop(actor)
 
     def _hand_out(
         self, sent: Any, units: Sequence[Any], waiting: list[int], idle: list[Any], under_way: dict[Any, Any], number: int
     ) -> None:
-        """Give every idle actor a unit, in order, but no unit far ahead of `number`, which is waited for."""
+        """Give every idle actor the next unit, but none far ahead of unit `number`, whose result is awaited."""
         while idle and waiting and waiting[-1] <= number + _UNITS_AHEAD * self._params.num_workers:
             actor, unit = idle.pop(0), waiting.pop()
             under_way[actor.run.remote(sent, units[unit])] = (actor, unit)
@@ -110,14 +110,14 @@ class RayActors:
 
 
 def _told(error: Any) -> BaseException:
-    """The user's error inside what Ray wrapped around it, else the wrapping itself."""
+    """The UserError inside Ray's exception, else Ray's exception."""
     inner = error.cause
     return inner if type(inner) is UserError else error
 
 
 def _killed(times: int) -> UserError:
     return UserError(
-        f"A worker of the evaluation was killed {times} times on the same unit, perhaps for want of memory: lower "
+        f"A worker of the evaluation was killed {times} times on the same unit, perhaps because memory ran out: lower "
         "evaluation.batch_tokens or ray.num_workers and run again; finished units are kept."
     )
 
@@ -142,12 +142,12 @@ def measuring_workers(params: RayParams) -> Iterator[Workers]:
 
 
 def _refuse_too_few_gpus(params: RayParams) -> None:
-    """On a private cluster, which never grows, actors without a GPU would wait for ever."""
+    """A local cluster never grows, so actors that get no GPU would wait for ever."""
     import ray
 
     there = int(ray.cluster_resources().get("GPU", 0))
     if params.use_gpu and params.address == "local" and there < params.num_workers:
         raise UserError(
-            f"ray.use_gpu is set with {params.num_workers} workers, but {there} GPU(s) are seen here: lower ray.num_workers, "
+            f"ray.use_gpu is set with {params.num_workers} workers, but this machine has {there} visible GPU(s): lower ray.num_workers, "
             "or evaluate on a machine with more."
         )

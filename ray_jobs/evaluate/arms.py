@@ -1,4 +1,4 @@
-"""The compared models: which there are, and each loaded where it is measured.
+"""The compared models (arms), and how each is loaded where it is measured.
 
 base  scaling_only  fine_tuned      as evaluation.arms names them
 base_METHOD                         the base, not trained, with a method of evaluation.rope_methods
@@ -24,7 +24,7 @@ _METHOD_ARM = "base_"
 
 @dataclass(frozen=True)
 class Arms:
-    """Names of what is measured, in the order of the report, and of what is not, each with the reason."""
+    """Names of the measured arms, in the order of the report, and of those left out, each with the reason."""
 
     names: tuple[str, ...]
     left_out: dict[str, str]
@@ -63,7 +63,7 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
 
 
 def _with_method(params: PipelineParams, arm: str) -> PipelineParams:
-    """`params` with the RoPE method that `arm` is named after; it is compared, so no server has to read it."""
+    """`params` with the RoPE method that `arm` is named after. It is only compared, so no server has to support it."""
     changes: dict[str, Any] = {"rope_method": arm.removeprefix(_METHOD_ARM), "serve_with": ()}
     return params.model_copy(update={"model": params.model.model_copy(update=changes)})
 
@@ -72,8 +72,8 @@ def _with_method(params: PipelineParams, arm: str) -> PipelineParams:
 class ArmModel:
     """How to load any arm: small, picklable, and the same on every machine.
 
-    `params_json` holds PipelineParams whose paths are absolute; `storage` is the root and `checkpoint` the location of the
-    checkpoint artifact, None where nothing was trained.
+    `params_json` holds PipelineParams with absolute paths. `storage` is the storage root. `checkpoint` is the location of the
+    checkpoint artifact, None if nothing was trained.
     """
 
     params_json: str
@@ -94,14 +94,16 @@ class ArmModel:
         return _tokenizer(self)
 
     def load(self, arm: str) -> Any:
-        """The arm on its device, in evaluation mode. UserError where a GPU is asked for and none is seen."""
+        """The arm on its device, in evaluation mode. UserError if ray.use_gpu is set and no GPU is visible."""
         import torch
 
         from tasks.model.extended import load_arm
 
         params = self.params
         if params.ray.use_gpu and not torch.cuda.is_available():
-            raise UserError("ray.use_gpu is set, but no GPU is seen here: evaluate on a machine with one, or set it to false.")
+            raise UserError(
+                "ray.use_gpu is set, but this machine has no visible GPU: evaluate on a machine with one, or set it to false."
+            )
         if arm.startswith(_METHOD_ARM):
             model: Any = load_arm(_with_method(params, arm), "scaling_only")
         else:
@@ -115,7 +117,7 @@ class ArmModel:
         kind, digest = self.checkpoint.rsplit("/", 2)[-2:]
         artifact = Storage(self.storage).find(kind, digest)
         if artifact is None:
-            raise UserError(f"The checkpoint {self.checkpoint} is gone: run again, so that it is made again.")
+            raise UserError(f"The checkpoint {self.checkpoint} no longer exists: run again to make it again.")
         return artifact.path
 
 
@@ -128,7 +130,7 @@ _in_memory: dict[tuple[ArmModel, str], Any] = {}
 
 
 def loaded_model(models: ArmModel, arm: str) -> Any:
-    """The arm's model, kept in this process until another is asked for; there are never two in memory."""
+    """The arm's model, kept in this process until another is asked for, so that only one is in memory."""
     if (models, arm) not in _in_memory:
         forget_model()
         _in_memory[models, arm] = models.load(arm)
@@ -136,7 +138,7 @@ def loaded_model(models: ArmModel, arm: str) -> Any:
 
 
 def forget_model() -> None:
-    """Free the memory of the model that this process holds."""
+    """Free the memory of the model kept in this process."""
     import torch
 
     if _in_memory:

@@ -1,11 +1,11 @@
-"""The same base under each RoPE method, scaling only: which one suits it, measured before any GPU hour is spent.
+"""Which RoPE method suits a base: each is measured without training, before any GPU hour is spent.
 
     rope_comparisons/<digest>/
-        rope_samples.parquet        PERPLEXITY_SAMPLES, `arm` being the method, or "base" for the unscaled model
+        rope_samples.parquet        PERPLEXITY_SAMPLES; `arm` is the method, or "base" for the unscaled model
         rope_comparison.json  rope_comparison.png               computed from those rows
 
-Nothing is trained: a base's weights are loaded once for each method under another configuration, and scored on the last
-tokens of held-out documents.
+The base's weights are loaded once for each method, with that method's configuration, and scored on the last tokens of held-out
+documents.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Candidates:
-    """Plans by method, and for each method that does not apply the sentence that says why."""
+    """Plans by method, and for each method that does not apply the reason in a sentence."""
 
     plans: dict[str, RopePlan]
     refused: dict[str, str]
 
 
 def candidates(model: ModelParams) -> Candidates:
-    """Every method that takes this base to the target, `auto`'s choice among them; UserError where none does."""
+    """Every method that can extend this base to the target, including the choice of `auto`. UserError where none can."""
     config, factors = load_config(model), rope_factors(model)
     plans: dict[str, RopePlan] = {}
     refused: dict[str, str] = {}
@@ -66,7 +66,7 @@ def candidates(model: ModelParams) -> Candidates:
 
 
 def compared_lengths(base_window: int, target_length: int, target_tokens: int) -> tuple[int, ...]:
-    """Half the base's window, the window, doubling up to the target: the base's own gain from context, and what follows."""
+    """Half the base's window, the window, then doubling up to the target. The first two show the base's own gain from context."""
     from tasks.evaluate.perplexity import evaluation_lengths
 
     lengths = evaluation_lengths(None, base_window=base_window, target_length=target_length, target_tokens=target_tokens)
@@ -92,7 +92,7 @@ def identity(params: PipelineParams, documents_digest: str, num_documents: int) 
 def run(
     params: PipelineParams, storage: Storage, documents: Artifact, num_documents: int, progress: ProgressCallback
 ) -> Artifact:
-    """Measure every method on at most `num_documents` held-out documents, or find what an equal run left.
+    """Measure every method on at most `num_documents` held-out documents, or find the comparison of an equal run.
 
     Raises:
         UserError: no method applies, or too few held-out documents are as long as the target.
@@ -161,13 +161,15 @@ def _workload(params: PipelineParams, window: int, documents: Path, tokenizer: A
 def _measured(
     params: PipelineParams, method: str, plan: RopePlan | None, workload: Workload, tokenizer: Any, progress: ProgressCallback
 ) -> pa.Table:
-    """PERPLEXITY_SAMPLES rows of the base under one plan, or as it is."""
+    """PERPLEXITY_SAMPLES rows of the base under one plan, or without one."""
     import torch
 
     from ray_jobs.evaluate.measuring_units import Unit, measure_arm
 
     if params.ray.use_gpu and not torch.cuda.is_available():
-        raise UserError("ray.use_gpu is set, but no GPU is seen here: compare on a machine with one, or set it to false.")
+        raise UserError(
+            "ray.use_gpu is set, but this machine has no visible GPU: compare on a machine with one, or set it to false."
+        )
     config = load_config(params.model)
     if plan is not None:
         plan.apply(config)

@@ -1,4 +1,4 @@
-"""What an evaluation costs: windows, tokens and operations before the start, and how long the rest takes while it runs."""
+"""The cost of an evaluation: windows, tokens and operations before the start, and the remaining time while it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_REPORTS = 2.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Of measuring some units, as if every window were computed from its first token: shared beginnings make it less."""
+    """The cost of some units, if every window is computed from its first token. Shared beginnings make it less."""
 
     num_samples: int
     num_windows: int

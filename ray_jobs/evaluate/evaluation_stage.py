@@ -1,11 +1,11 @@
 """The evaluate stage: measure every arm, keep the per-sample rows, and compute report and figures from them.
 
     evaluations/<digest>/
-        *_samples.parquet  settings.json        what was measured; all else is computed from these (`tasks.evaluate.report.result_files`)
+        *_samples.parquet  settings.json        what was measured; the rest is computed from these (`tasks.evaluate.report.result_files`)
         report.json  report.md  *.png
-        lm_eval.json                            where benchmarks of lm-evaluation-harness were asked for
+        lm_eval.json                            if benchmarks of lm-evaluation-harness were asked for
 
-Measuring is cut into units, which workers leave as files among the parts: a killed run measures only what was missing.
+Measuring is cut into units. Workers write each unit's rows among the parts, so a killed run measures only what is missing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _inputs(params: PipelineParams, documents: Artifact, checkpoint: Artifact | 
 
 
 def find(params: PipelineParams, storage: Storage, documents: Artifact, checkpoint: Artifact | None) -> Artifact | None:
-    """The evaluation that an equal run left, or None."""
+    """The evaluation of an equal run, or None."""
     return storage.find(KIND, stage_digest(**_inputs(params, documents, checkpoint)))
 
 
@@ -83,15 +83,15 @@ def run(
     checkpoint: Artifact | None,
     progress: ProgressCallback,
 ) -> Artifact:
-    """Measure all arms on the same documents and prompts, or find the evaluation that an equal run left.
+    """Measure all arms on the same documents and prompts, or find the evaluation of an equal run.
 
     Args:
-        documents: what ingest left; the held-out split is read from it.
-        checkpoint: what finetune left; None measures the arms that need no training.
+        documents: ingest's artifact; its held-out split is measured.
+        checkpoint: finetune's artifact; None measures the arms that need no training.
 
     Raises:
-        UserError: documents too few or too short, or trained on; lengths that do not fit; no arm to measure; benchmarks that
-            cannot be run here; workers that keep dying.
+        UserError: documents are too few, too short or were trained on; lengths do not fit; there is no arm to measure; benchmarks
+            cannot be run here; workers keep dying.
     """
     arms = choose_arms(params, checkpoint is not None)
     lm_eval.refuse_unavailable(params.evaluation, arms.names)
@@ -120,9 +120,9 @@ def load_report(evaluation: Artifact) -> Report:
 
 
 def refuse_unmeasurable(params: PipelineParams, storage: Storage, documents: Artifact, shards: Artifact) -> None:
-    """UserError, before any training, where lengths, tasks, held-out documents or benchmarks allow no evaluation.
+    """UserError, before any training, if lengths, tasks, held-out documents or benchmarks make the evaluation impossible.
 
-    Where the training was done before there is nothing to save: the evaluation itself refuses the same.
+    If the training is already done, nothing is checked here: the evaluation itself refuses the same.
     """
     from ray_jobs.finetune import checkpoint_stage as finetune
 
@@ -168,7 +168,7 @@ def _hash(path: str, field: str) -> str:
 
 
 class _Evaluation:
-    """One making of the artifact."""
+    """Makes one artifact."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class _Evaluation:
             self._reorder_units = plan_reorder_units(self._workload, params.evaluation.batch_tokens, len(self._units))
 
     def write(self, directory: Path, workers: Workers, parts: Parts) -> dict[str, Any]:
-        """Measure, and fill `directory`; returns the summary."""
+        """Measure, fill `directory`, and return the summary."""
         from tasks.evaluate.report.result_files import write_results
 
         self._tell_arms()
@@ -278,7 +278,7 @@ class _Evaluation:
 
 
 def _run(job: UnitFunction, units: Sequence[Unit], workers: Workers, parts: Parts, name: str, meter: Meter) -> Samples:
-    """The rows that the units leave; those of an interrupted run are taken from its parts."""
+    """The rows of all units; those that an interrupted run measured come from its parts."""
     kinds: list[list[str]] = []
     for unit, of_unit in zip(units, run_units(workers, job, units, parts, name), strict=True):
         kinds.append(of_unit)

@@ -1,9 +1,9 @@
 """Greedy generation: the tokens of `model.generate(do_sample=False)`, in fewer forward passes.
 
-Prompts that begin alike share a KV cache (see prefixes.py). Behind each prompt, tokens are guessed by looking up what
+Prompts that begin alike share a KV cache (see prefixes.py). After each prompt, tokens are guessed by looking up what
 followed the last few tokens earlier in the prompt or the output (prompt lookup decoding, a draft as in Leviathan et al.
-2023, arXiv 2211.17192), and one forward pass tells how many of the guesses the model would have chosen itself. Only those
-are kept, so guesses change the time and not the result.
+2023, arXiv 2211.17192). One forward pass shows how many of the guesses the model would have chosen itself. Only those
+are kept, so guesses change the time but not the result.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def generate_scored(
     eos_ids: Sequence[int],
     batch_tokens: int,
 ) -> Iterator[tuple[int, np.ndarray, TargetScores]]:
-    """`generate`, and the log-probabilities of each prompt's canonical answer, int32 [K] with K >= 1, out of the same pass.
+    """`generate`, and the log-probabilities of each prompt's canonical answer, int32 [K] with K >= 1, from the same pass.
 
-    The answer is the first guess too, so a model that gives it is done after that pass.
+    The answer is also the first guess, so a model that gives it is done after that pass.
     """
     _check(prompts, max_new_tokens)
     if can_share(model):
@@ -100,7 +100,7 @@ def _continue(
 ) -> np.ndarray:
     """The greedy continuation of `prompt`, given the logits after its last token and after each token of `draft`.
 
-    Whatever follows the prompt is cut off the cache by the next visit.
+    The next visit removes from the cache what follows the prompt.
     """
     text = np.empty(len(prompt) + limit, np.int32)
     text[: len(prompt)] = prompt
@@ -127,7 +127,7 @@ def _continue(
 def look_up(text: np.ndarray, max_tokens: int) -> np.ndarray:
     """What followed the last tokens of `text` where they stood before, most recently: `max_tokens` guesses, or none.
 
-    Where that reaches the end of the text it is repeated, which is how text that goes round in a circle goes on.
+    Where that reaches the end of the text it is repeated, as text that runs in a loop would continue.
     """
     for length in _MATCH_LENGTHS:
         if max_tokens < 1 or len(text) <= length:
@@ -146,12 +146,12 @@ def look_up(text: np.ndarray, max_tokens: int) -> np.ndarray:
 def _generate_alone(
     model: Any, prompts: Sequence[np.ndarray], limits: Sequence[int], eos_ids: Sequence[int], batch_tokens: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Prompts of one length together, lengths ascending, by transformers' own loop: it knows each model's own cache."""
+    """Prompts of one length together, lengths ascending, by transformers' own loop, which handles each model's own cache."""
     by_length: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):
         by_length.setdefault(len(prompt), []).append(index)
     for length in sorted(by_length):
-        same = sorted(by_length[length], key=lambda index: limits[index])  # who ends together is continued together
+        same = sorted(by_length[length], key=lambda index: limits[index])  # prompts with similar limits end together
         rows = max(1, batch_tokens // (length + max(limits[i] for i in same)))
         for start in range(0, len(same), rows):
             forget_lengths(model)
@@ -164,9 +164,9 @@ def _generate_alone(
 
 
 def _own_generate(model: Any, ids_BL: torch.Tensor, limit: int, eos_ids: Sequence[int]) -> np.ndarray:
-    """By transformers' loop, without what the model's files ask for: penalties would not leave the most likely token.
+    """By transformers' loop, without the model's own generation settings: penalties would change the most likely token.
 
-    What a GenerationConfig leaves open is taken from the model's own, so that one gives way for the call.
+    A GenerationConfig is completed from the model's own, so that one is replaced during the call.
     """
     from transformers import GenerationConfig
 
@@ -182,7 +182,7 @@ def _own_generate(model: Any, ids_BL: torch.Tensor, limit: int, eos_ids: Sequenc
 
 
 def _loop(model: Any, ids_BL: torch.Tensor, limit: int) -> np.ndarray:
-    """For models that have nothing but a forward pass."""
+    """For models that have only a forward pass."""
     for _ in range(limit):
         ids_BL = torch.cat([ids_BL, greedy_next(model, ids_BL)[:, None]], dim=1)
     return np.asarray(ids_BL[:, -limit:].cpu().numpy(), np.int32)

@@ -1,7 +1,7 @@
-"""Short-context benchmarks, handed over to EleutherAI's lm-evaluation-harness where that is installed.
+"""Short-context benchmarks, run by EleutherAI's lm-evaluation-harness where that is installed.
 
-The harness is not a dependency of this project and its data comes from the Hugging Face hub. What it says stands in
-`lm_eval.json` and in the report's settings; nothing of it is recomputed here.
+The harness is not a dependency of this project, and its data comes from the Hugging Face hub. Its results are written to
+`lm_eval.json` and to the report's settings; they are not recomputed here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ARMS = ("base", "fine_tuned")  # what a reader of short-context benchmarks compa
 
 
 def refuse_unavailable(evaluation: EvaluationParams, arms: Sequence[str]) -> None:
-    """UserError, before anything is measured on `arms`, where benchmarks are asked for that cannot be run here."""
+    """UserError, before anything is measured on `arms`, if evaluation.lm_eval_tasks cannot be run here."""
     names = evaluation.lm_eval_tasks
     if not names:
         return
@@ -39,19 +39,19 @@ def refuse_unavailable(evaluation: EvaluationParams, arms: Sequence[str]) -> Non
     manager = TaskManager()
     if unknown := [name for name in names if not manager.match_tasks([name])]:
         raise UserError(
-            f"lm-evaluation-harness knows no task {', '.join(unknown)}: correct evaluation.lm_eval_tasks "
+            f"lm-evaluation-harness has no task {', '.join(unknown)}: correct evaluation.lm_eval_tasks "
             "(`lm_eval --tasks list` names them all)."
         )
 
 
 def measured_arms(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the measured arms that go to the harness."""
+    """The measured arms that the harness is run on."""
     return tuple(arm for arm in ARMS if arm in names)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """On a worker: the harness's results of one arm, as it names them, {task: {metric: value}}."""
+    """On a worker: the harness's results of one arm, in its own names, {task: {metric: value}}."""
 
     models: ArmModel
     tasks: tuple[str, ...]
@@ -59,7 +59,7 @@ class Benchmark:
     seed: int
 
     def __call__(self, arm: str) -> dict[str, Any]:
-        """UserError where a task's data is not there or not to be had."""
+        """UserError if a task's data cannot be loaded."""
         import lm_eval
         from lm_eval.models.huggingface import HFLM
 

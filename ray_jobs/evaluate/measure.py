@@ -80,8 +80,8 @@ def protocol_rows(
 def task_rows(model: Any, arm: str, prompts: Prompts, tokenizer: Any, batch_tokens: int) -> Rows:
     """TASK_SAMPLES rows of whole samples of one task and length; UserError as above.
 
-    Every prompt is scored with its canonical answer behind it, and so is its control; equal controls are computed once. What
-    is not forced is generated as well.
+    Every prompt and its control are scored with the canonical answer after them; equal controls are computed once. Prompts that
+    are not forced are generated as well.
     """
     controlled = [index for index, prompt in enumerate(prompts) if prompt.control is not None]
     forced = [index for index, prompt in enumerate(prompts) if prompt.is_forced]
@@ -129,7 +129,7 @@ def _task_row(arm: str, prompt: TaskPrompt, output: str, score: TargetScores, co
 def _generated(
     model: Any, arm: str, prompts: Prompts, tokenizer: Any, batch_tokens: int
 ) -> dict[int, tuple[str, TargetScores]]:
-    """By index, for the prompts that are not forced: what greedy decoding says, and the scores of the canonical answer."""
+    """By index, for the prompts that are not forced: the greedily decoded text, and the scores of the canonical answer."""
     from ray_jobs.evaluate.generation import generate_scored
 
     open_ended = [index for index, prompt in enumerate(prompts) if not prompt.is_forced]
@@ -149,7 +149,7 @@ def _generated(
 
 
 def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens that end what is generated: the model's own, else the tokenizer's."""
+    """Tokens that end generation: the model's own, else the tokenizer's."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if configured is None:
         configured = tokenizer.eos_token_id

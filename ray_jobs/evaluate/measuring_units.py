@@ -1,7 +1,7 @@
-"""Units of measuring: an arm on some documents or samples at one length, of about equal cost, each a file of rows.
+"""Units of measuring: an arm on some documents or samples at one length. Units cost about the same; each writes a file of rows.
 
-Where a unit begins and ends depends on the workload alone, not on how many workers there are: batches, and so the last digits of
-every row, are the same for one worker and for many, and after a kill.
+Units depend on the workload alone, not on the number of workers. So batches, and with them the last digits of every row, are the
+same for one worker and for many, and after a kill.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.evaluate.perplexity import TargetDocument
 from tasks.evaluate.protocols import MAX_DOCUMENTS, protocol_windows
 from tasks.evaluate.sample_set import SCHEMAS, Samples
 
-# A unit's windows, in forward passes of `batch_tokens`: enough that a killed run loses little, and starting a unit costs nothing.
+# A unit's windows, in forward passes of `batch_tokens`: few, so that a killed run loses little, but enough to pay for the start.
 PASSES_A_UNIT = 4
 
 Tables = dict[str, pa.Table]
@@ -48,7 +48,7 @@ class Unit:
 
 
 class Source(Protocol):
-    """Where a unit's documents and prompts are: a workload, or one kept among the parts."""
+    """Gives a unit's documents and prompts: a workload, or one kept among the parts."""
 
     @property
     def documents(self) -> tuple[TargetDocument, ...]: ...
@@ -84,14 +84,14 @@ def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int) -> li
 
 @dataclass(frozen=True)
 class _Item:
-    """A document or a sample, which no unit splits."""
+    """A document or a sample; no unit splits it."""
 
     num_samples: int
     window_lengths: tuple[int, ...]
 
 
 def _pieces(workload: Workload, length: int) -> Iterator[tuple[Kind, str, list[_Item]]]:
-    """What is measured at one length."""
+    """The items to measure at one length, by kind and name."""
     if length in workload.lengths:
         whole_windows = workload.position_curve and length == max(workload.lengths)
         yield ("position" if whole_windows else "perplexity"), "", [_Item(1, (length,))] * len(workload.documents)
@@ -114,7 +114,7 @@ def _sample_item(group: Sequence[Any]) -> _Item:
 
 
 def _cut(items: Sequence[_Item], most_tokens: int) -> Iterator[tuple[int, list[_Item]]]:
-    """(index of the first, items) of runs that have at most `most_tokens` tokens, or are one item."""
+    """(index of the first, items) of runs of at most `most_tokens` tokens, or of a single larger item."""
     first, run, tokens = 0, list[_Item](), 0
     for index, item in enumerate(items):
         of_item = sum(item.window_lengths)
@@ -128,7 +128,7 @@ def _cut(items: Sequence[_Item], most_tokens: int) -> Iterator[tuple[int, list[_
 
 
 def measure_unit(model: Any, unit: Unit, source: Source | Workload, tokenizer: Any, batch_tokens: int) -> Tables:
-    """The unit's rows, by kind. UserError where the model's log-probabilities are not finite."""
+    """The unit's rows, by kind. UserError if the model's log-probabilities are not finite."""
     rows: dict[str, list[dict[str, Any]]] = {}
     if unit.kind == "task":
         prompts = _samples(source.prompts_of(unit.name, unit.length), unit.first, unit.last)
@@ -158,7 +158,7 @@ def measure_arm(
     batch_tokens: int,
     told: Callable[[Unit], None] = lambda unit: None,
 ) -> Samples:
-    """All rows of one loaded model, measured here; `told` hears of each finished unit."""
+    """All rows of one loaded model, measured in this process; `told` is called with each finished unit."""
     of_units = []
     for unit in plan_units(workload, (arm,), batch_tokens):
         of_units.append(measure_unit(model, unit, workload, tokenizer, batch_tokens))
@@ -178,7 +178,7 @@ def rows_name(kind: str, number: int) -> str:
 
 @dataclass(frozen=True)
 class MeasureUnit:
-    """Measures units on whichever worker it is sent to; returns which kinds of rows it left among the parts."""
+    """Measures a unit on a worker, writes its rows among the parts, and returns the kinds of rows."""
 
     models: ArmModel
     batch_tokens: int

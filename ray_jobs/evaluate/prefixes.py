@@ -43,7 +43,7 @@ def can_share(model: Any) -> bool:
     """Whether keys and values of a beginning are right for every continuation, and a cache of them can be cropped.
 
     Not so for dynamic NTK and longrope, whose rotations depend on the length of the whole; for sliding-window, chunked
-    and recurrent layers, whose caches forget; and for anything that is no model of transformers.
+    and recurrent layers, whose caches forget; and for anything that is not a model of transformers.
     """
     from transformers import DynamicCache, PreTrainedModel
     from transformers.cache_utils import DynamicLayer
@@ -110,7 +110,7 @@ def runs_worth_sharing(visits: Sequence[Visit], lengths: Sequence[int]) -> tuple
     """Runs of visits that share enough to be computed one after another, and the sequences that are better batched.
 
     A visit that finds less than MIN_SAVED of its tokens in the cache starts a new run; a run that saves less than
-    MIN_SAVED of its tokens is no run.
+    MIN_SAVED of its tokens is dropped.
     """
     runs: list[list[Visit]] = []
     for visit in visits:
@@ -129,7 +129,7 @@ def runs_worth_sharing(visits: Sequence[Visit], lengths: Sequence[int]) -> tuple
 
 
 class PrefixCache:
-    """The keys and values of one sequence, which the next sequence keeps as far as it begins alike."""
+    """The keys and values of one sequence; the next sequence keeps those of the common beginning."""
 
     def __init__(self, model: Any) -> None:
         from transformers import DynamicCache

@@ -1,7 +1,7 @@
-"""Which order of retrieved passages the published model answers best with: the same questions under every strategy.
+"""Which order of retrieved passages the published model answers best with: asks the same questions under every strategy.
 
-Measured last, since `calibrated` follows the recall curve of the evaluation's own tasks, whose samples are other ones. What
-is asked stands among the parts from the start; only the orders wait for the curve, which every run computes alike from the rows.
+This comes last, since `calibrated` needs the recall curve of the evaluation's tasks, which use other samples. The questions are
+among the parts from the start. Only the orders wait for the curve, which every run computes from the same rows.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tasks.reorder.candidates import candidate_orders
 
 ARM = "fine_tuned"  # what is published
 KIND: Kind = "reorder"
-_MOST_ORDERS = 5  # of a question; strategies that agree are one prompt
+_MOST_ORDERS = 5  # of a question; equal orders are one prompt
 
 Rows = list[dict[str, Any]]
 
 
 def plan_reorder_units(workload: Workload, batch_tokens: int, first_number: int) -> list[Unit]:
-    """Questions of one length, all orders of a question together; `window_lengths` counts every order as a prompt of its own."""
+    """Units of questions of one length, with all orders of a question together; `window_lengths` counts each order as a prompt."""
     units: list[Unit] = []
     for length, questions in workload.ranked.questions.items():
         size = max(1, PASSES_A_UNIT * batch_tokens // (_MOST_ORDERS * length))
@@ -56,7 +56,7 @@ def reorder_rows(
     tokenizer: Any,
     batch_tokens: int,
 ) -> Rows:
-    """REORDER_SAMPLES rows: every question under every strategy. Orders that agree are computed once."""
+    """REORDER_SAMPLES rows: every question under every strategy. Equal orders are computed once."""
     asked: list[tuple[RankedQuestion, str, list[int]]] = []
     for question in questions:
         orders = candidate_orders(strategies, len(question.passages), question.length, curve, question.seed)
@@ -78,7 +78,7 @@ def reorder_rows(
 
 @dataclass(frozen=True)
 class MeasureReorder:
-    """Measures units of `plan_reorder_units` on whichever worker it is sent to, and leaves their rows among the parts."""
+    """Measures a unit of `plan_reorder_units` on a worker, and writes its rows among the parts."""
 
     models: ArmModel
     batch_tokens: int

@@ -1,4 +1,4 @@
-"""Nothing that is evaluated was trained on: checked from the artifacts themselves, not from how they came about."""
+"""Checks, from the artifacts themselves, that no evaluated document was trained on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CHECKED, NOT_CHECKED = "checked", "not checked"
 
 
 def refuse_trained_on(doc_ids: Set[str], checkpoint: Artifact, storage: Storage) -> str:
-    """UserError where a training row of the checkpoint's shards holds a chunk of one of `doc_ids`.
+    """UserError if a training row of the checkpoint's shards contains a chunk of one of `doc_ids`.
 
-    Returns `CHECKED`, or `NOT_CHECKED`, a colon and why.
+    Returns `CHECKED`, or `NOT_CHECKED` with a colon and the reason.
     """
     digest = checkpoint.manifest.parents.get("shards")
     if digest is None:
@@ -27,13 +27,13 @@ def refuse_trained_on(doc_ids: Set[str], checkpoint: Artifact, storage: Storage)
     if trained_on := sorted(doc_ids & training_documents(shards)):
         raise UserError(
             f"{len(trained_on)} of the {len(doc_ids)} documents to be evaluated were trained on (such as {trained_on[0]}): give a "
-            "checkpoint that was trained from the same `documents`, or finetune again."
+            "checkpoint trained from the same `documents`, or run finetune again."
         )
     return CHECKED
 
 
 def training_documents(shards: Artifact) -> set[str]:
-    """Ids of the documents of which a chunk is in the training split of a `shards` artifact."""
+    """Ids of the documents with a chunk in the training split of a `shards` artifact."""
     parts = shards.as_parts()
     found: set[str] = set()
     for entry in filter(_holds_chunks, shards.manifest.files):

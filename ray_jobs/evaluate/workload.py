@@ -1,4 +1,4 @@
-"""What every arm is measured on: documents, lengths and prompts, a pure function of the parameters.
+"""What every arm is measured on: documents, lengths and prompts, as a pure function of the parameters.
 
 Written once as files among the parts, so that all arms and all workers read the same bytes:
 
@@ -35,10 +35,10 @@ NOT_COMPARED = RankedSet({})
 
 @dataclass(frozen=True)
 class Workload:
-    """`prompts` by task and length; all prompts of a sample stand together. `prompts_of` gives them, read when asked for.
-    `ranked`: what the reorder strategies are compared on.
+    """Documents, and `prompts` by task and length; all prompts of a sample follow each other.
 
-    `doc_ids`: of every document whose text is measured or stands in a prompt.
+    `ranked`: the questions that reorder strategies are compared on. `doc_ids`: every document whose text is measured or occurs in
+    a prompt.
     """
 
     documents: tuple[TargetDocument, ...]
@@ -70,11 +70,11 @@ def prepare_workload(params: PipelineParams, base_window: int, documents: Path, 
     """Documents, lengths and prompts for these parameters.
 
     Args:
-        base_window: tokens that the base works up to.
+        base_window: the base's own context length, in tokens.
         documents: folder of the `documents` artifact.
 
     Raises:
-        UserError: documents too few or too short, lengths that leave no context or hold no prompt.
+        UserError: documents are too few or too short; lengths leave no context or are too short for a prompt.
     """
     from tasks.evaluate.prompts.make import make_prompts, usable_lengths
 
@@ -109,17 +109,17 @@ def prepare_workload(params: PipelineParams, base_window: int, documents: Path, 
 
 
 def asks_qa(params: PipelineParams) -> bool:
-    """Whether evaluation.qa_file, where one is named, is asked from."""
+    """Whether questions come from evaluation.qa_file, if there is one."""
     return "document_qa" in params.evaluation.tasks or _asks_ranked(params)
 
 
 def _asks_ranked(params: PipelineParams) -> bool:
-    """Whether the published arm is measured, and its reorder strategies are."""
+    """Whether reorder strategies are compared, on the published arm."""
     return params.evaluation.reorder_samples > 0 and "fine_tuned" in params.evaluation.arms
 
 
 def _ranked(params: PipelineParams, base_window: int, lengths: tuple[int, ...], material: Any) -> RankedSet:
-    """Questions at the lengths of the tasks, else at those from the base's window on, where retrieved passages need order."""
+    """Questions at the lengths of the tasks, else at those from the base's window on, where the order of passages matters."""
     from tasks.evaluate.prompts.ranked_facts import fact_questions
     from tasks.evaluate.prompts.ranked_qa import qa_questions
 
@@ -152,9 +152,9 @@ def by_sample(prompts: Prompts) -> list[list[TaskPrompt]]:
 
 
 def write_workload(workload: Workload, parts: Parts) -> None:
-    """Put the workload among the parts, as far as an interrupted run has not done so."""
-    from tasks.evaluate.prompts.ranked_files import write_ranked
+    """Write the workload among the parts, except what an interrupted run has written."""
     from tasks.evaluate.prompts.prompt_files import write_prompts
+    from tasks.evaluate.prompts.ranked_files import write_ranked
 
     for (task, length), prompts in workload.prompts.items():
         name = _prompts_name(task, length)
@@ -181,7 +181,7 @@ def write_workload(workload: Workload, parts: Parts) -> None:
 
 @dataclass(frozen=True)
 class KeptWorkload:
-    """A workload among the parts, read in pieces by whoever measures."""
+    """A workload among the parts; workers read it piece by piece."""
 
     parts: Parts
 

@@ -1,4 +1,4 @@
-"""The held-out documents that evaluation looks at, as tokens, in an order that nobody chose."""
+"""The held-out documents that evaluation measures, as tokens, in a fixed random order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SENTENCE_ENDS = frozenset(".!?")
 class HeldOutDocument:
     """`token_ids` int32 [tokens]; `is_boundary` bool [tokens]: a line or a sentence ends with this token.
 
-    `num_leading` counts the special tokens (BOS) that the tokenizer put in front.
+    `num_leading` counts the special tokens (BOS) that the tokenizer adds in front.
     """
 
     doc_id: str
@@ -34,8 +34,8 @@ def read_heldout(documents: Path, min_bytes: int) -> Iterator[tuple[str, str]]:
     """(doc_id, text) of each held-out document of at least `min_bytes` bytes, ordered by the hash of its id.
 
     Args:
-        documents: folder of the `documents` artifact. A text is read when its turn comes.
-        min_bytes: documents below it are passed over unread: a byte is at most one token, so a document of fewer bytes
+        documents: folder of the `documents` artifact. Texts are read one at a time.
+        min_bytes: shorter documents are skipped unread. A byte is at most one token, so a document of fewer bytes
             than a window has tokens can never fill that window.
     """
     place_of: dict[str, tuple[Path, int]] = {}
@@ -73,9 +73,9 @@ def _ends_unit(text: str, end: int) -> bool:
 def select_documents(
     texts: Iterable[tuple[str, str]], tokenizer: Any, *, min_tokens: int, num_documents: int, haystack_tokens: int
 ) -> list[HeldOutDocument]:
-    """Tokenize `texts` in order until `num_documents` have `min_tokens` tokens and all together `haystack_tokens`.
+    """Tokenize `texts` in order until `num_documents` have `min_tokens` tokens each and all together have `haystack_tokens`.
 
-    Shorter documents met on the way are returned too: they serve as haystack.
+    Shorter documents in between are returned too: they serve as haystack.
     """
     chosen: list[HeldOutDocument] = []
     num_long = num_tokens = 0

@@ -1,7 +1,7 @@
 """Perplexity by context length on fixed target tokens.
 
 The last k tokens of a document are the targets at every context length and for every model; only the context grows, to
-the left. So a difference between two lengths is the effect of context, not of other text. (Averages over sliding
+the left. So a difference between two lengths comes from the context, not from other text. (Averages over sliding
 windows, as in LongLoRA and YaRN, change the scored tokens with the length.)
 
     document  |........................................|targets|
@@ -22,9 +22,9 @@ from tasks.evaluate.heldout import HeldOutDocument
 
 @dataclass(frozen=True)
 class TargetDocument:
-    """What is measured of one document: its first and its last tokens, both int32 of equal length.
+    """The measured parts of one document: its first and its last tokens, both int32 of equal length.
 
-    The last `num_targets` tokens are scored. `head` is what other papers' protocols run over; `num_tokens` counts the document.
+    The last `num_targets` tokens are scored. Other papers' protocols run over `head`. `num_tokens` counts the whole document.
     """
 
     doc_id: str
@@ -35,7 +35,7 @@ class TargetDocument:
 
     @classmethod
     def of(cls, document: HeldOutDocument, *, max_length: int, num_targets: int) -> TargetDocument:
-        """`document`, of which windows of up to `max_length` tokens will be measured."""
+        """`document`, to be measured in windows of up to `max_length` tokens."""
         ids = document.token_ids
         return cls(document.doc_id, ids[:max_length], ids[max(0, len(ids) - max_length) :], len(ids), num_targets)
 
@@ -54,8 +54,7 @@ class TargetDocument:
 def position_ranges(length: int) -> list[tuple[int, int]]:
     """Ranges start..end-1 of the positions 1..length-1, each from a power of two up to the next: [1,2) [2,4) [4,8) ...
 
-    Position 0 is predicted from nothing. Perplexity falls about as a power of the position, so ranges of equal ratio show
-    it evenly.
+    Nothing predicts position 0. Perplexity falls about as a power of the position, so ranges of equal ratio show it evenly.
     """
     starts = [1 << power for power in range((length - 1).bit_length()) if 1 << power < length]
     return [(start, min(2 * start, length)) for start in starts]
@@ -64,7 +63,7 @@ def position_ranges(length: int) -> list[tuple[int, int]]:
 def evaluation_lengths(
     requested: Sequence[int] | None, *, base_window: int, target_length: int, target_tokens: int
 ) -> tuple[int, ...]:
-    """Context lengths, ascending: as requested, else half the base's window, doubling, and the target itself.
+    """Context lengths, ascending: as requested, else half the base's window, doubled up to the target, and the target itself.
 
     Raises:
         UserError: a requested length leaves no context in front of the target tokens, or no length is left.
@@ -93,10 +92,10 @@ def evaluation_lengths(
 def target_documents(
     documents: Sequence[HeldOutDocument], *, max_length: int, num_documents: int, num_targets: int
 ) -> list[TargetDocument]:
-    """The first `num_documents` with at least `max_length` tokens, so that the same ones stand at every length.
+    """The first `num_documents` with at least `max_length` tokens, so that every length has the same documents.
 
     Raises:
-        UserError: fewer than two qualify, which allows no interval.
+        UserError: fewer than two qualify, too few for an interval.
     """
     long_enough = [d for d in documents if len(d.token_ids) >= max_length]
     if len(long_enough) < 2:
@@ -108,5 +107,5 @@ def target_documents(
 
 
 def perplexity(nll: np.ndarray, num_tokens: np.ndarray) -> float:
-    """exp(sum of nats / sum of tokens): every token weighs the same, whatever document it stands in."""
+    """exp(sum of nats / sum of tokens): every token weighs the same, in whichever document it is."""
     return float(np.exp(np.sum(nll) / np.sum(num_tokens)))

@@ -1,19 +1,20 @@
-"""Perplexity as other papers measured it, to read beside their tables.
+"""Perplexity as other papers measured it, to compare with their tables.
 
-Neither figure compares with ours, whose scored tokens are the same at every length, nor with the other's. Both slide a window of
-`length` tokens over text in steps of 256 tokens, after Press et al. 2021 (arXiv 2108.12409, appendix B).
+The two figures compare neither with each other nor with Ropeway's own perplexity, whose scored tokens are the same at every
+length. Both slide a window of `length` tokens over text in steps of 256 tokens, after Press et al. 2021 (arXiv 2108.12409,
+appendix B).
 
 yarn      Peng et al. 2023 (arXiv 2309.00071, section 4.3.1) and the evaluation script of their repository. A window scores the
           tokens that no window before it has scored: all of the first window, 256 of each later one, fewer of the last.
-          A document's windows are averaged as means, so that a window's 256 tokens weigh as much as the first's thousands:
+          A document's windows are averaged as means, so the 256 tokens of a later window weigh as much as all of the first:
           exp(mean over windows of nll / num_tokens).
 longlora  Chen et al. 2023 (arXiv 2309.12307, section 4.1) and the `eval.py` of their repository. Every window scores all its tokens but
           the first, so most tokens are scored many times with contexts of every size: exp(sum of nll / sum of tokens).
 
-Deviations: both are run over the first tokens of a document, as many as the longest length measured, so at the longest length
-there is one window (the scripts do not cut texts to that). YaRN's script puts BOS in front of every window where the tokenizer has one;
-here only a document's first window has it. LongLoRA's lays all documents end to end and takes windows from that; here windows stay
-inside a document. The last window, where the step does not divide the text, is shortened for yarn and left out for longlora, as there.
+Deviations from the papers' scripts. Both run over the first tokens of a document only, as many as the longest measured length, so
+at the longest length there is one window. YaRN's script puts BOS in front of every window, if the tokenizer has one; here only
+a document's first window has it. LongLoRA's script concatenates all documents and takes windows from that; here windows stay
+inside a document. As in the scripts, a last window that does not fit the step is shortened for yarn and left out for longlora.
 """
 
 from __future__ import annotations

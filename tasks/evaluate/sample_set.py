@@ -46,7 +46,7 @@ class Samples:
         return cls(**{name: _read(folder / file_name(name), schema) for name, schema in SCHEMAS.items()})
 
     def write(self, folder: Path) -> None:
-        """Write all files into `folder`, also those without rows."""
+        """Write all files into `folder`, including those without rows."""
         folder.mkdir(parents=True, exist_ok=True)
         for field in fields(self):
             pq.write_table(getattr(self, field.name), folder / file_name(field.name))

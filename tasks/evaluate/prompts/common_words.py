@@ -1,8 +1,8 @@
-"""RULER's common words extraction (Hsieh et al. 2024, arXiv 2404.06654): which ten words of a list come most often?
+"""RULER's common words extraction (Hsieh et al. 2024, arXiv 2404.06654): which ten words of a list are the most frequent?
 
-Ten common words come `common` times each, all others `uncommon` times, in random order, numbered. RULER has (30, 3) and grows
-the number of uncommon words with the length, as is done here. For short contexts the counts are the first of `REPEATS` with
-which a list with ten uncommon words fits the run's shortest length; all lengths of a run have the same.
+The list is numbered and in random order. Ten common words occur `common` times each, all others `uncommon` times. RULER uses
+(30, 3) and adds uncommon words with the length, as is done here. For short contexts the counts are the first of `REPEATS` with
+which a list with ten uncommon words fits the run's shortest length; all lengths of a run use the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasks.evaluate.prompts.words import NUM_INVENTED, invented_words
 
 NUM_COMMON = 10
 MIN_UNCOMMON = 10  # as in RULER's shortest example
-# (common, uncommon): RULER's, then down at its ratio of ten to one, then to what can still be told apart.
+# (common, uncommon): RULER's, then smaller at its ratio of ten to one, then down to the least that differs.
 REPEATS = ((30, 3), (20, 2), *((common, 1) for common in range(10, 1, -1)))
 OUTPUT_TOKENS = 120  # RULER's limit
 

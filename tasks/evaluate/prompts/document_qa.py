@@ -1,7 +1,7 @@
 """Multi-document question answering of *Lost in the Middle* (Liu et al. 2023, arXiv 2307.03172, section 2).
 
-The passage with the answer stands at evenly spaced places among as many others as fit the length, the first ones first. The
-control has held-out text of as many tokens, in which no answer stands, as a last passage in place of it.
+The passage with the answer is put at evenly spaced places among as many others as fit the length, the first ones of the file. In
+the control it is replaced by a last passage of held-out text, of as many tokens and without an answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUESTION = "\n\nQuestion: {question}\nAnswer:"
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A question with its passages as tokens. `numbers[i]` opens the i-th passage, whichever stands there."""
+    """A question with its passages as tokens. `numbers[i]` comes before the i-th place."""
 
     example: QaExample
     front: np.ndarray
@@ -59,7 +59,7 @@ def document_qa_prompts(length: int, material: Material) -> list[TaskPrompt]:
 
 
 def shortest_document_qa(material: Material) -> int:
-    """With a passage for each depth."""
+    """The tokens for a passage at each depth."""
     return max(int(one.num_tokens[material.num_depths - 1]) for one in _chosen(material))
 
 
@@ -120,15 +120,15 @@ def _sample_prompts(length: int, sample: int, one: _Encoded, material: Material)
 
 
 def _filler(one: _Encoded, material: Material, rng: np.random.Generator) -> np.ndarray:
-    """Held-out text of as many tokens as the gold passage, without any of the answers; else the control would tell them."""
+    """Held-out text of as many tokens as the gold passage, without any of the answers, which the control must not give away."""
     for _ in range(MAX_FILLERS):
         filler = material.haystack.excerpt(len(one.gold), rng).token_ids
         text = material.tokenizer.decode(filler)
         if not score_output(text, one.example.answers):
             return filler
     raise UserError(
-        f"Line {one.example.line} of evaluation.qa_file: {MAX_FILLERS} excerpts of the held-out text all hold one of `answers`, so "
-        "there is no control without it: give answers that are less common, or take the line out."
+        f"Line {one.example.line} of evaluation.qa_file: {MAX_FILLERS} excerpts of the held-out text all contain one of "
+        "`answers`, so no control can be made: give answers that are less common, or remove the line."
     )
 
 

@@ -1,7 +1,7 @@
 """RULER's frequent words extraction (Hsieh et al. 2024, arXiv 2404.06654): the three most frequent words of a coded text.
 
-Words of six random letters, the k-th of them in a share of k^-2 / zeta(2) of the text. As in RULER the most frequent "word" is
-noise, three dots that are to be ignored, and the answer is the next three. The text has as many words as fit the length.
+Words have six random letters; the k-th makes up a share of k^-2 / zeta(2) of the text. As in RULER, the most frequent "word" is
+noise, three dots to be ignored, and the answer is the next three. The text has as many words as fit the length.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def shortest_frequent_words(material: Material) -> int:
 
 
 def word_counts(num_words: int) -> np.ndarray:
-    """How often each word comes in a text of `num_words`, rounded down as in RULER; those that never come are left out."""
+    """How often each word occurs in a text of `num_words`, rounded down as in RULER; words that never occur are left out."""
     ranks = np.arange(1, int(np.sqrt(num_words / ZETA)) + 2)
     counts = np.floor(num_words * ranks**-ALPHA / ZETA).astype(np.int64)
     return counts[counts > 0]

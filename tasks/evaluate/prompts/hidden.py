@@ -48,18 +48,18 @@ class Parts:
         return len(self.opening) + needles + len(self.question) + max(len(self.answer), self.max_new_tokens)
 
 
-# The parts of one sample: from its generator, the haystack's text (for what must not stand in it) and the material.
+# The parts of one sample: from its generator, the haystack's text (for numbers that must not occur in it) and the material.
 PartsMaker = Callable[[np.random.Generator, str, Material], Parts]
 
 
 def shortest_hidden(make_parts: PartsMaker, material: Material) -> int:
-    """The most that probes take, and some haystack; the haystack gives way to a sample that takes more."""
+    """The tokens of the costliest probe and some haystack; a sample that takes more gets less haystack."""
     probes = (make_parts(rng, "", material) for rng in probe_generators())
     return len(material.haystack.bos) + MIN_HAYSTACK_TOKENS + max(parts.num_tokens for parts in probes)
 
 
 def hidden_prompts(task: TaskName, make_parts: PartsMaker, length: int, material: Material) -> list[TaskPrompt]:
-    """The prompts of every sample: one for each depth, or one alone where several needles are asked for."""
+    """The prompts of every sample: one for each depth, or a single one where several needles are asked for."""
     offsets = np.random.default_rng(sample_seed(material.seed, f"{task} depths", length, 0)).random(64)
     prompts: list[TaskPrompt] = []
     for index in range(material.num_samples):

@@ -1,6 +1,6 @@
 """Key-value retrieval of *Lost in the Middle* (Liu et al. 2023, arXiv 2307.03172, section 3.1): a JSON object of random UUIDs.
 
-As many pairs as fit the length; the value of one key is asked for. The gold pair stands at evenly spaced places. All depths of a
+As many pairs as fit the length; the value of one key is asked for. The gold pair is put at evenly spaced places. All depths of a
 sample have the same object and ask for different keys (random pairs are exchangeable), so they differ only in the question.
 The control has another value in the asked pair.
 

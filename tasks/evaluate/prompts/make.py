@@ -1,4 +1,4 @@
-"""Task and length to prompts."""
+"""Makes the prompts of a task at a length."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Task:
 def make_prompts(task: TaskName, length: int, material: Material) -> list[TaskPrompt]:
     """All prompts of a task at one length, a pure function of the arguments and so the same for every model.
 
-    Sample by sample; where the gold is swept over the depths, all depths of a sample stand together, ascending, and have one
+    They are ordered by sample. Where the gold is swept over the depths, a sample's depths follow each other, ascending, and share
     seed, haystack and control.
 
     Raises:

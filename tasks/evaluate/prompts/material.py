@@ -1,4 +1,4 @@
-"""What prompts are made from, and where in a text things are put."""
+"""What prompts are made from, and where in a text the needles go."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Haystack:
         )
 
     def excerpt(self, num_tokens: int, rng: np.random.Generator) -> Haystack:
-        """`num_tokens` tokens from a random place, moved on to the next line or sentence where one begins in time.
+        """`num_tokens` tokens from a random place, moved on to the next line or sentence if one begins early enough.
 
         Raises:
             UserError: there are fewer tokens.
@@ -51,7 +51,7 @@ class Haystack:
         last = len(self.token_ids) - num_tokens
         if last < 0:
             raise UserError(
-                f"The held-out documents looked at have {len(self.token_ids)} tokens together and a prompt needs "
+                f"The chosen held-out documents have {len(self.token_ids)} tokens together, but a prompt needs "
                 f"{num_tokens}: add longer documents or lower evaluation.task_lengths."
             )
         start = int(rng.integers(0, last + 1))
@@ -71,7 +71,7 @@ class Haystack:
 
 @dataclass(frozen=True)
 class Material:
-    """All that prompts are a function of, beside task and length.
+    """What prompts are a function of, with task and length.
 
     `tokenizer` is a fast tokenizer of transformers. `form_length` is the shortest length that the run asks for: where a task has
     a full and a compact form (see the package), `form_limit` decides between them, so that the prompts of all lengths have one.
@@ -92,7 +92,7 @@ class Material:
     def form_limit(self, compact: int) -> int:
         """The length that a full form must fit, where the compact form needs `compact` tokens.
 
-        Where even the compact one does not fit `form_length`, that length falls away, and `PROMISED_LENGTH` decides.
+        Where even the compact form does not fit `form_length`, that length is dropped and `PROMISED_LENGTH` decides.
         """
         return self.form_length if compact <= self.form_length else max(self.form_length, PROMISED_LENGTH)
 
@@ -117,10 +117,10 @@ def depth_grid(num_depths: int) -> tuple[float, ...]:
 
 
 def probe_generators() -> Iterator[np.random.Generator]:
-    """Fixed generators of probes: what the costliest probe takes is what a sample is expected to take at most."""
+    """Fixed generators of probes: no sample is expected to need more tokens than the costliest probe."""
     return (np.random.default_rng(probe) for probe in range(NUM_PROBES))
 
 
 def sample_seed(seed: int, task: str, length: int, sample: int) -> int:
-    """The seed of one sample's generator; one for all depths, and of no influence on other samples."""
+    """The seed of one sample's generator: the same for all its depths, and independent of other samples."""
     return int(np.random.SeedSequence([seed, zlib.crc32(task.encode()), length, sample]).generate_state(1)[0])

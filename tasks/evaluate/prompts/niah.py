@@ -5,8 +5,8 @@ multikey    4 keys with 1 value each, 1 asked for                 (niah_multikey
 multivalue  1 key with 4 values, all asked for                    (niah_multivalue)
 multiquery  4 keys with 1 value each, all asked for               (niah_multiquery)
 
-Keys are an adjective with a noun, values have seven digits, as there. Where several are asked for, the score is the share of
-values that stand in the output.
+Keys are an adjective with a noun and values have seven digits, as in RULER. Where several are asked for, the score is the share
+of values that the output contains.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NUM_DIGITS = 7
 OUTPUT_TOKENS = 128  # RULER's limit
 
 OPENING = "# Remember the special numbers.\n"
-# As for the passkey, a question ends with the words that stand in front of the value in the needle.
+# As for the passkey, a question ends with the words in front of the value in the needle.
 NEEDLE = "\n# The special number of {key} is {value}.\n"
 QUESTION = "\n# What is the special number of {key}? The special number of {key} is"
 VALUES_NEEDLE = "\n# The special numbers of {key} include {value}.\n"

@@ -1,4 +1,4 @@
-"""Random numbers that do not stand in a text yet."""
+"""Random numbers that do not occur in a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def absent_numbers(count: int, num_digits: int, text: str, rng: np.random.Generator) -> list[str]:
-    """`count` different numbers of `num_digits` digits, uniform over those that are nowhere in `text`."""
+    """`count` different numbers of `num_digits` digits, uniform over those that do not occur in `text`."""
     lowest = 10 ** (num_digits - 1)
     taken = {int(found) for found in re.findall(rf"(?=([1-9][0-9]{{{num_digits - 1}}}))", text)}
     numbers = []

@@ -1,8 +1,8 @@
 """Passkey retrieval: a sentence with a random number hidden in held-out text, asked for at the end.
 
 After Mohtashami & Jaggi 2023 (arXiv 2305.16300, section 4.2), with three differences: the haystack is real held-out text,
-the needle stands at a grid of depths, and each prompt has a *control* in which haystack text takes the needle's place.
-The log-probability of the answer with the needle minus without it (nats) moves long before a small model gets all digits
+the needle is placed at a grid of depths, and each prompt has a *control* in which haystack text takes the needle's place.
+The log-probability of the answer with the needle minus without it (nats) rises long before a small model gets all digits
 right.
 """
 
@@ -15,8 +15,8 @@ from tasks.evaluate.prompts.material import Material
 from tasks.evaluate.prompts.numbers import absent_numbers
 from tasks.evaluate.prompts.pieces import needle, question_and_answer
 
-# A comment line is at home in source code and can be read in prose; the words in front of the key in the question are
-# those in front of it in the needle, so that a model which can only continue a repeated phrase can answer too.
+# A comment line fits into source code and reads well in prose. The question has the same words in front of the key as the
+# needle, so that a model that can only continue a repeated phrase can answer too.
 NEEDLE = "\n# The pass key is {key}. Remember it. The pass key is {key}.\n"
 QUESTION = "\n# What is the pass key? The pass key is"
 

@@ -27,10 +27,10 @@ class QaExample:
 
 
 def read_qa(path: str | Path) -> tuple[QaExample, ...]:
-    """The examples of a JSON Lines file of {question, answers, gold, passages}; empty lines are passed over.
+    """The examples of a JSON Lines file of {question, answers, gold, passages}; empty lines are skipped.
 
     Raises:
-        UserError: there is no such file or no example in it, or a line is not as it should be.
+        UserError: the file is missing or has no example, or a line is malformed.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def _example(line: str, number: int, where: str) -> QaExample:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error.msg} at column {error.colno}): mend or remove it.") from error
+        raise UserError(f"{where} is not JSON ({error.msg} at column {error.colno}): correct or remove it.") from error
     if not isinstance(record, dict):
         raise UserError(f"{where} is not a JSON object: write {{question, answers, gold, passages}}.")
     example = QaExample(
@@ -63,18 +63,18 @@ def _example(line: str, number: int, where: str) -> QaExample:
         number,
     )
     if not any(_holds(example.gold, answer) for answer in example.answers):
-        raise UserError(f"{where}: `gold` holds none of `answers`: give the passage in which the answer stands word for word.")
+        raise UserError(f"{where}: `gold` contains none of `answers`: give the passage that contains the answer word for word.")
     for place, passage in enumerate(example.passages):
         found = [answer for answer in example.answers if _holds(passage, answer)]
         if found:
-            raise UserError(f"{where}: `passages[{place}]` holds the answer {found[0]!r}: take that passage out.")
+            raise UserError(f"{where}: `passages[{place}]` contains the answer {found[0]!r}: remove that passage.")
     return example
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> str:
     value = record.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: `{name}` is missing or is no text: give a string that is not empty.")
+        raise UserError(f"{where}: `{name}` is missing or not a text: give a string that is not empty.")
     return value.strip()
 
 
@@ -86,5 +86,5 @@ def _texts(record: dict[str, Any], name: str, where: str, least: int) -> tuple[s
 
 
 def _holds(passage: str, answer: str) -> bool:
-    """Whether `answer` stands in `passage` as words of its own, in any case."""
+    """Whether `passage` contains `answer` as whole words, ignoring case."""
     return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", passage, re.IGNORECASE) is not None

@@ -1,8 +1,8 @@
-"""A question with its passages as a retriever ranks them, to be asked under one order of the passages after the other.
+"""A question with its passages as a retriever ranks them, to be asked under several orders of the passages.
 
     BOS │ opening │ [1] passage │ [2] passage │ … │ question │ (answer)
 
-The labels count places, whichever passage stands there, so all orders of a question have equally many tokens.
+The labels number the places, not the passages, so all orders of a question have the same number of tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.evaluate.prompts.prompt import RANKED_TASK, TaskPrompt
 
 @dataclass(frozen=True, kw_only=True)
 class RankedQuestion:
-    """`passages` best ranked first, the gold one at `gold_rank`, counted from 1; `labels[i]` opens place i. All int32 token ids.
+    """`passages` best ranked first, the gold one at `gold_rank`, counted from 1; `labels[i]` comes before place i. All int32 token ids.
 
     The gold begins in token `gold_at` of its passage. `sample` is the same question at every length, with more passages where
     they fit.
@@ -47,7 +47,7 @@ class RankedQuestion:
     def prompt(self, order: Sequence[int]) -> TaskPrompt:
         """The prompt with the passage of rank `order[i]` at place i; `order` is a permutation of 1..n."""
         if sorted(order) != list(range(1, len(self.passages) + 1)):
-            raise ValueError(f"{list(order)} is no order of {len(self.passages)} passages")
+            raise ValueError(f"{list(order)} is not an order of {len(self.passages)} passages")
         pieces = [self.front]
         gold_start = written = len(self.front)
         for label, rank in zip(self.labels, order, strict=True):
@@ -84,7 +84,7 @@ class RankedSet:
 def rank_quantiles(num_samples: int, seed: int) -> np.ndarray:
     """Where in the distribution of ranks each sample's gold passage lies, float64 [samples] in [0, 1).
 
-    They move on by the golden ratio, which fills the interval evenly for any number of samples.
+    Successive ones differ by the golden ratio, which fills the interval evenly for any number of samples.
     """
     offset = np.random.default_rng(sample_seed(seed, f"{RANKED_TASK} ranks", 0, 0)).random()
     quantiles: np.ndarray = (offset + GOLDEN_RATIO * np.arange(num_samples)) % 1
@@ -94,7 +94,7 @@ def rank_quantiles(num_samples: int, seed: int) -> np.ndarray:
 def gold_rank(quantile: float, num_passages: int) -> int:
     """The gold passage's rank, from 1: the quantile of P(rank) proportional to 1 / rank, over 1..`num_passages`.
 
-    Mostly high and not always first, as a retriever's is. With more passages the rank of one quantile never gets better.
+    Mostly high and not always first, as with a retriever. With more passages the rank of a quantile never improves.
     """
     cumulative = np.cumsum(1 / np.arange(1, num_passages + 1))
     return min(num_passages, 1 + int(np.searchsorted(cumulative, quantile * cumulative[-1], side="right")))

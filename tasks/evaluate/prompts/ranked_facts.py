@@ -1,8 +1,8 @@
-"""Ranked passages that need no data from outside: each is held-out text that states one fact, and one fact is asked for.
+"""Ranked passages without outside data: each is held-out text that states one fact, and one fact is asked for.
 
 A fact is the code of a name. It is stated twice, and the question ends with the words in front of the code in the passage, so that
-a model which can only continue a repeated phrase can answer too. Prompt and answer fill the length exactly: the passages of
-a length are equally long to a token, and their number grows with the length.
+a model that can only continue a repeated phrase can answer too. Prompt and answer fill the length exactly: the passages of
+a length differ by at most one token, and their number grows with the length.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _question(
 
 
 def _passage(asked: _Asked, number: int, budget: int) -> Needle:
-    """Text with the fact at a line or sentence end of it, `budget` tokens."""
+    """Text of `budget` tokens with the fact at the end of a line or sentence."""
     fact, text = asked.facts[number], asked.texts[number]
     num_text = budget - len(fact.tokens)
     start = _line_start(text, len(text.token_ids) - num_text)

@@ -1,6 +1,6 @@
-"""Ranked passages from the user's own questions: the file's `passages` in their order, the gold one among them at its rank.
+"""Ranked passages from the user's own questions: the file's `passages` in their order, with the gold one inserted at its rank.
 
-As many passages as fit the length, the first ones of the file. Templates and scoring are those of document_qa.
+The first passages of the file are used, as many as fit the length. Templates and scoring are those of document_qa.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How right an output is."""
+"""The score of an output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasks.evaluate.prompts.prompt import RANKED_TASK, TaskPrompt
 
 
 def score_output(output: str, golds: Sequence[str]) -> float:
-    """Share of `golds` that stand in `output`, in any case: RULER's `string_match_all`."""
+    """Share of `golds` that `output` contains, ignoring case: RULER's `string_match_all`."""
     text = output.casefold()
     return sum(gold.casefold() in text for gold in golds) / len(golds)
 
@@ -16,7 +16,7 @@ def score_output(output: str, golds: Sequence[str]) -> float:
 def score_prompt(prompt: TaskPrompt, output: str) -> float:
     """The task's score of an output, from 0 to 1.
 
-    Several golds of a question on passages are ways to say one answer: any of them is right, as in *Lost in the Middle*.
+    Several golds of a question on passages are wordings of one answer: any of them is right, as in *Lost in the Middle*.
     """
     score = score_output(output, prompt.golds)
     return float(score > 0) if prompt.task in ("document_qa", RANKED_TASK) else score

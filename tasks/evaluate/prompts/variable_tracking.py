@@ -1,7 +1,7 @@
 """RULER's variable tracking (Hsieh et al. 2024, arXiv 2404.06654): which variables got a value through a chain of assignments?
 
 One chain of four hops, RULER's default: a number is assigned to the first of five variables, and each one to the next. The
-assignments stand in the order of the chain, spread over held-out text. As in RULER an example with its answer goes first; here
+assignments keep the order of the chain, spread over held-out text. As in RULER, an example with its answer comes first; here
 it is a chain without text, and it is left out where the prompt with it does not fit the run's shortest length.
 """
 

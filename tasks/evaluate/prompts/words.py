@@ -1,4 +1,4 @@
-"""Words that stand for nothing: keys of needles, variables, and words to be counted."""
+"""Meaningless words: keys of needles, variables, and words to be counted."""
 
 from __future__ import annotations
 

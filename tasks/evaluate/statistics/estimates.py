@@ -1,9 +1,9 @@
 """Estimates with intervals. Documents and samples, not tokens and not depths, are the independent units.
 
 Bootstrap intervals are percentile intervals, expanded for small samples as Hesterberg 2014 (arXiv 1411.5279) advises: a
-plain percentile interval is too narrow by the factor that tells Student's t from the normal distribution and by that
-which tells n from n - 1. Fewer than eight documents have too few resamples for that: they get Student's t interval of the
-log-ratio with its jackknife error, and one document gets none.
+plain percentile interval is too narrow, by the ratio of Student's t to the normal quantile and by that of n to n - 1. Fewer
+than eight documents have too few different resamples: they get Student's t interval of the log-ratio with its jackknife
+error. One document gets no interval.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Estimate:
 
 
 def wilson_bounds(rate: float, n: float, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval (Wilson 1927) around any rate in [0, 1] of n observations, also one that is no count of successes."""
+    """Wilson's score interval (Wilson 1927) around any rate in [0, 1] of n observations; it need not be a count of successes."""
     from scipy.stats import norm
 
     z = float(norm.ppf((1 + confidence) / 2))
@@ -68,7 +68,7 @@ def perplexity_ratio(
 ) -> Estimate:
     """Ratio of two perplexities over the same targets, with an interval paired over documents, none for a single one.
 
-    Both sides are taken of the same documents, so what makes a document hard cancels. The ratio is
+    Both sides are of the same documents, so the difficulty of a document cancels. The ratio is
     exp of the token-weighted mean difference in nats; all three arrays are [documents].
     """
     difference = numerator_nll - denominator_nll
@@ -97,8 +97,8 @@ def _exponential_bounds(
 def _jackknife_t_bounds(numerators: np.ndarray, denominators: np.ndarray, confidence: float) -> tuple[float, float]:
     """Student's t interval of a ratio of sums over n >= 2 units, n - 1 degrees of freedom.
 
-    The error is that of the ratio without each unit (Efron & Stein 1981): for units of equal denominators the textbook's, for
-    unequal ones without the delta method's bias.
+    The error comes from the ratios that leave out one unit each (Efron & Stein 1981). For equal denominators it is the textbook
+    error; for unequal ones it has no bias of the delta method.
     """
     from scipy.stats import t
 

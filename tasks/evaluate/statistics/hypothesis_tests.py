@@ -10,7 +10,7 @@ PERMUTATIONS = 4999
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test: whether discordant pairs fall to both sides with probability 1/2.
+    """Two-sided p-value of McNemar's exact test, whose null is that discordant pairs favour either model with probability 1/2.
 
     Args:
         only_first: pairs that the first model alone got right.
@@ -24,7 +24,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values of one family (Holm 1979), in the given order; they hold the family-wise error at any dependence."""
+    """Adjusted p-values of one family (Holm 1979), in the given order; they control the family-wise error under any dependence."""
     m = len(p_values)
     adjusted = [0.0] * m
     highest = 0.0
@@ -35,7 +35,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def sign_flip_test(values: np.ndarray, seed: int) -> float:
-    """Two-sided p-value of the mean of [samples] values against values symmetric about zero, as are differences of a pair.
+    """Two-sided p-value of the mean of [samples] values; the null is that they are symmetric about zero, like paired differences.
 
     Exact up to twelve samples, by 4999 random sign patterns beyond.
     """
@@ -55,10 +55,10 @@ def sign_flip_test(values: np.ndarray, seed: int) -> float:
 
 
 def depth_permutation_test(matrix: np.ndarray, seed: int) -> float:
-    """Two-sided p-value of the mean over samples of (ends minus middle) against values whose depths are exchangeable in a sample.
+    """Two-sided p-value of the mean over samples of (ends minus middle); the null is that a sample's depths are exchangeable.
 
-    Each of 4999 draws puts the values of every sample at its depths in random order, which the statistic sees as a random
-    pair at the ends; the measured order counts as one more draw (Phipson & Smyth 2010), so p is at least 1 / 5000.
+    Each of 4999 draws puts the values of every sample at its depths in random order. For the statistic that is a random pair at
+    the ends. The measured order counts as one more draw (Phipson & Smyth 2010), so p is at least 1 / 5000.
 
     Args:
         matrix: [samples, depths], at least three depths, ascending.

@@ -1,12 +1,12 @@
-"""Which order of passages the extended model answers best with: measured, with `none` and a random order beside it.
+"""Which order of passages the extended model answers best with, compared with the order `none` and with a random order.
 
-The rows come from multi-document retrieval, and what the statistics ask of the prompts is this:
+The rows come from multi-document retrieval. The statistics require this of the prompts:
 
-- A sample is one question with its gold passage and its distractors, ranked once by how a retriever would rank them. The gold
-  passage's rank varies over samples as it does in use (mostly high, not always first): with the gold passage always at
-  rank 1, the test would only ask where the best place is.
-- Each sample is asked with the same passages under every strategy and under `random` (one order or several, drawn from the
-  sample's own seed: several rows are averaged), at every length it has. Only the order differs.
+- A sample is one question with its gold passage and its distractors, ranked once as a retriever would rank them. The gold
+  passage's rank varies over samples as it does in use: mostly high, not always first. If it were always first, the test would
+  only find the best place.
+- Each sample is asked with the same passages under every strategy and under `random`, at every length it has. Only the order
+  differs. `random` is one order or several, drawn from the sample's own seed; several rows are averaged.
 - The same sample number at another length is the same question with more distractors. Samples are independent of each other.
 - `score` is 1 where the answer is right, else 0 (or a share in between); `logprob` is the answer's log-probability in nats.
 """
@@ -29,13 +29,12 @@ from tasks.evaluate.statistics.hypothesis_tests import holm, mcnemar_exact, sign
 from tasks.evaluate.statistics.score_estimates import Sampled, bounded_mean
 from tasks.reorder.candidates import RANDOM
 
-Decision = ReorderDecision
 Measure = Literal["score", "logprob"]
 Reference = Literal["none", "random"]
 Values = dict[str, dict[tuple[Any, int], float]]  # strategy -> (sample, length) -> mean of the measure
 
-# So many samples must be answered under some order for scores to be compared: were they all better under one order, McNemar's
-# p would be 2 / 2^8 = 0.008, the first below a fifth of 0.05.
+# This many samples must be answered under some order before scores are compared. If all eight were better under one order,
+# McNemar's p would be 2 / 2^8 = 0.008, the first value below a fifth of 0.05.
 FEWEST_ANSWERED = 8
 _CANDIDATES: tuple[ReorderStrategy, ...] = ("important_first_last", "reverse_rank", "calibrated")
 _KNOWN = (*get_args(ReorderStrategy), RANDOM)
@@ -43,7 +42,7 @@ _KNOWN = (*get_args(ReorderStrategy), RANDOM)
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Per sample the mean difference and how many values it is the mean of, [samples]; `mean` of the first order."""
+    """`differences`: each sample's mean difference, [samples]; `mean`: that of the first order."""
 
     strategy: str
     against: Reference
@@ -59,17 +58,17 @@ def choose_default(
     measure: Measure | None = None,
     confidence: float = 0.95,
     seed: int = 0,
-) -> Decision:
+) -> ReorderDecision:
     """The strategy that a config should name by default, and the table that says why.
 
-    The winner is, of the strategies that beat `none` over all lengths (Holm's p below 1 - confidence), the one with the best
-    mean; that it beats the others that do is not said. Where none does, it is `important_first_last`, marked as not
-    distinguishable, unless that is itself worse than `none`: then it is `none`.
+    The winner is the strategy with the best mean among those that beat `none` over all lengths (Holm's p below 1 - confidence).
+    It need not beat the others among them. If no strategy beats `none`, the result is `important_first_last`, marked as not
+    distinguishable; if that is worse than `none`, the result is `none`.
 
     Samples are the unit: a test is McNemar's exact one where each sample has one score of 0 or 1, else a sign-flip test of the
     samples' mean differences. Intervals are Tango's for scores and Student's t for log-probabilities, over samples.
-    `measure` None is `score`, or `logprob` where fewer than eight samples are answered under any order, as with models too
-    small to answer: which it is depends on no strategy's name. Raises UserError for rows that do not pair.
+    `measure` None means `score`, or `logprob` where fewer than eight samples are answered under any order, as with models too
+    small to answer. Raises UserError for rows that do not pair.
     """
     table = rows.to_pylist() if isinstance(rows, pa.Table) else list(rows)
     chosen, values = _measured(table, measure)
@@ -82,11 +81,11 @@ def choose_default(
         for family in (pooled, single):
             results += _tested(family, chosen, confidence, seed)
     decision = _decide(results, 1 - confidence, "of the score" if chosen == "score" else "nats of the answer's log-probability")
-    return Decision(measure=chosen, confidence=confidence, table=(_reference_row(values, lengths), *results), **decision)
+    return ReorderDecision(measure=chosen, confidence=confidence, table=(_reference_row(values, lengths), *results), **decision)
 
 
 def _measured(rows: list[Mapping[str, Any]], measure: Measure | None) -> tuple[Measure, Values]:
-    """The measure to use and its values; refuses what cannot be compared."""
+    """The measure to use and its values. UserError for rows that cannot be compared."""
     for number, row in enumerate(rows):
         if row["strategy"] not in _KNOWN:
             raise UserError(f"Row {number} has strategy {row['strategy']!r}: it must be one of {', '.join(_KNOWN)}.")
@@ -162,7 +161,7 @@ def _p_value(comparison: _Comparison, seed: int) -> float:
 
 
 def _interval(differences: np.ndarray, measure: Measure, confidence: float) -> Estimate:
-    """Mean of [samples] differences; a single one of log-probabilities allows no bounds."""
+    """Mean of [samples] differences; a single log-probability has no bounds."""
     if measure == "score":
         return bounded_mean(Sampled(differences, np.arange(len(differences))), confidence=confidence)
     return mean_with_t_interval(differences, confidence)

@@ -1,4 +1,4 @@
-"""Estimates of task scores, where one sample stands at several depths.
+"""Estimates of task scores, where one sample is asked at several depths.
 
 The prompts of a sample share haystack, needle and question, so they are one observation and not several. A mean score in
 [0, 1] gets Wilson's interval over samples, whatever the scores within them. No sample's mean varies more than a single

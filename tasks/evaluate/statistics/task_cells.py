@@ -13,7 +13,7 @@ from tasks.evaluate.statistics.score_estimates import Sampled
 
 
 class TaskKey(NamedTuple):
-    """What a cell is about."""
+    """A model, task and context length."""
 
     arm: str
     task: str
@@ -40,11 +40,11 @@ class TaskRows:
 
     @property
     def num_samples(self) -> int:
-        """Independent samples, whatever the number of their depths."""
+        """Independent samples, each counted once for all its depths."""
         return len(np.unique(self.sample))
 
     def at(self, depth: float | None) -> TaskRows:
-        """Those with the gold at `depth`; None: those without a depth."""
+        """The prompts with the gold at `depth`; None: those without a depth."""
         kept = np.isnan(self.depth) if depth is None else self.depth == depth
         return TaskRows(*(column[kept] for column in (self.sample, self.depth, self.score, self.gain, self.prompt_hash)))
 
@@ -66,7 +66,7 @@ def task_cells(table: pa.Table, arms: Sequence[str], tasks: Sequence[str]) -> Ta
     """The rows by (arm, task, length), in the order of `arms` and `tasks` and by length.
 
     Raises:
-        ValueError: a prompt stands twice, or two arms were given different prompts.
+        ValueError: a prompt occurs twice, or two arms were given different prompts.
     """
     names = ("arm", "task", "length", "depth", "sample", "score", "gain", "prompt_hash")
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in names}

@@ -32,13 +32,13 @@ def test_questions_are_read_with_their_lines(tmp_path: Path) -> None:
     [
         ('{"question": ', r"is not JSON"),
         ([1], r"is not a JSON object"),
-        (GOOD | {"question": " "}, r"`question` is missing or is no text"),
+        (GOOD | {"question": " "}, r"`question` is missing or not a text"),
         ({k: v for k, v in GOOD.items() if k != "gold"}, r"`gold` is missing"),
         (GOOD | {"answers": []}, r"`answers` is not a list of texts"),
         (GOOD | {"answers": "Ann"}, r"`answers` is not a list of texts"),
         (GOOD | {"passages": ["Bob.", 3]}, r"`passages` is not a list of texts"),
-        (GOOD | {"gold": "Nobody."}, r"`gold` holds none of `answers`"),
-        (GOOD | {"passages": ["Bob.", "By ANN."]}, r"`passages\[1\]` holds the answer 'Ann'"),
+        (GOOD | {"gold": "Nobody."}, r"`gold` contains none of `answers`"),
+        (GOOD | {"passages": ["Bob.", "By ANN."]}, r"`passages\[1\]` contains the answer 'Ann'"),
     ],
 )
 def test_a_wrong_line_is_refused_with_its_number(tmp_path: Path, line: Any, what: str) -> None:
