@@ -41,10 +41,10 @@ def publish(
 
 
 def hub_token(publish: PublishParams) -> SecretStr | None:
-    """What the Prefect Secret block `publish.token_secret` holds; None where none is named. UserError where it holds no text."""
+    """The token in the Prefect Secret block `publish.token_secret`; None if no block is set. UserError if it holds no text."""
     if publish.token_secret is None:
         return None
-    how = f"make it with the hub's token as its value, or mend `publish.token_secret` ({publish.token_secret!r})"
+    how = f"create it with the hub's token as its value, or correct `publish.token_secret` ({publish.token_secret!r})"
     try:
         block: Any = Secret.load(publish.token_secret, _sync=True)  # type: ignore[call-arg]  # added by a decorator
         value = block.get()

@@ -1,4 +1,4 @@
-"""The corpus as a page: what was read from where and under which terms, what is held out, and what was left out and why."""
+"""The corpus as a page: sources and licences, what is held out, and what was left out and why."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def _sections(artifact: Artifact, params: CorpusParams) -> Iterator[str]:
     if done["quarantined"]:
         yield f"### Quarantined inputs\n\n{_quarantined(artifact)}\n\nAll of them are in `quarantine.parquet`."
     if done["num_duplicates"] + done["num_near_duplicates"]:
-        yield f"### Duplicates, the first\n\n{_duplicates(artifact)}\n\nAll of them are in `duplicates.parquet`."
+        yield f"### First duplicates\n\n{_duplicates(artifact)}\n\nAll of them are in `duplicates.parquet`."
     if contaminated := _contaminated(artifact):
-        yield f"### Training text that stands in what is evaluated\n\n{contaminated}\n\nAll passages are in `contamination.parquet`."
+        yield f"### Training text that overlaps with the evaluation\n\n{contaminated}\n\nAll passages are in `contamination.parquet`."
     yield f"Artifact `{artifact.location}`."
 
 
 def _sources(artifact: Artifact, params: CorpusParams) -> str:
-    """By source and licence as the documents have them; where they are only in remote storage, as the parameters say."""
+    """By source and licence of the documents. If they are only in remote storage, by source, with the parameters' licence."""
     counts: dict[tuple[str, str], Counter[str]] = {}
     names = [e.path for e in artifact.manifest.files if e.path.startswith("documents-")]
     if not all((artifact.folder / name).is_file() for name in names):
@@ -70,13 +70,13 @@ def _sources(artifact: Artifact, params: CorpusParams) -> str:
 
 def _left_out(done: dict[str, Any]) -> str:
     rows = [
-        ("equal to another document", done["num_duplicates"]),
-        ("almost equal to another document", done["num_near_duplicates"]),
-        ("holds what is evaluated", done["num_contaminated"]),
+        ("duplicate of another document", done["num_duplicates"]),
+        ("near-duplicate of another document", done["num_near_duplicates"]),
+        ("overlaps with the evaluation", done["num_contaminated"]),
         *((f"skipped: {plain(reason)}", count) for reason, count in done["skipped"].items()),
         *((f"quarantined: {plain(reason)}", count) for reason, count in done["quarantined"].items()),
-        ("files that no pattern names", done["num_files_unmatched"]),
-        ("evaluation prompts without effect, too short or boilerplate", done["num_prompts_without_effect"]),
+        ("files that match no pattern", done["num_files_unmatched"]),
+        ("evaluation prompts that remove nothing: too short, or boilerplate", done["num_prompts_without_effect"]),
     ]
     return markdown_table(("why", "number"), rows)
 
@@ -91,7 +91,7 @@ def _quarantined(artifact: Artifact) -> str:
             break
     told = {reason: (plain(_place(row)), plain(row["detail"])) for reason, row in first.items()}
     rows = [(plain(reason), count, *told.get(reason, ("", ""))) for reason, count in counts.items()]
-    return markdown_table(("reason", "inputs", "such as", "detail"), rows)
+    return markdown_table(("reason", "inputs", "example", "detail"), rows)
 
 
 def _duplicates(artifact: Artifact) -> str:
@@ -102,11 +102,11 @@ def _duplicates(artifact: Artifact) -> str:
         )
         if len(rows) == _EXAMPLES:
             break
-    return markdown_table(("left out", "kind", "similarity", "in favour of", "of split"), rows)
+    return markdown_table(("left out", "kind", "similarity", "kept", "split of the kept"), rows)
 
 
 def _contaminated(artifact: Artifact) -> str:
-    """Documents that were left out go first."""
+    """The worst overlaps; documents that were left out come first."""
     found = sorted(_rows(artifact, "contamination.parquet"), key=lambda row: (not row["removed"], -row["share"]))
     rows = [
         (
@@ -118,11 +118,11 @@ def _contaminated(artifact: Artifact) -> str:
         )
         for row in found[:_EXAMPLES]
     ]
-    return markdown_table(("document", "stands in", "share", "left out", "passage"), rows) if rows else ""
+    return markdown_table(("document", "also in", "share", "left out", "passage"), rows) if rows else ""
 
 
 def _rows(artifact: Artifact, name: str) -> Iterator[dict[str, Any]]:
-    """The first rows of a table; none where it cannot be had quickly."""
+    """The first rows of a table; none if it cannot be read quickly."""
     with small_file(artifact, name) as path:
         if path is None:
             return
@@ -135,6 +135,6 @@ def _rows(artifact: Artifact, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _place(row: dict[str, Any]) -> str:
-    """The end of a URI, where files differ, and the record in it."""
+    """The end of the URI, and the record in the file."""
     name = "/".join(Path(row["source_uri"]).parts[-3:])
     return f"{name}, record {row['record']}" if row["record"] else name

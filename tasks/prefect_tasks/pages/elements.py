@@ -1,6 +1,6 @@
-"""What a stage shows of its result, as plain data: pages of Markdown, pictures, tables of facts, a share that is done.
+"""The elements that a stage shows, as plain data: pages of Markdown, pictures, tables of facts, shares of work done.
 
-A key is made of lower-case letters, digits and dashes; what is shown again under a key is a newer version of the same.
+A key is made of lower-case letters, digits and dashes. An element with the key of an earlier one replaces it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Share:
-    """How much of some work is done, from 0 to 1."""
+    """The share of some work that is done, from 0 to 1."""
 
     key: str
     share: float
@@ -58,7 +58,7 @@ Shown = Page | Picture | Facts | Share
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table whose columns of numbers are aligned to the right; cells are Markdown already (see `plain`)."""
+    """A Markdown table; columns of numbers are aligned to the right. The cells must be Markdown already (see `plain`)."""
     cells = [[f"{value:,}" if isinstance(value, int) else str(value) for value in row] for row in rows]
     numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
     rule = ["---:" if is_number and place else "---" for place, is_number in enumerate(numeric)]
@@ -66,7 +66,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 
 def plain(text: object, most_characters: int = _MOST_CHARACTERS) -> str:
-    """Foreign text as one short line of Markdown in which nothing is markup, HTML or a link."""
+    """Untrusted text as one short line of Markdown without markup, HTML or links."""
     line = " ".join(str(text).split())
     if len(line) > most_characters:
         line = line[: most_characters - 1] + "…"
@@ -76,7 +76,7 @@ def plain(text: object, most_characters: int = _MOST_CHARACTERS) -> str:
 
 @contextmanager
 def small_file(artifact: Artifact, name: str) -> Iterator[Path | None]:
-    """A file of the artifact, where it is on this machine or can be fetched quickly from remote storage; else None."""
+    """A file of the artifact, if it is on this machine or can be fetched quickly from remote storage; else None."""
     entry = next((entry for entry in artifact.manifest.files if entry.path == name), None)
     local = artifact.folder / name
     if entry is None:

@@ -1,4 +1,4 @@
-"""An evaluation as a page of tables and its figures."""
+"""An evaluation as a page of tables, and its figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY = "evaluation"
 def evaluation_shown(artifact: Artifact, title: str) -> Iterator[Page | Picture]:
     """The report's tables, then each figure: perplexity, and heat maps and curves of every task."""
     with small_file(artifact, "report.json") as path:
-        tables = markdown_tables(read_report(path)) if path else "The report is not at hand.\n"
+        tables = markdown_tables(read_report(path)) if path else "The report cannot be shown: it is not on this machine.\n"
     yield Page(f"{KEY}-tables", f"## {title}\n\n{tables}\nSamples and report: artifact `{artifact.location}`.\n")
     for entry in artifact.manifest.files:
         name = PurePosixPath(entry.path)

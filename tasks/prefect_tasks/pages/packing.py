@@ -1,4 +1,4 @@
-"""Packed rows as a page: tokens by source and length bucket, repeats, waste, and the mix that was asked for and reached."""
+"""Packed rows as a page: tokens by source and length bucket, repeats, waste, and the requested and reached mix."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from data_schemas.storage import Artifact
 from tasks.prefect_tasks.pages.elements import Page, Picture, markdown_table, plain
 
 KEY = "packing"
-_MOST_DRAWN_BYTES = 2_000_000_000  # a figure reads every row; that many bytes take some seconds
+_MOST_DRAWN_BYTES = 2_000_000_000  # the figure reads every row, which takes some seconds for this size
 
 
 def packing_page(artifact: Artifact, params: PipelineParams) -> Page:
-    """A page of the `shards` artifact, from its manifest alone."""
+    """A page of the `shards` artifact, from its manifest."""
     return Page(KEY, "\n\n".join(_sections(artifact, params)) + "\n")
 
 
 def packing_pictures(artifact: Artifact) -> Iterator[Picture]:
-    """The figure of `ropeway inspect`, where the shards are on this machine and small enough to be looked through."""
+    """The figure of `ropeway inspect`, if the shards are on this machine and small enough to read."""
     size = sum(entry.num_bytes for entry in artifact.manifest.files)
     if artifact.remote is not None or size > _MOST_DRAWN_BYTES:
         return
@@ -40,16 +40,16 @@ def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
     target = params.model.target_length
     yield (
         f"## Packed rows\n\n{packed['num_rows']:,} rows of up to {target:,} tokens hold {packed['num_tokens']:,} tokens, "
-        f"{packed['waste']:.2%} of their places are empty; held out: {packed['num_heldout_rows']:,} rows, "
+        f"{packed['waste']:.2%} of their space is empty; held out: {packed['num_heldout_rows']:,} rows, "
         f"{packed['num_heldout_tokens']:,} tokens, {packed['heldout_waste']:.2%} empty."
     )
     yield _cutting(packed)
     yield f"### Tokens by source and length bucket\n\n{_buckets(packed['buckets'])}"
     if shares := [*_shares("source", packed["sources"]), *_shares("length", packed["by_length"])]:
-        yield f"### Mix of the packed tokens\n\n{markdown_table(('of', 'share', 'wanted', 'reached'), shares)}"
+        yield f"### Mix of the packed tokens\n\n{markdown_table(('by', 'name', 'requested', 'reached'), shares)}"
     shards = [entry for entry in artifact.manifest.files if entry.path.endswith(".arrow")]
     total = data_size(sum(entry.num_bytes for entry in shards))
-    yield f"{len(shards):,} shards, {total}, in artifact `{artifact.location}`. `ropeway inspect` on it looks into the rows."
+    yield f"{len(shards):,} shards, {total}, in artifact `{artifact.location}`. `ropeway inspect` shows their rows."
 
 
 def _cutting(packed: dict[str, Any]) -> str:
@@ -78,7 +78,7 @@ def _buckets(buckets: list[dict[str, Any]]) -> str:
 
 
 def _shares(side: str, shares: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Nothing for a single source that nothing was asked of."""
+    """Rows of the mix; none for a single source or length."""
     if len(shares) < 2:
         return []
     return [

@@ -1,4 +1,4 @@
-"""A release as a page: where it is and how to load it, what was verified, and which servers read it as it was trained."""
+"""A release as pages: its places, what was verified, and which servers compute it as it was trained."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KEY = "release"
 def release_pages(
     artifact: Artifact, params: PipelineParams, checks: Sequence[Check], deliveries: Sequence[Delivery]
 ) -> Iterator[Page]:
-    """The release with its places; then, where this run made any, its checks; then its servers."""
+    """The release with its places, its checks if this run made any, and its servers."""
     yield Page(KEY, _release(artifact, params, deliveries))
     if checks:
         rows = [(plain(check.name), "ok" if check.ok else "**broken**", plain(check.detail, 400)) for check in checks]
         table = markdown_table(("check", "result", "detail"), rows)
-        yield Page(f"{KEY}-checks", f"## What was verified of {params.release_name}\n\n{table}\n")
+        yield Page(f"{KEY}-checks", f"## Checks of {params.release_name}\n\n{table}\n")
     yield Page(f"{KEY}-serving", _serving(artifact, params))
 
 
@@ -38,15 +38,15 @@ def _release(artifact: Artifact, params: PipelineParams, deliveries: Sequence[De
     ]
     return (
         f"## Release {params.release_name}\n\n{extension_of(params.model)}. Version `{artifact.digest}`, "
-        f"{'the current one' if is_current else 'not the current one: another was chosen'}; {done['num_files']:,} files, "
+        f"{'the current one' if is_current else 'not the current one: another version is served'}; {done['num_files']:,} files, "
         f"{data_size(done['num_bytes'])}, of which weights {data_size(done['weights_bytes'])}.\n\n"
         f"{markdown_table(('place', 'address', 'this run'), places)}\n\n"
-        f"`ropeway verify {artifact.location}` verifies it again; its model card is `README.md` there.\n"
+        f"`ropeway verify {artifact.location}` verifies it again. Its model card is `README.md` in that folder.\n"
     )
 
 
 def _link(location: str) -> str:
-    """A link where a browser can follow it, else the address alone."""
+    """A link if a browser can open it, else only the address."""
     return f"[{location}]({location})" if location.startswith(("https://", "http://")) else f"`{location}`"
 
 
@@ -54,7 +54,7 @@ def _serving(artifact: Artifact, params: PipelineParams) -> str:
     from tasks.publish.serving.table import serving_table
 
     address = f"./{params.release_name}" if is_remote(artifact.location) else artifact.location
-    answers = {True: "yes", False: "**no**", None: "not known"}
+    answers = {True: "yes", False: "**no**", None: "unknown"}
     rows = [
         (
             plain(f"{row.server} {row.version}"),
@@ -65,8 +65,6 @@ def _serving(artifact: Artifact, params: PipelineParams) -> str:
         )
         for row in serving_table(artifact.path, address=address)
     ]
-    table = markdown_table(("server", "reads it as trained", "why", "how that is known", "how to run it"), rows)
-    copy = (
-        "" if address == artifact.location else f"\n`{address}`: a copy of `{artifact.location}` on the machine that serves.\n"
-    )
+    table = markdown_table(("server", "computes it as trained", "why", "evidence", "how to run it"), rows)
+    copy = "" if address == artifact.location else f"\n`{address}` is a copy of `{artifact.location}` on the serving machine.\n"
     return f"## Servers of {params.release_name}\n\n{table}\n{copy}"

@@ -68,7 +68,7 @@ def test_steps_of_like_rows_are_made_of_neighbours_in_cost():
     costs = np.random.default_rng(99).random(400)
     spread = {w: np.mean([np.ptp(costs[StepOrder(400, 4, 0, costs, w).rows(s)]) for s in range(100)]) for w in (1, 25)}
     assert spread[25] < spread[1] / 5
-    with pytest.raises(ValueError, match="costs must be given"):
+    with pytest.raises(ValueError, match="needs the costs of the rows"):
         StepOrder(400, 4, 0, None, 2)
 
 
