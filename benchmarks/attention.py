@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ray_jobs.finetune.attention import shifted_sparse_attention
-from ray_jobs.finetune.executors import choose_executor, executor_name
+from ray_jobs.finetune.executors import choose_executor, choose_name
 from ray_jobs.finetune.segments import default_group_size, segment_batch
 
 
@@ -59,7 +59,7 @@ def compare(length: int, num_heads: int, num_kv: int, head_dim: int, repeats: in
     pairs = pairs[1:]  # the first warms up
     return {
         "length": length,
-        "executor": executor_name(execute),
+        "executor": choose_name("auto", device, dtype, head_dim),
         "full_s": statistics.median(a for a, _ in pairs),
         "s2_s": statistics.median(b for _, b in pairs),
         "ratio": statistics.median(a / b for a, b in pairs),

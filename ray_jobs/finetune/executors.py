@@ -214,10 +214,6 @@ def describe_executor(config: Any, training: TrainingParams, device: torch.devic
     return f"attention computed by {chosen}" + (f" ({reasons})" if reasons else "")
 
 
-def executor_name(executor: Executor) -> str:
-    return next(name for name, known in EXECUTORS.items() if known is executor)
-
-
 def attention_dtype(*tensors: Any) -> torch.dtype:
     """The dtype for attention: autocast's if it is on, because kernels outside torch do not cast by themselves."""
     device = tensors[0].device.type

@@ -123,7 +123,7 @@ def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None]
         ids = torch.randint(0, config.vocab_size, (1, tokens))
     set_group_size(model, group_size)
     objective = Objective(model, params.training)
-    batch = MicroBatch(ids, torch.arange(tokens)[None], (0,))
+    batch = MicroBatch(ids, torch.arange(tokens)[None])
 
     def step() -> None:
         objective(batch).backward()

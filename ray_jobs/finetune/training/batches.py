@@ -32,7 +32,6 @@ class MicroBatch:
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    row_indices: tuple[int, ...]
 
 
 class StepOrder:
@@ -105,8 +104,11 @@ def num_targets(rows: Rows, indices: list[int]) -> int:
 def read_micro_batch(rows: Rows, indices: list[int], device: torch.device) -> MicroBatch:
     """Concatenate rows, without padding."""
     read = [rows.row(i) for i in indices]
-    ids = np.concatenate([r["input_ids"] for r in read]).astype(np.int64)
+    ids = np.concatenate([r["input_ids"] for r in read])
     positions = np.concatenate([np.arange(n) for r in read for n in r["seq_lengths"]])
-    return MicroBatch(
-        torch.from_numpy(ids)[None].to(device), torch.from_numpy(positions.astype(np.int64))[None].to(device), tuple(indices)
-    )
+    return MicroBatch(_as_row(ids, device), _as_row(positions, device))
+
+
+def _as_row(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """int64 [1, T]."""
+    return torch.from_numpy(values.astype(np.int64))[None].to(device)
