@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from data_schemas.progress import ProgressEvent, SamplesMeasured, StepFigures, TrainingStarted, TrainingStep
-from ray_jobs.finetune.training.progress import read_steps
+from ray_jobs.finetune.training.training_log import read_steps
 from tasks.prefect_tasks.pages import evaluation, training
 from tasks.prefect_tasks.pages.elements import Picture, Share, Shown
 from tasks.prefect_tasks.pages.training_plots import draw_training

@@ -25,7 +25,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
     from ray_jobs.finetune.training.distributed import Worker
     from ray_jobs.finetune.training.loop import train
-    from ray_jobs.finetune.training.progress import TrainingLog
+    from ray_jobs.finetune.training.training_log import TrainingLog
     from tasks.pack.reading import open_rows
 
     work = Path(config["work"])

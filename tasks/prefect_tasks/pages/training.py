@@ -9,7 +9,7 @@ from itertools import pairwise
 from data_schemas.progress import StepFigures
 from data_schemas.quantities import duration
 from data_schemas.storage import Artifact
-from ray_jobs.finetune.training.progress import LOG_NAME, PROGRESS_NAME, read_steps
+from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, read_steps
 from tasks.prefect_tasks.pages.elements import Page, Picture, markdown_table, plain, small_file
 from tasks.prefect_tasks.pages.training_plots import draw_training
 

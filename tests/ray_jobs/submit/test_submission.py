@@ -16,7 +16,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressEvent, TrainingStarted, TrainingStep, decode, describe
 from data_schemas.storage import Storage
 from ray_jobs.finetune.training.checkpoint import last_complete
-from ray_jobs.finetune.training.progress import read_steps
+from ray_jobs.finetune.training.training_log import read_steps
 from ray_jobs.prepare.job import determining
 from ray_jobs.submit.jobs_api import JobsApi
 from ray_jobs.submit.submission import run_job

@@ -6,7 +6,7 @@ import struct
 from tensorboardX.proto.event_pb2 import Event
 
 from data_schemas.progress import TrainingStep
-from ray_jobs.finetune.training.progress import (
+from ray_jobs.finetune.training.training_log import (
     LOG_NAME,
     PROGRESS_NAME,
     TENSORBOARD_DIR,
