@@ -58,7 +58,7 @@ def test_one_local_worker_is_this_process() -> None:
     with measuring_workers(RayParams()) as workers:
         assert isinstance(workers, InProcess)
     with (
-        pytest.raises(UserError, match=r"with 2 workers, but 0 GPU"),
+        pytest.raises(UserError, match=r"with 2 workers, but this machine has 0 visible GPU"),
         measuring_workers(RayParams(num_workers=2, use_gpu=True)),
     ):
         pass

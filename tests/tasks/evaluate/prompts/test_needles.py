@@ -17,8 +17,8 @@ from tasks.evaluate.heldout import HeldOutDocument, tokenize
 from tasks.evaluate.prompts.make import make_prompts, shortest, usable_lengths
 from tasks.evaluate.prompts.material import Haystack, Material, depth_grid
 from tasks.evaluate.prompts.prompt import TaskPrompt
-from tasks.evaluate.prompts.qa import QaExample
 from tasks.evaluate.prompts.prompt_files import read_prompts, write_prompts
+from tasks.evaluate.prompts.qa import QaExample
 from tests import ROOT
 
 DEMO = ROOT / "tasks" / "model" / "demo_base"

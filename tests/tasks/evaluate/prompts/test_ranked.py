@@ -13,8 +13,8 @@ from tasks.evaluate.prompts.material import Haystack, Material
 from tasks.evaluate.prompts.qa import QaExample
 from tasks.evaluate.prompts.ranked import RankedQuestion, gold_rank, rank_quantiles
 from tasks.evaluate.prompts.ranked_facts import fact_questions
-from tasks.evaluate.prompts.ranked_qa import qa_questions
 from tasks.evaluate.prompts.ranked_files import read_ranked, write_ranked
+from tasks.evaluate.prompts.ranked_qa import qa_questions
 from tasks.reorder.candidates import candidate_orders, compared_strategies
 
 LINE = "The valley is deep; bridge {} is old, and traveller {} looks back.\n"
@@ -152,5 +152,5 @@ def test_questions_are_read_as_they_were_written(
 
 
 def test_no_order_of_other_passages_is_asked(questions: dict[int, tuple[RankedQuestion, ...]]) -> None:
-    with pytest.raises(ValueError, match="no order of 8 passages"):
+    with pytest.raises(ValueError, match="not an order of 8 passages"):
         questions[1536][0].prompt([1, 1, 2, 3, 4, 5, 6, 7])

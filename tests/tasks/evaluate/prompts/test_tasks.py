@@ -297,7 +297,7 @@ def test_no_answer_stands_in_the_text_of_the_control(material: Material) -> None
 
 def test_a_question_whose_answer_stands_everywhere_is_refused(material: Material) -> None:
     hay = Haystack.of([tokenize("d", "Ann and Ann and Ann.\n" * 400, material.tokenizer)])
-    with pytest.raises(UserError, match=r"Line 1 of evaluation.qa_file: 100 excerpts .* hold one of `answers`"):
+    with pytest.raises(UserError, match=r"Line 1 of evaluation.qa_file: 100 excerpts .* contain one of `answers`"):
         make_prompts("document_qa", 600, replace(qa_material(material, example(answers=("a", "Ann"))), haystack=hay))
 
 
