@@ -79,7 +79,7 @@ def test_what_a_rollback_left_is_not_served_again_by_publishing_it(
     told: list[str] = []
     (delivery,) = deliver(NAME, second, PublishParams(destinations=(where,)), texts_into(told))
     assert not delivery.is_new
-    assert "a rollback left" in delivery.why_not_served
+    assert "was rolled back, so it is not served" in delivery.why_not_served
     assert f"`ropeway rollback {NAME} {second.name} --at {where}` serves it again" in told[0]
     assert {row.digest: (row.is_current, row.is_rolled_back) for row in list_releases(where)} == {
         first.name: (True, False),
@@ -113,7 +113,7 @@ def test_going_back_without_a_digest_passes_over_what_was_left_before(out: Path,
     assert rollback(str(out), NAME).now == second
     assert rollback(str(out), NAME).now == first
     rollback(str(out), NAME, second)
-    with pytest.raises(UserError, match=rf"Every version of {NAME} .* before {second} was rolled back from"):
+    with pytest.raises(UserError, match=rf"Every version of {NAME} .* before {second} was rolled back:"):
         rollback(str(out), NAME)
 
 
@@ -149,12 +149,12 @@ def test_a_pointer_or_list_that_holds_nonsense_is_mended(out: Path, three: list[
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda version: (version / MANIFEST_NAME).unlink(), "incomplete: there is no manifest.json"),
+        (lambda version: (version / MANIFEST_NAME).unlink(), "incomplete: its manifest.json cannot be read"),
         (lambda version: (version / "config.json").write_text('{"seed": 9}'), "config.json has other content"),
         (lambda version: (version / "config.json").unlink(), "config.json is missing"),
         (lambda version: (version / "extra.bin").write_text("x"), "extra.bin is extra"),
-        (lambda version: (version / "SHA256SUMS").write_text(""), "SHA256SUMS is not of these files"),
-        (lambda version: (version / MANIFEST_NAME).write_text("{}"), "incomplete: there is no manifest.json"),
+        (lambda version: (version / "SHA256SUMS").write_text(""), "SHA256SUMS does not list these files"),
+        (lambda version: (version / MANIFEST_NAME).write_text("{}"), "incomplete: its manifest.json cannot be read"),
     ],
 )
 def test_an_incomplete_or_altered_version_is_not_gone_back_to(out: Path, three: list[Path], damage, reason: str) -> None:
@@ -173,7 +173,7 @@ def test_the_version_before_is_the_last_complete_one(out: Path, three: list[Path
 def test_a_release_that_is_not_there_or_not_one_version_is_said(out: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no release 'other'"):
         rollback(str(out), "other")
-    with pytest.raises(UserError, match=r"No version of tiny at .* is 'ffffffff' alone"):
+    with pytest.raises(UserError, match="'ffffffff' does not name exactly one version of tiny"):
         rollback(str(out), NAME, "ffffffff")
     with pytest.raises(UserError, match="There is no folder"):
         list_releases(str(tmp_path / "nowhere"))

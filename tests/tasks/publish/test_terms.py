@@ -6,10 +6,12 @@ import pytest
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams
+from data_schemas.report import Report
 from tasks.publish.base_identity import identify, terms_files
 from tasks.publish.card import front_matter
 from tests.hub_release_server import ATTRIBUTES, TOKEN, Repository, hub_release_server
 
+NOTHING_MEASURED = Report.model_construct(perplexity=())
 CARD = b"---\nlicense: other\nlicense_name: bridge-community\nlicense_link: https://example.org/terms\n---\n# Base\n"
 FILES = {
     ".gitattributes": ATTRIBUTES,
@@ -40,7 +42,7 @@ def test_card_licence_and_notices_of_a_hub_base_are_those_of_the_commit(
             name: FILES[name] for name in ("LICENSE", "NOTICE.txt", "USE_POLICY.md")
         }
         assert not any("model.safetensors" in request for request in hub.requests)
-        matter = front_matter("tiny", base, {"perplexity": []})
+        matter = front_matter("tiny", base, NOTHING_MEASURED)
         assert (matter["license"], matter["license_name"]) == ("other", "bridge-community")
         assert matter["license_link"] == "https://example.org/terms"
         with pytest.raises(UserError, match="The licence of the base org/none cannot be read from the hub"):
@@ -63,7 +65,7 @@ def test_the_licence_of_a_card_in_every_form_it_is_written(
     (tmp_path / "README.md").write_text(card, encoding="utf-8", newline="")
     base = identify(ModelParams(base=str(tmp_path), target_length=64))
     assert base.licence == licence
-    assert front_matter("tiny", base, {"perplexity": []})["license"] == in_card
+    assert front_matter("tiny", base, NOTHING_MEASURED)["license"] == in_card
 
 
 def test_a_licence_that_is_given_replaces_what_the_card_says(tmp_path: Path) -> None:

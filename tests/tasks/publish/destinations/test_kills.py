@@ -227,7 +227,7 @@ def test_bytes_that_changed_in_the_store_are_found_before_current_moves(
 
     faults.after = rot
     params = PublishParams(destinations=(f"s3://ropeway/{tmp_path.name}",))
-    with pytest.raises(UserError, match=r"What arrived at .* differs from the release \(model\.safetensors has other content"):
+    with pytest.raises(UserError, match=r"The copy at .* differs from the release \(model\.safetensors has other content"):
         deliver(NAME, two, params, lambda _: None)
     assert current(place) == one.name
     faults.after = lambda method, path, number: None
