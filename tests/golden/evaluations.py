@@ -1,0 +1,79 @@
+"""An evaluation of fixed models on fixed documents: every sample, and the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from transformers import LlamaForCausalLM
+
+from data_schemas.evaluation_params import TASK_NAMES
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.evaluate import evaluation_stage
+from ray_jobs.evaluate.workload import prepare_workload
+from ray_jobs.finetune.training.lora import add_trainable_weights
+from tasks.model.extended import extended_config
+from tests.golden.inputs import byte_tokenizer, fill, prose, write_base, write_documents
+from tests.ray_jobs.evaluate.evaluation_example import write_chunks, write_questions
+
+DOCUMENTS = {f"d{number}": ("heldout", "plain", prose(number, 60)) for number in range(4)}
+
+
+def output(folder: Path) -> Any:
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "golden",
+            "storage": str(folder / "storage"),
+            "corpus": {"sources": ["nowhere"]},
+            "model": {"base": str(write_base(folder / "base", window=128)), "target_length": 256, "rope_method": "yarn"},
+            "training": {"lora_rank": 2},
+            "evaluation": {
+                "lengths": [64, 128, 256], "target_tokens": 32, "num_documents": 3, "num_depths": 2, "num_samples": 2,
+                "tasks": ["passkey"], "batch_tokens": 512, "reorder_samples": 4,
+                "qa_file": write_questions(folder), "protocols": ["yarn", "longlora"],
+            },
+        }
+    )  # fmt: skip
+    storage = Storage(params.storage)
+
+    def build(kind: str, make: Any, **parents: str) -> Artifact:
+        return storage.build(kind, stage="golden", params={"kind": kind}, code_version=1, parents=parents, make=make)
+
+    shards = build("shards", lambda path: write_chunks(path, trained_on="elsewhere"))
+    checkpoint = build("checkpoints", lambda path: write_adapter(path, params), shards=shards.digest)
+    documents = build("documents", lambda path: write_documents(path, DOCUMENTS))
+    evaluation = evaluation_stage.run(params, storage, documents, checkpoint, lambda _: None)
+    return {
+        "samples": {path.stem: pq.read_table(path).to_pydict() for path in sorted(evaluation.path.glob("*_samples.parquet"))},
+        "report": json.loads((evaluation.path / "report.json").read_text()),
+        "settings": json.loads((evaluation.path / "settings.json").read_text()),
+        "prompts of every task": prompts(params, documents),
+        "report.md": (evaluation.path / "report.md").read_text().splitlines(),
+        "files": [entry.path for entry in evaluation.manifest.files],
+    }
+
+
+def prompts(params: PipelineParams, documents: Artifact) -> dict[str, Any]:
+    """Hashes of prompts that are too long to be scored in a test, and one text of each task."""
+    evaluation = {"tasks": TASK_NAMES, "task_lengths": [1024], "num_samples": 1, "num_depths": 1}
+    asked = params.model_copy(update={"evaluation": params.evaluation.model_copy(update=evaluation)})
+    tokenizer = byte_tokenizer()
+    workload = prepare_workload(asked, 128, documents.path, tokenizer)
+    made = {}
+    for (task, length), of_task in workload.prompts.items():
+        text = tokenizer.decode(of_task[0].tokens)
+        made[f"{task}, {length} tokens"] = {
+            "hashes": [prompt.prompt_hash for prompt in of_task],
+            "golds": [list(prompt.golds) for prompt in of_task],
+            "ends": [text[:100], text[-200:]],
+        }
+    return made
+
+
+def write_adapter(folder: Path, params: PipelineParams) -> dict[str, Any]:
+    model = LlamaForCausalLM.from_pretrained(params.model.base, config=extended_config(params.model))
+    trained = add_trainable_weights(model, params.training)
+    fill(trained, seed=2, scale=0.1, trained_only=True)
+    trained.save_pretrained(folder / "adapter")
+    return {}
