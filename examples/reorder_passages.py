@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data_schemas.params import PipelineParams
+from tasks.publish.reorder_config import make_config
 from tasks.reorder import ChunkReorder
-from tasks.reorder.config import make_config
 
 PASSAGES = [
     {"text": "Perplexity at 2048 is 9.2.", "score": 0.61},

@@ -1,0 +1,11 @@
+"""The model: its base, whether it is supported, and the plan of its rotary embedding. Runs no cluster job.
+
+base_model         the base, found, fingerprinted and loaded; supported says whether S2-Attn can train it
+rope_config        how a config.json states a rotary embedding: read from a base, written into a release
+rope_methods       what each scaling method makes of a base, or why it cannot
+rope_frequencies   the frequencies of each method
+rope_use           the features of a config.json that `data_schemas.consumers` has claims about
+rope_plan          `plan_rope`, which puts these together
+extended           the models that are trained, compared and published
+demo_base/         weights and tokenizer of the base that comes with Ropeway; `tools/demo_base` made them
+"""

@@ -1,4 +1,4 @@
-"""The base model: found, fingerprinted and loaded, from a folder, a hub id or the shipped demo base."""
+"""The base model: found, fingerprinted and loaded, from a folder, a hub id or the demo base that comes with Ropeway."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DESCRIBING_SUFFIXES = {".json", ".safetensors", ".gguf", ".model", ".txt", ".ji
 
 
 def locate(model: ModelParams) -> str:
-    """The folder of the base, or its hub id where no such folder exists. UserError for a folder that is not there."""
+    """The folder of the base, or its hub id if there is no such folder. UserError for a missing folder."""
     if model.base == "demo":
         return str(DEMO_BASE)
     path = Path(model.base).expanduser()
@@ -39,7 +39,7 @@ def locate(model: ModelParams) -> str:
 
 
 def base_fingerprint(model: ModelParams) -> str:
-    """Digest of the base: of its files' names and contents for a folder, of the resolved commit for a hub id."""
+    """Digest of the base: for a folder, of its files' names and contents; for a hub id, of the resolved commit."""
     where = locate(model)
     entries: list[Any] = [model.gguf_file]
     folder = Path(where)
@@ -53,7 +53,7 @@ def base_fingerprint(model: ModelParams) -> str:
 
 @lru_cache(maxsize=16)
 def hub_commit(repo: str, revision: str | None) -> str:
-    """The commit that `revision` names now, from the hub, else from what the cache holds. UserError where neither knows it."""
+    """The commit that `revision` names now, from the hub, else from the local cache. UserError if neither has it."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     if revision and len(revision) == 40:
@@ -72,7 +72,9 @@ def hub_commit(repo: str, revision: str | None) -> str:
 
 def _source(model: ModelParams) -> dict[str, Any]:
     where = locate(model)
-    revision = model.revision if Path(where).is_dir() else hub_commit(where, model.revision)  # what is fingerprinted is loaded
+    revision = (
+        model.revision if Path(where).is_dir() else hub_commit(where, model.revision)
+    )  # load the commit that was fingerprinted
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     return source | ({"gguf_file": model.gguf_file} if model.gguf_file else {})
 
@@ -83,7 +85,7 @@ def _refused(model: ModelParams, part: str, error: Exception) -> UserError:
 
 
 def check_weights(model: ModelParams) -> None:
-    """UserError for a base folder without weights, before anything is computed."""
+    """UserError for a base folder without weights, before any work."""
     folder = Path(locate(model))
     if not folder.is_dir():
         return
@@ -95,7 +97,7 @@ def check_weights(model: ModelParams) -> None:
 
 
 def load_config(model: ModelParams) -> PretrainedConfig:
-    """The base's configuration. UserError if there is none that transformers understands, or it is of a kind not trained here."""
+    """The base's configuration. UserError if transformers cannot read it, or the model type is not supported."""
     from transformers import AutoConfig
 
     try:
@@ -120,8 +122,10 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
     except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "tokenizer", error) from error
     if not tokenizer.is_fast:
-        raise UserError(f"The base model {model.base!r} has no fast tokenizer: character offsets need one.")
-    tokenizer.model_max_length = int(1e30)  # length is ours to plan; the base's warning would only mislead
+        raise UserError(
+            f"The base model {model.base!r} has no fast tokenizer, which chunking needs: choose another base."
+        )
+    tokenizer.model_max_length = int(1e30)  # the target length differs from the base's, whose warning would mislead
     return tokenizer
 
 
@@ -132,7 +136,7 @@ def load_base(
     dtype: torch.dtype | str | None = None,
     attention: str = "sdpa",
 ) -> PreTrainedModel:
-    """The base's weights under its own configuration or `config`; float32 unless told otherwise ("auto": as stored)."""
+    """The base's weights with its own configuration or `config`; float32 by default (`dtype` "auto": as stored)."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -149,5 +153,5 @@ def load_base(
     except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "weights", error) from error
     if hasattr(loaded.config, "quantization_config"):
-        del loaded.config.quantization_config  # GGUF weights are plain once loaded, and saving refuses the leftover
+        del loaded.config.quantization_config  # loaded GGUF weights are plain, and saving would refuse this leftover
     return loaded

@@ -41,12 +41,12 @@ def _config_state(model: ModelParams) -> tuple[int, int] | None:
 
 
 def planned_factors(model: ModelParams) -> dict[str, Any] | None:
-    """`rope_factors` where the method may take them; another method may stand beside a longrope arm of the evaluation."""
+    """`rope_factors` if the method may take them; otherwise they are for a longrope arm of the evaluation."""
     return rope_factors(model) if model.rope_method in ("longrope", "auto") else None
 
 
 def rope_factors(model: ModelParams) -> dict[str, Any] | None:
-    """The content of `rope_factors_file`, None where none is given. UserError for a file that holds no JSON object."""
+    """The content of `rope_factors_file`, None if there is none. UserError for a file without a JSON object."""
     if not model.rope_factors_file:
         return None
     try:
@@ -61,7 +61,7 @@ def rope_factors(model: ModelParams) -> dict[str, Any] | None:
 
 
 def base_window(model: ModelParams) -> int:
-    """The context length, in tokens, that the base works up to by its own configuration."""
+    """The context length in tokens that the base works up to, by its own configuration."""
     return rope_plan_for(model).base_window
 
 

@@ -1,4 +1,4 @@
-"""Silence for transformers' progress bars and notices, which would tear a run's own progress apart."""
+"""Hide transformers' progress bars and notices, which would interrupt a run's own progress lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Only errors are shown inside; everything is as before afterwards."""
+    """Show only errors in the block; restore the settings after it."""
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -1,7 +1,7 @@
 """How a model's config states its rotary embedding: read from a base, written into a release.
 
-transformers 5 keeps one dict `rope_parameters`; transformers 4 keeps `rope_scaling` and a top-level `rope_theta`, and vLLM
-derives the length it serves from these. A published config says the same thing in both spellings.
+transformers 5 has one dict `rope_parameters`; transformers 4 has `rope_scaling` and a top-level `rope_theta`, and vLLM derives the
+length it serves from these. A published config has the same values in both spellings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WITH_ORIGINAL_INSIDE = ("yarn", "longrope", "llama3")
 
 # The top-level `original_max_position_embeddings` that these config classes fill in; it goes before the one in the dict.
 _TOP_LEVEL_ORIGINAL = dict.fromkeys(PHI3, 4096)
-# Config classes with names of their own for what others call `rope_theta` and `partial_rotary_factor`.
+# Config classes that have other names for `rope_theta` and `partial_rotary_factor`.
 _OWN_NAMES = {
     name: {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"} for name in ("gpt_neox", "gpt_neox_japanese")
 }
@@ -32,15 +32,15 @@ _OWN_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class BaseRope:
-    """What a base model's config says about its positions; lengths in tokens."""
+    """The rotary embedding of a base model's config; lengths in tokens."""
 
     model_type: str
     parameters: dict[str, Any]  # the `rope_parameters` of transformers 5, `rope_theta` included
     max_position_embeddings: int
     original_length: int  # before any scaling
-    window: int  # up to which the base works as it is
+    window: int  # up to which the base works without changes
     rotary_dim: int
-    takes_yarn: bool  # the Phi-3 family's configs accept no scaling but longrope
+    takes_yarn: bool  # the configs of the Phi-3 family accept only longrope
     sliding_window: int | None
 
     @property
@@ -53,7 +53,7 @@ class BaseRope:
 
 
 def read_base_rope(config: PreTrainedConfig) -> BaseRope:
-    """The base's rotary embedding; UserError for positions that cannot be extended by scaling one set of frequencies."""
+    """The base's rotary embedding. UserError if its positions cannot be extended by scaling one set of frequencies."""
     name = f"{type(config).__name__.removesuffix('Config')} (model_type {config.model_type})"
     given = getattr(config, "rope_parameters", None)
     if not isinstance(given, Mapping) or not given or getattr(config, "alibi", False):
@@ -62,8 +62,8 @@ def read_base_rope(config: PreTrainedConfig) -> BaseRope:
         )
     if any(isinstance(value, Mapping) for value in given.values()):
         raise UserError(
-            f"{name} has rotary frequencies of its own for each layer type ({', '.join(given)}), and scaling them together "
-            "would change layers that never see far: choose a base with one set of frequencies for all layers."
+            f"{name} has separate rotary frequencies for each layer type ({', '.join(given)}), and scaling them together "
+            "would change layers with a short window: choose a base with one set of frequencies for all layers."
         )
     parameters = {key: value for key, value in given.items() if key != "type" and value is not None}
     rope_type = parameters.setdefault("rope_type", given.get("type") or "default")
@@ -98,7 +98,7 @@ def _rotary_dim(config: PreTrainedConfig, parameters: Mapping[str, Any], name: s
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
     if rotary_dim < 2 or rotary_dim % 2:
-        raise UserError(f"{name} rotates {rotary_dim} channels of a head, which are not pairs: choose another base.")
+        raise UserError(f"{name} rotates {rotary_dim} channels of a head, which do not form pairs: choose another base.")
     return rotary_dim
 
 
@@ -110,23 +110,23 @@ def _sliding_window(config: PreTrainedConfig) -> int | None:
 def _original_length(config: PreTrainedConfig, parameters: Mapping[str, Any], maximum: int) -> int:
     if parameters["rope_type"] not in WITH_ORIGINAL_INSIDE:
         return maximum
-    # transformers 5 lets a top-level value go before the one in the dict.
+    # In transformers 5 a top-level value overrides the one in the dict.
     top_level = getattr(config, "original_max_position_embeddings", None)
     return int(top_level or parameters.get("original_max_position_embeddings") or maximum)
 
 
 def _window(parameters: Mapping[str, Any], original: int, maximum: int) -> int:
-    """Linear and YaRN: original times factor, as vLLM reads them. Dynamic: the original, beyond which it only scales."""
+    """Linear and YaRN: original times factor, as vLLM reads them. Dynamic: the original, because it scales only beyond that."""
     if parameters["rope_type"] in ("linear", "yarn") and parameters.get("factor"):
         return int(original * parameters["factor"])
     return maximum
 
 
 def published_config(config: Mapping[str, Any], parameters: Mapping[str, Any], max_position_embeddings: int) -> dict[str, Any]:
-    """`config` (the content of a config.json) with its rotary embedding in every spelling that is read.
+    """`config` (the content of a config.json) with its rotary embedding in the spellings of all consumers.
 
     `rope_parameters` for transformers 5; for transformers 4 `rope_scaling`, without a `rope_theta` inside, and a top-level
-    `rope_theta`. A top-level `original_max_position_embeddings` goes: vLLM would serve no more than that.
+    `rope_theta`. A top-level `original_max_position_embeddings` is removed, because vLLM would serve only that length.
     """
     published = {**config, "rope_parameters": dict(parameters), "max_position_embeddings": max_position_embeddings}
     scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
@@ -146,9 +146,9 @@ def published_config(config: Mapping[str, Any], parameters: Mapping[str, Any], m
 
 
 def write_published_config(model_dir: Path, parameters: Mapping[str, Any], max_position_embeddings: int) -> None:
-    """Rewrite `model_dir`/config.json by `published_config`; last of all, because `save_pretrained` strips the old spelling.
+    """Rewrite `model_dir`/config.json by `published_config`. Do this last, because `save_pretrained` drops the old spelling.
 
-    UserError if there is no config.json, or if the installed transformers does not read back what was written.
+    UserError if there is no config.json, or if the installed transformers reads other values back.
     """
     from transformers import AutoConfig
 
@@ -162,12 +162,12 @@ def write_published_config(model_dir: Path, parameters: Mapping[str, Any], max_p
     reread = AutoConfig.from_pretrained(model_dir)
     if difference := reading_difference(reread, parameters, max_position_embeddings):
         raise UserError(
-            f"{path} was written but is read back otherwise ({difference}): choose another rope_method for this base."
+            f"transformers reads other values from {path} than were written ({difference}): choose another rope_method for this base."
         )
 
 
 def reading_difference(config: PreTrainedConfig, parameters: Mapping[str, Any], max_position_embeddings: int) -> str:
-    """What a loaded config says otherwise than meant, or an empty string."""
+    """The first difference between a loaded config and what was written; "" if there is none."""
     read = {key: value for key, value in (config.rope_parameters or {}).items() if key != "type" and value is not None}
     # Some config classes fill in the neutral value.
     neutral = {"partial_rotary_factor": 1.0}

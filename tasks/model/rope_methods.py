@@ -1,4 +1,4 @@
-"""What each scaling method makes of a base's rotary embedding: the new parameters, or the reason why it cannot."""
+"""Each scaling method on a base's rotary embedding: the new parameters, or the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tasks.model.rope_frequencies import longrope_attention_factor, ntk_theta, y
 Parameters = dict[str, Any]
 Factors = Mapping[str, Sequence[float]]
 
-# Extension over the base's window up to which a method is usable without fine-tuning. YaRN, longrope: claimed by their
-# papers; ntk, dynamic: by the comparison in YaRN's. Linear interpolation always needs training, and nobody reports on
-# llama3 without it.
+# Extension over the base's window up to which a method is usable without fine-tuning. YaRN, longrope: as their papers claim;
+# ntk, dynamic: from the comparison in YaRN's. Linear interpolation always needs training, and there are no reports on llama3
+# without it.
 USABLE_UNTRAINED = {"linear": 1, "dynamic": 4, "ntk": 2, "yarn": 4, "longrope": 8, "llama3": 1}
 
-# Bases each method can go on from, because the result is again one scaling that a config can hold. A dynamic base was
-# trained unscaled and scales only what is longer, so it counts as one without scaling. `ntk` on llama3 raises rope_theta below
-# the base's own bands: llama3 maps each frequency by itself, so the lowest is divided by the extension, the highest kept.
-# `llama3` on llama3 is `auto`'s to choose: see `refuse_impossible`.
+# The scaled bases that each method can extend further: the result must again be one scaling that a config can hold. A dynamic
+# base was trained unscaled and scales only longer prompts, so it counts as unscaled. `ntk` on llama3 raises rope_theta below the
+# base's bands: llama3 maps each frequency by itself, so the lowest is divided by the extension and the highest kept. Only `auto`
+# may choose `llama3` on llama3, see `refuse_impossible`.
 _GOES_ON_FROM = {
     "linear": ("default", "dynamic", "linear"),
     "dynamic": ("default", "dynamic"),
@@ -33,7 +33,7 @@ _GOES_ON_FROM = {
 
 
 def auto_method(base: BaseRope, factors: Factors | None) -> str:
-    """YaRN, unless longrope factors are given, only the base's own scaling goes on from it, or its class takes no YaRN."""
+    """YaRN, unless longrope factors are given, only the base's own method can extend it, or its class takes no YaRN."""
     if factors is not None or base.rope_type == "longrope":
         return "longrope"
     if base.rope_type in ("linear", "llama3"):
@@ -44,30 +44,28 @@ def auto_method(base: BaseRope, factors: Factors | None) -> str:
 def refuse_impossible(
     method: str, base: BaseRope, factors: Factors | None, packed_rows: bool, target_length: int, by_auto: bool
 ) -> None:
-    """UserError where `method` cannot go on from the base, or cannot be trained as it will be used.
+    """UserError if `method` cannot extend this base, or cannot be trained as it will be used.
 
-    A second llama3 scaling on top of a first one is no llama3 scaling: its bands would count turns within the scaled window
-    over frequencies that the first one has bent, and a config holds one. What can be had instead is the base's own scaling with a
-    larger factor over the window it was first trained on, which is what `auto` plans; asked for by name, it is refused so that
-    nobody believes to have stacked two.
+    Two stacked llama3 scalings are not a llama3 scaling: the bands of the second would count turns within the scaled window over
+    frequencies that the first has changed, and a config holds only one. Instead the base's own scaling can get a larger factor over
+    its first window. `auto` plans that; `llama3` by name is refused, so that nobody thinks that two were stacked.
     """
     if base.rope_type == method == "llama3" and not by_auto:
         factor = base.parameters["factor"] * target_length / base.window
         raise UserError(
-            f"rope_method llama3 would be stacked on a base that is scaled by llama3 already, and a config holds one scaling: "
-            f"choose auto, which raises the base's own factor from {base.parameters['factor']:g} to {factor:g} with its bands "
-            "where they are, or ntk, which raises rope_theta below them."
+            f"rope_method llama3 cannot be stacked on a base that is already scaled by llama3, because a config holds one scaling: "
+            f"choose auto, which raises the base's own factor from {base.parameters['factor']:g} to {factor:g} and keeps its bands, "
+            "or ntk, which raises rope_theta below them."
         )
     if base.rope_type not in _GOES_ON_FROM[method]:
         instead = "auto" if base.rope_type == "llama3" else base.rope_type
         raise UserError(
-            f"rope_method {method} cannot go on from a base that is scaled by {base.rope_type}, because a config holds one "
-            f"scaling and the two together are neither: choose {instead}, which stretches further what {base.rope_type} has "
-            "stretched."
+            f"rope_method {method} cannot extend a base that is scaled by {base.rope_type}, because a config holds only one scaling: "
+            f"choose {instead}, which extends the base's own."
         )
     if method in ("ntk", "dynamic") and base.rotary_dim <= 2:
         raise UserError(
-            f"rope_method {method} changes the base of a geometric series, and this model has one frequency: choose linear."
+            f"rope_method {method} changes the base of a geometric series, but this model has only one frequency: choose linear."
         )
     if method != "longrope":
         if factors is not None:
@@ -83,9 +81,9 @@ def refuse_impossible(
     short, long = (_checked_factors(factors, name, base.rotary_dim // 2) for name in ("short_factor", "long_factor"))
     if packed_rows and short != long:
         raise UserError(
-            "rope_method longrope with two different lists cannot be trained on packed rows, because the model picks a list by "
-            f"the longest document in a row and rows without one over {base.original_length} tokens would silently train "
-            "short_factor: give long_factor as both lists, or choose yarn."
+            "rope_method longrope with two different lists cannot be trained on packed rows: the model picks a list by the longest "
+            f"document in a row, so rows without a document over {base.original_length} tokens would silently train short_factor; "
+            "give long_factor as both lists, or choose yarn."
         )
 
 
@@ -97,23 +95,23 @@ def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:
     )
     if set(factors) != {"short_factor", "long_factor"} or not numbers or len(values or ()) != count:
         raise UserError(
-            f"rope_factors_file must hold short_factor and long_factor and nothing else, each a list of {count} positive numbers "
-            f"for this model, and {name} is not, or the keys {sorted(factors)} are not these: mend the file, or choose yarn."
+            f"rope_factors_file must hold exactly short_factor and long_factor, for this model each a list of {count} positive numbers; "
+            f"it has the keys {sorted(factors)}, or {name} is not such a list: correct the file, or choose yarn."
         )
     return [float(value) for value in values or ()]
 
 
 def rope_parameters(method: str, base: BaseRope, target_length: int, factors: Factors | None) -> tuple[Parameters, int]:
-    """The new `rope_parameters` (transformers 5) and the `max_position_embeddings` to publish beside them."""
+    """The new `rope_parameters` (transformers 5) and the `max_position_embeddings` to publish with them."""
     parameters = {"rope_theta": base.theta} | _BUILDERS[method](base, target_length, factors or {})
     if "partial_rotary_factor" in base.parameters:
         parameters["partial_rotary_factor"] = base.parameters["partial_rotary_factor"]
-    # Linear: vLLM and SGLang multiply the maximum by the factor. Dynamic: transformers scales only what is beyond it.
+    # Linear: vLLM and SGLang multiply the maximum by the factor. Dynamic: transformers scales only beyond the maximum.
     return parameters, base.original_length if method in ("linear", "dynamic") else target_length
 
 
 def _scale(target: int, original: int) -> float:
-    """target / original, a unit in the last place higher where readers that multiply back would truncate to target - 1."""
+    """target / original; one unit in the last place higher if readers that multiply back would truncate to target - 1."""
     factor = target / original
     return factor if int(original * factor) >= target else math.nextafter(factor, math.inf)
 
@@ -157,7 +155,7 @@ def _yarn(base: BaseRope, target: int, factors: Factors) -> Parameters:
 
 
 def _llama3(base: BaseRope, target: int, factors: Factors) -> Parameters:
-    # On a llama3 base the bands stay where they are, and what it divides is divided further: one scaling, not two.
+    # On a llama3 base the bands stay and only the factor grows: one scaling, not two.
     known = base.parameters if base.rope_type == "llama3" else {"factor": 1.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     return {
         "rope_type": "llama3",
@@ -192,18 +190,18 @@ _BUILDERS: dict[str, Callable[[BaseRope, int, Factors], Parameters]] = {
 
 
 def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> str:
-    """One sentence: why this method, and what it asks for at this extension."""
+    """One sentence: why this method, and whether it needs training at this extension."""
     limit = USABLE_UNTRAINED[method]
     if not chosen_here:
         why = f"{method} was asked for"
     elif method == "yarn":
-        why = "YaRN keeps the high frequencies, and so the order of near tokens, as the base learned them"
+        why = "YaRN keeps the high frequencies, which order nearby tokens, as the base learned them"
         if base.rope_type == "yarn":
-            why += ", and the base has YaRN already"
+            why += ", and the base already uses it"
     elif method == "ntk":
-        why = f"{base.model_type} takes no YaRN, and a changed rope_theta needs no scaling at all"
+        why = f"the config class of {base.model_type} does not take YaRN, and a changed rope_theta needs no scaling"
     elif base.rope_type == method:
-        why = f"the base is scaled by {method} already, and only {method} goes on from there"
+        why = f"the base is already scaled by {method}, and only {method} can extend it further"
     else:
         why = "longrope factors were given"
     if limit == 1:
@@ -214,30 +212,32 @@ def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> 
 
 
 def notes(method: str, base: BaseRope, parameters: Parameters, target_length: int, packed_rows: bool) -> tuple[str, ...]:
-    """What a user of the extended model should know, a sentence each."""
+    """What a user of the extended model should know, one sentence each."""
     found = []
     if base.rope_type == "linear":
         found.append(
-            f"The base's max_position_embeddings {base.max_position_embeddings} is read as its window before scaling, as vLLM "
-            f"does; if it is the scaled window, divide it by {base.parameters['factor']:g} in the base's config.json."
+            f"The base's max_position_embeddings {base.max_position_embeddings} is read as its window before scaling, as in vLLM. "
+            f"If it is the scaled window, divide it by {base.parameters['factor']:g} in the base's config.json."
         )
     if base.rope_type == "dynamic":
-        found.append("The base's dynamic scaling is replaced; within its window that changes nothing it was trained on.")
+        found.append("The base's dynamic scaling is replaced; within its window, where it was trained, nothing changes.")
     if base.rope_type == "llama3" and method == "llama3":
         found.append(
-            f"The base's llama3 bands stay where they are, and its factor is raised from {base.parameters['factor']:g} to "
-            f"{parameters['factor']:g}: this is one scaling of the original window, not a second on top of the first."
+            f"The base's llama3 bands stay, and its factor rises from {base.parameters['factor']:g} to {parameters['factor']:g}: one "
+            "scaling of the original window, not a second on top of the first."
         )
     if base.rope_type == "llama3" and method == "ntk":
-        found.append("rope_theta is raised below the base's llama3 bands, so frequencies that it kept may now fall into them.")
+        found.append(
+            "rope_theta is raised below the base's llama3 bands, so some frequencies that were kept may now be in the bands."
+        )
     if method == "dynamic":
         found.append(
-            "Frequencies follow the longest position in a batch, so a model computes short prompts otherwise after a long one."
+            "Frequencies follow the longest position so far, so the model computes a short prompt differently after a long one."
         )
         if packed_rows:
             found.append("Packed rows are trained with the frequencies of their longest document.")
     if "attention_factor" in parameters and method == "yarn":
-        found.append("The base's own attention_factor is kept, because it is not the one its factor implies.")
+        found.append("The base's own attention_factor is kept, because it differs from the one its factor implies.")
     if target_length % base.original_length and method != "ntk":
         found.append(f"The target is {target_length / base.original_length:g} times the original length, not a whole number.")
     if base.sliding_window and base.sliding_window < target_length:

@@ -1,9 +1,9 @@
-"""Plan how a base's rotary frequencies are stretched to a target length.
+"""Plan how a base's rotary frequencies are scaled to a target length.
 
-plan = plan_rope(config, 2048)         # reads what the base has, composes with it or refuses
+plan = plan_rope(config, 2048)         # reads the base's own scaling; composes with it or refuses
 plan.apply(config)                     # before the model is built from this config
 model.save_pretrained(directory)
-plan.write_config(directory)           # last: save_pretrained strips the spelling that older readers need
+plan.write_config(directory)           # last: save_pretrained drops the spelling that older readers need
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class RopePlan:
     """Rotary embedding of the extended model; lengths in tokens.
 
-    `factor` is the one of the method's formula; `base_window` is what the base works up to as it is, and
-    `original_length` what it was trained on before any scaling (the same, unless the base is an extended model).
+    `factor` is that of the method's formula. `base_window` is the length that the base works up to, and `original_length` the length
+    it was trained on before any scaling; they differ only if the base is an extended model.
     """
 
     method: str
@@ -61,7 +61,7 @@ class RopePlan:
 
     def apply(self, config: PreTrainedConfig) -> None:
         """Write the plan into a transformers config; build the model from it afterwards, not before."""
-        # A top-level original length would go before the one in the dict; some classes declare it, so it cannot be deleted.
+        # A top-level original length overrides the one in the dict; some classes declare it, so it cannot be deleted.
         if hasattr(type(config), "original_max_position_embeddings"):
             config.original_max_position_embeddings = self.original_length
         else:
@@ -72,7 +72,7 @@ class RopePlan:
     def frequencies(self, seq_len: int) -> tuple[FloatArray, float]:
         """Inverse frequencies, float64 [rotary_dim / 2], and the factor on cosine and sine, for `seq_len` tokens.
 
-        They depend on `seq_len` for dynamic and longrope only, and are those of a model that saw nothing longer before.
+        Only for dynamic and longrope do they depend on `seq_len`; they are those of a model that saw nothing longer before.
         """
         return scaled_frequencies(self.rope_parameters, self.rotary_dim, self.max_position_embeddings, seq_len)
 
@@ -110,7 +110,7 @@ class RopePlan:
 
     @classmethod
     def from_json(cls, text: str) -> RopePlan:
-        """The plan that `to_json` wrote; UserError for anything else."""
+        """The plan that `to_json` wrote; UserError for any other text."""
         try:
             data = json.loads(text)
             if set(data) != {field.name for field in fields(cls)}:
@@ -131,7 +131,7 @@ def plan_rope(
     packed_rows: bool = True,
     serving: tuple[str, ...] = (),
 ) -> RopePlan:
-    """Choose and check the scaling that takes `config`'s model to `target_length` tokens; changes nothing.
+    """Choose and check the scaling that extends `config`'s model to `target_length` tokens; `config` is not changed.
 
     `factors` holds longrope's `short_factor` and `long_factor`, a number for each pair of rotated channels.
     `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
@@ -140,8 +140,8 @@ def plan_rope(
     base = read_base_rope(config)
     if target_length <= base.window:
         raise UserError(
-            f"There is nothing to extend: target_length {target_length} is within the base's window of {base.window} tokens, "
-            "so choose a longer target or use the base as it is."
+            f"There is nothing to extend: target_length {target_length} is within the base's window of {base.window} tokens; "
+            "choose a longer target, or use the base without Ropeway."
         )
     chosen = auto_method(base, factors) if method == "auto" else method
     refuse_impossible(chosen, base, factors, packed_rows, target_length, by_auto=method == "auto")
@@ -169,7 +169,7 @@ def plan_rope(
 
 
 def _refuse_unless_read_back(plan: RopePlan, config: PreTrainedConfig) -> None:
-    """Publish the plan in memory and load it with the base's own config class, which may know fewer methods."""
+    """Publish the plan in memory and load it with the base's own config class, which may not know every method."""
     trial = copy.deepcopy(config)
     try:
         plan.apply(trial)

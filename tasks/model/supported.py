@@ -1,8 +1,8 @@
-"""Which bases shifted sparse attention can train, found out before any work and without weights.
+"""Which bases shifted sparse attention can train, checked before any work and without weights.
 
-What a configuration tells is judged first. Then the model is built without storage and eight tokens are sent through it, with
-an attention function that only notes how each layer calls it: whether all layers do, whether documents' positions arrive, and
-which extras (soft-capping, sinks, biases) would be left out. That takes well under a second for any size.
+First the configuration is checked. Then the model is built without storage, and eight tokens run through it with an attention
+function that only records how each layer calls it: whether all layers do, whether they pass the documents' positions, and which
+extras (soft-capping, sinks, biases) would be left out. This takes well under a second for any size.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 PROBE = "ropeway_probe"
-UNCOMPUTED_OPTIONS = ("softcap", "s_aux", "position_bias")  # what a layer may pass that would change its scores
+UNCOMPUTED_OPTIONS = ("softcap", "s_aux", "position_bias")  # options of a layer that change its scores
 KNOWN_GOOD = "Llama, Mistral, Qwen2, Qwen3, Gemma (1) and Phi-3 work"
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention", "dense", "sparse"}
 _OWN_OBJECTIVES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-_probed: dict[str, str] = {}  # what a configuration's probe said: every stage of a run loads the same one
+_probed: dict[str, str] = {}  # the probe's answer by configuration, because every stage of a run loads the same one
 
 
 def refuse_unsupported(config: PretrainedConfig) -> None:
-    """UserError, naming the model type and the reason, for a base whose attention S2-Attn would compute wrongly."""
+    """UserError with the model type and the reason for a base whose attention S2-Attn would compute wrongly."""
     why = refusal(config)
     if why:
         raise UserError(f"A base of type {config.model_type!r} cannot be extended: {why}; choose another base: {KNOWN_GOOD}.")
@@ -44,14 +44,14 @@ def refusal(config: PretrainedConfig) -> str:
 
 
 def _configured(config: PretrainedConfig) -> str:
-    """What the configuration alone tells."""
+    """The reason that the configuration alone gives; "" if there is none."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     if getattr(config, "is_encoder_decoder", False):
-        return "it has an encoder, and only causal language models have one context to extend"
+        return "it has an encoder, and only the context of causal language models can be extended"
     parts = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
     if parts or config.get_text_config() is not config:
-        return f"it is multimodal ({', '.join(parts) or 'text_config'}), and packed rows hold text alone"
+        return f"it is multimodal ({', '.join(parts) or 'text_config'}), and packed rows hold only text"
     if config.model_type not in CAUSAL:
         return "transformers has no causal language model of that type"
     if getattr(config, "use_bidirectional_attention", None):
@@ -63,13 +63,13 @@ def _configured(config: PretrainedConfig) -> str:
         return "it caps attention scores (attn_logit_softcapping), which no S2-Attn executor computes"
     for name in _OWN_OBJECTIVES:
         if getattr(config, name, None) not in (None, 1, 1.0):
-            return f"it changes logits behind the output layer ({name}), which the loss in linear memory does not compute"
+            return f"it changes the logits after the output layer ({name}), which the loss in linear memory does not compute"
     return ""
 
 
 @dataclass
 class _Calls:
-    """What reached the attention function: one entry a call, as the reason to refuse it or ""."""
+    """The calls of the attention function. `reasons` has one entry a call: why it must be refused, or ""."""
 
     reasons: list[str] = field(default_factory=list)
     windows: set[int | None] = field(default_factory=set)
@@ -77,7 +77,7 @@ class _Calls:
 
 
 def _probe(config: PretrainedConfig) -> str:
-    """What a forward pass without storage tells."""
+    """The reason that a forward pass without storage gives; "" if there is none."""
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
 
@@ -103,9 +103,9 @@ def _probe(config: PretrainedConfig) -> str:
                 copy.deepcopy(config), attn_implementation=PROBE, dtype=torch.bfloat16, trust_remote_code=False
             ).train()
             tokens = torch.zeros(1, 8, dtype=torch.long)
-            # The mask of ones says nothing; without one, transformers would look at the values of the positions, and there are none.
+            # A mask of ones has no effect; without it, transformers would read the values of the positions, which do not exist here.
             model.base_model(input_ids=tokens, position_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
-    except Exception as error:  # some layers (experts, say) cannot run without storage; the calls before it still tell
+    except Exception as error:  # some layers, such as experts, cannot run without storage; the calls before still count
         failure = error
     return _verdict(calls, config, failure)
 

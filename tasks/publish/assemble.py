@@ -1,6 +1,6 @@
-"""Writing the files of a release into an empty folder.
+"""Write the files of a release into an empty folder.
 
-config.json  generation_config.json  model*.safetensors  tokenizer*        what a server loads
+config.json  generation_config.json  model*.safetensors  tokenizer*        the files that a server loads
 adapter/                                                                   the LoRA alone, never beside merged weights
 rope_plan.json  chunk_reorder.json  evaluation/  training/  README.md  provenance.json  LICENSE  NOTICE
 verification/                                                              logits before saving
@@ -29,8 +29,9 @@ from tasks.publish.card import render_card
 from tasks.publish.checksums import write_checksums
 from tasks.publish.portable import rewrite_json, write_json
 from tasks.publish.provenance import provenance
+from tasks.publish.reorder_config import make_config
 from tasks.publish.serving.table import serving_table
-from tasks.reorder.config import make_config, to_json
+from tasks.reorder.config import to_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReleaseParts:
-    """Everything a release is made of, but the model itself.
+    """Everything a release is made of, except the model.
 
-    `checkpoint` and `evaluation` are artifact folders; `stages` the manifests of the four parents, by stage;
-    `release` what provenance.json says of the release itself.
+    `checkpoint` and `evaluation` are artifact folders; `stages` are the manifests of the four parents, by stage; `release` is the
+    entry for the release itself in provenance.json.
     """
 
     params: PipelineParams
@@ -94,7 +95,7 @@ def _write_model(directory: Path, model: PreTrainedModel, parts: ReleaseParts) -
     import torch
 
     dtype = getattr(torch, parts.params.publish.dtype)
-    # Parameters alone: a cast of the whole model would also round the rotary frequencies, which loading keeps in float32.
+    # Only parameters: casting the whole model would also round the rotary frequencies, which loading keeps in float32.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype).float()
     model.eval()
@@ -110,7 +111,7 @@ def _write_model(directory: Path, model: PreTrainedModel, parts: ReleaseParts) -
 
 
 def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerFast, target_length: int) -> None:
-    """In the spelling of transformers 4, which 5 reads as well; 4 knows neither the class name nor the list that 5 writes."""
+    """Write it in the form of transformers 4, which 5 reads too; 4 does not know the class name and the list that 5 writes."""
     tokenizer.model_max_length = target_length
     tokenizer.save_pretrained(directory)
     path = directory / "tokenizer_config.json"
@@ -125,7 +126,7 @@ def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerFast, target
 
 
 def _copy_adapter(source: Path, target: Path, base_name: str) -> None:
-    """Copy what peft loads; its generated card names local paths, so it stays behind."""
+    """Copy the files that peft loads, but not its generated card, which names local paths."""
     if not (source / "adapter_model.safetensors").is_file():
         raise UserError(f"The checkpoint has no adapter at {source}: delete the checkpoint's folder and run finetune again.")
     target.mkdir()
@@ -133,7 +134,7 @@ def _copy_adapter(source: Path, target: Path, base_name: str) -> None:
         if file.suffix in {".safetensors", ".json"}:
             shutil.copyfile(file, target / file.name)
     config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
-    # peft keeps these as sets, whose order changes from one process to the next.
+    # peft keeps these as sets, whose order differs between processes.
     ordered = {key: sorted(value) for key, value in config.items() if _is_names(value)}
     rewrite_json(target / "adapter_config.json", base_model_name_or_path=base_name, revision=None, **ordered)
 
@@ -143,7 +144,7 @@ def _is_names(value: object) -> bool:
 
 
 def _copy_evaluation(source: Path, target: Path) -> list[Path]:
-    """Copy report, plots, and the samples and settings that all is computed from; return the plots."""
+    """Copy report, plots, samples and settings; return the plots. Every figure can be recomputed from samples and settings."""
     target.mkdir()
     for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png"), source / REPORT_NAME, source / PAGE_NAME]):
         shutil.copyfile(file, target / file.name)

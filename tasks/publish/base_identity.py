@@ -1,4 +1,4 @@
-"""What a release says about the base it came from: its name, its content, and the terms it is under."""
+"""The base of a release: its name, its content and its licence."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _TERMS_ON_HUB += ["*USE_POLICY*", "*use_policy*", "*Use_Policy*"]
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """`name` is a hub id, or the folder's name; `revision` of a base on the hub is its commit.
+    """`name` is a hub id, or the folder's name; `revision` is the commit of a base on the hub.
 
-    `folder` is where the base's card and terms lie on this machine. `licence_card` is what the card says of a licence that has no
-    SPDX name: `license_name` and `license_link`.
+    `folder` holds the base's card and terms on this machine. `licence_card` has the card's `license_name` and `license_link`, for a
+    licence without an SPDX name.
     """
 
     name: str
@@ -41,9 +41,9 @@ class BaseIdentity:
 
 
 def identify(model: ModelParams) -> BaseIdentity:
-    """Who the base is. Its licence is the parameter's, else the one its own card declares, else None.
+    """The base's identity. Its licence is that of `model.licence`, else of its own card, else None.
 
-    Of a base on the hub, card and terms are fetched, at the commit that was trained. UserError where the hub does not give them.
+    For a base on the hub, card and terms are downloaded at the trained commit. UserError if that fails.
     """
     from tasks.model.base_model import base_fingerprint, hub_commit, locate
 
@@ -54,7 +54,7 @@ def identify(model: ModelParams) -> BaseIdentity:
         revision = hub_commit(where, model.revision)
         folder, name = _terms_from_hub(where, revision), where
     if model.base == "demo":
-        name = "ropeway-demo-base"  # its folder's name means nothing outside this repository
+        name = "ropeway-demo-base"  # the name of its folder means nothing outside this repository
     card = {key: _text(value) for key, value in card_front_matter(folder / "README.md").items()}
     card = {key: value for key, value in card.items() if value}
     named: dict[str, str] = {key: card[key] for key in _NAMED_BY_CARD if key in card and model.licence is None}
@@ -69,19 +69,19 @@ def _terms_from_hub(repo: str, commit: str) -> Path:
         return Path(snapshot_download(repo, revision=commit, allow_patterns=_TERMS_ON_HUB, endpoint=endpoint))
     except Exception as error:
         raise UserError(
-            f"The licence of the base {repo} cannot be read from the hub ({type(error).__name__}): a release must carry it, so connect and "
-            "publish again, or give the base as a local folder."
+            f"The licence of the base {repo} cannot be read from the hub ({type(error).__name__}): a release must contain it, so connect "
+            "and publish again, or use a local folder as the base."
         ) from error
 
 
 def _text(value: Any) -> str:
-    """A value of the card, or several of them, such as two licences to choose from."""
+    """A value of the card; several values, such as two licences to choose from, are joined by commas."""
     values = value if isinstance(value, list) else [value]
     return ", ".join(values) if all(isinstance(one, str) for one in values) else ""
 
 
 def terms_files(identity: BaseIdentity) -> list[Path]:
-    """The LICENSE, NOTICE, USE_POLICY and like files of the base."""
+    """The base's LICENSE, NOTICE, USE_POLICY and similar files."""
     suffixes = {"", ".txt", ".md"}
     return sorted(
         p for p in identity.folder.iterdir() if p.is_file() and _TERMS.fullmatch(p.name) and p.suffix.lower() in suffixes
@@ -89,7 +89,7 @@ def terms_files(identity: BaseIdentity) -> list[Path]:
 
 
 def card_front_matter(card: Path) -> dict[str, Any]:
-    """The YAML between the first two `---` lines of a model card; empty if there is none that can be read."""
+    """The YAML between the first two `---` lines of a model card; empty if it is missing or cannot be read."""
     try:
         text = card.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""The model card: front matter that the hub reads, and a page for people, both from the report."""
+"""The model card, from the report: front matter for the hub, and a page for people."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def measured_rows(report: Report) -> list[PerplexityRow]:
 
 
 def stated_perplexities(matter: Mapping[str, Any]) -> dict[int, float]:
-    """Context length to the perplexity that the front matter states. KeyError or IndexError if it is not as written here."""
+    """The perplexities in the front matter, by context length. KeyError or IndexError if its form is another."""
     results = matter["model-index"][0]["results"] if "model-index" in matter else []
     return {result["dataset"]["args"]["context_length"]: result["metrics"][0]["value"] for result in results}
 
 
 def measured_perplexities(report: Report) -> dict[int, float]:
-    """The same from the report, rounded as the front matter rounds."""
+    """The perplexities of the report, by context length, rounded as in the front matter."""
     return {row.length: round(row.perplexity, _DIGITS) for row in measured_rows(report)}
 
 

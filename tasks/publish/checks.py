@@ -1,4 +1,4 @@
-"""One thing that was verified, and a way to do it that never crashes on a strange folder."""
+"""A verified property of a release, and a way to check it that never crashes on an unexpected folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """`detail` says what was seen; "absent: …" where there was nothing to check."""
+    """`detail` says what was found; it starts with "absent:" if there was nothing to check."""
 
     name: str
     ok: bool
@@ -16,14 +16,14 @@ class Check:
 
 
 class ProblemFound(Exception):
-    """The checked thing is not as it must be; the message says how."""
+    """The checked property does not hold; the message says why."""
 
 
 def run_check(name: str, look: Callable[[], str]) -> Check:
-    """The outcome of `look`, which returns what it saw, or raises ProblemFound.
+    """The result of `look`, which returns what it found, or raises ProblemFound.
 
-    A missing file is "absent"; any other exception is a failed check that names it, because what lies in a release may
-    have been altered in every possible way.
+    A missing file is "absent". Any other exception is a failed check that names it, because the files of a release may have been
+    altered in any way.
     """
     try:
         return Check(name, True, look())
@@ -37,12 +37,12 @@ def run_check(name: str, look: Callable[[], str]) -> Check:
 
 
 def require(problems: list[str], fine: str) -> str:
-    """`fine` if there is no problem, else ProblemFound with all of them."""
+    """`fine` if there are no problems, else ProblemFound with up to ten of them."""
     if problems:
         raise ProblemFound("; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else ""))
     return fine
 
 
 def failures(checks: list[Check]) -> list[str]:
-    """One phrase for each check that is not ok."""
+    """One phrase for each failed check."""
     return [f"{check.name}: {check.detail}" for check in checks if not check.ok]

@@ -1,4 +1,4 @@
-"""Records without this machine in them: no absolute paths, no credentials, so that a release is the same everywhere."""
+"""Records without absolute paths or credentials, so that a release is the same on every machine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-# What transformers and peft write about where a model came from on this machine.
+# Keys in which transformers and peft record where a model was on this machine.
 _LOCAL_KEYS = {"_name_or_path", "name_or_path", "_commit_hash", "is_local", "local_files_only"}
 
 
 def portable(value: Any) -> Any:
-    """JSON-like `value` with each absolute path cut to its last part and each URI stripped of user, password and query."""
+    """JSON-like `value`, each absolute path reduced to its last part, each URI without user, password and query."""
     if isinstance(value, dict):
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -34,7 +34,7 @@ def _portable_text(text: str) -> str:
 
 
 def rewrite_json(path: Path, **replacements: Any) -> None:
-    """Rewrite a JSON object: local keys dropped, keys sorted, `replacements` put in where their key is present."""
+    """Rewrite a JSON object without local keys, with sorted keys, and with `replacements` for keys that are present."""
     content = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: replacements.get(key, value) for key, value in content.items() if key not in _LOCAL_KEYS}
     write_json(path, kept)
@@ -47,10 +47,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def files_naming(directory: Path, private: tuple[str, ...]) -> list[str]:
-    """The written records below `directory` in which one of the absolute paths `private` occurs.
+    """The JSON and Markdown files below `directory` that contain one of the absolute paths `private`.
 
-    A tokenizer's vocabulary and the base's terms are not ours, and a folder directly below the root, such as /data, is
-    too common a word to look for.
+    Not searched: tokenizer.json, and the base's terms, which come from others. A path directly below the root, such as /data, is
+    not looked for, because it is a common word.
     """
     paths = [re.escape(path) for path in private if len(Path(path).parts) > 2]
     if not paths:

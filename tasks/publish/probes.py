@@ -1,12 +1,12 @@
 """Logits of a model at fixed tokens, recorded before saving and compared after reloading.
 
-Two probes: one at neighbouring positions, one at positions spread over the whole target length. Rotary attention sees
-only distances, so a spread is what makes a wrong frequency beyond the base's window show.
+Two probes: one at neighbouring positions, one at positions spread over the whole target length. Rotary attention depends on
+distances only, so the spread probe shows a wrong frequency beyond the base's window.
 
-A slice of the logits and each position's log-sum-exp over the whole vocabulary are kept: a changed row of the output
-head shows in the second, and the file stays small for large vocabularies.
+A slice of the logits and each position's log-sum-exp over the whole vocabulary are kept. The second shows a changed row of the
+output head, and the file stays small for large vocabularies.
 
-What other programs must reproduce is recorded beside it, see `tasks.publish.serving.next_tokens`.
+`tasks.publish.serving.next_tokens` records what other programs must reproduce.
 
     N probes, L positions, K token ids sampled from the vocabulary
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FOLDER = "verification"
 _LENGTH = 64
 _SAMPLED_IDS = 512
-# float32 sums in another order, on another machine: far below what one bfloat16 rounding of the weights would do.
+# Covers float32 sums in another order on another machine; one bfloat16 rounding of the weights changes far more.
 RELATIVE_TOLERANCE = 2e-4
 
 
@@ -73,7 +73,7 @@ def probe_logits(model: PreTrainedModel, probes: list[Probe]) -> dict[str, torch
 def record(directory: Path, model: PreTrainedModel, target_length: int, window: int | None = None) -> None:
     """Write `verification/probes.json`, `logits.safetensors` and `next_tokens.json` below `directory`.
 
-    `window` is what the base worked up to, in tokens; without it, what the config says of it, else a quarter of the target.
+    `window` is the base's window in tokens; without it, the config's original length, else a quarter of the target.
     """
     from safetensors.torch import save_file
 
@@ -94,7 +94,7 @@ def _stated_window(model: PreTrainedModel, target_length: int) -> int:
 
 
 def largest_difference(directory: Path, model: PreTrainedModel) -> tuple[float, float]:
-    """Largest absolute difference between recorded and present logits, and the largest that is allowed."""
+    """The largest absolute difference between recorded and present logits, and the largest allowed."""
     import json
 
     from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""`provenance.json`: what a release was made from, without times and without paths of the machine that made it."""
+"""`provenance.json`: what a release was made from, without times or paths of this machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def provenance(
 ) -> dict[str, Any]:
     """JSON values: the base, each stage's digest, code version and parameters, seeds, and package versions.
 
-    Only what the parents' manifests and the release's own digest determine is recorded, so that two runs that meet at
-    one digest would write the same bytes on the same installation.
+    It depends only on the parents' manifests, the release's digest and the installed packages, so two runs with the same digest
+    write the same bytes on the same installation.
     """
     return {
         "schema_version": 1,

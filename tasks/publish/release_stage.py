@@ -1,4 +1,4 @@
-"""The publish stage: gates, assembly in a staging folder, verification there, one rename, `current`, and then the destinations."""
+"""The publish stage: pass the gates, assemble and verify in a staging folder, rename it, move `current`, copy to destinations."""
 
 from __future__ import annotations
 
@@ -27,8 +27,13 @@ from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 3
-_WHERE = ("destinations", "hub_pull_request", "hub_private", "token_secret")  # where it goes does not change what it is
+CODE_VERSION = 4
+_WHERE = (
+    "destinations",
+    "hub_pull_request",
+    "hub_private",
+    "token_secret",
+)  # not in the digest: a destination does not change the release
 
 
 def run(
@@ -44,16 +49,14 @@ def run(
 ) -> Artifact:
     """Publish the model of `checkpoint` as the current version of `params.release_name`, here and at every destination.
 
-    Raises UserError, and leaves neither a version nor a moved pointer, if a gate or the verification fails. A version
-    that is already there is not written again, and one that a rollback left does not become current. A destination that
-    fails is a UserError after all others have the release. `seen` gets each check that is made here and each delivery.
-    `token` is what `params.publish.token_secret` holds; it is handed to the hub's client and kept nowhere.
+    Raises UserError if a gate or the verification fails; then no version is written and `current` does not move. A version that is
+    already there is not written again, and a rolled-back one does not become current. If a destination fails, a UserError is raised
+    after all others have the release. `seen` gets each check and each delivery. `token` is the content of
+    `params.publish.token_secret`; only the hub's client gets it, and it is stored nowhere.
     """
     check_destinations(params.publish)
     if params.publish.token_secret and token is None:
-        raise UserError(
-            "publish.token_secret can be read by the Prefect flows alone: run one, or leave it out and set HF_TOKEN."
-        )
+        raise UserError("Only Prefect flows can read publish.token_secret: run one, or leave it out and set HF_TOKEN.")
     base = identify(params.model)
     plan_file = checkpoint.path / "rope_plan.json"
     report = read_report(evaluation.path / REPORT_NAME)
@@ -102,7 +105,7 @@ def run(
     )
     is_moving = current_digest(storage, params.release_name) != release.digest
     if release.reused and (is_moving or params.publish.destinations):
-        _require(check_files(release.path), f"stays as it is: delete {release.path} and publish again", seen)
+        _require(check_files(release.path), f"is damaged, so delete {release.path} and publish again", seen)
     pointed = point_current(storage, params.release_name, release.digest)
     progress(message(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}"))
     for delivery in deliver(params.release_name, release.path, params.publish, progress, token):
@@ -111,7 +114,7 @@ def run(
 
 
 def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]:
-    """The parameters that decide what a release holds beyond what its parents do."""
+    """The parameters that a release depends on besides its parents."""
     recorded = {
         "name": params.release_name,
         "publish": params.publish.model_dump(mode="json", exclude={"name", *_WHERE}),
@@ -151,7 +154,7 @@ def _refuse_local_paths(directory: Path, storage: Storage, base: BaseIdentity) -
     private = [str(storage.root), str(base.folder)]
     if named := files_naming(directory, tuple(private)):
         raise UserError(
-            f"The release was not published: {', '.join(named)} would name a folder of this machine; report this as a bug."
+            f"The release was not published: {', '.join(named)} would name a folder of this machine: report this as a bug."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a release's manifest says in short: a pure function of its files, so that a changed summary shows."""
+"""The summary in a release's manifest: a pure function of its files, so that a changed summary is found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.publish.checksums import CHECKSUMS, listed_files
 
 
 def release_summary(directory: Path) -> dict[str, Any]:
-    """Number and size of the files under checksums, size of the weights, and the hash of the checksums."""
+    """Number and size of the files in SHA256SUMS, size of the weights, and the hash of SHA256SUMS."""
     sizes = {name: path.stat().st_size for name, path in listed_files(directory).items()}
     weights = [size for name, size in sizes.items() if "/" not in name and name.endswith(".safetensors")]
     return {

@@ -1,4 +1,4 @@
-"""Checks that load the model: weights, tokenizer, logits as before saving, and RoPE as planned for every consumer."""
+"""Checks that load the model: weights, tokenizer, logits as before saving, RoPE as planned, and as every consumer reads it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tasks.publish.serving.contract import check_contract, compared_lengths, rea
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# A longer prompt takes minutes without a GPU; the frequencies at every length are compared as numbers anyway.
+# A longer prompt takes minutes without a GPU. Frequencies are compared as numbers at every length.
 _MAX_PROMPT_TOKENS = 4096
 
 
 def check_model(directory: Path) -> list[Check]:
-    """Load once, then compare; where loading fails, what needs the model is reported as absent."""
+    """Load the model once, then compare. If loading fails, checks that need the model report "absent"."""
     loaded: list[PreTrainedModel] = []
 
     def load() -> str:
@@ -50,12 +50,12 @@ def _config(directory: Path) -> dict[str, Any]:
 
 
 def _weights(directory: Path) -> str:
-    """Every tensor of every safetensors file can be read and is finite."""
+    """Every tensor in every safetensors file can be read and is finite."""
     from safetensors import safe_open
 
     files = sorted(directory.glob("*.safetensors"))
     if not files:
-        raise ProblemFound("absent: there is no *.safetensors")
+        raise ProblemFound("absent: no *.safetensors file")
     problems, num_tensors, types = [], 0, set()
     for file in files:
         with safe_open(file, framework="pt") as tensors:
@@ -84,7 +84,7 @@ def _load(directory: Path) -> PreTrainedModel:
         output_loading_info=True,
     )
     model, info = loaded
-    # transformers only warns about these, and fills what is missing with random numbers.
+    # transformers only warns about these, and fills missing weights with random numbers.
     wrong = {
         kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := sorted(map(str, info[kind])))
     }
@@ -125,14 +125,14 @@ def _next_tokens(directory: Path, model: PreTrainedModel) -> str:
     worst, longest = next_tokens.reproduced(recording, model, _MAX_PROMPT_TOKENS)
     text = f"log-probabilities differ by {worst:.2g} from before saving, allowed {next_tokens.TOLERANCE:g}"
     left = [str(len(p.token_ids)) for p in recording.prompts if len(p.token_ids) > _MAX_PROMPT_TOKENS]
-    tail = f"; prompts of {', '.join(left)} tokens are left to a consumer that is run" if left else ""
+    tail = f"; prompts of {', '.join(left)} tokens are checked only with --with" if left else ""
     return require([] if worst <= next_tokens.TOLERANCE else [text], f"{text}, in prompts of up to {longest} tokens{tail}")
 
 
 def _rope_in_use(directory: Path, model: PreTrainedModel) -> str:
-    """Frequencies and factor from the cosines and sines that the model's rotary modules return, at growing lengths.
+    """Compare frequencies and factor with the plan, or without one with the rule for config.json, at growing lengths.
 
-    They are compared with the plan; in a folder of others, which has none, with the rule for its config.json.
+    They are computed from the cosines and sines that the model's rotary modules return.
     """
     import numpy as np
 
@@ -156,7 +156,7 @@ def _rope_in_use(directory: Path, model: PreTrainedModel) -> str:
 
 
 def _used_frequencies(rotary: Any, length: int) -> tuple[Any, Any]:
-    """At position 1 the angle is the frequency itself; the last position tells length-dependent methods how long it is."""
+    """At position 1 the angle is the frequency itself; the second position sets the length for methods that depend on it."""
     import numpy as np
     import torch
 

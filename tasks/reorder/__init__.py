@@ -1,4 +1,4 @@
-"""Where in its prompt a retrieved passage should stand; importable without torch, ray, transformers or prefect."""
+"""Put retrieved passages into prompt order. Importable without torch, ray, transformers or prefect."""
 
 from tasks.reorder.apply import ChunkReorder, arrange_file
 from tasks.reorder.arrangement import Arrangement

@@ -1,4 +1,4 @@
-"""Putting retrieved passages into prompt order."""
+"""Apply a reorder config to retrieved passages."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ChunkReorder:
     >>> ChunkReorder.load("releases/demo").apply(["best", "second", "third"])  # important_first_last
     ['best', 'third', 'second']
 
-    Passages are strings, mappings, or documents of LangChain, LlamaIndex and Haystack: `tasks.reorder.passages` says what is
-    read of each. What may be done besides ordering is asked for by `ReorderOptions`, or by its fields as keywords:
+    Passages are strings, mappings, or documents of LangChain, LlamaIndex and Haystack; `tasks.reorder.passages` lists the fields
+    that are read. `ReorderOptions`, or its fields as keywords, turn on more than ordering:
 
     >>> reorder.apply(passages, budget_tokens=4000, count_tokens=count, near_duplicates=0.8, keep_adjacent=True)
     """
@@ -45,11 +45,11 @@ class ChunkReorder:
 
     @property
     def fallback_reason(self) -> str:
-        """Why `calibrated` uses `important_first_last` at the longest measured length; empty where it does not."""
+        """Why `calibrated` uses `important_first_last` at the longest measured length; empty if it does not."""
         return why_not_calibrated(self.config.recall_by_position) if self.config.strategy == "calibrated" else ""
 
     def permutation(self, n: int, context_tokens: int | None = None) -> list[int]:
-        """Ranks 1..n in prompt order, for `calibrated` in a prompt of `context_tokens`."""
+        """Ranks 1..n in prompt order; `calibrated` uses the recall at a prompt of `context_tokens`."""
         return permutation(self.config.strategy, n, self.config.recall_by_position, context_tokens)
 
     def apply(
@@ -60,11 +60,10 @@ class ChunkReorder:
         options: ReorderOptions = _DEFAULTS,
         **changes: Any,
     ) -> list[Any]:
-        """The same passages in prompt order; between instructions and question, as strings, where those are given.
+        """The same passages in prompt order, between instructions and question if those are given.
 
-        They come best first, or with scores: then a higher score ranks better, and equal scores keep their given order.
-        Raises UserError if only some have a score, or one is not a finite number. Use `arrange` to learn what a budget
-        dropped and what was merged.
+        Give them best first, or with scores: a higher score ranks better, and equal scores keep their order. Raises UserError if
+        only some have a score, or a score is not a finite number. `arrange` also returns what was dropped and merged.
         """
         return self.arrange(passages, budget_tokens, options=options, **changes).parts()
 
@@ -76,11 +75,11 @@ class ChunkReorder:
         options: ReorderOptions = _DEFAULTS,
         **changes: Any,
     ) -> Arrangement[Passage]:
-        """The passages in prompt order, and what was done to get there.
+        """The passages in prompt order, and what was dropped and merged.
 
-        Of ranked passages near-duplicates are merged, overlapping ones joined, and the most relevant kept that
-        `budget_tokens` holds; then neighbours in a document are put together; what is left is ordered. `changes` are fields
-        of `ReorderOptions` that go before those of `options`.
+        The steps: rank the passages, merge near-duplicates, join overlapping ones, keep the most relevant that fit
+        `budget_tokens`, group neighbours in a document, and order the rest. `changes` are fields of `ReorderOptions` that override
+        those of `options`.
         """
         options = replace(options, **changes)
         views = [view(p, i, is_scored=options.ranking == "score") for i, p in enumerate(passages, 1)]
@@ -102,7 +101,7 @@ class ChunkReorder:
 
 
 def rank_views(passages: Sequence[PassageView], options: ReorderOptions = _DEFAULTS) -> list[PassageView]:
-    """Best first: by descending score if every passage has one, as given if none has or `options` say so."""
+    """Best first: by descending score if every passage has one; as given if none has, or `options` say so."""
     scores = [passage.score for passage in passages]
     if options.ranking == "given" or all(score is None for score in scores):
         return list(passages)
@@ -121,9 +120,9 @@ def _grouped(pieces: list[Piece], options: ReorderOptions) -> list[list[Piece]]:
 def arrange_file(
     config_path: Path, passages_jsonl: Path, budget_tokens: int | None = None, options: ReorderOptions = _DEFAULTS
 ) -> Arrangement[dict[str, Any] | str]:
-    """The passages of a JSON Lines file, an object or a string a line, in prompt order and otherwise as they were.
+    """The passages of a JSON Lines file, one object or string a line, in prompt order and otherwise unchanged.
 
-    Blank lines are skipped. Raises UserError, naming the line.
+    Blank lines are skipped. Raises UserError with the number of a wrong line.
     """
     passages = _read_passages(passages_jsonl, is_scored=options.ranking == "score")
     return ChunkReorder.load(config_path).arrange(passages, budget_tokens, options=options)

@@ -1,4 +1,4 @@
-"""What reordering gives back: the passages in prompt order, and what was done to get there."""
+"""The result of reordering: the passages in prompt order, and what was dropped and merged."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Passage = TypeVar("Passage")
 class Arrangement(Generic[Passage]):
     """Passages in prompt order.
 
-    `groups` are the ranks in prompt order, those together that stand together as chunks of one document. `num_tokens` is what
-    passages, instructions and question were counted to take, None where nothing was counted. `fallback_reason` says why
-    `calibrated` used `important_first_last` instead, and is empty where it did not.
+    `groups` are the ranks in prompt order; neighbouring chunks of one document are in one group. `num_tokens` is the size of
+    passages, instructions and question, None if nothing was counted. `fallback_reason` says why `calibrated` used
+    `important_first_last` instead, and is empty if it did not.
     """
 
     passages: list[Passage]
@@ -31,15 +31,15 @@ class Arrangement(Generic[Passage]):
     question: str | None = None
 
     def parts(self) -> list[Passage | str]:
-        """The instructions first, where given, the passages, and the question last."""
+        """Instructions, passages and question, in this order; those that were not given are left out."""
         first = [] if self.instructions is None else [self.instructions]
         last = [] if self.question is None else [self.question]
         return [*first, *self.passages, *last]
 
     def prompt(self, separator: str = "\n\n", template: Callable[[Passage], str] | None = None) -> str:
-        """All of it as one text; `template` writes a passage, whose plain text is taken without it.
+        """The prompt as one text; `template` formats a passage, and without it the plain text is used.
 
-        The budget knows neither the separator, unless `separator_tokens` says so, nor what a template adds.
+        The budget does not include the separator, unless `separator_tokens` is set, or the text that a template adds.
         """
         write = template or (lambda passage: view(passage, 1 + self.passages.index(passage), is_scored=False).need_text())
         texts = [write(passage) for passage in self.passages]

@@ -1,4 +1,4 @@
-"""The orders that are measured beside each other to choose a config's default."""
+"""The orders that are measured against each other to choose a config's strategy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _UNCALIBRATED: tuple[ReorderStrategy, ...] = ("none", "important_first_last", "r
 
 
 def compared_strategies(lengths: Iterable[int], curve: Sequence[RecallPoint]) -> tuple[str, ...]:
-    """The strategies worth measuring at these context lengths: `calibrated` only where the curve gives it an order of its own
-    at one length at least; at the others it falls back there as it does in use."""
+    """The strategies to measure at these context lengths. `calibrated` is one if the curve tells positions apart at one length or
+    more; at the other lengths it falls back, as in use."""
     is_calibrated = any(not why_not_calibrated(curve, length) for length in lengths)
     return (*_UNCALIBRATED, *(("calibrated",) if is_calibrated else ()), RANDOM)
 

@@ -3,8 +3,8 @@
 >>> pipeline.add_component("reorder", RopewayReorder("releases/my-model"))
 >>> pipeline.connect("retriever.documents", "reorder.documents")
 
-A pipeline that holds it can be written as YAML. Haystack loads components of other packages only where that is allowed:
-`Pipeline.loads(text, allowed_modules=["tasks.reorder.haystack"])`, and the module of `count_tokens` where one is given.
+A pipeline with it can be written as YAML. Haystack loads components of other packages only if that is allowed:
+`Pipeline.loads(text, allowed_modules=["tasks.reorder.haystack"])`, with the module of `count_tokens` if there is one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tasks.reorder.options import ReorderOptions
 class RopewayReorder:
     """Puts documents, best first or with scores, into prompt order.
 
-    `config` is a `chunk_reorder.json` or the folder of a release, and `options` are fields of `ReorderOptions`, of which
-    `count_tokens` must be a function of a module if the pipeline is to be written.
+    `config` is a `chunk_reorder.json` or the folder of a release, and `options` are fields of `ReorderOptions`. To write the pipeline
+    as YAML, `count_tokens` must be a function of a module.
     """
 
     def __init__(self, config: str, budget_tokens: int | None = None, options: dict[str, Any] | None = None) -> None:
@@ -36,12 +36,12 @@ class RopewayReorder:
     # the annotations are types, not strings, because Haystack reads them: the return type is its own
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document], budget_tokens: int | None = None) -> dict[str, list[Document]]:
-        """The documents in prompt order; `budget_tokens` goes before that of the component."""
+        """The documents in prompt order; `budget_tokens` overrides that of the component."""
         budget = self.budget_tokens if budget_tokens is None else budget_tokens
         return {"documents": self._reorder.arrange(documents, budget, options=self._options).passages}
 
     def to_dict(self) -> dict[str, Any]:
-        """What Haystack writes to YAML."""
+        """The form that Haystack writes to YAML."""
         options = dict(self.options)
         if options.get("count_tokens") is not None:
             options["count_tokens"] = serialize_callable(options["count_tokens"])
@@ -49,7 +49,7 @@ class RopewayReorder:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RopewayReorder:
-        """From what `to_dict` gave."""
+        """The component from the form that `to_dict` gives."""
         init = dict(data["init_parameters"])
         init["options"] = dict(init.get("options") or {})
         if isinstance(init["options"].get("count_tokens"), str):

@@ -1,4 +1,4 @@
-"""Passages of one document as pieces of it: overlapping ones joined, following ones found."""
+"""Join overlapping passages of one document, and find passages that follow each other."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tasks.reorder.passages import PassageView, with_text
 class Piece:
     """One passage, or several of one document whose ranges overlap, as one text.
 
-    `members` are rank and view of each, best first. `needed` are those that make up the text without those that lie
-    wholly within others.
+    `members` are rank and view of each, best first. `needed` are those that make up the text, without those that lie completely
+    within others.
     """
 
     members: tuple[tuple[int, PassageView], ...]
@@ -27,7 +27,7 @@ class Piece:
         return self.members[0][0]
 
     def passage(self, num_tokens: int | None) -> Any:
-        """The passage itself where it is alone, else a copy of the best one with the joined text."""
+        """The passage itself if it is alone, else a copy of the best one with the joined text."""
         best = self.members[0][1]
         if self.span is None or self.text is None or len(self.members) == 1:
             return best.passage
@@ -40,9 +40,9 @@ def piece(rank: int, view: PassageView) -> Piece:
 
 
 def joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Pieces of one document in reading order, those joined whose ranges share characters.
+    """Pieces of one document in reading order, joined if their ranges share characters.
 
-    Ranges that claim the same characters but hold different texts are left apart.
+    Ranges that share characters but have different texts stay separate.
     """
     result: list[Piece] = []
     for nxt in sorted(pieces, key=_reading_order):
@@ -55,9 +55,9 @@ def joined(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def runs(pieces: Sequence[Piece], max_gap_chars: int) -> list[list[Piece]]:
-    """Pieces grouped by what follows what in a document, each group in reading order, the groups by their best rank.
+    """Groups of pieces that follow each other in a document, each in reading order, sorted by their best rank.
 
-    A piece follows others when it starts at most `max_gap_chars` behind where they end, or before that: then they overlap.
+    A piece follows others if it starts at most `max_gap_chars` after their end, or overlaps them.
     """
     placed = sorted((p for p in pieces if p.span is not None), key=lambda p: (p.span[0], *_reading_order(p)))  # type: ignore[index]
     groups: list[list[Piece]] = [[p] for p in pieces if p.span is None]
@@ -79,7 +79,7 @@ def _reading_order(p: Piece) -> tuple[int, int, int]:
 
 
 def _join(left: Piece, right: Piece) -> Piece | None:
-    """Both as one, where `right` starts within `left` and they agree on what they share."""
+    """Both as one, if `right` starts within `left` and their shared characters agree; else None."""
     assert left.span is not None
     assert right.span is not None
     assert left.text is not None

@@ -2,8 +2,8 @@
 
 >>> query_engine = index.as_query_engine(node_postprocessors=[RopewayReorder(config="releases/my-model")])
 
-LlamaIndex's own LongContextReorder puts the best node last where their number is even; this puts it where the release's
-config says.
+LlamaIndex's own LongContextReorder puts the best node last if their number is even; this puts it where the
+release's config says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Texts beyond any context window: process pieces, combine the results within the window, repeat until one is left.
+"""For texts longer than any context window: process pieces, combine the results within the window, repeat until one is left.
 
     text -> piece piece piece piece piece piece piece       `chunk`, at most `window_tokens` each
                |     |     |     |     |     |     |        `process`, each by itself
@@ -8,8 +8,8 @@
                      \\________________|__________/
                                     part
 
-Order is kept throughout. Every round has fewer parts than the one before, so there is an end: where no two neighbouring
-parts fit the window together, `process` or `combine` does not shorten enough, and that is refused in a sentence.
+Order is kept throughout. Every round has fewer parts than the one before, so it ends. If no two neighbouring parts fit the window
+together, `process` or `combine` does not shorten enough, which is a UserError.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Cache = Callable[[str, Callable[[], str]], str]
 
 @dataclass(frozen=True)
 class MapReduceResult:
-    """The last text; `parts_per_level` counts the pieces, then the parts after each round of combining."""
+    """The final text. `parts_per_level` counts the pieces, then the parts after each round of combining."""
 
     text: str
     parts_per_level: tuple[int, ...]
@@ -51,14 +51,14 @@ def map_reduce(
     """Process a text of any length with calls that each see at most `window_tokens`.
 
     Args:
-        process: what is done with a piece, such as summarising it with a model.
-        combine: makes one text of two or more, given in reading order. Their texts, joined by an empty line, fit the window.
-        window_tokens: most tokens of text in one call; leave room for instructions and answer when you choose it.
+        process: makes a short text of a piece, for example a summary by a model.
+        combine: makes one text of two or more, given in reading order. Joined by an empty line, they fit the window.
+        window_tokens: maximum number of text tokens in one call; leave room for instructions and answer.
         chunk: cuts the text; by default `split` at `window_tokens`, which loses no character.
-        num_threads: how many calls run at once; then `process` and `combine` must bear that.
-        cache: called with a key and a function that makes the value; returns the value that it has, or makes and keeps it, as
-            `FolderCache` does. After an interruption the calls that had ended are not repeated. A key depends on the call's
-            texts alone, so use another cache for another `process` or `combine`.
+        num_threads: number of parallel calls; `process` and `combine` must be thread-safe if it is above 1.
+        cache: called with a key and a function that makes the value; returns the stored value, or makes and stores it, like
+            `FolderCache`. After an interruption, finished calls are not repeated. A key depends only on the call's texts, so use
+            another cache for another `process` or `combine`.
 
     Raises UserError if a piece or a part exceeds the window, or no two parts fit it together.
     """
@@ -85,9 +85,9 @@ def map_reduce(
 
 
 def split(text: str, max_tokens: int, count_tokens: Callable[[str], int]) -> list[str]:
-    """Pieces of at most `max_tokens` that make up the text again, cut behind a paragraph, a line, a sentence or a word.
+    """Pieces of at most `max_tokens` that together are the text, cut after a paragraph, line, sentence or word.
 
-    The strongest of these in the second half of what fits is taken. Raises UserError where a single character does not fit.
+    The cut is at the strongest of these in the second half of what fits. Raises UserError if a single character does not fit.
     """
     pieces, start, guess = [], 0, max_tokens * 4
     while start < len(text):
@@ -102,7 +102,7 @@ def split(text: str, max_tokens: int, count_tokens: Callable[[str], int]) -> lis
 
 @dataclass(frozen=True)
 class FolderCache:
-    """Keeps each value as a text file in `folder`, written at once or not at all."""
+    """Keeps each value as a text file in `folder`, written atomically."""
 
     folder: Path
 
@@ -121,7 +121,7 @@ class FolderCache:
 def _each(
     groups: Sequence[Sequence[str]], stage: str, call: Callable[[Sequence[str]], str], num_threads: int, cache: Cache
 ) -> list[str]:
-    """`call` on every group, in their order; a part alone in a round of combining goes on as it is."""
+    """`call` on every group, in their order; when combining, a part that is alone stays unchanged."""
 
     def one(group: Sequence[str]) -> str:
         if stage == "combine" and len(group) == 1:
@@ -134,7 +134,7 @@ def _each(
     try:
         return list(pool.map(one, groups))
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error only the calls that run are waited for
+        pool.shutdown(cancel_futures=True)  # after an error, wait only for the running calls
 
 
 def _neighbours(parts: Sequence[str], window_tokens: int, count_tokens: Callable[[str], int]) -> list[list[str]]:
@@ -175,7 +175,7 @@ def _longest(text: str, start: int, max_tokens: int, count_tokens: Callable[[str
 
 
 def _boundary(text: str, start: int, end: int, max_tokens: int, count_tokens: Callable[[str], int]) -> int:
-    """Behind the last of the strongest boundaries in the second half of text[start:end], if the piece still fits there."""
+    """The end after the last of the strongest boundaries in the second half of text[start:end], if the piece still fits."""
     middle = start + (end - start) // 2
     for mark in ("\n\n", "\n", ". ", " "):
         found = text.rfind(mark, max(start, middle - len(mark)), end)

@@ -1,4 +1,4 @@
-"""Finding passages that say almost the same, by the Jaccard similarity of their word 5-grams."""
+"""Find near-duplicate passages by the Jaccard similarity of their word 5-grams."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _WORD = re.compile(r"\w+")
 
 
 def word_ngrams(text: str) -> frozenset[tuple[str, ...]]:
-    """The word 5-grams of a text in lower case; of a shorter text all its words, of one without words the text itself."""
+    """The word 5-grams of a text in lower case. A shorter text gives one n-gram of all its words; without words, of the text."""
     words = _WORD.findall(text.casefold()) or [text.strip()]
     last = max(1, len(words) - NGRAM_WORDS + 1)
     return frozenset(tuple(words[i : i + NGRAM_WORDS]) for i in range(last))
 
 
 class NearDuplicates:
-    """The passages kept so far, to be asked for one that a further passage is almost the same as.
+    """The kept passages, searched for near-duplicates of a further one.
 
-    Costs one look-up for each n-gram of a passage and each kept passage that shares it.
+    A search costs one look-up for each n-gram and each kept passage that shares it.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -35,7 +35,7 @@ class NearDuplicates:
             self._holders[ngram].append(rank)
 
     def twin(self, text: str) -> tuple[int, float] | None:
-        """Rank and similarity of the kept passage most similar to `text`, if that reaches the threshold; the best rank of equals."""
+        """Rank and similarity of the kept passage most similar to `text`, None below the threshold; ties go to the better rank."""
         ngrams = word_ngrams(text)
         shared = Counter(rank for ngram in ngrams for rank in self._holders.get(ngram, ()))
         similar = [(count / (len(ngrams) + self._sizes[rank] - count), -rank) for rank, count in shared.items()]

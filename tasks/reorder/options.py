@@ -1,4 +1,4 @@
-"""What `ChunkReorder` may do with passages besides ordering them."""
+"""Options of `ChunkReorder`: what it does with passages besides ordering them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CountTokens = Callable[[str], int]
 
 @dataclass(frozen=True, kw_only=True)
 class ReorderOptions:
-    """Everything is off unless asked for. Raises UserError for a value that cannot be meant."""
+    """Everything is off by default. Raises UserError for an invalid value."""
 
     strategy: ReorderStrategy | None = None
-    """Another strategy than the config's."""
+    """Use this strategy instead of the config's."""
     ranking: Literal["score", "given"] = "score"
-    """score: by descending score where passages have one; given: as they come, best first, whatever their scores."""
+    """score: by descending score if passages have one; given: in the given order, best first, ignoring scores."""
     context_tokens: int | None = None
-    """Size of the whole prompt, for `calibrated`; None: as counted with `count_tokens`, else the longest measured length."""
+    """Tokens of the whole prompt, for `calibrated`; None: as counted with `count_tokens`, else the longest measured length."""
     count_tokens: CountTokens | None = None
     """Counts a text's tokens; without it a budget needs each passage's own `num_tokens`."""
     near_duplicates: float | None = None
@@ -29,15 +29,15 @@ class ReorderOptions:
     join_overlaps: bool = False
     """Join passages whose character ranges in one document overlap."""
     keep_adjacent: bool = False
-    """Let chunks that follow each other in one document stand together, in reading order, at the best one's place."""
+    """Keep chunks that follow each other in one document together, in reading order, at the place of the best one."""
     max_gap_chars: int = 2
-    """For `keep_adjacent`: characters (as of stripped white space) that may lie between two such chunks."""
+    """For `keep_adjacent`: characters, such as stripped white space, that may be between two such chunks."""
     instructions: str | None = None
-    """Text that stands first, and counts in the budget."""
+    """Text before the passages; counts in the budget."""
     question: str | None = None
-    """Text that stands last, and counts in the budget."""
+    """Text after the passages; counts in the budget."""
     separator_tokens: int = 0
-    """Tokens that the budget sets aside between two neighbouring texts of the prompt."""
+    """Tokens of the budget reserved between two neighbouring texts of the prompt."""
 
     def __post_init__(self) -> None:
         if self.strategy is not None and self.strategy not in get_args(ReorderStrategy):

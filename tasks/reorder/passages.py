@@ -1,4 +1,4 @@
-"""One view of the passages of every framework, told by what they have and not by importing where they come from.
+"""One view of the passages of every framework, recognised by their attributes, without importing the framework.
 
                      text           score                      document                 position              tokens
 string               itself         -                          -                        -                     -
@@ -10,8 +10,8 @@ NodeWithScore        content                                   else as in LangCh
 Haystack Document    content        score                      meta, as in LangChain    meta char_start or    meta
                                                                                         split_idx_start       num_tokens
 
-A document that a framework split into pages is one document a page. A missing `char_end` is taken to lie a text's length
-behind the start. Anything else is ranked as given and moved as a whole.
+A document that a framework split into pages counts as one document a page. A missing `char_end` is the start plus the length of
+the text. Any other object is ranked as given and moved unchanged.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from data_schemas.errors import UserError
 
 _DOCUMENT_KEYS = ("doc_id", "source_id", "source")
 _START_KEYS = ("char_start", "start_index", "split_idx_start")
-_MAY_BE_UNKNOWN = ("start_index", "split_idx_start")  # -1: the framework did not find the piece in its document
+_MAY_BE_UNKNOWN = ("start_index", "split_idx_start")  # -1 there: the framework did not find the passage in its document
 _PAGE_KEYS = ("page", "page_number")
 
 
 @dataclass(frozen=True)
 class PassageView:
-    """What reordering knows of a passage; None where the passage does not say it.
+    """What reordering reads from a passage; None for what the passage does not have.
 
-    `number` is its place as given, from 1; `char_start` and `char_end` are its range in document `doc_id`.
+    `number` is its given place, from 1; `char_start` and `char_end` are its range in document `doc_id`.
     """
 
     passage: Any
@@ -49,21 +49,21 @@ class PassageView:
 
     @property
     def span(self) -> tuple[str, int, int] | None:
-        """Document, start and end, where all are known and the text is as long as it should be."""
+        """Document, start and end, if all are known and agree with the length of the text; else None."""
         if self.doc_id is None or self.char_start is None or self.text is None:
             return None
         end = self.char_start + len(self.text)
         return (self.doc_id, self.char_start, end) if self.char_end in (None, end) else None
 
     def need_text(self) -> str:
-        """The text; UserError where there is none."""
+        """The text; UserError if there is none."""
         if self.text is None:
             raise UserError(f"Passage {self.number} has no text: give strings, or a `text` in every passage.")
         return self.text
 
 
 def view(passage: object, number: int, *, is_scored: bool = True) -> PassageView:
-    """The view of one passage, without its score where it is not to be ranked by that.
+    """The view of one passage; without its score if `is_scored` is False.
 
     Raises UserError for a score that is not a finite number, or an impossible position.
     """
@@ -84,9 +84,9 @@ def view(passage: object, number: int, *, is_scored: bool = True) -> PassageView
 
 
 def with_text(passage: Any, text: str, char_start: int, num_tokens: int | None) -> Any:
-    """A copy of a mapping or a framework's document that holds `text`, which starts at `char_start` of its document.
+    """A copy of a mapping or a framework's document with `text`, which starts at `char_start` of its document.
 
-    What else it says stays as it was, but an embedding goes, and `num_tokens` where that is not known.
+    Other fields stay, except the embedding, and `num_tokens` if it is None.
     """
 
     def moved(meta: Mapping[str, Any]) -> dict[str, Any]:

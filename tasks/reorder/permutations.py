@@ -1,8 +1,8 @@
 """Ranks in prompt order, for each strategy: pure functions of the number of passages and the measured curve.
 
 Models recall the beginning and the end of a prompt better than its middle (Liu et al. 2023, "Lost in the Middle",
-arXiv 2307.03172), so `important_first_last` fills the prompt from both ends inwards. It puts the best passage first
-whether their number is even or odd; LangChain's and LlamaIndex's reorder put it last where the number is even.
+arXiv 2307.03172), so `important_first_last` fills the prompt from both ends inwards. It always puts the best passage first;
+the reorderers of LangChain and LlamaIndex put it last if the number of passages is even.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from data_schemas.publish_params import ReorderStrategy
 from data_schemas.reorder import RecallPoint
 from tasks.reorder.recall_curve import DepthRecall, curve_at, recall_at, why_not_calibrated
 
-# Interpolated recalls that agree to this many digits are ties, so that the order does not hang on rounding.
+# Interpolated recalls that agree to this many digits are ties, so that rounding does not decide the order.
 _TIE_DIGITS = 9
 
 
 def permutation(
     strategy: ReorderStrategy, n: int, curve: Sequence[RecallPoint] = (), context_tokens: int | None = None
 ) -> list[int]:
-    """Ranks 1..n in prompt order: element i is the rank of the passage that stands at place i.
+    """Ranks 1..n in prompt order: element i is the rank of the passage at place i.
 
-    `calibrated` takes recall at a prompt of `context_tokens`, at the longest measured length where that is None, and
-    falls back to `important_first_last` where `why_not_calibrated(curve, context_tokens)` says so.
+    `calibrated` uses the recall at a prompt of `context_tokens` (None: the longest measured length), and falls back to
+    `important_first_last` if `why_not_calibrated(curve, context_tokens)` gives a reason.
     """
     if n < 0:
         raise ValueError(f"cannot order {n} passages")
@@ -42,7 +42,7 @@ def first_last(n: int) -> list[int]:
 
 
 def _by_measured_recall(n: int, points: list[DepthRecall]) -> list[int]:
-    """Rank r at the place with the r-th best recall; among equal places the one `first_last` fills earlier."""
+    """Rank r at the place with the r-th best recall; of equal places, the one that `first_last` fills earlier."""
     filled_as = first_last(n)
     recalls = [round(recall_at(i / (n - 1) if n > 1 else 0.0, points), _TIE_DIGITS) for i in range(n)]
     best_first = sorted(range(n), key=lambda place: (-recalls[place], filled_as[place]))

@@ -24,10 +24,10 @@ class DepthRecall:
 
 
 def curve_at(curve: Sequence[RecallPoint], context_tokens: int | None = None) -> list[DepthRecall]:
-    """The curve at `context_tokens`, by depth; at the longest measured length where that is None.
+    """The curve at `context_tokens` (None: the longest measured length), by depth; empty if nothing was measured.
 
-    Empty if nothing was measured. A measured length that decides here and has not one value at each of two or more
-    depths makes a curve of fewer than two depths; `why_not_calibrated` refuses that.
+    It has fewer than two depths if a measured length that it is interpolated from lacks one value at each of two or more depths;
+    `why_not_calibrated` refuses that.
     """
     lengths = sorted({point.length for point in curve})
     if not lengths:
@@ -42,9 +42,9 @@ def curve_at(curve: Sequence[RecallPoint], context_tokens: int | None = None) ->
 
 
 def why_not_calibrated(curve: Sequence[RecallPoint], context_tokens: int | None = None) -> str:
-    """Empty if the curve tells positions apart, else one sentence that says why it does not.
+    """One sentence why the curve does not tell positions apart; empty if it does.
 
-    A curve is flat within its intervals when one constant recall lies inside all of them.
+    A curve is flat within its intervals if one constant recall lies inside all of them.
     """
     points = curve_at(curve, context_tokens)
     if not curve:
@@ -63,7 +63,7 @@ def recall_at(depth: float, points: Sequence[DepthRecall]) -> float:
 
 
 def _measured(curve: Sequence[RecallPoint], length: int) -> list[DepthRecall]:
-    """The points of one measured length, by depth; none where a depth has two values."""
+    """The points of one measured length, by depth; none if a depth has two values."""
     points = sorted((point for point in curve if point.length == length), key=lambda point: point.depth)
     if len({point.depth for point in points}) < len(points):
         return []

@@ -1,4 +1,4 @@
-"""Which passages go into the prompt: the most relevant ones that a token budget holds."""
+"""Select the most relevant passages that fit a token budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.reorder.passages import PassageView
 
 @dataclass(frozen=True)
 class Dropped:
-    """A passage that the budget left out: it would have added `num_tokens` to the prompt."""
+    """A passage that did not fit the budget; it would have added `num_tokens` to the prompt."""
 
     passage: Any
     rank: int
@@ -24,7 +24,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Merged:
-    """A passage that went into the one of rank `into_rank`; `similarity` is the Jaccard similarity of near-duplicates."""
+    """A passage merged into the one of rank `into_rank`; `similarity` is the Jaccard similarity of near-duplicates."""
 
     passage: Any
     rank: int
@@ -35,7 +35,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class Selection:
-    """The pieces that are kept, by rank, and what became of the others; `num_tokens` is None where nothing was counted."""
+    """The kept pieces by rank, and the dropped and merged passages; `num_tokens` is None if nothing was counted."""
 
     pieces: list[Piece]
     dropped: tuple[Dropped, ...]
@@ -45,10 +45,9 @@ class Selection:
 
 
 def select(ranked: Sequence[PassageView], options: ReorderOptions, budget_tokens: int | None) -> Selection:
-    """Go through the passages, best first, and keep each one that still fits beside the better ones.
+    """Go through the passages, best first, and keep each one that still fits together with those already kept.
 
-    So a passage is left out only if it does not fit beside the better ones that were kept. A near-duplicate of a kept
-    passage is merged into that; an overlapping one costs only what it adds.
+    A near-duplicate of a kept passage is merged into it; an overlapping one costs only what it adds.
     """
     shelf = _Shelf(options, budget_tokens)
     duplicates = None if options.near_duplicates is None else NearDuplicates(options.near_duplicates)
@@ -76,7 +75,7 @@ def select(ranked: Sequence[PassageView], options: ReorderOptions, budget_tokens
 
 @dataclass
 class _Shelf:
-    """The pieces kept so far, by document, never more than the budget holds."""
+    """The pieces kept so far, by document, never more than fit the budget."""
 
     options: ReorderOptions
     budget: int | None
@@ -111,7 +110,7 @@ class _Shelf:
         return self._with(self.kept, self.num_pieces)
 
     def add(self, rank: int, passage: PassageView) -> int | None:
-        """Keep the passage, or return by how many tokens it would lengthen the prompt if that is more than there are."""
+        """Keep the passage and return None; if it does not fit, return the tokens that it would add to the prompt."""
         new = piece(rank, passage)
         is_joining = self.options.join_overlaps and new.span is not None
         key = new.span[0] if is_joining and new.span else (rank,)
@@ -129,7 +128,7 @@ class _Shelf:
         return [p for document in self.by_document.values() for p in document]
 
     def tokens(self, p: Piece) -> int:
-        """By `count_tokens`; without it the sum of the passages' own counts, which counts twice what they share."""
+        """Tokens by `count_tokens`; without it, the sum of the passages' own counts, in which shared text counts twice."""
         if self.options.count_tokens is not None:
             return self._count(p.needed[0].need_text() if p.text is None else p.text)
         return sum(_own_count(member) for member in p.needed)

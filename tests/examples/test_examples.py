@@ -14,7 +14,7 @@ PRINTS = {
     "plan_rope": [
         "auto    -> yarn",
         "'factor': 4.0",
-        "refused: rope_method linear cannot go on from a base that is scaled by yarn",
+        "refused: rope_method linear cannot extend a base that is scaled by yarn",
     ],
     "reorder_passages": ["[1, 3, 5, 4, 2]", 'dropped to keep the budget: ["Python\'s library is the corpus."]'],
     "s2_attention": ["training: S2-Attn, 48 of 256 pairs", "evaluation: full attention, 88 of 256 pairs"],

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_schemas.params import PipelineParams
-from tasks.reorder.config import make_config, to_json
+from tasks.publish.reorder_config import make_config
+from tasks.reorder.config import to_json
 from tests.waiting import HANGS_AFTER_S
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")

@@ -1,7 +1,7 @@
 """The text the demo base is trained on: Python source from the standard library and from pinned packages.
 
-Standard-library works that the demo holds out are left out here too, and so is every package file that shares a
-notable part of its lines with one of them (vendored copies, backports).
+Standard-library works that the demo holds out are left out here too, as is every package file that shares a tenth or more of its
+longer lines with one of them (vendored copies, backports).
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def distinctive_lines(text: str) -> set[str]:
 
 
 def stdlib() -> tuple[list[str], list[str]]:
-    """(training texts, held-out texts) of the running Python's library."""
+    """(training texts, held-out texts) from the standard library of the running Python."""
     root = Path(sysconfig.get_paths()["stdlib"])
     train: list[str] = []
     heldout: list[str] = []

@@ -1,6 +1,7 @@
-"""Train the demo's base model: a 4M-parameter Llama for Python source, window 512, from nothing.
+"""Train the demo's base model from scratch: a 4M-parameter Llama for Python source, window 512.
 
-`python -m tools.demo_base.train --out DIR` trains the tokenizer and the model, about an hour on two cores.
+From the root of the repository, `python -m tools.demo_base.train --out DIR` trains the tokenizer and the model; it takes about an
+hour on two cores. `tasks/model/demo_base` holds the result of such a run.
 Matrices are trained with Muon, the rest with AdamW; the learning rate falls linearly to zero over the second half,
 which flattens the validation loss. Progress goes to DIR/training_log.jsonl. Weights are written as bfloat16 safetensors.
 """

@@ -1,4 +1,4 @@
-"""What a user writes as a destination: a folder, an fsspec URI, or `hub:org/name`."""
+"""Addresses of destinations: a folder, an fsspec URI, or `hub:org/name`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | Object
     if where.startswith(_HUB):
         repo = where.removeprefix(_HUB)
         if not _REPO_ID.fullmatch(repo):
-            raise UserError(f"The destination {where!r} is no hub repository: write hub:organisation/name.")
+            raise UserError(f"The destination {where!r} is not a hub repository: write hub:organisation/name.")
         return HubPlace(repo, token)
     scheme = where.partition("://")[0] if "://" in where else ""
     if scheme == "hf":
-        raise UserError(f"The destination {where!r} is written file by file: give hub:organisation/name, which is one commit.")
+        raise UserError(
+            f"The destination {where!r} would be written file by file: use hub:organisation/name, which is one commit."
+        )
     if scheme in ("http", "https"):
-        raise UserError(f"The destination {where!r} cannot be written to: give a folder, s3://bucket/folder or hub:org/name.")
+        raise UserError(f"The destination {where!r} cannot be written to: use a folder, s3://bucket/folder or hub:org/name.")
     if is_remote(where):
         return ObjectPlace(Remote(where))
     return FolderPlace(Path(os.path.normpath(local_path(where))))

@@ -1,4 +1,4 @@
-"""Copying a finished release to all of its destinations."""
+"""Copy a finished release to all of its destinations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tasks.publish.destinations.version import Version, read_version
 
 @dataclass(frozen=True)
 class Delivery:
-    """One destination that has the release. `location` is its folder, URI or page; `is_new` is False where nothing was written.
+    """One destination that has the release. `location` is its folder, URI or page; `is_new` is False if nothing was written.
 
-    `why_not_served`: it is there and another version is served: because a rollback left it, or by what somebody did on the hub.
+    `why_not_served`: why another version is served there, a rollback or a change on the hub; "" if this one is.
     """
 
     destination: str
@@ -30,9 +30,9 @@ class Delivery:
 
 
 def check_destinations(publish: PublishParams) -> None:
-    """UserError, before any work, for a destination that cannot be one, has a secret in it, or lacks its package or token.
+    """UserError, before any work, for a destination that is invalid, contains a secret, or lacks its package or token.
 
-    A token that is to come from `publish.token_secret` is not looked for: only the Prefect task can have it.
+    A token from `publish.token_secret` is not checked, because only the Prefect task can read it.
     """
     for destination in publish.destinations:
         place = place_at(destination)
@@ -43,11 +43,11 @@ def check_destinations(publish: PublishParams) -> None:
 def deliver(
     name: str, folder: Path, publish: PublishParams, progress: ProgressCallback, token: SecretStr | None = None
 ) -> list[Delivery]:
-    """Copy the verified release in `folder` to every destination and make it the current one there, unless a rollback left it.
+    """Copy the verified release in `folder` to every destination and make it current there, unless it was rolled back there.
 
-    A destination that fails does not keep the others from theirs; its `current` stays as it was. UserError at the end names
-    those that failed and why; publishing again completes them and leaves the others untouched. `token` is what
-    `publish.token_secret` holds, for the hub.
+    If a destination fails, its `current` stays as it was and the others still get the release. At the end a UserError names those
+    that failed and why; publishing again completes them and leaves the others untouched. `token` is the content of
+    `publish.token_secret`, for the hub.
     """
     version = read_version(name, folder)
     deliveries, failed = [], []
@@ -66,7 +66,7 @@ def deliver(
     if failed:
         raise UserError(
             f"{name} {version.digest} is in the storage, but not at {len(failed)} of {len(publish.destinations)} destinations, which "
-            f"serve what they served before; mend this and publish again, which copies only what is missing: {'; '.join(failed)}."
+            f"still serve what they served before: correct this and publish again, which copies only what is missing: {'; '.join(failed)}."
         )
     return deliveries
 
@@ -75,7 +75,7 @@ def _deliver(version: Version, destination: str, publish: PublishParams, token: 
     place = place_at(destination, token)
     if isinstance(place, HubPlace):
         put = place.put(version, pull_request=publish.hub_pull_request, private=publish.hub_private)
-        other = f"`main` serves another version, and is left so: load this one by its tag, revision={version.digest}, or merge it there"
+        other = f"`main` has another version and was not changed: load this one by its tag, revision={version.digest}, or merge it there"
         return Delivery(destination, put.url, put.is_new, "" if put.is_served else other)
     is_new = place.put(version)
     pointed = serve_published(place, version.name, version.digest)

@@ -1,11 +1,11 @@
-"""Rotary frequencies as consumers compute them, in float64: written from their sources, apart from the planner's formulas.
+"""Rotary frequencies as consumers compute them, in float64: written from their sources, independent of the planner's formulas.
 
-Each takes the unscaled inverse frequencies, [rotary_dim / 2] in radians a token, or what they are made from.
+Each takes the unscaled inverse frequencies, [rotary_dim / 2] in radians a token, or their parameters.
 
     transformers 4.57.6 and 5.23   modeling_rope_utils.py, `_compute_*_parameters`
     vLLM 0.32                      model_executor/layers/rotary_embedding/*.py, `_compute_inv_freq`, `_compute_cos_sin_cache`
 
-The two agree on linear, yarn and llama3 as formulas; where they read other values, `rules` says so.
+The formulas of linear, yarn and llama3 are the same in both; `rules` has the differences in the values they read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def unscaled(theta: float, rotary_dim: int) -> Frequencies:
 
 
 def dynamic(theta: float, rotary_dim: int, factor: float, window: int, length: int) -> Frequencies:
-    """transformers: the base grows with the longest position seen, from `window` tokens on."""
+    """transformers: the base grows with the longest position seen beyond `window` tokens."""
     grown = factor * max(length, window) / window - (factor - 1)
     return unscaled(theta * grown ** (rotary_dim / (rotary_dim - 2)), rotary_dim)
 
@@ -48,7 +48,7 @@ def yarn(theta: float, rotary_dim: int, parameters: Mapping[str, Any], original:
 
 
 def yarn_factor(parameters: Mapping[str, Any]) -> float:
-    """What cosine and sine are multiplied with: `get_mscale` of transformers, `yarn_get_mscale` of vLLM."""
+    """The factor on cosine and sine: `get_mscale` of transformers, `yarn_get_mscale` of vLLM."""
 
     def mscale(weight: float = 1.0) -> float:
         return 0.1 * weight * math.log(parameters["factor"]) + 1 if parameters["factor"] > 1 else 1.0

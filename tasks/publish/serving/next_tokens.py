@@ -1,7 +1,7 @@
 """Next-token log-probabilities of the trained model, recorded before saving, for every consumer to reproduce.
 
-Two prompts of plain consecutive positions, which is all that a server takes: one that stays below the old window, and
-one that goes beyond it. Methods that depend on a prompt's length (dynamic, longrope) treat the two otherwise.
+Two prompts with consecutive positions, because servers take no others: one within the old window, and one that goes beyond it.
+Methods that depend on a prompt's length (dynamic, longrope) treat the two differently.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FILE = "verification/next_tokens.json"
-# Absolute, in nats: float32 sums in another order stay well below, a rotary frequency that is off by 1e-3 does not.
+# Absolute, in nats. float32 sums in another order stay well below it; a relative error of 1e-3 in a rotary frequency does not.
 TOLERANCE = 1e-4
 CANDIDATES = 5
 _SHORT_TOKENS = 256
-_CHEAP_TOKENS = 2048  # a long prompt takes the whole target up to here, and just passes the old window above
+_CHEAP_TOKENS = 2048  # the long prompt covers a target up to this; beyond it, it only just passes the old window
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids, and the positions after which the next token is asked for; `candidates` are ids for each position."""
+    """Token ids, and the positions after which the next token is predicted. `candidates` are ids for each position."""
 
     token_ids: list[int]
     positions: list[int]
@@ -37,7 +37,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Recording:
-    """What the trained model says. `window` and `context_length` in tokens."""
+    """The trained model's answers. `window` and `context_length` in tokens."""
 
     window: int
     context_length: int
@@ -45,9 +45,9 @@ class Recording:
 
 
 def make_prompts(vocab_size: int, window: int, context_length: int) -> list[Prompt]:
-    """The short and the long prompt; the long one is left out where the target gives no room beyond the window."""
+    """The short and the long prompt; the long one is left out if the target leaves no room beyond the window."""
     short = max(3, min(window // 2, _SHORT_TOKENS))
-    # A server wants room for one token more.
+    # A server needs room for one more token.
     long = min(context_length - 1, max(window + 64, _CHEAP_TOKENS))
     prompts = [_prompt(vocab_size, short, [short // 4, short // 2, short - 2])]
     if long > window + 1:
@@ -76,20 +76,20 @@ def record(directory: Path, model: PreTrainedModel, window: int, context_length:
 
 
 def read(directory: Path) -> Recording:
-    """What `record` wrote; FileNotFoundError where there is nothing, ValueError or KeyError for anything else."""
+    """What `record` wrote. FileNotFoundError if there is nothing, ValueError or KeyError for any other content."""
     content: dict[str, Any] = json.loads((directory / FILE).read_text(encoding="utf-8"))
     prompts = [Prompt(**prompt) for prompt in content["prompts"]]
     for prompt in prompts:
         shape = [len(ids) for ids in prompt.candidates or []]
         if not shape or len(shape) != len(prompt.positions) or shape != [len(row) for row in prompt.logprobs or []]:
-            raise ValueError("candidates and log-probabilities are not those of the positions")
+            raise ValueError("candidates and log-probabilities do not match the positions")
     if not prompts:
         raise ValueError("no prompt is recorded")
     return Recording(content["window"], content["context_length"], prompts)
 
 
 def differences(recording: Recording, context_length: int, answers: Sequence[Sequence[dict[str, float]]]) -> list[str]:
-    """One phrase for each thing that a consumer answered otherwise than recorded.
+    """One phrase for each difference between a consumer's answers and the recording.
 
     `answers` is, for each prompt and each position, token id to log-probability, as the probe scripts write them.
     """
@@ -135,7 +135,7 @@ def _answer(model: PreTrainedModel, prompt: Prompt) -> tuple[list[list[int]], li
 
 
 def _logprobs(model: PreTrainedModel, prompt: Prompt) -> Any:
-    """float32 [positions, vocabulary]; only these rows of logits are made where the model can do that."""
+    """float32 [positions, vocabulary]; if the model can, it computes only these rows of logits."""
     import inspect
 
     import torch
@@ -151,7 +151,7 @@ def _logprobs(model: PreTrainedModel, prompt: Prompt) -> Any:
 
 
 def forget_lengths(model: PreTrainedModel) -> None:
-    """Dynamic NTK keeps the frequencies of the longest prompt it saw until a shorter one than its window comes along."""
+    """Reset dynamic NTK, which keeps the frequencies of its longest prompt until it gets one shorter than its window."""
     import torch
 
     if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "dynamic":

@@ -1,4 +1,4 @@
-"""Ask an installed transformers, of whatever version, for next-token log-probabilities. Stands alone: no import of ours.
+"""Ask an installed transformers of any version for next-token log-probabilities. Imports nothing of Ropeway.
 
     python probe_transformers.py REQUEST.json RESPONSE.json
 

@@ -1,4 +1,4 @@
-"""Ask an installed vLLM for next-token log-probabilities. Stands alone: no import of ours.
+"""Ask an installed vLLM for next-token log-probabilities. Imports nothing of Ropeway.
 
     python probe_vllm.py REQUEST.json RESPONSE.json
 
@@ -10,7 +10,7 @@ import gc
 import json
 import sys
 
-ASKED = 20  # the most that vLLM gives unless it is started otherwise
+ASKED = 20  # the most that vLLM gives by default
 
 
 def answer(directory: str, prompts: list) -> dict:

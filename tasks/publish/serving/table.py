@@ -51,18 +51,21 @@ def serving_table(release: Path, address: str = "path/to/this/folder") -> list[S
 
 def _by_rule(name: ServableId, release: Path, meant: Trained, written: Written, address: str) -> ServingRow:
     reason = meant.declined.get(name, "") or "; ".join(contract_problems(name, written, meant))
-    known = _ran(release) if name == "transformers-5" and not reason else _BY_RULE
+    version, known = CONSUMERS[name].version, _BY_RULE
+    if name == "transformers-5" and not reason and (made_with := _made_with(release)):
+        # Publishing checks that the saved files load as before, so this version did run.
+        version = made_with
+        known = f"run: {made_with} loaded these files before they were published, with logits and RoPE as before saving"
     commands = () if reason else _commands(name, address, meant.context_length)
-    return ServingRow(name, CONSUMERS[name].program, CONSUMERS[name].version, not reason, reason, known, commands)
+    return ServingRow(name, CONSUMERS[name].program, version, not reason, reason, known, commands)
 
 
-def _ran(release: Path) -> str:
-    """The transformers that published it did run: publishing checks that the saved files load as they were before."""
+def _made_with(release: Path) -> str:
+    """The version of transformers that published the release; "" if it is not recorded."""
     try:
-        made_with = json.loads((release / "provenance.json").read_text(encoding="utf-8"))["versions"]["transformers"]
+        return str(json.loads((release / "provenance.json").read_text(encoding="utf-8"))["versions"]["transformers"])
     except (OSError, ValueError, KeyError):
-        return _BY_RULE
-    return f"run: {made_with} loaded these files before they were published, with logits and RoPE as before saving"
+        return ""
 
 
 def _commands(name: ServableId, address: str, length: int) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from tasks.evaluate.prompts.material import Haystack, Material
 from tasks.evaluate.prompts.ranked_facts import fact_questions
 from tasks.evaluate.report.build import build_report, recall_curve
 from tasks.evaluate.report.tables import markdown_tables
+from tasks.publish.reorder_config import make_config
 from tasks.reorder.candidates import compared_strategies
-from tasks.reorder.config import make_config
 from tests.ray_jobs.evaluate.test_synthetic_models import (
     LINE,
     SETTINGS,

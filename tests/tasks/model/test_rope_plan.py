@@ -1,4 +1,4 @@
-"""What is planned for which base, how it goes on from a scaled base, and what is refused in which words."""
+"""What is planned for which base, how a scaled base is extended further, and the words of refusals."""
 
 import copy
 import dataclasses

@@ -100,5 +100,7 @@ def test_a_target_with_dots_is_the_end_of_a_full_name():
 
 @pytest.mark.parametrize("name", ["w_pack", "self_attn.v_prj", "attn.q_proj"])
 def test_a_target_that_exists_under_no_name_is_refused_with_those_that_do(name):
-    with pytest.raises(UserError, match=rf"names {name}, which Llama does not have: choose from down_proj, .*v_proj, or all-linear"):
+    with pytest.raises(
+        UserError, match=rf"names {name}, which Llama does not have: choose from down_proj, .*v_proj, or all-linear"
+    ):
         resolve_targets(("q_proj", name), names_of("llama"), "Llama")

@@ -168,8 +168,8 @@ def test_where_no_order_wins_first_last_is_marked_as_not_distinguishable(release
     assert config.strategy == "important_first_last"
     assert config.validated is not None
     assert not config.validated.is_distinguishable
-    assert "Asked for was reverse_rank; no order was distinguishable, so it is important_first_last." in config.note
-    assert "(here: `important_first_last`, not distinguishable)" in (release / "README.md").read_text()
+    assert "reverse_rank was requested, but no order was measurably better, so it is important_first_last." in config.note
+    assert "(here: `important_first_last`, no order was measurably better)" in (release / "README.md").read_text()
 
 
 def test_publishing_again_writes_nothing_but_a_pointer_that_moved(published: FinishedRun, release: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from tasks.publish.reorder_config import make_config
 from tasks.reorder import ChunkReorder
-from tasks.reorder.config import make_config, to_json
+from tasks.reorder.config import to_json
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 TEXT = "Rope bridges hang between cliffs. A traveller pays one coin, crosses, and looks back; the valley is deep."

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import RecallPoint
+from tasks.publish.reorder_config import make_config
 from tasks.reorder import ChunkReorder, ReorderOptions, permutation
-from tasks.reorder.config import make_config
 from tasks.reorder.near_duplicates import NearDuplicates, word_ngrams
 
 PARAMS = PipelineParams.model_validate(

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import RecallPoint, ReorderConfig
+from tasks.publish.reorder_config import make_config
 from tasks.reorder import ChunkReorder, arrange_file, permutation
-from tasks.reorder.config import make_config, to_json
+from tasks.reorder.config import to_json
 from tasks.reorder.recall_curve import why_not_calibrated
 
 STRATEGIES = ("important_first_last", "reverse_rank", "calibrated", "none")

@@ -14,7 +14,8 @@ import pytest
 import data_schemas.reorder
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import SCHEMA_FILE_NAME, RecallPoint, schema_json
-from tasks.reorder.config import make_config, to_json
+from tasks.publish.reorder_config import make_config
+from tasks.reorder.config import to_json
 
 SCHEMA = Path(data_schemas.reorder.__file__).with_name(SCHEMA_FILE_NAME)
 STRATEGIES = ("important_first_last", "reverse_rank", "calibrated", "none")

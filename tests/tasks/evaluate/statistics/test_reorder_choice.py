@@ -8,7 +8,8 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderConfig
 from tasks.evaluate.statistics.reorder_choice import choose_default
-from tasks.reorder.config import make_config, to_json
+from tasks.publish.reorder_config import make_config
+from tasks.reorder.config import to_json
 
 STRATEGIES = ("important_first_last", "reverse_rank", "calibrated", "none", "random")
 
@@ -128,6 +129,6 @@ def test_the_config_records_the_decision_and_follows_it() -> None:
     config = make_config(params, [], decision)
     assert config.strategy == "reverse_rank"
     assert config.golden["3"] == (3, 2, 1)
-    assert "Asked for was important_first_last" in config.note
+    assert "important_first_last was requested, but" in config.note
     assert ReorderConfig.model_validate_json(to_json(config)) == config
     assert make_config(params, []).validated is None

@@ -73,7 +73,7 @@ def test_an_earlier_release_again_leaves_what_main_serves_and_says_so(hub: Hub, 
     told: list[str] = []
     publish(one, told=told)
     assert tree(hub.repositories["org/tiny"], "main") == content(two)
-    assert f"`main` serves another version, and is left so: load this one by its tag, revision={one.name}" in told[0]
+    assert f"`main` has another version and was not changed: load this one by its tag, revision={one.name}" in told[0]
 
 
 @pytest.mark.parametrize("pull_request", [False, True])
@@ -81,7 +81,9 @@ def test_files_of_others_are_not_deleted(hub: Hub, one: Path, two: Path, pull_re
     publish(one)
     repository = hub.repositories["org/tiny"]
     repository.add("main", content(one) | {"examples/try.ipynb": b"{}", ".gitattributes": b""}, "an example")
-    with pytest.raises(UserError, match=r"holds files that are not from a release \(examples/try.ipynb\).*: remove them there first, or"):
+    with pytest.raises(
+        UserError, match=r"holds files that are not from a release \(examples/try.ipynb\).*: remove them there first, or"
+    ):
         publish(two, hub_pull_request=pull_request)
     assert "examples/try.ipynb" in tree(repository, "main")
 
