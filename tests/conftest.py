@@ -1,7 +1,11 @@
 """What every test shares: small tokenizers and models made on the spot, nothing from a hub."""
 
 import os
+import runpy
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from tests.waiting import PATIENT_PREFECT, PATIENT_RAY, TEST_HANGS_AFTER_S
 
@@ -26,6 +30,7 @@ hypothesis.settings.load_profile("no-clock")
 # Shells let what they start in the background ignore Ctrl-C, and so would all processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+NO_SERVERS = Path(__file__).parent / "no_servers"
 TEXT = """Rope bridges hang between cliffs. A traveller pays one coin, crosses, and looks back; the valley is deep.
 
 # A heading
@@ -34,9 +39,52 @@ The second paragraph is about numbers: 1 2 3 4 5 6 7 8 9 0. It ends here! Does i
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-servers", action="store_true", help="leave out what is slow or starts a server, and refuse to start one"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--no-servers"):
+        handle, tried = tempfile.mkstemp(prefix="servers-tried-")
+        os.close(handle)
+        folders = [str(NO_SERVERS), os.environ.get("PYTHONPATH", "")]
+        os.environ.update({"ROPEWAY_SERVERS_TRIED": tried, "PYTHONPATH": os.pathsep.join(filter(None, folders))})
+        runpy.run_path(str(NO_SERVERS / "sitecustomize.py"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if config.getoption("--no-servers"):
+        Path(os.environ["ROPEWAY_SERVERS_TRIED"]).unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    are_fast = config.getoption("--no-servers")
     for item in items:
-        item.add_marker(pytest.mark.timeout(TEST_HANGS_AFTER_S))
+        item.add_marker(pytest.mark.timeout(TEST_HANGS_AFTER_S / 10 if are_fast else TEST_HANGS_AFTER_S))
+    if are_fast:
+        is_left_out = [
+            bool(item.get_closest_marker("slow")) or "servers" in getattr(item, "fixturenames", ()) for item in items
+        ]
+        config.hook.pytest_deselected(items=[item for item, left_out in zip(items, is_left_out, strict=True) if left_out])
+        items[:] = [item for item, left_out in zip(items, is_left_out, strict=True) if not left_out]
+
+
+@pytest.fixture(scope="session")
+def servers() -> None:
+    """Used by whatever starts a cluster, a server or a browser, so that `make test-fast` knows to leave it out."""
+
+
+@pytest.fixture(autouse=True)
+def _no_servers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Under --no-servers, a test fails that tries to start a server, even in a process of its own."""
+    yield
+    if request.config.getoption("--no-servers"):
+        file = Path(os.environ["ROPEWAY_SERVERS_TRIED"])
+        if tried := file.read_text():
+            file.write_text("")
+            pytest.fail(f"This test starts a server, so let it use the fixture `servers`. It tried to {tried}")
 
 
 @pytest.fixture(scope="session")

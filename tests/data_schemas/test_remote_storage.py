@@ -17,7 +17,7 @@ INPUTS = {"stage": "demo", "params": {"a": 1}, "code_version": 1, "parents": {}}
 
 
 @pytest.fixture(scope="module")
-def bucket():
+def bucket(servers):
     with s3_server() as uri:
         yield uri
 

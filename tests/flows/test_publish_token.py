@@ -29,7 +29,7 @@ def server(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(servers: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hub_release_server() as served:
         monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
         monkeypatch.delenv("HF_TOKEN", raising=False)

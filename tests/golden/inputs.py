@@ -14,40 +14,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from data_schemas.tables import DOCUMENTS
 from tasks.work import InProcess, Workers
 
-WORDS = [
-    "rope",
-    "bridge",
-    "valley",
-    "cliff",
-    "traveller",
-    "coin",
-    "river",
-    "stone",
-    "wind",
-    "path",
-    "lantern",
-    "market",
-    "rain",
-    "tower",
-    "field",
-    "mill",
-    "bell",
-    "lamp",
-    "keeper",
-    "letter",
-    "winter",
-    "orchard",
-    "harbour",
-    "ladder",
-    "silver",
-    "thunder",
-    "garden",
-    "window",
-    "candle",
-    "mountain",
-    "shepherd",
-    "compass",
-]
+_TEXT = """
+rope bridge valley cliff traveller coin river stone wind path lantern market rain tower field mill bell lamp
+keeper letter winter orchard harbour ladder silver thunder garden window candle mountain shepherd compass
+"""
+WORDS = _TEXT.split()
 NUM_IDS = 384
 
 

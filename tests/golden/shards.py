@@ -13,16 +13,21 @@ from tasks.pack import shards_stage
 from tasks.pack.reading import open_rows
 from tests.golden.inputs import prose, story, workers_here, write_base, write_documents
 
+PROGRAM = """import os
+
+
+class Bridge:
+    '''It hangs.'''
+
+    def cross(self) -> int:
+        return 1
+"""
 DOCUMENTS = {
     "novel": ("train", "markdown", story(1, 9)),
     "essay": ("train", "plain", f"{prose(2, 20)}\n\n{prose(3, 20)}\n\n{prose(4, 2)}"),
     "note": ("train", "plain", prose(5, 2)),
     "unbroken": ("train", "plain", "x" * 400 + " " + "Ünïcödé, " * 40),
-    "program": (
-        "train",
-        "python",
-        'import os\n\n\nclass Bridge:\n    """It hangs."""\n\n    def cross(self) -> int:\n        return 1\n' * 6,
-    ),
+    "program": ("train", "python", PROGRAM * 6),
     "kept": ("heldout", "markdown", story(6, 3)),
 }
 RUNS: dict[str, dict[str, Any]] = {

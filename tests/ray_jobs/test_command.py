@@ -61,6 +61,7 @@ def test_help_names_every_parameter_with_choices_default_and_meaning() -> None:
     assert "Peak learning rate of the LoRA weights." in shown.stdout
 
 
+@pytest.mark.usefixtures("servers")
 def test_params_from_a_file_text_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = json.dumps(GIVEN)
     expected = PipelineParams.model_validate(GIVEN)

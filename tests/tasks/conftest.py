@@ -30,7 +30,7 @@ def two(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
+def bucket(servers: None) -> Iterator[str]:
     """URI of an empty bucket on a real S3 server; clients do not try again."""
     with s3_server() as uri, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -38,7 +38,7 @@ def bucket() -> Iterator[str]:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(servers: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """An empty hub, which the real client takes for the one; it speaks LFS, as hubs of one's own do."""
     with hub_release_server() as served:
         monkeypatch.setenv("HF_ENDPOINT", served.endpoint)

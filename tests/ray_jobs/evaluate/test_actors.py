@@ -24,7 +24,7 @@ TWO = RayParams(num_workers=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
+def cluster(servers: None) -> Iterator[None]:
     with connected(TWO):
         yield
 

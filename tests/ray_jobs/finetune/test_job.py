@@ -22,6 +22,8 @@ from tests import ROOT
 from tests.flows.small_run import small_params
 from tests.waiting import HANGS_AFTER_S, PATIENT_RAY, EndedTooSoon, interrupted, wait_until
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 
 def start(params, home):
     """Start the job from another folder's point of view: `home` is the working directory. In a process group of its own."""

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import ROOT
 from tests.flows.small_run import small_params
 from tests.ray_jobs.finetune.test_job import lines_of, progress_of, wait_for_step
@@ -13,6 +15,7 @@ from tests.ray_jobs.submit.real_cluster import BIN, real_cluster
 from tests.waiting import HANGS_AFTER_S, EndedTooSoon, interrupted, wait_until
 
 
+@pytest.mark.usefixtures("servers")
 def test_a_preempted_node_costs_no_more_than_what_came_after_its_notice(tmp_path, tokenizer):
     """A head without CPUs and two nodes with one each, as processes of this machine."""
     with real_cluster(num_cpus=0) as cluster:

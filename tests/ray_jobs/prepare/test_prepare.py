@@ -38,7 +38,7 @@ SENTENCE = "The rope holds, and traveller number {} looks back. "
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster(servers: None) -> Iterator[None]:
     """One private cluster for the tests that run on Ray Data in this process."""
     with connected(RayParams(num_workers=2)):
         yield
@@ -185,7 +185,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
         return whole(*arguments)
 
     monkeypatch.setattr(ingest, "select", select_then_change)
-    with pytest.raises(UserError, match="changed while it was read"):
+    with pytest.raises(UserError, match="changed while it was being read"):
         made(parameters(tmp_path, base, corpus))
 
 
@@ -311,6 +311,7 @@ def test_another_packing_goes_on_from_the_same_chunks(tmp_path: Path, base: Path
     assert [path.stat().st_mtime_ns for path in chunked] == written
 
 
+@pytest.mark.usefixtures("servers")
 def test_the_stage_works_on_s3(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = many_units(tmp_path, base)
     local = contents(*made(params))
@@ -327,6 +328,7 @@ def test_the_stage_works_on_s3(tmp_path: Path, base: Path, monkeypatch: pytest.M
             artifact.check()
 
 
+@pytest.mark.usefixtures("servers")
 def test_workers_on_other_machines_exchange_parts_through_s3(
     tmp_path: Path, base: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

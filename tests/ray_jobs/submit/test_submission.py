@@ -29,7 +29,7 @@ from tests.waiting import HANGS_AFTER_S, wait_until
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RealCluster]:
+def cluster(servers: None) -> Iterator[RealCluster]:
     with real_cluster(num_cpus=0) as found:
         found.start_node(num_cpus=2)
         yield found

@@ -28,7 +28,7 @@ from tests.waiting import HANGS_AFTER_S
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RealCluster]:
+def cluster(servers: None) -> Iterator[RealCluster]:
     with real_cluster(num_cpus=1) as found:
         yield found
 

@@ -25,6 +25,7 @@ FILES = {
 }
 
 
+@pytest.mark.usefixtures("servers")
 def test_card_licence_and_notices_of_a_hub_base_are_those_of_the_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

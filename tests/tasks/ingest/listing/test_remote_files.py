@@ -47,7 +47,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bucket(local: Path) -> Iterator[str]:
+def bucket(servers: None, local: Path) -> Iterator[str]:
     """URI of a copy of the corpus in a bucket."""
     import s3fs
 

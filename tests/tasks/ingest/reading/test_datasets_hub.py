@@ -136,6 +136,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.usefixtures("servers")
 def test_a_data_set_from_a_hub_is_read_at_its_commit(tmp_path: Path) -> None:
     files = {
         "README.md": b"---\nlicense: mit\n---\n",

@@ -62,7 +62,7 @@ class FlakyHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def flaky() -> Iterator[tuple[str, type[FlakyHandler]]]:
+def flaky(servers: None) -> Iterator[tuple[str, type[FlakyHandler]]]:
     """URI of a file on a web server, and the server's plan."""
     handler = type("Flaky", (FlakyHandler,), {"plan": [], "num_served": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

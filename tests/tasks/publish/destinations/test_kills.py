@@ -25,7 +25,7 @@ from tests.tasks.small_release import NAME, write_release
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Remote]:
+def bucket(servers: None) -> Iterator[Remote]:
     """A bucket, as we look at it, without any faults."""
     with s3_server() as uri:
         remote = Remote(uri)
