@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_schemas.errors import UserError
-from data_schemas.releases import CURRENT, RELEASES, current_key, parse_pointer, resolve_release, version_kind
+from data_schemas.releases import current_key, parse_pointer
 from data_schemas.storage import Storage
 
 if TYPE_CHECKING:
@@ -18,23 +16,6 @@ def current_digest(storage: Storage, name: str) -> str | None:
     from tasks.publish.destinations.history import storage_place
 
     return parse_pointer(storage_place(storage).read(current_key(name)))
-
-
-def current_release(storage: Storage, name: str) -> Path | None:
-    """The folder of the current version, downloaded from a remote storage; None if nothing was published under `name`.
-
-    Raises UserError if `current` names a version that is not there.
-    """
-    if storage.remote is None:
-        home = storage.root / RELEASES / name
-        return resolve_release(home) if (home / CURRENT).is_file() else None
-    digest = current_digest(storage, name)
-    found = storage.find(version_kind(name), digest) if digest else None
-    if digest and found is None:
-        raise UserError(
-            f"{storage.remote.uri}/{RELEASES}/{current_key(name)} names {digest}, which is not there: publish again."
-        )
-    return found.path if found else None
 
 
 def point_current(storage: Storage, name: str, digest: str) -> Pointed:

@@ -6,7 +6,10 @@ import random
 from pathlib import Path
 
 from data_schemas.manifest import MANIFEST_NAME, Manifest, file_entries, stage_digest
+from data_schemas.releases import version_kind
+from data_schemas.storage import Storage
 from tasks.publish.checksums import CHECKSUMS, write_checksums
+from tasks.publish.releases import current_digest
 
 NAME = "tiny"
 
@@ -46,3 +49,11 @@ def write_release(root: Path, seed: int, same_digest_as: int | None = None, size
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
     return folder
+
+
+def served_folder(storage: Storage, name: str) -> Path | None:
+    """The folder of the version that `current` names, downloaded from a remote storage; None if nothing was published."""
+    digest = current_digest(storage, name)
+    found = storage.find(version_kind(name), digest) if digest else None
+    assert found or not digest, f"{name} serves {digest}, which is not there"
+    return found.path if found else None

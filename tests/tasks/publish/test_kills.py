@@ -10,9 +10,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tasks.publish.checks import failures
-from tasks.publish.releases import current_release
 from tasks.publish.verify import check_files
 from tests.tasks.release_example import finished_run
+from tests.tasks.small_release import served_folder
 
 # A line of input: the file operation to die at (0: never; -1: count them). Output: the exit code, and the count where asked for.
 PROGRAM = """
@@ -79,12 +79,12 @@ def test_sigkill_at_any_file_operation_of_publishing(tmp_path: Path, tokenizer: 
         for moment in sorted(random.Random().sample(range(1, operations + 1), 8)):
             back_to_old()
             assert publish(moment)[0] == -signal.SIGKILL, f"{moment} of {operations}"
-            served = current_release(run.storage, "tiny")
+            served = served_folder(run.storage, "tiny")
             assert served is not None, f"{moment} of {operations}"
             assert failures(check_files(served)) == [], f"{moment} of {operations}"
             assert failures(check_files(old.path)) == []
             assert publish(0)[0] == 0, f"{moment} of {operations}"
-            finished = current_release(run.storage, "tiny")
+            finished = served_folder(run.storage, "tiny")
             assert finished is not None
             assert finished != old.path
             assert failures(check_files(finished)) == []

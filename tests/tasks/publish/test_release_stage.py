@@ -24,11 +24,12 @@ from tasks.model.extended import load_arm
 from tasks.publish import release_stage as stage
 from tasks.publish.checks import failures
 from tasks.publish.destinations.history import rollback
-from tasks.publish.releases import current_digest, current_release
+from tasks.publish.releases import current_digest
 from tasks.publish.verify import verify_release
 from tasks.reorder import ChunkReorder
 from tests.heard import texts_into
 from tests.tasks.release_example import TARGET, FinishedRun, finished_run
+from tests.tasks.small_release import served_folder
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTok
 
 @pytest.fixture(scope="module")
 def release(published: FinishedRun) -> Path:
-    path = current_release(published.storage, "tiny")
+    path = served_folder(published.storage, "tiny")
     assert path is not None
     return path
 
@@ -200,7 +201,7 @@ def test_a_failed_gate_publishes_nothing(tmp_path: Path, tokenizer: PreTrainedTo
     with pytest.raises(UserError, match=r"was not published: publish\.max_short_context_loss"):
         run.publish()
     assert versions(run) == []
-    assert current_release(run.storage, "tiny") is None
+    assert served_folder(run.storage, "tiny") is None
 
 
 def test_a_release_that_does_not_verify_is_not_published(
@@ -229,7 +230,7 @@ def test_a_release_that_does_not_verify_is_not_published(
         assert seen in str(refusal.value)
     assert versions(published) == before
     assert staged(published) == []
-    assert current_release(published.storage, "tiny") == release
+    assert served_folder(published.storage, "tiny") == release
 
 
 def test_a_damaged_version_does_not_become_current_again(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -293,12 +294,12 @@ def test_sigkill_leaves_current_as_it_was_and_the_next_run_finishes(
         [sys.executable, "-c", textwrap.dedent(KILLED), new.model_dump_json(), moment, *parents], capture_output=True, text=True
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
-    assert current_release(run.storage, "tiny") == old.path
+    assert served_folder(run.storage, "tiny") == old.path
     assert failures(verify_release(run.storage.root / "releases" / "tiny")) == []
 
     finished = run.publish(params=new)
     assert finished.reused == (moment == "before the pointer moves")
-    assert current_release(run.storage, "tiny") == finished.path
+    assert served_folder(run.storage, "tiny") == finished.path
     assert failures(verify_release(finished.path)) == []
     assert staged(run) == []
     if finished.reused:  # another process wrote it; this one writes the same bytes
@@ -326,4 +327,4 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     with pytest.raises(UserError, match="No space left"):
         published.publish(params=other)
     assert staged(published) == []
-    assert current_release(published.storage, "full") is None
+    assert served_folder(published.storage, "full") is None

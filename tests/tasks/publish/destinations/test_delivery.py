@@ -12,11 +12,11 @@ from data_schemas.storage import Artifact, Storage
 from tasks.publish.checks import failures
 from tasks.publish.destinations.history import list_releases, rollback
 from tasks.publish.fetch import release_folder
-from tasks.publish.releases import current_release
 from tasks.publish.verify import check_files, verify_release
 from tests.heard import texts_into
 from tests.hub_release_server import Hub
 from tests.tasks.release_example import FinishedRun, finished_run
+from tests.tasks.small_release import served_folder
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def to(params: PipelineParams, *destinations: str) -> PipelineParams:
 
 
 def test_where_a_release_goes_does_not_change_what_it_is(made: FinishedRun, tmp_path: Path, bucket: str, hub: Hub) -> None:
-    before = current_release(made.storage, "tiny")
+    before = served_folder(made.storage, "tiny")
     told: list[str] = []
     uri, folder = f"{bucket}/{tmp_path.name}", tmp_path / "out"
     release = made.publish(texts_into(told), to(made.params, str(folder), uri, "hub:org/tiny"))
@@ -95,7 +95,7 @@ def test_a_remote_storage_has_its_pointer_in_the_store(
     elsewhere = Storage(storage.remote.uri)
     assert [row.digest for row in list_releases(elsewhere) if row.is_current] == [second.digest]
     assert rollback(elsewhere, "tiny", first.digest).before == second.digest
-    found = current_release(elsewhere, "tiny")
+    found = served_folder(elsewhere, "tiny")
     assert found is not None
     assert json.loads((found / "provenance.json").read_text())["release"]["digest"] == first.digest
     assert failures(check_files(found)) == []
