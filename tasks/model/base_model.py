@@ -122,9 +122,7 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
     except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "tokenizer", error) from error
     if not tokenizer.is_fast:
-        raise UserError(
-            f"The base model {model.base!r} has no fast tokenizer, which chunking needs: choose another base."
-        )
+        raise UserError(f"The base model {model.base!r} has no fast tokenizer, which chunking needs: choose another base.")
     tokenizer.model_max_length = int(1e30)  # the target length differs from the base's, whose warning would mislead
     return tokenizer
 
