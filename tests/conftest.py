@@ -62,7 +62,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     are_fast = config.getoption("--no-servers")
     for item in items:
-        item.add_marker(pytest.mark.timeout(TEST_HANGS_AFTER_S / 10 if are_fast else TEST_HANGS_AFTER_S))
+        item.add_marker(pytest.mark.timeout(TEST_HANGS_AFTER_S / 20 if are_fast else TEST_HANGS_AFTER_S))
     if are_fast:
         is_left_out = [
             bool(item.get_closest_marker("slow")) or "servers" in getattr(item, "fixturenames", ()) for item in items
