@@ -49,11 +49,13 @@ class ReadUnit:
 class Corpus:
     """Everything that is read. `fingerprint` changes with a file's name or content, not with its folder's path or its time.
 
+    `refused_by`: for each of `refused` the index of its source.
     `num_unmatched`: files in the listed folders that match neither an include nor an exclude pattern; they are not read.
     """
 
     units: tuple[ReadUnit, ...]
     refused: tuple[Refused, ...]
+    refused_by: tuple[int, ...]
     num_files: int
     num_bytes: int
     fingerprint: str
@@ -78,7 +80,8 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
         parts_of_units = found.slices(unit_bytes) if found else _parts_of(index, source, listing, examined, unit_bytes)
         units += [ReadUnit(number, index, parts) for number, parts in enumerate(parts_of_units, len(units))]
     fingerprint = _fingerprint(params, listing, examined, datasets)
-    return Corpus(tuple(units), listing.refused, len(listing.files), num_bytes, fingerprint, listing.num_unmatched)
+    refused = (listing.refused, listing.refused_by)
+    return Corpus(tuple(units), *refused, len(listing.files), num_bytes, fingerprint, listing.num_unmatched)
 
 
 def refuse_missing(params: CorpusParams) -> None:
@@ -125,12 +128,12 @@ def _finished(document: Document, source: CorpusSource, params: CorpusParams, ma
         detail = f"{num_bytes:,} bytes, more than {max_bytes:,}"
         return Refused(document.source_uri, document.record, "too_large", detail)
     if num_bytes < source.min_bytes:
-        return Skipped(document.source_uri, document.record, "short")
+        return Skipped(document.source_uri, document.record, "short", num_bytes)
     if document.format in _CODE_FORMATS or not (params.detect_language or params.languages):
         return document
     language, _ = identify(document.text, also=params.languages)
     if params.languages and language not in params.languages:
-        return Skipped(document.source_uri, document.record, "language")
+        return Skipped(document.source_uri, document.record, "language", num_bytes)
     return dataclasses.replace(document, language=language)
 
 

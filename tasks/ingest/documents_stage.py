@@ -4,6 +4,7 @@
     quarantine.parquet                what could not be read, and why
     duplicates.parquet                documents that were removed as duplicates, and which one was kept instead
     contamination.parquet             training documents that contain evaluated text
+    ledger.json                       what became of every input, by source
 
 The package's docstring lists the steps. A worker holds one row group of text in memory; this process holds about 250 bytes
 a document and 15 bytes an n-gram of held-out text.
@@ -32,6 +33,7 @@ from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
+from tasks.ingest.accounting import add_reasons, by_reason, ingest_ledger
 from tasks.ingest.corpus_units import Corpus, plan_corpus
 from tasks.ingest.decontamination.decontaminate import Decontamination, contamination_rows, decontaminate
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
@@ -41,7 +43,7 @@ from tasks.ingest.survey import ReadUnitJob
 from tasks.ingest.write_job import WriteUnitJob
 from tasks.work import Workers, WorkersFor, run_units
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 
 
 def determining(params: PipelineParams) -> dict[str, Any]:
@@ -126,8 +128,9 @@ class _Ingestion:
 
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
-        skipped = self._read()
-        quarantined = self._write_quarantine(directory / QUARANTINE_FILE)
+        filtered = self._read()
+        refused = self._write_quarantine(directory / QUARANTINE_FILE)
+        skipped, quarantined = by_reason(filtered), by_reason(refused)
         scratch = Path(directory, ".scratch")
         scratch.mkdir()
         selection = select(self._params, self._parts, self._num_units, scratch)
@@ -146,6 +149,10 @@ class _Ingestion:
         self._tell_contamination(found)
         summary = self._write_documents(directory, selection, found)
         shutil.rmtree(scratch)
+        labels = [source.label for source in self._params.sources]
+        unit_sources = [unit.source_index for unit in self._corpus.units]
+        ledger = ingest_ledger(labels, unit_sources, refused, filtered, selection, found.removed)
+        ledger.write(directory)
         return summary | {
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
@@ -154,18 +161,19 @@ class _Ingestion:
             "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),
             "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
             "quarantined": dict(sorted(quarantined.items())),
+            "ledger": ledger.to_json(),
         }
 
-    def _read(self) -> Counter[str]:
+    def _read(self) -> dict[tuple[int, str], tuple[int, int]]:
         self._progress(message(f"ingest: reading {self._corpus.num_files:,} files in {self._num_units:,} units"))
-        skipped: Counter[str] = Counter()
+        filtered: dict[tuple[int, str], tuple[int, int]] = {}
         job = ReadUnitJob(self._params, self._parts)
         every = max(1, self._num_units // 20)
         for number, of_unit in enumerate(run_units(self._workers, job, self._corpus.units, self._parts, "read"), 1):
-            skipped.update(of_unit)
+            add_reasons(filtered, self._corpus.units[number - 1].source_index, of_unit)
             if number % every == 0 and self._num_units > every:
                 self._progress(message(f"ingest: {number:,} of {self._num_units:,} units read"))
-        return skipped
+        return filtered
 
     def _tell_contamination(self, found: Decontamination) -> None:
         if self._params.decontamination.enabled:
@@ -178,15 +186,18 @@ class _Ingestion:
                     message(f"ingest: {len(names):,} prompts remove nothing because they {why}: {', '.join(names[:5])}")
                 )
 
-    def _write_quarantine(self, path: Path) -> Counter[str]:
+    def _write_quarantine(self, path: Path) -> dict[tuple[int, str], tuple[int, int]]:
         listed = [{name: getattr(r, name) for name in QUARANTINE.names} for r in self._corpus.refused]
-        counts: Counter[str] = Counter(row["reason"] for row in listed)
+        counts: dict[tuple[int, str], tuple[int, int]] = {}
+        for refused, source in zip(self._corpus.refused, self._corpus.refused_by, strict=True):
+            add_reasons(counts, source, {refused.reason: (1, 0)})
         with pq.ParquetWriter(path, QUARANTINE, compression="zstd") as writer:
             writer.write_table(pa.Table.from_pylist(listed, schema=QUARANTINE))
             for unit in range(self._num_units):
                 with self._parts.reading(f"refused-{unit:05d}.parquet") as part:
                     table = pq.read_table(part)
-                counts.update(table["reason"].to_pylist())
+                reasons = Counter(table["reason"].to_pylist())
+                add_reasons(counts, self._corpus.units[unit].source_index, {r: (n, 0) for r, n in reasons.items()})
                 if len(table):
                     writer.write_table(table)
         return counts

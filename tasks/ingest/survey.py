@@ -10,7 +10,6 @@ heldout-N.npy     HELDOUT_NGRAMS  n-grams of the held-out documents, if training
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +35,13 @@ ROW_GROUP_BYTES = 16_000_000
 
 @dataclass(frozen=True)
 class ReadUnitJob:
-    """Reads a unit into `parts`; returns how many documents were skipped, by reason."""
+    """Reads a unit into `parts`; returns (documents, bytes) of what was skipped, by reason."""
 
     params: CorpusParams
     parts: Parts
 
-    def __call__(self, unit: ReadUnit) -> dict[str, int]:
-        skipped: Counter[str] = Counter()
+    def __call__(self, unit: ReadUnit) -> dict[str, list[int]]:
+        skipped: dict[str, list[int]] = {}
         refused: list[Refused] = []
         unit_facts = _UnitFacts(self.params)
         with self.parts.writing(f"read-{unit.index:05d}.parquet") as path:
@@ -53,16 +52,18 @@ class ReadUnitJob:
         for name, array in unit_facts.arrays().items():
             with self.parts.writing(f"{name}-{unit.index:05d}.npy") as path, path.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
-        return dict(skipped)
+        return skipped
 
     def _rows(
-        self, unit: ReadUnit, unit_facts: _UnitFacts, refused: list[Refused], skipped: Counter[str]
+        self, unit: ReadUnit, unit_facts: _UnitFacts, refused: list[Refused], skipped: dict[str, list[int]]
     ) -> Iterator[dict[str, Any]]:
         for found in read_unit(unit, self.params):
             if isinstance(found, Refused):
                 refused.append(found)
             elif isinstance(found, Skipped):
-                skipped[found.reason] += 1
+                counts = skipped.setdefault(found.reason, [0, 0])
+                counts[0] += 1
+                counts[1] += found.num_bytes
             else:
                 split = split_of(found.work, self.params.heldout_fraction, self.params.split_seed)
                 unit_facts.add(found, split == "heldout")

@@ -32,11 +32,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A readable input that the parameters leave out: "short", "language", or, in a repository, "binary" or "large_file"."""
+    """A readable input that the parameters leave out: "short", "language", or, in a repository, "binary" or "large_file".
+
+    `num_bytes` of its text in UTF-8; 0 where it was not read as text.
+    """
 
     source_uri: str
     record: int
     reason: str
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Document:
-    """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown."""
+    """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown.
+
+    changes   what was replaced in the text: ((kind, number of places), ...), such as (("undecodable", 1),)
+    """
 
     text: str
     source: str
@@ -60,6 +67,7 @@ class Document:
     work: str
     format: str
     language: str | None = None
+    changes: tuple[tuple[str, int], ...] = ()
 
     @cached_property
     def utf8(self) -> bytes:
@@ -123,7 +131,7 @@ def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | 
     """The document in one record of a file; `span` is the record's place in bytes. Raises Unusable.
 
     The record's own `id`, `licence` (or `license`) and `work` override the source's. Without a `work`, each record is a work
-    of its own (`work_by` "file"), or belongs to the work of its folder.
+    of its own (`work_by` "file"), named by its `id`, else by its text, or belongs to the work of its folder.
     """
     source = origin.source
     if source.text_field not in fields:
@@ -140,14 +148,16 @@ def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | 
         byte_start=span[0] if span else None,
         byte_end=span[1] if span else None,
         licence=_label(fields.get("licence")) or _label(fields.get("license")) or source.licence,
-        work=_label(fields.get("work")) or _work_of_record(origin, record),
+        work=_label(fields.get("work")) or _work_of_record(origin, identifier, text),
         format="plain",
     )
 
 
-def _work_of_record(origin: Origin, record: int) -> str:
-    by_folder = origin.source.work_by == "top_level"
-    return work_of(origin.relative, "top_level") if by_folder else f"{origin.relative}:{record}"
+def _work_of_record(origin: Origin, identifier: str | None, text: str) -> str:
+    """Nothing that depends on a record's place in a file or on how records are dealt out to files: the split follows it."""
+    if origin.source.work_by == "top_level":
+        return work_of(origin.relative, "top_level")
+    return f"{origin.source.label}#{identifier}" if identifier else f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def checked(text: str) -> str:

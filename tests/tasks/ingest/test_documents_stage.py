@@ -13,6 +13,7 @@ import pytest
 
 from data_schemas.documents import document_files
 from data_schemas.errors import UserError
+from data_schemas.ledger import ledger_of, read_ledger
 from data_schemas.params import CorpusParams, CorpusSource, PipelineParams
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CONTAMINATION, DOCUMENTS, DUPLICATES, QUARANTINE
@@ -328,3 +329,50 @@ def test_a_source_is_labelled_by_its_last_part() -> None:
         "hf:allenai/c4": "c4", "zip://inner/*.txt::https://host/all.zip": "inner", "/": "source",
     }  # fmt: skip
     assert {uri: CorpusSource(uri=uri).label for uri in uris} == uris
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_record_stays_on_its_side_wherever_it_is_in_the_file(tmp_path: Path, named: bool) -> None:
+    rows = [{"text": f"Record {i} tells of the ford. " * 3} | ({"id": f"doc-{i:04}"} if named else {}) for i in range(200)]
+    options = {"near_duplicates": {"enabled": False}, "decontamination": {"enabled": False}, "heldout_fraction": 0.3}
+
+    def heldout(*names: str) -> set[str]:
+        source = {"uri": str(tmp_path / "corpus"), "name": "records"}
+        made = documents(ingest(tmp_path, source, **options))
+        return {d["text"] for d in made if d["split"] == "heldout"} - set(names)
+
+    (tmp_path / "corpus").mkdir()
+    lines(tmp_path / "corpus" / "x.jsonl", *rows)
+    first = heldout()
+    assert 30 < len(first) < 90
+    lines(tmp_path / "corpus" / "x.jsonl", {"text": "one line in front", "id": "new"}, *rows)
+    assert heldout("one line in front") == first
+    (tmp_path / "corpus" / "x.jsonl").unlink()
+    lines(tmp_path / "corpus" / "y.jsonl", *rows[120:])
+    lines(tmp_path / "corpus" / "z.jsonl", *rows[119::-1])
+    assert heldout() == first
+
+
+def test_the_ledger_accounts_for_every_input_of_every_source(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "nul.txt").write_bytes(b"a\0b")
+    (corpus / "secret.txt").symlink_to("/etc/hostname")
+    (corpus / "short.txt").write_text("é")
+    shutil.copytree(corpus, tmp_path / "copy", symlinks=True)
+    sources = [{"uri": str(corpus), "min_bytes": 3}, {"uri": str(tmp_path / "copy"), "min_bytes": 3}]
+    artifact = ingest(tmp_path, *sources)
+    ledger = read_ledger(artifact.path)
+    ledger.check()
+    assert ledger == ledger_of(artifact.manifest.summary)
+    assert ledger.sources == ("copy", "corpus")
+    counts = {(line.source, line.step, line.reason): (line.documents, line.bytes) for line in ledger.lines}
+    for source in ledger.sources:
+        assert counts[source, "read", ""] == (11, 154)
+        assert counts[source, "quarantined", "nul_bytes"] == (1, 0)
+        assert counts[source, "quarantined", "outside_root"] == (1, 0)
+        assert counts[source, "filtered", "short"] == (1, 2)
+    assert counts["copy", "duplicate", ""] == (8, 152)
+    assert counts["copy", "remaining", ""] == (0, 0)
+    made = documents(artifact)
+    for step, split in (("held_out", "heldout"), ("remaining", "train")):
+        of_split = [d["num_bytes"] for d in made if d["split"] == split]
+        assert counts["corpus", step, ""] == (len(of_split), sum(of_split))
