@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.ingest.reading.encodings_by_language import ENCODINGS, customary_share, encodings_of
 from tasks.ingest.reading.records import Unusable, odd_share
+from tasks.ingest.reading.seven_bit_encodings import seven_bit_text
 
 if TYPE_CHECKING:
     from charset_normalizer import CharsetMatch
@@ -36,9 +37,10 @@ def decode(data: bytes | bytearray, *, is_start: bool = True, is_html: bool = Fa
 
     Raises Unusable("undecodable") rather than guess badly.
     """
+    if data.isascii() and (text := seven_bit_text(data)) is not None:
+        return text
     try:
-        text = data.decode("utf-8")
-        return text[1:] if is_start and text.startswith("\ufeff") else text
+        return _without_mark(data.decode("utf-8"), is_start)
     except UnicodeDecodeError as error:
         where = error
     if encoding := marked_encoding(data):
@@ -52,6 +54,32 @@ def decode(data: bytes | bytearray, *, is_start: bool = True, is_html: bool = Fa
             "undecodable", f"not UTF-8 (byte {where.start}: {where.reason}), and control characters in any other encoding"
         )
     return text
+
+
+def decode_replacing(
+    data: bytes | bytearray, max_share: float, *, is_start: bool = True, is_html: bool = False
+) -> tuple[str, int]:
+    """(text, number of replacement characters in it that stand for bytes which do not decode).
+
+    Like `decode`, but damaged places become U+FFFD, if they are at most `max_share` of the characters. Raises Unusable.
+    """
+    try:
+        return decode(data, is_start=is_start, is_html=is_html), 0
+    except Unusable as problem:
+        if not max_share:
+            raise
+        encoding = marked_encoding(data) or (_declared_encoding(data) if is_html else None) or "utf-8"
+        text = _without_mark(data.decode(encoding, "replace"), is_start)
+        num_replaced = text.count("\ufffd") - (data.count(b"\xef\xbf\xbd") if encoding == "utf-8" else 0)
+        if not 0 < num_replaced <= max_share * len(text):
+            raise
+        if odd_share(text.replace("\ufffd", "")):
+            raise Unusable("undecodable", f"{problem.detail}, and control characters beside the damaged places") from problem
+        return text, num_replaced
+
+
+def _without_mark(text: str, is_start: bool) -> str:
+    return text[1:] if is_start and text.startswith("\ufeff") else text
 
 
 def marked_encoding(start: bytes | bytearray) -> str | None:

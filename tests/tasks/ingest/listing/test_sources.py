@@ -296,3 +296,16 @@ def test_a_wrong_source_is_one_sentence(source: str, message: str) -> None:
         with pytest.raises(UserError, match=message) as raised:
             look(CorpusParams(sources=(source,)))
         assert "\n" not in str(raised.value)
+
+
+def test_links_that_lead_round_in_a_circle_are_refused_alone(tmp_path: Path) -> None:
+    for name, target in (("self.txt", "self.txt"), ("there.txt", "back.txt"), ("back.txt", "there.txt"), ("folder", "folder")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "good.txt").write_text("good")
+    for uri in (str(tmp_path), f"{tmp_path}/*.txt"):
+        found = read(uri)
+        assert found.texts == ["good"]
+        assert found.reasons == {(f"{name}.txt", 0): "unreadable" for name in ("self", "there", "back")}
+        assert {refused.detail for refused in found.refused} == {"Too many levels of symbolic links"}
+    with pytest.raises(UserError, match=r"self\.txt' does not exist"):
+        read(f"{tmp_path}/self.txt")
