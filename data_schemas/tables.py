@@ -5,6 +5,7 @@ documents      DOCUMENTS      one row for each document
 quarantine     QUARANTINE     one row for each input that was refused
 duplicates     DUPLICATES     one row for each document removed as a duplicate of another
 contamination  CONTAMINATION  one row for each passage of a training document that evaluation data contains too
+shared_text    SHARED_TEXT    one row for each held-out document with text that many training documents share
 
 Written by prepare:
 chunks         CHUNKS         one row for each chunk
@@ -13,7 +14,8 @@ chunks         CHUNKS         one row for each chunk
 
 import pyarrow as pa
 
-TEXT_FORMATS = ("plain", "markdown", "rst", "python", "code")  # how the text's structure is marked; HTML becomes Markdown
+# How the text's structure is marked. HTML, EPUB and DOCX become Markdown, PDF becomes plain text.
+TEXT_FORMATS = ("plain", "markdown", "rst", "latex", "python", "code")
 
 DOCUMENTS = pa.schema(
     [
@@ -70,6 +72,20 @@ CONTAMINATION = pa.schema(
         ),  # largest share of one held-out document that this document contains
         pa.field("example", pa.string(), nullable=False),  # the first shared passage, at most 200 characters
         pa.field("removed", pa.bool_(), nullable=False),
+    ]
+)
+
+SHARED_TEXT = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),  # of a held-out document
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("num_ngrams", pa.int64(), nullable=False),  # of the document
+        pa.field("num_shared", pa.int64(), nullable=False),  # those that count as boilerplate
+        pa.field("share", pa.float64(), nullable=False),  # num_shared of num_ngrams
+        pa.field("num_documents", pa.int64(), nullable=False),  # training documents with the most common one, at most 65,535
+        pa.field("example", pa.string(), nullable=False),  # the first passage, at most 200 characters
+        pa.field("is_given_up", pa.bool_(), nullable=False),  # a copied document whose copies are too much training text to remove
     ]
 )
 

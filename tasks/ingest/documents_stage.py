@@ -4,6 +4,7 @@
     quarantine.parquet                what could not be read, and why
     duplicates.parquet                documents that were removed as duplicates, and which one was kept instead
     contamination.parquet             training documents that contain evaluated text
+    shared_text.parquet               held-out documents with text that many training documents share
     ledger.json                       what became of every input, by source
 
 The package's docstring lists the steps. A worker holds one row group of text in memory; this process holds about 250 bytes
@@ -32,10 +33,10 @@ from data_schemas.params import CorpusParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
-from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
+from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE, SHARED_TEXT
 from tasks.ingest.accounting import add_reasons, by_reason, ingest_ledger
 from tasks.ingest.corpus_units import Corpus, plan_corpus
-from tasks.ingest.decontamination.decontaminate import Decontamination, contamination_rows, decontaminate
+from tasks.ingest.decontamination.decontaminate import Decontamination, decontaminate, report_rows
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
 from tasks.ingest.duplicates.selection import Selection, duplicate_rows, select
 from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
@@ -144,8 +145,9 @@ class _Ingestion:
             message(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates removed")
         )
         found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, self._workers, scratch)
-        hits = contamination_rows(self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
-        _write_batches(directory / "contamination.parquet", CONTAMINATION, hits)
+        for name, schema in (("contamination", CONTAMINATION), ("shared_text", SHARED_TEXT)):
+            rows = report_rows(name, self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
+            _write_batches(directory / f"{name}.parquet", schema, rows)
         self._tell_contamination(found)
         summary = self._write_documents(directory, selection, found)
         shutil.rmtree(scratch)
@@ -157,6 +159,7 @@ class _Ingestion:
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
             "num_contaminated": int(found.removed.sum()),
+            "num_heldout_given_up": found.num_given_up,
             "num_files_unmatched": self._corpus.num_unmatched,
             "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),
             "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
@@ -179,6 +182,13 @@ class _Ingestion:
         if self._params.decontamination.enabled:
             self._progress(
                 message(f"ingest: {int(found.removed.sum()):,} training documents removed because they contain evaluated text")
+            )
+        if found.num_given_up:
+            self._progress(
+                message(
+                    f"ingest: {found.num_given_up:,} held-out documents are copied in too much training text to remove it: see "
+                    "shared_text.parquet"
+                )
             )
         for names, why in ((found.short_prompts, "are shorter than 8 words"), (found.ignored_prompts, "are boilerplate")):
             if names:

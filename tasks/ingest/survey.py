@@ -4,7 +4,7 @@ read-N.parquet    DOCUMENTS       every document of unit N that could be read
 refused-N.parquet QUARANTINE      every input that could not
 facts-N.npy       DOCUMENT_FACTS  hashes, length and split, to choose among all documents: 33 bytes each
 sketch-N.npy      [n, k]          MinHash signatures, if near-duplicates are removed
-heldout-N.npy     HELDOUT_NGRAMS  n-grams of the held-out documents, if training is decontaminated
+heldout-N.npy     DOCUMENT_NGRAMS n-grams of the held-out documents, if training is decontaminated
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from data_schemas.params import CorpusParams
 from data_schemas.parts import Parts
 from data_schemas.tables import DOCUMENTS, QUARANTINE
 from tasks.ingest.corpus_units import ReadUnit, read_unit
-from tasks.ingest.decontamination.index_building import heldout_part
 from tasks.ingest.duplicates.near_duplicates import Sketcher
 from tasks.ingest.duplicates.selection import DOCUMENT_FACTS
 from tasks.ingest.reading.records import Document, Refused, Skipped
 from tasks.ingest.split import split_of
-from tasks.ingest.word_ngrams import distinct_ngrams
+from tasks.ngrams.document_index import ngram_part
+from tasks.ngrams.word_ngrams import distinct_ngrams
 
 ROW_GROUP_BYTES = 16_000_000
 
@@ -95,7 +95,7 @@ class _UnitFacts:
         if self._sketcher:
             arrays["sketch"] = np.array(self._sketches) if self._sketches else np.empty((0, 0), np.uint32)
         if self._params.decontamination.enabled:
-            arrays["heldout"] = heldout_part(self._heldout)
+            arrays["heldout"] = ngram_part(self._heldout)
         return arrays
 
 
