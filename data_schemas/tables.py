@@ -10,6 +10,7 @@ shared_text    SHARED_TEXT    one row for each held-out document with text that 
 Written by prepare:
 chunks         CHUNKS         one row for each chunk
 *.arrow        PACKED_ROWS    one row for each training row, of whole chunks
+seen_heldout   SEEN_HELDOUT   one row for each held-out document: how much of its text is in the packed training rows
 """
 
 import pyarrow as pa
@@ -110,5 +111,18 @@ PACKED_ROWS = pa.schema(
         pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("seq_lengths", pa.list_(pa.int32()), nullable=False),  # sums to len(input_ids)
         pa.field("chunk_ids", pa.list_(pa.string()), nullable=False),  # one for each sequence
+    ]
+)
+
+SEEN_HELDOUT_FILE = "seen_heldout.parquet"
+SEEN_HELDOUT = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),  # of a held-out document
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("num_ngrams", pa.int64(), nullable=False),  # different 13-grams of words; 0 for a text without a word
+        pa.field("num_seen", pa.int64(), nullable=False),  # those of them that occur in the text of the packed training chunks
+        pa.field("share", pa.float64(), nullable=False),  # num_seen of num_ngrams
     ]
 )

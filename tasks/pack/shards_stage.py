@@ -22,6 +22,7 @@ from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
 from tasks.pack.packer import PackingPlan, plan_rows
+from tasks.pack.seen import measure_seen
 from tasks.pack.sequences import read_entries
 from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
 from tasks.pack.shard_job import ShardJob
@@ -127,6 +128,7 @@ class _Preparation:
         _refuse_no_rows(train, heldout)
         self._write_shards(train, train_lengths, directory, "train")
         self._write_shards(heldout, heldout_lengths, directory / "heldout", "heldout")
+        seen = self._measure_seen(train, directory)
         for number in range(num_parts):
             self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
         (directory / "tokenizer").mkdir()
@@ -147,6 +149,7 @@ class _Preparation:
             "chunk_tokens": self._budget,
             "bos_token_id": self._special.bos,
             "eos_token_id": self._special.eos,
+            "heldout_seen": seen,
         }
 
     def _chunk(self) -> dict[str, int]:
@@ -169,12 +172,19 @@ class _Preparation:
         self._progress(message(f"prepare: {total['documents']:,} documents in {total['chunks']:,} chunks"))
         return total
 
+    def _measure_seen(self, train: PackingPlan, directory: Path) -> dict[str, Any]:
+        documents = self._documents.as_parts()
+        seen = measure_seen(documents, self._names, self._parts, train.members, _plan_key(train), self._workers, directory)
+        worst = "".join(f", most of {row['source_uri']}: {row['share']:.1%}" for row in seen["worst"][:1])
+        self._progress(message(f"prepare: {seen['share']:.2%} of the held-out text is in training rows{worst}"))
+        return seen
+
     def _write_shards(self, plan: PackingPlan, lengths: np.ndarray, directory: Path, split: str) -> None:
         directory.mkdir(exist_ok=True)
         spans = split_into_shards(plan, lengths, self._params.packing.shard_megabytes)
         names = [shard_name(number, len(spans)) for number in range(len(spans))]
         units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
-        plan_key = hashlib.sha256(plan.members.tobytes() + plan.row_ends.tobytes()).hexdigest()[:12]
+        plan_key = _plan_key(plan)
         job = ShardJob(self._parts, len(self._names), split, plan_key)
         hashes = []
         for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
@@ -182,6 +192,10 @@ class _Preparation:
             self._parts.take(job.part_name(names[number]), directory / names[number])
             self._progress(message(f"prepare: {split} shard {number + 1} of {len(names)}"))
         write_dataset_files(directory, names, hashes, split)
+
+
+def _plan_key(plan: PackingPlan) -> str:
+    return hashlib.sha256(plan.members.tobytes() + plan.row_ends.tobytes()).hexdigest()[:12]
 
 
 def _refuse_no_rows(train: PackingPlan, heldout: PackingPlan) -> None:
