@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +51,15 @@ def make_segmenter(params: ChunkingParams) -> Segmenter:
     if params.segmenter == "fast":
         return FastSegmenter(params.language)
     return SpacySegmenter(params.language)
+
+
+def segmenter_of_language(params: ChunkingParams, language: str) -> Segmenter:
+    """The segmenter that `params` select, for a document's language. A language that spaCy does not know gets the rules that most
+    languages share."""
+    try:
+        return make_segmenter(params.model_copy(update={"language": language}))
+    except UserError:
+        return FastSegmenter(language)
 
 
 class _RuleSegmenter(ABC):
@@ -161,7 +171,8 @@ class PipelineSegmenter:
         if self._last[0] is not text:
             self._last = (text, self._find(text))
         end = len(text) if high is None else high
-        return [position for position in self._last[1] if low <= position < end]
+        found = self._last[1]
+        return found[bisect_left(found, low) : bisect_left(found, end)]
 
     def _find(self, text: str) -> list[int]:
         found: list[int] = []

@@ -16,11 +16,12 @@ from data_schemas.params import ChunkingParams
 from data_schemas.parts import Parts
 from data_schemas.tables import CHUNKS
 from tasks.chunk.chunker import Chunk, Chunker
+from tasks.pack.counted import Counted, Counts, add, to_json
 from tasks.pack.sequences import SequenceWriter
 
 TOKENIZER_FILE = "tokenizer.json"
 _BATCH_BYTES = 4_000_000
-_COLUMNS = ["doc_id", "source", "text", "format", "split", "num_bytes"]
+_COLUMNS = ["doc_id", "source", "text", "format", "language", "licence", "split", "num_bytes"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def _chunker(tokenizer_file: Path, params: ChunkingParams) -> Chunker:
 class ChunkJob:
     """Chunks one part of the documents.
 
-    Writes `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts. `parts` holds the tokenizer.
+    Writes `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts, those of `tasks.pack.counted` as `groups`.
+    `parts` holds the tokenizer.
     """
 
     documents: Parts
@@ -61,9 +63,10 @@ class ChunkJob:
     special: SpecialTokens
     sources: tuple[str, ...]
 
-    def __call__(self, unit: tuple[int, str]) -> dict[str, int]:
+    def __call__(self, unit: tuple[int, str]) -> dict[str, Any]:
         number, name = unit
         counts = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
+        counted: Counted = {}
         chunker = _chunker(self.parts.kept(TOKENIZER_FILE), self.params)
         with (
             self.documents.reading(name) as path,
@@ -74,21 +77,32 @@ class ChunkJob:
             for batch in _batches(path):
                 rows: list[dict[str, Any]] = []
                 for document, encoded in zip(batch, chunker.encode([d["text"] for d in batch]), strict=True):
-                    chunks = chunker.cut(encoded, document["format"])
+                    chunks = chunker.cut(encoded, document["format"], document["language"])
+                    document_tokens = len(encoded.ids) + self.special.num
+                    source = self.sources.index(document["source"])
                     if document["split"] == "train":
-                        counts["longest"] = max(counts["longest"], len(encoded.ids) + self.special.num)
+                        counts["longest"] = max(counts["longest"], document_tokens)
                     counts["documents"] += 1
                     counts["bytes"] += document["num_bytes"]
                     counts["chunks"] += len(chunks)
                     counts["fragments"] += len(chunks) if len(chunks) > 1 else 0
+                    is_empty = not chunks or document_tokens == 0
+                    of_document = Counts.of_document(document["num_bytes"], len(encoded.ids), len(chunks), is_empty)
+                    add(counted, [[document["split"], source, document["licence"], document["language"] or "", *of_document]])
                     for index, chunk in enumerate(chunks):
                         ids = self.special.around(chunk.token_ids, index == 0, index == len(chunks) - 1)
-                        if len(ids):
-                            source = self.sources.index(document["source"])
-                            sequences.append(document["split"], document["doc_id"], index, source, ids)
+                        num_bytes = _num_bytes(document, chunk) if len(chunks) > 1 else document["num_bytes"]
+                        if not is_empty:
+                            sequences.append(
+                                document["split"], document["doc_id"], index, source, ids, num_bytes, document_tokens
+                            )
                         rows.append(_row(document, index, len(chunks), chunk))
                 writer.write_table(pa.Table.from_pylist(rows, schema=CHUNKS))
-        return counts
+        return counts | {"groups": to_json(counted)}
+
+
+def _num_bytes(document: dict[str, Any], chunk: Chunk) -> int:
+    return len(document["text"][chunk.char_start : chunk.char_end].encode())
 
 
 def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
