@@ -1,5 +1,10 @@
 """Prepare: documents become chunks, and chunks become rows in Arrow shards; held-out rows go to heldout/.
 
+    data-00000-of-00003.arrow      rows for training, and in heldout/ those for evaluation
+    chunks-00000-of-00012.parquet  where every chunk is from, one file for each part of the documents
+    ledger.json                    the ledger of ingest, continued up to the places in rows
+    tokenizer/                     what the rows were tokenized with
+
 Workers chunk one part of the documents at a time and write one shard at a time, so both have the same bytes for any number
 of workers. In between, all rows are planned here from the sequences' lengths alone.
 """
@@ -15,15 +20,19 @@ import numpy as np
 
 from data_schemas.documents import part_names
 from data_schemas.errors import UserError
+from data_schemas.ledger import Ledger, ledger_of
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PackingParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
+from tasks.pack.accounting import prepare_ledger
 from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
+from tasks.pack.composition import composition, openings
+from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
 from tasks.pack.seen import measure_seen
-from tasks.pack.sequences import read_entries
+from tasks.pack.sequences import SPLITS, Entries, SequenceReader, read_entries
 from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
 from tasks.pack.shard_job import ShardJob
 from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
@@ -32,7 +41,7 @@ from tasks.work import Workers, WorkersFor, run_units
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _PROGRESS_EVERY_BYTES = 20_000_000
 
 
@@ -71,7 +80,7 @@ def run(
         stage="prepare",
         params=of_chunks
         | {
-            "packing": params.packing.model_dump(mode="json"),
+            "packing": params.packing.model_dump(mode="json", exclude={"warn_dropped_share"}),
             "sources": [asdict(share) for share in source_shares(params)],
         },
         code_version=CODE_VERSION,
@@ -81,6 +90,8 @@ def run(
     if not artifact.reused:
         storage.drop_parts(parts_key)
     done = artifact.manifest.summary
+    for warning in done["warnings"]:
+        progress(message(f"prepare: warning: {warning}"))
     progress(
         message(
             f"prepare: {done['num_rows']:,} rows of up to {params.model.target_length:,} tokens, {done['num_tokens']:,} tokens, "
@@ -109,6 +120,8 @@ class _Preparation:
         self._target = params.model.target_length
         self._special = special_tokens(tokenizer)
         self._budget = min(params.chunk_tokens, self._target - self._special.num)
+        self._labels = tuple(source.label for source in params.corpus.sources)
+        self._counted: Counted = {}  # filled by _chunk
 
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
@@ -120,14 +133,18 @@ class _Preparation:
             )
         self._progress(message("prepare: planning rows"))
         num_parts = len(self._names)
-        train_lengths, train_sources = read_entries(self._parts, num_parts, "train")
-        heldout_lengths, _ = read_entries(self._parts, num_parts, "heldout")
-        packing = self._params.packing
-        train = plan_rows(train_lengths, self._target, packing, train_sources, source_shares(self._params))
-        heldout = plan_rows(heldout_lengths, self._target, PackingParams(window_chunks=packing.window_chunks))
+        entries, held = (read_entries(self._parts, num_parts, split) for split in SPLITS)
+        packing, shares = self._params.packing, source_shares(self._params)
+        train = plan_rows(entries.lengths, self._target, packing, entries.sources, shares, entries.document_lengths)
+        of_heldout = PackingParams(window_chunks=packing.window_chunks, min_bucket=packing.min_bucket)
+        heldout = plan_rows(held.lengths, self._target, of_heldout, document_lengths=held.document_lengths)
         _refuse_no_rows(train, heldout)
-        self._write_shards(train, train_lengths, directory, "train")
-        self._write_shards(heldout, heldout_lengths, directory / "heldout", "heldout")
+        ledger = self._ledger(entries, train)
+        ledger.write(directory)
+        self._write_shards(train, entries.lengths, directory, "train")
+        self._write_shards(heldout, held.lengths, directory / "heldout", "heldout")
+        reader = SequenceReader(self._parts, num_parts, "train")
+        samples = list(openings(self._labels, entries, train.uses, reader, self._tokenizer, packing.seed))
         seen = self._measure_seen(train, directory)
         for number in range(num_parts):
             self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
@@ -139,7 +156,12 @@ class _Preparation:
             "num_rows": train.num_rows,
             "num_tokens": train.num_tokens,
             "waste": train.waste,
+            "warnings": list(train.warnings),
+            "ledger": ledger.to_json(),
+            "composition": composition(self._labels, self._counted),
+            "samples": samples,
             "buckets": [bucket.to_json() for bucket in train.buckets],
+            "heldout_buckets": [bucket.to_json() for bucket in heldout.buckets],
             "sources": [share.to_json() for share in train.sources],
             "by_length": [share.to_json() for share in train.by_length],
             "num_heldout_rows": heldout.num_rows,
@@ -152,6 +174,10 @@ class _Preparation:
             "heldout_seen": seen,
         }
 
+    def _ledger(self, entries: Entries, plan: PackingPlan) -> Ledger:
+        ingested = ledger_of(self._documents.manifest.summary) or Ledger(lines=())
+        return prepare_ledger(ingested, self._labels, self._counted, self._special.num, entries, plan)
+
     def _chunk(self) -> dict[str, int]:
         with self._parts.writing(TOKENIZER_FILE) as path:
             path.write_text(self._tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
@@ -160,12 +186,13 @@ class _Preparation:
             self._parts,
             self._params.chunking.model_copy(update={"max_tokens": self._budget}),
             self._special,
-            tuple(source.label for source in self._params.corpus.sources),
+            self._labels,
         )
         total = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
         for counts in run_units(self._workers, job, list(enumerate(self._names)), self._parts, "chunked"):
             before = total["bytes"] // _PROGRESS_EVERY_BYTES
             longest = max(total["longest"], counts["longest"])
+            add(self._counted, counts["groups"])
             total = {name: total[name] + counts[name] for name in total} | {"longest": longest}
             if total["bytes"] // _PROGRESS_EVERY_BYTES > before:
                 self._progress(message(f"prepare: {total['bytes'] / 1e6:,.0f} MB in {total['chunks']:,} chunks"))

@@ -185,7 +185,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
         return whole(*arguments)
 
     monkeypatch.setattr(ingest, "select", select_then_change)
-    with pytest.raises(UserError, match="changed while it was read"):
+    with pytest.raises(UserError, match="changed while it was being read"):
         made(parameters(tmp_path, base, corpus))
 
 
