@@ -128,6 +128,22 @@ class NearDuplicateParams(Params):
     shingle_words: int = Field(5, ge=1, le=64, description="Number of words in a shingle, the unit that is compared.")
 
 
+class ExcerptParams(Params):
+    """Passages of a document that are repeated in another one."""
+
+    enabled: bool = Field(True, description="Find and report documents that repeat a passage of another one.")
+    remove: bool = Field(
+        False,
+        description="Remove the later of two such documents from training. A training document is later than a held-out one.",
+    )
+    share: float = Field(
+        0.2, ge=0.05, le=1, description="Length of the passages, as a share of the n-grams of 13 words of the shorter document."
+    )
+    max_documents: int = Field(
+        8, ge=2, le=64, description="Ignore n-grams that occur in more documents than this, as boilerplate."
+    )
+
+
 class DecontaminationParams(Params):
     """Removal of training documents that contain evaluation data, by shared word n-grams."""
 
@@ -231,6 +247,9 @@ class CorpusParams(Params):
     )
     near_duplicates: NearDuplicateParams = Field(
         NearDuplicateParams(), description="How documents that are almost equal to another are found and removed."
+    )
+    excerpts: ExcerptParams = Field(
+        ExcerptParams(), description="How documents that repeat a passage of another are found, and whether they are removed."
     )
     decontamination: DecontaminationParams = Field(
         DecontaminationParams(), description="How training documents that contain evaluation data are found and removed."

@@ -3,7 +3,7 @@
 Ingest writes it as `ledger.json` beside the documents and prepare continues it as `ledger.json` beside the shards. It is also
 in both manifests, as `ledger` of the summary.
 
-    read ─ quarantined ─ filtered ─ duplicate ─ near_duplicate ─ contaminated ─ held_out = remaining
+    read ─ quarantined ─ filtered ─ duplicate ─ near_duplicate ─ excerpt ─ contaminated ─ held_out = remaining
     remaining + special + repeated ─ dropped = packed
     packed + padding = rows
 
@@ -26,7 +26,7 @@ NO_SOURCE = ""  # the source of padding, which belongs to a row and not to a doc
 COLUMNS = ("documents", "bytes", "tokens")
 
 Step = Literal[
-    "read", "quarantined", "filtered", "duplicate", "near_duplicate", "contaminated", "held_out", "remaining",
+    "read", "quarantined", "filtered", "duplicate", "near_duplicate", "excerpt", "contaminated", "held_out", "remaining",
     "cut", "special", "repeated", "dropped", "packed", "padding", "rows",
 ]  # fmt: skip
 Kind = Literal["total", "in", "out", "note"]  # a sum, what is added to it, what is taken from it, and what changes no sum
@@ -45,6 +45,7 @@ STEPS: Mapping[Step, StepMeaning] = {
     "filtered": StepMeaning("out", "filtered"),
     "duplicate": StepMeaning("out", "duplicate"),
     "near_duplicate": StepMeaning("out", "near-duplicate"),
+    "excerpt": StepMeaning("out", "repeats a passage"),
     "contaminated": StepMeaning("out", "contains evaluated text"),
     "held_out": StepMeaning("out", "held out"),
     "remaining": StepMeaning("total", "remaining for training"),

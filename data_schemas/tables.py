@@ -3,7 +3,9 @@
 Written by ingest, in parts `NAME-00000-of-00012.parquet` if there are many rows:
 documents      DOCUMENTS      one row for each document
 quarantine     QUARANTINE     one row for each input that was refused
+changes        CHANGES        one row for each document and kind of text that was replaced in it
 duplicates     DUPLICATES     one row for each document removed as a duplicate of another
+excerpts       EXCERPTS       one row for each pair of documents of which one repeats a passage of the other
 contamination  CONTAMINATION  one row for each passage of a training document that evaluation data contains too
 shared_text    SHARED_TEXT    one row for each held-out document with text that many training documents share
 
@@ -46,6 +48,16 @@ QUARANTINE = pa.schema(
     ]
 )
 
+CHANGES = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # "undecodable", "email", "phone", "iban", "ip"; "formula": left out
+        pa.field("num_places", pa.int64(), nullable=False),
+    ]
+)
+
 DUPLICATES = pa.schema(
     [
         pa.field("doc_id", pa.string(), nullable=False),
@@ -57,6 +69,22 @@ DUPLICATES = pa.schema(
         pa.field("kept_doc_id", pa.string(), nullable=False),  # the document that is kept instead
         pa.field("kept_source_uri", pa.string(), nullable=False),
         pa.field("kept_split", pa.string(), nullable=False),
+    ]
+)
+
+EXCERPTS = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),  # the later document: a training one if the other is held out
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("other_doc_id", pa.string(), nullable=False),
+        pa.field("other_source_uri", pa.string(), nullable=False),
+        pa.field("other_record", pa.int64(), nullable=False),
+        pa.field("other_split", pa.string(), nullable=False),
+        pa.field("num_shared", pa.int64(), nullable=False),  # different word n-grams that both contain
+        pa.field("share", pa.float64(), nullable=False),  # num_shared of the n-grams of the shorter document
+        pa.field("removed", pa.bool_(), nullable=False),  # whether the later document was removed for this
     ]
 )
 

@@ -19,6 +19,7 @@ def ingest_ledger(
     quarantined: Reasons,
     filtered: Reasons,
     selection: Selection,
+    excerpts: np.ndarray,
     contaminated: np.ndarray,
 ) -> Ledger:
     """The ledger from `read` to `remaining`.
@@ -27,6 +28,7 @@ def ingest_ledger(
         sources: labels, in the order of the parameters.
         unit_sources: number of the source of each unit.
         quarantined, filtered: inputs that never became a document.
+        excerpts: bool [documents], removed because they repeat a passage of another one.
         contaminated: bool [documents], removed because they contain evaluated text.
 
     Raises ValueError if it does not add up, which would be an error in ingest.
@@ -34,11 +36,12 @@ def ingest_ledger(
     sizes = np.diff(selection.unit_ends, prepend=0)
     source_of = np.repeat(np.asarray(unit_sources, np.int64), sizes)
     heldout = selection.facts["heldout"]
-    stays = selection.keep & ~contaminated
+    stays = selection.keep & ~excerpts & ~contaminated
     masks: dict[Step, np.ndarray] = {
         "duplicate": ~selection.keep & selection.is_exact,
         "near_duplicate": ~selection.keep & ~selection.is_exact,
-        "contaminated": selection.keep & contaminated,
+        "excerpt": selection.keep & excerpts,
+        "contaminated": selection.keep & ~excerpts & contaminated,
         "held_out": stays & heldout,
         "remaining": stays & ~heldout,
     }

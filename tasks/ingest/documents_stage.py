@@ -2,7 +2,9 @@
 
     documents-00000-of-00012.parquet  what is trained and evaluated on, in the order of the corpus
     quarantine.parquet                what could not be read, and why
+    changes.parquet                   what was replaced in documents: undecodable bytes, personal data
     duplicates.parquet                documents that were removed as duplicates, and which one was kept instead
+    excerpts.parquet                  pairs of documents of which one repeats a passage of the other
     contamination.parquet             training documents that contain evaluated text
     shared_text.parquet               held-out documents with text that many training documents share
     ledger.json                       what became of every input, by source
@@ -33,11 +35,12 @@ from data_schemas.params import CorpusParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
-from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE, SHARED_TEXT
+from data_schemas.tables import CHANGES, CONTAMINATION, DUPLICATES, EXCERPTS, QUARANTINE, SHARED_TEXT
 from tasks.ingest.accounting import add_reasons, by_reason, ingest_ledger
 from tasks.ingest.corpus_units import Corpus, plan_corpus
 from tasks.ingest.decontamination.decontaminate import Decontamination, decontaminate, report_rows
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
+from tasks.ingest.duplicates.excerpts import excerpt_rows, find_excerpts
 from tasks.ingest.duplicates.selection import Selection, duplicate_rows, select
 from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
 from tasks.ingest.survey import ReadUnitJob
@@ -132,6 +135,7 @@ class _Ingestion:
         filtered = self._read()
         refused = self._write_quarantine(directory / QUARANTINE_FILE)
         skipped, quarantined = by_reason(filtered), by_reason(refused)
+        changed = self._write_changes(directory / "changes.parquet")
         scratch = Path(directory, ".scratch")
         scratch.mkdir()
         selection = select(self._params, self._parts, self._num_units, scratch)
@@ -144,26 +148,35 @@ class _Ingestion:
         self._progress(
             message(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates removed")
         )
-        found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, self._workers, scratch)
+        excerpts = find_excerpts(self._params.excerpts, self._parts, selection, self._workers)
+        _write_batches(directory / "excerpts.parquet", EXCERPTS, excerpt_rows(excerpts, selection, self._parts))
+        if len(excerpts.later):
+            told = f"{int(excerpts.removed.sum()):,} documents removed for it" if self._params.excerpts.remove else "none removed"
+            self._progress(message(f"ingest: {len(excerpts.later):,} pairs of documents share a passage, {told}"))
+        keep = selection.keep & ~excerpts.removed
+        found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, keep, self._workers, scratch)
         for name, schema in (("contamination", CONTAMINATION), ("shared_text", SHARED_TEXT)):
             rows = report_rows(name, self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
             _write_batches(directory / f"{name}.parquet", schema, rows)
         self._tell_contamination(found)
-        summary = self._write_documents(directory, selection, found)
+        summary = self._write_documents(directory, selection, keep & ~found.removed)
         shutil.rmtree(scratch)
         labels = [source.label for source in self._params.sources]
         unit_sources = [unit.source_index for unit in self._corpus.units]
-        ledger = ingest_ledger(labels, unit_sources, refused, filtered, selection, found.removed)
+        ledger = ingest_ledger(labels, unit_sources, refused, filtered, selection, excerpts.removed, found.removed)
         ledger.write(directory)
         return summary | {
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
+            "num_excerpts": len(excerpts.later),
+            "num_excerpts_removed": int(excerpts.removed.sum()),
             "num_contaminated": int(found.removed.sum()),
             "num_heldout_given_up": found.num_given_up,
             "num_files_unmatched": self._corpus.num_unmatched,
             "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),
             "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
             "quarantined": dict(sorted(quarantined.items())),
+            "changed": dict(sorted(changed.items())),
             "ledger": ledger.to_json(),
         }
 
@@ -212,8 +225,20 @@ class _Ingestion:
                     writer.write_table(table)
         return counts
 
-    def _write_documents(self, directory: Path, selection: Selection, found: Decontamination) -> dict[str, Any]:
-        keep = selection.keep & ~found.removed
+    def _write_changes(self, path: Path) -> Counter[str]:
+        """Number of places by kind."""
+        counts: Counter[str] = Counter()
+        with pq.ParquetWriter(path, CHANGES, compression="zstd") as writer:
+            for unit in range(self._num_units):
+                with self._parts.reading(f"changes-{unit:05d}.parquet") as part:
+                    table = pq.read_table(part)
+                for kind, num_places in zip(table["kind"].to_pylist(), table["num_places"].to_pylist(), strict=True):
+                    counts[kind] += num_places
+                if len(table):
+                    writer.write_table(table)
+        return counts
+
+    def _write_documents(self, directory: Path, selection: Selection, keep: np.ndarray) -> dict[str, Any]:
         documents: Counter[str] = Counter()
         by_source: Counter[str] = Counter()
         bytes_by_source: Counter[str] = Counter()

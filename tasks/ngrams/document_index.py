@@ -5,7 +5,7 @@ texts ─ ngram_part ─▶ parts, one for each unit of work ─ build_index ─
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -116,13 +116,9 @@ def build_index(directory: Path, parts: Sequence[Path | np.ndarray], num_documen
     Memory: about 200 MB for merging, for any number of n-grams.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    arrays = [np.load(part, mmap_mode="r") if isinstance(part, Path) else part for part in parts]
+    arrays = opened(parts)
     num_pairs = sum(len(array) for array in arrays)
-    num_ranges = 1 + num_pairs // _MERGE_NGRAMS
-    limits = np.array([i * 2**64 // num_ranges for i in range(num_ranges)], np.uint64)
-    cuts = [[*np.searchsorted(array["hash"], limits).tolist(), len(array)] for array in arrays]
-    offsets = np.cumsum([0, *num_documents])
-    sizes = np.zeros(offsets[-1], np.int64)
+    sizes = np.zeros(sum(num_documents), np.int64)
     bits = np.memmap(directory / "ngrams.bits", np.uint8, "w+", shape=HashFilter.num_bytes(num_pairs))
     seen = HashFilter(bits)
     num_written = 0
@@ -131,13 +127,7 @@ def build_index(directory: Path, parts: Sequence[Path | np.ndarray], num_documen
         (directory / "owner_ends.i64").open("wb") as ends,
         (directory / "owners.u32").open("wb") as owners,
     ):
-        for i in range(num_ranges):
-            pieces = [array[cut[i] : cut[i + 1]] for array, cut in zip(arrays, cuts, strict=True)]
-            documents = [piece["document"] + np.uint32(offset) for piece, offset in zip(pieces, offsets, strict=False)]
-            merged = _sorted(
-                np.concatenate([np.empty(0, np.uint64), *(piece["hash"] for piece in pieces)]),
-                np.concatenate([np.empty(0, np.uint32), *documents]),
-            )
+        for merged in merged_ranges(arrays, num_documents):
             is_last = np.ones(len(merged), bool)
             np.not_equal(merged["hash"][1:], merged["hash"][:-1], out=is_last[:-1])
             distinct = merged["hash"][is_last]
@@ -150,6 +140,29 @@ def build_index(directory: Path, parts: Sequence[Path | np.ndarray], num_documen
     bits.flush()
     np.save(directory / "sizes.npy", sizes)
     return NgramIndex(directory)
+
+
+def opened(parts: Sequence[Path | np.ndarray]) -> list[np.ndarray]:
+    """Arrays of DOCUMENT_NGRAMS; files are memory-mapped."""
+    return [np.load(part, mmap_mode="r") if isinstance(part, Path) else part for part in parts]
+
+
+def merged_ranges(arrays: Sequence[np.ndarray], num_documents: Sequence[int]) -> Iterator[np.ndarray]:
+    """DOCUMENT_NGRAMS of all parts in ascending order, some millions at a time; all of a hash are in one piece.
+
+    Documents are numbered through the parts, which have `num_documents` each.
+    """
+    num_ranges = 1 + sum(len(array) for array in arrays) // _MERGE_NGRAMS
+    limits = np.array([i * 2**64 // num_ranges for i in range(num_ranges)], np.uint64)
+    cuts = [[*np.searchsorted(array["hash"], limits).tolist(), len(array)] for array in arrays]
+    offsets = np.cumsum([0, *num_documents])
+    for i in range(num_ranges):
+        pieces = [array[cut[i] : cut[i + 1]] for array, cut in zip(arrays, cuts, strict=True)]
+        documents = [piece["document"] + np.uint32(offset) for piece, offset in zip(pieces, offsets, strict=False)]
+        yield _sorted(
+            np.concatenate([np.empty(0, np.uint64), *(piece["hash"] for piece in pieces)]),
+            np.concatenate([np.empty(0, np.uint32), *documents]),
+        )
 
 
 def found_in(hashes: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -50,15 +50,19 @@ def decontaminate(
     prompts: Sequence[Prompt],
     parts: Parts,
     selection: Selection,
+    keep: np.ndarray,
     workers: Workers,
     scratch: Path,
 ) -> Decontamination:
-    """Find the training documents that contain evaluated text. Writes what `report_rows` reads of each unit."""
+    """Find the training documents that contain evaluated text. Writes what `report_rows` reads of each unit.
+
+    `keep`, bool [documents]: those that no step before has removed.
+    """
     removed = np.zeros(len(selection.facts), bool)
     if not params.enabled:
         return Decontamination(removed)
     num_units = len(selection.unit_ends)
-    is_heldout, keep = selection.facts["heldout"], selection.keep
+    is_heldout = selection.facts["heldout"]
     num_heldout = [int(selection.of_unit(is_heldout, unit).sum()) for unit in range(num_units)]
     heldout = [parts.kept(f"heldout-{unit:05d}.npy") for unit in range(num_units)]
     index = build_evaluated(scratch / "index", params.ngram_words, heldout, num_heldout, prompts)
