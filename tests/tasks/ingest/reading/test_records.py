@@ -21,7 +21,7 @@ def test_text_is_kept_exactly_but_for_the_byte_order_mark(tmp_path: Path) -> Non
     (document,) = read({"uri": str(tmp_path), "name": "mine", "licence": "MIT"}).documents
     assert document.text == "one\r\ntwo\rthree\n\u2028é𝄞"
     assert (document.source, document.source_uri, document.record) == ("mine", f"{tmp_path}/a.md", 0)
-    assert (document.work, document.licence, document.format, document.language) == ("a", "MIT", "markdown", None)
+    assert (document.work, document.licence, document.format, document.language) == ("a", "MIT", "markdown", "und")
     assert (document.byte_start, document.byte_end) == (0, (tmp_path / "a.md").stat().st_size)
     assert document.content_hash.startswith(document.doc_id)
     assert len(document.doc_id) == 16
