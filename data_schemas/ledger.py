@@ -23,6 +23,7 @@ from data_schemas.record import Record, read_record
 
 LEDGER_FILE = "ledger.json"
 NO_SOURCE = ""  # the source of padding, which belongs to a row and not to a document
+MOST_LISTED = 20
 COLUMNS = ("documents", "bytes", "tokens")
 
 Step = Literal[
@@ -119,6 +120,21 @@ class Ledger(Record):
             if line.step == step:
                 total = _added(total, line)
         return total
+
+    def table(self) -> list[tuple[str, str, int, int, int | None]]:
+        """For people: (source, step and reason, documents, bytes, tokens), of all sources together and then of each.
+
+        One source alone is not listed a second time, nor are more than MOST_LISTED.
+        """
+        listed = self.sources if 1 < len(self.sources) <= MOST_LISTED else ()
+        rows = []
+        for source in (None, *listed):
+            for line in self.summed(source):
+                meaning = STEPS[line.step]
+                sign = {"in": "+ ", "out": "- ", "total": "= "}.get(meaning.kind, "  ")
+                title = sign + meaning.title + (f": {line.reason}" if line.reason else "")
+                rows.append((source or "all", title, line.documents, line.bytes, line.tokens))
+        return rows
 
     def check(self) -> None:
         """Raises ValueError where a source's documents, bytes or tokens do not add up; it names the first such place."""

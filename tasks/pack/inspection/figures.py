@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_schemas.errors import UserError
+from data_schemas.ledger import Ledger, ledger_of
 from data_schemas.manifest import Manifest
 from data_schemas.storage import Artifact, read_manifest
 from tasks.pack.buckets import bucket_bounds
@@ -91,7 +92,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything found; `left_out` is None if the documents' manifest is not available."""
+    """Everything found; `left_out` is None if the documents' manifest is not available, `ledger` for shards of an older version."""
 
     directory: str
     digest: str
@@ -100,6 +101,7 @@ class Inspection:
     left_out: LeftOut | None
     documents_digest: str
     samples: tuple[SampleRow, ...]
+    ledger: Ledger | None = None
 
 
 def inspect_shards(
@@ -139,6 +141,7 @@ def inspect_shards(
         _left_out(documents.summary) if documents and documents.digest == documents_digest else None,
         documents_digest,
         tuple(samples),
+        ledger_of(manifest.summary),
     )
 
 

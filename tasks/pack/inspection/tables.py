@@ -16,13 +16,18 @@ _BAR_CHARACTERS = 24
 
 def show(inspection: Inspection, console: Console) -> None:
     """Print everything that `inspect_shards` found."""
+    from tasks.pack.inspection.prepared import ledger_table
+
     console.print(_overview(inspection))
     for split in inspection.splits:
         if split.num_rows:
             console.print(_lengths("Sequence lengths", split.split, split.histogram))
     console.print(_buckets(inspection.splits))
     console.print(_sources(inspection.sources))
-    _show_left_out(inspection, console)
+    if inspection.ledger:
+        console.print(ledger_table(inspection.ledger))
+    else:
+        _show_left_out(inspection, console)
     for sample in inspection.samples:
         console.print(_sample(sample))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import random
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from data_schemas.ledger import ledger_of
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import SEEN_HELDOUT, SEEN_HELDOUT_FILE
@@ -17,6 +21,9 @@ from ray_jobs.prepare.ray_data import workers_for
 from tasks.ingest import documents_stage
 from tasks.ingest.split import split_of
 from tasks.pack import shards_stage
+from tasks.pack.inspection.prepared import show_prepared
+from tasks.prefect_tasks.pages.corpus import corpus_page
+from tasks.prefect_tasks.pages.packing import packing_page
 
 WORDS = [f"{a}{b}{c}" for a in "bdfglm" for b in "aeiou" for c in ("na", "ro", "ti", "sel")]
 
@@ -99,3 +106,27 @@ def test_only_packed_chunks_count(tmp_path: Path, texts: dict[str, str]) -> None
     assert seen(shards_of(tmp_path, texts, heldout, more))["held"]["num_seen"] == 138 + 88
     unused = {"budgets": [{"source": "more", "repeats": 0}]}
     assert seen(shards_of(tmp_path, texts, heldout, more, packing=unused))["held"]["num_seen"] == 138
+
+
+def test_the_terminal_and_the_pages_show_the_ledger_and_what_was_seen(tmp_path: Path, texts: dict[str, str]) -> None:
+    shards = shards_of(tmp_path, texts, {"held", "apart", "short"})
+    storage = Storage(str(tmp_path / "storage"))
+    documents = storage.find("documents", shards.manifest.parents["documents"])
+    assert documents is not None
+    console = Console(width=200, record=True, file=io.StringIO())
+    show_prepared(documents.manifest, shards.manifest, console)
+    shown = console.export_text()
+    ledger = ledger_of(shards.manifest.summary)
+    assert ledger is not None
+    num_bytes = sum(len(texts[name]) for name in ("long", "small"))
+    assert re.search(rf"= remaining for training *│ *2 │ *{num_bytes:,} │", shown)
+    assert re.search(rf"= in rows *│.*│ *{ledger.total('rows').tokens:,} │", shown)
+    assert re.search(r"\d+\.\d\d% of the held-out text is in training rows; 58\.2% of .*held\.txt", shown)
+    params = PipelineParams.model_validate(
+        {"run_name": "x", "corpus": {"sources": ["corpus"]}, "model": {"base": "demo", "target_length": 512}}
+    )
+    pages = {"corpus": corpus_page(documents, params.corpus).text, "packing": packing_page(shards, params).text}
+    assert "| all | = remaining for training | 2 |" in pages["corpus"]
+    assert "| all | = in rows |" in pages["packing"]
+    assert re.search(r"\| .*held\.txt \| 0 \| 58\.2% \|", pages["packing"])
+    assert "### Passages in two documents" in pages["corpus"]
