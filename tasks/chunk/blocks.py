@@ -75,12 +75,20 @@ class Document:
             starts, in_body = line_starts(text[body:], self._habit)
             found = [(body + char, PARAGRAPH + level) for char, level in starts]
             tables = [(body + first, body + last) for first, last in in_body]
-        rows = [
-            (start + content_end(text, char), start + char, start + first_visible(text, char), level) for char, level in found
-        ]
-        lines = Boundaries(*np.array([row for row in rows if row[0] > start], np.int64).reshape(-1, 4).T)
+        lines = self._boundaries(text, start, found)
         has_sentences = not (self._is_code or is_fence)
         return Block(first, last, start, text, body, lines, tuple(tables), is_fence, has_sentences)
+
+    @staticmethod
+    def _boundaries(text: str, start: int, found: list[tuple[int, int]]) -> Boundaries:
+        """Places to cut before the lines that begin at (character of `text`, level)."""
+        rows = []
+        for char, level in found:
+            low = char - 1 if char > 1 and not text[char - 2].isspace() else content_end(text, char)
+            high = first_visible(text, char) if text[char].isspace() else char
+            if low:
+                rows.append((start + low, start + char, start + high, level))
+        return Boundaries(*np.array(rows, np.int64).reshape(-1, 4).T)
 
     def _habit(self) -> Habit:
         self._found_habit = self._found_habit or habit_of(self.lines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +52,7 @@ class SemanticCuts:
     ) -> None:
         self._encoded = encoded
         self._document = Document(structure)
+        self._is_code = structure.is_code
         self._segmenter = segmenter
         self._max_tokens = max_tokens
         self._step = max(_FIRST_STEP, round(max_tokens * (1 - min_fill)))
@@ -58,9 +61,10 @@ class SemanticCuts:
         self._number = np.flatnonzero(whole)  # of each cut among those of `encoded`
         self._token, self._char = encoded.cut_token[whole], encoded.cut_char[whole]
         self._cuts, self._levels = self._cuts_at(structure.boundaries)
-        self._edges = np.concatenate([[0], self._cuts, [len(self._char) - 1]])
+        self._edges = [0, *self._cuts, len(self._char) - 1]
         self._block: Block | None = None  # the last block looked into
-        self._lines = self._weak_lines = (np.empty(0, np.int64), np.empty(0, np.int64))  # cuts at its lines, and their levels
+        self._lines: tuple[list[int], list[int]] = ([], [])  # cuts at its lines, and their levels
+        self._weak_lines = self._lines
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """(first cut, last cut) of each chunk, among those of the encoded text."""
@@ -96,13 +100,17 @@ class SemanticCuts:
     def _down_to_sentence(self, first: int, last: int) -> int | None:
         """The strongest heading, block, line or sentence in the last part of (first, last]; if there is none, in a part that
         is twice as long, and so on. A block in the second part goes before a line or sentence in the first."""
-        parts = list(self._parts(first, last))
-        for low, high in parts[:2]:
+        parts, ahead = self._parts(first, last), []
+        for low, high in islice(parts, 2):
             if found := _strongest(self._cuts, self._levels, low, high):
                 return found
-        for number, (low, high) in enumerate(parts):
-            found = _strongest(self._cuts, self._levels, low, high) if number > 1 else None
-            if found := found or self._line_or_sentence(first, low, high, last):
+            ahead.append((low, high))
+        for low, high in ahead:
+            if found := self._line_or_sentence(first, low, high, last):
+                return found
+        for low, high in parts:
+            found = _strongest(self._cuts, self._levels, low, high) or self._line_or_sentence(first, low, high, last)
+            if found:
                 return found
         return None
 
@@ -119,6 +127,8 @@ class SemanticCuts:
 
     def _line_or_sentence(self, first: int, low: int, high: int, last: int) -> int | None:
         """The best line or sentence boundary in (low, high], which lies inside one block."""
+        if self._is_code:
+            return self._last_code_line(low, high)
         block = self._enter(low)
         if block.is_fence:
             return None
@@ -132,16 +142,28 @@ class SemanticCuts:
             return found
         return self._last_sentence(block, low, high) if block.has_sentences else None
 
+    def _last_code_line(self, first: int, last: int) -> int | None:
+        text, chars = self._document.lines, self._char
+        start, end = int(chars[first]), int(chars[last])
+        while (newline := text.rfind("\n", start, end)) >= start:
+            cut = self._cut_at(content_end(text, newline, start), newline + 1, newline + 1)
+            if cut is not None and first < cut <= last:
+                return cut
+            end = newline
+        return None
+
     def _enter(self, cut: int) -> Block:
         """The block behind a cut, with its lines."""
-        i = int(self._edges.searchsorted(cut, side="right"))
-        i = min(i, len(self._edges) - 1)
-        first, last = int(self._edges[i - 1]), int(self._edges[i])
+        i = min(bisect_right(self._edges, cut), len(self._edges) - 1)
+        first, last = self._edges[i - 1], self._edges[i]
         if self._block is None or (self._block.first, self._block.last) != (first, last):
             self._block = self._document.block(first, last, int(self._char[first]), int(self._char[last]))
-            cuts, levels = self._cuts_at(self._block.lines)
-            is_weak = levels > LINE
-            self._lines, self._weak_lines = (cuts[~is_weak], levels[~is_weak]), (cuts[is_weak], levels[is_weak])
+            self._lines = self._cuts_at(self._block.lines)
+            weak = [(cut, level) for cut, level in zip(*self._lines, strict=True) if level > LINE]
+            if weak:
+                strong = [(cut, level) for cut, level in zip(*self._lines, strict=True) if level <= LINE]
+                self._lines = [cut for cut, _ in strong], [level for _, level in strong]
+            self._weak_lines = [cut for cut, _ in weak], [level for _, level in weak]
         return self._block
 
     def _inside_sentence(self, first: int, last: int) -> int | None:
@@ -206,19 +228,22 @@ class SemanticCuts:
             return before
         return before + 1 if before + 1 < len(chars) and chars[before + 1] <= high else None
 
-    def _cuts_at(self, boundaries: Boundaries) -> tuple[np.ndarray, np.ndarray]:
+    def _cuts_at(self, boundaries: Boundaries) -> tuple[list[int], list[int]]:
         """(number of the cut, level) of each boundary where a cut is possible."""
+        if not len(boundaries.low):
+            return [], []
         chars = self._char
         before = chars.searchsorted(boundaries.best, side="right") - 1
         after = np.minimum(before + 1, len(chars) - 1)
         cuts = np.where(chars[before] >= boundaries.low, before, after)
         can_be_cut = (chars[cuts] >= boundaries.low) & (chars[cuts] <= boundaries.high)
-        return cuts[can_be_cut], boundaries.level[can_be_cut]
+        return cuts[can_be_cut].tolist(), boundaries.level[can_be_cut].tolist()
 
 
-def _strongest(cuts: np.ndarray, levels: np.ndarray, first: int, last: int) -> int | None:
+def _strongest(cuts: list[int], levels: list[int], first: int, last: int) -> int | None:
     """The cut with the smallest level in (first, last]; of equal ones the last; None if there is none."""
-    low, high = cuts.searchsorted([first, last], side="right")
+    low, high = bisect_right(cuts, first), bisect_right(cuts, last)
     if low == high:
         return None
-    return int(cuts[high - 1 - np.argmin(levels[low:high][::-1])])
+    within = levels[low:high][::-1]
+    return cuts[high - 1 - within.index(min(within))]

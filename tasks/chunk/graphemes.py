@@ -10,8 +10,8 @@ import numpy as np
 import regex
 
 _CLUSTER = regex.compile(r"\X")
-_JOINS_BEFORE = regex.compile(r"[\n\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=V}\p{GCB=T}\p{GCB=Regional_Indicator}]+")
-_JOINS_AFTER = regex.compile(r"[\r\p{GCB=Prepend}\p{GCB=ZWJ}\p{GCB=L}\p{GCB=Extend}]+")
+_JOINS_BEFORE = regex.compile(r"[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=V}\p{GCB=T}\p{GCB=Regional_Indicator}]+")
+_JOINS_AFTER = regex.compile(r"[\p{GCB=Prepend}\p{GCB=ZWJ}\p{GCB=L}\p{GCB=Extend}]+")
 _PLANES_WITH_JOINERS = ((0, 0x20000), (0xE0000, 0xE1000))
 _MAX_LOOK_BACK = 64
 
@@ -25,7 +25,9 @@ def starts_cluster(text: str, positions: np.ndarray) -> np.ndarray:
     joins_before, joins_after = _tables()
     inside = np.flatnonzero((positions > 0) & (positions < len(text)))
     places = positions[inside]
-    doubtful = joins_before[codes[places]] | joins_after[codes[places - 1]]
+    before, after = codes[places - 1], codes[places]
+    whole[inside[(before == 0x0D) & (after == 0x0A)]] = False
+    doubtful = joins_before[after] | joins_after[before]
     known = 0  # the last start of a cluster that was found
     for number, place in zip(inside[doubtful].tolist(), places[doubtful].tolist(), strict=True):
         start = max(known, _quiet(text, place))

@@ -28,9 +28,11 @@ _MAX_WIDTH = 160
 _MIN_FORCED, _MIN_INSIDE, _MIN_RUN_ON = 0.55, 0.5, 0.5
 _HABIT_WEIGHT = 4  # breaks of the block that the rest of the document counts for
 _ENOUGH_BREAKS = 16  # for a decision without the rest of the document
-_SAMPLE_LINES = 200
-_HABIT_CHARS = 1 << 15
-_ITEM = re.compile(r"[ \t]*(?:[-*+•‣·]|\d{1,3}[.)]|\([a-z\d]{1,3}\)|[a-z]\)|[ivx]{1,4}[.)])[ \t]")
+_SAMPLE_LINES = 100
+_HABIT_CHARS = 1 << 13
+_MARKED = re.compile(
+    r"( {0,3}>)|[ \t]*(?:[-*+•‣·]|\d{1,3}[.)]|\([a-z\d]{1,3}\)|[a-z]\)|[ivx]{1,4}[.)])[ \t]"
+)  # quotation, item
 _RULED = re.compile(r"(?=[ \t:|+=]*+-)[ \t:|+=-]++")  # the line under a table's head
 _QUOTED = re.compile(r" {0,3}>(?: ?>)* ?")
 _LABEL = re.compile(r"\W{0,3}\d{1,4}[:./-]\d|[ \t]*[\[(<][^\])>]{1,30}[\])>]|[ \t]*[^\W\d_][\w .'-]{0,24}:\s")
@@ -51,7 +53,7 @@ class Habit:
 
 
 def habit_of(text: str) -> Habit:
-    """How the beginning of a text breaks its lines; 32,768 characters are read."""
+    """How the beginning of a text breaks its lines; 8192 characters are read."""
     total = [0.0] * 4
     for block in re.split(r"\n\s*\n", text[:_HABIT_CHARS]):
         run = [line for line in block.split("\n") if line.strip()]
@@ -70,6 +72,8 @@ def line_starts(block: str, habit: Callable[[], Habit]) -> tuple[list[tuple[int,
     """
     starts: list[tuple[int, int]] = []
     tables: list[tuple[int, int]] = []
+    if "\n" not in block:
+        return starts, [(0, len(block))] if is_table_row(block) else tables
     before = ""
     for kind, run in _runs(block):
         texts = [_QUOTED.sub("", line, count=1) if kind == "quotation" else line for _, line in run]
@@ -97,12 +101,14 @@ def is_numbered_title(line: str) -> bool:
 
 def is_table_row(line: str) -> bool:
     """Whether a line is a row of a Markdown or reStructuredText table, or has columns between tabs."""
+    if "|" not in line and "\t" not in line and "+" not in line:
+        return False
     visible = line.strip()
     return visible[:1] == "|" or visible[:2] in ("+-", "+=") or visible.count("|") > 1 or "\t" in visible
 
 
 def is_wrapped(run: Sequence[str], of_document: Callable[[], Habit] = Habit) -> bool:
-    """Whether lines are a paragraph wrapped to a width, by the first 200 of them; see the module."""
+    """Whether lines are a paragraph wrapped to a width, by the first 100 of them; see the module."""
     run = run[:_SAMPLE_LINES]
     if max(map(len, run)) > _MAX_WIDTH or sum(bool(_LABEL.match(line)) for line in run) > 0.6 * len(run):
         return False
@@ -133,25 +139,23 @@ def _share_that_runs_on(run: Sequence[str]) -> float:
 
 
 def _evidence(run: Sequence[str]) -> Habit:
-    width = max(len(line.rstrip()) for line in run)
-    forced = inside = at_end = 0
-    for line, below in zip(run, [*run[1:], ""], strict=True):
-        line = line.rstrip()
-        inside += len(_MARKS_INSIDE.findall(line))
-        if below:
-            at_end += line[-1:] in _MARKS
-            forced += len(line) + _joined(below) > width
+    run = [line.rstrip() for line in run]
+    lengths = list(map(len, run))
+    width = max(lengths)
+    inside = len(_MARKS_INSIDE.findall("\n".join(run)))
+    at_end = sum(line[-1:] in _MARKS for line in run[:-1])
+    forced = sum(length + _joined(below) > width for length, below in zip(lengths, run[1:], strict=False))
     return Habit(len(run) - 1, forced, inside + at_end, inside)
 
 
 def _joined(line: str) -> int:
     """How many characters the first word of a line would have added to the line above."""
-    first = line.split(None, 1)[0] if line.strip() else ""
-    return 2 if _WIDE.match(first) else len(first) + 1
+    first = line.split(None, 1)[0]
+    return len(first) + 1 if first.isascii() or not _WIDE.match(first) else 2
 
 
 def _is_marked(line: str) -> bool:
-    return is_table_row(line) or bool(_QUOTED.match(line) or _ITEM.match(line))
+    return is_table_row(line) or bool(_MARKED.match(line))
 
 
 def _runs(block: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
@@ -161,9 +165,11 @@ def _runs(block: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     kind, char = "", 0
     for line in block.split("\n"):
         if line.strip():
-            of_line = "table" if is_table_row(line) else "quotation" if _QUOTED.match(line) else "text"
-            if of_line == "text" and _ITEM.match(line):
-                of_line = "item"
+            of_line = "text"
+            if is_table_row(line):
+                of_line = "table"
+            elif marked := _MARKED.match(line):
+                of_line = "quotation" if marked[1] else "item"
             if run and (of_line != kind or kind == "item"):
                 yield kind, run
                 run = []

@@ -161,10 +161,12 @@ def _is_inline_item(text: str, start: int) -> bool:
     160 characters in front.
     """
     mark = _MARK.match(text, start)
-    if mark is None or not mark[0].strip():
+    if mark is None:
         return False
     if mark[1]:
         return True
+    if not (mark[2] and mark[3]):
+        return False
     before = text[max(0, start - _BEFORE) : start]
     if before.rstrip(" \t")[-1:] in tuple("•⁃‣◦*-"):
         return False

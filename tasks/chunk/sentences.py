@@ -7,13 +7,14 @@ a pipeline    any trained spaCy pipeline, which decides alone
 
 from __future__ import annotations
 
+import re
 import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -31,7 +32,8 @@ PIECE_CHARS = 50_000  # far below spaCy's limit of a million characters
 _MAX_VOCABULARY = 300_000
 _MAX_ABBREVIATION_CHARS = 24
 _SENTENCE_PIPES = {"parser", "senter", "sentencizer"}
-_PREFIX = r"""["'“”„‚‘’«»‹›(\[{<¿¡*_—–-]"""
+_PREFIX_CHARS = "\"'“”„‚‘’«»‹›([{<¿¡*_—–-"
+_PREFIX = f"[{re.escape(_PREFIX_CHARS)}]"
 _SUFFIX = r"""[.!?…,;:"'“”‘’«»‹›)\]}>*_—–-]"""
 
 
@@ -95,10 +97,13 @@ class SpacySegmenter(_RuleSegmenter):
 
     def __init__(self, language: str) -> None:
         super().__init__(language)
-        self._build = _tokenizer_of(language)
+        exceptions = _exceptions_of(language)
+        self._build = _tokenizer_of(exceptions)
         self._tokenizer = self._build()
+        self._exceptions = frozenset(word for word in exceptions if word.endswith(".") and len(word) > 1)
 
     def _abbreviated(self, text: str, full_stops: list[Candidate]) -> set[int]:
+        full_stops = [c for c in full_stops if self._may_be_abbreviated(text, c.end)]
         if not full_stops:
             return set()
         from spacy.attrs import LENGTH, SPACY
@@ -113,6 +118,17 @@ class SpacySegmenter(_RuleSegmenter):
         token = np.minimum(np.searchsorted(ends, wanted[:, 1]), len(ends) - 1)
         is_abbreviation = (ends[token] == wanted[:, 1]) & (ends[token] - length[token] < wanted[:, 0])
         return set(wanted[is_abbreviation, 1].tolist())
+
+    def _may_be_abbreviated(self, text: str, end: int) -> bool:
+        """Whether spaCy's tokenizer could keep the word that ends at `end` with its full stop. Most words need not be asked for."""
+        start = _word_start(text, end)
+        while start < end - 1:
+            if text[start:end] in self._exceptions:
+                return True
+            if text[start] not in _PREFIX_CHARS:
+                return False
+            start += 1
+        return False
 
 
 def _word_start(text: str, position: int) -> int:
@@ -136,23 +152,24 @@ def _import_spacy() -> ModuleType:
     return spacy
 
 
-def _tokenizer_of(language: str) -> Callable[[], Tokenizer]:
-    """Makes tokenizers with the exceptions of a language. UserError if spaCy does not know it."""
-    import re
-
-    spacy = _import_spacy()
-    from spacy.tokenizer import Tokenizer
-    from spacy.vocab import Vocab
-
+def _exceptions_of(language: str) -> dict[str, Any]:
+    """The words of a language that spaCy treats as one, with their tokens. UserError if spaCy does not know it."""
     try:
-        defaults = spacy.util.get_lang_class(language).Defaults
+        defaults = _import_spacy().util.get_lang_class(language).Defaults
     except ImportError as error:
         raise UserError(
             f"spaCy does not know chunking.language {language!r}: choose `xx` for any language, or chunking.segmenter fast."
         ) from error
-    rules = {word: parts for word, parts in defaults.tokenizer_exceptions.items() if not any(c.isspace() for c in word)}
+    return {word: parts for word, parts in defaults.tokenizer_exceptions.items() if not any(c.isspace() for c in word)}
+
+
+def _tokenizer_of(exceptions: dict[str, Any]) -> Callable[[], Tokenizer]:
+    """Makes tokenizers with these exceptions."""
+    from spacy.tokenizer import Tokenizer
+    from spacy.vocab import Vocab
+
     prefix, suffix = re.compile(f"^{_PREFIX}").search, re.compile(f"{_SUFFIX}$").search
-    return lambda: Tokenizer(Vocab(), rules=rules, prefix_search=prefix, suffix_search=suffix)
+    return lambda: Tokenizer(Vocab(), rules=exceptions, prefix_search=prefix, suffix_search=suffix)
 
 
 class PipelineSegmenter:

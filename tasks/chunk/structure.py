@@ -82,7 +82,9 @@ def find_structure(text: str, text_format: str = "auto") -> Structure:
         starts = sorted({**dict.fromkeys(edges, PARAGRAPH), **dict(starts)}.items())
     boundaries = _merged(lines, paragraphs, starts)
     if headings:
-        boundaries = _selected(boundaries, ~np.isin(boundaries.low, [h.end for h in headings]) | (boundaries.level < PARAGRAPH))
+        boundaries = _selected(
+            boundaries, ~_is_among(boundaries.low, np.array([h.end for h in headings])) | (boundaries.level < PARAGRAPH)
+        )
     return Structure(tuple(headings), boundaries, False, lines, tuple(fences))
 
 
@@ -133,7 +135,7 @@ def _merged(lines: str, paragraphs: Boundaries, starts: list[tuple[int, int]]) -
     if not rows:
         return paragraphs
     stronger = np.array(rows, np.int64).T
-    weaker = _selected(paragraphs, ~np.isin(paragraphs.high, stronger[2]))
+    weaker = _selected(paragraphs, ~_is_among(paragraphs.high, np.sort(stronger[2])))
     columns = [
         np.concatenate([a, b]) for a, b in zip((weaker.low, weaker.best, weaker.high, weaker.level), stronger, strict=True)
     ]
@@ -147,6 +149,11 @@ def first_visible(lines: str, position: int, at_most: int | None = None) -> int:
     while position < end and lines[position].isspace():
         position += 1
     return position
+
+
+def _is_among(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Whether each of `values` is in `wanted`, which increases and is not empty; bool [num_values]."""
+    return wanted[np.minimum(wanted.searchsorted(values), len(wanted) - 1)] == values
 
 
 def _selected(boundaries: Boundaries, mask: np.ndarray) -> Boundaries:
