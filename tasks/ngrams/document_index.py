@@ -90,6 +90,15 @@ class NgramIndex:
         before = np.cumsum(counts) - counts
         return self._owners[np.arange(len(which)) - before[which] + (ends - counts)[which]], which
 
+    def num_owners(self, is_counted: np.ndarray) -> np.ndarray:
+        """int64 [n-grams]: how many of the documents that are true in `is_counted` have each n-gram."""
+        counts = np.zeros(len(self), np.int64)
+        for start in range(0, len(self), _MERGE_NGRAMS):
+            places = np.arange(start, min(start + _MERGE_NGRAMS, len(self)))
+            owners, which = self.owners_of(places)
+            counts[places] = np.bincount(which[is_counted[owners]], minlength=len(places))
+        return counts
+
     def count_by_document(self, is_counted: np.ndarray) -> np.ndarray:
         """int64 [documents]: how many of each document's n-grams are true in `is_counted`, bool [n-grams]."""
         counts = np.zeros(len(self.sizes), np.int64)

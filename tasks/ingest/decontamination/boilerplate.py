@@ -2,7 +2,8 @@
 
 An n-gram of a held-out document is *common* if more than `boilerplate_documents` training documents contain it. Where the
 common n-grams are less than `boilerplate_share` of the held-out document, they are boilerplate, such as a licence, and do not
-count. Where they are more, the document itself has been copied, and they count like all others.
+count. Where they are more, the document itself has been copied, and they count like all others. Common n-grams that more than
+`boilerplate_documents` held-out documents have are boilerplate in each of them; so an n-gram is compared with few documents.
 
 A held-out document that is a licence itself would then remove every training document with that licence. So copies of common
 text remove no more than `max_removed_share` of the training text. Held-out documents beyond that are *given up*: their common
@@ -47,7 +48,9 @@ class Boilerplate:
 
     num_with    uint16 [n-grams]: training documents that contain each, at most 65,535
     is_common   bool [n-grams]
+    is_copyable bool [n-grams of held-out text]: common, and in so few held-out documents that it can be a copy of them
     num_common  int64 [held-out documents]: common n-grams of each
+    sizes       int64 [held-out documents]: n-grams of each that count
     is_copied   bool [held-out documents]: common n-grams count
     is_given_up bool [held-out documents]: they would, if that did not remove too much of the training text
     is_alive    bool [held-out documents]: false for one that was removed as a duplicate, of which nothing counts
@@ -55,6 +58,8 @@ class Boilerplate:
 
     num_with: np.ndarray
     is_common: np.ndarray
+    is_copyable: np.ndarray
+    sizes: np.ndarray
     num_common: np.ndarray
     is_copied: np.ndarray
     is_given_up: np.ndarray
@@ -69,13 +74,11 @@ class Boilerplate:
         Returns:
             (uint32 [m] held-out documents, int64 [m] the number in `places` of the n-gram that counts for each).
         """
-        owners, which = index.heldout.owners_of(places)
+        may_count = np.flatnonzero(~self.is_common[places] | self.is_copyable[places])
+        owners, which = index.heldout.owners_of(places[may_count])
+        which = may_count[which]
         counts = self.is_alive[owners] & (~self.is_common[places][which] | self.is_copied[owners])
         return owners[counts], which[counts]
-
-    def sizes(self, index: EvaluatedIndex) -> np.ndarray:
-        """int64 [held-out documents]: n-grams of each that count."""
-        return index.heldout.sizes - np.where(self.is_copied, 0, self.num_common)
 
     def ignored_prompts(self, index: EvaluatedIndex) -> list[str]:
         """Names of the prompts that cannot remove anything because all their n-grams are common."""
@@ -99,13 +102,17 @@ def find_boilerplate(
     is_common = num_with > min(params.boilerplate_documents, _MOST - 1)
     is_common[len(index.heldout) :] = num_with[len(index.heldout) :] > min(params.common_documents, _MOST - 1)
     sizes = index.heldout.sizes
+    is_copyable = is_common[: len(index.heldout)] & (index.heldout.num_owners(is_alive) <= params.boilerplate_documents)
     num_common = index.heldout.count_by_document(is_common[: len(index.heldout)])
-    is_mostly_common = is_alive & (num_common > 0) & (num_common >= params.boilerplate_share * sizes)
+    num_copyable = index.heldout.count_by_document(is_copyable)
+    is_mostly_common = is_alive & (num_copyable > 0) & (num_copyable >= params.boilerplate_share * sizes)
     is_given_up = np.zeros(len(sizes), bool)
     if is_mostly_common.any():
-        copies = _copies(index, is_mostly_common, is_common, params.heldout_share, units)
+        copies = _copies(index, is_mostly_common, is_copyable, params.heldout_share, units)
         is_given_up[_too_costly(*copies, int(params.max_removed_share * training_bytes))] = True
-    return Boilerplate(num_with, is_common, num_common, is_mostly_common & ~is_given_up, is_given_up, is_alive)
+    is_copied = is_mostly_common & ~is_given_up
+    counted = sizes - num_common + np.where(is_copied, num_copyable, 0)
+    return Boilerplate(num_with, is_common, is_copyable, counted, num_common, is_copied, is_given_up, is_alive)
 
 
 def pair_counts(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,7 +123,7 @@ def pair_counts(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _copies(
-    index: EvaluatedIndex, is_mostly_common: np.ndarray, is_common: np.ndarray, share: float, units: SharedOfUnits
+    index: EvaluatedIndex, is_mostly_common: np.ndarray, is_copyable: np.ndarray, share: float, units: SharedOfUnits
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(held-out document, training document, its bytes) of each copy, int64 [n]: of at least `share` of the held-out one."""
     found: list[np.ndarray] = [np.empty((3, 0), np.int64)]
@@ -124,7 +131,7 @@ def _copies(
     for shared in units():
         is_heldout = shared.places < len(index.heldout)
         places, documents = shared.places[is_heldout], shared.documents[is_heldout]
-        is_wanted = is_common[places]
+        is_wanted = is_copyable[places]
         owners, which = index.heldout.owners_of(places[is_wanted])
         is_wanted_owner = is_mostly_common[owners]
         document, owner, count = pair_counts(documents[is_wanted][which[is_wanted_owner]], owners[is_wanted_owner])

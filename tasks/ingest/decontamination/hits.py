@@ -82,7 +82,7 @@ def _heldout_hits(
     counted = np.unique(which)
     if len(counted):
         owner, num_shared = np.unique(owners, return_counts=True)
-        copied = float((num_shared / boilerplate.sizes(index)[owner]).max())
+        copied = float((num_shared / boilerplate.sizes[owner]).max())
         share = len(counted) / (len(mine) - (len(places) - len(counted)))
         example = first_passage(text, index.heldout.hashes[places[counted]], (index.ngram_words,))
         yield Hit(HELDOUT, len(counted), share, copied, example, is_removed)

@@ -36,7 +36,7 @@ class _Chooser:
     def __init__(self, index: EvaluatedIndex, boilerplate: Boilerplate, heldout_share: float) -> None:
         self._index, self._boilerplate = index, boilerplate
         self._share = heldout_share
-        self._sizes = boilerplate.sizes(index)
+        self._sizes = boilerplate.sizes
         self._limits = np.maximum(heldout_share * self._sizes, 1)  # n-grams of each held-out document that are too many
         self._is_seen = np.zeros(len(index.heldout), bool)
         self._num_seen = np.zeros(len(self._sizes), np.int64)

@@ -18,7 +18,7 @@ from tasks.ingest.decontamination.evaluated_index import EvaluatedIndex, build_e
 from tasks.ingest.decontamination.evaluated_prompts import Prompt
 from tasks.ingest.decontamination.hits import HELDOUT, Hit, hits_of, shared_text
 from tasks.ingest.decontamination.removal import choose_removed
-from tasks.ngrams.document_index import ngram_part
+from tasks.ngrams.document_index import NgramIndex, ngram_part
 from tasks.ngrams.word_ngrams import distinct_ngrams
 
 
@@ -153,6 +153,34 @@ def test_copies_of_common_text_remove_no_more_than_allowed(tmp_path: Path) -> No
     assert found.boilerplate.is_given_up.tolist() == [True, False]
     assert shared_text(found.index, found.boilerplate, 0, header).is_given_up
     assert judge(tmp_path / "all", [header, victim], training).removed == [True] * 85
+
+
+def test_cost_grows_linearly_with_documents_that_share_a_licence_on_both_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted: pairs of an n-gram and a held-out document. Each held-out document is mostly the licence."""
+    licence = prose("licence", 60)
+    counted = [0]
+    plain = NgramIndex.owners_of
+
+    def owners_of(self: NgramIndex, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = plain(self, places)
+        counted[0] += len(found[0])
+        return found
+
+    monkeypatch.setattr(NgramIndex, "owners_of", owners_of)
+    costs = []
+    for number in (20, 40, 80):
+        counted[0] = 0
+        heldout = [f"{licence} {prose(f'held{i}', 30)}" for i in range(number)]
+        training = [f"{licence} {prose(f'book{i}', 60)}" for i in range(number)]
+        found = judge(tmp_path / str(number), heldout, training)
+        assert not any(found.removed)
+        assert shared_text(found.index, found.boilerplate, 3, heldout[3]).share == pytest.approx(48 / 78)
+        assert not found.boilerplate.is_given_up.any()
+        costs.append(counted[0])
+    assert costs[1] < 2.2 * costs[0]
+    assert costs[2] < 2.2 * costs[1]
 
 
 def test_many_documents_with_a_fifth_each_leave_less_than_a_fifth(tmp_path: Path) -> None:
