@@ -3,6 +3,7 @@
     data-00000-of-00003.arrow      rows for training, and in heldout/ those for evaluation
     chunks-00000-of-00012.parquet  where every chunk is from, one file for each part of the documents
     ledger.json                    the ledger of ingest, continued up to the places in rows
+    README.md                      the data card, as the page of a data set on the hub
     tokenizer/                     what the rows were tokenized with
 
 Workers chunk one part of the documents at a time and write one shard at a time, so both have the same bytes for any number
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_schemas.data_card import data_card, hub_page
 from data_schemas.documents import part_names
 from data_schemas.errors import UserError
 from data_schemas.ledger import Ledger, ledger_of
@@ -150,7 +152,7 @@ class _Preparation:
             self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
         (directory / "tokenizer").mkdir()
         self._parts.take(TOKENIZER_FILE, directory / "tokenizer" / TOKENIZER_FILE)
-        return {
+        summary: dict[str, Any] = {
             "num_chunks": counts["chunks"],
             "num_fragments": counts["fragments"],
             "num_rows": train.num_rows,
@@ -173,6 +175,9 @@ class _Preparation:
             "eos_token_id": self._special.eos,
             "heldout_seen": seen,
         }
+        if card := data_card(self._target, summary):
+            (directory / "README.md").write_text(hub_page(card), encoding="utf-8")
+        return summary
 
     def _ledger(self, entries: Entries, plan: PackingPlan) -> Ledger:
         ingested = ledger_of(self._documents.manifest.summary) or Ledger(lines=())

@@ -27,7 +27,7 @@ from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 3
+CODE_VERSION = 4
 _WHERE = ("destinations", "hub_pull_request", "hub_private", "token_secret")  # where it goes does not change what it is
 
 

@@ -27,11 +27,16 @@ def show_prepared(documents: Manifest, shards: Manifest, console: Console) -> No
     buckets = Table("source", title=title, title_justify="left")
     for name in ("up to", "chunks", "tokens", "repeats", "packed", "packed tokens"):
         buckets.add_column(name, justify="right")
+    longest = max(bucket["upper_bound"] for bucket in packed["buckets"])
     for bucket in packed["buckets"]:
         counts = [f"{bucket[name]:,}" for name in ("upper_bound", "num_chunks", "num_tokens")]
+        if bucket["upper_bound"] == longest:
+            counts[0] += " and longer"
         used = [f"{bucket[name]:,}" for name in ("num_used", "num_used_tokens")]
         buckets.add_row(bucket["source"], *counts, f"{bucket['repeats']:.2f}", *used)
     console.print(buckets)
+    for warning in packed.get("warnings", ()):
+        console.print(f"Warning: {warning}", markup=False)
 
 
 def ledger_table(ledger: Ledger) -> Table:

@@ -57,7 +57,11 @@ def _lengths(title: str, split: str, bins: tuple[Bin, ...]) -> Table:
 
 
 def _buckets(splits: tuple[SplitFigures, ...]) -> Table:
-    table = _table("Length buckets, share of tokens", "up to (tokens)", *(split.split for split in splits))
+    table = _table(
+        "Length buckets of documents, share of tokens; the last has all longer ones too",
+        "up to (tokens)",
+        *(split.split for split in splits),
+    )
     for of_splits in zip(*(split.buckets for split in splits), strict=True):
         shares = [_share(b.num_tokens, s.num_tokens) for b, s in zip(of_splits, splits, strict=True)]
         table.add_row(f"{of_splits[0].upper_bound:,}", *shares)

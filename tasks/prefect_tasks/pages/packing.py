@@ -45,7 +45,9 @@ def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
         f"{packed['num_heldout_tokens']:,} tokens, {packed['heldout_waste']:.2%} empty."
     )
     yield _cutting(packed)
-    yield f"### Tokens by source and length bucket\n\n{_buckets(packed['buckets'])}"
+    for warning in packed.get("warnings", ()):
+        yield f"**Warning:** {plain(warning, 1000)}"
+    yield f"### Tokens by source and length of document\n\n{_buckets(packed['buckets'])}"
     if shares := [*_shares("source", packed["sources"]), *_shares("length", packed["by_length"])]:
         yield f"### Mix of the packed tokens\n\n{markdown_table(('of', 'share', 'wanted', 'reached'), shares)}"
     if ledger := ledger_of(packed):
@@ -76,10 +78,11 @@ def _cutting(packed: dict[str, Any]) -> str:
 
 
 def _buckets(buckets: list[dict[str, Any]]) -> str:
+    longest = max(bucket["upper_bound"] for bucket in buckets)
     rows = [
         (
             plain(bucket["source"]),
-            bucket["upper_bound"],
+            f"{bucket['upper_bound']:,}" + (" and longer" if bucket["upper_bound"] == longest else ""),
             bucket["num_chunks"],
             bucket["num_tokens"],
             f"{bucket['repeats']:.2f}",
