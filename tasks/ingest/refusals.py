@@ -56,7 +56,8 @@ def refuse_one_sided(params: CorpusParams, documents: Mapping[str, int]) -> None
             raise UserError(
                 f"The corpus has {sum(documents.values())} documents but no {name} document with corpus.heldout_fraction "
                 f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, choose another "
-                "split_seed, or choose a finer work_by."
+                "split_seed, or choose a finer work_by (records with the "
+                "same `work` or `id` are one work)."
             )
 
 
