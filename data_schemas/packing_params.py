@@ -33,6 +33,13 @@ class PackingParams(Params):
         description="Upper bound in tokens of the bucket of the shortest documents. Each further bucket's is twice as large, up to "
         "`model.target_length`.",
     )
+    max_waste: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="For `chunking.strategy` semantic: if more than this share of the places in rows would be empty, some pieces of long "
+        "documents are cut again into short ones that fill them. 1: never.",
+    )
     bucket_token_budgets: dict[int, int] = Field(
         default_factory=dict,
         description="Largest number of tokens used from a length bucket, by the bucket's upper bound in tokens.",

@@ -69,7 +69,8 @@ def run(
     recorded = params.chunking.model_dump(mode="json", exclude={"embedding_model", "spacy_pipeline"})
     of_chunks = {"chunking": recorded, "target_length": params.model.target_length}
     parents = {"documents": documents.digest, "tokenizer": base_fingerprint(params.model)} | chunking_files(params.chunking)
-    parts_key = stage_digest("chunk", of_chunks, CODE_VERSION, parents)  # another packing starts from the same chunks
+    chunked = of_chunks | {"max_waste": params.packing.max_waste}  # packings that differ in more start from the same chunks
+    parts_key = stage_digest("chunk", chunked, CODE_VERSION, parents)
 
     def make(directory: Path) -> dict[str, Any]:
         check_chunking(params.chunking)
@@ -192,6 +193,8 @@ class _Preparation:
             self._params.chunking.model_copy(update={"max_tokens": self._budget}),
             self._special,
             self._labels,
+            self._target - self._special.num,
+            self._params.packing.max_waste,
         )
         total = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
         for counts in run_units(self._workers, job, list(enumerate(self._names)), self._parts, "chunked"):
