@@ -12,8 +12,9 @@ from data_schemas.closed import Params
 
 # The formats that documents come in; JSON and CSV files are more often settings and figures, so they must be asked for.
 # These match in upper and lower case; patterns that a user gives are case-sensitive.
-_KINDS = ["txt", "md", "markdown", "rst", "tex", "html", "htm", "xhtml", "pdf", "epub", "docx", "jsonl", "ndjson", "parquet", "arrow", "warc"]
-DEFAULT_INCLUDE = tuple(f"**/*.{kind}" for kind in _KINDS)
+_PROSE_KINDS = ("txt", "md", "markdown", "rst", "tex", "html", "htm", "xhtml", "pdf", "epub", "docx")
+_RECORD_KINDS = ("jsonl", "ndjson", "parquet", "arrow", "warc")
+DEFAULT_INCLUDE = tuple(f"**/*.{kind}" for kind in (*_PROSE_KINDS, *_RECORD_KINDS))
 
 
 class CorpusSource(Params):

@@ -66,8 +66,10 @@ def _html(path: str) -> str:
             found = mammoth.convert_to_html(
                 stream, style_map=_STYLES, convert_image=mammoth.images.img_element(lambda image: {})
             )
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # the library has no errors of its own
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise Unusable("corrupt", f"not a Word document that can be read ({type(error).__name__})") from error
     return f"<html><body>{found.value}</body></html>"

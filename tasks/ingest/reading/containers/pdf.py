@@ -19,7 +19,7 @@ def read_pdf(files: Files, file: SourceFile, origin: Origin, max_bytes: int) -> 
             with _refusing():
                 reader, num_pages = _opened(stream)
             texts: list[str] = []
-            num_chars = num_scanned = 0
+            num_chars = num_scanned = num_refused = 0
             for number in range(num_pages):
                 try:
                     with _refusing():
@@ -27,6 +27,7 @@ def read_pdf(files: Files, file: SourceFile, origin: Origin, max_bytes: int) -> 
                         text = page.extract_text().strip()
                         is_scanned = not text and _has_image(page)
                 except Unusable as problem:
+                    num_refused += 1
                     yield problem.refused(origin.uri, number + 1)
                     continue
                 if is_scanned:
@@ -39,6 +40,8 @@ def read_pdf(files: Files, file: SourceFile, origin: Origin, max_bytes: int) -> 
         text = "\n".join(text for text in texts if text)
         if not text and num_scanned:
             raise Unusable("scanned", f"{num_scanned} scanned pages and no text layer: add one by text recognition (OCR)")
+        if not text and num_refused:
+            return
         yield whole_file(f"{text}\n" if text else "", file.num_bytes or 0, "plain", origin)
     except Unusable as problem:
         yield problem.refused(origin.uri, 0)

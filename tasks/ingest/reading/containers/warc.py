@@ -1,5 +1,6 @@
 """Web archives (.warc, .warc.gz; ISO 28500), by warcio: each page that was fetched is a document."""
 
+import contextlib
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -20,24 +21,38 @@ def read_warc(files: Files, file: SourceFile, origin: Origin, max_bytes: int) ->
 
     Requests and metadata are not counted. The record's number counts from 1.
     """
-    from warcio.archiveiterator import ArchiveIterator
-    from warcio.exceptions import ArchiveLoadFailed
-
     number = 0
     try:
-        blocks = files.content_blocks(file)
-        try:
-            for number, record in enumerate(ArchiveIterator(_Stream(blocks), no_record_parse=False), 1):
-                if record.rec_type in _PAGES:
-                    yield _page(record, number, origin, max_bytes)
-        except ArchiveLoadFailed as error:
-            raise Unusable("corrupt", str(error).splitlines()[0]) from error
-        except (EOFError, ValueError, IndexError, AttributeError) as error:
-            raise Unusable("corrupt", f"a record that cannot be read ({type(error).__name__})") from error
+        for number, record in enumerate(_records(files.content_blocks(file)), 1):
+            if record.rec_type in _PAGES:
+                yield _page(record, number, origin, max_bytes)
         if not number:
             raise Unusable("empty", "no record in the web archive")
     except Unusable as problem:
         yield problem.refused(origin.uri, number + 1)
+
+
+def _records(blocks: Iterator[bytes]) -> Iterator[Any]:
+    """The records as warcio gives them. Raises Unusable for damage, behind which no record can be found."""
+    from warcio.archiveiterator import ArchiveIterator
+    from warcio.exceptions import ArchiveLoadFailed
+
+    records = ArchiveIterator(_Stream(blocks))
+    while True:
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # where it writes warnings, thousands for a damaged file
+                record = next(records, None)
+        except ArchiveLoadFailed as error:
+            raise Unusable("corrupt", str(error).splitlines()[0]) from error
+        except (EOFError, ValueError, IndexError, AttributeError) as error:
+            raise Unusable("corrupt", f"a record that cannot be read ({type(error).__name__})") from error
+        if records.err_count:
+            raise Unusable("corrupt", "a record that does not end where it says")
+        if record is None:
+            return
+        if record.format != "warc":  # but ARC, as it takes all else for
+            raise Unusable("corrupt", "not a record of a web archive (WARC)")
+        yield record
 
 
 def _page(record: Any, number: int, origin: Origin, max_bytes: int) -> Document | Refused | Skipped:

@@ -3,95 +3,19 @@
 import re
 from typing import Any
 
+from tasks.ingest.reading.file_formats import names
+
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
-BLOCKS = frozenset(
-    [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "caption",
-        "center",
-        "dd",
-        "details",
-        "dialog",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hgroup",
-        "hr",
-        "html",
-        "legend",
-        "li",
-        "main",
-        "menu",
-        "nav",
-        "ol",
-        "optgroup",
-        "p",
-        "pre",
-        "search",
-        "section",
-        "summary",
-        "table",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "tr",
-        "ul",
-    ]
-)
+BLOCKS = names("""
+    address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer form h1
+    h2 h3 h4 h5 h6 header hgroup hr html legend li main menu nav ol optgroup p pre search section summary table tbody td tfoot
+    th thead tr ul
+""")
 # Elements that show no text, or text that belongs to controls of the page.
-UNSEEN = frozenset(
-    [
-        "applet",
-        "audio",
-        "base",
-        "button",
-        "canvas",
-        "datalist",
-        "embed",
-        "frame",
-        "frameset",
-        "head",
-        "iframe",
-        "input",
-        "link",
-        "map",
-        "meta",
-        "noembed",
-        "noframes",
-        "noscript",
-        "object",
-        "option",
-        "param",
-        "script",
-        "select",
-        "source",
-        "style",
-        "svg",
-        "template",
-        "textarea",
-        "title",
-        "track",
-        "video",
-    ]
-)
+UNSEEN = names("""
+    applet audio base button canvas datalist embed frame frameset head iframe input link map meta noembed noframes noscript
+    object option param script select source style svg template textarea title track video
+""")
 # Inside a cell these cannot be written in one line of a Markdown table.
 NOT_IN_A_CELL = frozenset(["blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "ol", "pre", "table", "ul", "dl"])
 CODE = frozenset(["code", "kbd", "samp", "tt"])
@@ -110,7 +34,7 @@ _NO_LANGUAGES = frozenset(["default", "none", "text", "plain", "plaintext", "noh
 
 def is_hidden(element: Any) -> bool:
     """Whether an element shows no text of its own: a script or a control, hidden, a permanent link or a line number."""
-    if element.tag in UNSEEN and not tex_of_script(element):
+    if element.tag in UNSEEN:
         return True
     attributes = element.attrib
     if not attributes:
@@ -148,12 +72,12 @@ def language_of_code(pre: Any) -> str:
             around.append(parent)
             parent = parent.getparent()
     for element in around:
-        names = classes(element)
-        if "sourceCode" in names:  # as pandoc writes it
-            others = [name for name in names if name not in ("sourceCode", "numberLines", "literate")]
+        found_names = classes(element)
+        if "sourceCode" in found_names:  # as pandoc writes it
+            others = [name for name in found_names if name not in ("sourceCode", "numberLines", "literate")]
             if others:
                 return others[0]
-        for name in names:
+        for name in found_names:
             if (found := _LANGUAGE.match(name)) and found[1] not in _NO_LANGUAGES:
                 return found[1]
     return ""

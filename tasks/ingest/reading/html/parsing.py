@@ -29,4 +29,6 @@ def parse_html(page: str) -> Any:
         raise Unusable("lone_surrogates", f"half a surrogate pair at character {error.start}") from error
     except (etree.LxmlError, ValueError) as error:
         raise Unusable("empty", "no element in the HTML") from error
+    if any(entry.type == etree.ErrorTypes.ERR_RESOURCE_LIMIT for entry in parser.error_log):
+        raise Unusable("corrupt", "elements nested too deeply, behind which the parser reads nothing")
     return root
