@@ -19,6 +19,7 @@ from tasks.chunk.encoding import EncodedText
 from tasks.chunk.structure import Structure, find_structure
 
 _LARGEST_GAP = 0.25  # of a row: larger gaps are left to documents that are not seen here
+_AIM = 0.5  # of the allowed empty places: what gaps too large or too small for fillers leave comes on top
 _SMALLEST_FILLER = 16  # tokens
 _MIN_FILL = 0.5  # gaps have many sizes, so fillers may too, and their cuts may be better
 
@@ -47,7 +48,7 @@ class Fillers:
         gaps = gaps[gaps <= _LARGEST_GAP * self._row_length]
         running = np.cumsum(gaps)
         size = int(gaps[np.searchsorted(running, running[-1] / 2)]) if len(gaps) else 0
-        excess = float(gaps.sum()) - self._max_waste * self._row_length * len(gaps)
+        excess = float(gaps.sum()) - _AIM * self._max_waste * self._row_length * len(gaps)
         if size < _SMALLEST_FILLER or excess <= 0:
             return nothing
         self._owed += excess / float(lengths[givers].mean() + gaps.mean())  # a piece that is cut also takes its gap away
