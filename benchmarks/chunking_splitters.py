@@ -190,7 +190,7 @@ def _write_documents(folder: Path, texts: list[str], formats: list[str]) -> list
             units.append([])
             num_bytes = 0
         num_bytes += size
-        row = {"doc_id": str(number), "source": "text", "text": text, "format": text_format, "split": "train"}
+        row = {"doc_id": str(number), "source": "text", "text": text, "format": text_format, "language": None, "split": "train"}
         units[-1].append(row | {"num_bytes": size})
     folder.mkdir()
     schema = pa.schema([DOCUMENTS.field(name) for name in units[0][0]])

@@ -25,7 +25,7 @@ import numpy as np
 
 from data_schemas.params import NearDuplicateParams
 from tasks.ingest.duplicates.near_duplicates import Sketcher, find_duplicates
-from tasks.ingest.word_ngrams import distinct_ngrams
+from tasks.ngrams.word_ngrams import distinct_ngrams
 
 EDITED_SHARES = (0.002, 0.01, 0.02, 0.05, 0.1)
 

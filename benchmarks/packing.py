@@ -68,12 +68,12 @@ def write_sequences(texts: pa.ListArray, row_length: int, folder: Path) -> Parts
     values = np.asarray(texts.values, np.int32)
     with SequenceWriter(parts, 0) as writer:
         for i, (start, end) in enumerate(pairwise(offsets.tolist())):
-            writer.append("train", f"{i:032x}", 0, 0, values[start:end])
+            writer.append("train", f"{i:032x}", 0, 0, values[start:end], 4 * (end - start), end - start)
     return parts
 
 
 def ropeway(name: str, parts: Parts, row_length: int, window: int) -> Packed:
-    lengths, _ = read_entries(parts, 1, "train")
+    lengths = read_entries(parts, 1, "train").lengths
     started = time.process_time()
     plan = plan_rows(lengths, row_length, PackingParams(window_chunks=window))
     planned = time.process_time()

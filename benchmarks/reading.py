@@ -56,7 +56,7 @@ def write_ropeway(folder: Path, num_rows: int, row_length: int) -> None:
             row = row_content(number, row_length)
             ends = np.cumsum(row["seq_lengths"])
             for index, tokens in enumerate(np.split(row["input_ids"], ends[:-1])):
-                writer.append("train", f"{number:032x}", index, 0, tokens)
+                writer.append("train", f"{number:032x}", index, 0, tokens, 4 * len(tokens), len(tokens))
     rows = np.arange(8 * num_rows).reshape(num_rows, 8)
     spans = np.array_split(rows, max(1, num_rows * row_length * 4 // 256_000_000))
     names = [shard_name(i, len(spans)) for i in range(len(spans))]

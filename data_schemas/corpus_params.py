@@ -10,10 +10,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from data_schemas.addresses import without_user
 from data_schemas.closed import Params
 
-# Every format that documents come in. These match in upper and lower case; patterns that a user gives are case-sensitive.
-DEFAULT_INCLUDE = tuple(
-    f"**/*.{kind}" for kind in ("txt", "md", "markdown", "rst", "html", "htm", "xhtml", "jsonl", "ndjson", "parquet", "arrow")
-)
+# The formats that documents come in; JSON and CSV files are more often settings and figures, so they must be asked for.
+# These match in upper and lower case; patterns that a user gives are case-sensitive.
+_PROSE_KINDS = ("txt", "md", "markdown", "rst", "tex", "html", "htm", "xhtml", "pdf", "epub", "docx")
+_RECORD_KINDS = ("jsonl", "ndjson", "parquet", "arrow", "warc")
+DEFAULT_INCLUDE = tuple(f"**/*.{kind}" for kind in (*_PROSE_KINDS, *_RECORD_KINDS))
 
 
 class CorpusSource(Params):
@@ -50,7 +51,36 @@ class CorpusSource(Params):
         "one document, a repository being each top-level folder, or `uri` itself if it contains .git. no: not as code.",
     )
     text_field: str = Field(
-        "text", min_length=1, description="Field of a JSON line, or column of a table, that holds a document's text."
+        "text",
+        min_length=1,
+        description="Field of a record, or column of a table or CSV file, that holds a document's text. `a.b`: field b in field "
+        "a of a JSON record.",
+    )
+    records_field: str = Field(
+        "",
+        description="For .json files: the field that holds the list of records, such as `data` or `data.items`. Empty: the file "
+        "is one record or a list of records.",
+    )
+    format: Literal["plain", "markdown", "rst", "latex", "html", "python", "code"] | None = Field(
+        None,
+        description="Format of the texts in records and text files; it decides where documents can be cut. html: convert the "
+        "texts to Markdown. Empty: by the file's name, and for records a guess, which is recorded.",
+    )
+    format_field: str | None = Field(
+        None,
+        min_length=1,
+        description="Field of a record that names its format, such as `markdown` or `text/html`. Records without a known name "
+        "get `format`.",
+    )
+    language: str | None = Field(
+        None, pattern=r"^[a-z]{2,3}$", description="Language of the texts (ISO 639-1 code). Empty: it is detected."
+    )
+    replace_undecodable: float = Field(
+        0,
+        ge=0,
+        le=0.01,
+        description="Read a text with bytes that cannot be decoded if they are at most this share of its characters, and put "
+        "U+FFFD in their place. `changes.parquet` counts them. 0: quarantine the text.",
     )
     dataset_config: str | None = Field(
         None, description="For `hf:`: the data set's configuration (subset). Empty: its default one."
@@ -99,6 +129,22 @@ class NearDuplicateParams(Params):
     shingle_words: int = Field(5, ge=1, le=64, description="Number of words in a shingle, the unit that is compared.")
 
 
+class ExcerptParams(Params):
+    """Passages of a document that are repeated in another one."""
+
+    enabled: bool = Field(True, description="Find and report documents that repeat a passage of another one.")
+    remove: bool = Field(
+        False,
+        description="Remove the later of two such documents from training. A training document is later than a held-out one.",
+    )
+    share: float = Field(
+        0.2, ge=0.05, le=1, description="Length of the passages, as a share of the n-grams of 13 words of the shorter document."
+    )
+    max_documents: int = Field(
+        8, ge=2, le=64, description="Ignore n-grams that occur in more documents than this, as boilerplate."
+    )
+
+
 class DecontaminationParams(Params):
     """Removal of training documents that contain evaluation data, by shared word n-grams."""
 
@@ -115,11 +161,57 @@ class DecontaminationParams(Params):
         0.2,
         gt=0,
         le=1,
-        description="Remove a training document if this share of its n-grams occurs in held-out documents, or if it contains "
-        "this share of one held-out document's n-grams.",
+        description="Remove a training document if this share of its n-grams occurs in held-out documents, or if it brings a "
+        "held-out document to this share of its own n-grams, together with passages of the training documents before it.",
+    )
+    boilerplate_documents: int = Field(
+        4,
+        ge=1,
+        description="Held-out text that more training documents than this contain is boilerplate, such as a licence: it is "
+        "reported and removes nothing.",
+    )
+    boilerplate_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Text that so many training documents contain is a copy instead, and removes them, if it makes up this share "
+        "of the held-out document.",
+    )
+    max_removed_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Such copies remove at most this share of the training text. Held-out documents with more copies are given "
+        "up: the copies stay, and evaluation leaves the documents out.",
     )
     common_documents: int = Field(
-        10, ge=1, description="Ignore n-grams that occur in more training documents than this, as boilerplate."
+        10, ge=1, description="Ignore n-grams of prompts that occur in more training documents than this, as boilerplate."
+    )
+
+
+class QualityParams(Params):
+    """Documents to leave out because their text is poor. Each filter is off unless you set it; the report counts each one."""
+
+    min_words: int = Field(0, ge=0, description="Leave out documents with fewer words. 0: off.")
+    max_repetition: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Leave out prose if more than this share of its characters is in repeated lines, or more than this share of "
+        "its 5-word sequences is repeated. Gopher used 0.3 and less. Empty: off.",
+    )
+    max_symbols: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Leave out prose if more than this share of its visible characters is neither a letter, a digit nor common "
+        "punctuation. Empty: off.",
+    )
+    min_language_confidence: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Leave out prose whose language is detected with a lower probability. Empty: off.",
     )
 
 
@@ -142,12 +234,23 @@ class CorpusParams(Params):
     max_expansion: float = Field(
         200, ge=2, description="Quarantine a compressed file that grows by more than this factor, as a decompression bomb."
     )
-    detect_language: bool = Field(False, description="Detect each document's language and record it.")
+    detect_language: bool = Field(
+        True,
+        description="Detect each document's language from three short samples and record it. Chunking uses it to find sentences.",
+    )
     languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = Field(
         (), description="Keep only documents in these languages (ISO 639-1 codes). Turns detection on. Empty: keep all."
     )
+    quality: QualityParams = Field(QualityParams(), description="Documents to leave out because their text is poor.")
+    replace_personal_data: tuple[Literal["email", "phone", "iban", "ip"], ...] = Field(
+        (),
+        description="Kinds of personal data to replace by a marker such as `<EMAIL>`. `changes.parquet` counts them. Empty: none.",
+    )
     near_duplicates: NearDuplicateParams = Field(
         NearDuplicateParams(), description="How documents that are almost equal to another are found and removed."
+    )
+    excerpts: ExcerptParams = Field(
+        ExcerptParams(), description="How documents that repeat a passage of another are found, and whether they are removed."
     )
     decontamination: DecontaminationParams = Field(
         DecontaminationParams(), description="How training documents that contain evaluation data are found and removed."

@@ -98,6 +98,13 @@ class EvaluationParams(Params):
         description="Share by which perplexity at the base's window may rise, or a task score may fall, and still count as no "
         "loss.",
     )
+    max_seen_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Leave out held-out documents if more than this share of their 13-grams of words occurs in the packed training "
+        "rows. 1: leave none out.",
+    )
     batch_tokens: int = Field(8192, ge=64, description="Largest number of tokens in one forward pass.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the confidence intervals.")
     seed: int = Field(0, ge=0, description="Seed of the prompts and of the bootstrap.")

@@ -10,10 +10,15 @@ from data_schemas.closed import Params
 
 
 class TokenBudget(Params):
-    """How much of one source and length bucket is used."""
+    """How much of one source and length bucket is used. A chunk is in the bucket of its whole document."""
 
     source: str = Field("*", min_length=1, description="Name of a source. *: all sources.")
-    bucket: int | None = Field(None, ge=1, description="Length bucket, by its upper bound in tokens. Empty: all buckets.")
+    bucket: int | None = Field(
+        None,
+        ge=1,
+        description="Length bucket of documents, by its upper bound in tokens. The last one also has all longer documents. Empty: all "
+        "buckets.",
+    )
     max_tokens: int | None = Field(None, ge=0, description="Largest number of tokens used. Empty: all.")
     repeats: int = Field(1, ge=0, description="How often each chunk is used. 0: never.")
 
@@ -23,7 +28,17 @@ class PackingParams(Params):
 
     window_chunks: int = Field(200_000, ge=1, description="Number of chunks that best-fit decreasing packs at a time.")
     min_bucket: int = Field(
-        128, ge=1, description="Upper bound in tokens of the shortest length bucket. Each further bucket's is twice as large."
+        128,
+        ge=1,
+        description="Upper bound in tokens of the bucket of the shortest documents. Each further bucket's is twice as large, up to "
+        "`model.target_length`.",
+    )
+    max_waste: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="For `chunking.strategy` semantic: if more than this share of the places in rows would be empty, some pieces of long "
+        "documents are cut again into short ones that fill them. 1: never.",
     )
     bucket_token_budgets: dict[int, int] = Field(
         default_factory=dict,
@@ -46,9 +61,15 @@ class PackingParams(Params):
     )
     long_from: int | None = Field(
         None,
-        ge=1,
-        description="For long_context_mix: a document with at least this many tokens is long. Empty: half of "
+        ge=2,
+        description="For long_context_mix: a document with at least this many tokens is long, with all its pieces. Empty: half of "
         "`model.target_length`.",
+    )
+    warn_dropped_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Warn if budgets, weights and recipe leave out more than this share of the training tokens.",
     )
     shard_megabytes: float = Field(256, gt=0, le=4096, description="Size of one Arrow shard in MB.")
     seed: int = Field(0, ge=0, description="Seed of the sampling from buckets and of the row order.")

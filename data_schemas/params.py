@@ -6,7 +6,15 @@ from pydantic import Field, model_validator
 
 from data_schemas.chunking_params import ChunkingParams
 from data_schemas.closed import Params
-from data_schemas.corpus_params import DEFAULT_INCLUDE, CorpusParams, CorpusSource, DecontaminationParams, NearDuplicateParams
+from data_schemas.corpus_params import (
+    DEFAULT_INCLUDE,
+    CorpusParams,
+    CorpusSource,
+    DecontaminationParams,
+    ExcerptParams,
+    NearDuplicateParams,
+    QualityParams,
+)
 from data_schemas.evaluation_params import EvaluationParams
 from data_schemas.model_params import ModelParams, RopeMethod
 from data_schemas.packing_params import PackingParams, TokenBudget
@@ -21,11 +29,13 @@ __all__ = [
     "CorpusSource",
     "DecontaminationParams",
     "EvaluationParams",
+    "ExcerptParams",
     "ModelParams",
     "NearDuplicateParams",
     "PackingParams",
     "PipelineParams",
     "PublishParams",
+    "QualityParams",
     "RayParams",
     "RopeMethod",
     "TokenBudget",

@@ -33,6 +33,7 @@ _WITH_FOLDERS = {
     "webhdfs",
     "webdav",
     "local",
+    "file",
 }  # a bucket has no folders to make
 
 

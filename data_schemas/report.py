@@ -34,6 +34,7 @@ from data_schemas.report_sections import (
     TaskMeanRow,
     TaskRow,
 )
+from data_schemas.report_seen import SeenText
 
 SCHEMA_VERSION: Literal[3] = 3
 _AS_WRITTEN = "give the folder of an evaluation, or `evaluation` of a release, as it was written"
@@ -68,6 +69,7 @@ class EvaluationSettings(Record):
     lm_eval_tasks: tuple[str, ...] = ()
     lm_eval_limit: int | None = None
     non_inferiority_margin: float
+    max_seen_share: float | None = None
     confidence: float = Field(gt=0, lt=1)
     seed: int = Field(ge=0)
     arms_left_out: dict[str, str] = Field(default={}, description="Models that were not measured, with the reason.")
@@ -76,6 +78,9 @@ class EvaluationSettings(Record):
     target_length: int = Field(ge=1)
     rope_method: str = ""
     trained_on_check: str = Field(default="", description="Whether the documents were compared with the training data.")
+    seen_text: SeenText | None = Field(
+        default=None, description="How much of the held-out text was in training; null where it was not measured."
+    )
     lm_eval: dict[str, BenchmarkResults] = Field(default={}, description="By model.")
     bootstrap_resamples: int | None = Field(default=None, description="In a report only.")
 

@@ -3,17 +3,22 @@
 Written by ingest, in parts `NAME-00000-of-00012.parquet` if there are many rows:
 documents      DOCUMENTS      one row for each document
 quarantine     QUARANTINE     one row for each input that was refused
+changes        CHANGES        one row for each document and kind of text that was replaced in it
 duplicates     DUPLICATES     one row for each document removed as a duplicate of another
+excerpts       EXCERPTS       one row for each pair of documents of which one repeats a passage of the other
 contamination  CONTAMINATION  one row for each passage of a training document that evaluation data contains too
+shared_text    SHARED_TEXT    one row for each held-out document with text that many training documents share
 
 Written by prepare:
 chunks         CHUNKS         one row for each chunk
 *.arrow        PACKED_ROWS    one row for each training row, of whole chunks
+seen_heldout   SEEN_HELDOUT   one row for each held-out document: how much of its text is in the packed training rows
 """
 
 import pyarrow as pa
 
-TEXT_FORMATS = ("plain", "markdown", "rst", "python", "code")  # how the text's structure is marked; HTML becomes Markdown
+# How the text's structure is marked. HTML, EPUB and DOCX become Markdown, PDF becomes plain text.
+TEXT_FORMATS = ("plain", "markdown", "rst", "latex", "python", "code")
 
 DOCUMENTS = pa.schema(
     [
@@ -43,6 +48,16 @@ QUARANTINE = pa.schema(
     ]
 )
 
+CHANGES = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # "undecodable", "email", "phone", "iban", "ip"; "formula": left out
+        pa.field("num_places", pa.int64(), nullable=False),
+    ]
+)
+
 DUPLICATES = pa.schema(
     [
         pa.field("doc_id", pa.string(), nullable=False),
@@ -54,6 +69,22 @@ DUPLICATES = pa.schema(
         pa.field("kept_doc_id", pa.string(), nullable=False),  # the document that is kept instead
         pa.field("kept_source_uri", pa.string(), nullable=False),
         pa.field("kept_split", pa.string(), nullable=False),
+    ]
+)
+
+EXCERPTS = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),  # the later document: a training one if the other is held out
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("other_doc_id", pa.string(), nullable=False),
+        pa.field("other_source_uri", pa.string(), nullable=False),
+        pa.field("other_record", pa.int64(), nullable=False),
+        pa.field("other_split", pa.string(), nullable=False),
+        pa.field("num_shared", pa.int64(), nullable=False),  # different word n-grams that both contain
+        pa.field("share", pa.float64(), nullable=False),  # num_shared of the n-grams of the shorter document
+        pa.field("removed", pa.bool_(), nullable=False),  # whether the later document was removed for this
     ]
 )
 
@@ -70,6 +101,22 @@ CONTAMINATION = pa.schema(
         ),  # largest share of one held-out document that this document contains
         pa.field("example", pa.string(), nullable=False),  # the first shared passage, at most 200 characters
         pa.field("removed", pa.bool_(), nullable=False),
+    ]
+)
+
+SHARED_TEXT = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),  # of a held-out document
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("num_ngrams", pa.int64(), nullable=False),  # of the document
+        pa.field("num_shared", pa.int64(), nullable=False),  # those that count as boilerplate
+        pa.field("share", pa.float64(), nullable=False),  # num_shared of num_ngrams
+        pa.field("num_documents", pa.int64(), nullable=False),  # training documents with the most common one, at most 65,535
+        pa.field("example", pa.string(), nullable=False),  # the first passage, at most 200 characters
+        pa.field(
+            "is_given_up", pa.bool_(), nullable=False
+        ),  # a copied document whose copies are too much training text to remove
     ]
 )
 
@@ -94,5 +141,18 @@ PACKED_ROWS = pa.schema(
         pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("seq_lengths", pa.list_(pa.int32()), nullable=False),  # sums to len(input_ids)
         pa.field("chunk_ids", pa.list_(pa.string()), nullable=False),  # one for each sequence
+    ]
+)
+
+SEEN_HELDOUT_FILE = "seen_heldout.parquet"
+SEEN_HELDOUT = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),  # of a held-out document
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("num_ngrams", pa.int64(), nullable=False),  # different 13-grams of words; 0 for a text without a word
+        pa.field("num_seen", pa.int64(), nullable=False),  # those of them that occur in the text of the packed training chunks
+        pa.field("share", pa.float64(), nullable=False),  # num_seen of num_ngrams
     ]
 )

@@ -151,14 +151,18 @@ def inspect(
     plot: Annotated[
         Path | None, typer.Option(help="PNG file to write. Empty: shards-DIGEST.png in the current folder.")
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(help="Copy the shards to hub:ORG/NAME (a data set) or a URI such as s3://BUCKET/FOLDER. Token: HF_TOKEN."),
+    ] = None,
 ) -> None:
-    """Show and plot what is in shards.
+    """Show and plot what is in shards, write their data card, and copy them elsewhere.
 
     Lengths, buckets, sources, padding, left-out documents and sample rows.
     """
     from flows.commands.inspection import show_shards
 
-    show_shards(shards, plot)
+    show_shards(shards, plot, push)
 
 
 @app.command()

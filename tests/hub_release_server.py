@@ -1,4 +1,4 @@
-"""A web server that answers like the Hugging Face hub for model repositories one publishes to, on 127.0.0.1, for tests.
+"""A web server that answers like the Hugging Face hub for repositories of models and data sets, on 127.0.0.1, for tests.
 
 Repositories with commits, branches, tags and pull requests; git-LFS batch, upload and verify; everything needs the token.
 Small files come in the commit itself, those the hub keeps in LFS (by .gitattributes or size) are uploaded before.
@@ -121,11 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"errors": [], "warnings": []}, {}
         if path == "/api/repos/create":
             return self._create(json.loads(body))
-        if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/(batch|verify)", path):
+        if match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)\.git/info/lfs/objects/(batch|verify)", path):
             return self._lfs(match[2], json.loads(body))
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(\w+)/?(.*)", path):
+        if match := re.fullmatch(r"/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)/(\w+)/?(.*)", path):
             return self._on_repository(match[1], match[2], match[3], body)
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.*)", path):
+        if match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.*)", path):
             return self._on_repository(match[1], "resolve", f"{match[2]}|{match[3]}", body)
         return 404, {"error": f"unknown path {path}"}, {}
 
@@ -165,7 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         return 404, {"error": f"unknown verb {verb}"}, {}
 
     def _create(self, wanted: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
-        name = f"{wanted['organization']}/{wanted['name']}"
+        kind = "datasets/" if wanted.get("type") == "dataset" else ""
+        name = f"{kind}{wanted['organization']}/{wanted['name']}"
         if wanted["organization"] != "org":
             return 403, {"error": "You may not write there"}, {}
         if name in self.hub.repositories:
@@ -274,7 +275,8 @@ def _described(oid: str, commit: Commit) -> dict[str, Any]:
 
 @contextmanager
 def hub_release_server() -> Iterator[Hub]:
-    """Serve an empty hub; its `endpoint` is for HF_ENDPOINT. Repositories can be made below `org/` alone."""
+    """Serve an empty hub; its `endpoint` is for HF_ENDPOINT. Repositories can be made below `org/` alone; those of data sets are
+    kept as `datasets/org/name`."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub, "lock": threading.Lock()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

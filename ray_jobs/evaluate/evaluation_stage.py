@@ -33,6 +33,7 @@ from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
 from ray_jobs.evaluate.measuring_units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.reordering import ARM, MeasureReorder, plan_reorder_units
+from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
 from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
 from ray_jobs.evaluate.workload import Workload, asks_qa, prepare_workload, write_workload
 from ray_jobs.shared_storage import refuse_unshared
@@ -132,7 +133,8 @@ def refuse_unmeasurable(params: PipelineParams, storage: Storage, documents: Art
     from tasks.model.extended import base_window
 
     lm_eval.refuse_unavailable(params.evaluation, choose_arms(params, has_checkpoint=True).names)
-    prepare_workload(params, base_window(params.model), documents.path, load_tokenizer(params.model))
+    left_out = seen_in(shards, params.evaluation.max_seen_share).left_out
+    prepare_workload(params, base_window(params.model), documents.path, load_tokenizer(params.model), left_out)
 
 
 def report_settings(params: PipelineParams, base_window: int, workload: Workload, arms: Arms) -> EvaluationSettings:
@@ -184,7 +186,9 @@ class _Evaluation:
 
         self._params, self._arms, self._progress = params, arms, progress
         self._base_window = base_window(params.model)
-        self._workload = prepare_workload(params, self._base_window, documents.path, load_tokenizer(params.model))
+        self._seen = seen_in_training(checkpoint, storage, params.evaluation.max_seen_share)
+        tokenizer = load_tokenizer(params.model)
+        self._workload = prepare_workload(params, self._base_window, documents.path, tokenizer, self._seen.left_out)
         self._trained_on = "no checkpoint"
         if checkpoint:
             self._trained_on = refuse_trained_on(self._workload.doc_ids, checkpoint, storage)
@@ -204,6 +208,8 @@ class _Evaluation:
         samples = self._measure(workers, parts, settings)
         samples.write(directory)
         found: dict[str, Any] = {"trained_on_check": self._trained_on}
+        if self._seen.section:
+            found["seen_text"] = self._seen.section
         if benchmarks := self._benchmarks(workers, parts):
             content = {arm: results.model_dump() for arm, results in benchmarks.items()}
             (directory / "lm_eval.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -233,6 +239,13 @@ class _Evaluation:
             self._progress(message(f"evaluate: reorder strategies are not compared: {why}"))
         for arm, why in self._arms.left_out.items():
             self._progress(message(f"evaluate: {arm} is left out: {why}"))
+        if self._seen.left_out:
+            self._progress(
+                message(
+                    f"evaluate: {len(self._seen.left_out):,} held-out documents are left out, because more than "
+                    f"{self._params.evaluation.max_seen_share:.0%} of their text was in training"
+                )
+            )
         if self._trained_on.startswith(NOT_CHECKED):
             self._progress(message(f"evaluate: whether these documents were trained on is {self._trained_on}"))
 

@@ -9,7 +9,7 @@ Written once as files among the parts, so that all arms and all workers read the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.parts import Parts
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
@@ -66,12 +67,15 @@ class Workload:
         return {task: sorted(length for name, length in self.prompts if name == task) for task in tasks}
 
 
-def prepare_workload(params: PipelineParams, base_window: int, documents: Path, tokenizer: Any) -> Workload:
+def prepare_workload(
+    params: PipelineParams, base_window: int, documents: Path, tokenizer: Any, leave_out: Set[str] = frozenset()
+) -> Workload:
     """Documents, lengths and prompts for these parameters.
 
     Args:
         base_window: the base's own context length, in tokens.
         documents: folder of the `documents` artifact.
+        leave_out: ids of held-out documents that are not used, because too much of them was in training.
 
     Raises:
         UserError: documents are too few or too short; lengths leave no context or are too short for a prompt.
@@ -87,15 +91,23 @@ def prepare_workload(params: PipelineParams, base_window: int, documents: Path, 
     )
     longest = max((*lengths, *(evaluation.task_lengths or ())))
     chosen = select_documents(
-        read_heldout(documents, min_bytes=max(lengths)),
+        read_heldout(documents, min_bytes=max(lengths), leave_out=leave_out),
         tokenizer,
         min_tokens=max(lengths),
         num_documents=evaluation.num_documents,
         haystack_tokens=2 * longest if evaluation.tasks or _asks_ranked(params) else 0,
     )
-    targets = target_documents(
-        chosen, max_length=max(lengths), num_documents=evaluation.num_documents, num_targets=evaluation.target_tokens
-    )
+    try:
+        targets = target_documents(
+            chosen, max_length=max(lengths), num_documents=evaluation.num_documents, num_targets=evaluation.target_tokens
+        )
+    except UserError as error:
+        if leave_out:
+            raise UserError(
+                f"{error} {len(leave_out)} held-out document(s) are left out, because more than evaluation.max_seen_share "
+                f"{evaluation.max_seen_share} of their text is in the training rows (seen_heldout.parquet of the shards lists them)."
+            ) from error
+        raise
     prompts: dict[tuple[str, int], Prompts] = {}
     if evaluation.tasks or _asks_ranked(params):
         material = _material(params, tokenizer, chosen, lengths)

@@ -4,13 +4,17 @@ A document that fits is one chunk. Otherwise the strategy decides:
 
 fixed     windows of `max_tokens` tokens.
 overlap   the same, each starting `overlap_fraction` of a window before the end of the one before it.
-semantic  every chunk except the last ends at the strongest boundary within its budget; of equally strong ones, at the
-          last. From strong to weak: section heading (a higher section before a lower one), paragraph, sentence. A token
-          boundary is used only inside a single sentence that is over the budget. A heading stays with the paragraph
-          under it. At headings and paragraphs, white space belongs to the earlier chunk; at sentences, to the later
-          one; but no token is ever split. In program text, definitions replace headings and lines replace sentences.
+semantic  every chunk except the last ends at the strongest boundary in the last part of its budget; of equally strong ones, at
+          the last. From strong to weak: section heading (a higher section before a lower one); block (paragraph, table, list,
+          quotation, fence); line, table row or list item, where line ends mean something (see `tasks.chunk.lines`); sentence. If
+          that part (1 - `min_fill` of the budget) has none, a part twice as long is searched, and so on. Only where the whole
+          budget has none of these, a fence is cut between its lines, or a sentence after a clause, a word, a grapheme cluster, or,
+          if that alone is over the budget, a token. In program text, definitions replace headings and all lines count.
+          The last two chunks have at least a quarter of the budget each if that costs no sentence. A heading, the head of a table
+          and a numbered title in capitals stay with what follows. At headings, blocks and lines, white space belongs to the
+          earlier chunk; at weaker places, to the later one; but no token is ever split.
           With an embedding model, the chunk ends before the sentence, of those that start in the last half of the
-          budget, that differs most from the text in front of it.
+          budget, that differs most from the text in front of it; headings and blocks in the last part still come first.
 
 A chunk's ids are the slice of the document's ids (see `tasks.chunk.encoding`), so for a byte-level tokenizer they decode
 to exactly the chunk's text. No cut falls inside a character that takes several tokens.
@@ -30,7 +34,7 @@ from data_schemas.params import ChunkingParams
 from data_schemas.tables import TEXT_FORMATS
 from tasks.chunk.cuts import SemanticCuts, last_within
 from tasks.chunk.encoding import EncodedText, Encoder
-from tasks.chunk.sentences import make_segmenter
+from tasks.chunk.sentences import Segmenter, make_segmenter, segmenter_of_language
 from tasks.chunk.similarity import TopicShift
 from tasks.chunk.structure import Structure, find_structure
 
@@ -93,21 +97,23 @@ class Chunker:
         self._encoder = Encoder(tokenizer)
         is_semantic = params.strategy == "semantic"
         self._segmenter = make_segmenter(params) if is_semantic else None
+        self._segmenters: dict[str, Segmenter] = {}  # of documents in other languages
         self._shift = TopicShift(params.embedding_model) if is_semantic and params.embedding_model else None
 
-    def chunk(self, text: str, format: str = "auto") -> list[Chunk]:
-        """Chunks of `text` in order; none for an empty text. `format` is one of TEXT_FORMATS, or `auto` to guess it."""
-        return [chunk for encoded in self._encoder.encode([text]) for chunk in self.cut(encoded, format)]
+    def chunk(self, text: str, format: str = "auto", language: str | None = None) -> list[Chunk]:
+        """Chunks of `text` in order; none for an empty text. `format` is one of TEXT_FORMATS, or `auto` to guess it; `language`
+        (ISO 639-1) chooses the rules of sentences, instead of `params.language`."""
+        return [chunk for encoded in self._encoder.encode([text]) for chunk in self.cut(encoded, format, language)]
 
     def encode(self, texts: list[str]) -> Iterator[EncodedText]:
         """Tokens of many texts, encoded together; pass each to `cut`."""
         return self._encoder.encode(texts)
 
-    def cut(self, encoded: EncodedText, format: str = "auto") -> list[Chunk]:
+    def cut(self, encoded: EncodedText, format: str = "auto", language: str | None = None) -> list[Chunk]:
         """Chunks of an encoded text."""
-        return self.spans(encoded, format).chunks(encoded.ids)
+        return self.spans(encoded, format, language).chunks(encoded.ids)
 
-    def spans(self, encoded: EncodedText, format: str = "auto") -> Spans:
+    def spans(self, encoded: EncodedText, format: str = "auto", language: str | None = None) -> Spans:
         """Where `cut` cuts. ValueError for a format that is not in TEXT_FORMATS."""
         if format != "auto" and format not in TEXT_FORMATS:
             raise ValueError(f"unknown format {format!r}: choose auto, {', '.join(TEXT_FORMATS)}")
@@ -115,17 +121,25 @@ class Chunker:
             return Spans(np.empty((0, 4), np.int32), [])
         fits = len(encoded.ids) <= self.max_tokens
         structure = find_structure(encoded.text[:_OPENING_CHARS] if fits else encoded.text, format)
-        cuts = [(0, len(encoded.cut_token) - 1)] if fits else list(self._cuts(encoded, structure))
+        cuts = [(0, len(encoded.cut_token) - 1)] if fits else list(self._cuts(encoded, structure, language))
         first, last = np.array(cuts, np.int64).T
         char, token = encoded.cut_char, encoded.cut_token
         rows = np.stack([char[first], char[last], token[first], token[last]], axis=1).astype(np.int32)
         return Spans(rows, _heading_paths(encoded.text, structure, rows))
 
-    def _cuts(self, encoded: EncodedText, structure: Structure) -> Iterator[tuple[int, int]]:
-        if self._segmenter:
-            return SemanticCuts(encoded, structure, self._segmenter, self.max_tokens, self._shift).spans()
+    def _cuts(self, encoded: EncodedText, structure: Structure, language: str | None) -> Iterator[tuple[int, int]]:
+        if segmenter := self._segmenter_for(language):
+            return SemanticCuts(encoded, structure, segmenter, self.max_tokens, self.params.min_fill, self._shift).spans()
         shared = int(self.max_tokens * self.params.overlap_fraction) if self.params.strategy == "overlap" else 0
         return _windows(encoded, self.max_tokens, shared)
+
+    def _segmenter_for(self, language: str | None) -> Segmenter | None:
+        """The segmenter of a document's language; a trained pipeline decides for every language."""
+        if not self._segmenter or not language or language == self.params.language or self.params.spacy_pipeline:
+            return self._segmenter
+        if language not in self._segmenters:
+            self._segmenters[language] = segmenter_of_language(self.params, language)
+        return self._segmenters[language]
 
 
 def _heading_paths(text: str, structure: Structure, rows: np.ndarray) -> list[tuple[str, ...]]:

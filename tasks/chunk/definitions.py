@@ -23,7 +23,6 @@ _PY_REST = {
 }
 _PY_DEFINITION = re.compile(r"\n([ \t]*+)(@|(?:async[ \t]+)?def\b|class\b)")
 _MAX_INDENTATION = 200
-_CODE_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _KEYWORDS = (
     "abstract|actor|async|class|const|constexpr|data|def|defmodule|defp|enum|export|extension|extern|final|fn|fun|func|"
     "function|impl|import|inline|interface|internal|let|macro_rules!|mod|module|namespace|object|open|override|package|private|"
@@ -70,7 +69,7 @@ def _python(lines: str) -> list[_Definition]:
     found: list[_Definition] = []
     decorated: tuple[int, int] | None = None  # where the decorators of the next definition start
     matches = [(m.start(), len(m[1].expandtabs()), m[2] == "@") for m in _PY_DEFINITION.finditer("\n" + lines)]
-    hidden = _inside(strings, np.array([start for start, _, _ in matches], np.int64))
+    hidden = inside(strings, np.array([start for start, _, _ in matches], np.int64))
     for (line, indentation, is_decorator), is_hidden in zip(matches, hidden.tolist(), strict=True):
         if is_hidden:
             continue
@@ -121,9 +120,18 @@ def _code(lines: str) -> list[_Definition]:
         if match[2] is not None and not _opens_block(lines, start):
             continue
         found.append(_Definition(start, start, indentation))
-    comments = [m.span() for m in _CODE_COMMENT.finditer(lines)]
-    hidden = _inside(comments, np.array([d.start for d in found], np.int64))
+    hidden = inside(_block_comments(lines), np.array([d.start for d in found], np.int64))
     return [d for d, is_hidden in zip(found, hidden.tolist(), strict=True) if not is_hidden]
+
+
+def _block_comments(lines: str) -> list[tuple[int, int]]:
+    """Spans of `/* ... */`; one that is never closed hides nothing, as in a list of globs."""
+    found = []
+    end = 0
+    while (start := lines.find("/*", end)) >= 0 and (closing := lines.find("*/", start + 2)) >= 0:
+        end = closing + 2
+        found.append((start, end))
+    return found
 
 
 def _opens_block(lines: str, start: int) -> bool:
@@ -134,7 +142,7 @@ def _opens_block(lines: str, start: int) -> bool:
     return lines[start:end].rstrip().endswith(("{", "(", "=", ":")) or lines[end + 1 : end + 2] in ("{", " ", "\t")
 
 
-def _inside(spans: list[tuple[int, int]], positions: np.ndarray) -> np.ndarray:
+def inside(spans: list[tuple[int, int]], positions: np.ndarray) -> np.ndarray:
     """Whether each of `positions`, int64 [n], lies inside one of the `spans`, after its first character; bool [n]."""
     if not spans:
         return np.zeros(len(positions), bool)

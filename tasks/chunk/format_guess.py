@@ -12,17 +12,17 @@ _PYTHON = re.compile(
 _PYTHON_BLOCK = re.compile(r"^[ \t]*(?:async )?(?:def|class)\b[^\n]*:[ \t]*(?:#[^\n]*)?\n", re.MULTILINE)
 _CODE_END = re.compile(r"[;{}][ \t]*$", re.MULTILINE)
 _VISIBLE_LINE = re.compile(r"^[ \t]*\S", re.MULTILINE)
-_FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
+_PROSE = re.compile(r"^(?: {0,3}(?:```|~~~)|[ \t]*\\(?:documentclass|begin|section|chapter)\b)", re.MULTILINE)
 
 
 def guess_format(lines: str) -> str:
     """`python` or `code` if the text's beginning leaves little doubt, else `auto`: prose with some mark-up.
 
-    Conservative: a text with fenced code counts as prose about code. A program must show a definition with a block, or end
+    Conservative: a text with fenced code, or LaTeX, counts as prose. A program must show a definition with a block, or end
     many of its lines in `;`, `{` or `}`. `lines` has "\\n" for every line end.
     """
     sample = lines[:_SAMPLE_CHARS]
-    if _FENCE.search(sample):
+    if _PROSE.search(sample):
         return "auto"
     num_lines = len(_VISIBLE_LINE.findall(sample))
     if _PYTHON_BLOCK.search(sample) and len(_PYTHON.findall(sample)) >= max(2, num_lines / 100):

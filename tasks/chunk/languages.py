@@ -65,8 +65,8 @@ _ORDINAL_LANGUAGES = (
 )
 _WORDS: dict[str, dict[str, str]] = {
     "xx": {
-        "leading": "dr prof vs cf e.g i.e mr mrs st",
-        "numeric": "no nr vol p pp",
+        "leading": "dr prof vs cf e.g i.e mr mrs st mt",
+        "numeric": "no nr vol p pp n° nº №",
         "closing": "etc",
         "other": "al co inc ltd",
     },
@@ -124,7 +124,7 @@ _WORDS: dict[str, dict[str, str]] = {
     "es": {
         "leading": "sr sra sres sras srta dr dra prof profa d dña lic ing arq gral cap tte sto sta fr mons av avda c ej p.ej "
         "aprox fig ee cía excmo excma ilmo rvdo",
-        "numeric": "n no núm núms nº pág págs p pp vol vols cap art arts t ed tel",
+        "numeric": "n no núm núms nº pág págs p pp vol vols cap art arts t ed tel ext cra párr párrf párrs lun mié jue vie sáb dom",
         "closing": "etc",
         "other": "uu ee.uu s.a s.l a.c d.c a.m p.m dpto depto ud uds vd vds jr cía ene feb mar abr jun jul ago sept oct nov "
         "dic",
@@ -137,7 +137,7 @@ _WORDS: dict[str, dict[str, str]] = {
     },
     "it": {
         "leading": "sig sigg sig.ra sig.na dott dott.ssa dr prof prof.ssa ing avv arch geom rag gen col cap on mons s ss don "
-        "p.es es cfr ca fig spett egr gent",
+        "p.es es cfr ca fig spett egr gent psicol dir amm",
         "numeric": "n nn num pag pagg p pp vol cap art artt t ed tel",
         "closing": "ecc etc",
         "other": "s.p.a s.r.l a.c d.c a.m p.m v ved gen feb mar apr mag giu lug ago set ott nov dic",

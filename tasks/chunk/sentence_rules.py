@@ -20,7 +20,9 @@ _CLOSERS = "\"'”’»›“‘«‹)]}*_」』）】》〉"
 _OPENERS = "\"'“”„‚‘’«»‹›([{*_¿¡「『（【《〈—–-•"
 _LIST_MARK = r"(?:[-*+•]|\d{1,3}[.)])[ \t]"
 _CLOSING = rf"[{re.escape(_CLOSERS)}]{{0,{_MAX_RUN}}}+(?:[ \u00a0\u202f][»›])?+"
-_ANCHOR = re.compile(rf"[{_STOPS}{_WIDE_STOPS}\n]")
+_INLINE_MARK = r"(?:[•⁃‣◦] ?(?:\d{1,2}[.)])?|\d{1,2}(?:\.\)|[.)])|[a-z](?:\.\)|[.)]))"
+_ANCHOR = re.compile(rf"[{_STOPS}{_WIDE_STOPS}\n]|[ \t](?={_INLINE_MARK}\s)")
+_INLINE_ITEM = re.compile(rf"[ \t]{{1,32}}+(?={_INLINE_MARK}\s)")
 _CANDIDATE = re.compile(
     rf"(?:(?<![{_STOPS}])([{_STOPS}]{{1,{_MAX_RUN}}}+)({_CLOSING}(?:\[[^\s\[\]]{{1,6}}\]){{0,4}}+)\s{{1,{MAX_GAP_CHARS}}}+"
     rf"|(?<![{_WIDE_STOPS}])([{_WIDE_STOPS}][{_WIDE_STOPS}…!?]{{0,{_MAX_RUN}}}+)({_CLOSING})(?![{_WIDE_STOPS}])\s{{0,{MAX_GAP_CHARS}}}+"
@@ -29,6 +31,10 @@ _CANDIDATE = re.compile(
 _MOST_MARKS = 6 * _MAX_RUN
 _ENDS_A_LINE = tuple(".:;!?,)")  # in front of a list item
 _LIST_ITEM = re.compile(_LIST_MARK)
+_MARK = re.compile(r"([•⁃‣◦]?) ?(\d{1,2}|[a-z]?)(\.\)|[.)]|)(?=\s)")
+_SPACED_DOTS = re.compile(r"\.(?:[ \u00a0]\.){2}(?![ \u00a0]?\.)\s+\S")
+_DOTS_BEFORE = re.compile(r"(?<!\.[ \u00a0])(?:\.[ \u00a0])+\Z")
+_INITIALS = re.compile(r"[^\W\d_a-zа-я]\.\s?[^\W\d_]")
 _WORD = re.compile(r"[^\W_]+")
 _NUMBERING = re.compile(r"\d{1,2}|[A-Za-z]|[ivxIVX]{1,4}")
 _DOTTED = re.compile(r"(?:[^\W\d_]{1,3}\.[-–]?)+[^\W\d_]{1,3}")
@@ -57,6 +63,9 @@ def candidates(text: str, low: int, high: int) -> list[Candidate]:
         position = anchor.start() + 1
         match = _CANDIDATE.match(text, anchor.start(), end)
         if match is None:
+            item = _INLINE_ITEM.match(text, anchor.start(), end)
+            if item and low <= item.end() < high and _is_inline_item(text, item.end()):
+                found.append(Candidate(anchor.start(), anchor.start(), anchor.start(), item.end(), False))
             continue
         start = match.end()
         if match[1] or match[3]:
@@ -84,15 +93,21 @@ def starts_sentence(text: str, candidate: Candidate, rules: LanguageRules, is_ab
     """Whether a sentence starts at `candidate.start`; `is_abbreviated`: the full stop is known to belong to its word."""
     stop, end, gap, start, _ = candidate
     after = text[start : start + _AFTER]
+    if stop < end and (_goes_on(text, stop, end, gap, after) or _ends_mark(text, stop)):
+        return False
     if stop == end or ("\n" in text[gap:start] and _LIST_ITEM.match(after)):
         return True
     if text[stop] in _WIDE_STOPS:
+        title = text[max(0, stop - _BEFORE) : stop]
+        if title.rfind("《") > title.rfind("》"):
+            return False
         return gap == end or after[0] not in _QUOTED_ON
     following = after.lstrip(_OPENERS + " \t\n\r\u00a0")
     if not following:
         return True
     if following[0] in _STOPS:
-        return after[0] in "[("
+        is_spaced = text[stop:end] == "." and stop > 0 and text[stop - 1].isalnum() and _SPACED_DOTS.match(after)
+        return after[0] in "[(" or bool(is_spaced)
     before = text[max(0, stop - _BEFORE) : stop]
     last = before.rsplit(None, 1)[-1].lstrip(_OPENERS) if before and not before[-1].isspace() else ""
     word = _WORD.match(following)
@@ -110,6 +125,65 @@ def starts_sentence(text: str, candidate: Candidate, rules: LanguageRules, is_ab
         return not is_ellipsis or not goes_on
     is_bracketed = any(c in ")]}" for c in text[end:gap])
     return _ends_word(before, last, following, next_word, rules, is_abbreviated, is_bracketed)
+
+
+def _goes_on(text: str, stop: int, end: int, gap: int, after: str) -> bool:
+    """Whether the text after stops shows that no sentence ends: spaced dots, verse with slashes, speech that goes on."""
+    before = text[max(0, stop - _BEFORE) : stop]
+    if text[stop:end] == "." and (dots := _DOTS_BEFORE.search(before)):  # the last of ". . ."
+        return len(dots[0]) < 6 or not before[: dots.start()][-1:].isspace()  # four are an omission and a full stop
+    if after[:2] == "/ " or " / " in after[:40]:
+        return True
+    if after[:1] == "," and gap > end:
+        return True
+    return after[:2] in ("– ", "— ") and before.rfind("«") > before.rfind("»")
+
+
+def _ends_mark(text: str, stop: int) -> bool:
+    """Whether the stop belongs to the mark of an item in the line, such as the second in "1. Wash 2. Dry"."""
+    start = stop
+    lowest = max(0, stop - 4)
+    while start > lowest and not text[start - 1].isspace() and text[start - 1] not in "•⁃‣◦":
+        start -= 1
+    while (
+        start > lowest
+        and text[start - 1] in "•⁃‣◦ "
+        and (start == stop or text[start - 1] in "•⁃‣◦" or text[start - 2 : start - 1] in "•⁃‣◦")
+    ):
+        start -= 1
+    return start < stop and (start == 0 or text[start - 1].isspace()) and _is_inline_item(text, start)
+
+
+def _is_inline_item(text: str, start: int) -> bool:
+    """Whether an item of a list in the line starts at `start`: a bullet, or a number or letter that follows the one before it.
+
+    The first of them starts the text or a line, or comes after a stop or colon; it or the two items before have to be among the
+    160 characters in front.
+    """
+    mark = _MARK.match(text, start)
+    if mark is None:
+        return False
+    if mark[1]:
+        return True
+    if not (mark[2] and mark[3]):
+        return False
+    before = text[max(0, start - _BEFORE) : start]
+    if before.rstrip(" \t")[-1:] in tuple("•⁃‣◦*-"):
+        return False
+    style = re.escape(mark[3])
+    value = int(mark[2]) if mark[2].isdecimal() else ord(mark[2]) - ord("a") + 1
+    seen = 0
+    position = len(before)
+    for wanted in range(value - 1, 0, -1):
+        name = str(wanted) if mark[2].isdecimal() else chr(ord("a") + wanted - 1)
+        found = [m.start() for m in re.finditer(rf"(?<!\S){name}{style}(?=\s)", before[:position])]
+        if not found:
+            break
+        position, seen = found[-1], seen + 1
+        if wanted == 1:
+            visible = before[:position].rstrip()
+            return (not visible and start <= _BEFORE) or visible[-1:] in tuple(".:;!?") or before[:position].endswith("\n")
+    return seen >= 2
 
 
 def _ends_word(
@@ -134,6 +208,8 @@ def _ends_word(
     if folded in rules.closing or pair in rules.closing:
         return not is_bracketed and (is_starter or (not rules.has_capital_nouns and following[0].isupper()))
     if len(last) == 1 and last.isalpha() and last.upper() != last.lower():
+        if last.isupper() and _INITIALS.match(following):
+            return False
         return _ends_letter(last, head, is_starter, rules)
     if is_abbreviated or folded in rules.other or folded in rules.numeric or _DOTTED.fullmatch(last):
         return is_starter and not is_bracketed and not (folded in rules.numeric and following[0].isdigit())

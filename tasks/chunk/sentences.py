@@ -7,12 +7,14 @@ a pipeline    any trained spaCy pipeline, which decides alone
 
 from __future__ import annotations
 
+import re
 import sys
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,7 +32,8 @@ PIECE_CHARS = 50_000  # far below spaCy's limit of a million characters
 _MAX_VOCABULARY = 300_000
 _MAX_ABBREVIATION_CHARS = 24
 _SENTENCE_PIPES = {"parser", "senter", "sentencizer"}
-_PREFIX = r"""["'“”„‚‘’«»‹›(\[{<¿¡*_—–-]"""
+_PREFIX_CHARS = "\"'“”„‚‘’«»‹›([{<¿¡*_—–-"
+_PREFIX = f"[{re.escape(_PREFIX_CHARS)}]"
 _SUFFIX = r"""[.!?…,;:"'“”‘’«»‹›)\]}>*_—–-]"""
 
 
@@ -50,6 +53,15 @@ def make_segmenter(params: ChunkingParams) -> Segmenter:
     if params.segmenter == "fast":
         return FastSegmenter(params.language)
     return SpacySegmenter(params.language)
+
+
+def segmenter_of_language(params: ChunkingParams, language: str) -> Segmenter:
+    """The segmenter that `params` select, for a document's language. A language that spaCy does not know gets the rules that most
+    languages share."""
+    try:
+        return make_segmenter(params.model_copy(update={"language": language}))
+    except UserError:
+        return FastSegmenter(language)
 
 
 class _RuleSegmenter(ABC):
@@ -85,10 +97,13 @@ class SpacySegmenter(_RuleSegmenter):
 
     def __init__(self, language: str) -> None:
         super().__init__(language)
-        self._build = _tokenizer_of(language)
+        exceptions = _exceptions_of(language)
+        self._build = _tokenizer_of(exceptions)
         self._tokenizer = self._build()
+        self._exceptions = frozenset(word for word in exceptions if word.endswith(".") and len(word) > 1)
 
     def _abbreviated(self, text: str, full_stops: list[Candidate]) -> set[int]:
+        full_stops = [c for c in full_stops if self._may_be_abbreviated(text, c.end)]
         if not full_stops:
             return set()
         from spacy.attrs import LENGTH, SPACY
@@ -103,6 +118,17 @@ class SpacySegmenter(_RuleSegmenter):
         token = np.minimum(np.searchsorted(ends, wanted[:, 1]), len(ends) - 1)
         is_abbreviation = (ends[token] == wanted[:, 1]) & (ends[token] - length[token] < wanted[:, 0])
         return set(wanted[is_abbreviation, 1].tolist())
+
+    def _may_be_abbreviated(self, text: str, end: int) -> bool:
+        """Whether spaCy's tokenizer could keep the word that ends at `end` with its full stop. Most words need not be asked for."""
+        start = _word_start(text, end)
+        while start < end - 1:
+            if text[start:end] in self._exceptions:
+                return True
+            if text[start] not in _PREFIX_CHARS:
+                return False
+            start += 1
+        return False
 
 
 def _word_start(text: str, position: int) -> int:
@@ -126,23 +152,24 @@ def _import_spacy() -> ModuleType:
     return spacy
 
 
-def _tokenizer_of(language: str) -> Callable[[], Tokenizer]:
-    """Makes tokenizers with the exceptions of a language. UserError if spaCy does not know it."""
-    import re
-
-    spacy = _import_spacy()
-    from spacy.tokenizer import Tokenizer
-    from spacy.vocab import Vocab
-
+def _exceptions_of(language: str) -> dict[str, Any]:
+    """The words of a language that spaCy treats as one, with their tokens. UserError if spaCy does not know it."""
     try:
-        defaults = spacy.util.get_lang_class(language).Defaults
+        defaults = _import_spacy().util.get_lang_class(language).Defaults
     except ImportError as error:
         raise UserError(
             f"spaCy does not know chunking.language {language!r}: choose `xx` for any language, or chunking.segmenter fast."
         ) from error
-    rules = {word: parts for word, parts in defaults.tokenizer_exceptions.items() if not any(c.isspace() for c in word)}
+    return {word: parts for word, parts in defaults.tokenizer_exceptions.items() if not any(c.isspace() for c in word)}
+
+
+def _tokenizer_of(exceptions: dict[str, Any]) -> Callable[[], Tokenizer]:
+    """Makes tokenizers with these exceptions."""
+    from spacy.tokenizer import Tokenizer
+    from spacy.vocab import Vocab
+
     prefix, suffix = re.compile(f"^{_PREFIX}").search, re.compile(f"{_SUFFIX}$").search
-    return lambda: Tokenizer(Vocab(), rules=rules, prefix_search=prefix, suffix_search=suffix)
+    return lambda: Tokenizer(Vocab(), rules=exceptions, prefix_search=prefix, suffix_search=suffix)
 
 
 class PipelineSegmenter:
@@ -161,7 +188,8 @@ class PipelineSegmenter:
         if self._last[0] is not text:
             self._last = (text, self._find(text))
         end = len(text) if high is None else high
-        return [position for position in self._last[1] if low <= position < end]
+        found = self._last[1]
+        return found[bisect_left(found, low) : bisect_left(found, end)]
 
     def _find(self, text: str) -> list[int]:
         found: list[int] = []

@@ -1,7 +1,8 @@
-"""The structure of a text, where it is best cut: sections, paragraphs, definitions.
+"""The structure of a text, where it is best cut: sections, blocks, definitions.
 
 How structure is marked depends on the format (`data_schemas.tables.TEXT_FORMATS`): see `tasks.chunk.headings` for
-prose and `tasks.chunk.definitions` for program text. In every format, blank lines separate paragraphs.
+prose and `tasks.chunk.definitions` for program text. In every format, blank lines separate blocks. A fence is a block, blank
+lines and all.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.chunk.definitions import find_definitions
+from tasks.chunk.definitions import find_definitions, inside
 from tasks.chunk.format_guess import guess_format
 from tasks.chunk.headings import Heading, find_headings
 
 NUM_HEADING_LEVELS = 6
-PARAGRAPH = NUM_HEADING_LEVELS + 1
+PARAGRAPH = NUM_HEADING_LEVELS + 1  # and every other block
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*+\n\s*+")
 
@@ -37,11 +38,16 @@ class Boundaries:
 
 @dataclass(frozen=True)
 class Structure:
-    """Headings and boundaries of a text. `is_code`: if no boundary is in reach, cut at a line rather than a sentence."""
+    """Headings and boundaries of a text. `is_code`: if no boundary is in reach, cut at a line rather than a sentence.
+
+    `lines` is the text with "\\n" for every line end; `fences` are the (first character, end) of fenced code.
+    """
 
     headings: tuple[Heading, ...]
     boundaries: Boundaries
     is_code: bool
+    lines: str
+    fences: tuple[tuple[int, int], ...] = ()
 
     def heading_paths(self) -> tuple[tuple[str, ...], ...]:
         """For each heading the titles of the sections it lies in, its own last."""
@@ -66,13 +72,20 @@ def find_structure(text: str, text_format: str = "auto") -> Structure:
         text_format = guess_format(lines)
     if text_format in ("python", "code"):
         starts = find_definitions(lines, text_format)
-        return Structure((), _merged(lines, _paragraphs(lines), starts), is_code=True)
-    headings = find_headings(lines, text_format)
+        return Structure((), _merged(lines, _paragraphs(lines), starts), True, lines)
+    headings, fences = find_headings(lines, text_format)
     paragraphs = _paragraphs(lines)
+    starts = _section_starts(lines, headings)
+    if fences:
+        paragraphs = _selected(paragraphs, ~inside(fences, paragraphs.best))
+        edges = {char for start, end in fences for char in (start, end + 1) if char < len(lines)}
+        starts = sorted({**dict.fromkeys(edges, PARAGRAPH), **dict(starts)}.items())
+    boundaries = _merged(lines, paragraphs, starts)
     if headings:
-        under_heading = np.isin(paragraphs.low, [h.end for h in headings])
-        paragraphs = _selected(paragraphs, ~under_heading)
-    return Structure(tuple(headings), _merged(lines, paragraphs, _section_starts(lines, headings)), is_code=False)
+        boundaries = _selected(
+            boundaries, ~_is_among(boundaries.low, np.array([h.end for h in headings])) | (boundaries.level < PARAGRAPH)
+        )
+    return Structure(tuple(headings), boundaries, False, lines, tuple(fences))
 
 
 def with_newlines(text: str) -> str:
@@ -122,7 +135,7 @@ def _merged(lines: str, paragraphs: Boundaries, starts: list[tuple[int, int]]) -
     if not rows:
         return paragraphs
     stronger = np.array(rows, np.int64).T
-    weaker = _selected(paragraphs, ~np.isin(paragraphs.high, stronger[2]))
+    weaker = _selected(paragraphs, ~_is_among(paragraphs.high, np.sort(stronger[2])))
     columns = [
         np.concatenate([a, b]) for a, b in zip((weaker.low, weaker.best, weaker.high, weaker.level), stronger, strict=True)
     ]
@@ -136,6 +149,11 @@ def first_visible(lines: str, position: int, at_most: int | None = None) -> int:
     while position < end and lines[position].isspace():
         position += 1
     return position
+
+
+def _is_among(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Whether each of `values` is in `wanted`, which increases and is not empty; bool [num_values]."""
+    return wanted[np.minimum(wanted.searchsorted(values), len(wanted) - 1)] == values
 
 
 def _selected(boundaries: Boundaries, mask: np.ndarray) -> Boundaries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ class HeldOutDocument:
     num_leading: int
 
 
-def read_heldout(documents: Path, min_bytes: int) -> Iterator[tuple[str, str]]:
+def read_heldout(documents: Path, min_bytes: int, leave_out: Set[str] = frozenset()) -> Iterator[tuple[str, str]]:
     """(doc_id, text) of each held-out document of at least `min_bytes` bytes, ordered by the hash of its id.
 
     Args:
         documents: folder of the `documents` artifact. Texts are read one at a time.
         min_bytes: shorter documents are skipped unread. A byte is at most one token, so a document of fewer bytes
             than a window has tokens can never fill that window.
+        leave_out: ids of documents that are not read.
     """
     place_of: dict[str, tuple[Path, int]] = {}
     for file in document_files(documents):
@@ -44,7 +45,7 @@ def read_heldout(documents: Path, min_bytes: int) -> Iterator[tuple[str, str]]:
         for group in range(groups.num_row_groups):
             table = groups.read_row_group(group, columns=["doc_id", "split", "num_bytes"])
             wanted = table.filter((pc.field("split") == "heldout") & (pc.field("num_bytes") >= min_bytes))
-            place_of |= dict.fromkeys(wanted["doc_id"].to_pylist(), (file, group))
+            place_of |= dict.fromkeys((d for d in wanted["doc_id"].to_pylist() if d not in leave_out), (file, group))
     for doc_id in sorted(place_of, key=lambda doc_id: hashlib.sha256(doc_id.encode()).digest()):
         file, group = place_of[doc_id]
         table = pq.ParquetFile(file).read_row_group(group, columns=["doc_id", "text"])

@@ -5,7 +5,6 @@
 The units are a function of the corpus alone, so any number of workers reads the same documents.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -19,17 +18,18 @@ from tasks.ingest.decontamination.evaluated_prompts import read_prompts
 from tasks.ingest.listing.local_files import check_local
 from tasks.ingest.listing.remote_files import check_remote
 from tasks.ingest.listing.sources import DATASET_SCHEME, Listing, list_files
+from tasks.ingest.quality.filters import finished
+from tasks.ingest.reading.containers.packages import refuse_missing_packages
 from tasks.ingest.reading.datasets_hub import DatasetSlice, FoundDataset, check_dataset, find_dataset, read_dataset
 from tasks.ingest.reading.documents_of_file import read_file
 from tasks.ingest.reading.file_parts import Examined, FilePart, examine
 from tasks.ingest.reading.files import Files, SourceFile
-from tasks.ingest.reading.language_detection import check_languages, identify
+from tasks.ingest.reading.language_detection import check_languages
 from tasks.ingest.reading.records import Document, Refused, Skipped
 from tasks.ingest.reading.repository import RepositoryPart, read_code_file, read_repository, repositories
 
 MIN_UNIT_BYTES = 4 << 20
 MAX_UNITS = 4096
-_CODE_FORMATS = ("python", "code")  # in no natural language
 _THREADS = 8  # reading waits for disks and networks, and hashing lets other threads run
 _AT_ONCE = 1024
 
@@ -49,11 +49,13 @@ class ReadUnit:
 class Corpus:
     """Everything that is read. `fingerprint` changes with a file's name or content, not with its folder's path or its time.
 
+    `refused_by`: for each of `refused` the index of its source.
     `num_unmatched`: files in the listed folders that match neither an include nor an exclude pattern; they are not read.
     """
 
     units: tuple[ReadUnit, ...]
     refused: tuple[Refused, ...]
+    refused_by: tuple[int, ...]
     num_files: int
     num_bytes: int
     fingerprint: str
@@ -68,6 +70,7 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
     """
     check_languages(params.languages)
     listing = list_files(params.sources, leave_out)
+    refuse_missing_packages(file for file in listing.files if params.sources[file.source_index].repository == "no")
     datasets = {i: find_dataset(i, s) for i, s in enumerate(params.sources) if s.uri.startswith(DATASET_SCHEME)}
     num_bytes = sum(file.num_bytes or 0 for file in listing.files) + sum(found.num_bytes for found in datasets.values())
     unit_bytes = max(MIN_UNIT_BYTES, num_bytes // MAX_UNITS)
@@ -78,7 +81,8 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
         parts_of_units = found.slices(unit_bytes) if found else _parts_of(index, source, listing, examined, unit_bytes)
         units += [ReadUnit(number, index, parts) for number, parts in enumerate(parts_of_units, len(units))]
     fingerprint = _fingerprint(params, listing, examined, datasets)
-    return Corpus(tuple(units), listing.refused, len(listing.files), num_bytes, fingerprint, listing.num_unmatched)
+    refused = (listing.refused, listing.refused_by)
+    return Corpus(tuple(units), *refused, len(listing.files), num_bytes, fingerprint, listing.num_unmatched)
 
 
 def refuse_missing(params: CorpusParams) -> None:
@@ -103,7 +107,7 @@ def read_unit(unit: ReadUnit, params: CorpusParams) -> Iterator[Document | Refus
     with Files(params.max_expansion) as files:
         for part in unit.parts:
             for found in _read_part(part, source, files, max_bytes):
-                yield _finished(found, source, params, max_bytes) if isinstance(found, Document) else found
+                yield finished(found, source, params, max_bytes) if isinstance(found, Document) else found
                 del found  # before the next is made
 
 
@@ -116,22 +120,6 @@ def _read_part(part: Part, source: CorpusSource, files: Files, max_bytes: int) -
         yield read_code_file(files, part.file, source)
     else:
         yield from read_file(part, source, files, max_bytes)
-
-
-def _finished(document: Document, source: CorpusSource, params: CorpusParams, max_bytes: int) -> Document | Refused | Skipped:
-    """The document with its language; Refused or Skipped if it is too long, too short or in an unwanted language."""
-    num_bytes = len(document.utf8)
-    if num_bytes > max_bytes:
-        detail = f"{num_bytes:,} bytes, more than {max_bytes:,}"
-        return Refused(document.source_uri, document.record, "too_large", detail)
-    if num_bytes < source.min_bytes:
-        return Skipped(document.source_uri, document.record, "short")
-    if document.format in _CODE_FORMATS or not (params.detect_language or params.languages):
-        return document
-    language, _ = identify(document.text, also=params.languages)
-    if params.languages and language not in params.languages:
-        return Skipped(document.source_uri, document.record, "language")
-    return dataclasses.replace(document, language=language)
 
 
 def _examine_all(params: CorpusParams, listing: Listing, unit_bytes: int) -> list[Examined]:

@@ -2,8 +2,12 @@
 
     documents-00000-of-00012.parquet  what is trained and evaluated on, in the order of the corpus
     quarantine.parquet                what could not be read, and why
+    changes.parquet                   what was replaced in documents: undecodable bytes, personal data
     duplicates.parquet                documents that were removed as duplicates, and which one was kept instead
+    excerpts.parquet                  pairs of documents of which one repeats a passage of the other
     contamination.parquet             training documents that contain evaluated text
+    shared_text.parquet               held-out documents with text that many training documents share
+    ledger.json                       what became of every input, by source
 
 The package's docstring lists the steps. A worker holds one row group of text in memory; this process holds about 250 bytes
 a document and 15 bytes an n-gram of held-out text.
@@ -31,17 +35,19 @@ from data_schemas.params import CorpusParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
-from data_schemas.tables import CONTAMINATION, DUPLICATES, QUARANTINE
+from data_schemas.tables import CHANGES, CONTAMINATION, DUPLICATES, EXCERPTS, QUARANTINE, SHARED_TEXT
+from tasks.ingest.accounting import add_reasons, by_reason, ingest_ledger
 from tasks.ingest.corpus_units import Corpus, plan_corpus
-from tasks.ingest.decontamination.decontaminate import Decontamination, contamination_rows, decontaminate
+from tasks.ingest.decontamination.decontaminate import Decontamination, decontaminate, report_rows
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
+from tasks.ingest.duplicates.excerpts import excerpt_rows, find_excerpts
 from tasks.ingest.duplicates.selection import Selection, duplicate_rows, select
 from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
 from tasks.ingest.survey import ReadUnitJob
 from tasks.ingest.write_job import WriteUnitJob
 from tasks.work import Workers, WorkersFor, run_units
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 
 
 def determining(params: PipelineParams) -> dict[str, Any]:
@@ -126,8 +132,10 @@ class _Ingestion:
 
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
-        skipped = self._read()
-        quarantined = self._write_quarantine(directory / QUARANTINE_FILE)
+        filtered = self._read()
+        refused = self._write_quarantine(directory / QUARANTINE_FILE)
+        skipped, quarantined = by_reason(filtered), by_reason(refused)
+        changed = self._write_changes(directory / "changes.parquet")
         scratch = Path(directory, ".scratch")
         scratch.mkdir()
         selection = select(self._params, self._parts, self._num_units, scratch)
@@ -140,37 +148,62 @@ class _Ingestion:
         self._progress(
             message(f"ingest: {int(selection.is_exact.sum()):,} duplicates and {num_near:,} near-duplicates removed")
         )
-        found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, self._workers, scratch)
-        hits = contamination_rows(self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
-        _write_batches(directory / "contamination.parquet", CONTAMINATION, hits)
+        excerpts = find_excerpts(self._params.excerpts, self._parts, selection, self._workers)
+        _write_batches(directory / "excerpts.parquet", EXCERPTS, excerpt_rows(excerpts, selection, self._parts))
+        if len(excerpts.later):
+            told = (
+                f"{int(excerpts.removed.sum()):,} documents removed for it" if self._params.excerpts.remove else "none removed"
+            )
+            self._progress(message(f"ingest: {len(excerpts.later):,} pairs of documents share a passage, {told}"))
+        keep = selection.keep & ~excerpts.removed
+        found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, keep, self._workers, scratch)
+        for name, schema in (("contamination", CONTAMINATION), ("shared_text", SHARED_TEXT)):
+            rows = report_rows(name, self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
+            _write_batches(directory / f"{name}.parquet", schema, rows)
         self._tell_contamination(found)
-        summary = self._write_documents(directory, selection, found)
+        summary = self._write_documents(directory, selection, keep & ~found.removed)
         shutil.rmtree(scratch)
+        labels = [source.label for source in self._params.sources]
+        unit_sources = [unit.source_index for unit in self._corpus.units]
+        ledger = ingest_ledger(labels, unit_sources, refused, filtered, selection, excerpts.removed, found.removed)
+        ledger.write(directory)
         return summary | {
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
+            "num_excerpts": len(excerpts.later),
+            "num_excerpts_removed": int(excerpts.removed.sum()),
             "num_contaminated": int(found.removed.sum()),
+            "num_heldout_given_up": found.num_given_up,
             "num_files_unmatched": self._corpus.num_unmatched,
             "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),
             "num_prompts_without_effect": len(found.short_prompts) + len(found.ignored_prompts),
             "quarantined": dict(sorted(quarantined.items())),
+            "changed": dict(sorted(changed.items())),
+            "ledger": ledger.to_json(),
         }
 
-    def _read(self) -> Counter[str]:
+    def _read(self) -> dict[tuple[int, str], tuple[int, int]]:
         self._progress(message(f"ingest: reading {self._corpus.num_files:,} files in {self._num_units:,} units"))
-        skipped: Counter[str] = Counter()
+        filtered: dict[tuple[int, str], tuple[int, int]] = {}
         job = ReadUnitJob(self._params, self._parts)
         every = max(1, self._num_units // 20)
         for number, of_unit in enumerate(run_units(self._workers, job, self._corpus.units, self._parts, "read"), 1):
-            skipped.update(of_unit)
+            add_reasons(filtered, self._corpus.units[number - 1].source_index, of_unit)
             if number % every == 0 and self._num_units > every:
                 self._progress(message(f"ingest: {number:,} of {self._num_units:,} units read"))
-        return skipped
+        return filtered
 
     def _tell_contamination(self, found: Decontamination) -> None:
         if self._params.decontamination.enabled:
             self._progress(
                 message(f"ingest: {int(found.removed.sum()):,} training documents removed because they contain evaluated text")
+            )
+        if found.num_given_up:
+            self._progress(
+                message(
+                    f"ingest: {found.num_given_up:,} held-out documents are copied in too much training text to remove it: see "
+                    "shared_text.parquet"
+                )
             )
         for names, why in ((found.short_prompts, "are shorter than 8 words"), (found.ignored_prompts, "are boilerplate")):
             if names:
@@ -178,21 +211,36 @@ class _Ingestion:
                     message(f"ingest: {len(names):,} prompts remove nothing because they {why}: {', '.join(names[:5])}")
                 )
 
-    def _write_quarantine(self, path: Path) -> Counter[str]:
+    def _write_quarantine(self, path: Path) -> dict[tuple[int, str], tuple[int, int]]:
         listed = [{name: getattr(r, name) for name in QUARANTINE.names} for r in self._corpus.refused]
-        counts: Counter[str] = Counter(row["reason"] for row in listed)
+        counts: dict[tuple[int, str], tuple[int, int]] = {}
+        for refused, source in zip(self._corpus.refused, self._corpus.refused_by, strict=True):
+            add_reasons(counts, source, {refused.reason: (1, 0)})
         with pq.ParquetWriter(path, QUARANTINE, compression="zstd") as writer:
             writer.write_table(pa.Table.from_pylist(listed, schema=QUARANTINE))
             for unit in range(self._num_units):
                 with self._parts.reading(f"refused-{unit:05d}.parquet") as part:
                     table = pq.read_table(part)
-                counts.update(table["reason"].to_pylist())
+                reasons = Counter(table["reason"].to_pylist())
+                add_reasons(counts, self._corpus.units[unit].source_index, {r: (n, 0) for r, n in reasons.items()})
                 if len(table):
                     writer.write_table(table)
         return counts
 
-    def _write_documents(self, directory: Path, selection: Selection, found: Decontamination) -> dict[str, Any]:
-        keep = selection.keep & ~found.removed
+    def _write_changes(self, path: Path) -> Counter[str]:
+        """Number of places by kind."""
+        counts: Counter[str] = Counter()
+        with pq.ParquetWriter(path, CHANGES, compression="zstd") as writer:
+            for unit in range(self._num_units):
+                with self._parts.reading(f"changes-{unit:05d}.parquet") as part:
+                    table = pq.read_table(part)
+                for kind, num_places in zip(table["kind"].to_pylist(), table["num_places"].to_pylist(), strict=True):
+                    counts[kind] += num_places
+                if len(table):
+                    writer.write_table(table)
+        return counts
+
+    def _write_documents(self, directory: Path, selection: Selection, keep: np.ndarray) -> dict[str, Any]:
         documents: Counter[str] = Counter()
         by_source: Counter[str] = Counter()
         bytes_by_source: Counter[str] = Counter()

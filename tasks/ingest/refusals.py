@@ -21,8 +21,8 @@ def refuse_empty(params: CorpusParams, num_files: int, quarantined: Mapping[str,
     where = "; ".join(f"{without_secrets(s.uri)} ({', '.join(s.include)})" for s in params.sources)
     raise UserError(
         f"The corpus is empty: {where} matched {num_files} files, of which {sum(quarantined.values())} inputs were "
-        f"refused{f' ({told})' if told else ''}, {skipped.get('short', 0)} were shorter than min_bytes and "
-        f"{skipped.get('language', 0)} in another language; correct corpus.sources or their include patterns."
+        f"refused{f' ({told})' if told else ''} and {sum(skipped.values())} were left out"
+        f"{f' ({_told(skipped)})' if skipped else ''}; correct corpus.sources or their include patterns."
     )
 
 
@@ -44,7 +44,7 @@ def refuse_quarantined(params: CorpusParams, num_readable: int, quarantined: Map
 
 def refuse_finished(params: CorpusParams, summary: Mapping[str, Any], files: Parts) -> None:
     """`refuse_quarantined` for documents of an earlier run, which may have had a higher limit."""
-    kept_or_removed = ("num_documents", "num_duplicates", "num_near_duplicates", "num_contaminated")
+    kept_or_removed = ("num_documents", "num_duplicates", "num_near_duplicates", "num_excerpts_removed", "num_contaminated")
     num_readable = sum(summary[name] for name in kept_or_removed) + sum(summary["skipped"].values())
     refuse_quarantined(params, num_readable, summary["quarantined"], files)
 
@@ -56,7 +56,8 @@ def refuse_one_sided(params: CorpusParams, documents: Mapping[str, int]) -> None
             raise UserError(
                 f"The corpus has {sum(documents.values())} documents but no {name} document with corpus.heldout_fraction "
                 f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, choose another "
-                "split_seed, or choose a finer work_by."
+                "split_seed, or choose a finer work_by (records with the "
+                "same `work` or `id` are one work)."
             )
 
 

@@ -1,7 +1,7 @@
 """Held-out split by work, decided before anything else touches a document.
 
 A *work* is the book or package that a document is an edition or a part of. Splitting by work keeps two chapters of one
-book on the same side.
+book on the same side. A record of a file is the work of its `work`, else of its `id` or its text, never of its place in the file.
 """
 
 import hashlib

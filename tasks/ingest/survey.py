@@ -2,15 +2,16 @@
 
 read-N.parquet    DOCUMENTS       every document of unit N that could be read
 refused-N.parquet QUARANTINE      every input that could not
+changes-N.parquet CHANGES         what was replaced in the documents
 facts-N.npy       DOCUMENT_FACTS  hashes, length and split, to choose among all documents: 33 bytes each
 sketch-N.npy      [n, k]          MinHash signatures, if near-duplicates are removed
-heldout-N.npy     HELDOUT_NGRAMS  n-grams of the held-out documents, if training is decontaminated
+sampled-N.npy     DOCUMENT_NGRAMS one in 8 n-grams of all documents, if excerpts are looked for
+heldout-N.npy     DOCUMENT_NGRAMS n-grams of the held-out documents, if training is decontaminated
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,27 +23,28 @@ import pyarrow.parquet as pq
 
 from data_schemas.params import CorpusParams
 from data_schemas.parts import Parts
-from data_schemas.tables import DOCUMENTS, QUARANTINE
+from data_schemas.tables import CHANGES, DOCUMENTS, QUARANTINE
 from tasks.ingest.corpus_units import ReadUnit, read_unit
-from tasks.ingest.decontamination.index_building import heldout_part
+from tasks.ingest.duplicates.excerpts import sampled_ngrams
 from tasks.ingest.duplicates.near_duplicates import Sketcher
 from tasks.ingest.duplicates.selection import DOCUMENT_FACTS
 from tasks.ingest.reading.records import Document, Refused, Skipped
 from tasks.ingest.split import split_of
-from tasks.ingest.word_ngrams import distinct_ngrams
+from tasks.ngrams.document_index import ngram_part
+from tasks.ngrams.word_ngrams import distinct_ngrams
 
 ROW_GROUP_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
 class ReadUnitJob:
-    """Reads a unit into `parts`; returns how many documents were skipped, by reason."""
+    """Reads a unit into `parts`; returns (documents, bytes) of what was skipped, by reason."""
 
     params: CorpusParams
     parts: Parts
 
-    def __call__(self, unit: ReadUnit) -> dict[str, int]:
-        skipped: Counter[str] = Counter()
+    def __call__(self, unit: ReadUnit) -> dict[str, list[int]]:
+        skipped: dict[str, list[int]] = {}
         refused: list[Refused] = []
         unit_facts = _UnitFacts(self.params)
         with self.parts.writing(f"read-{unit.index:05d}.parquet") as path:
@@ -50,19 +52,23 @@ class ReadUnitJob:
         with self.parts.writing(f"refused-{unit.index:05d}.parquet") as path:
             rows = [{name: getattr(r, name) for name in QUARANTINE.names} for r in refused]
             pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), path, compression="zstd")
+        with self.parts.writing(f"changes-{unit.index:05d}.parquet") as path:
+            pq.write_table(pa.Table.from_pylist(unit_facts.changes, schema=CHANGES), path, compression="zstd")
         for name, array in unit_facts.arrays().items():
             with self.parts.writing(f"{name}-{unit.index:05d}.npy") as path, path.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
-        return dict(skipped)
+        return skipped
 
     def _rows(
-        self, unit: ReadUnit, unit_facts: _UnitFacts, refused: list[Refused], skipped: Counter[str]
+        self, unit: ReadUnit, unit_facts: _UnitFacts, refused: list[Refused], skipped: dict[str, list[int]]
     ) -> Iterator[dict[str, Any]]:
         for found in read_unit(unit, self.params):
             if isinstance(found, Refused):
                 refused.append(found)
             elif isinstance(found, Skipped):
-                skipped[found.reason] += 1
+                counts = skipped.setdefault(found.reason, [0, 0])
+                counts[0] += 1
+                counts[1] += found.num_bytes
             else:
                 split = split_of(found.work, self.params.heldout_fraction, self.params.split_seed)
                 unit_facts.add(found, split == "heldout")
@@ -78,14 +84,20 @@ class _UnitFacts:
         self._facts: list[tuple[int, int, int, int, bool]] = []
         self._sketcher = Sketcher(params.near_duplicates) if params.near_duplicates.enabled else None
         self._sketches: list[np.ndarray] = []
+        self._sampled: list[np.ndarray] = []
         self._heldout: list[np.ndarray] = []
+        self.changes: list[dict[str, Any]] = []
 
     def add(self, document: Document, is_heldout: bool) -> None:
         content = bytes.fromhex(document.content_hash)
         work = hashlib.sha256(document.work.encode()).digest()
         self._facts.append((_u64(content), _u64(content[8:]), _u64(work), len(document.utf8), is_heldout))
+        place = {"doc_id": document.doc_id, "source_uri": document.source_uri, "record": document.record}
+        self.changes += [{**place, "kind": kind, "num_places": num_places} for kind, num_places in document.changes]
         if self._sketcher:
             self._sketches.append(self._sketcher.sketch(document.text))
+        if self._params.excerpts.enabled:
+            self._sampled.append(sampled_ngrams(document.text))
         if is_heldout and self._params.decontamination.enabled:
             self._heldout.append(distinct_ngrams(document.text, self._params.decontamination.ngram_words))
 
@@ -93,8 +105,10 @@ class _UnitFacts:
         arrays = {"facts": np.array(self._facts, DOCUMENT_FACTS)}
         if self._sketcher:
             arrays["sketch"] = np.array(self._sketches) if self._sketches else np.empty((0, 0), np.uint32)
+        if self._params.excerpts.enabled:
+            arrays["sampled"] = ngram_part(self._sampled)
         if self._params.decontamination.enabled:
-            arrays["heldout"] = heldout_part(self._heldout)
+            arrays["heldout"] = ngram_part(self._heldout)
         return arrays
 
 

@@ -1,4 +1,4 @@
-"""Step 8 of ingest, on workers: write the documents of a unit that stay as a part of the artifact."""
+"""Step 9 of ingest, on workers: write the documents of a unit that stay as a part of the artifact."""
 
 from __future__ import annotations
 

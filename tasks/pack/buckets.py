@@ -1,4 +1,8 @@
-"""Length buckets. A source's bucket is the unit in which sequences are budgeted and reported."""
+"""Length buckets of documents. A source's bucket is the unit in which sequences are budgeted and reported.
+
+A sequence is in the bucket of its whole document, so the pieces of a book are together, the last short one too. The last bucket
+also has all documents that are longer than its bound, which is the target: their pieces fill rows.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class BucketReport:
-    """One source's sequences of at most `upper_bound` tokens that are too long for the bucket below.
+    """One source's sequences from documents of at most `upper_bound` tokens that are too long for the bucket below.
 
     `num_chunks` and `num_tokens` count what is available; `num_used` and `num_used_tokens` what is packed, repeats included.
     `repeats` is the ratio of the two in tokens, 0 for an empty bucket.
@@ -27,7 +31,8 @@ class BucketReport:
 
 
 def bucket_bounds(min_bucket: int, target_length: int) -> list[int]:
-    """Upper bounds in tokens: `min_bucket` doubled as long as it is below the target, then the target itself."""
+    """Upper bounds in tokens: `min_bucket` doubled as long as it is below the target, then the target itself, which longer
+    documents count to as well."""
     bounds = []
     bound = min_bucket
     while bound < target_length:
@@ -45,9 +50,12 @@ class Cells:
     bounds: tuple[int, ...]
 
     @staticmethod
-    def sort(lengths: np.ndarray, sources: np.ndarray | None, source_names: tuple[str, ...], bounds: list[int]) -> "Cells":
-        """`sources` int [num_sequences] indexes `source_names`; None if there is one source."""
-        of = np.searchsorted(bounds, lengths, side="left")
+    def sort(
+        document_lengths: np.ndarray, sources: np.ndarray | None, source_names: tuple[str, ...], bounds: list[int]
+    ) -> "Cells":
+        """`document_lengths` are int [num_sequences], tokens of the whole document that each sequence is from. `sources` int
+        [num_sequences] indexes `source_names`; None if there is one source."""
+        of = np.searchsorted(bounds[:-1], document_lengths, side="left")
         if sources is not None:
             of += np.asarray(sources, np.int64) * len(bounds)
         return Cells(of, source_names, tuple(bounds))

@@ -16,11 +16,15 @@ from data_schemas.params import ChunkingParams
 from data_schemas.parts import Parts
 from data_schemas.tables import CHUNKS
 from tasks.chunk.chunker import Chunk, Chunker
+from tasks.chunk.encoding import EncodedText
+from tasks.pack.counted import Counted, Counts, add, to_json
+from tasks.pack.fillers import Fillers, cut_again
 from tasks.pack.sequences import SequenceWriter
 
 TOKENIZER_FILE = "tokenizer.json"
 _BATCH_BYTES = 4_000_000
-_COLUMNS = ["doc_id", "source", "text", "format", "split", "num_bytes"]
+Cut = tuple[dict[str, Any], EncodedText, list[Chunk]]  # a document, its tokens, and its chunks
+_COLUMNS = ["doc_id", "source", "text", "format", "language", "licence", "split", "num_bytes"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def _chunker(tokenizer_file: Path, params: ChunkingParams) -> Chunker:
 class ChunkJob:
     """Chunks one part of the documents.
 
-    Writes `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts. `parts` holds the tokenizer.
+    Writes `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts, those of `tasks.pack.counted` as `groups`.
+    `parts` holds the tokenizer.
     """
 
     documents: Parts
@@ -60,10 +65,14 @@ class ChunkJob:
     params: ChunkingParams
     special: SpecialTokens
     sources: tuple[str, ...]
+    row_length: int
+    max_waste: float
 
-    def __call__(self, unit: tuple[int, str]) -> dict[str, int]:
+    def __call__(self, unit: tuple[int, str]) -> dict[str, Any]:
         number, name = unit
         counts = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
+        counted: Counted = {}
+        fillers = Fillers(self.row_length, self.max_waste)
         chunker = _chunker(self.parts.kept(TOKENIZER_FILE), self.params)
         with (
             self.documents.reading(name) as path,
@@ -72,23 +81,61 @@ class ChunkJob:
             SequenceWriter(self.parts, number) as sequences,
         ):
             for batch in _batches(path):
+                cut = [
+                    (document, encoded, chunker.cut(encoded, document["format"], document["language"]))
+                    for document, encoded in zip(batch, chunker.encode([d["text"] for d in batch]), strict=True)
+                ]
                 rows: list[dict[str, Any]] = []
-                for document, encoded in zip(batch, chunker.encode([d["text"] for d in batch]), strict=True):
-                    chunks = chunker.cut(encoded, document["format"])
+                for document, encoded, chunks in self._filled(cut, chunker, fillers):
+                    document_tokens = len(encoded.ids) + self.special.num
+                    source = self.sources.index(document["source"])
                     if document["split"] == "train":
-                        counts["longest"] = max(counts["longest"], len(encoded.ids) + self.special.num)
+                        counts["longest"] = max(counts["longest"], document_tokens)
                     counts["documents"] += 1
                     counts["bytes"] += document["num_bytes"]
                     counts["chunks"] += len(chunks)
                     counts["fragments"] += len(chunks) if len(chunks) > 1 else 0
+                    is_empty = not chunks or document_tokens == 0
+                    of_document = Counts.of_document(document["num_bytes"], len(encoded.ids), len(chunks), is_empty)
+                    add(counted, [[document["split"], source, document["licence"], document["language"] or "", *of_document]])
                     for index, chunk in enumerate(chunks):
                         ids = self.special.around(chunk.token_ids, index == 0, index == len(chunks) - 1)
-                        if len(ids):
-                            source = self.sources.index(document["source"])
-                            sequences.append(document["split"], document["doc_id"], index, source, ids)
+                        num_bytes = _num_bytes(document, chunk) if len(chunks) > 1 else document["num_bytes"]
+                        if not is_empty:
+                            sequences.append(
+                                document["split"], document["doc_id"], index, source, ids, num_bytes, document_tokens
+                            )
                         rows.append(_row(document, index, len(chunks), chunk))
                 writer.write_table(pa.Table.from_pylist(rows, schema=CHUNKS))
-        return counts
+        return counts | {"groups": to_json(counted)}
+
+    def _filled(self, cut: list[Cut], chunker: Chunker, fillers: Fillers) -> list[Cut]:
+        """The documents of a batch; of those for training, some pieces are cut again into fillers."""
+        if self.params.strategy != "semantic" or self.max_waste == 1:
+            return cut
+        places = [
+            (number, index)
+            for number, (document, _, chunks) in enumerate(cut)
+            for index, chunk in enumerate(chunks)
+            if document["split"] == "train" and chunk.num_tokens
+        ]
+        lengths = np.array([cut[number][2][index].num_tokens for number, index in places], np.int64)
+        is_piece = np.array([len(cut[number][2]) > 1 for number, _ in places], bool)
+        chosen, size = fillers.choose(lengths, is_piece)
+        again = {places[place] for place in chosen.tolist()}
+        filled = []
+        for number, (document, encoded, chunks) in enumerate(cut):
+            sizes = [size if (number, index) in again else 0 for index in range(len(chunks))]
+            pieces = (
+                cut_again(chunker, encoded, chunk, wanted, document["format"], document["language"]) if wanted else [chunk]
+                for chunk, wanted in zip(chunks, sizes, strict=True)
+            )
+            filled.append((document, encoded, [piece for of_chunk in pieces for piece in of_chunk]))
+        return filled
+
+
+def _num_bytes(document: dict[str, Any], chunk: Chunk) -> int:
+    return len(document["text"][chunk.char_start : chunk.char_end].encode())
 
 
 def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ import numpy as np
 from data_schemas.params import PackingParams
 from tasks.pack.buckets import BucketReport, Cells, bucket_bounds
 from tasks.pack.budgets import SourceShare, apply_budgets
+from tasks.pack.left_out import dropped_warning, mix_warnings
 from tasks.pack.reading import shuffled
 from tasks.pack.recipes import ShareReport, apply_mix, share_reports
 
@@ -42,15 +43,19 @@ class PlannedRows(Sequence[np.ndarray]):
 class PackingPlan:
     """Row r has the sequences `members[row_ends[r-1]:row_ends[r]]`, by index; an index appears as often as it was sampled.
 
-    `members` is int64 [num_used], `row_ends` int64 [num_rows]; nothing else grows with the corpus. `by_length` is empty without
-    a recipe.
+    `members` is int64 [num_used], `row_ends` int64 [num_rows]. `uses_budgeted` and `uses` are int32 [num_sequences]: how
+    often each sequence is used after the budgets, and after budgets and mix. Nothing else grows with the corpus.
+    `by_length` is empty without a recipe. `warnings` are sentences about what is left out.
     """
 
     members: np.ndarray
     row_ends: np.ndarray
+    uses_budgeted: np.ndarray
+    uses: np.ndarray
     buckets: tuple[BucketReport, ...]
     sources: tuple[ShareReport, ...]
     by_length: tuple[ShareReport, ...]
+    warnings: tuple[str, ...]
     num_tokens: int
     target_length: int
 
@@ -79,12 +84,15 @@ def plan_rows(
     params: PackingParams,
     sources: np.ndarray | None = None,
     shares: Sequence[SourceShare] = ONE_SOURCE,
+    document_lengths: np.ndarray | None = None,
 ) -> PackingPlan:
     """Which sequences share a row, and the order of the rows.
 
     `lengths` are int [num_sequences], BOS and EOS included, each from 1 to the target. `sources` are int [num_sequences],
-    places in `shares`; None if there is one source. Raises ValueError for a length outside that range, because the packer
-    never cuts or drops a sequence, and UserError for budgets, weights or a recipe that cannot be satisfied.
+    places in `shares`; None if there is one source. `document_lengths` are int [num_sequences], tokens of the whole
+    document that each sequence is from, by which buckets and mixes sort; None if every sequence is a whole document. Raises
+    ValueError for a length outside that range, because the packer never cuts or drops a sequence, and UserError for
+    budgets, weights or a recipe that cannot be satisfied.
     """
     from tasks.pack.best_fit import best_fit_decreasing
 
@@ -95,16 +103,22 @@ def plan_rows(
     if sources is None and len(shares) != 1:
         raise ValueError(f"{len(shares)} sources are named, so `sources` must say which one each sequence comes from")
     bounds = bucket_bounds(params.min_bucket, target_length)
-    cells = Cells.sort(lengths, sources, tuple(share.name for share in shares), bounds)
+    of_document = lengths if document_lengths is None else np.asarray(document_lengths, np.int64)
+    cells = Cells.sort(of_document, sources, tuple(share.name for share in shares), bounds)
     chosen = apply_budgets(lengths, cells, params)
-    chosen = apply_mix(chosen, lengths, sources, shares, target_length, params)
+    uses_budgeted = np.bincount(chosen, minlength=len(lengths)).astype(np.int32)
+    chosen = apply_mix(chosen, lengths, of_document, sources, shares, target_length, params)
+    uses = np.bincount(chosen, minlength=len(lengths)).astype(np.int32)
     buckets = cells.report(lengths, chosen)
-    by_source, by_length = share_reports(chosen, lengths, sources, shares, target_length, params)
+    by_source, by_length = share_reports(chosen, lengths, of_document, sources, shares, target_length, params)
+    warnings = (*dropped_warning(lengths, uses_budgeted, uses, params), *mix_warnings((*by_source, *by_length)))
     chosen = chosen[shuffled(len(chosen), params.seed, _SEQUENCE_ORDER)]
     members, row_ends = best_fit_decreasing(lengths[chosen], target_length, params.window_chunks)
     members, row_ends = _reordered(chosen[members], row_ends, shuffled(len(row_ends), params.seed, _ROW_ORDER))
     num_tokens = sum(bucket.num_used_tokens for bucket in buckets)
-    return PackingPlan(members, row_ends, buckets, by_source, by_length, num_tokens, target_length)
+    return PackingPlan(
+        members, row_ends, uses_budgeted, uses, buckets, by_source, by_length, warnings, num_tokens, target_length
+    )
 
 
 def _reordered(members: np.ndarray, row_ends: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

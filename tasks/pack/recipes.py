@@ -1,13 +1,13 @@
-"""Mixes: how many tokens each source, and long and short sequences, contribute.
+"""Mixes: how many tokens each source, and long and short documents, contribute.
 
 Source weights: the largest mix whose shares are proportional to the weights and in which no source is used more than
 `max_repeats` times.
 
-`long_context_mix`: `long_share` of the tokens from long sequences, the rest from short ones. Gao et al. 2024, "How to Train
+`long_context_mix`: `long_share` of the tokens from long documents, the rest from short ones. Gao et al. 2024, "How to Train
 Long-Context Language Models (Effectively)" (ProLong, arXiv:2410.02660) continue training on 60 % long data (books and code
 repositories) and 40 % short data of good quality. They report that the short part preserves short-context ability, and that
-even more long data does not help at long context either once the model has been instruction-tuned.
-Here a sequence is long from `long_from` tokens on. The side with too many tokens is sampled down; the other is not repeated.
+even more long data does not help at long context either once the model has been instruction-tuned. Here a document is long
+from `long_from` tokens on, with all its pieces. The side with too many tokens is sampled down; the other is not repeated.
 
 Both together: the sources keep their weights and the whole keeps its long share. A source of books may supply more of the
 long part, and a source of web pages more of the short part.
@@ -33,7 +33,7 @@ _SLACK = 1e-9  # relative; rounding of sums of floats
 class ShareReport:
     """A share of the packed tokens: `wanted` (None without a weight or recipe), and `reached` with whole sequences.
 
-    Of a source, by its name; or, for long_context_mix, of the sequences called "long" or "short".
+    Of a source, by its name; or, for long_context_mix, of the documents called "long" or "short".
     """
 
     name: str
@@ -46,7 +46,7 @@ class ShareReport:
 
 @dataclass(frozen=True)
 class Mix:
-    """A mix of groups of sequences (source x length). Without weights all sources are one group.
+    """A mix of groups of sequences (source x length of the document). Without weights all sources are one group.
 
     `weights`, one for each source, sum to 1. `long_share` is 1.0 without a recipe; then all sequences count as long.
     """
@@ -88,6 +88,7 @@ class Mix:
 def apply_mix(
     chosen: np.ndarray,
     lengths: np.ndarray,
+    document_lengths: np.ndarray,
     sources: np.ndarray | None,
     shares: tuple[SourceShare, ...],
     target_length: int,
@@ -96,7 +97,8 @@ def apply_mix(
     """int64 indices of the sequences to pack, given those that the budgets leave.
 
     Each group is used in whole passes and, for the rest, a seeded sample that is as near to the wanted number of tokens as
-    whole sequences can be. Without weights and recipe `chosen` is returned unchanged. UserError if no such mix exists.
+    whole sequences can be. Without weights and recipe `chosen` is returned unchanged. UserError if no such mix exists, or if
+    it would have no sequence of a source, of long or of short documents.
     """
     weighted = [share for share in shares if share.weight is not None]
     recipe = params.recipe == "long_context_mix"
@@ -110,7 +112,7 @@ def apply_mix(
     )
     source_of = np.zeros(len(chosen), np.int64) if sources is None or not weighted else np.asarray(sources, np.int64)[chosen]
     long_from = long_from_of(params, target_length)
-    group_of = 2 * source_of + (lengths[chosen] < long_from if recipe else 0)
+    group_of = 2 * source_of + (document_lengths[chosen] < long_from if recipe else 0)
     there = [int(n) for n in np.bincount(group_of, lengths[chosen], minlength=2 * len(names))]
     available = [(there[2 * i], there[2 * i + 1]) for i in range(len(names))]
     _check(names, mix, available, long_from)
@@ -124,18 +126,21 @@ def apply_mix(
                 f"The source {name!r} has no sequence short enough for its part of the mix, {sum(wanted[2 * i : 2 * i + 2])} "
                 "tokens: add documents to the smaller sources, raise their max_repeats, or change the weights."
             )
+    if recipe:
+        _refuse_one_sided(taken, lengths, available, wanted, params, long_from)
     return np.concatenate(taken)
 
 
 def share_reports(
     chosen: np.ndarray,
     lengths: np.ndarray,
+    document_lengths: np.ndarray,
     sources: np.ndarray | None,
     shares: tuple[SourceShare, ...],
     target_length: int,
     params: PackingParams,
 ) -> tuple[tuple[ShareReport, ...], tuple[ShareReport, ...]]:
-    """Shares of the packed sequences `chosen` by source, and for long_context_mix by length (else empty)."""
+    """Shares of the packed sequences `chosen` by source, and for long_context_mix by the documents' length (else empty)."""
     total = max(1, int(lengths[chosen].sum()))
     of_source = np.zeros(len(chosen), np.int64) if sources is None else np.asarray(sources, np.int64)[chosen]
     tokens = np.bincount(of_source, lengths[chosen], minlength=len(shares)).tolist()
@@ -143,8 +148,8 @@ def share_reports(
     by_source = tuple(ShareReport(s.name, w, n / total) for s, w, n in zip(shares, weights, tokens, strict=True))
     if params.recipe != "long_context_mix":
         return by_source, ()
-    used = lengths[chosen]
-    long = int(used[used >= long_from_of(params, target_length)].sum()) / total
+    is_long = document_lengths[chosen] >= long_from_of(params, target_length)
+    long = int(lengths[chosen][is_long].sum()) / total
     long_share = params.long_share
     return by_source, (ShareReport("long", long_share, long), ShareReport("short", 1 - long_share, 1 - long))
 
@@ -155,13 +160,8 @@ def _weight_shares(shares: tuple[SourceShare, ...]) -> list[float]:
 
 
 def long_from_of(params: PackingParams, target_length: int) -> int:
-    """Length in tokens from which a sequence counts as long. UserError if it does not fit a row."""
-    long_from = params.long_from or max(2, target_length // 2)
-    if params.recipe == "long_context_mix" and not 2 <= long_from <= target_length:
-        raise UserError(
-            f"packing.long_from is {long_from}: with model.target_length {target_length} give from 2 to {target_length} tokens."
-        )
-    return long_from
+    """Length in tokens from which a document counts as long; it may be over the target."""
+    return params.long_from or max(2, target_length // 2)
 
 
 def _check(names: list[str], mix: Mix, available: list[tuple[int, int]], long_from: int) -> None:
@@ -172,16 +172,39 @@ def _check(names: list[str], mix: Mix, available: list[tuple[int, int]], long_fr
             )
     if mix.long_share == 1.0:
         return
-    for there, kind in ((sum(a for a, _ in available), "at least"), (sum(b for _, b in available), "fewer than")):
+    long, short = (sum(side) for side in zip(*available, strict=True))
+    for there, other, kind in ((long, short, "at least"), (short, long, "fewer than")):
         if not there:
             raise UserError(
-                f"packing.recipe long_context_mix finds no sequence of {kind} {long_from} tokens: change packing.long_from, "
-                "or add such documents."
+                f"packing.recipe long_context_mix finds no document of {kind} {long_from:,} tokens, as all {other:,} tokens are in "
+                f"{'shorter' if kind == 'at least' else 'longer'} ones: change packing.long_from, or add such documents."
             )
     if not any(sum(pair) for pair in mix.tokens(available)):
         raise UserError(
-            "No mix has both the sources' weights and packing.long_share of its tokens from sequences of at least "
+            "No mix has both the sources' weights and packing.long_share of its tokens from documents of at least "
             f"{long_from} tokens: change the weights, packing.long_share or packing.long_from."
+        )
+
+
+def _refuse_one_sided(
+    taken: list[np.ndarray],
+    lengths: np.ndarray,
+    available: list[tuple[int, int]],
+    wanted: list[int],
+    params: PackingParams,
+    long_from: int,
+) -> None:
+    """UserError where the pieces of one side are too long for its part, so that rounding to whole pieces leaves none."""
+    for side, name in enumerate(("long", "short")):
+        if any(len(members) for members in taken[side::2]):
+            continue
+        there, other = (sum(pair[n] for pair in available) for n in (side, 1 - side))
+        other_name = ("short", "long")[side]
+        raise UserError(
+            f"packing.recipe long_context_mix would leave no {name} document: from {there:,} tokens of {name} and {other:,} of "
+            f"{other_name} documents (long from {long_from:,}) a mix with packing.long_share {params.long_share} takes "
+            f"{sum(wanted[side::2]):,} {name} ones, and no piece is that short; add {other_name} documents, or change packing.long_share "
+            "or packing.long_from."
         )
 
 

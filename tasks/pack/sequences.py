@@ -24,7 +24,16 @@ from data_schemas.errors import UserError
 from data_schemas.parts import Parts
 
 SPLITS = ("train", "heldout")
-_ENTRIES = pa.schema([("chunk_id", pa.string()), ("source", pa.int32()), ("num_tokens", pa.int32())])
+_ENTRIES = pa.schema(
+    [
+        ("chunk_id", pa.string()),
+        ("source", pa.int32()),
+        ("num_tokens", pa.int32()),
+        ("num_bytes", pa.int32()),  # of its text
+        ("document_tokens", pa.int32()),
+        ("is_first", pa.bool_()),  # of its document
+    ]
+)
 _MOST_OPEN_FILES = 256
 
 
@@ -43,7 +52,7 @@ class SequenceWriter:
         self._parts = parts
         self._part = part
         self._files = ExitStack()
-        self._entries: dict[str, list[tuple[str, int, int]]] = {split: [] for split in SPLITS}
+        self._entries: dict[str, list[tuple[str, int, int, int, int, bool]]] = {split: [] for split in SPLITS}
 
     def __enter__(self) -> SequenceWriter:
         self._tokens = {
@@ -51,10 +60,22 @@ class SequenceWriter:
         }
         return self
 
-    def append(self, split: str, doc_id: str, index: int, source: int, token_ids: np.ndarray | list[int]) -> None:
-        """One more sequence: chunk `index` of a document, from source number `source`."""
+    def append(
+        self,
+        split: str,
+        doc_id: str,
+        index: int,
+        source: int,
+        token_ids: np.ndarray | list[int],
+        num_bytes: int,
+        document_tokens: int,
+    ) -> None:
+        """One more sequence: chunk `index` of a document of `document_tokens`, from source number `source`.
+
+        The chunks of a document follow each other. `num_bytes` are those of the chunk's text; tokens count BOS and EOS.
+        """
         self._tokens[split].write(np.asarray(token_ids, "<i4").tobytes())  # ndarray.tofile would hide a full disk
-        self._entries[split].append((f"{doc_id}:{index}", source, len(token_ids)))
+        self._entries[split].append((f"{doc_id}:{index}", source, len(token_ids), num_bytes, document_tokens, index == 0))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -68,7 +89,7 @@ class SequenceWriter:
         self._files.__exit__(kind, error, trace)
 
     def _write_entries(self, split: str) -> None:
-        columns = zip(*self._entries[split], strict=True) if self._entries[split] else ((), (), ())
+        columns = zip(*self._entries[split], strict=True) if self._entries[split] else ((),) * len(_ENTRIES)
         arrays = [pa.array(column, kind) for column, kind in zip(columns, _ENTRIES.types, strict=True)]
         with (
             self._parts.writing(entries_name(split, self._part)) as path,
@@ -78,14 +99,34 @@ class SequenceWriter:
             writer.write_table(pa.Table.from_arrays(arrays, schema=_ENTRIES))
 
 
-def read_entries(parts: Parts, num_parts: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """(lengths int32, sources int32), each [num_sequences], of all parts of a split in turn."""
-    lengths, sources = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """All sequences of a split, in the order of the corpus; each array is int32 [num_sequences].
+
+    lengths           tokens, BOS and EOS included
+    sources           number of the source
+    num_bytes         bytes of the text
+    document_lengths  tokens of the whole document, BOS and EOS included
+    documents         number of the document, from 0; the sequences of a document follow each other
+    """
+
+    lengths: np.ndarray
+    sources: np.ndarray
+    num_bytes: np.ndarray
+    document_lengths: np.ndarray
+    documents: np.ndarray
+
+
+def read_entries(parts: Parts, num_parts: int, split: str) -> Entries:
+    """The sequences of all parts of a split, in turn."""
+    columns = ("num_tokens", "source", "num_bytes", "document_tokens", "is_first")
+    found: dict[str, list[np.ndarray]] = {name: [np.empty(0, np.int32)] for name in columns}
     for part in range(num_parts):
         with parts.reading(entries_name(split, part)) as path, _mapped_entries(path) as table:
-            lengths.append(table.column("num_tokens").to_numpy().copy())
-            sources.append(table.column("source").to_numpy().copy())
-    return np.concatenate(lengths), np.concatenate(sources)
+            for name in columns:
+                found[name].append(table.column(name).to_numpy().astype(np.int32))
+    lengths, sources, num_bytes, document_lengths, is_first = (np.concatenate(found[name]) for name in columns)
+    return Entries(lengths, sources, num_bytes, document_lengths, np.cumsum(is_first, dtype=np.int32) - 1)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from data_schemas.manifest import hash_file
 from data_schemas.params import ChunkingParams, PipelineParams
 from tasks.pack.buckets import Cells, bucket_bounds
 from tasks.pack.budgets import SourceShare, apply_budgets
-from tasks.pack.recipes import long_from_of
 
 
 def source_shares(params: PipelineParams) -> tuple[SourceShare, ...]:
@@ -28,13 +27,12 @@ def check_settings(params: PipelineParams) -> None:
 
 
 def check_packing(params: PipelineParams) -> None:
-    """UserError for buckets and sources that do not exist, and for a `long_from` that does not fit a row."""
+    """UserError for buckets and sources that do not exist."""
     target = params.model.target_length
     names = tuple(share.name for share in source_shares(params))
     nothing = np.empty(0, np.int64)
     cells = Cells.sort(nothing, nothing, names, bucket_bounds(params.packing.min_bucket, target))
     apply_budgets(nothing, cells, params.packing)
-    long_from_of(params.packing, target)
 
 
 def check_chunking(params: ChunkingParams) -> None:

@@ -1,5 +1,11 @@
 """Prepare: documents become chunks, and chunks become rows in Arrow shards; held-out rows go to heldout/.
 
+    data-00000-of-00003.arrow      rows for training, and in heldout/ those for evaluation
+    chunks-00000-of-00012.parquet  where every chunk is from, one file for each part of the documents
+    ledger.json                    the ledger of ingest, continued up to the places in rows
+    README.md                      the data card, as the page of a data set on the hub
+    tokenizer/                     what the rows were tokenized with
+
 Workers chunk one part of the documents at a time and write one shard at a time, so both have the same bytes for any number
 of workers. In between, all rows are planned here from the sequences' lengths alone.
 """
@@ -13,16 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_schemas.data_card import data_card, hub_page
 from data_schemas.documents import part_names
 from data_schemas.errors import UserError
+from data_schemas.ledger import Ledger, ledger_of
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PackingParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
+from tasks.pack.accounting import prepare_ledger
 from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
+from tasks.pack.composition import composition, openings
+from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
-from tasks.pack.sequences import read_entries
+from tasks.pack.seen import measure_seen
+from tasks.pack.sequences import SPLITS, Entries, SequenceReader, read_entries
 from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
 from tasks.pack.shard_job import ShardJob
 from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
@@ -31,7 +43,7 @@ from tasks.work import Workers, WorkersFor, run_units
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _PROGRESS_EVERY_BYTES = 20_000_000
 
 
@@ -57,7 +69,8 @@ def run(
     recorded = params.chunking.model_dump(mode="json", exclude={"embedding_model", "spacy_pipeline"})
     of_chunks = {"chunking": recorded, "target_length": params.model.target_length}
     parents = {"documents": documents.digest, "tokenizer": base_fingerprint(params.model)} | chunking_files(params.chunking)
-    parts_key = stage_digest("chunk", of_chunks, CODE_VERSION, parents)  # another packing starts from the same chunks
+    chunked = of_chunks | {"max_waste": params.packing.max_waste}  # packings that differ in more start from the same chunks
+    parts_key = stage_digest("chunk", chunked, CODE_VERSION, parents)
 
     def make(directory: Path) -> dict[str, Any]:
         check_chunking(params.chunking)
@@ -70,7 +83,7 @@ def run(
         stage="prepare",
         params=of_chunks
         | {
-            "packing": params.packing.model_dump(mode="json"),
+            "packing": params.packing.model_dump(mode="json", exclude={"warn_dropped_share"}),
             "sources": [asdict(share) for share in source_shares(params)],
         },
         code_version=CODE_VERSION,
@@ -80,6 +93,8 @@ def run(
     if not artifact.reused:
         storage.drop_parts(parts_key)
     done = artifact.manifest.summary
+    for warning in done["warnings"]:
+        progress(message(f"prepare: warning: {warning}"))
     progress(
         message(
             f"prepare: {done['num_rows']:,} rows of up to {params.model.target_length:,} tokens, {done['num_tokens']:,} tokens, "
@@ -108,6 +123,8 @@ class _Preparation:
         self._target = params.model.target_length
         self._special = special_tokens(tokenizer)
         self._budget = min(params.chunk_tokens, self._target - self._special.num)
+        self._labels = tuple(source.label for source in params.corpus.sources)
+        self._counted: Counted = {}  # filled by _chunk
 
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
@@ -119,25 +136,35 @@ class _Preparation:
             )
         self._progress(message("prepare: planning rows"))
         num_parts = len(self._names)
-        train_lengths, train_sources = read_entries(self._parts, num_parts, "train")
-        heldout_lengths, _ = read_entries(self._parts, num_parts, "heldout")
-        packing = self._params.packing
-        train = plan_rows(train_lengths, self._target, packing, train_sources, source_shares(self._params))
-        heldout = plan_rows(heldout_lengths, self._target, PackingParams(window_chunks=packing.window_chunks))
+        entries, held = (read_entries(self._parts, num_parts, split) for split in SPLITS)
+        packing, shares = self._params.packing, source_shares(self._params)
+        train = plan_rows(entries.lengths, self._target, packing, entries.sources, shares, entries.document_lengths)
+        of_heldout = PackingParams(window_chunks=packing.window_chunks, min_bucket=packing.min_bucket)
+        heldout = plan_rows(held.lengths, self._target, of_heldout, document_lengths=held.document_lengths)
         _refuse_no_rows(train, heldout)
-        self._write_shards(train, train_lengths, directory, "train")
-        self._write_shards(heldout, heldout_lengths, directory / "heldout", "heldout")
+        ledger = self._ledger(entries, train)
+        ledger.write(directory)
+        self._write_shards(train, entries.lengths, directory, "train")
+        self._write_shards(heldout, held.lengths, directory / "heldout", "heldout")
+        reader = SequenceReader(self._parts, num_parts, "train")
+        samples = list(openings(self._labels, entries, train.uses, reader, self._tokenizer, packing.seed))
+        seen = self._measure_seen(train, directory)
         for number in range(num_parts):
             self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
         (directory / "tokenizer").mkdir()
         self._parts.take(TOKENIZER_FILE, directory / "tokenizer" / TOKENIZER_FILE)
-        return {
+        summary: dict[str, Any] = {
             "num_chunks": counts["chunks"],
             "num_fragments": counts["fragments"],
             "num_rows": train.num_rows,
             "num_tokens": train.num_tokens,
             "waste": train.waste,
+            "warnings": list(train.warnings),
+            "ledger": ledger.to_json(),
+            "composition": composition(self._labels, self._counted),
+            "samples": samples,
             "buckets": [bucket.to_json() for bucket in train.buckets],
+            "heldout_buckets": [bucket.to_json() for bucket in heldout.buckets],
             "sources": [share.to_json() for share in train.sources],
             "by_length": [share.to_json() for share in train.by_length],
             "num_heldout_rows": heldout.num_rows,
@@ -147,7 +174,15 @@ class _Preparation:
             "chunk_tokens": self._budget,
             "bos_token_id": self._special.bos,
             "eos_token_id": self._special.eos,
+            "heldout_seen": seen,
         }
+        if card := data_card(self._target, summary):
+            (directory / "README.md").write_text(hub_page(card), encoding="utf-8")
+        return summary
+
+    def _ledger(self, entries: Entries, plan: PackingPlan) -> Ledger:
+        ingested = ledger_of(self._documents.manifest.summary) or Ledger(lines=())
+        return prepare_ledger(ingested, self._labels, self._counted, self._special.num, entries, plan)
 
     def _chunk(self) -> dict[str, int]:
         with self._parts.writing(TOKENIZER_FILE) as path:
@@ -157,24 +192,34 @@ class _Preparation:
             self._parts,
             self._params.chunking.model_copy(update={"max_tokens": self._budget}),
             self._special,
-            tuple(source.label for source in self._params.corpus.sources),
+            self._labels,
+            self._target - self._special.num,
+            self._params.packing.max_waste,
         )
         total = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
         for counts in run_units(self._workers, job, list(enumerate(self._names)), self._parts, "chunked"):
             before = total["bytes"] // _PROGRESS_EVERY_BYTES
             longest = max(total["longest"], counts["longest"])
+            add(self._counted, counts["groups"])
             total = {name: total[name] + counts[name] for name in total} | {"longest": longest}
             if total["bytes"] // _PROGRESS_EVERY_BYTES > before:
                 self._progress(message(f"prepare: {total['bytes'] / 1e6:,.0f} MB in {total['chunks']:,} chunks"))
         self._progress(message(f"prepare: {total['documents']:,} documents in {total['chunks']:,} chunks"))
         return total
 
+    def _measure_seen(self, train: PackingPlan, directory: Path) -> dict[str, Any]:
+        documents = self._documents.as_parts()
+        seen = measure_seen(documents, self._names, self._parts, train.members, _plan_key(train), self._workers, directory)
+        worst = "".join(f", most of {row['source_uri']}: {row['share']:.1%}" for row in seen["worst"][:1])
+        self._progress(message(f"prepare: {seen['share']:.2%} of the held-out text is in training rows{worst}"))
+        return seen
+
     def _write_shards(self, plan: PackingPlan, lengths: np.ndarray, directory: Path, split: str) -> None:
         directory.mkdir(exist_ok=True)
         spans = split_into_shards(plan, lengths, self._params.packing.shard_megabytes)
         names = [shard_name(number, len(spans)) for number in range(len(spans))]
         units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
-        plan_key = hashlib.sha256(plan.members.tobytes() + plan.row_ends.tobytes()).hexdigest()[:12]
+        plan_key = _plan_key(plan)
         job = ShardJob(self._parts, len(self._names), split, plan_key)
         hashes = []
         for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
@@ -182,6 +227,10 @@ class _Preparation:
             self._parts.take(job.part_name(names[number]), directory / names[number])
             self._progress(message(f"prepare: {split} shard {number + 1} of {len(names)}"))
         write_dataset_files(directory, names, hashes, split)
+
+
+def _plan_key(plan: PackingPlan) -> str:
+    return hashlib.sha256(plan.members.tobytes() + plan.row_ends.tobytes()).hexdigest()[:12]
 
 
 def _refuse_no_rows(train: PackingPlan, heldout: PackingPlan) -> None:

@@ -3,6 +3,7 @@
 config.json  generation_config.json  model*.safetensors  tokenizer*        the files that a server loads
 adapter/                                                                   the LoRA alone, never beside merged weights
 rope_plan.json  chunk_reorder.json  evaluation/  training/  README.md  provenance.json  LICENSE  NOTICE
+data_card.md  data_card.json                                               what it was trained on
 verification/                                                              logits before saving
 SHA256SUMS                                                                 of all of these
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_schemas.data_card import CARD_FILE, CARD_PAGE, data_card
 from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
@@ -72,6 +74,9 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
     reorder = make_config(parts.params, published_curve(parts.report.recall_by_position), parts.report.reorder_decision)
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
+    if data := data_card(parts.params.model.target_length, parts.stages["shards"].summary):
+        (directory / CARD_PAGE).write_text(data.markdown(), encoding="utf-8")
+        write_json(directory / CARD_FILE, data.model_dump(mode="json", exclude_none=True))
     write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release))
     card = render_card(
         params=parts.params,

@@ -57,6 +57,8 @@ def test_documents_in_a_release_out(undisturbed):
         "chunk_reorder.json",
         "README.md",
         "provenance.json",
+        "data_card.md",
+        "data_card.json",
         "SHA256SUMS",
         "adapter/adapter_config.json",
     ):

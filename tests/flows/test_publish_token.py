@@ -98,7 +98,7 @@ def test_a_wrong_token_and_a_missing_block_are_a_sentence_each(
     ) as refusal:
         published(run, "wrong-token").result()
     assert "wrongtoken" not in str(refusal.value)
-    with pytest.raises(UserError, match=r"Prefect has no Secret block of that name: make it .*'no-such-token'"):
+    with pytest.raises(UserError, match=r"Prefect has no Secret block of that name: create it .*'no-such-token'"):
         published(run, "no-such-token").result()
     with pytest.raises(UserError, match="does not hold text"):
         hub_token(PublishParams(token_secret="a-mapping"))

@@ -21,7 +21,9 @@ def refuse(what: str) -> NoReturn:
         file.write(f"{what}\n")
     if threading.current_thread() is not threading.main_thread():  # which may be waiting for this server
         os.kill(os.getpid(), signal.SIGALRM)  # ends a process, and in pytest, by its timeout, the test
-    raise PermissionError(f"refused to {what}: a test of `make test-fast` starts no server, so let it use the fixture `servers`")
+    raise PermissionError(
+        f"refused to {what}: a test of `make test-fast` starts no server, so let it use the fixture `servers`"
+    )
 
 
 def listen(self: socket.socket, *backlog: int) -> None:

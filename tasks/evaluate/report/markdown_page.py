@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from data_schemas.report import Report
+from data_schemas.report_seen import SeenText
 from tasks.evaluate.labels import percent
 from tasks.evaluate.statistics.reorder_choice import FEWEST_ANSWERED
 
@@ -23,6 +24,8 @@ def markdown_page(report: Report, tables: Mapping[str, Table]) -> str:
             sections.append(f"### {title}\n\nNot measured: {report.settings.reorder_left_out}.")
     if left_out := report.settings.arms_left_out:
         sections.append("Not measured: " + "; ".join(f"{arm}: {why}" for arm, why in left_out.items()) + ".")
+    if seen := report.settings.seen_text:
+        sections.append(f"### Held-out text in training\n\n{_seen_note(report, seen)}")
     if not sections:
         sections.append("Nothing was measured.")
     return "\n\n".join(sections) + "\n"
@@ -97,6 +100,18 @@ def _task_note(report: Report, level: str) -> str:
         f"{prompts} prompts a model. A sample's depths are one observation; where they score differently, the intervals "
         "(Wilson's, over samples) are wider than necessary."
     )
+
+
+def _seen_note(report: Report, seen: SeenText) -> str:
+    note = (
+        f"{seen.share:.2%} of the word 13-grams of all {seen.num_documents} held-out documents occur in the training rows; "
+        f"{seen.num_seen} documents have any."
+    )
+    if seen.worst:
+        note += " The most: " + ", ".join(f"`{d.name}` ({d.doc_id}) {d.share:.1%}" for d in seen.worst) + "."
+    if seen.num_left_out and report.settings.max_seen_share is not None:
+        note += f" {seen.num_left_out} above {percent(report.settings.max_seen_share)} are not evaluated."
+    return note
 
 
 def _reorder_note(report: Report, level: str) -> str:

@@ -11,7 +11,7 @@ from data_schemas.addresses import without_secrets
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from tasks.ingest.reading.file_formats import container_of
-from tasks.ingest.word_ngrams import num_words_of
+from tasks.ngrams.word_ngrams import num_words_of
 
 PROMPT_FIELDS = ("text", "prompt", "question", "input", "gold")
 MIN_PROMPT_WORDS = 8  # shorter ones occur everywhere; from this length on, a prompt shorter than an n-gram is matched whole

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_schemas.params import NearDuplicateParams
 from tasks.ingest.duplicates.bands import first_come_first_kept
-from tasks.ingest.word_ngrams import ngram_blocks
+from tasks.ngrams.word_ngrams import ngram_blocks
 
 _SEED = 42
 _BAND_RECALL = 0.99  # least chance that two documents of exactly the wanted similarity share a band

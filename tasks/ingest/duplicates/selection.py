@@ -21,7 +21,7 @@ from data_schemas.parts import Parts
 from data_schemas.tables import DUPLICATES
 from tasks.ingest.duplicates.near_duplicates import find_duplicates
 
-_IDENTITY = ["doc_id", "source_uri", "record", "split"]
+IDENTITY = ["doc_id", "source_uri", "record", "split"]
 
 DOCUMENT_FACTS = np.dtype(
     [("content_high", "<u8"), ("content_low", "<u8"), ("work", "<u8"), ("num_bytes", "<i8"), ("heldout", "?")]
@@ -97,12 +97,12 @@ def duplicate_rows(selection: Selection, parts: Parts, num_units: int) -> Iterat
     if not len(removed):
         return
     needed = np.unique(np.concatenate([removed, selection.kept_by[removed]]))
-    identity = pa.concat_tables(_identities(selection, parts, num_units, needed))
+    identity = pa.concat_tables(identities(selection, parts, num_units, needed))
     for first in range(0, len(removed), 10_000):
         some = removed[first : first + 10_000]
         mine = identity.take(pa.array(np.searchsorted(needed, some)))
         other = identity.take(pa.array(np.searchsorted(needed, selection.kept_by[some])))
-        columns = [mine[name] for name in _IDENTITY]
+        columns = [mine[name] for name in IDENTITY]
         kind = np.where(selection.is_exact[some], "exact", "near")
         kept = [other[name] for name in ("doc_id", "source_uri", "split")]
         values = [*columns, pa.array(kind, pa.string()), pa.array(selection.similarity[some].round(4), pa.float64()), *kept]
@@ -110,7 +110,7 @@ def duplicate_rows(selection: Selection, parts: Parts, num_units: int) -> Iterat
         yield from table.to_batches()
 
 
-def _identities(selection: Selection, parts: Parts, num_units: int, needed: np.ndarray) -> Iterator[pa.Table]:
+def identities(selection: Selection, parts: Parts, num_units: int, needed: np.ndarray) -> Iterator[pa.Table]:
     """Names of the documents `needed` (ascending numbers); reads only the units that have any of them."""
     starts = np.concatenate([[0], selection.unit_ends])
     cuts = np.searchsorted(needed, starts)
@@ -118,7 +118,7 @@ def _identities(selection: Selection, parts: Parts, num_units: int, needed: np.n
         if cuts[unit] < cuts[unit + 1]:
             with parts.reading(f"read-{unit:05d}.parquet") as path:
                 here = needed[cuts[unit] : cuts[unit + 1]] - starts[unit]
-                yield pq.read_table(path, columns=_IDENTITY).take(pa.array(here))
+                yield pq.read_table(path, columns=IDENTITY).take(pa.array(here))
 
 
 def _all_sketches(parts: Parts, num_units: int, num_documents: int, size: int, scratch: Path) -> np.ndarray:

@@ -158,4 +158,5 @@ def _outside(uri: str) -> Refused:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)
+    """Whether a link stays in the folder. One that leads round in a circle does, and is refused when it is opened."""
+    return Path(os.path.realpath(path)).is_relative_to(folder)

@@ -24,12 +24,14 @@ class Listing:
 
     files          sorted by (source, relative path)
     refused        inputs that are refused by their name alone
+    refused_by     for each of them the index of its source
     repositories   indices of the sources (`repository: whole`) whose folder is itself one Git repository
     num_unmatched  files in listed folders that match neither an include nor an exclude pattern
     """
 
     files: tuple[SourceFile, ...]
     refused: tuple[Refused, ...]
+    refused_by: tuple[int, ...]
     repositories: frozenset[int]
     num_unmatched: int
 
@@ -42,6 +44,7 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = N
     """
     files: list[SourceFile] = []
     refused: list[Refused] = []
+    refused_by: list[int] = []
     repositories: set[int] = set()
     num_unmatched = 0
     for index, source in enumerate(sources):
@@ -53,8 +56,9 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = N
         if source.repository == "whole" and _holds_git(source, of_source):
             repositories.add(index)
         refused += sorted((f for f in found if isinstance(f, Refused)), key=lambda r: r.source_uri)
+        refused_by += [index] * (len(refused) - len(refused_by))
         num_unmatched += sum(isinstance(f, Unmatched) for f in found)
-    return Listing(tuple(files), tuple(refused), frozenset(repositories), num_unmatched)
+    return Listing(tuple(files), tuple(refused), tuple(refused_by), frozenset(repositories), num_unmatched)
 
 
 def _list_source(index: int, source: CorpusSource, leave_out: Path | str | None) -> Iterator[SourceFile | Refused | Unmatched]:

@@ -14,7 +14,8 @@ from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import CorpusSource
 from tasks.ingest.reading.faults import Tries, is_transport_failure, tried
-from tasks.ingest.reading.records import Document, Origin, Refused, Unusable, from_fields
+from tasks.ingest.reading.record_fields import from_fields
+from tasks.ingest.reading.records import Document, Origin, Refused, Unusable
 
 _BATCH_BYTES = 4 << 20
 _MAX_BATCH_ROWS = 1024

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tasks.ingest.globs import COMPRESSED_SUFFIXES
 
-Container = Literal["text", "html", "jsonl", "parquet", "arrow"]
+Container = Literal["text", "html", "jsonl", "parquet", "arrow", "json", "csv", "pdf", "epub", "docx", "warc"]
 
 _CONTAINERS: dict[str, Container] = {
     ".html": "html",
@@ -15,15 +15,20 @@ _CONTAINERS: dict[str, Container] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".pdf": "pdf",
+    ".epub": "epub",
+    ".docx": "docx",
+    ".warc": "warc",
 }
-_AS_RECORDS = "convert it to JSON Lines or Parquet"
-_AS_TEXT = "convert it to text, Markdown or HTML"
 _NOT_READ = {
-    ".json": f"rename it to .jsonl if each line is an object, else {_AS_RECORDS}",
-    **dict.fromkeys((".csv", ".tsv", ".xls", ".xlsx"), _AS_RECORDS),
-    **dict.fromkeys((".pdf", ".doc", ".docx", ".odt", ".epub"), _AS_TEXT),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "convert it to CSV, JSON Lines or Parquet"),
+    **dict.fromkeys((".doc", ".odt", ".rtf", ".ppt", ".pptx"), "convert it to DOCX, Markdown or HTML"),
+    **dict.fromkeys((".mobi", ".azw", ".azw3", ".djvu", ".ps"), "convert it to EPUB, PDF or text"),
 }
-_PROSE = {".txt": "plain", ".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
+_PROSE = {".txt": "plain", ".md": "markdown", ".markdown": "markdown", ".rst": "rst", ".tex": "latex"}
 _MARKUP = _PROSE | {".py": "python", ".pyi": "python"}
 
 
@@ -58,7 +63,7 @@ def container_of(name: str) -> Container:
 
 
 def instead_of(name: str) -> str | None:
-    """What to do with a file that is not read as a document, such as .csv or .pdf; None for a file that is."""
+    """What to do with a file that is not read as a document, such as .xls or .odt; None for a file that is."""
     return _NOT_READ.get(posixpath.splitext(without_compression(name))[1].lower())
 
 

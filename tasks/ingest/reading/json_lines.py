@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.ingest.reading.records import Document, Origin, Refused, Unusable, from_fields
-from tasks.ingest.reading.text_decoding import decode, marked_encoding
+from tasks.ingest.reading.record_fields import from_fields
+from tasks.ingest.reading.records import Document, Origin, Refused, Unusable
+from tasks.ingest.reading.text_decoding import decode_replacing, marked_encoding
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def read_json_lines(
     """
     number = first_line - 1
     try:
-        blocks, has_spans = _as_utf8(blocks) if start == 0 else (blocks, True)
+        blocks, has_spans = as_utf8(blocks) if start == 0 else (blocks, True)
         for line in split_lines(blocks, max_bytes, start, first_line):
             number = line.number
             found = _document(line, has_spans, origin, max_bytes)
@@ -93,26 +94,29 @@ def _document(line: Line, has_span: bool, origin: Origin, max_bytes: int) -> Doc
         return None
     try:
         span = (line.start, line.end) if has_span else None
-        return from_fields(_parsed(line, max_bytes), line.number, span, origin)
+        fields, num_replaced = _parsed(line, origin, max_bytes)
+        return from_fields(fields, line.number, span, origin, (("undecodable", num_replaced),) if num_replaced else ())
     except Unusable as problem:
         return problem.refused(origin.uri, line.number)
 
 
-def _parsed(line: Line, max_bytes: int) -> dict[str, Any]:
+def _parsed(line: Line, origin: Origin, max_bytes: int) -> tuple[dict[str, Any], int]:
+    """(the line's object, number of damaged places). Raises Unusable."""
     if line.data is None:
         raise Unusable("too_large", f"a line of {line.end - line.start:,} bytes, more than {max_bytes:,}")
     try:
-        fields = json.loads(decode(line.data, is_start=line.start == 0))
+        text, num_replaced = decode_replacing(line.data, origin.source.replace_undecodable, is_start=line.start == 0)
+        fields = json.loads(text)
     except RecursionError as error:
         raise Unusable("invalid_json", "nested too deeply") from error
     except ValueError as error:
         raise Unusable("invalid_json", str(error)) from error
     if not isinstance(fields, dict):
         raise Unusable("invalid_json", f"a line must hold an object, this one holds a {type(fields).__name__}")
-    return fields
+    return fields, num_replaced
 
 
-def _as_utf8(blocks: Iterator[bytes]) -> tuple[Iterator[bytes], bool]:
+def as_utf8(blocks: Iterator[bytes]) -> tuple[Iterator[bytes], bool]:
     """The blocks, and whether their bytes are the file's: a file marked as UTF-16 or UTF-32 becomes UTF-8."""
     first = next(blocks, b"")
     encoding = marked_encoding(first)

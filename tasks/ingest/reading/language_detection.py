@@ -7,7 +7,7 @@ from typing import Any
 from data_schemas.errors import UserError
 
 UNDETERMINED = "und"  # ISO 639-2
-_PIECE_CHARS = 1500
+_PIECE_CHARS = 120  # 0.2 ms for three; the cost grows faster than the length
 
 
 def identify(text: str, also: tuple[str, ...] = ()) -> tuple[str, float]:

@@ -2,11 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
 
 from data_schemas.params import CorpusSource
 from tasks.ingest.reading.file_formats import without_compression
@@ -21,7 +19,7 @@ class Refused:
     """An input that cannot be read, with a reason code; becomes one QUARANTINE row. Record 0 is a whole file.
 
     Reason codes: undecodable, invalid_json, missing_text, not_text, empty, nul_bytes, lone_surrogates, unreadable,
-    too_large, truncated, corrupt, decompression_bomb, outside_root.
+    too_large, truncated, corrupt, decompression_bomb, encrypted, scanned, outside_root.
     """
 
     source_uri: str
@@ -32,11 +30,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A readable input that the parameters leave out: "short", "language", or, in a repository, "binary" or "large_file"."""
+    """A readable input that the parameters leave out: "short", "language", or, in a repository, "binary" or "large_file".
+
+    `num_bytes` of its text in UTF-8; 0 where it was not read as text.
+    """
 
     source_uri: str
     record: int
     reason: str
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Document:
-    """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown."""
+    """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown.
+
+    changes   what was replaced in the text: ((kind, number of places), ...), such as (("undecodable", 1),)
+    """
 
     text: str
     source: str
@@ -60,6 +65,7 @@ class Document:
     work: str
     format: str
     language: str | None = None
+    changes: tuple[tuple[str, int], ...] = ()
 
     @cached_property
     def utf8(self) -> bytes:
@@ -104,7 +110,14 @@ def work_of(relative: str, work_by: str) -> str:
     return path.parts[0] if len(path.parts) > 1 else path.stem
 
 
-def whole_file(text: str, num_bytes: int, text_format: str, origin: Origin) -> Document:
+def whole_file(
+    text: str,
+    num_bytes: int,
+    text_format: str,
+    origin: Origin,
+    changes: tuple[tuple[str, int], ...] = (),
+    language: str | None = None,
+) -> Document:
     """The document that a file of `num_bytes` (decompressed) consists of. Raises Unusable."""
     return Document(
         text=checked(text),
@@ -116,38 +129,9 @@ def whole_file(text: str, num_bytes: int, text_format: str, origin: Origin) -> D
         licence=origin.source.licence,
         work=work_of(origin.relative, origin.source.work_by),
         format=text_format,
+        changes=changes,
+        language=language,
     )
-
-
-def from_fields(fields: Mapping[str, Any], record: int, span: tuple[int, int] | None, origin: Origin) -> Document:
-    """The document in one record of a file; `span` is the record's place in bytes. Raises Unusable.
-
-    The record's own `id`, `licence` (or `license`) and `work` override the source's. Without a `work`, each record is a work
-    of its own (`work_by` "file"), or belongs to the work of its folder.
-    """
-    source = origin.source
-    if source.text_field not in fields:
-        raise Unusable("missing_text", f"no field {source.text_field!r}")
-    text = fields[source.text_field]
-    if not isinstance(text, str):
-        raise Unusable("not_text", f"the field {source.text_field!r} holds a {type(text).__name__}")
-    identifier = _label(fields.get("id"))
-    return Document(
-        text=checked(text),
-        source=source.label,
-        source_uri=f"{origin.uri}#{identifier}" if identifier else origin.uri,
-        record=record,
-        byte_start=span[0] if span else None,
-        byte_end=span[1] if span else None,
-        licence=_label(fields.get("licence")) or _label(fields.get("license")) or source.licence,
-        work=_label(fields.get("work")) or _work_of_record(origin, record),
-        format="plain",
-    )
-
-
-def _work_of_record(origin: Origin, record: int) -> str:
-    by_folder = origin.source.work_by == "top_level"
-    return work_of(origin.relative, "top_level") if by_folder else f"{origin.relative}:{record}"
 
 
 def checked(text: str) -> str:
@@ -168,10 +152,3 @@ def checked(text: str) -> str:
 def odd_share(text: str) -> float:
     """Share of control, replacement and noncharacters, which show that decoding went wrong."""
     return sum(1 for _ in _ODD.finditer(text)) / len(text) if text else 0.0
-
-
-def _label(value: object) -> str | None:
-    """A short field as valid Unicode; None where it is absent, empty, or neither text nor a whole number."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    return str(value).encode("utf-8", "replace").decode() or None

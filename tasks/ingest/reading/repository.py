@@ -8,7 +8,7 @@ from data_schemas.params import CorpusSource
 from tasks.ingest.reading.file_formats import names, text_format_of
 from tasks.ingest.reading.files import Files, SourceFile
 from tasks.ingest.reading.records import Document, Origin, Refused, Skipped, Unusable, checked, whole_file
-from tasks.ingest.reading.text_decoding import decode
+from tasks.ingest.reading.text_decoding import decode_replacing
 
 MAX_FILE_BYTES = 1_000_000  # longer files in repositories are nearly always generated or data
 _SNIFFED_BYTES = 8192  # as Git does: a NUL in them makes a file binary
@@ -75,11 +75,16 @@ def _reading_place(file: SourceFile) -> tuple[int, int, str]:
 def read_code_file(files: Files, file: SourceFile, source: CorpusSource) -> Document | Refused | Skipped:
     """A text file of any kind as one document, as it is stored (an HTML page is code here)."""
     try:
-        found = _text_of(files, file)
+        found = _text_of(files, file, source)
         if isinstance(found, Skipped):
             return found
-        text, num_bytes = found
-        return whole_file(text, num_bytes, text_format_of(file.relative), Origin(file.uri, file.relative, source))
+        return whole_file(
+            found.text,
+            found.num_bytes,
+            source.format or text_format_of(file.relative),
+            Origin(file.uri, file.relative, source),
+            _changes(found.num_replaced),
+        )
     except Unusable as problem:
         return problem.refused(file.uri, 0)
 
@@ -89,14 +94,15 @@ def read_repository(
 ) -> Iterator[Document | Refused | Skipped]:
     """One document: each file after a line `==> path <==`, as in the output of `head`. Unreadable files are left out."""
     parts: list[str] = []
-    num_bytes = 0
+    num_bytes = num_replaced = 0
     for file in part.files:
         try:
-            found = _text_of(files, file)
+            found = _text_of(files, file, source)
             if isinstance(found, Skipped):
                 yield found
                 continue
-            text = checked(found[0])
+            text = checked(found.text)
+            num_replaced += found.num_replaced
         except Unusable as problem:
             if problem.reason != "empty":  # an empty __init__.py says nothing about the repository
                 yield problem.refused(file.uri, 0)
@@ -120,11 +126,23 @@ def read_repository(
         licence=source.licence,
         work=part.name,
         format="code",
+        changes=_changes(num_replaced),
     )
 
 
-def _text_of(files: Files, file: SourceFile) -> tuple[str, int] | Skipped:
-    """(text, number of bytes), or Skipped for a binary or large file. Raises Unusable."""
+@dataclass(frozen=True)
+class _Text:
+    text: str
+    num_bytes: int
+    num_replaced: int
+
+
+def _changes(num_replaced: int) -> tuple[tuple[str, int], ...]:
+    return (("undecodable", num_replaced),) if num_replaced else ()
+
+
+def _text_of(files: Files, file: SourceFile, source: CorpusSource) -> _Text | Skipped:
+    """The text, or Skipped for a binary or large file. Raises Unusable."""
     if file.num_bytes is not None and file.num_bytes > MAX_FILE_BYTES:
         return Skipped(file.uri, 0, "large_file")
     data = bytearray()
@@ -134,4 +152,5 @@ def _text_of(files: Files, file: SourceFile) -> tuple[str, int] | Skipped:
             return Skipped(file.uri, 0, "binary")
         if len(data) > MAX_FILE_BYTES:
             return Skipped(file.uri, 0, "large_file")
-    return decode(data), len(data)
+    text, num_replaced = decode_replacing(data, source.replace_undecodable)
+    return _Text(text, len(data), num_replaced)

@@ -11,7 +11,8 @@ from tasks.ingest.reading.compression import refuse_bomb
 from tasks.ingest.reading.faults import tried
 from tasks.ingest.reading.file_formats import compression_of
 from tasks.ingest.reading.files import Files, SourceFile
-from tasks.ingest.reading.records import Document, Origin, Refused, Unusable, from_fields
+from tasks.ingest.reading.record_fields import from_fields
+from tasks.ingest.reading.records import Document, Origin, Refused, Unusable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,7 +182,12 @@ def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not any(check(kind) for check in is_text):
         raise Unusable("not_text", f"the column {source.text_field!r} holds {kind}")
-    return [source.text_field, *(name for name in _LABELS if schema.names.count(name) == 1 and name != source.text_field)]
+    labels = _labels(source)
+    return [source.text_field, *(name for name in labels if schema.names.count(name) == 1 and name != source.text_field)]
+
+
+def _labels(source: CorpusSource) -> tuple[str, ...]:
+    return (*_LABELS, source.format_field) if source.format_field else _LABELS
 
 
 @dataclass(frozen=True)
@@ -237,32 +243,41 @@ def _validated(batch: "pa.RecordBatch") -> "pa.RecordBatch":
 
 def table_rows(batch: "pa.RecordBatch", first_record: int, origin: Origin, max_bytes: int) -> Iterator[Document | Refused]:
     text = batch.column(batch.schema.get_field_index(origin.source.text_field))
-    labels = {name: batch.column(batch.schema.get_field_index(name)) for name in batch.schema.names if name in _LABELS}
+    names = _labels(origin.source)
+    labels = {name: batch.column(batch.schema.get_field_index(name)) for name in batch.schema.names if name in names}
     labels.pop(origin.source.text_field, None)
     for row in range(batch.num_rows):
         record = first_record + row
         try:
             fields = {name: _label_value(column[row]) for name, column in labels.items()}
-            yield from_fields({**fields, origin.source.text_field: _text_value(text[row], max_bytes)}, record, None, origin)
+            value, changes = _text_value(text[row], max_bytes, origin.source.replace_undecodable)
+            yield from_fields({**fields, origin.source.text_field: value}, record, None, origin, changes)
         except Unusable as problem:
             yield problem.refused(origin.uri, record)
 
 
-def _text_value(scalar: Any, max_bytes: int) -> str | None:
-    """A string's value; the bytes are not copied before their number is known to be in the limit. Raises Unusable."""
+def _text_value(scalar: Any, max_bytes: int, max_replaced: float) -> tuple[str | None, tuple[tuple[str, int], ...]]:
+    """(A string's value, what was replaced in it). The bytes are not copied before their number is known to be in the limit.
+
+    Raises Unusable.
+    """
     import pyarrow as pa
 
     if isinstance(scalar, pa.DictionaryScalar):
         scalar = scalar.value
     data = scalar.as_buffer()
     if data is None:
-        return None
+        return None, ()
     if data.size > max_bytes:
         raise Unusable("too_large", f"a text of {data.size:,} bytes, more than {max_bytes:,}")
     try:
-        return str(memoryview(data), "utf-8")
+        return str(memoryview(data), "utf-8"), ()
     except UnicodeDecodeError as error:
-        raise Unusable("undecodable", f"byte {error.start}: {error.reason}") from error
+        text = str(memoryview(data), "utf-8", "replace") if max_replaced else ""
+        num_replaced = text.count("\ufffd") - data.to_pybytes().count(b"\xef\xbf\xbd") if text else 0
+        if not 0 < num_replaced <= max_replaced * len(text):
+            raise Unusable("undecodable", f"byte {error.start}: {error.reason}") from error
+        return text, (("undecodable", num_replaced),)
 
 
 def _label_value(scalar: Any) -> object:

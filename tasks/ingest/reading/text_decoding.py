@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.ingest.reading.encodings_by_language import ENCODINGS, customary_share, encodings_of
 from tasks.ingest.reading.records import Unusable, odd_share
+from tasks.ingest.reading.seven_bit_encodings import seven_bit_text
 
 if TYPE_CHECKING:
     from charset_normalizer import CharsetMatch
@@ -28,23 +29,25 @@ BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark starts with UTF-16'
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+_NOT_ENCODINGS = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined", "oem", "mbcs")
 _HTML_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 
 
-def decode(data: bytes | bytearray, *, is_start: bool = True, is_html: bool = False) -> str:
-    """The text of `data`, at the start of a file without its byte order mark.
+def decode(data: bytes | bytearray, *, is_start: bool = True, is_html: bool = False, declared: str | None = None) -> str:
+    """The text of `data`, at the start of a file without its byte order mark. `declared`: an encoding named beside the data.
 
     Raises Unusable("undecodable") rather than guess badly.
     """
+    if data.isascii() and (text := seven_bit_text(data)) is not None:
+        return text
     try:
-        text = data.decode("utf-8")
-        return text[1:] if is_start and text.startswith("\ufeff") else text
+        return _without_mark(data.decode("utf-8"), is_start)
     except UnicodeDecodeError as error:
         where = error
     if encoding := marked_encoding(data):
         return _strictly(data, encoding)
-    if is_html and (declared := _declared_encoding(data)):
-        text = _strictly(data, declared)
+    if named := _named_encoding(data, is_html, declared):
+        text = _strictly(data, named)
     else:
         text = _strictly(data, _detected_encoding(_sample(data, where.start), f"byte {where.start}: {where.reason}"))
     if odd_share(text):
@@ -52,6 +55,37 @@ def decode(data: bytes | bytearray, *, is_start: bool = True, is_html: bool = Fa
             "undecodable", f"not UTF-8 (byte {where.start}: {where.reason}), and control characters in any other encoding"
         )
     return text
+
+
+def decode_replacing(
+    data: bytes | bytearray,
+    max_share: float,
+    *,
+    is_start: bool = True,
+    is_html: bool = False,
+    declared: str | None = None,
+) -> tuple[str, int]:
+    """(text, number of replacement characters in it that stand for bytes which do not decode).
+
+    Like `decode`, but damaged places become U+FFFD, if they are at most `max_share` of the characters. Raises Unusable.
+    """
+    try:
+        return decode(data, is_start=is_start, is_html=is_html, declared=declared), 0
+    except Unusable as problem:
+        if not max_share:
+            raise
+        encoding = marked_encoding(data) or _named_encoding(data, is_html, declared) or "utf-8"
+        text = _without_mark(data.decode(encoding, "replace"), is_start)
+        num_replaced = text.count("\ufffd") - (data.count(b"\xef\xbf\xbd") if encoding == "utf-8" else 0)
+        if not 0 < num_replaced <= max_share * len(text):
+            raise
+        if odd_share(text.replace("\ufffd", "")):
+            raise Unusable("undecodable", f"{problem.detail}, and control characters beside the damaged places") from problem
+        return text, num_replaced
+
+
+def _without_mark(text: str, is_start: bool) -> str:
+    return text[1:] if is_start and text.startswith("\ufeff") else text
 
 
 def marked_encoding(start: bytes | bytearray) -> str | None:
@@ -66,14 +100,19 @@ def _strictly(data: bytes | bytearray, encoding: str) -> str:
         raise Unusable("undecodable", f"taken for {encoding}, but {error}") from error
 
 
-def _declared_encoding(data: bytes | bytearray) -> str | None:
-    """The encoding that an HTML page names near its start, if Python knows it and it is not UTF-8, which has failed."""
-    found = _HTML_CHARSET.search(data, 0, 4096)
-    if not found:
+def _named_encoding(data: bytes | bytearray, is_html: bool, declared: str | None) -> str | None:
+    """The encoding that is declared, or that an HTML page names near its start, if Python knows it and it is not UTF-8, which
+    has failed."""
+    found = _HTML_CHARSET.search(data, 0, 4096) if is_html and not declared else None
+    named = found[1].decode() if found else declared
+    if not named:
         return None
     try:
-        name = codecs.lookup(found[1].decode()).name
-    except LookupError:
+        name = codecs.lookup(named).name
+        "".encode(name)  # no codec from bytes to bytes
+    except (LookupError, ValueError):
+        return None
+    if name in _NOT_ENCODINGS or name.startswith(("utf-16", "utf-32")):  # a name in ASCII is in no such text
         return None
     # Browsers read pages that say Latin-1 or ASCII as windows-1252 (WHATWG Encoding Standard).
     return None if name == "utf-8" else "cp1252" if name in ("iso8859-1", "ascii") else name

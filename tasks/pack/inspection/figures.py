@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_schemas.data_card import DataCard, data_card
 from data_schemas.errors import UserError
+from data_schemas.ledger import Ledger, ledger_of
 from data_schemas.manifest import Manifest
 from data_schemas.storage import Artifact, read_manifest
 from tasks.pack.buckets import bucket_bounds
@@ -40,7 +42,8 @@ class Bin:
 
 @dataclass(frozen=True)
 class SplitFigures:
-    """The rows of one split. `buckets` are those of packing; `histogram` has two bins for each doubling of length."""
+    """The rows of one split. `buckets` are those of packing, by the length of the whole document that a sequence is from;
+    `histogram` has two bins for each doubling of a sequence's length."""
 
     split: str
     num_shards: int
@@ -91,7 +94,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything found; `left_out` is None if the documents' manifest is not available."""
+    """Everything found. `left_out` is None if the documents' manifest is not available, `ledger` and `card` for older shards."""
 
     directory: str
     digest: str
@@ -100,6 +103,8 @@ class Inspection:
     left_out: LeftOut | None
     documents_digest: str
     samples: tuple[SampleRow, ...]
+    ledger: Ledger | None = None
+    card: DataCard | None = None
 
 
 def inspect_shards(
@@ -139,6 +144,8 @@ def inspect_shards(
         _left_out(documents.summary) if documents and documents.digest == documents_digest else None,
         documents_digest,
         tuple(samples),
+        ledger_of(manifest.summary),
+        data_card(manifest.params["target_length"], manifest.summary),
     )
 
 
@@ -174,11 +181,23 @@ def _split_figures(split: str, rows: PackedRows, manifest: Manifest) -> SplitFig
             place = np.searchsorted(of_name, lengths, side="left")
             counts[name][0] += np.bincount(place, minlength=len(of_name))
             counts[name][1] += np.bincount(place, lengths, minlength=len(of_name)).astype(np.int64)
+    num_sequences, num_tokens = counts["histogram"].sum(axis=1).tolist()
+    if "heldout_buckets" in manifest.summary:  # rows do not say how long the document of a sequence is, but the packer did
+        counts["buckets"] = _packed_buckets(
+            manifest.summary["buckets" if split == "train" else "heldout_buckets"], bounds["buckets"]
+        )
     bins = {name: tuple(map(Bin, of_name, *counts[name].tolist())) for name, of_name in bounds.items()}
-    num_sequences, num_tokens = counts["buckets"].sum(axis=1).tolist()
     return SplitFigures(
         split, len(list(rows.directory.glob("*.arrow"))), len(rows), num_sequences, num_tokens, row_length, **bins
     )
+
+
+def _packed_buckets(reports: list[dict[str, Any]], bounds: list[int]) -> np.ndarray:
+    """int64 [2, num_buckets]: sequences and tokens in rows, of all sources."""
+    counts = np.zeros((2, len(bounds)), np.int64)
+    for report in reports:
+        counts[:, bounds.index(report["upper_bound"])] += [report["num_used"], report["num_used_tokens"]]
+    return counts
 
 
 def _sequence_lengths(rows: PackedRows) -> Iterator[np.ndarray]:

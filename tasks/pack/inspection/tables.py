@@ -16,13 +16,18 @@ _BAR_CHARACTERS = 24
 
 def show(inspection: Inspection, console: Console) -> None:
     """Print everything that `inspect_shards` found."""
+    from tasks.pack.inspection.prepared import ledger_table
+
     console.print(_overview(inspection))
     for split in inspection.splits:
         if split.num_rows:
             console.print(_lengths("Sequence lengths", split.split, split.histogram))
     console.print(_buckets(inspection.splits))
     console.print(_sources(inspection.sources))
-    _show_left_out(inspection, console)
+    if inspection.ledger:
+        console.print(ledger_table(inspection.ledger))
+    else:
+        _show_left_out(inspection, console)
     for sample in inspection.samples:
         console.print(_sample(sample))
 
@@ -52,7 +57,11 @@ def _lengths(title: str, split: str, bins: tuple[Bin, ...]) -> Table:
 
 
 def _buckets(splits: tuple[SplitFigures, ...]) -> Table:
-    table = _table("Length buckets, share of tokens", "up to (tokens)", *(split.split for split in splits))
+    table = _table(
+        "Length buckets of documents, share of tokens; the last has all longer ones too",
+        "up to (tokens)",
+        *(split.split for split in splits),
+    )
     for of_splits in zip(*(split.buckets for split in splits), strict=True):
         shares = [_share(b.num_tokens, s.num_tokens) for b, s in zip(of_splits, splits, strict=True)]
         table.add_row(f"{of_splits[0].upper_bound:,}", *shares)

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_schemas.ledger import ledger_of
 from data_schemas.params import CorpusParams
 from data_schemas.quantities import data_size
 from data_schemas.storage import Artifact
-from tasks.prefect_tasks.pages.elements import Page, markdown_table, plain, small_file
+from tasks.prefect_tasks.pages.elements import Page, ledger_markdown, markdown_table, plain, small_file
 
 KEY = "corpus"
 _EXAMPLES = 5
@@ -33,11 +34,17 @@ def _sections(artifact: Artifact, params: CorpusParams) -> Iterator[str]:
         f"({done['num_works_train']:,} works) and {done['num_heldout']:,} held out ({done['num_works_heldout']:,} works)."
     )
     yield f"### Sources\n\n{_sources(artifact, params)}"
+    if ledger := ledger_of(done):
+        yield f"### What became of every input\n\n{ledger_markdown(ledger)}"
     yield f"### Left out\n\n{_left_out(done)}"
     if done["quarantined"]:
         yield f"### Quarantined inputs\n\n{_quarantined(artifact)}\n\nAll of them are in `quarantine.parquet`."
     if done["num_duplicates"] + done["num_near_duplicates"]:
         yield f"### First duplicates\n\n{_duplicates(artifact)}\n\nAll of them are in `duplicates.parquet`."
+    if done.get("num_excerpts"):
+        yield f"### Passages in two documents\n\n{_excerpts(artifact)}\n\nAll pairs are in `excerpts.parquet`."
+    if shared := _shared_text(artifact):
+        yield f"### Held-out text that many training documents share\n\n{shared}\n\nAll of it is in `shared_text.parquet`."
     if contaminated := _contaminated(artifact):
         yield f"### Training text that overlaps with the evaluation\n\n{contaminated}\n\nAll passages are in `contamination.parquet`."
     yield f"Artifact `{artifact.location}`."
@@ -72,6 +79,7 @@ def _left_out(done: dict[str, Any]) -> str:
     rows = [
         ("duplicate of another document", done["num_duplicates"]),
         ("near-duplicate of another document", done["num_near_duplicates"]),
+        ("repeats a passage of another document", done.get("num_excerpts_removed", 0)),
         ("overlaps with the evaluation", done["num_contaminated"]),
         *((f"skipped: {plain(reason)}", count) for reason, count in done["skipped"].items()),
         *((f"quarantined: {plain(reason)}", count) for reason, count in done["quarantined"].items()),
@@ -103,6 +111,30 @@ def _duplicates(artifact: Artifact) -> str:
         if len(rows) == _EXAMPLES:
             break
     return markdown_table(("left out", "kind", "similarity", "kept", "split of the kept"), rows)
+
+
+def _excerpts(artifact: Artifact) -> str:
+    found = sorted(_rows(artifact, "excerpts.parquet"), key=lambda row: -row["share"])
+    rows = [
+        (plain(_place(row)), plain(row["other_source_uri"]), f"{row['share']:.1%}", "yes" if row["removed"] else "no")
+        for row in found[:_EXAMPLES]
+    ]
+    return markdown_table(("document", "shares with", "of the shorter one", "left out"), rows)
+
+
+def _shared_text(artifact: Artifact) -> str:
+    found = sorted(_rows(artifact, "shared_text.parquet"), key=lambda row: -row["share"])
+    rows = [
+        (
+            plain(_place(row)),
+            f"{row['share']:.1%}",
+            row["num_documents"],
+            "copies stay" if row["is_given_up"] else "boilerplate",
+            plain(row["example"], 80),
+        )
+        for row in found[:_EXAMPLES]
+    ]
+    return markdown_table(("held out", "share of it", "training documents", "taken as", "passage"), rows) if rows else ""
 
 
 def _contaminated(artifact: Artifact) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_schemas.ledger import Ledger
+from data_schemas.quantities import data_size
 from data_schemas.storage import Artifact
 
 _MOST_CHARACTERS = 160
@@ -63,6 +65,15 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> 
     numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
     rule = ["---:" if is_number and place else "---" for place, is_number in enumerate(numeric)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (list(columns), rule, *cells))
+
+
+def ledger_markdown(ledger: Ledger) -> str:
+    """What became of every input, step by step, for all sources and for each."""
+    rows = [
+        (plain(source), plain(step), num_documents, data_size(num_bytes), "" if num_tokens is None else num_tokens)
+        for source, step, num_documents, num_bytes, num_tokens in ledger.table()
+    ]
+    return markdown_table(("source", "step", "documents", "text", "tokens"), rows)
 
 
 def plain(text: object, most_characters: int = _MOST_CHARACTERS) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_schemas.ledger import ledger_of
 from data_schemas.params import PipelineParams
 from data_schemas.quantities import data_size
 from data_schemas.storage import Artifact
-from tasks.prefect_tasks.pages.elements import Page, Picture, markdown_table, plain
+from tasks.prefect_tasks.pages.elements import Page, Picture, ledger_markdown, markdown_table, plain
 
 KEY = "packing"
 _MOST_DRAWN_BYTES = 2_000_000_000  # the figure reads every row, which takes some seconds for this size
@@ -44,12 +45,28 @@ def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
         f"{packed['num_heldout_tokens']:,} tokens, {packed['heldout_waste']:.2%} empty."
     )
     yield _cutting(packed)
-    yield f"### Tokens by source and length bucket\n\n{_buckets(packed['buckets'])}"
+    for warning in packed.get("warnings", ()):
+        yield f"**Warning:** {plain(warning, 1000)}"
+    yield f"### Tokens by source and length of document\n\n{_buckets(packed['buckets'])}"
     if shares := [*_shares("source", packed["sources"]), *_shares("length", packed["by_length"])]:
         yield f"### Mix of the packed tokens\n\n{markdown_table(('by', 'name', 'requested', 'reached'), shares)}"
+    if ledger := ledger_of(packed):
+        yield f"### What became of every input\n\n{ledger_markdown(ledger)}"
+    if seen := packed.get("heldout_seen"):
+        yield f"### Held-out text in training\n\n{_seen(seen)}"
     shards = [entry for entry in artifact.manifest.files if entry.path.endswith(".arrow")]
     total = data_size(sum(entry.num_bytes for entry in shards))
     yield f"{len(shards):,} shards, {total}, in artifact `{artifact.location}`. `ropeway inspect` shows their rows."
+
+
+def _seen(seen: dict[str, Any]) -> str:
+    told = (
+        f"{seen['share']:.2%} of the word 13-grams of all {seen['num_documents']:,} held-out documents occur in training rows."
+    )
+    if not seen["worst"]:
+        return told
+    rows = [(plain(row["source_uri"]), row["record"], f"{row['share']:.1%}") for row in seen["worst"]]
+    return f"{told}\n\n{markdown_table(('held-out document', 'record', 'share'), rows)}\n\nAll are in `seen_heldout.parquet`."
 
 
 def _cutting(packed: dict[str, Any]) -> str:
@@ -61,10 +78,11 @@ def _cutting(packed: dict[str, Any]) -> str:
 
 
 def _buckets(buckets: list[dict[str, Any]]) -> str:
+    longest = max(bucket["upper_bound"] for bucket in buckets)
     rows = [
         (
             plain(bucket["source"]),
-            bucket["upper_bound"],
+            f"{bucket['upper_bound']:,}" + (" and longer" if bucket["upper_bound"] == longest else ""),
             bucket["num_chunks"],
             bucket["num_tokens"],
             f"{bucket['repeats']:.2f}",

@@ -1,4 +1,5 @@
-"""A model repository of the Hugging Face hub: a release is one commit, or one pull request, and a tag named by its digest.
+"""A repository of the Hugging Face hub, of a model or a data set: a release is one commit, or one pull request, and a tag named by
+its digest.
 
 A tagged revision holds exactly the files of the release and the hub's own `.gitattributes`. A commit names its parent, so the hub
 refuses it if another publisher committed first. Every attempt first looks at the state of the repository, so a commit that
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
@@ -66,10 +67,14 @@ class HubPut:
 
 
 class HubPlace:
-    """The repository `repo_id`. Without `token`, HF_TOKEN of the environment is used; HF_ENDPOINT names another hub."""
+    """The repository `repo_id`, of a model unless `repo_type` is "dataset".
 
-    def __init__(self, repo_id: str, token: SecretStr | None = None) -> None:
+    Without `token`, HF_TOKEN of the environment is used; HF_ENDPOINT names another hub.
+    """
+
+    def __init__(self, repo_id: str, token: SecretStr | None = None, repo_type: Literal["model", "dataset"] = "model") -> None:
         self.repo_id = repo_id
+        self._type = repo_type
         self._given = token
 
     @property
@@ -99,7 +104,7 @@ class HubPlace:
 
         with self._told():
             try:
-                refs = self.api.list_repo_refs(self.repo_id)
+                refs = self.api.list_repo_refs(self.repo_id, repo_type=self._type)
             except RepositoryNotFoundError:
                 return HubState(None, {})
         heads = [branch.target_commit for branch in refs.branches if branch.name == "main"]
@@ -134,9 +139,11 @@ class HubPlace:
             tree = self._tree(tag)
             manifest = None
             if MANIFEST_NAME in tree:
-                file = self.api.hf_hub_download(self.repo_id, MANIFEST_NAME, revision=tag, local_dir=folder)
+                file = self.api.hf_hub_download(
+                    self.repo_id, MANIFEST_NAME, revision=tag, local_dir=folder, repo_type=self._type
+                )
                 manifest = Path(file).read_bytes()
-            created = self.api.list_repo_commits(self.repo_id, revision=tag)[0].created_at
+            created = self.api.list_repo_commits(self.repo_id, revision=tag, repo_type=self._type)[0].created_at
             sizes = {path: file.size for path, file in tree.items() if path not in HUBS_OWN}
             return HubRelease(manifest, tree[MANIFEST_NAME].blob_id if manifest else None, sizes, created)
 
@@ -151,7 +158,7 @@ class HubPlace:
     def _put(self, version: Version, pull_request: bool, private: bool) -> HubPut:
         state = self.state()
         if state.head is None:
-            self.api.create_repo(self.repo_id, private=private, exist_ok=True)
+            self.api.create_repo(self.repo_id, private=private, exist_ok=True, repo_type=self._type)
             state = self.state()
         if state.head is None:
             raise UserError(f"{self.uri} has no branch `main`: create it there, then publish again.")
@@ -166,25 +173,27 @@ class HubPlace:
             self._require_same(version, commit)
         else:
             commit = state.head
-        self.api.create_tag(self.repo_id, tag=version.digest, revision=commit, exist_ok=True)
+        self.api.create_tag(self.repo_id, tag=version.digest, revision=commit, exist_ok=True, repo_type=self._type)
         self._require_same(version, version.digest)
         return HubPut(version.digest, self._url(version.digest), is_new=True)
 
     def _tree(self, revision: str) -> dict[str, RepoFile]:
         from huggingface_hub.hf_api import RepoFile
 
-        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision)
+        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision, repo_type=self._type)
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
     def _pull_request(self, version: Version, head: str) -> HubPut:
-        found = self.api.get_repo_discussions(self.repo_id, discussion_type="pull_request", discussion_status="open")
+        found = self.api.get_repo_discussions(
+            self.repo_id, discussion_type="pull_request", discussion_status="open", repo_type=self._type
+        )
         number = next((request.num for request in found if request.title == _title(version)), None)
         is_new = number is None
         if number is None:
             number = self._commit(version, head, create_pr=True).pr_num
         revision = f"refs/pr/{number}"
         self._require_same(version, revision)
-        return HubPut(revision, f"{self.api.endpoint}/{self.repo_id}/discussions/{number}", is_new)
+        return HubPut(revision, f"{self._page}/discussions/{number}", is_new)
 
     def _commit(self, version: Version, parent: str, *, create_pr: bool) -> Any:
         """One commit on `parent` that makes the tree that of the release; the client uploads large files before it.
@@ -209,7 +218,12 @@ class HubPlace:
         ]
         with quiet_client():
             return self.api.create_commit(
-                self.repo_id, operations, commit_message=_title(version), parent_commit=parent, create_pr=create_pr
+                self.repo_id,
+                operations,
+                commit_message=_title(version),
+                parent_commit=parent,
+                create_pr=create_pr,
+                repo_type=self._type,
             )
 
     def _require_same(self, version: Version, revision: str) -> None:
@@ -220,7 +234,11 @@ class HubPlace:
             )
 
     def _url(self, revision: str) -> str:
-        return f"{self.api.endpoint}/{self.repo_id}/tree/{revision}"
+        return f"{self._page}/tree/{revision}"
+
+    @property
+    def _page(self) -> str:
+        return f"{self.api.endpoint}/{'datasets/' if self._type == 'dataset' else ''}{self.repo_id}"
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

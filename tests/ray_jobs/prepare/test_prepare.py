@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from data_schemas.data_card import data_card, hub_page
 from data_schemas.documents import document_files
 from data_schemas.errors import UserError
+from data_schemas.ledger import read_ledger
 from data_schemas.params import PipelineParams, RayParams
 from data_schemas.remote import Remote
 from data_schemas.storage import Artifact, Storage
@@ -26,6 +29,7 @@ from ray_jobs.prepare.__main__ import prepare
 from ray_jobs.prepare.ray_data import ray_workers, workers_for
 from tasks.ingest import documents_stage as ingest
 from tasks.pack import shards_stage as pack
+from tasks.pack.inspection.figures import inspect_shards
 from tasks.pack.reading import open_rows
 from tasks.work import InProcess
 from tests import ROOT
@@ -117,6 +121,37 @@ def test_documents_become_rows_with_their_ends_marked(
     assert summary["num_rows"] == len(open_rows(shards.path))
     assert summary["num_chunks"] == len(by_id)
     assert sum(b["num_used_tokens"] for b in summary["buckets"]) == summary["num_tokens"]
+
+
+def test_the_ledger_and_the_card_agree_with_the_rows(tmp_path: Path, base: Path, corpus: Path) -> None:
+    (corpus / "broken.md").write_bytes(b"broken \x00 text")
+    shutil.copy(corpus / "7.md", corpus / "copy.md")
+    budgets = [{"bucket": 128, "repeats": 2}, {"bucket": 256, "max_tokens": 3000}]
+    documents, shards = made(parameters(tmp_path, base, corpus, packing={"budgets": budgets}))
+    ledger, summary = read_ledger(shards.path), shards.manifest.summary
+    ledger.check()
+    assert ledger.to_json() == summary["ledger"]
+    rows = open_rows(shards.path)
+    packed = sum(len(rows.row(i)["input_ids"]) for i in range(len(rows)))
+    assert ledger.total("read").documents == 14
+    assert ledger.total("quarantined").documents == ledger.total("duplicate").documents == 1
+    assert ledger.total("held_out").documents == documents.manifest.summary["num_heldout"]
+    assert (ledger.total("packed").tokens, ledger.total("rows").tokens) == (packed, 256 * len(rows))
+    assert ledger.total("padding").tokens == 256 * len(rows) - packed
+    assert (ledger.total("repeated").tokens or 0) > 0
+    assert (ledger.total("dropped").tokens or 0) > 0
+    card = data_card(256, summary)
+    assert card is not None
+    assert card == inspect_shards(shards.path).card
+    assert sum(group.documents for group in card.groups) == ledger.total("remaining").documents
+    assert sum(group.tokens for group in card.groups) == ledger.total("remaining").tokens
+    assert all(sample.text.startswith("# Journey ") for sample in card.samples)
+    assert (shards.path / "README.md").read_text() == hub_page(card)
+    # As from the hub: a folder on this machine with a state.json is left to load_from_disk.
+    shutil.copytree(shards.path, tmp_path / "pushed", ignore=shutil.ignore_patterns("state.json"))
+    loaded = datasets.load_dataset(str(tmp_path / "pushed"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(loaded[split]) for split in loaded} == {"train": len(rows), "heldout": summary["num_heldout_rows"]}
+    assert loaded["train"][0]["input_ids"] == rows.row(0)["input_ids"].tolist()
 
 
 def test_bos_is_added_where_the_tokenizer_adds_it(

@@ -134,13 +134,16 @@ def test_headings_go_before_paragraphs_and_paragraphs_before_sentences(tokenizer
     size = len(chunker(tokenizer, max_tokens=9999).chunk(words(10))[0].token_ids)
     section = f"# One\n\n{words(10, 1)}.\n\n{words(10, 2)}.\n\n"
     both = [section, section.replace("One", "Two")]
-    assert pieces("".join(both), chunker(tokenizer, max_tokens=int(3.5 * size)).chunk("".join(both))) == both
+    assert pieces("".join(both), chunker(tokenizer, min_fill=0, max_tokens=int(3.5 * size)).chunk("".join(both))) == both
     paragraphs = [f"{words(10, 3)}. {words(10, 4)}.\n\n", f"{words(10, 5)}. {words(10, 6)}."]
-    assert pieces("".join(paragraphs), chunker(tokenizer, max_tokens=int(3.5 * size)).chunk("".join(paragraphs))) == paragraphs
+    assert (
+        pieces("".join(paragraphs), chunker(tokenizer, min_fill=0, max_tokens=int(3.5 * size)).chunk("".join(paragraphs)))
+        == paragraphs
+    )
     sentence_list = [f"{words(10, 7)}.", f" {words(10, 8)}.", f" {words(10, 9)}."]
     text = "".join(sentence_list)
-    assert pieces(text, chunker(tokenizer, max_tokens=int(1.5 * size)).chunk(text)) == sentence_list
-    assert pieces(text, chunker(tokenizer, max_tokens=int(2.5 * size)).chunk(text)) == [
+    assert pieces(text, chunker(tokenizer, min_fill=0, max_tokens=int(1.5 * size)).chunk(text)) == sentence_list
+    assert pieces(text, chunker(tokenizer, min_fill=0, max_tokens=int(2.5 * size)).chunk(text)) == [
         "".join(sentence_list[:2]),
         sentence_list[2],
     ]
@@ -153,7 +156,7 @@ def test_a_higher_section_goes_before_a_lower_one(tokenizer: PreTrainedTokenizer
         f"## B.1\n\n{words(9)}\n\n## B.2\n\n{words(9)}\n",
     ]
     size = chunker(tokenizer, max_tokens=9999).chunk("".join(parts))[0].num_tokens
-    first, second, *_ = pieces("".join(parts), chunker(tokenizer, max_tokens=int(size * 0.7)).chunk("".join(parts)))
+    first, second, *_ = pieces("".join(parts), chunker(tokenizer, min_fill=0, max_tokens=int(size * 0.7)).chunk("".join(parts)))
     assert first == parts[0]  # and not the later, weaker boundary in front of B.1
     assert second == parts[1] + parts[2]
 
@@ -175,7 +178,7 @@ def test_a_heading_stays_with_its_first_paragraph(tokenizer: PreTrainedTokenizer
 
 def test_a_line_starts_with_its_indentation(tokenizer: PreTrainedTokenizerFast) -> None:
     methods = [f"    def method_{i}(self):\n        return {words(4, i)!r}\n\n" for i in range(6)]
-    for chunk in chunker(tokenizer, max_tokens=120).chunk("".join(methods))[1:]:
+    for chunk in chunker(tokenizer, min_fill=0, max_tokens=120).chunk("".join(methods))[1:]:
         assert "".join(methods)[chunk.char_start :].lstrip("\n").startswith("    def")
 
 
@@ -273,17 +276,20 @@ def test_code_is_cut_at_definitions_before_members_before_blank_lines_before_lin
     size = chunker(tokenizer, max_tokens=9999)
     method = "    def m{}(self):\n        a = 1\n\n        return a + 2\n\n"
     text = (
-        "import os\n\n\n# About A.\n@deco\nclass A:\n" + "".join(method.format(i) for i in range(4)) + "\ndef f():\n    pass\n"
+        "import os\n\n\n# About A.\n@deco\nclass A:\n"
+        + "".join(method.format(i) for i in range(4))
+        + "\ndef f():\n"
+        + "    pass\n" * 30
     )
     budget = size.chunk(text)[0].num_tokens
-    found = pieces(text, chunker(tokenizer, max_tokens=budget - 5).chunk(text, "python"))
+    found = pieces(text, chunker(tokenizer, min_fill=0, max_tokens=budget - 5).chunk(text, "python"))
     assert [piece.split("\n")[0] for piece in found] == ["import os", "def f():"]
-    found = pieces(text, chunker(tokenizer, max_tokens=budget // 2).chunk(text, "python"))
+    found = pieces(text, chunker(tokenizer, min_fill=0, max_tokens=budget // 2).chunk(text, "python"))
     assert found[0] == "import os\n\n\n"
     assert found[1].startswith("# About A.\n@deco\nclass A:\n    def m0")
     assert all(piece.startswith("    def m") for piece in found[2:-1])
     lines = "".join(f"x{i} = {i}\n" for i in range(60))
-    found = pieces(lines, chunker(tokenizer, max_tokens=40).chunk(lines, "code"))
+    found = pieces(lines, chunker(tokenizer, min_fill=0, max_tokens=40).chunk(lines, "code"))
     assert len(found) > 5
     assert all(piece.startswith("x") and piece.endswith("\n") for piece in found)
 

@@ -35,6 +35,17 @@ def boundaries(text: str, text_format: str = "auto") -> list[tuple[int, int, int
         ("****\nPart\n****\n\nPart\n****\n", [(1, "Part"), (2, "Part")]),
         ("Long title\n~~~~\n", []),
         ("two lines of\nparagraph text\n====\n", []),
+        ("- item\n---\n\n> quoted\n---\n", []),
+        ("<!--\n# hidden\n-->\n# shown\n", [(1, "shown")]),
+        ("<!-- never closed\n# shown\n", [(1, "shown")]),
+        ("\\section{The \\emph{rope}}\ntext\n  \\subsection*[short]{Knots}\n", [(3, "The \\emph{rope}"), (4, "Knots")]),
+        ("\\begin{verbatim}\n\\section{No}\n\\end{verbatim}\n\\chapter{Yes}\n", [(2, "Yes")]),
+        (
+            "Kapitel 3\n\ntext\n\nChapitre premier\n\ntext\n\nErstes Kapitel\n\ntext",
+            [(3, "Kapitel 3"), (3, "Chapitre premier"), (3, "Erstes Kapitel")],
+        ),
+        ("第一章\n\n雨。\n\n第2章　出発\n\n風。", [(3, "第一章"), (3, "第2章　出発")]),
+        ("第三章では話が続く。\n\n風。", []),
         ("a | b\n--- | ---\n", []),
         ("text\n\n---\n\ntext\n", []),
         ("---\ntitle: x\n---\n", []),
@@ -91,10 +102,41 @@ def test_the_cost_is_linear(unit: str) -> None:
         ("# a remark\n\ntext", []),
         ("Section 4 says, that\n\ntext", []),
         ("10 20 30\n\n$$$ 12%\n\n3.5 kg of flour\n", []),
+        ("1 Introduction\n\nWe ask.\n\n2 Rope and water\n\nWe look.\n\n3 Discussion\n\nWe end.", 
+         [(3, "1 Introduction"), (3, "2 Rope and water"), (3, "3 Discussion")]),
+        ("1. Rope\n\nLong.\n\n2. Lamp\n\nBright.\n", []),
+        ("1 Introduction\n\nWe ask.\n\n5 Results\n\nWe look.\n", []),
+        ("Vorwort\n\ntext\n\nTeil II\n\ntext\n\nГлава первая\n\nтекст\n\nCapítulo 4. La cuerda\n\ntexto", 
+         [(3, "Vorwort"), (2, "Teil II"), (3, "Глава первая"), (3, "Capítulo 4. La cuerda")]),
     ],
 )  # fmt: skip
 def test_plain_headings(text: str, expected: list[tuple[int, str]]) -> None:
     assert headings(text, "plain") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two lines\nof a title\n---\ntext", [(2, "Two lines of a title")]),
+        ("One\n=\n\nTwo\n-\n", [(1, "One"), (2, "Two")]),
+        ("# One\nTwo\n---\n", [(1, "One"), (2, "Two")]),
+        ("- item\n---\n", []),
+        ("- item\ngoes on\n---\n", []),
+        ("> quoted\n---\n", []),
+        ("    code\n---\n", []),
+        ("| a |\n---\n", []),
+        ("word " * 50 + "\n---\n", []),
+        ("---\n---\n", []),
+    ],
+)
+def test_underlined_titles_follow_commonmark(text: str, expected: list[tuple[int, str]]) -> None:
+    assert headings(text, "markdown") == expected
+
+
+def test_a_fence_is_one_block() -> None:
+    text = "before\n```\na\n\nb\n```\nafter\n\nlast"
+    assert [text[best:].split("\n")[0] for _, best, _, _ in boundaries(text, "markdown")] == ["```", "after", "last"]
+    assert find_structure(text, "markdown").fences == ((7, 19),)
 
 
 def test_each_format_has_its_own_marks() -> None:
@@ -198,6 +240,7 @@ def test_definitions_of_other_languages() -> None:
         ("# Title\n\nUse it:\n\n```python\nimport os\ndef f():\n    pass\n```\n", "auto"),
         ("int main() {\n  int x = 1;\n  f(x);\n  g(x);\n  h(x);\n  return 0;\n}\nvoid f() {\n}\n", "code"),
         ("First; second; third;\nwhat follows is prose.\nAnd more of it.\n" * 8, "auto"),
+        ("\\documentclass{article}\n" + "\\section{Rope}\n\\label{x}\n" * 8, "auto"),
         ("", "auto"),
     ],
 )

@@ -13,9 +13,10 @@ import pytest
 
 from data_schemas.documents import document_files
 from data_schemas.errors import UserError
+from data_schemas.ledger import ledger_of, read_ledger
 from data_schemas.params import CorpusParams, CorpusSource, PipelineParams
 from data_schemas.storage import Artifact, Storage
-from data_schemas.tables import CONTAMINATION, DOCUMENTS, DUPLICATES, QUARANTINE
+from data_schemas.tables import CONTAMINATION, DOCUMENTS, DUPLICATES, EXCERPTS, QUARANTINE, SHARED_TEXT
 from ray_jobs.prepare.ray_data import workers_for
 from tasks.ingest.documents_stage import run
 from tasks.ingest.split import split_of
@@ -66,7 +67,7 @@ def lines(path: Path, *rows: dict[str, Any]) -> str:
 def test_every_column_is_filled(tmp_path: Path) -> None:
     rows = [{"text": prose(i), "work": w, "id": f"id{i}"} for i, w in enumerate("abcdefgh")]
     source = {"uri": lines(tmp_path / "x.jsonl", *rows), "licence": "CC0-1.0", "name": "made-up"}
-    made = documents(ingest(tmp_path, source))
+    made = documents(ingest(tmp_path, source, detect_language=False))
     assert [d["text"] for d in made] == [row["text"] for row in rows]
     content = (tmp_path / "x.jsonl").read_bytes()
     for number, (document, row) in enumerate(zip(made, rows, strict=True), 1):
@@ -328,3 +329,82 @@ def test_a_source_is_labelled_by_its_last_part() -> None:
         "hf:allenai/c4": "c4", "zip://inner/*.txt::https://host/all.zip": "inner", "/": "source",
     }  # fmt: skip
     assert {uri: CorpusSource(uri=uri).label for uri in uris} == uris
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_record_stays_on_its_side_wherever_it_is_in_the_file(tmp_path: Path, named: bool) -> None:
+    rows = [{"text": f"Record {i} tells of the ford. " * 3} | ({"id": f"doc-{i:04}"} if named else {}) for i in range(200)]
+    options = {"near_duplicates": {"enabled": False}, "decontamination": {"enabled": False}, "heldout_fraction": 0.3}
+
+    def heldout(*names: str) -> set[str]:
+        source = {"uri": str(tmp_path / "corpus"), "name": "records"}
+        made = documents(ingest(tmp_path, source, **options))
+        return {d["text"] for d in made if d["split"] == "heldout"} - set(names)
+
+    (tmp_path / "corpus").mkdir()
+    lines(tmp_path / "corpus" / "x.jsonl", *rows)
+    first = heldout()
+    assert 30 < len(first) < 90
+    lines(tmp_path / "corpus" / "x.jsonl", {"text": "one line in front", "id": "new"}, *rows)
+    assert heldout("one line in front") == first
+    (tmp_path / "corpus" / "x.jsonl").unlink()
+    lines(tmp_path / "corpus" / "y.jsonl", *rows[120:])
+    lines(tmp_path / "corpus" / "z.jsonl", *rows[119::-1])
+    assert heldout() == first
+
+
+def test_the_ledger_accounts_for_every_input_of_every_source(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "nul.txt").write_bytes(b"a\0b")
+    (corpus / "secret.txt").symlink_to("/etc/hostname")
+    (corpus / "short.txt").write_text("é")
+    shutil.copytree(corpus, tmp_path / "copy", symlinks=True)
+    sources = [{"uri": str(corpus), "min_bytes": 3}, {"uri": str(tmp_path / "copy"), "min_bytes": 3}]
+    artifact = ingest(tmp_path, *sources)
+    ledger = read_ledger(artifact.path)
+    ledger.check()
+    assert ledger == ledger_of(artifact.manifest.summary)
+    assert ledger.sources == ("copy", "corpus")
+    counts = {(line.source, line.step, line.reason): (line.documents, line.bytes) for line in ledger.lines}
+    for source in ledger.sources:
+        assert counts[source, "read", ""] == (11, 154)
+        assert counts[source, "quarantined", "nul_bytes"] == (1, 0)
+        assert counts[source, "quarantined", "outside_root"] == (1, 0)
+        assert counts[source, "filtered", "short"] == (1, 2)
+    assert counts["copy", "duplicate", ""] == (8, 152)
+    assert counts["copy", "remaining", ""] == (0, 0)
+    made = documents(artifact)
+    for step, split in (("held_out", "heldout"), ("remaining", "train")):
+        of_split = [d["num_bytes"] for d in made if d["split"] == split]
+        assert counts["corpus", step, ""] == (len(of_split), sum(of_split))
+
+
+def test_copies_of_a_heldout_document_go_and_a_shared_licence_stays_for_any_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eleven documents hold the victim, nine others share a licence with a held-out one, forty are clean."""
+    train, heldout = work_on("train"), work_on("heldout")
+    victim, licence = prose(1, 300), prose(2, 250)
+    rows = [
+        {"text": victim, "work": heldout, "id": "victim"},
+        {"text": f"{licence} {prose(3, 750)}", "work": heldout, "id": "licensed"},
+        *({"text": f"{prose(100 + i)} {victim}", "work": train, "id": f"copy{i}"} for i in range(11)),
+        *({"text": f"{licence} {prose(200 + i, 750)}", "work": train, "id": f"book{i}"} for i in range(9)),
+        *({"text": prose(300 + i, 2_000), "work": train, "id": f"clean{i}"} for i in range(40)),
+    ]
+    source = lines(tmp_path / "x.jsonl", *rows)
+    artifact = ingest(tmp_path, source)
+    kept = [d["source_uri"].split("#")[1] for d in documents(artifact)]
+    assert kept == ["victim", "licensed", *(f"book{i}" for i in range(9)), *(f"clean{i}" for i in range(40))]
+    told = {row["source_uri"].split("#")[1]: row for row in table(artifact, "shared_text", SHARED_TEXT)}
+    assert set(told) == {"licensed"}
+    assert (told["licensed"]["num_documents"], told["licensed"]["is_given_up"]) == (9, False)
+    assert told["licensed"]["example"] == licence[:200]
+    assert read_ledger(artifact.path).total("contaminated").documents == 11
+    tables = (("documents", DOCUMENTS), ("contamination", CONTAMINATION), ("shared_text", SHARED_TEXT), ("excerpts", EXCERPTS))
+    whole = [table(artifact, name, schema) for name, schema in tables]
+    monkeypatch.setattr("tasks.ingest.corpus_units.MIN_UNIT_BYTES", 30_000)
+    monkeypatch.setattr("tasks.ingest.survey.ROW_GROUP_BYTES", 10_000)
+    shutil.rmtree(tmp_path / "storage")
+    cut = ingest(tmp_path, source)
+    assert len(document_files(cut.path)) > 3
+    assert [table(cut, name, schema) for name, schema in tables] == whole

@@ -73,7 +73,7 @@ def build(root: Path, tokenizer: PreTrainedTokenizerFast, texts: Any = TEXTS, ro
         with SequenceWriter(parts, 0) as writer:
             for number, (source, split, text) in enumerate(texts):
                 ids = token_ids(text, tokenizer)
-                writer.append(split, f"doc{number}", 0, 0, np.array(ids, np.int32))
+                writer.append(split, f"doc{number}", 0, 0, np.array(ids, np.int32), len(text), len(ids))
                 chunk = {"chunk_id": f"doc{number}:0", "doc_id": f"doc{number}", "index": 0, "source": source, "split": split}
                 place = {"char_start": 0, "char_end": len(text), "num_tokens": len(ids) - 1, "heading_path": []}
                 chunks.append(chunk | place)

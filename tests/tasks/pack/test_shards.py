@@ -40,7 +40,7 @@ def write_sequences(place: Path, made: list[tuple[str, np.ndarray]]) -> Parts:
     for part in range(NUM_PARTS):
         with SequenceWriter(parts, part) as writer:
             for i in range(part * len(made) // NUM_PARTS, (part + 1) * len(made) // NUM_PARTS):
-                writer.append("train", made[i][0], 0, i % 2, made[i][1])
+                writer.append("train", made[i][0], 0, i % 2, made[i][1], 4 * len(made[i][1]), len(made[i][1]))
     return parts
 
 
@@ -48,7 +48,7 @@ def write(directory: Path, megabytes: float = 256, number: int = 200) -> tuple[l
     directory.mkdir(exist_ok=True)
     made = sequences(number)
     parts = write_sequences(directory.parent / f"{directory.name}-parts", made)
-    lengths, _ = read_entries(parts, NUM_PARTS, "train")
+    lengths = read_entries(parts, NUM_PARTS, "train").lengths
     plan = plan_rows(lengths, TARGET, PackingParams())
     spans = split_into_shards(plan, lengths, megabytes)
     names = [shard_name(i, len(spans)) for i in range(len(spans))]
@@ -71,9 +71,11 @@ def shards(tmp_path: Path) -> Path:
 def test_sequences_come_back_by_number_in_any_order(tmp_path: Path) -> None:
     made = sequences()
     parts = write_sequences(tmp_path, made)
-    lengths, sources = read_entries(parts, NUM_PARTS, "train")
-    assert lengths.tolist() == [len(tokens) for _, tokens in made]
-    assert sources.tolist() == [i % 2 for i in range(len(made))]
+    entries = read_entries(parts, NUM_PARTS, "train")
+    assert entries.lengths.tolist() == entries.document_lengths.tolist() == [len(tokens) for _, tokens in made]
+    assert entries.sources.tolist() == [i % 2 for i in range(len(made))]
+    assert entries.num_bytes.tolist() == [4 * len(tokens) for _, tokens in made]
+    assert entries.documents.tolist() == list(range(len(made)))
     reader = SequenceReader(parts, NUM_PARTS, "train")
     wanted = np.array([199, 0, 70, 66, 67, 0, 133, 5])
     located = reader.locate(wanted)
@@ -81,12 +83,12 @@ def test_sequences_come_back_by_number_in_any_order(tmp_path: Path) -> None:
     assert reader.read(located).tolist() == [t for i in wanted for t in made[i][1].tolist()]
     assert reader.read(located.slice(2, 4)).tolist() == [*made[70][1].tolist(), *made[66][1].tolist()]
     assert reader.read(reader.locate(wanted[:0])).tolist() == []
-    assert read_entries(parts, NUM_PARTS, "heldout")[0].tolist() == []
+    assert read_entries(parts, NUM_PARTS, "heldout").lengths.tolist() == []
 
 
 def test_an_error_leaves_no_half_written_part(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="invalid literal"), SequenceWriter(Parts(str(tmp_path)), 0) as writer:
-        writer.append("train", "d", 0, 0, [1, 2, int("not a token")])
+        writer.append("train", "d", 0, 0, [1, 2, int("not a token")], 3, 3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,9 +21,19 @@ TWO = (SourceShare("books"), SourceShare("web"))
 
 
 def plan(
-    lengths: Any, sources: Any = None, shares: tuple[SourceShare, ...] = (SourceShare("*"),), **packing: Any
+    lengths: Any,
+    sources: Any = None,
+    shares: tuple[SourceShare, ...] = (SourceShare("*"),),
+    documents: Any = None,
+    **packing: Any,
 ) -> PackingPlan:
-    return plan_rows(np.array(lengths, np.int64), TARGET, PackingParams(**packing), sources, shares)
+    return plan_rows(np.array(lengths, np.int64), TARGET, PackingParams(**packing), sources, shares, documents)
+
+
+def pieces(*documents: int) -> tuple[np.ndarray, np.ndarray]:
+    """(lengths of the pieces, length of each piece's document) of documents cut at the target."""
+    cut = [[min(TARGET, n - start) for start in range(0, n, TARGET)] for n in documents]
+    return np.concatenate(cut), np.repeat(documents, [len(of) for of in cut])
 
 
 def used(plan: PackingPlan) -> Counter[int]:
@@ -184,15 +194,23 @@ def test_a_budget_bounds_the_passes_that_are_made() -> None:
         ({"budgets": [{"source": "boks"}]}, r"packing\.budgets\[0\] names a source 'boks'.*the sources are books, web"),
         ({"budgets": [{"max_tokens": 0}]}, "No training row is left"),
         ({"bucket_repeats": {128: 0}}, "No training row is left"),
-        ({"recipe": "long_context_mix", "long_from": 1000}, r"packing\.long_from is 1000.*from 2 to 512"),
-        ({"recipe": "long_context_mix"}, "no sequence of at least 256 tokens"),
-        ({"recipe": "long_context_mix", "long_from": 2}, "no sequence of fewer than 2 tokens"),
+        ({"recipe": "long_context_mix", "long_from": 1000}, "no document of at least 1,000 tokens, as all 18 tokens"),
+        ({"recipe": "long_context_mix"}, "no document of at least 256 tokens"),
+        ({"recipe": "long_context_mix", "long_from": 2}, "no document of fewer than 2 tokens, as all 18 tokens"),
     ],
 )
 def test_an_impossible_setting_is_one_sentence(setting: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as error:
         plan([5, 7, 6], np.array([0, 1, 0]), TWO, **setting)
     assert str(error.value).count(". ") == 0
+
+
+def test_a_piece_is_in_the_bucket_of_its_document_and_the_last_bucket_has_all_longer_documents() -> None:
+    lengths, documents = pieces(TARGET + 5, 10 * TARGET + 100, 300, 100)
+    by_bound = {report.upper_bound: report for report in plan(lengths, documents=documents).buckets}
+    assert {bound: report.num_tokens for bound, report in by_bound.items()} == {128: 100, 256: 0, 512: 11 * TARGET + 405}
+    assert sum(plan(lengths, documents=documents, bucket_token_budgets={128: 0}).members == len(lengths) - 1) == 0
+    assert plan(lengths, documents=documents, bucket_repeats={128: 0}).num_tokens == 11 * TARGET + 405
 
 
 # -- mixes
@@ -255,6 +273,50 @@ def test_the_long_context_mix_has_its_share_of_long_tokens_and_repeats_nothing(l
     assert made.num_tokens == pytest.approx(min(there[0] / long_share, there[1] / (1 - long_share)), rel=1e-3)
     assert [(s.name, s.wanted) for s in made.by_length] == [("long", long_share), ("short", 1 - long_share)]
     assert made.by_length[0].reached == pytest.approx(long_share, abs=1e-3)
+
+
+def test_the_pieces_of_a_book_are_long_the_short_last_one_too() -> None:
+    rng = np.random.default_rng(0)
+    books, pages = rng.integers(20 * TARGET, 21 * TARGET, 12), rng.integers(20, 200, 3000)
+    lengths, documents = pieces(*books, *pages)
+    made = plan(lengths, documents=documents, recipe="long_context_mix", long_share=0.5, long_from=1000)
+    long = tokens_of(made, lengths, np.flatnonzero(documents >= 1000))
+    assert long == books.sum()  # books are scarce: no piece of them is left out
+    assert long / made.num_tokens == pytest.approx(0.5, abs=1e-3)
+    assert made.by_length[0].reached == pytest.approx(0.5, abs=1e-3)
+
+
+def test_books_alone_are_no_mix_and_nothing_is_dropped_without_a_word() -> None:
+    lengths, documents = pieces(*[20 * TARGET + 200] * 12)
+    with pytest.raises(UserError, match=r"no document of fewer than 256 tokens, as all 125,280 tokens are in longer ones"):
+        plan(lengths, documents=documents, recipe="long_context_mix")
+
+
+def test_a_side_that_rounding_would_leave_empty_is_refused_with_the_figures() -> None:
+    with pytest.raises(
+        UserError, match=r"would leave no long document: from 500 tokens of long and 60 of short documents"
+    ) as error:
+        plan([500, 30, 30], recipe="long_context_mix", long_share=0.6)
+    assert str(error.value).count(". ") == 0
+
+
+def test_much_that_is_left_out_is_told_with_the_figures() -> None:
+    lengths = [400] * 100 + [100] * 40
+    (said,) = plan(lengths, recipe="long_context_mix", long_share=0.6).warnings
+    assert "leaves out 77.3% of the training tokens (34,000 of 44,000: 34,000 by the mix)" in said
+    (said,) = plan(lengths, bucket_token_budgets={512: 20_000}).warnings
+    assert "leaves out 45.5% of the training tokens (20,000 of 44,000: 20,000 by the budgets)" in said
+    assert plan(lengths, bucket_token_budgets={512: 20_000}, warn_dropped_share=0.5).warnings == ()
+    assert plan(lengths, bucket_token_budgets={512: 32_000}).warnings == ()  # 18 %
+    assert plan(lengths).warnings == ()
+
+
+def test_a_share_that_few_large_pieces_miss_is_told() -> None:
+    made = plan([400, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20], recipe="long_context_mix", long_share=0.5)
+    assert [said[:40] for said in made.warnings if said.startswith("the mix")] == [
+        "the mix has 64.5% of its tokens from lon",
+        "the mix has 35.5% of its tokens from sho",
+    ]
 
 
 def test_long_from_is_half_the_target_unless_given() -> None:

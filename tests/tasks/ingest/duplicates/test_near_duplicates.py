@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from data_schemas.params import NearDuplicateParams
-from tasks.ingest import word_ngrams
 from tasks.ingest.duplicates import bands
 from tasks.ingest.duplicates.near_duplicates import NearDuplicates, Sketcher, band_rows, find_duplicates
-from tasks.ingest.word_ngrams import distinct_ngrams
+from tasks.ngrams import word_ngrams
+from tasks.ngrams.word_ngrams import distinct_ngrams
 
 DEFAULT = NearDuplicateParams()
 

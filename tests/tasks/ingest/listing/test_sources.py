@@ -98,8 +98,8 @@ def test_records_below_one_folder_are_one_work_if_asked_for(tmp_path: Path) -> N
         ("walden.jsonl", "pond"): "walden",
         ("walden.jsonl", "letter"): "Letters",
     }
-    by_file = {d.work for d in read(source | {"work_by": "file"}).documents if d.source_uri.endswith("emma/lines.jsonl")}
-    assert by_file == {f"emma/lines.jsonl:{line}" for line in (1, 2, 3)}
+    by_file = [d.work for d in read(source | {"work_by": "file"}).documents if d.source_uri.endswith("emma/lines.jsonl")]
+    assert len(set(by_file)) == 3  # each record is one of its own
 
 
 def test_a_data_set_has_no_folders_to_be_works(tmp_path: Path) -> None:
@@ -145,8 +145,9 @@ def test_a_corpus_in_the_storage_root_is_refused_at_once(corpus: Path, storage: 
 
 
 def test_every_known_format_is_read_in_upper_and_lower_case(tmp_path: Path) -> None:
-    suffixes = (*file_formats._PROSE, *file_formats._CONTAINERS)
-    assert tuple(f"**/*{suffix}" for suffix in suffixes) == DEFAULT_INCLUDE
+    asked_for = {".json", ".csv", ".tsv"}  # more often settings and figures than documents
+    suffixes = {*file_formats._PROSE, *file_formats._CONTAINERS} - asked_for
+    assert {f"**/*{suffix}" for suffix in suffixes} == set(DEFAULT_INCLUDE)
     (tmp_path / "BIG.TXT").write_text("big")
     (tmp_path / "Odd.Txt.GZ").write_bytes(gzip.compress(b"odd"))
     (tmp_path / "x.ndjson").write_text('{"text": "a line"}')
@@ -161,7 +162,7 @@ def test_every_known_format_is_read_in_upper_and_lower_case(tmp_path: Path) -> N
 
 
 def test_files_that_no_pattern_is_about_are_counted(corpus: Path) -> None:
-    for name in ("a.csv", "deep/b.docx", "deep/er/c"):
+    for name in ("a.csv", "deep/b.odt", "deep/er/c"):
         (corpus / name).write_text("not read")
 
     def num_unmatched(uri: str = str(corpus), **options: Any) -> int:
@@ -264,9 +265,9 @@ def test_prompts_that_are_not_there_are_refused_before_the_corpus_is_listed(tmp_
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("a.json", "rename it to .jsonl if each line is an object, else convert it to JSON Lines or Parquet"),
-        ("a.CSV.gz", "convert it to JSON Lines or Parquet"),
-        ("a.pdf", "convert it to text, Markdown or HTML"),
+        ("a.XLS.gz", "convert it to CSV, JSON Lines or Parquet"),
+        ("a.odt", "convert it to DOCX, Markdown or HTML"),
+        ("a.mobi", "convert it to EPUB, PDF or text"),
     ],
 )
 def test_a_named_file_of_a_format_that_is_not_read_is_no_document(tmp_path: Path, name: str, advice: str) -> None:
@@ -279,8 +280,8 @@ def test_a_named_file_of_a_format_that_is_not_read_is_no_document(tmp_path: Path
         for look in (plan_corpus, refuse_missing) if not uri.startswith("zip") else (plan_corpus,):
             with pytest.raises(UserError, match=rf"corpus\.sources\[0\] '.*{name}.*' is neither .*: {advice}\.$"):
                 look(CorpusParams(sources=(uri,)))
-    folder = {"uri": str(tmp_path), "repository": "files", "include": ("*.json",)}  # where JSON is what people write
-    assert len(read(folder).documents) == name.endswith(".json")
+    folder = {"uri": str(tmp_path), "repository": "files", "include": ("*.odt",)}  # where any text file is read
+    assert len(read(folder).documents) == name.endswith(".odt")
     memory.rm(f"/named/{name}")
 
 
@@ -296,3 +297,16 @@ def test_a_wrong_source_is_one_sentence(source: str, message: str) -> None:
         with pytest.raises(UserError, match=message) as raised:
             look(CorpusParams(sources=(source,)))
         assert "\n" not in str(raised.value)
+
+
+def test_links_that_lead_round_in_a_circle_are_refused_alone(tmp_path: Path) -> None:
+    for name, target in (("self.txt", "self.txt"), ("there.txt", "back.txt"), ("back.txt", "there.txt"), ("folder", "folder")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "good.txt").write_text("good")
+    for uri in (str(tmp_path), f"{tmp_path}/*.txt"):
+        found = read(uri)
+        assert found.texts == ["good"]
+        assert found.reasons == {(f"{name}.txt", 0): "unreadable" for name in ("self", "there", "back")}
+        assert {refused.detail for refused in found.refused} == {"Too many levels of symbolic links"}
+    with pytest.raises(UserError, match=r"self\.txt' does not exist"):
+        read(f"{tmp_path}/self.txt")

@@ -50,7 +50,7 @@ def test_a_saved_data_set_is_read_by_rows(saved: Path, monkeypatch: pytest.Monke
     assert [(d.text, d.record) for d in whole.documents] == [(text, i) for i, text in enumerate(TEXTS, 1)]
     first = whole.documents[0]
     assert first.source_uri == f"hf:{saved}/saved:default/train#0"
-    assert (first.licence, first.work, first.source, first.byte_start) == ("MIT", "train:1", "saved", None)
+    assert (first.licence, first.work, first.source, first.byte_start) == ("MIT", "saved#0", "saved", None)
     monkeypatch.setattr(units, "MIN_UNIT_BYTES", 200)
     cut = read(source)
     assert cut.documents == whole.documents

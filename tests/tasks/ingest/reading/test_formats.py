@@ -174,7 +174,7 @@ def test_text_columns_of_any_type_with_labels_nulls_and_bad_rows(tmp_path: Path,
     found = read({"uri": str(path), "licence": "CC0-1.0"})
     assert [(d.text, d.record, d.source_uri.split("#")[1], d.licence, d.work) for d in found.documents] == [
         ("one", 1, "7", "MIT", "w"),
-        ("two", 3, "9", "CC0-1.0", f"a{suffix}:3"),
+        ("two", 3, "9", "CC0-1.0", f"a{suffix}#9"),
     ]
     assert found.reasons == {(f"a{suffix}", 2): "not_text", (f"a{suffix}", 4): "nul_bytes"}
     assert all((d.byte_start, d.byte_end) == (None, None) for d in found.documents)

@@ -41,10 +41,13 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_language_is_recorded_only_when_asked_for(corpus: Path) -> None:
+def test_language_is_detected_unless_it_is_stated_or_not_wanted(corpus: Path) -> None:
     source = {"uri": str(corpus), "include": ("*.txt", "*.py")}
-    assert {d.language for d in read(source).documents} == {None}
-    found = read(source, detect_language=True)
+    assert {d.language for d in read(source, detect_language=False).documents} == {None}
+    stated = read({**source, "language": "fr"}).documents
+    assert {d.work: d.language for d in stated} == {"code": None, "de": "fr", "en": "fr", "ja": "fr", "numbers": "fr"}
+    assert read({**source, "language": "fr"}, languages=("de",)).texts == [d.text for d in stated if d.work == "code"]
+    found = read(source)
     assert {d.work: d.language for d in found.documents} == {
         "code": None,
         "de": "de",

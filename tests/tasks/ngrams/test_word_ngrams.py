@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.ingest import word_ngrams
-from tasks.ingest.word_ngrams import distinct, distinct_ngrams, ngram_blocks, ngram_hashes, num_words_of
+from tasks.ngrams import word_ngrams
+from tasks.ngrams.word_ngrams import distinct, distinct_ngrams, ngram_blocks, ngram_hashes, num_words_of
 
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "ba", "Ab", "x1", "zebra"]), max_size=60)
 SEPARATORS = st.sampled_from([" ", "\n", ", ", "_", " -- ", "\t\t"])

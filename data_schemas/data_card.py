@@ -1,0 +1,132 @@
+"""The data card: what a model was trained on, from the manifest of the shards alone, for the shards' README and for a release.
+
+Names are labels of sources; no path, URI or digest of a private file is in it, except in the text of the samples.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from data_schemas.ledger import Ledger, ledger_of
+from data_schemas.record import Record
+
+CARD_PAGE, CARD_FILE = "data_card.md", "data_card.json"
+_UNKNOWN = "not known"
+_ESCAPED = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " ", "`": "\\`", "*": "\\*", "_": "\\_"})
+
+
+class CardGroup(Record):
+    """Training documents with one source, licence and language; tokens without BOS and EOS."""
+
+    source: str
+    licence: str
+    language: str
+    documents: int
+    bytes: int
+    tokens: int
+
+
+class CardLength(Record):
+    """Training sequences of the documents of one length bucket; `tokens` are available, `packed_tokens` are in rows."""
+
+    up_to: int
+    tokens: int
+    packed_tokens: int
+
+
+class CardSample(Record):
+    """How a training document begins."""
+
+    source: str
+    text: str
+
+
+class DataCard(Record):
+    """Everything on the card. `lengths` ascend; the last also has all documents longer than its bound."""
+
+    schema_version: Literal[1] = 1
+    row_length: int
+    num_rows: int
+    num_tokens: int
+    waste: float
+    num_heldout_rows: int
+    num_heldout_tokens: int
+    groups: tuple[CardGroup, ...]
+    lengths: tuple[CardLength, ...]
+    ledger: Ledger
+    warnings: tuple[str, ...]
+    samples: tuple[CardSample, ...]
+
+    def markdown(self) -> str:
+        """The card as a page."""
+        return "\n\n".join(self._sections()) + "\n"
+
+    def _sections(self) -> Iterable[str]:
+        yield (
+            f"# Data card\n\n{self.num_rows:,} training rows of up to {self.row_length:,} tokens hold {self.num_tokens:,} tokens; "
+            f"{self.waste:.2%} of their places are empty. {self.num_heldout_rows:,} held-out rows with {self.num_heldout_tokens:,} "
+            "tokens are for evaluation alone."
+        )
+        for title, field in (("Sources", "source"), ("Licences", "licence"), ("Languages", "language")):
+            yield f"## {title}\n\n{self._by(field)}"
+        rows = [(f"{length.up_to:,}", length.tokens, length.packed_tokens) for length in self.lengths]
+        if rows:
+            rows[-1] = (f"{rows[-1][0]} and longer", *rows[-1][1:])
+        yield f"## Lengths of documents\n\n{_table(('up to (tokens)', 'tokens', 'packed tokens'), rows)}"
+        columns = ("source", "step", "documents", "bytes", "tokens")
+        lines = [(*row[:4], "" if row[4] is None else row[4]) for row in self.ledger.table()]
+        yield f"## What was left out\n\n{_table(columns, lines)}"
+        for warning in self.warnings:
+            yield f"Warning: {warning}"
+        if self.samples:
+            samples = [(sample.source, sample.text) for sample in self.samples]
+            yield f"## How some documents begin\n\n{_table(('source', 'text'), samples)}"
+
+    def _by(self, field: str) -> str:
+        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for group in self.groups:
+            of_name = sums[getattr(group, field) or _UNKNOWN]
+            for place, value in enumerate((group.documents, group.bytes, group.tokens)):
+                of_name[place] += value
+        ordered = sorted(sums.items(), key=lambda item: (-item[1][2], item[0]))
+        return _table((field, "documents", "bytes", "tokens"), [(name, *values) for name, values in ordered])
+
+
+def data_card(row_length: int, summary: Mapping[str, Any]) -> DataCard | None:
+    """The card of shards with this summary in their manifest; None for shards of an older version, which lack its figures."""
+    ledger = ledger_of(summary)
+    if ledger is None or "composition" not in summary:
+        return None
+    lengths: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for bucket in summary["buckets"]:
+        lengths[bucket["upper_bound"]][0] += bucket["num_tokens"]
+        lengths[bucket["upper_bound"]][1] += bucket["num_used_tokens"]
+    copied = ("num_rows", "num_tokens", "waste", "num_heldout_rows", "num_heldout_tokens")
+    return DataCard(
+        row_length=row_length,
+        **{name: summary[name] for name in copied},
+        groups=tuple(CardGroup(**group) for group in summary["composition"]),
+        lengths=tuple(CardLength(up_to=n, tokens=a, packed_tokens=b) for n, (a, b) in sorted(lengths.items())),
+        ledger=ledger,
+        warnings=tuple(summary["warnings"]),
+        samples=tuple(CardSample(**sample) for sample in summary["samples"]),
+    )
+
+
+def hub_page(card: DataCard) -> str:
+    """The card as README.md of a data set: its front matter says which files `datasets.load_dataset` reads."""
+    languages = sorted({group.language for group in card.groups if len(group.language) == 2})
+    matter = ["---", *(["language:", *(f"- '{language}'" for language in languages)] if languages else [])]
+    matter += ["tags:", "- ropeway", "- long-context", "configs:", "- config_name: default", "  data_files:"]
+    for split, files in (("train", "data-*.arrow"), ("heldout", "heldout/data-*.arrow")):
+        matter += [f"  - split: {split}", f"    path: {files}"]
+    return "\n".join([*matter, "---", "", card.markdown()])
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    numeric = [name in ("documents", "bytes", "tokens", "packed tokens") for name in columns]
+    rule = ["---:" if is_number else "---" for is_number in numeric]
+    cells = [[f"{value:,}" if isinstance(value, int) else str(value).translate(_ESCAPED) for value in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (list(columns), rule, *cells))

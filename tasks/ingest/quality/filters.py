@@ -1,0 +1,63 @@
+"""A document as it goes on, or the reason why it does not."""
+
+import dataclasses
+
+from data_schemas.params import CorpusParams, CorpusSource, QualityParams
+from tasks.ingest.quality.measures import repeated_share, symbol_share
+from tasks.ingest.quality.personal_data import replaced
+from tasks.ingest.reading.language_detection import UNDETERMINED, identify
+from tasks.ingest.reading.records import Document, Refused, Skipped
+from tasks.ngrams.word_ngrams import num_words_of
+
+_CODE_FORMATS = ("python", "code")  # in no natural language
+_MIN_RECORDED = 0.5  # probability of a language that is recorded; a less likely one is as good as unknown
+
+
+def finished(document: Document, source: CorpusSource, params: CorpusParams, max_bytes: int) -> Document | Refused | Skipped:
+    """The document with its language and without personal data; a Refused if it is too long, a Skipped if it is left out.
+
+    Reason codes of a Skipped: short, language, unclear_language, few_words, repetition, symbols.
+    """
+    num_bytes = len(document.utf8)
+    if num_bytes > max_bytes:
+        detail = f"{num_bytes:,} bytes, more than {max_bytes:,}"
+        return Refused(document.source_uri, document.record, "too_large", detail)
+    reason = "short" if num_bytes < source.min_bytes else None
+    language = None
+    if not reason and document.format not in _CODE_FORMATS:
+        language, reason = _language(document, source, params)
+    if reason := reason or _fault(document, params.quality):
+        return Skipped(document.source_uri, document.record, reason, num_bytes)
+    text, changes = replaced(document.text, params.replace_personal_data)
+    if not changes:
+        return document if language == document.language else dataclasses.replace(document, language=language)
+    return dataclasses.replace(document, text=text, language=language, changes=(*document.changes, *changes))
+
+
+def _language(document: Document, source: CorpusSource, params: CorpusParams) -> tuple[str | None, str | None]:
+    """(language: as the source or the document states it, else as detected; reason to leave the document out)."""
+    min_confidence = params.quality.min_language_confidence
+    language = source.language or document.language
+    if language is None and not (params.detect_language or params.languages or min_confidence):
+        return None, None
+    if language is None:
+        guess, confidence = identify(document.text, also=params.languages)
+        if min_confidence and confidence < min_confidence:
+            return None, "unclear_language"
+        language = guess if confidence >= _MIN_RECORDED else UNDETERMINED
+    else:
+        guess = language
+    return language, "language" if params.languages and guess not in params.languages else None
+
+
+def _fault(document: Document, limits: QualityParams) -> str | None:
+    """The first limit that the text does not keep, the cheapest first."""
+    if limits.min_words and num_words_of(document.text) < limits.min_words:
+        return "few_words"
+    if document.format in _CODE_FORMATS:
+        return None
+    if limits.max_symbols and symbol_share(document.text) > limits.max_symbols:
+        return "symbols"
+    if limits.max_repetition and repeated_share(document.text) > limits.max_repetition:
+        return "repetition"
+    return None
