@@ -43,7 +43,7 @@ from tasks.evaluate.sample_set import SCHEMAS, Samples
 from tasks.reorder.candidates import compared_strategies
 from tasks.work import UnitFunction, Workers, run_units
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 KIND = "evaluations"
 STAGE = "evaluate"
 
