@@ -1,6 +1,7 @@
-"""An evaluation of fixed models on fixed documents: every sample, and the report."""
+"""An evaluation of fixed models on fixed documents: every sample, and the report. And a report on made-up samples, more of them."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,17 @@ from transformers import LlamaForCausalLM
 
 from data_schemas.evaluation_params import TASK_NAMES
 from data_schemas.params import PipelineParams
+from data_schemas.report import Report, record_json
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import evaluation_stage
 from ray_jobs.evaluate.workload import prepare_workload
 from ray_jobs.finetune.training.lora import add_trainable_weights
+from tasks.evaluate.report.build import build_report
+from tasks.evaluate.sample_set import Samples
 from tasks.model.extended import extended_config
 from tests.golden.inputs import byte_tokenizer, fill, prose, write_base, write_documents
 from tests.ray_jobs.evaluate.evaluation_example import write_chunks, write_questions
+from tests.tasks.evaluation_rows import ARMS, changed_settings, perplexity_table, position_table, reorder_table, task_table
 
 DOCUMENTS = {f"d{number}": ("heldout", "plain", prose(number, 60)) for number in range(4)}
 
@@ -49,6 +54,7 @@ def output(folder: Path) -> Any:
         "report": json.loads((evaluation.path / "report.json").read_text()),
         "settings": json.loads((evaluation.path / "settings.json").read_text()),
         "prompts of every task": prompts(params, documents),
+        "report on made-up samples": json.loads(record_json(made_up_report())),
         "report.md": (evaluation.path / "report.md").read_text().splitlines(),
         "files": [entry.path for entry in evaluation.manifest.files],
     }
@@ -69,6 +75,29 @@ def prompts(params: PipelineParams, documents: Artifact) -> dict[str, Any]:
             "ends": [text[:100], text[-200:]],
         }
     return made
+
+
+def made_up_report() -> Report:
+    """On enough documents and samples for every estimate and test."""
+
+    def nats(arm: str, length: int, document: int) -> float:
+        return (
+            3
+            + 0.3 * math.sin(document)
+            + (0.002 * length * (arm == "base") - 0.1 * (arm == "fine_tuned")) * math.cos(document) ** 2
+        )
+
+    def is_recalled(arm: str, task: str, length: int, depth: float | None, sample: int) -> float:
+        return float(math.sin(sample * 7 + (depth or 0)) > {"base": 0.5, "scaling_only": 0.2, "fine_tuned": -0.4}[arm])
+
+    lengths = (128, 256)
+    samples = Samples.of(
+        perplexity=perplexity_table(nats, ARMS, lengths, 12),
+        position=position_table(lambda arm, start: 3 + 1 / start, ARMS, 256, 3),
+        task=task_table(is_recalled, lengths=lengths, num_samples=25),
+        reorder=reorder_table({"none": 0.5, "random": 0.4, "important_first_last": 0.7}, (256,), num_samples=30),
+    )
+    return build_report(samples, changed_settings(base_window=128, target_length=256, lengths=lengths))
 
 
 def write_adapter(folder: Path, params: PipelineParams) -> dict[str, Any]:
