@@ -1,10 +1,10 @@
-# make demo | make test | make docs | make bench: each installs what it needs into .venv first.
+# make demo | make test | make test-fast | make docs | make bench: each installs what it needs into .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: setup demo test lint browser bench docs
+.PHONY: setup demo test test-fast lint browser bench docs
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -31,6 +31,9 @@ browser:  # for the tests of Prefect's run form
 
 test: $(STAMP) browser lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test-fast: $(STAMP)  # no browser, cluster or server, nothing slow; without lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-servers
 
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
