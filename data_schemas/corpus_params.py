@@ -234,6 +234,11 @@ class CorpusParams(Params):
     max_expansion: float = Field(
         200, ge=2, description="Quarantine a compressed file that grows by more than this factor, as a decompression bomb."
     )
+    keep_read_units: bool = Field(
+        True,
+        description="Keep what was read from each part of the corpus in the storage, so that a grown corpus is read only where "
+        "it changed. Takes about the compressed size of the text once more.",
+    )
     detect_language: bool = Field(
         True,
         description="Detect each document's language from three short samples and record it. Chunking uses it to find sentences.",

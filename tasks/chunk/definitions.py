@@ -94,7 +94,7 @@ def _multiline_strings(lines: str) -> list[tuple[int, int]]:
         start, quotes = min(((start, quotes) for quotes, start in after.items() if start >= 0), default=(-1, ""))
         if start < 0:
             return found
-        plain = _PY_PLAIN.match(lines, max(known, lines.rfind("\n", 0, start) + 1), start)
+        plain = _PY_PLAIN.match(lines, max(known, lines.rfind("\n", known, start) + 1), start)
         plain_end = plain.end() if plain else start
         if plain_end == start:
             rest = _PY_REST[quotes].match(lines, start + 3)

@@ -5,14 +5,15 @@
 The units are a function of the corpus alone, so any number of workers reads the same documents.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_schemas.addresses import is_remote
+from data_schemas.addresses import is_remote, without_secrets
 from data_schemas.params import CorpusParams, CorpusSource
 from tasks.ingest.decontamination.evaluated_prompts import read_prompts
 from tasks.ingest.listing.local_files import check_local
@@ -22,7 +23,7 @@ from tasks.ingest.quality.filters import finished
 from tasks.ingest.reading.containers.packages import refuse_missing_packages
 from tasks.ingest.reading.datasets_hub import DatasetSlice, FoundDataset, check_dataset, find_dataset, read_dataset
 from tasks.ingest.reading.documents_of_file import read_file
-from tasks.ingest.reading.file_parts import Examined, FilePart, examine
+from tasks.ingest.reading.file_parts import UNREADABLE, Examined, FilePart, examine
 from tasks.ingest.reading.files import Files, SourceFile
 from tasks.ingest.reading.language_detection import check_languages
 from tasks.ingest.reading.records import Document, Refused, Skipped
@@ -38,11 +39,16 @@ Part = FilePart | RepositoryPart | DatasetSlice
 
 @dataclass(frozen=True)
 class ReadUnit:
-    """Some documents of one source; it can travel to another process."""
+    """Some documents of one source; it can travel to another process.
+
+    `content` is a digest of what is read and of the source's parameters, the same in every corpus that has such a unit; empty
+    where the content is not known.
+    """
 
     index: int
     source_index: int
     parts: tuple[Part, ...]
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Corpus:
 
 
 def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Corpus:
-    """List, stamp and cut the corpus into units of about 4 MiB, or a 4096th of the corpus where that is more.
+    """List, stamp and cut the corpus into units of about 4 MiB, or that doubled until there are at most about 4096 of them.
 
     `leave_out` is a folder or URI that is never part of a corpus (the storage root, when it lies inside one).
     Raises UserError for a source that does not exist, that needs a package or credentials, or an unknown language.
@@ -73,13 +79,19 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
     refuse_missing_packages(file for file in listing.files if params.sources[file.source_index].repository == "no")
     datasets = {i: find_dataset(i, s) for i, s in enumerate(params.sources) if s.uri.startswith(DATASET_SCHEME)}
     num_bytes = sum(file.num_bytes or 0 for file in listing.files) + sum(found.num_bytes for found in datasets.values())
-    unit_bytes = max(MIN_UNIT_BYTES, num_bytes // MAX_UNITS)
+    unit_bytes = MIN_UNIT_BYTES
+    while unit_bytes * MAX_UNITS < num_bytes:  # in large steps, so that a corpus that grows a little keeps its units
+        unit_bytes *= 2
     examined = _examine_all(params, listing, unit_bytes)
+    stamps = {file: found.stamp for file, found in zip(listing.files, examined, strict=True)}
     units: list[ReadUnit] = []
     for index, source in enumerate(params.sources):
         found = datasets.get(index)
         parts_of_units = found.slices(unit_bytes) if found else _parts_of(index, source, listing, examined, unit_bytes)
-        units += [ReadUnit(number, index, parts) for number, parts in enumerate(parts_of_units, len(units))]
+        units += [
+            ReadUnit(number, index, parts, _content(source, parts, stamps, found))
+            for number, parts in enumerate(parts_of_units, len(units))
+        ]
     fingerprint = _fingerprint(params, listing, examined, datasets)
     refused = (listing.refused, listing.refused_by)
     return Corpus(tuple(units), *refused, len(listing.files), num_bytes, fingerprint, listing.num_unmatched)
@@ -146,17 +158,53 @@ def _parts_of(
 
 
 def _grouped(parts: list[FilePart] | list[RepositoryPart], unit_bytes: int) -> Iterator[tuple[Part, ...]]:
-    """Neighbouring parts together, up to `unit_bytes`."""
+    """Neighbouring parts together, about `unit_bytes` and at most twice that.
+
+    Where a group ends follows from the parts' names and sizes, so an added file only changes the group it falls into.
+    """
     begun: list[Part] = []
     num_bytes = 0
     for part in parts:
-        if begun and num_bytes + part.num_bytes > unit_bytes:
+        if begun and num_bytes + part.num_bytes > 2 * unit_bytes:
             yield tuple(begun)
             begun, num_bytes = [], 0
         begun.append(part)
         num_bytes += part.num_bytes
+        if _ends_group(part, unit_bytes):
+            yield tuple(begun)
+            begun, num_bytes = [], 0
     if begun:
         yield tuple(begun)
+
+
+def _ends_group(part: FilePart | RepositoryPart, unit_bytes: int) -> bool:
+    """True for a share of the parts that makes groups `unit_bytes` long on average."""
+    name = f"{part.file.relative} {part.span}" if isinstance(part, FilePart) else part.folder
+    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return position * unit_bytes < part.num_bytes
+
+
+def _content(
+    source: CorpusSource, parts: Sequence[Part], stamps: Mapping[SourceFile, str], dataset: FoundDataset | None
+) -> str:
+    """SHA-256 in hex of everything that decides what is read from the parts; empty for a file that could not be stamped."""
+    described: list[object] = []
+    for part in parts:
+        if isinstance(part, DatasetSlice):
+            described.append([dataclasses.asdict(part), dataset.stamp if dataset else "", dataset.num_items if dataset else 0])
+            continue
+        files = (part.file,) if isinstance(part, FilePart) else part.files
+        if any(stamps[file] == UNREADABLE for file in files):
+            return ""
+        names = [[file.relative, file.uri, stamps[file]] for file in files]
+        if isinstance(part, FilePart):
+            described.append([[*names[0][:2], part.stamp or stamps[part.file]], part.span, part.first_record])
+        else:
+            described.append([part.name, part.uri, part.folder, names])
+    # Neither which other files are read nor how often documents are used changes what is in these.
+    recorded = source.model_dump(mode="json", exclude={"weight", "max_repeats", "include", "exclude"})
+    recorded["uri"] = without_secrets(source.uri)
+    return hashlib.sha256(json.dumps([recorded, described]).encode()).hexdigest()
 
 
 def _fingerprint(

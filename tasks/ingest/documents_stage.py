@@ -42,6 +42,7 @@ from tasks.ingest.decontamination.decontaminate import Decontamination, decontam
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
 from tasks.ingest.duplicates.excerpts import excerpt_rows, find_excerpts
 from tasks.ingest.duplicates.selection import Selection, duplicate_rows, select
+from tasks.ingest.kept_units import KeptUnits
 from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
 from tasks.ingest.survey import ReadUnitJob
 from tasks.ingest.write_job import WriteUnitJob
@@ -72,9 +73,14 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
 
     def make(directory: Path) -> dict[str, Any]:
         with workers_for(corpus.num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
+            kept = KeptUnits(storage.root, inputs["params"], CODE_VERSION) if params.corpus.keep_read_units else None
+            if kept and (num_kept := kept.adopt(corpus, parts)):
+                progress(message(f"ingest: {num_kept:,} of {len(corpus.units):,} units were read by an earlier run"))
             summary = _Ingestion(params.corpus, corpus, prompts, parts, workers, progress).write(directory)
-        if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
-            raise UserError("The corpus changed while it was being read: run again when nothing writes to it.")
+            if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
+                raise UserError("The corpus changed while it was being read: run again when nothing writes to it.")
+            if kept:
+                kept.keep(corpus, parts)
         return summary
 
     artifact = storage.build("documents", make=make, **inputs)
@@ -95,10 +101,12 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
 def _recorded(params: CorpusParams) -> dict[str, Any]:
     """Parameters that determine the documents, without the passwords and signatures that URIs can hold.
 
-    Left out are the weights of sources, which only packing uses, and the limit on unreadable inputs, which changes no document.
+    Left out are the weights of sources, which only packing uses, and what changes no document: the limit on unreadable inputs,
+    and whether units are kept.
     """
     recorded: dict[str, Any] = params.model_dump(
-        mode="json", exclude={"sources": {"__all__": {"weight", "max_repeats"}}, "max_quarantined_fraction": True}
+        mode="json",
+        exclude={"sources": {"__all__": {"weight", "max_repeats"}}, "max_quarantined_fraction": True, "keep_read_units": True},
     )
     for source in recorded["sources"]:
         source["uri"] = without_secrets(source["uri"])

@@ -33,7 +33,9 @@ from tasks.ingest.split import split_of
 from tasks.ngrams.document_index import ngram_part
 from tasks.ngrams.word_ngrams import distinct_ngrams
 
+_ARRAYS = ("facts", "sketch", "sampled", "heldout")
 ROW_GROUP_BYTES = 16_000_000
+READ_PARTS = ("read-{}.parquet", "refused-{}.parquet", "changes-{}.parquet", *(f"{kind}-{{}}.npy" for kind in _ARRAYS))
 
 
 @dataclass(frozen=True)

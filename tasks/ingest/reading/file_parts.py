@@ -11,18 +11,29 @@ from tasks.ingest.reading.records import Unusable
 from tasks.ingest.reading.tables import Piece, pieces_of
 from tasks.ingest.reading.text_decoding import marked_encoding
 
-_UNREADABLE = "unreadable"
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
 class FilePart:
     """Some records of a file. `span` [start, stop) counts bytes of JSON lines, row groups of Parquet or record batches of
-    Arrow; None is the whole file. `first_record` is the number of the first line or row."""
+    Arrow; None is the whole file. `first_record` is the number of the first line or row. `stamp`: SHA-256 of the part's bytes,
+    so that lines added behind it do not change it; empty: the file's own stamp counts."""
 
     file: SourceFile
     num_bytes: int
     span: tuple[int, int] | None = None
     first_record: int = 1
+    stamp: str = ""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where a file of lines is cut: the byte, the number of the line that begins there, the SHA-256 of the part before it."""
+
+    start: int
+    line: int
+    stamp_before: str
 
 
 @dataclass(frozen=True)
@@ -47,21 +58,21 @@ def examine(file: SourceFile, unit_bytes: int, as_records: bool) -> Examined:
             stamp = file.stamp
         else:
             try:
-                content_hash, cuts = _scan(files, file, unit_bytes if cuts_lines else None)
+                content_hash, cuts, last_stamp = _scan(files, file, unit_bytes if cuts_lines else None)
             except Unusable:
-                return Examined(file.stamp or _UNREADABLE, whole)  # the reader refuses it
+                return Examined(file.stamp or UNREADABLE, whole)  # the reader refuses it
             stamp = file.stamp or content_hash
             if cuts:
-                return Examined(stamp, _line_parts(file, size, cuts))
+                return Examined(stamp, _line_parts(file, size, cuts, last_stamp))
         if container in ("parquet", "arrow") and (pieces := pieces_of(files, file, container)):
             return Examined(stamp, _table_parts(file, size, pieces, unit_bytes))
     return Examined(stamp, whole)
 
 
-def _scan(files: Files, file: SourceFile, step: int | None) -> tuple[str, list[tuple[int, int]]]:
-    """(SHA-256, line starts about `step` bytes apart as (byte, line number)). No cuts in UTF-16 and UTF-32."""
-    digest = hashlib.sha256()
-    cuts: list[tuple[int, int]] = []
+def _scan(files: Files, file: SourceFile, step: int | None) -> tuple[str, list[_Cut], str]:
+    """(SHA-256, cuts at line starts about `step` bytes apart, SHA-256 of what follows the last). No cuts in UTF-16 and UTF-32."""
+    digest, of_part = hashlib.sha256(), hashlib.sha256()
+    cuts: list[_Cut] = []
     position = num_lines = 0
     target = step
     for block in files.stored_blocks(file):
@@ -70,17 +81,26 @@ def _scan(files: Files, file: SourceFile, step: int | None) -> tuple[str, list[t
             target = None
         if step and target is not None:
             found, target = line_cuts(block, position, num_lines, target, step)
-            cuts += found
+            begun = 0
+            for start, line in found:
+                of_part.update(memoryview(block)[begun : start - position])
+                cuts.append(_Cut(start, line, of_part.hexdigest()))
+                begun, of_part = start - position, hashlib.sha256()
+            of_part.update(memoryview(block)[begun:])
             num_lines += block.count(b"\n")
         position += len(block)
-    return digest.hexdigest(), [cut for cut in cuts if cut[0] < position]
+    if cuts and cuts[-1].start == position:  # at the file's end, where no part begins
+        return digest.hexdigest(), cuts[:-1], cuts[-1].stamp_before
+    return digest.hexdigest(), cuts, of_part.hexdigest()
 
 
-def _line_parts(file: SourceFile, size: int, cuts: Sequence[tuple[int, int]]) -> tuple[FilePart, ...]:
-    starts = [(0, 1), *cuts]
-    ends = [start for start, _ in cuts] + [size]
+def _line_parts(file: SourceFile, size: int, cuts: Sequence[_Cut], last_stamp: str) -> tuple[FilePart, ...]:
+    starts = [(0, 1), *((cut.start, cut.line) for cut in cuts)]
+    ends = [(cut.start, cut.stamp_before) for cut in cuts] + [(size, last_stamp)]
     return tuple(
-        FilePart(file, end - start, (start, end), line) for (start, line), end in zip(starts, ends, strict=True) if start < end
+        FilePart(file, end - start, (start, end), line, stamp)
+        for (start, line), (end, stamp) in zip(starts, ends, strict=True)
+        if start < end
     )
 
 

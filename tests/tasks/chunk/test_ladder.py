@@ -87,7 +87,8 @@ def test_a_clause_number_stays_with_its_text(cut: Callable[..., list[str]], numb
     for glue in ("\n", " "):
         text = "\n\n".join(
             f"{k}. {name}.{glue}The carrier shall, however, notwithstanding clause {number}.{k}, deliver the goods listed in "
-            f"Annex {name[0]}; failing which the owner may, upon notice of no fewer than {5 * k} days, terminate this agreement and recover the deposit."
+            f"Annex {name[0]}; failing which the owner may, upon notice of no fewer than {5 * k} days, terminate this "
+            "agreement and recover the deposit."
             for k, name in enumerate(["OBLIGATIONS", "DEPOSIT", "TERM AND NOTICE", "LIABILITY", "GOVERNING LAW"], 1)
         )  # fmt: skip
         found = cut(text)

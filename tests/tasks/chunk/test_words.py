@@ -1,6 +1,8 @@
 """Encoding by words gives the tokenizer's own ids, for each way a byte-level pre-tokenizer is built."""
 
 import json
+import random
+import unicodedata
 from typing import Any
 
 import pytest
@@ -18,9 +20,11 @@ O200K = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-KINDS = ["gpt2", "digits", "cl100k", "o200k", "nfc"]
+QWEN2 = CL100K.replace(r"\p{N}{1,3}", r"\p{N}")
+KINDS = ["gpt2", "digits", "cl100k", "o200k", "nfc", "qwen2"]
 PIECES = ["the", "Don't", "it'S", "’s", "ſ", "x1y22", "1234567", " ", "  ", "   ", "\n", "\r\n", "\t", "a_b", "(self.x)", "...", "é",
-          "e\u0301",           "ΑΒγ", "мир", "日本", "👩‍👩‍👧",
+          "e\u0301",           "ΑΒγ", "мир", "日本",
+          "पहाड़ी", "क्षि", "ஆற்றை", "বাংলা", "جِسْر", "۳٣", "גֶּשֶׁר", "다리", "สะพาน", "ほん", "々", "ー", "〇", "　", "，", "ﷺ", "\u200c", "👩‍👩‍👧",
           "→x✓1", "€²", "™a", "Ⅷ①", "\u200d", "☃\ufe0f", "\u00a0", "\u2003", "\u0085", "\x1c", "²", "½", "ǅ",
           "\u0378", "</s>", "İ", "K", "\ufeff"]  # fmt: skip
 TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=30).map("".join)
@@ -29,14 +33,14 @@ TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_si
 def build(kind: str) -> Tokenizer:
     raw = Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind in ("gpt2", "digits", "nfc"))
-    expression = {"cl100k": CL100K, "o200k": O200K}.get(kind)
+    expression = {"cl100k": CL100K, "o200k": O200K, "qwen2": QWEN2}.get(kind)
     if expression:
         raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(expression), "isolated"), byte_level])
     elif kind == "digits":
         raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     else:
         raw.pre_tokenizer = byte_level
-    if kind == "nfc":
+    if kind in ("nfc", "qwen2"):
         raw.normalizer = normalizers.NFC()
     raw.decoder = decoders.ByteLevel()
     corpus = [TEXT, "".join(PIECES), "  x   y\n\n\n  z 12 345 don't I'LL"] * 4
@@ -64,7 +68,8 @@ def test_each_kind_is_split_by_us(built: dict[str, tuple[Tokenizer, Encoder]], k
     assert pieces is not None
     assert "".join(pieces) == text
     assert splitter.split("Ready ✓ 👩‍👩‍👧 → €5 😀") is not None
-    assert splitter.split("日本") is None
+    assert splitter.split("日本 पुल جسر 다리 สะพาน") is not None
+    assert splitter.split("\ua000 \u1c90") is None
 
 
 @settings(max_examples=150)
@@ -83,12 +88,30 @@ def test_every_known_character_is_split_as_the_tokenizer_splits_it(
     raw, encoder = built[kind]
     splitter = words.find_splitter(json.loads(raw.to_str()))
     assert splitter is not None
-    characters = [chr(i) for low, high in words._KNOWN_RANGES for i in range(low, high)]
+    codes = words.known_characters()
+    characters = [chr(i) for i in codes if not 0x3400 <= i < 0xD7A4 or i % 16 == 0]  # Han and Hangul: some of many alike
     texts = [f"a{c}b {c}c 1{c}2  {c}{c}\n{c} '{c} .{c}" for c in characters]
     texts = [text for text in texts if splitter.split(text) is not None]
-    assert len(texts) > 5000
+    assert len(texts) > 9_000
     ours = [encoded.ids.tolist() for encoded in encoder.encode(texts)]
     assert ours == [encoding.ids for encoding in raw.encode_batch(texts, add_special_tokens=False)]
+
+
+SCRIPTS = {
+    "devanagari": (0x900, 0x980), "bengali": (0x980, 0xA00), "tamil": (0xB80, 0xC00), "arabic": (0x600, 0x700), "hebrew": (0x590, 0x600),
+    "thai": (0xE00, 0xE80), "kana": (0x3040, 0x3100), "han": (0x4E00, 0x5200), "hangul": (0xAC00, 0xAE00), "armenian": (0x530, 0x590),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_random_text_of_a_script_has_the_tokenizers_ids(built: dict[str, tuple[Tokenizer, Encoder]], script: str) -> None:
+    rng = random.Random(script)
+    letters = [chr(i) for i in range(*SCRIPTS[script]) if unicodedata.category(chr(i)) != "Cn"]
+    texts = [
+        "".join(rng.choice(letters) if rng.random() < 0.8 else rng.choice(" \n.,1a'") for _ in range(400)) for _ in range(10)
+    ]
+    for raw, encoder in built.values():
+        assert [e.ids.tolist() for e in encoder.encode(texts)] == [raw.encode(t, add_special_tokens=False).ids for t in texts]
 
 
 def test_a_known_text_does_not_reach_the_tokenizer_again() -> None:

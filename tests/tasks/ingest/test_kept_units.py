@@ -1,0 +1,125 @@
+"""A grown corpus is read only where it changed, and gives what reading all of it gives."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.prepare.ray_data import workers_for
+from tasks.ingest import corpus_units, kept_units
+from tasks.ingest.documents_stage import run
+from tests.tasks.ingest.test_documents_stage import documents, prose
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(corpus_units, "MIN_UNIT_BYTES", 20_000)
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:03d}.txt").write_text(prose(number))
+    return folder
+
+
+def ingested(folder: Path, storage: str = "storage", **options: Any) -> tuple[Artifact, int, int]:
+    """(artifact, units read by an earlier run, all units)."""
+    said: list[str] = []
+    given = {
+        "run_name": "x",
+        "corpus": {"sources": [str(folder)], "heldout_fraction": 0.3, **options},
+        "model": {"base": "demo", "target_length": 512},
+        "storage": str(folder.parent / storage),
+    }
+    params = PipelineParams.model_validate(given)
+    artifact = run(params, Storage(params.storage), partial(workers_for, params), lambda event: said.append(str(event)))
+    num_units = len(corpus_units.plan_corpus(params.corpus).units)
+    told = next((line for line in said if "read by an earlier run" in line), "ingest: 0 of")
+    return artifact, int(told.split("ingest: ")[1].split()[0]), num_units
+
+
+def assert_as_from_scratch(artifact: Artifact, folder: Path, **options: Any) -> None:
+    again, _, _ = ingested(folder, "other-storage", **options)
+    assert {entry.path: entry.sha256 for entry in artifact.manifest.files} == {
+        entry.path: entry.sha256 for entry in again.manifest.files
+    }
+    assert artifact.manifest.summary == again.manifest.summary
+
+
+@pytest.mark.parametrize("name", ["000a.txt", "030a.txt", "zzz.txt"])
+def test_an_added_file_costs_the_unit_it_falls_into(corpus: Path, name: str) -> None:
+    _, num_kept, num_units = ingested(corpus)
+    assert (num_kept, num_units > 5) == (0, True)
+    (corpus / name).write_text(prose(99))
+    artifact, num_kept, num_units = ingested(corpus)
+    assert num_units - num_kept <= 2
+    assert_as_from_scratch(artifact, corpus)
+
+
+def test_a_changed_or_removed_file_is_never_taken_from_an_earlier_run(corpus: Path) -> None:
+    ingested(corpus)
+    (corpus / "030.txt").write_text(prose(98))
+    (corpus / "010.txt").unlink()
+    artifact, num_kept, num_units = ingested(corpus)
+    assert 2 <= num_units - num_kept <= 4
+    texts = {document["text"] for document in documents(artifact)}
+    assert prose(98) in texts
+    assert not {prose(30), prose(10)} & texts
+    assert_as_from_scratch(artifact, corpus)
+
+
+def test_lines_added_to_a_file_cost_its_last_part(corpus: Path) -> None:
+    lines = [json.dumps({"text": prose(number), "id": f"r{number}"}) for number in range(200, 260)]
+    (corpus / "records.jsonl").write_text("\n".join(lines[:50]) + "\n")
+    ingested(corpus)
+    (corpus / "records.jsonl").write_text("\n".join(lines) + "\n")
+    artifact, num_kept, num_units = ingested(corpus)
+    assert 1 <= num_units - num_kept <= 4  # 10 more records are two units of lines
+    assert_as_from_scratch(artifact, corpus)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_reused"),
+    [
+        ({"decontamination": {"heldout_share": 0.5}}, True),
+        ({"near_duplicates": {"similarity": 0.9}}, True),
+        ({"split_seed": 7}, False),
+        ({"detect_language": False}, False),
+        ({"near_duplicates": {"num_permutations": 64}}, False),
+        ({"quality": {"min_words": 3}}, False),
+        ({"keep_read_units": False}, False),
+    ],
+    ids=str,
+)
+def test_units_are_taken_only_if_they_would_be_read_the_same(corpus: Path, options: dict[str, Any], is_reused: bool) -> None:
+    ingested(corpus)
+    (corpus / "zzz.txt").write_text(prose(99))  # also without a change of what the artifact records, it must be made anew
+    artifact, num_kept, _ = ingested(corpus, **options)
+    assert (num_kept > 0) == is_reused
+    assert_as_from_scratch(artifact, corpus, **options)
+
+
+def test_units_of_corpora_before_the_latest_three_are_dropped(corpus: Path) -> None:
+    folder = corpus.parent / "storage" / kept_units.FOLDER
+    for number in range(5):
+        for file in corpus.iterdir():
+            file.write_text(prose(1000 * number + int(file.stem)))
+        _, num_kept, num_units = ingested(corpus)
+        assert num_kept == 0
+    kept = {path.name.split("-")[1] for path in folder.glob("read-*.parquet")}
+    assert 2 * num_units < len(kept) <= 4 * num_units
+    assert len(list((folder / "used").iterdir())) == 3
+
+
+def test_a_kept_unit_that_is_damaged_by_a_crash_is_read_again(corpus: Path) -> None:
+    ingested(corpus)
+    folder = corpus.parent / "storage" / kept_units.FOLDER
+    for result in folder.glob("read-*.json"):
+        result.unlink()
+    (corpus / "zzz.txt").write_text(prose(99))
+    artifact, num_kept, _ = ingested(corpus)
+    assert num_kept == 0
+    assert_as_from_scratch(artifact, corpus)
