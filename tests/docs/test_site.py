@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.page_names import ROOT
 
 DEAD = ["docs/gone.md", "docs/index.md#gone-there", "#gone-here", "gone.json", "gone.png"]
@@ -19,6 +21,7 @@ def build(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "sphinx", *words, ".", str(site)], cwd=root, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     built = build(ROOT, tmp_path / "site")
     assert built.returncode == 0, built.stderr
@@ -27,6 +30,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert 'class="mermaid"' in (tmp_path / "site/docs/architecture.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_dead_link_fails_the_build(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / "docs/conf.py", tmp_path / "docs")

@@ -26,6 +26,7 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", PRINTS)
+@pytest.mark.slow
 def test_example_runs(name: str) -> None:
     script = ROOT / "examples" / f"{name}.py"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -83,6 +83,7 @@ def test_every_command_has_help(command):
         (['evaluation.tasks=["document_qa"]', "evaluation.qa_file=/nowhere/questions.jsonl"], "evaluation.qa_file"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_wrong_parameter_is_one_sentence_and_status_2(tmp_path, settings, sentence):
     done = ropeway("run", "demo", *(x for s in (f"storage={tmp_path}", *settings) for x in ("--set", s)))
     assert done.returncode == 2
@@ -92,6 +93,7 @@ def test_a_wrong_parameter_is_one_sentence_and_status_2(tmp_path, settings, sent
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_plan_says_what_a_run_would_do():
     done = ropeway("plan", "demo")
     assert done.returncode == 0, done.stderr
@@ -120,6 +122,7 @@ def test_reorder_keeps_a_budget_and_says_what_it_left_out(tmp_path):
     assert "2 passages do not fit 35 tokens" in done.stderr
 
 
+@pytest.mark.slow
 def test_verify_of_something_that_is_no_release_fails_without_a_traceback(tmp_path):
     assert ropeway("verify", str(tmp_path / "nothing")).returncode == 2
     empty = ropeway("verify", str(tmp_path))

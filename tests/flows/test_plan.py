@@ -47,6 +47,7 @@ def test_a_gpu_is_planned_without_one(config: str, capsys: pytest.CaptureFixture
     assert "no row fits" in printed(params, Machine(gpu_memory_gb=0.5, tflops=1), capsys)
 
 
+@pytest.mark.slow
 def test_compare_then_plan(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     compared = subprocess.run(
         [ROPEWAY, "compare-rope", config, "--documents", "3"], capture_output=True, text=True, timeout=HANGS_AFTER_S

@@ -98,6 +98,7 @@ def test_candidates_of_a_llama3_base_are_its_own_scaling_and_a_raised_theta(tmp_
     assert set(found.refused) == {"linear", "dynamic", "yarn", "longrope"}
 
 
+@pytest.mark.slow
 def test_a_comparison_needs_documents_and_a_base_only(tmp_path: Path, tokenizer: object) -> None:
     params = PipelineParams.model_validate(small_params(tmp_path, tokenizer))  # type: ignore[arg-type]
     storage, said = Storage(params.storage), []
@@ -131,6 +132,7 @@ def test_documents_shorter_than_the_target_are_refused_in_one_sentence(tmp_path:
         compare_rope.run(params, storage, documents, 4, lambda line: None)
 
 
+@pytest.mark.slow
 def test_the_unscaled_base_at_its_window_is_the_base_itself(tmp_path: Path, tokenizer: object) -> None:
     """The arm "base" is scored with the loss a plain forward pass of the base gives."""
     import torch

@@ -34,6 +34,7 @@ def evaluation(tiny_run: TinyRun) -> Artifact:
     return tiny_run.evaluate(protocols=("yarn", "longlora"))
 
 
+@pytest.mark.slow
 def test_three_arms_on_the_same_documents_and_prompts(tiny_run: TinyRun, evaluation: Artifact) -> None:
     samples = Samples.read(evaluation.path)
     perplexity, tasks = samples.perplexity.to_pylist(), samples.task.to_pylist()
@@ -114,6 +115,7 @@ stage.run(PipelineParams.model_validate_json(params), Storage(root), inputs.find
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_finished_units_and_ends_with_the_same_bytes(
     tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +162,7 @@ def test_longrope_is_compared_with_methods_that_take_no_factors(tiny_run: TinyRu
         assert set(arms.names[3:]) == {"base_longrope", "base_yarn", "base_ntk"} - {f"base_{main}"}
 
 
+@pytest.mark.slow
 def test_each_rope_method_is_a_model_of_its_own(tiny_run: TinyRun, tmp_path: Path) -> None:
     evaluation = tiny_run.elsewhere(tmp_path).evaluate(
         tuned=False, arms=("base",), rope_methods=("linear", "dynamic"), lengths=(256,), num_documents=2, tasks=()

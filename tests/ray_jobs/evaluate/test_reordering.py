@@ -75,6 +75,7 @@ def decision(report: Report) -> ReorderDecision:
     return report.reorder_decision
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_both_ends_wants_the_best_passages_there(
     workload: Workload, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_model_that_sees_both_ends_wants_the_best_passages_there(
     assert f"| {config.strategy} (chosen) | all |" in page
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_the_end_wants_the_best_passages_last(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
     report, config = measured(last_tokens(1000), workload, tokenizer)
     assert config.strategy in ("reverse_rank", "calibrated")

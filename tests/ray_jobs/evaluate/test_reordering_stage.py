@@ -105,6 +105,7 @@ stage.run(PipelineParams.model_validate_json(params), Storage(root), inputs.find
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_orders_goes_on_there_with_the_same_bytes(
     tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,6 +296,7 @@ def prepared_by_a_process(params: PipelineParams, die_at: int = 0) -> tuple[int,
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.slow
 def test_sigkill_at_any_point_and_reruns_give_the_same_bytes(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:

@@ -87,6 +87,7 @@ def test_waste_is_at_most_a_twentieth_of_a_percent_at_a_million_documents(target
     assert 1 - lengths.sum() / (len(row_ends) * target) <= 0.0005
 
 
+@pytest.mark.slow
 def test_it_runs_on_an_install_that_cannot_be_written_to(tmp_path: Path) -> None:
     """No cache beside the source and none in the user's folder: it compiles anew and gives the same rows."""
     package = tmp_path / "installed"

@@ -135,6 +135,7 @@ def test_the_reorder_config_applies_from_the_release(published: FinishedRun, rel
     assert [(p.length, p.depth) for p in curve if p.recall == 1.0] == [(64, 0.0), (64, 1.0), (TARGET, 0.0), (TARGET, 1.0)]
 
 
+@pytest.mark.slow
 def test_the_order_that_was_measured_best_is_the_default_and_the_card_says_why(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -185,6 +186,7 @@ def test_publishing_again_writes_nothing_but_a_pointer_that_moved(published: Fin
 
 
 @pytest.mark.parametrize("method", ["linear", "dynamic", "ntk", "llama3", "longrope"])
+@pytest.mark.slow
 def test_every_rope_method_is_published_and_the_same_bytes_twice(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, method: str
 ) -> None:
@@ -283,6 +285,7 @@ KILLED = """
 
 
 @pytest.mark.parametrize("moment", ["verifying it", "before the pointer moves"])
+@pytest.mark.slow
 def test_sigkill_leaves_current_as_it_was_and_the_next_run_finishes(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, moment: str
 ) -> None:

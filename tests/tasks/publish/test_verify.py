@@ -237,6 +237,7 @@ def test_no_folder_is_one_sentence_and_a_broken_pointer_one_check(tmp_path: Path
 
 
 @pytest.mark.parametrize("method", ["linear", "dynamic", "ntk", "llama3"])
+@pytest.mark.slow
 def test_a_release_of_any_method_verifies(method: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     release = finished_run(tmp_path, tokenizer, method).publish().path
     checks = {check.name: check for check in verify_release(release)}

@@ -103,6 +103,7 @@ def test_what_is_unknown_is_no_reason() -> None:
     assert reasons_to_chunk(**{**FINE, "training_required": False, "rows": 1}) == []
 
 
+@pytest.mark.slow
 def test_lengths_and_context_gain_are_found_without_a_run_record(
     params: PipelineParams, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -146,6 +146,7 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not(gigabytes: int, most
         assert predict_memory(shape, training, (rows + 1) * row, cuda=True).total > limit
 
 
+@pytest.mark.slow
 def test_a_real_step_takes_what_was_foreseen() -> None:
     """One case of the benchmark, trained in a process of its own, at the promised 15 %."""
     from benchmarks.memory import QUICK, measure

@@ -75,6 +75,7 @@ def assert_same_training(folder, weights, reports, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.slow
 def test_two_workers_train_what_one_does(together, tmp_path, name):
     base, training = SCENARIOS[name]
     alone = training | {"parallelism": "ddp", "activation_offload": False}

@@ -111,6 +111,7 @@ print(*peaks)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_logits(kernel):
     """All logits of 8192 tokens are 134 MB; beside one chunk's (4 MB) there are hidden states of 1 MB and their gradients."""
     done = subprocess.run([sys.executable, "-c", MEMORY, kernel], capture_output=True, text=True, timeout=HANGS_AFTER_S)

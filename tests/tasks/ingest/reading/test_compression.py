@@ -130,6 +130,7 @@ def peak_megabytes(folder: Path) -> tuple[list[str], float]:
     return lines, float(peak)
 
 
+@pytest.mark.slow
 def test_a_line_of_a_gigabyte_costs_no_more_than_the_limit(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("wb") as file:
         file.write(b'{"text": "before"}\n{"text": "')
@@ -140,6 +141,7 @@ def test_a_line_of_a_gigabyte_costs_no_more_than_the_limit(tmp_path: Path) -> No
     assert peak < 70
 
 
+@pytest.mark.slow
 def test_compressed_gigabytes_cost_no_more_than_the_limit(tmp_path: Path) -> None:
     for suffix in COMPRESS:
         (tmp_path / f"a.jsonl{suffix}").write_bytes(COMPRESS[suffix](b'{"text": "before"}\n') + bomb(suffix, 1000))

@@ -314,6 +314,7 @@ def test_values_that_repeat_the_start_of_others_do_not_fill_the_memory(tmp_path:
     assert peak < 80_000_000
 
 
+@pytest.mark.slow
 def test_a_long_value_repeated_by_a_dictionary_does_not_fill_the_memory(tmp_path: Path) -> None:
     rng = random.Random(0)
     texts = [rng.randbytes(200_000).hex() for _ in range(2)]
