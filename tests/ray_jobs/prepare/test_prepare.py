@@ -393,6 +393,7 @@ def test_the_job_shows_progress_and_a_table(
     assert f"{shards.manifest.summary['num_rows']} rows" in shown
 
 
+@pytest.mark.usefixtures("servers")
 def test_the_commands_status_and_messages(tmp_path: Path, base: Path, corpus: Path) -> None:
     def command(params: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         arguments = [sys.executable, "-m", "ray_jobs.prepare", "--params", json.dumps(params)]

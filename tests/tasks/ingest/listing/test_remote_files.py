@@ -75,7 +75,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def web(local: Path) -> Iterator[str]:
+def web(servers: None, local: Path) -> Iterator[str]:
     yield from serve(local)
 
 
@@ -116,6 +116,7 @@ def test_a_bucket_reads_like_a_folder(bucket: str, local: Path) -> None:
     assert [d.source_uri for d in found.documents] == [f"{bucket}/a.txt", f"{bucket}/deep/b.md", f"{bucket}/deep/c.txt.gz"]
 
 
+@pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("remote", ["bucket", "memory"])
 def test_remote_files_are_cut_like_local_ones(
     remote: str, local: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +156,7 @@ def test_a_bucket_in_the_storage_root_is_refused_at_once(bucket: str, storage: s
     plan_corpus(params, leave_out="s3://ropeway/corp")
 
 
+@pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("remote", ["bucket", "memory", "archive"])
 def test_files_that_no_pattern_is_about_are_counted_anywhere(remote: str, request: pytest.FixtureRequest) -> None:
     place = request.getfixturevalue(remote)
@@ -184,6 +186,7 @@ def test_a_web_server_that_lists_files_reads_like_a_folder(web: str, local: Path
     assert read(f"{web}/*.txt").texts == ["a text"]
 
 
+@pytest.mark.usefixtures("servers")
 def test_a_web_file_above_one_block_is_read_from_a_server_without_ranges(tmp_path: Path) -> None:
     text = "A long page of text.\n" * 600_000  # 12 MB
     (tmp_path / "long.txt").write_text(text)
