@@ -22,7 +22,7 @@ from flows.pipeline import extend_context
 from tests import ROOT
 from tests.flows.prefect_server import PrefectServer
 from tests.flows.small_run import small_params
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER_S, wait_until
 
 PREFECT = [sys.executable, "-m", "prefect"]
 FLOWS = ("extend-context", "prepare", "finetune", "evaluate", "publish")
@@ -107,7 +107,7 @@ def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
         yield prefect_server
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(HANGS_AFTER_S)
 
 
 def deployment(server: PrefectServer, flow: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ray_jobs.submit.job_log import event_of
 from tasks.prefect_tasks import live as live_module
 from tasks.prefect_tasks.live import LiveEvaluation, LiveTraining, Periodic
 from tasks.prefect_tasks.pages.elements import Page, Share
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER_S, wait_until
 
 FIGURES = {"learning_rate": 3e-4, "tokens_per_s": 5123, "peak_memory_mb": 1200, "seconds_left": 42.0}
 
@@ -90,12 +90,12 @@ def test_a_cancelled_run_waits_for_nothing_shown(monkeypatch):
 
     def stuck():
         entered.set()
-        free.wait(60)
+        free.wait(HANGS_AFTER_S)
         left.set()
 
     def cancelled():
         with Periodic(stuck, 0.01):
-            assert entered.wait(60)
+            assert entered.wait(HANGS_AFTER_S)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
