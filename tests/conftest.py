@@ -25,7 +25,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-hypothesis.settings.register_profile("no-clock", deadline=None)  # no timed assertion: the machine may be busy
+# No timed assertion: the machine may be busy.
+hypothesis.settings.register_profile("no-clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("no-clock")
 # Shells let what they start in the background ignore Ctrl-C, and so would all processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
