@@ -20,7 +20,7 @@ class ChunkingParams(Params):
     )
     max_tokens: int | None = Field(None, ge=16, description="Largest size of a chunk in tokens. Empty: `model.target_length`.")
     min_fill: float = Field(
-        0.9,
+        0.95,
         ge=0,
         lt=1,
         description="For `semantic`: a boundary is sought behind this share of `max_tokens` first. Higher: fuller chunks. Lower: more "
