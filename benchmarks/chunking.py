@@ -10,8 +10,9 @@ their fastest interface; Ropeway does the work of a real run: see `chunking_spli
 together, in another process, because a run distributes units of 4 MiB and one kind has only a few. Then each chunk is encoded
 again to count those over the budget, and compared with the text at its offset. A splitter is exact if no chunk is over the
 budget and every offset is right. Ratios are against the fastest exact peer on the same text. Most peers keep one core busy:
-CORES is CPU time of all processes and threads by wall time, MB/CPU s the rate of one core. The last table shows Ropeway with
-one worker and with two.
+CORES is CPU time of all processes and threads by wall time, MB/CPU s the rate of one core. FILL is the mean size of a chunk by
+the budget, CRUMBS the share of chunks under a tenth of it, BLOCK and LINE the share of cuts at a blank line and at any line end,
+WORD the share between two letters or digits. The last table shows Ropeway with one worker and with two.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class Result:
     wrong_offsets: int
     tiles: bool
     mean_tokens: float
+    crumbs: int  # under a tenth of the budget
+    num_cuts: int  # with the right offset
+    at_block: int  # cuts at a blank line
+    at_line: int  # cuts at a line end, blank or not
+    in_word: int  # cuts between two letters or digits
 
     @property
     def rate(self) -> float:
@@ -113,16 +119,30 @@ def _checked(
     lengths: list[int] = []
     wrong = 0
     tiles = True
+    places: list[tuple[bool, bool, bool]] = []
     for text, pieces in zip(texts, found, strict=True):
         encodings = tokenizer.encode_batch_fast([chunk for _, chunk in pieces], add_special_tokens=False)
         lengths += [len(encoding.ids) for encoding in encodings]
         wrong += sum(start < 0 or not text.startswith(chunk, start) for start, chunk in pieces)
         tiles &= "".join(chunk for _, chunk in pieces) == text
+        places += [_place(text, start) for start, chunk in pieces if 0 < start < len(text) and text.startswith(chunk, start)]
     num_bytes = sum(len(text.encode()) for text in texts)
     over = sum(n > MAX_TOKENS for n in lengths)
     return Result(
-        name, kind, seconds, cpu_seconds, num_bytes, len(lengths), over, wrong, tiles, sum(lengths) / max(1, len(lengths))
-    )
+        name, kind, seconds, cpu_seconds, num_bytes, len(lengths), over, wrong, tiles, sum(lengths) / max(1, len(lengths)),
+        sum(n < MAX_TOKENS / 10 for n in lengths), len(places), *(sum(of_kind) for of_kind in zip(*places, strict=True)),
+    )  # fmt: skip
+
+
+def _place(text: str, cut: int) -> tuple[bool, bool, bool]:
+    """Whether a cut is at a blank line, at a line end, between two letters or digits."""
+    start = end = cut
+    while start and text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and text[end].isspace():
+        end += 1
+    num_lines = text.count("\n", start, end)
+    return num_lines > 1, num_lines > 0, text[cut - 1].isalnum() and text[cut].isalnum()
 
 
 def measure_growth(tokenizer_file: str, texts: list[str]) -> dict[str, float]:
@@ -218,7 +238,9 @@ def _all_kinds(results: list[Result]) -> list[Result]:
                 name, ALL, sum(r.seconds for r in rows), sum(r.cpu_seconds for r in rows),
                 sum(r.num_bytes for r in rows), chunks,
                 sum(r.over_budget for r in rows), sum(r.wrong_offsets for r in rows), all(r.tiles for r in rows),
-                sum(r.mean_tokens * r.num_chunks for r in rows) / max(1, chunks),
+                sum(r.mean_tokens * r.num_chunks for r in rows) / max(1, chunks), sum(r.crumbs for r in rows),
+                sum(r.num_cuts for r in rows), sum(r.at_block for r in rows), sum(r.at_line for r in rows),
+                sum(r.in_word for r in rows),
             )
         )  # fmt: skip
     return merged
@@ -233,7 +255,7 @@ def print_table(kind: str, results: list[Result]) -> dict[str, float]:
     best = _best_peer(results)
     print(f"\n{kind}: {results[0].num_bytes / 1e6:.1f} MB, fastest exact peer: {best.name if best else 'none'}")
     print(f"{'splitter':<26} {'MB/s':>6} {'cores':>6} {'MB/CPU s':>9} {'chunks':>7} {'over':>5} "
-          f"{'offsets':>8} {'tiles':>6} {'fill':>6} {'ratio':>7}")  # fmt: skip
+          f"{'offsets':>8} {'tiles':>6} {'fill':>6} {'crumbs':>7} {'block':>6} {'line':>6} {'word':>6} {'ratio':>7}")  # fmt: skip
     ratios = {}
     for r in results:
         if best:
@@ -242,7 +264,8 @@ def print_table(kind: str, results: list[Result]) -> dict[str, float]:
         offsets = "right" if not r.wrong_offsets else f"{r.wrong_offsets} bad"
         print(
             f"{r.name:<26} {r.rate:>6.2f} {r.cores:>6.1f} {r.rate_of_a_core:>9.2f} {r.num_chunks:>7} {r.over_budget:>5} "
-            f"{offsets:>8} {'yes' if r.tiles else 'no':>6} {r.mean_tokens / MAX_TOKENS:>6.1%} {ratio:>7}"
+            f"{offsets:>8} {'yes' if r.tiles else 'no':>6} {r.mean_tokens / MAX_TOKENS:>6.1%} {r.crumbs / r.num_chunks:>7.1%} "
+            f"{r.at_block / (r.num_cuts or 1):>6.1%} {r.at_line / (r.num_cuts or 1):>6.1%} {r.in_word / (r.num_cuts or 1):>6.1%} {ratio:>7}"
         )
     return ratios
 

@@ -147,7 +147,9 @@ def _stage(tokenizer_file: str, segmenter: str, num_workers: int) -> Iterator[Sp
             num_runs += 1
             documents = Path(folder, f"documents-{num_runs}")
             names = _write_documents(documents, texts, formats)
-            return ChunkJob(Parts(str(documents)), parts, params, SpecialTokens(None, None), ("text",)), list(enumerate(names))
+            special = SpecialTokens(None, None)
+            job = ChunkJob(Parts(str(documents)), parts, params, special, ("text",), row_length=MAX_TOKENS, max_waste=1)
+            return job, list(enumerate(names))
 
         def split(texts: list[str], formats: list[str]) -> Task:
             job, units = job_of(texts, formats)
@@ -190,7 +192,15 @@ def _write_documents(folder: Path, texts: list[str], formats: list[str]) -> list
             units.append([])
             num_bytes = 0
         num_bytes += size
-        row = {"doc_id": str(number), "source": "text", "text": text, "format": text_format, "language": None, "split": "train"}
+        row = {
+            "doc_id": str(number),
+            "source": "text",
+            "text": text,
+            "format": text_format,
+            "language": None,
+            "split": "train",
+            "licence": "",
+        }
         units[-1].append(row | {"num_bytes": size})
     folder.mkdir()
     schema = pa.schema([DOCUMENTS.field(name) for name in units[0][0]])

@@ -139,6 +139,19 @@ The U.N. Security Council voted. ¦China abstained.
 Gen. Lee, Lt. Col. West and Maj. Hart came.
 The ph. value was 7. ¦That is neutral.
 Rev. Dr. King spoke for 17 min. ¦Everybody listened.
+Robert A. I. Smith drew the plan. ¦It was lost.
+The letter came from Anna A. I. Berg of Hull.
+1. Wash the cup ¦2. Dry the cup ¦3. Put it away
+1) Wash the cup ¦2) Dry the cup ¦3) Put it away
+1.) Wash the cup ¦2.) Dry the cup
+a. Wash the cup ¦b. Dry the cup ¦c. Put it away
+• 4. Wash the cup ¦• 5. Dry the cup
+We moved from no. 1 to no. 2. ¦Then we slept.
+The berth is N°. 17 on the quay. ¦It is free.
+I saw . . . well, I heard . . . I was not there.
+The rest was lost. ¦. . . The harbour slept.
+He stopped in the middle . . . . ¦Nobody spoke.
+The verse runs: "Night came. Slowly / the rope went down / and lay still."
 """,
     "de": """
 Das ist Dr. Weber. ¦Er wohnt nebenan.
@@ -168,6 +181,8 @@ Prof. Dr. med. Klein operiert. ¦Die Patientin schläft.
 „Gut.“ ¦Sie nickte. ¦„Und jetzt?“
 Das Treffen ist am 4. 5. 2020 in Bonn. ¦Alle kommen.
 Er trank Wasser, Saft u. a. Getränke. ¦Danach schlief er.
+Er fragte: ,,Wann kommst du?” ,,Morgen“, sagte sie. ¦Dann ging er.
+Der Brief ist von Karl A. I. Brandt. ¦Er kam heute.
 """,
     "fr": """
 M. Dupont est arrivé. ¦Mme Martin est partie.
@@ -198,6 +213,10 @@ Ud. tiene razón. ¦Nosotros no.
 El art. 14 es claro. ¦Nadie lo lee.
 —Vamos. —dijo ella. ¦Él calló.
 Cuesta 3.500 pesos. ¦Es caro.
+Lea los párrs. 5 y 6 con calma. ¦Luego firme.
+Vive en la Cra. 9 con su tía. ¦Es tarde.
+La copia lleva el N°. 12 del archivo. ¦Está rota.
+El lun. 15 de mayo cerramos. ¦Volvemos en junio.
 """,
     "it": """
 Il dott. Rossi è qui. ¦La sig.ra Bianchi aspetta.
@@ -208,6 +227,8 @@ Vedi pag. 7 e art. 3. ¦Poi torna.
 Costa 2,50 euro. ¦È poco.
 L'ing. Neri ha finito. ¦Il ponte regge.
 Perché? ¦Non lo so.
+Lo psicol. Neri arriva. ¦Aspettiamo.
+Il dir. Sala firma. ¦Poi esce.
 """,
     "pt": """
 O Sr. Silva chegou. ¦A Sra. Costa saiu.
@@ -235,6 +256,8 @@ Het kost ca. 5 euro. ¦Dat is veel.
 Где ты? ¦Я здесь! ¦Иди сюда.
 См. рис. 3 и табл. 4. ¦Там всё есть.
 Проф. Иванов ушёл. ¦Студенты остались.
+«Куда ты? – спросил он. – Уже поздно».
+Доктор А. И. Петров ушёл. ¦Дверь закрылась.
 """,
     "zh": """
 今天下雨。¦我们没有出门。
@@ -242,6 +265,7 @@ Het kost ca. 5 euro. ¦Dat is veel.
 他说：“走吧。”¦然后他走了。
 价格是3.14元。¦不贵。
 她来了，看见了。¦后来呢？¦没有人知道。
+我们去看《等等！我来了》吧。¦好。
 """,
     "ja": """
 今日は雨です。¦出かけません。
