@@ -102,6 +102,6 @@ def test_a_wrong_token_and_a_missing_block_are_a_sentence_each(
         published(run, "no-such-token").result()
     with pytest.raises(UserError, match="does not hold text"):
         hub_token(PublishParams(token_secret="a-mapping"))
-    with pytest.raises(UserError, match="read by the Prefect flows alone"):
+    with pytest.raises(UserError, match="Only Prefect flows can read"):
         run.publish(params=run.params.model_copy(update={"publish": PublishParams(token_secret="hub-token")}))
     assert hub.repositories == {}
