@@ -67,6 +67,7 @@ def test_a_token_is_needed_and_never_written(tmp_path: Path, hub: Hub, monkeypat
     assert TOKEN not in str(error.value)
 
 
+@pytest.mark.usefixtures("servers")
 def test_s3_gets_the_shards_where_they_are_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
