@@ -111,7 +111,7 @@ def assert_pages_are_shown(artifacts):
         assert artifacts[f"{stage}-summary"]["type"] == "table"
     told = {
         "corpus": ("corpus/broken.txt |", "undecodable", "| corpus | unknown | 14 |", "held out"),
-        "packing": ("rows of up to 128 tokens", "### Tokens by source and length of document", "| corpus | 128 |"),
+        "packing": ("rows of up to 128 tokens", "### Tokens by source and length of document", "| corpus | 128 and longer |"),
         "training": ("Step 6 of 6.", "| held-out loss, full attention |", "RoPE: yarn x2"),
         "evaluation-tables": ("| fine-tuned |", "### Effective context length"),
         "release": ("## Release small", "| storage |", "the current one"),
