@@ -63,6 +63,7 @@ def stage_arms(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["arm"] for row in rows))
 
 
+@pytest.mark.slow
 def test_positions_and_protocols_have_rows_of_their_own(evaluation: Artifact) -> None:
     samples = Samples.read(evaluation.path)
     position = samples.position.filter(samples.position["arm"].to_numpy(False) == "base").to_pylist()
@@ -224,6 +225,7 @@ def test_no_haystack_was_trained_on(tiny_run: TinyRun, tmp_path: Path) -> None:
         stage.run(params, storage, tiny_run.documents, checkpoint, print)
 
 
+@pytest.mark.slow
 def test_the_report_says_whether_it_was_checked_what_was_trained_on(
     tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_model_that_sees_the_end_wants_the_best_passages_last(workload: Worklo
     assert "calibrated" in {row.strategy for row in decision(report).table}
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_everything_is_indifferent(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
     report, config = measured(all_up_to(3072), workload, tokenizer)
     assert config.strategy == "important_first_last"

@@ -44,6 +44,7 @@ def evaluation(tiny_run: TinyRun) -> Artifact:
     return tiny_run.evaluate()
 
 
+@pytest.mark.slow
 def test_every_question_is_asked_under_every_order_and_decides(tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path) -> None:
     samples = Samples.read(evaluation.path)
     rows = samples.reorder.to_pylist()
@@ -131,6 +132,7 @@ def test_a_run_killed_between_orders_goes_on_there_with_the_same_bytes(
     assert resumed.manifest == evaluation.manifest
 
 
+@pytest.mark.slow
 def test_where_no_passages_fit_the_run_goes_on_and_says_so(tiny_run: TinyRun, tmp_path: Path) -> None:
     elsewhere = tiny_run.elsewhere(tmp_path)
     report = stage.load_report(elsewhere.evaluate(qa_file=None, lengths=(256,)))
@@ -140,6 +142,7 @@ def test_where_no_passages_fit_the_run_goes_on_and_says_so(tiny_run: TinyRun, tm
     assert "evaluate: reorder strategies are not compared: 256 tokens do not hold 8 passages" in "\n".join(elsewhere.told)
 
 
+@pytest.mark.slow
 def test_without_the_published_model_nothing_is_compared(tiny_run: TinyRun, tmp_path: Path) -> None:
     other = tiny_run.elsewhere(tmp_path).evaluate(tuned=False, arms=("base",), lengths=(192,))
     assert len(Samples.read(other.path).reorder) == 0

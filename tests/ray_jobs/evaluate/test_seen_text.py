@@ -52,6 +52,7 @@ def trained_on(run: TinyRun, shards: Artifact) -> TinyRun:
     return TinyRun(run.params, run.storage, run.documents, checkpoint)
 
 
+@pytest.mark.slow
 def test_documents_above_the_limit_are_left_out_and_the_worst_are_named(tiny_run: TinyRun) -> None:
     run = trained_on(tiny_run, shards_with(tiny_run, SHARES))
     evaluation = run.evaluate(arms=("fine_tuned",), lengths=(64, 128), tasks=(), reorder_samples=0, longppl_evaluator=None)

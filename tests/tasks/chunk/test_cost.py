@@ -56,6 +56,7 @@ def is_linear(counts: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("unit", OPENINGS)
+@pytest.mark.slow
 def test_structure(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for text_format in ("auto", *TEXT_FORMATS):
         counts = []
@@ -75,6 +76,7 @@ def demo() -> Encoder:
 @pytest.mark.parametrize(
     ("text_format", "unit"), [*(("markdown", unit) for unit in IN_LONG_BLOCKS), ("code", "x"), ("code", ";\n")]
 )
+@pytest.mark.slow
 def test_cuts(text_format: str, unit: str, demo: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for size in (500, 1000, 2000):

@@ -246,6 +246,7 @@ def test_kapitel_and_section_are_headings() -> None:
 
 @given(st.text(max_size=200), st.floats(0, 0.99))
 @settings(max_examples=60)
+@pytest.mark.slow
 def test_any_minimum_fill_keeps_the_promises(demo: Tokenizer, noise: str, min_fill: float) -> None:
     text = (TEXT + noise + "\n| a | b |\n```\nx\n") * 2
     chunks = Chunker(demo, ChunkingParams(max_tokens=16, min_fill=min_fill, segmenter="fast")).chunk(text)

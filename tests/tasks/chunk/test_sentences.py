@@ -43,6 +43,7 @@ def test_golden_sentences(kind: type[SpacySegmenter] | type[FastSegmenter], lang
     assert errors(kind(language), language) == []
 
 
+@pytest.mark.slow
 def test_the_plain_sentencizer_errs_more() -> None:
     assert len([e for language in CASES for e in errors(plain_sentencizer(language), language)]) > len(GOLDEN) / 4
 

@@ -82,6 +82,7 @@ def test_ids_are_the_tokenizers_own(built: dict[str, tuple[Tokenizer, Encoder]],
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_every_known_character_is_split_as_the_tokenizer_splits_it(
     built: dict[str, tuple[Tokenizer, Encoder]], kind: str
 ) -> None:

@@ -378,6 +378,7 @@ def test_the_ledger_accounts_for_every_input_of_every_source(corpus: Path, tmp_p
         assert counts["corpus", step, ""] == (len(of_split), sum(of_split))
 
 
+@pytest.mark.slow
 def test_copies_of_a_heldout_document_go_and_a_shared_licence_stays_for_any_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

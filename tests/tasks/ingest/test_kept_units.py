@@ -71,6 +71,7 @@ def test_a_changed_or_removed_file_is_never_taken_from_an_earlier_run(corpus: Pa
     assert_as_from_scratch(artifact, corpus)
 
 
+@pytest.mark.slow
 def test_lines_added_to_a_file_cost_its_last_part(corpus: Path) -> None:
     lines = [json.dumps({"text": prose(number), "id": f"r{number}"}) for number in range(200, 260)]
     (corpus / "records.jsonl").write_text("\n".join(lines[:50]) + "\n")
@@ -94,6 +95,7 @@ def test_lines_added_to_a_file_cost_its_last_part(corpus: Path) -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_units_are_taken_only_if_they_would_be_read_the_same(corpus: Path, options: dict[str, Any], is_reused: bool) -> None:
     ingested(corpus)
     (corpus / "zzz.txt").write_text(prose(99))  # also without a change of what the artifact records, it must be made anew
@@ -102,6 +104,7 @@ def test_units_are_taken_only_if_they_would_be_read_the_same(corpus: Path, optio
     assert_as_from_scratch(artifact, corpus, **options)
 
 
+@pytest.mark.slow
 def test_units_of_corpora_before_the_latest_three_are_dropped(corpus: Path) -> None:
     folder = corpus.parent / "storage" / kept_units.FOLDER
     for number in range(5):

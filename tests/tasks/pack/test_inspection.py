@@ -240,6 +240,7 @@ def test_another_stages_folder_is_refused(shards: Path) -> None:
         inspect_shards(documents)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     peaks = []
     for num_rows in (6_000, 24_000):

@@ -121,6 +121,7 @@ def test_nothing_names_a_folder_of_this_machine(published: FinishedRun, release:
     assert (release / "LICENSE").read_text() == "Do as you like.\n"
 
 
+@pytest.mark.slow
 def test_every_figure_can_be_computed_again_from_the_release(release: Path, tmp_path: Path) -> None:
     report = read_report(release / "evaluation" / "report.json")
     assert recompute(release / "evaluation", tmp_path) == report
@@ -198,6 +199,7 @@ def test_every_rope_method_is_published_and_the_same_bytes_twice(
     assert ("vllm serve" in (first.path / "README.md").read_text()) == (method != "dynamic")
 
 
+@pytest.mark.slow
 def test_a_failed_gate_publishes_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     run = finished_run(tmp_path, tokenizer, max_short_context_loss=0.001)
     with pytest.raises(UserError, match=r"was not published: publish\.max_short_context_loss"):
@@ -235,6 +237,7 @@ def test_a_release_that_does_not_verify_is_not_published(
     assert served_folder(published.storage, "tiny") == release
 
 
+@pytest.mark.slow
 def test_a_damaged_version_does_not_become_current_again(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     run = finished_run(tmp_path, tokenizer)
     release = run.publish()
@@ -249,6 +252,7 @@ def test_a_damaged_version_does_not_become_current_again(tmp_path: Path, tokeniz
     assert not pointer.exists()
 
 
+@pytest.mark.slow
 def test_a_rollback_outlives_a_run_with_nothing_new_but_not_one_with_something_new(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

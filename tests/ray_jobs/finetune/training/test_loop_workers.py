@@ -86,6 +86,7 @@ def test_two_workers_train_what_one_does(together, tmp_path, name):
         assert_same_training(together / name, weights, reports)
 
 
+@pytest.mark.slow
 def test_ddp_and_fsdp_have_one_loss_curve(together):
     for name in ("", "-untied", "-uneven"):
         assert losses(together / f"fsdp{name}") == pytest.approx(losses(together / f"ddp{name}"), rel=1e-5)

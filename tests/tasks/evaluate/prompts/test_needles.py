@@ -161,6 +161,7 @@ def test_the_shortest_length_and_all_above_it_fit(
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(task=st.sampled_from(TASK_NAMES), length=st.integers(1, 140), num_depths=st.integers(2, 101))
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_and_never_tried_for_ever(
     materials: dict[str, Material], task: TaskName, length: int, num_depths: int
 ) -> None:

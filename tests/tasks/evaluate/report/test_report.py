@@ -71,6 +71,7 @@ def test_comparisons_are_paired_and_named(report: Report) -> None:
     assert ratio.low == pytest.approx(ratio.high), "documents differ, but each by the same in both arms"
 
 
+@pytest.mark.slow
 def test_further_methods_are_compared_and_drawn(tmp_path: Path) -> None:
     arms = (*ARMS, "base_ntk")
     report = write_results(tmp_path, Samples.of(perplexity=perplexity_samples(arms), task=task_samples(arms)), SETTINGS)
@@ -218,6 +219,7 @@ def test_a_task_without_depth_or_control_has_neither_curve_nor_gain(tmp_path: Pa
     assert {p.name for p in tmp_path.glob("*.png")} == {"common_words.png"}
 
 
+@pytest.mark.slow
 def test_recomputed_from_files_in_any_row_order(report: Report, samples: Samples, tmp_path: Path) -> None:
     shuffled = {
         name: getattr(samples, name).take(np.random.default_rng(0).permutation(getattr(samples, name).num_rows))

@@ -164,6 +164,7 @@ def test_depth_permutation_test_keeps_its_level(samples: int, accuracy: float, d
     assert np.mean([depth_permutation_test(matrix, trial) <= 0.05 for trial, matrix in enumerate(right)]) <= most(0.05)
 
 
+@pytest.mark.slow
 def test_flipping_signs_of_depths_would_not_keep_its_level() -> None:
     """Why depths are permuted: at 98 % over 21 depths most samples have an index a little above zero, a few one far below."""
     rng = np.random.default_rng(15)

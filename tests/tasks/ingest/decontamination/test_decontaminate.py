@@ -198,6 +198,7 @@ def test_many_documents_with_a_fifth_each_leave_less_than_a_fifth(tmp_path: Path
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.slow
 def test_less_than_the_share_remains_for_any_units(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Passages of any place and length in documents of any number; none of the text is common."""
     heldout = [prose("a", 400), prose("b", 300)]

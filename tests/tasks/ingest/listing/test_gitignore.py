@@ -62,6 +62,7 @@ def without_clashes(paths: Iterable[str], folders: Iterable[str]) -> list[str]:
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.sets(_paths, min_size=1, max_size=40), _gitignores)
+@pytest.mark.slow
 def test_random_trees_are_sorted_as_git_sorts_them(found: set[str], gitignores: dict[str, str]) -> None:
     paths = without_clashes(found, gitignores)
     with tempfile.TemporaryDirectory() as top:

@@ -100,6 +100,7 @@ def bomb(suffix: str, num_megabytes: int) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.slow
 def test_a_bomb_never_fills_the_memory(suffix: str) -> None:
     data = bomb(suffix, 300)
     sizes: list[int] = []

@@ -294,6 +294,7 @@ class _AnySmall:
 ANY_SMALL = _AnySmall()
 
 
+@pytest.mark.slow
 def test_values_that_repeat_the_start_of_others_do_not_fill_the_memory(tmp_path: Path) -> None:
     start = random.Random(0).randbytes(200_000).hex()
     texts = [f"{start} {row}" for row in range(300)]  # 120 MB

@@ -214,6 +214,7 @@ def test_two_processes_at_once_make_one_environment(tmp_path: Path) -> None:
     assert sorted(said) == [["made", "ready"], ["ready"]]
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_installed_is_one_sentence_with_pips_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, Path]
 ) -> None:
