@@ -96,6 +96,7 @@ def test_cuts(text_format: str, unit: str, demo: Encoder, monkeypatch: pytest.Mo
     ("expression", "text", "expected"),
     [(r"/\*.*?\*/", "/* " * 30, 4.0), (r"-[ -]*-x", "-" * 80, 4.0), (r"[ab]+c", "ab" * 40, 4.0), (r"(?:ab)++c", "x" * 80, 2.0)],
 )
+@pytest.mark.slow
 def test_quadratic_work_is_counted_as_such(expression: str, text: str, expected: float) -> None:
     tree = parsed(re.compile(expression, re.DOTALL))
     small, large = (count_steps(tree, re.DOTALL, text * n, 0, len(text) * n, False) for n in (4, 8))

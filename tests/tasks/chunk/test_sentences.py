@@ -158,6 +158,7 @@ def test_a_pipeline_does_not_depend_on_how_a_long_text_is_fed(monkeypatch: pytes
     assert plain_sentencizer("en").starts(text) == whole
 
 
+@pytest.mark.slow
 def test_a_sentence_beyond_spacys_limit_is_found() -> None:
     text = "x" * 1_100_000 + ". The end."
     for segmenter in (plain_sentencizer("en"), SpacySegmenter("en"), FastSegmenter("en")):

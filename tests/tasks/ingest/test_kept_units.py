@@ -50,6 +50,7 @@ def assert_as_from_scratch(artifact: Artifact, folder: Path, **options: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["000a.txt", "030a.txt", "zzz.txt"])
+@pytest.mark.slow
 def test_an_added_file_costs_the_unit_it_falls_into(corpus: Path, name: str) -> None:
     _, num_kept, num_units = ingested(corpus)
     assert (num_kept, num_units > 5) == (0, True)
@@ -59,6 +60,7 @@ def test_an_added_file_costs_the_unit_it_falls_into(corpus: Path, name: str) -> 
     assert_as_from_scratch(artifact, corpus)
 
 
+@pytest.mark.slow
 def test_a_changed_or_removed_file_is_never_taken_from_an_earlier_run(corpus: Path) -> None:
     ingested(corpus)
     (corpus / "030.txt").write_text(prose(98))
@@ -117,6 +119,7 @@ def test_units_of_corpora_before_the_latest_three_are_dropped(corpus: Path) -> N
     assert len(list((folder / "used").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_a_kept_unit_that_is_damaged_by_a_crash_is_read_again(corpus: Path) -> None:
     ingested(corpus)
     folder = corpus.parent / "storage" / kept_units.FOLDER

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from ray_jobs.finetune.training.distributed import Worker
 from tests.ray_jobs.finetune.training_example import CPU, make_params, run, write_base
 
+pytestmark = pytest.mark.slow
+
 # name -> (base, training parameters); rows have 60 to 96 tokens, so ranks never have equally many
 SCENARIOS = {
     "ddp": ("tied", {"micro_batch_rows": 2}),
@@ -75,7 +77,6 @@ def assert_same_training(folder, weights, reports, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-@pytest.mark.slow
 def test_two_workers_train_what_one_does(together, tmp_path, name):
     base, training = SCENARIOS[name]
     alone = training | {"parallelism": "ddp", "activation_offload": False}
@@ -86,7 +87,6 @@ def test_two_workers_train_what_one_does(together, tmp_path, name):
         assert_same_training(together / name, weights, reports)
 
 
-@pytest.mark.slow
 def test_ddp_and_fsdp_have_one_loss_curve(together):
     for name in ("", "-untied", "-uneven"):
         assert losses(together / f"fsdp{name}") == pytest.approx(losses(together / f"ddp{name}"), rel=1e-5)

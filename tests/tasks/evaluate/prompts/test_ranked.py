@@ -105,6 +105,7 @@ def test_a_sample_is_the_same_question_with_more_passages_at_a_longer_length(
 
 @given(st.integers(1, 300))
 @settings(max_examples=50, deadline=None)
+@pytest.mark.slow
 def test_ranks_follow_one_over_r(n: int) -> None:
     quantiles = (np.arange(20_000) + 0.5) / 20_000
     ranks = np.array([gold_rank(float(q), n) for q in quantiles[:: max(1, n // 8)]])

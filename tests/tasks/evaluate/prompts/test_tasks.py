@@ -228,6 +228,7 @@ def test_the_three_most_frequent_words_are_never_tied() -> None:
     assert len(set(word_counts(MIN_WORDS - 1)[:5].tolist())) < 5
 
 
+@pytest.mark.slow
 def test_key_value_asks_one_object_for_keys_at_every_depth(material: Material) -> None:
     roomy = replace(material, form_length=1024)
     for length in (1024, 3000):

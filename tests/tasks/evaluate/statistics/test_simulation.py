@@ -147,6 +147,7 @@ def test_holm_holds_the_family_wise_error_under_the_null() -> None:
     assert any_raw / families > 0.2, "uncorrected tests would find something far too often"
 
 
+@pytest.mark.slow
 def test_permutation_test_keeps_its_level_and_has_power() -> None:
     rng = np.random.default_rng(6)
     null = [sign_flip_test(rng.normal(0, 1, 10), seed) <= 0.05 for seed in range(TRIALS)]
@@ -156,6 +157,7 @@ def test_permutation_test_keeps_its_level_and_has_power() -> None:
 
 
 @pytest.mark.parametrize(("samples", "accuracy", "depths"), [(40, 0.98, 21), (20, 0.5, 5)])
+@pytest.mark.slow
 def test_depth_permutation_test_keeps_its_level(samples: int, accuracy: float, depths: int) -> None:
     """Depths that make no difference, of samples of which some are harder."""
     rng = np.random.default_rng(14)

@@ -132,6 +132,7 @@ def test_memory_beside_the_sketches_is_bounded() -> None:
     assert peak / num < 300
 
 
+@pytest.mark.slow
 def test_recall_and_precision_against_exact_jaccard() -> None:
     """Above the threshold by 0.05, at least 95 % are found; below it by 0.15, nothing is."""
     rng = np.random.default_rng(0)
