@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from data_schemas.params import NearDuplicateParams
-from tasks.ingest.duplicates.near_duplicates import Sketcher, find_duplicates
+from tasks.ingest.duplicates.near_duplicates import find_duplicates, sketch_of
 from tasks.ngrams.word_ngrams import distinct_ngrams
 
 EDITED_SHARES = (0.002, 0.01, 0.02, 0.05, 0.1)
@@ -72,8 +72,7 @@ def _edited(text: str, share: float, rng: np.random.Generator) -> str:
 
 def ropeway(texts: list[str], params: NearDuplicateParams) -> Outcome:
     started = time.perf_counter()
-    sketcher = Sketcher(params)
-    sketches = np.stack([sketcher.sketch(text) for text in texts])
+    sketches = np.stack([sketch_of(text, params) for text in texts])
     sketched = time.perf_counter()
     kept_by = find_duplicates(sketches, np.arange(len(texts)), params).kept_by
     return Outcome(sketched - started, time.perf_counter() - sketched, kept_by >= 0)

@@ -234,10 +234,10 @@ class CorpusParams(Params):
     max_expansion: float = Field(
         200, ge=2, description="Quarantine a compressed file that grows by more than this factor, as a decompression bomb."
     )
-    keep_read_units: bool = Field(
+    keep_units: bool = Field(
         True,
-        description="Keep what was read from each part of the corpus in the storage, so that a grown corpus is read only where "
-        "it changed. Takes about the compressed size of the text once more.",
+        description="Keep what was read from each part of the corpus, and its chunks, in the storage, so that a grown corpus is "
+        "read and chunked only where it changed. Takes about the size of the text once more.",
     )
     detect_language: bool = Field(
         True,

@@ -32,7 +32,7 @@ from tasks.ingest.reading.repository import RepositoryPart, read_code_file, read
 MIN_UNIT_BYTES = 4 << 20
 MAX_UNITS = 4096
 _THREADS = 8  # reading waits for disks and networks, and hashing lets other threads run
-_AT_ONCE = 1024
+_FILES_A_TASK = 16  # a thread's hand-over costs as much as hashing a small file
 
 Part = FilePart | RepositoryPart | DatasetSlice
 
@@ -136,15 +136,13 @@ def _read_part(part: Part, source: CorpusSource, files: Files, max_bytes: int) -
 
 def _examine_all(params: CorpusParams, listing: Listing, unit_bytes: int) -> list[Examined]:
     """The stamp and the parts of each file, in the listing's order."""
-    examined: list[Examined] = []
 
-    def one(file: SourceFile) -> Examined:
-        return examine(file, unit_bytes, as_records=params.sources[file.source_index].repository == "no")
+    def some(start: int) -> list[Examined]:
+        files = listing.files[start : start + _FILES_A_TASK]
+        return [examine(file, unit_bytes, params.sources[file.source_index].repository == "no") for file in files]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(listing.files), _AT_ONCE):
-            examined += pool.map(one, listing.files[start : start + _AT_ONCE])
-    return examined
+        return [found for of_task in pool.map(some, range(0, len(listing.files), _FILES_A_TASK)) for found in of_task]
 
 
 def _parts_of(

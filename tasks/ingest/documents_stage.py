@@ -42,10 +42,10 @@ from tasks.ingest.decontamination.decontaminate import Decontamination, decontam
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
 from tasks.ingest.duplicates.excerpts import excerpt_rows, find_excerpts
 from tasks.ingest.duplicates.selection import Selection, duplicate_rows, select
-from tasks.ingest.kept_units import KeptUnits
 from tasks.ingest.refusals import QUARANTINE_FILE, refuse_empty, refuse_finished, refuse_one_sided, refuse_quarantined
-from tasks.ingest.survey import ReadUnitJob
+from tasks.ingest.survey import READ_PARTS, ReadUnitJob
 from tasks.ingest.write_job import WriteUnitJob
+from tasks.kept_units import KeptUnits
 from tasks.work import Workers, WorkersFor, run_units
 
 CODE_VERSION = 4
@@ -53,7 +53,7 @@ CODE_VERSION = 4
 
 def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what this stage makes, for the name of a job."""
-    return {"corpus": params.corpus.model_dump(mode="json")}
+    return {"corpus": params.corpus.model_dump(mode="json", exclude={"keep_units"})}
 
 
 def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progress: ProgressCallback) -> Artifact:
@@ -73,14 +73,15 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
 
     def make(directory: Path) -> dict[str, Any]:
         with workers_for(corpus.num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
-            kept = KeptUnits(storage.root, inputs["params"], CODE_VERSION) if params.corpus.keep_read_units else None
-            if kept and (num_kept := kept.adopt(corpus, parts)):
+            kept = KeptUnits(storage.root, "read", READ_PARTS, [CODE_VERSION, _reading(inputs["params"])])
+            contents = {unit.index: unit.content for unit in corpus.units if unit.content} if params.corpus.keep_units else {}
+            if num_kept := kept.adopt(contents, parts):
                 progress(message(f"ingest: {num_kept:,} of {len(corpus.units):,} units were read by an earlier run"))
             summary = _Ingestion(params.corpus, corpus, prompts, parts, workers, progress).write(directory)
             if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
                 raise UserError("The corpus changed while it was being read: run again when nothing writes to it.")
-            if kept:
-                kept.keep(corpus, parts)
+            if contents:
+                kept.keep(corpus.fingerprint, contents, parts)
         return summary
 
     artifact = storage.build("documents", make=make, **inputs)
@@ -106,12 +107,26 @@ def _recorded(params: CorpusParams) -> dict[str, Any]:
     """
     recorded: dict[str, Any] = params.model_dump(
         mode="json",
-        exclude={"sources": {"__all__": {"weight", "max_repeats"}}, "max_quarantined_fraction": True, "keep_read_units": True},
+        exclude={"sources": {"__all__": {"weight", "max_repeats"}}, "max_quarantined_fraction": True, "keep_units": True},
     )
     for source in recorded["sources"]:
         source["uri"] = without_secrets(source["uri"])
     recorded["decontamination"]["prompt_files"] = [without_secrets(name) for name in params.decontamination.prompt_files]
     return recorded
+
+
+def _reading(recorded: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that decide what a unit's parts hold: all but those of later steps. The sources are in the units' digests."""
+    later = {
+        "near_duplicates": ("similarity",),
+        "excerpts": ("remove", "share", "max_documents"),
+        "decontamination": tuple(name for name in recorded["decontamination"] if name not in ("enabled", "ngram_words")),
+    }
+    return {
+        name: {key: one for key, one in value.items() if key not in later[name]} if name in later else value
+        for name, value in recorded.items()
+        if name != "sources"
+    }
 
 
 def _fingerprint(prompts: Sequence[Prompt]) -> dict[str, str]:

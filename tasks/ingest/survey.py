@@ -25,17 +25,24 @@ from data_schemas.params import CorpusParams
 from data_schemas.parts import Parts
 from data_schemas.tables import CHANGES, DOCUMENTS, QUARANTINE
 from tasks.ingest.corpus_units import ReadUnit, read_unit
-from tasks.ingest.duplicates.excerpts import sampled_ngrams
-from tasks.ingest.duplicates.near_duplicates import Sketcher
+from tasks.ingest.duplicates.excerpts import EXCERPT_WORDS, sampled
+from tasks.ingest.duplicates.near_duplicates import Sketch
 from tasks.ingest.duplicates.selection import DOCUMENT_FACTS
 from tasks.ingest.reading.records import Document, Refused, Skipped
 from tasks.ingest.split import split_of
 from tasks.ngrams.document_index import ngram_part
-from tasks.ngrams.word_ngrams import distinct_ngrams
+from tasks.ngrams.word_ngrams import distinct, ngram_blocks_of_sizes
 
+_NO_HASHES = np.empty(0, np.uint64)
 _ARRAYS = ("facts", "sketch", "sampled", "heldout")
 ROW_GROUP_BYTES = 16_000_000
-READ_PARTS = ("read-{}.parquet", "refused-{}.parquet", "changes-{}.parquet", *(f"{kind}-{{}}.npy" for kind in _ARRAYS))
+READ_PARTS = (
+    "read-{}.parquet",
+    "refused-{}.parquet",
+    "changes-{}.parquet",
+    *(f"{kind}-{{}}.npy" for kind in _ARRAYS),
+    "read-{}.json",
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,6 @@ class _UnitFacts:
     def __init__(self, params: CorpusParams) -> None:
         self._params = params
         self._facts: list[tuple[int, int, int, int, bool]] = []
-        self._sketcher = Sketcher(params.near_duplicates) if params.near_duplicates.enabled else None
         self._sketches: list[np.ndarray] = []
         self._sampled: list[np.ndarray] = []
         self._heldout: list[np.ndarray] = []
@@ -96,16 +102,34 @@ class _UnitFacts:
         self._facts.append((_u64(content), _u64(content[8:]), _u64(work), len(document.utf8), is_heldout))
         place = {"doc_id": document.doc_id, "source_uri": document.source_uri, "record": document.record}
         self.changes += [{**place, "kind": kind, "num_places": num_places} for kind, num_places in document.changes]
-        if self._sketcher:
-            self._sketches.append(self._sketcher.sketch(document.text))
-        if self._params.excerpts.enabled:
-            self._sampled.append(sampled_ngrams(document.text))
-        if is_heldout and self._params.decontamination.enabled:
-            self._heldout.append(distinct_ngrams(document.text, self._params.decontamination.ngram_words))
+        self._add_ngrams(document.text, is_heldout)
+
+    def _add_ngrams(self, text: str, is_heldout: bool) -> None:
+        """Everything that is made of the document's words, in one pass over them; of a long text only what is kept is held."""
+        near, decontamination = self._params.near_duplicates, self._params.decontamination
+        sketch = Sketch(near.num_permutations) if near.enabled else None
+        of_excerpts: list[np.ndarray] | None = [] if self._params.excerpts.enabled else None
+        of_heldout: list[np.ndarray] | None = [] if is_heldout and decontamination.enabled else None
+        sizes = {near.shingle_words} if near.enabled else set()
+        sizes |= {EXCERPT_WORDS} if of_excerpts is not None else set()
+        sizes |= {decontamination.ngram_words} if of_heldout is not None else set()
+        for blocks in ngram_blocks_of_sizes(text, sorted(sizes)) if sizes else ():
+            if sketch and near.shingle_words in blocks:
+                sketch.add(blocks[near.shingle_words].hashes)
+            if of_excerpts is not None and EXCERPT_WORDS in blocks:
+                of_excerpts.append(sampled(blocks[EXCERPT_WORDS].hashes))
+            if of_heldout is not None and decontamination.ngram_words in blocks:
+                of_heldout.append(blocks[decontamination.ngram_words].hashes)
+        if sketch:
+            self._sketches.append(sketch.finished(text))
+        if of_excerpts is not None:
+            self._sampled.append(distinct(np.concatenate([_NO_HASHES, *of_excerpts])))
+        if of_heldout is not None:
+            self._heldout.append(distinct(np.concatenate([_NO_HASHES, *of_heldout])))
 
     def arrays(self) -> dict[str, np.ndarray]:
         arrays = {"facts": np.array(self._facts, DOCUMENT_FACTS)}
-        if self._sketcher:
+        if self._params.near_duplicates.enabled:
             arrays["sketch"] = np.array(self._sketches) if self._sketches else np.empty((0, 0), np.uint32)
         if self._params.excerpts.enabled:
             arrays["sampled"] = ngram_part(self._sampled)

@@ -11,7 +11,7 @@ modulo 2**64 (an odd base has an inverse there, so a prefix can be divided away)
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -63,17 +63,31 @@ def distinct(hashes: np.ndarray) -> np.ndarray:
 
 def ngram_blocks(text: str, num_words: int) -> Iterator[HashedSpans]:
     """The n-grams of `ngram_hashes` with their positions, a block at a time, so memory does not grow with the text."""
-    carried = _NO_SPANS
-    has_ngram = False
+    for blocks in ngram_blocks_of_sizes(text, (num_words,)):
+        yield blocks[num_words]
+
+
+def ngram_blocks_of_sizes(text: str, sizes: Sequence[int]) -> Iterator[dict[int, HashedSpans]]:
+    """`ngram_blocks` for several numbers of words at once; the words are hashed once.
+
+    Each block of characters gives the n-grams that end in it, by number of words. A number is absent where there are none.
+    """
+    waiting = dict.fromkeys(sizes, _NO_SPANS)  # words that a later n-gram needs
+    incomplete = set(sizes)
     for block in word_blocks(text):
-        words = _joined(carried, block)
-        if len(words.hashes) >= num_words:
-            has_ngram = True
-            yield _ngrams(words, num_words)
-        keep = max(0, len(words.hashes) - num_words + 1)
-        carried = HashedSpans(words.hashes[keep:], words.starts[keep:], words.ends[keep:])
-    if not has_ngram and len(carried.hashes):
-        yield _ngrams(carried, len(carried.hashes))
+        found = {}
+        for num_words, carried in waiting.items():
+            words = _joined(carried, block)
+            if len(words.hashes) >= num_words:
+                incomplete.discard(num_words)
+                found[num_words] = _ngrams(words, num_words)
+            keep = max(0, len(words.hashes) - num_words + 1)
+            waiting[num_words] = HashedSpans(words.hashes[keep:], words.starts[keep:], words.ends[keep:])
+        if found:
+            yield found
+    shorter = {num_words: waiting[num_words] for num_words in incomplete if len(waiting[num_words].hashes)}
+    if shorter:
+        yield {num_words: _ngrams(words, len(words.hashes)) for num_words, words in shorter.items()}
 
 
 def word_blocks(text: str) -> Iterator[HashedSpans]:

@@ -19,9 +19,14 @@ from tasks.chunk.chunker import Chunk, Chunker
 from tasks.chunk.encoding import EncodedText
 from tasks.pack.counted import Counted, Counts, add, to_json
 from tasks.pack.fillers import Fillers, cut_again
-from tasks.pack.sequences import SequenceWriter
+from tasks.pack.sequences import SPLITS, SequenceWriter
 
 TOKENIZER_FILE = "tokenizer.json"
+CHUNK_PARTS = (
+    "chunks-{}.parquet",
+    *(f"{split}-{{}}.{kind}" for split in SPLITS for kind in ("tokens", "entries")),
+    "chunked-{}.json",
+)
 _BATCH_BYTES = 4_000_000
 Cut = tuple[dict[str, Any], EncodedText, list[Chunk]]  # a document, its tokens, and its chunks
 _COLUMNS = ["doc_id", "source", "text", "format", "language", "licence", "split", "num_bytes"]

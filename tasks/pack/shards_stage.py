@@ -23,13 +23,14 @@ from data_schemas.data_card import data_card, hub_page
 from data_schemas.documents import part_names
 from data_schemas.errors import UserError
 from data_schemas.ledger import Ledger, ledger_of
-from data_schemas.manifest import stage_digest
+from data_schemas.manifest import Manifest, stage_digest
 from data_schemas.params import PackingParams, PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
+from tasks.kept_units import KeptUnits
 from tasks.pack.accounting import prepare_ledger
-from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
+from tasks.pack.chunk_job import CHUNK_PARTS, TOKENIZER_FILE, ChunkJob, SpecialTokens
 from tasks.pack.composition import composition, openings
 from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
@@ -75,8 +76,19 @@ def run(
     def make(directory: Path) -> dict[str, Any]:
         check_chunking(params.chunking)
         num_bytes = documents.manifest.summary["num_bytes"]
+        labels = [source.label for source in params.corpus.sources]
+        making = [CODE_VERSION, chunked, labels, {name: digest for name, digest in parents.items() if name != "documents"}]
+        kept = KeptUnits(storage.root, "chunks", CHUNK_PARTS, making)
+        contents = _contents(documents.manifest) if params.corpus.keep_units else {}
         with workers_for(num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
-            return _Preparation(params, load_tokenizer(params.model), documents, parts, workers, progress).write(directory)
+            if num_kept := kept.adopt(contents, parts):
+                progress(
+                    message(f"prepare: {num_kept:,} of {len(contents):,} parts of the documents were chunked by an earlier run")
+                )
+            summary = _Preparation(params, load_tokenizer(params.model), documents, parts, workers, progress).write(directory)
+            if contents:
+                kept.keep(parts_key, contents, parts)
+            return summary
 
     artifact = storage.build(
         "shards",
@@ -103,6 +115,12 @@ def run(
         )
     )
     return artifact
+
+
+def _contents(documents: Manifest) -> dict[int, str]:
+    """The digest of each part of the documents, by number."""
+    digests = {entry.path: entry.sha256 for entry in documents.files}
+    return {number: digests[name] for number, name in enumerate(part_names(documents))}
 
 
 class _Preparation:

@@ -161,9 +161,9 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     """Recorded before the stages named what determines their jobs. A new parameter changes them: then record them again."""
     params = PipelineParams.model_validate(GIVEN)
     recorded = {
-        ("prepare", "documents"): "ropeway-prepare-94e98bf7ed8cf829",
-        ("finetune", "checkpoints"): "ropeway-finetune-57d0a7806603e3cf",
-        ("evaluate", "evaluations"): "ropeway-evaluate-126d757445a28079",
+        ("prepare", "documents"): "ropeway-prepare-ffc15796cf80bcfa",
+        ("finetune", "checkpoints"): "ropeway-finetune-71ccfdebd94281f2",
+        ("evaluate", "evaluations"): "ropeway-evaluate-ac5c125fffc9723e",
     }
     given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
     for (job, kind), expected in recorded.items():

@@ -1,6 +1,6 @@
 """Pairs of documents of which one repeats a passage of the other, by shared n-grams of 13 words.
 
-    all documents ─ sampled_ngrams, in the survey ─▶ pairs that may share enough ─▶ CandidateJob: all their n-grams ─▶ exact shares
+    all documents ─ sampled, in the survey ─▶ pairs that may share enough ─▶ CandidateJob: all their n-grams ─▶ exact shares
 
 An n-gram is sampled by its hash alone, so two documents that share a passage sample the same n-grams of it. An n-gram that more
 than `max_documents` documents have is boilerplate, and counts in no pair; that also bounds the pairs of each n-gram.
@@ -21,10 +21,10 @@ from data_schemas.parts import Parts
 from data_schemas.tables import EXCERPTS
 from tasks.ingest.duplicates.selection import IDENTITY, Selection, identities
 from tasks.ngrams.document_index import merged_ranges, ngram_part, opened
-from tasks.ngrams.word_ngrams import distinct, distinct_ngrams, ngram_blocks
+from tasks.ngrams.word_ngrams import distinct_ngrams
 from tasks.work import Workers, run_units
 
-_NGRAM_WORDS = 13
+EXCERPT_WORDS = 13
 _SAMPLED_BITS = np.uint64(3)  # one n-gram in 8
 _SLACK = 0.4  # a sampled share may be this part of the wanted one, so that chance misses few pairs
 _MIN_SAMPLED = 2
@@ -47,11 +47,9 @@ class Excerpts:
     removed: np.ndarray
 
 
-def sampled_ngrams(text: str) -> np.ndarray:
-    """uint64 [n]: the different n-grams of a text that are sampled, ascending. Memory does not grow with the text."""
-    blocks = (block.hashes for block in ngram_blocks(text, _NGRAM_WORDS))
-    kept = [hashes[hashes >> (np.uint64(64) - _SAMPLED_BITS) == 0] for hashes in blocks]
-    return distinct(np.concatenate([np.empty(0, np.uint64), *kept]))
+def sampled(ngrams: np.ndarray) -> np.ndarray:
+    """Those of the hashes of n-grams that are sampled."""
+    return ngrams[ngrams >> (np.uint64(64) - _SAMPLED_BITS) == 0]
 
 
 def find_excerpts(params: ExcerptParams, parts: Parts, selection: Selection, workers: Workers) -> Excerpts:
@@ -65,9 +63,9 @@ def find_excerpts(params: ExcerptParams, parts: Parts, selection: Selection, wor
         return Excerpts(nothing, nothing, nothing, np.empty(0), removed)
     num_units = len(selection.unit_ends)
     num_documents = np.diff(selection.unit_ends, prepend=0).tolist()
-    sampled = opened([parts.kept(f"sampled-{unit:05d}.npy") for unit in range(num_units)])
-    sizes = _sizes(sampled, num_documents)
-    first, second, count = shared_pairs(sampled, num_documents, selection.keep, params.max_documents)
+    of_survey = opened([parts.kept(f"sampled-{unit:05d}.npy") for unit in range(num_units)])
+    sizes = _sizes(of_survey, num_documents)
+    first, second, count = shared_pairs(of_survey, num_documents, selection.keep, params.max_documents)
     may_be = (count >= _MIN_SAMPLED) & (count >= _SLACK * params.share * np.minimum(sizes[first], sizes[second]))
     is_candidate = np.zeros(len(removed), bool)
     is_candidate[first[may_be]] = is_candidate[second[may_be]] = True
@@ -143,7 +141,7 @@ class CandidateJob:
         ngrams = [np.empty(0, np.uint64)] * len(is_candidate)
         if is_candidate.any():
             for place, text in self._texts(number, is_candidate):
-                ngrams[place] = distinct_ngrams(text, _NGRAM_WORDS)
+                ngrams[place] = distinct_ngrams(text, EXCERPT_WORDS)
         with self.parts.writing(_candidates_name(number)) as path, path.open("wb") as file:
             np.save(file, ngram_part(ngrams), allow_pickle=False)
 

@@ -21,28 +21,35 @@ _SEED = 42
 _BAND_RECALL = 0.99  # least chance that two documents of exactly the wanted similarity share a band
 
 
-class Sketcher:
-    """Signatures of texts. The same text has the same signature in every process and on every machine."""
+class Sketch:
+    """The signature of one text, made from its shingles a block at a time. Equal in every process and on every machine.
 
-    def __init__(self, params: NearDuplicateParams) -> None:
-        self._params = params
+    Memory does not grow with the text: the signature of a union of sets is the smaller value at each place.
+    """
 
-    def sketch(self, text: str) -> np.ndarray:
-        """uint32 [num_permutations].
+    def __init__(self, num_permutations: int) -> None:
+        self._signature = np.full(num_permutations, np.iinfo(np.uint32).max, np.uint32)
+        self._has_words = False
 
-        A text shorter than a shingle is one shingle; one without any word equals only its exact copies.
-        Memory does not grow with the text: the signature of a union of sets is the smaller value at each place.
-        """
-        size = self._params.num_permutations
-        signature = np.full(size, np.iinfo(np.uint32).max, np.uint32)
-        has_words = False
-        for block in ngram_blocks(text, self._params.shingle_words):
-            np.minimum(signature, _signature(block.hashes, size), out=signature)
-            has_words = True
-        if not has_words:
-            digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            return _signature(np.frombuffer(digest, "<u8"), size)
-        return signature
+    def add(self, shingles: np.ndarray) -> None:
+        """More shingles, uint64 [n]."""
+        np.minimum(self._signature, _signature(shingles, len(self._signature)), out=self._signature)
+        self._has_words = True
+
+    def finished(self, text: str) -> np.ndarray:
+        """uint32 [num_permutations]: the signature. A text without any word equals only its exact copies."""
+        if self._has_words:
+            return self._signature
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return _signature(np.frombuffer(digest, "<u8"), len(self._signature))
+
+
+def sketch_of(text: str, params: NearDuplicateParams) -> np.ndarray:
+    """uint32 [num_permutations]: the signature of a text. A text shorter than a shingle is one shingle."""
+    sketch = Sketch(params.num_permutations)
+    for block in ngram_blocks(text, params.shingle_words):
+        sketch.add(block.hashes)
+    return sketch.finished(text)
 
 
 @dataclass(frozen=True)

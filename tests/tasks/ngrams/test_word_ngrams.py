@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.ngrams import word_ngrams
-from tasks.ngrams.word_ngrams import distinct, distinct_ngrams, ngram_blocks, ngram_hashes, num_words_of
+from tasks.ngrams.word_ngrams import distinct, distinct_ngrams, ngram_blocks, ngram_blocks_of_sizes, ngram_hashes, num_words_of
 
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "ba", "Ab", "x1", "zebra"]), max_size=60)
 SEPARATORS = st.sampled_from([" ", "\n", ", ", "_", " -- ", "\t\t"])
@@ -93,3 +93,15 @@ def test_the_same_on_every_machine() -> None:
 @given(st.lists(st.integers(0, 20)))
 def test_distinct_is_a_sorted_set(values: list[int]) -> None:
     assert distinct(np.array(values, np.uint64)).tolist() == sorted(set(values))
+
+
+@given(words=WORDS, sizes=st.sets(st.integers(1, 15), min_size=1, max_size=4), block=st.integers(5, 60))
+def test_several_sizes_at_once_give_the_same_as_one_after_the_other(words: list[str], sizes: set[int], block: int) -> None:
+    text = " ".join(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(word_ngrams, "_BLOCK_CHARACTERS", block)
+        together: dict[int, list[int]] = {size: [] for size in sizes}
+        for blocks in ngram_blocks_of_sizes(text, sorted(sizes)):
+            for size, found in blocks.items():
+                together[size] += found.hashes.tolist()
+        assert together == {size: ngram_hashes(text, size).tolist() for size in sizes}

@@ -17,14 +17,19 @@ from hypothesis import strategies as st
 from data_schemas.params import ExcerptParams
 from data_schemas.parts import Parts
 from data_schemas.tables import EXCERPTS
-from tasks.ingest.duplicates.excerpts import Excerpts, excerpt_rows, find_excerpts, sampled_ngrams, shared_pairs
+from tasks.ingest.duplicates.excerpts import EXCERPT_WORDS, Excerpts, excerpt_rows, find_excerpts, sampled, shared_pairs
 from tasks.ingest.duplicates.selection import DOCUMENT_FACTS, Selection
 from tasks.ngrams.document_index import ngram_part
+from tasks.ngrams.word_ngrams import distinct_ngrams
 from tasks.work import InProcess
 
 
 def prose(name: str, num_words: int, first: int = 0) -> str:
     return " ".join(f"{name}{i}" for i in range(first, first + num_words))
+
+
+def _sampled(text: str) -> np.ndarray:
+    return sampled(distinct_ngrams(text, EXCERPT_WORDS))
 
 
 def found(
@@ -42,7 +47,7 @@ def found(
     for number, end in enumerate(ends):
         mine = range(number * unit, end)
         with parts.writing(f"sampled-{number:05d}.npy") as path, path.open("wb") as file:
-            np.save(file, ngram_part([sampled_ngrams(texts[i]) for i in mine]))
+            np.save(file, ngram_part([_sampled(texts[i]) for i in mine]))
         rows = [
             {"doc_id": f"d{i}", "source_uri": f"/{i}", "record": 0, "split": "heldout" if i in heldout else "train"}
             | {"text": texts[i]}
@@ -116,8 +121,8 @@ def test_samples_find_a_fifth_in_documents_of_usual_length(tmp_path: Path) -> No
     for _ in range(100):
         words = [f"w{draw.randrange(10**9)}" for _ in range(3_000)]
         first, second = " ".join(words[:1_000]), " ".join(words[780:1_780])
-        shared = np.intersect1d(sampled_ngrams(first), sampled_ngrams(second))
-        num_missed += len(shared) < 0.4 * 0.2 * min(len(sampled_ngrams(first)), len(sampled_ngrams(second)))
+        shared = np.intersect1d(_sampled(first), _sampled(second))
+        num_missed += len(shared) < 0.4 * 0.2 * min(len(_sampled(first)), len(_sampled(second)))
     assert num_missed <= 2
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_schemas.params import NearDuplicateParams
 from tasks.ingest.duplicates import bands
-from tasks.ingest.duplicates.near_duplicates import NearDuplicates, Sketcher, band_rows, find_duplicates
+from tasks.ingest.duplicates.near_duplicates import NearDuplicates, band_rows, find_duplicates, sketch_of
 from tasks.ngrams import word_ngrams
 from tasks.ngrams.word_ngrams import distinct_ngrams
 
@@ -139,8 +139,7 @@ def test_recall_and_precision_against_exact_jaccard() -> None:
     texts = library_texts(110)
     copies = [edited(text, share, rng) for text in texts for share in (0.005, 0.015, 0.03, 0.08)]
     originals = np.repeat(np.arange(len(texts)), 4)
-    sketcher = Sketcher(DEFAULT)
-    sketches = np.stack([sketcher.sketch(text) for text in (*texts, *copies)])
+    sketches = np.stack([sketch_of(text, DEFAULT) for text in (*texts, *copies)])
     found_near, wanted = [], []
     for i, copy in enumerate(copies):  # each copy against all originals, so that copies do not keep each other out
         order = np.array([*range(len(texts)), len(texts) + i])
@@ -156,42 +155,41 @@ def test_recall_and_precision_against_exact_jaccard() -> None:
 
 def test_the_estimate_is_close_to_exact_jaccard() -> None:
     rng = np.random.default_rng(1)
-    sketcher = Sketcher(DEFAULT)
     errors = []
     for text in library_texts(40):
         other = edited(text, 0.03, rng)
-        errors.append(np.mean(sketcher.sketch(text) == sketcher.sketch(other)) - jaccard(text, other))
+        errors.append(np.mean(sketch_of(text, DEFAULT) == sketch_of(other, DEFAULT)) - jaccard(text, other))
     assert abs(np.mean(errors)) < 0.02
     assert np.abs(errors).max() < 5 * np.sqrt(0.25 / DEFAULT.num_permutations)
 
 
 @pytest.mark.parametrize("num_permutations", [16, 100, 128])
 def test_a_sketch_made_in_blocks_is_that_of_the_whole(num_permutations: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sketcher = Sketcher(NearDuplicateParams(num_permutations=num_permutations))
+    params = NearDuplicateParams(num_permutations=num_permutations)
     texts = [*library_texts(12), " ".join(f"few{i}" for i in range(70))]
-    whole = [sketcher.sketch(text) for text in texts]
+    whole = [sketch_of(text, params) for text in texts]
     monkeypatch.setattr(word_ngrams, "_BLOCK_CHARACTERS", 300)
     for text, expected in zip(texts, whole, strict=True):
-        assert np.array_equal(sketcher.sketch(text), expected)
+        assert np.array_equal(sketch_of(text, params), expected)
 
 
 def test_short_texts_are_near_only_to_themselves() -> None:
     texts = ["one two", "One — two!", "one three", "!!!", "???", "!!! ", ""]
-    sketches = np.stack([Sketcher(DEFAULT).sketch(text) for text in texts])
+    sketches = np.stack([sketch_of(text, DEFAULT) for text in texts])
     assert sketches.dtype == np.uint32
     assert find_duplicates(sketches, np.arange(len(texts)), DEFAULT).kept_by.tolist() == [-1, 0, -1, -1, -1, -1, -1]
 
 
 def test_another_process_makes_the_same_sketch() -> None:
     code = (
-        "from data_schemas.params import NearDuplicateParams as P; from tasks.ingest.duplicates.near_duplicates import Sketcher;"
-        "print(Sketcher(P()).sketch('the valley is deep and the bridge is long, says he').tolist())"
+        "from data_schemas.params import NearDuplicateParams as P; from tasks.ingest.duplicates.near_duplicates import sketch_of;"
+        "print(sketch_of('the valley is deep and the bridge is long, says he', P()).tolist())"
     )
     outputs = set()
     for seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": seed}
         outputs.add(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout)
-    mine = Sketcher(DEFAULT).sketch("the valley is deep and the bridge is long, says he")
+    mine = sketch_of("the valley is deep and the bridge is long, says he", DEFAULT)
     assert outputs == {f"{mine.tolist()}\n"}
     assert mine[:4].tolist() == [3399376295, 3246636423, 2941392592, 3648858531]
 

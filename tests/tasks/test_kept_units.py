@@ -1,4 +1,4 @@
-"""A grown corpus is read only where it changed, and gives what reading all of it gives."""
+"""A grown corpus is read and chunked only where it changed, and gives what working on all of it gives."""
 
 import json
 from functools import partial
@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from data_schemas.documents import part_names
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.prepare.ray_data import workers_for
-from tasks.ingest import corpus_units, kept_units
+from tasks import kept_units
+from tasks.ingest import corpus_units
 from tasks.ingest.documents_stage import run
+from tasks.pack import shards_stage
 from tests.tasks.ingest.test_documents_stage import documents, prose
 
 
@@ -25,16 +28,31 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def pipeline(folder: Path, storage: str = "storage", **options: Any) -> PipelineParams:
+    return PipelineParams.model_validate(
+        {
+            "run_name": "x",
+            "corpus": {"sources": [str(folder)], "heldout_fraction": 0.3, **options},
+            "model": {"base": "demo", "target_length": 512},
+            "storage": str(folder.parent / storage),
+        }
+    )
+
+
+def packed(params: PipelineParams) -> tuple[Artifact, int, int]:
+    """(shards, parts of the documents chunked by an earlier run, all parts)."""
+    said: list[str] = []
+    storage, workers = Storage(params.storage), partial(workers_for, params)
+    documents = run(params, storage, workers, said.append)
+    shards = shards_stage.run(params, storage, documents, workers, lambda event: said.append(str(event)))
+    told = next((str(line) for line in said if "chunked by an earlier run" in str(line)), "prepare: 0 of")
+    return shards, int(told.split("prepare: ")[1].split()[0]), len(part_names(documents.manifest))
+
+
 def ingested(folder: Path, storage: str = "storage", **options: Any) -> tuple[Artifact, int, int]:
     """(artifact, units read by an earlier run, all units)."""
     said: list[str] = []
-    given = {
-        "run_name": "x",
-        "corpus": {"sources": [str(folder)], "heldout_fraction": 0.3, **options},
-        "model": {"base": "demo", "target_length": 512},
-        "storage": str(folder.parent / storage),
-    }
-    params = PipelineParams.model_validate(given)
+    params = pipeline(folder, storage, **options)
     artifact = run(params, Storage(params.storage), partial(workers_for, params), lambda event: said.append(str(event)))
     num_units = len(corpus_units.plan_corpus(params.corpus).units)
     told = next((line for line in said if "read by an earlier run" in line), "ingest: 0 of")
@@ -93,7 +111,7 @@ def test_lines_added_to_a_file_cost_its_last_part(corpus: Path) -> None:
         ({"detect_language": False}, False),
         ({"near_duplicates": {"num_permutations": 64}}, False),
         ({"quality": {"min_words": 3}}, False),
-        ({"keep_read_units": False}, False),
+        ({"keep_units": False}, False),
     ],
     ids=str,
 )
@@ -108,7 +126,7 @@ def test_units_are_taken_only_if_they_would_be_read_the_same(corpus: Path, optio
 
 @pytest.mark.slow
 def test_units_of_corpora_before_the_latest_three_are_dropped(corpus: Path) -> None:
-    folder = corpus.parent / "storage" / kept_units.FOLDER
+    folder = corpus.parent / "storage" / kept_units.FOLDER / "read"
     for number in range(5):
         for file in corpus.iterdir():
             file.write_text(prose(1000 * number + int(file.stem)))
@@ -122,10 +140,41 @@ def test_units_of_corpora_before_the_latest_three_are_dropped(corpus: Path) -> N
 @pytest.mark.slow
 def test_a_kept_unit_that_is_damaged_by_a_crash_is_read_again(corpus: Path) -> None:
     ingested(corpus)
-    folder = corpus.parent / "storage" / kept_units.FOLDER
+    folder = corpus.parent / "storage" / kept_units.FOLDER / "read"
     for result in folder.glob("read-*.json"):
         result.unlink()
     (corpus / "zzz.txt").write_text(prose(99))
     artifact, num_kept, _ = ingested(corpus)
     assert num_kept == 0
     assert_as_from_scratch(artifact, corpus)
+
+
+@pytest.mark.slow
+def test_only_changed_parts_of_the_documents_are_chunked(corpus: Path) -> None:
+    (corpus / "long.txt").write_text("\n\n".join(prose(number) for number in range(300, 320)))
+    _, num_kept, num_parts = packed(pipeline(corpus))
+    assert (num_kept, num_parts > 5) == (0, True)
+    (corpus / "030a.txt").write_text(prose(99))
+    shards, num_kept, num_parts = packed(pipeline(corpus))
+    assert num_parts - 2 <= num_kept < num_parts
+    again, num_kept, _ = packed(pipeline(corpus, "other-storage"))
+    assert num_kept == 0
+    assert shards.digest == again.digest
+    assert shards.manifest.summary == again.manifest.summary
+    assert [entry.sha256 for entry in shards.manifest.files] == [entry.sha256 for entry in again.manifest.files]
+
+
+@pytest.mark.slow
+def test_chunks_are_taken_only_if_they_would_be_cut_the_same(corpus: Path) -> None:
+    (corpus / "long.txt").write_text("\n\n".join(prose(number) for number in range(300, 320)))
+    packed(pipeline(corpus))
+    (corpus / "zzz.txt").write_text(prose(99))
+    params = pipeline(corpus)
+    for group, change in (
+        ("chunking", {"max_tokens": 200}),
+        ("packing", {"max_waste": 0.3}),
+        ("corpus", {"keep_units": False}),
+    ):
+        changed = params.model_copy(update={group: getattr(params, group).model_copy(update=change)})
+        assert packed(changed)[1] == 0
+    assert packed(params.model_copy(update={"packing": params.packing.model_copy(update={"window_chunks": 50})}))[1] > 0
