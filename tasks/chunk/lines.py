@@ -87,11 +87,29 @@ def line_starts(block: str, habit: Callable[[], Habit]) -> tuple[list[tuple[int,
             head = 2 if len(run) > 1 and _RULED.fullmatch(texts[1]) else 0
             rows = [(char, n) for n, (char, line) in enumerate(run) if n and not _RULED.fullmatch(line)]
             starts += [(char, LINE if n > head else HEAD) for char, n in rows]
+        elif kind == "quotation":
+            starts += _quoted_starts(run, texts, habit)
         elif kind == "item" or (len(run) > 1 and not is_wrapped(texts, habit)):
             parted = zip(run[1:], texts, strict=False)
             starts += [(char, LINE) for (char, _), above in parted if not is_numbered_title(above)]
         before = kind
     return starts, tables
+
+
+def _quoted_starts(
+    run: Sequence[tuple[int, str]], texts: Sequence[str], habit: Callable[[], Habit]
+) -> Iterator[tuple[int, int]]:
+    """Places to cut in a quotation with these `texts`: where a paragraph starts, after empty lines, and at lines that are not
+    wrapped."""
+    is_empty = [not text.strip() for text in texts]
+    for empty, numbers in itertools.groupby(range(len(run)), key=is_empty.__getitem__):
+        first, *others = numbers
+        if empty:
+            continue
+        if first:
+            yield run[first][0], LINE
+        if others and not is_wrapped([texts[first], *(texts[number] for number in others)], habit):
+            yield from ((run[number][0], LINE) for number in others if not is_numbered_title(texts[number - 1]))
 
 
 def is_numbered_title(line: str) -> bool:

@@ -252,3 +252,41 @@ def test_any_minimum_fill_keeps_the_promises(demo: Tokenizer, noise: str, min_fi
     chunks = Chunker(demo, ChunkingParams(max_tokens=16, min_fill=min_fill, segmenter="fast")).chunk(text)
     assert "".join(text[c.char_start : c.char_end] for c in chunks) == text
     assert max(c.num_tokens for c in chunks) <= 16
+
+
+# -- any markup
+
+LINES = (
+    "", " ", "\t", "\x0c", "\u2028", "\u3000", "\u00a0", ">", "> ", ">>", "> word word word word word word word.", "> - item", "> | a | b |",
+    "|", "||", "| a | b |", "|---|---|", "+--+--+", "+==+", "-", "- ", "- item of a list", "  * nested", "1.", "1. OBLIGATIONS.", "(a) x",
+    "#", "# Title", "###### Deep", "===", "---", "***", "```", "````", "~~~ python", "    indented", "<!--", "-->", "/*", "*/", '"""',
+    "def f():", "class A:", "}", "\\section{One}", "\\begin{verbatim}", "%", "Kapitel 3", "第一章", "CHAPTER IV.", "[00:01] Ann: hello there",
+    "Ann: hello", "a,b,c", "A wrapped line of text that goes on for some time, as they do; and a", "second line of it. And more text here.",
+    "हिन्दी में लिखा हुआ वाक्य।", "日本語の文。次の文。", "ไทยไม่มีช่องว่าง", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "x" * 70, "e\u0301" * 9,
+)  # fmt: skip
+FORMATS = ("plain", "markdown", "rst", "latex", "python", "code", "auto")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(["\n", "\n", "\r\n", "\r", "\n\n", " "])), max_size=25),
+    st.sampled_from(FORMATS),
+    st.sampled_from([0.0, 0.5, 0.95]),
+)
+@settings(max_examples=150)
+@pytest.mark.slow
+def test_no_markup_breaks_the_promises(
+    demo: Tokenizer, lines: list[tuple[str, str]], text_format: str, min_fill: float
+) -> None:
+    text = "".join(line + end for line, end in lines)
+    chunks = Chunker(demo, ChunkingParams(max_tokens=16, min_fill=min_fill, segmenter="fast")).chunk(text, text_format)
+    assert "".join(text[c.char_start : c.char_end] for c in chunks) == text
+    assert max((c.num_tokens for c in chunks), default=0) <= 16
+
+
+@pytest.mark.parametrize("empty", [">", "> ", ">>", ">\t"])
+def test_empty_lines_of_a_quotation(demo: Tokenizer, empty: str) -> None:
+    text = "\n".join(
+        [f"> line {number} of the quotation, which has some more words" if number % 2 else empty for number in range(20)]
+    )
+    chunks = Chunker(demo, ChunkingParams(max_tokens=32, segmenter="fast")).chunk(text, "markdown")
+    assert all(text[c.char_end - 1] == "\n" for c in chunks[:-1])
