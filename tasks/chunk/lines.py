@@ -33,6 +33,7 @@ _HABIT_CHARS = 1 << 13
 _MARKED = re.compile(
     r"( {0,3}>)|[ \t]*(?:[-*+•‣·]|\d{1,3}[.)]|\([a-z\d]{1,3}\)|[a-z]\)|[ivx]{1,4}[.)])[ \t]"
 )  # quotation, item
+_MARKED_BELOW = re.compile(rf"\n(?:{_MARKED.pattern})")
 _RULED = re.compile(r"(?=[ \t:|+=]*+-)[ \t:|+=-]++")  # the line under a table's head
 _QUOTED = re.compile(r" {0,3}>(?: ?>)* ?")
 _LABEL = re.compile(r"\W{0,3}\d{1,4}[:./-]\d|[ \t]*[\[(<][^\])>]{1,30}[\])>]|[ \t]*[^\W\d_][\w .'-]{0,24}:\s")
@@ -74,6 +75,10 @@ def line_starts(block: str, habit: Callable[[], Habit]) -> tuple[list[tuple[int,
     tables: list[tuple[int, int]] = []
     if "\n" not in block:
         return starts, [(0, len(block))] if is_table_row(block) else tables
+    if not _may_be_marked(block):
+        texts = [line for line in block.split("\n") if line.strip()]
+        if len(texts) < 2 or is_wrapped(texts, habit):
+            return starts, tables
     before = ""
     for kind, run in _runs(block):
         texts = [_QUOTED.sub("", line, count=1) if kind == "quotation" else line for _, line in run]
@@ -128,7 +133,7 @@ def is_table_row(line: str) -> bool:
 def is_wrapped(run: Sequence[str], of_document: Callable[[], Habit] = Habit) -> bool:
     """Whether lines are a paragraph wrapped to a width, by the first 100 of them; see the module."""
     run = run[:_SAMPLE_LINES]
-    if max(map(len, run)) > _MAX_WIDTH or sum(bool(_LABEL.match(line)) for line in run) > 0.6 * len(run):
+    if max(map(len, run)) > _MAX_WIDTH or _are_labelled(run):
         return False
     if _ends_like_a_sentence(run[-1]) and _share_that_runs_on(run) >= _MIN_RUN_ON:
         return True
@@ -142,6 +147,16 @@ def is_wrapped(run: Sequence[str], of_document: Callable[[], Habit] = Habit) -> 
         )
     )  # fmt: skip
     return inside > 0 and inside >= _MIN_INSIDE * marks and forced >= _MIN_FORCED * breaks
+
+
+def _are_labelled(run: Sequence[str]) -> bool:
+    """Whether more than 60 % of the lines open with a time or a speaker's name."""
+    left = 0.4 * len(run)
+    for line in run:
+        left -= not _LABEL.match(line)
+        if left <= 0:
+            return False
+    return True
 
 
 def _ends_like_a_sentence(line: str) -> bool:
@@ -170,6 +185,11 @@ def _joined(line: str) -> int:
     """How many characters the first word of a line would have added to the line above."""
     first = line.split(None, 1)[0]
     return len(first) + 1 if first.isascii() or not _WIDE.match(first) else 2
+
+
+def _may_be_marked(block: str) -> bool:
+    """False if a block surely has no row of a table, no item and no quotation: most paragraphs, of which no line is looked at."""
+    return "|" in block or "\t" in block or "+" in block or bool(_MARKED.match(block)) or bool(_MARKED_BELOW.search(block))
 
 
 def _is_marked(line: str) -> bool:
