@@ -256,7 +256,7 @@ def test_any_minimum_fill_keeps_the_promises(demo: Tokenizer, noise: str, min_fi
 
 # -- any markup
 
-LINES = (
+ANY_LINES = (
     "", " ", "\t", "\x0c", "\u2028", "\u3000", "\u00a0", ">", "> ", ">>", "> word word word word word word word.", "> - item", "> | a | b |",
     "|", "||", "| a | b |", "|---|---|", "+--+--+", "+==+", "-", "- ", "- item of a list", "  * nested", "1.", "1. OBLIGATIONS.", "(a) x",
     "#", "# Title", "###### Deep", "===", "---", "***", "```", "````", "~~~ python", "    indented", "<!--", "-->", "/*", "*/", '"""',
@@ -264,12 +264,12 @@ LINES = (
     "Ann: hello", "a,b,c", "A wrapped line of text that goes on for some time, as they do; and a", "second line of it. And more text here.",
     "हिन्दी में लिखा हुआ वाक्य।", "日本語の文。次の文。", "ไทยไม่มีช่องว่าง", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "x" * 70, "e\u0301" * 9,
 )  # fmt: skip
-FORMATS = ("plain", "markdown", "rst", "latex", "python", "code", "auto")
+ANY_FORMATS = ("plain", "markdown", "rst", "latex", "python", "code", "auto")
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(["\n", "\n", "\r\n", "\r", "\n\n", " "])), max_size=25),
-    st.sampled_from(FORMATS),
+    st.lists(st.tuples(st.sampled_from(ANY_LINES), st.sampled_from(["\n", "\n", "\r\n", "\r", "\n\n", " "])), max_size=25),
+    st.sampled_from(ANY_FORMATS),
     st.sampled_from([0.0, 0.5, 0.95]),
 )
 @settings(max_examples=150)
