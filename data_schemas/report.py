@@ -19,6 +19,7 @@ from pydantic import Field
 
 from data_schemas.record import Record, read_record
 from data_schemas.reorder import ReorderDecision
+from data_schemas.report_origin import MeasuredWith
 from data_schemas.report_sections import (
     ComparisonRow,
     EffectiveContextLengths,
@@ -29,6 +30,7 @@ from data_schemas.report_sections import (
     PerplexityRow,
     PositionRow,
     ProtocolRow,
+    RatioByLength,
     RecallRow,
     ReorderSection,
     TaskMeanRow,
@@ -83,6 +85,7 @@ class EvaluationSettings(Record):
     )
     lm_eval: dict[str, BenchmarkResults] = Field(default={}, description="By model.")
     bootstrap_resamples: int | None = Field(default=None, description="In a report only.")
+    measured_with: MeasuredWith | None = Field(default=None, description="Null in files of older versions.")
 
     def publishable(self) -> EvaluationSettings:
         """Without the folders of this machine."""
@@ -107,6 +110,7 @@ class Report(Record):
     lost_in_the_middle: tuple[MiddleRow, ...]
     recall_by_position: tuple[RecallRow, ...]
     reorder: ReorderSection | None = None
+    ratios_by_length: tuple[RatioByLength, ...] = ()
 
     @property
     def reorder_decision(self) -> ReorderDecision | None:

@@ -47,6 +47,18 @@ class ComparisonRow(Record):
     num_documents: int
 
 
+class RatioByLength(Record):
+    """Perplexity of `arm` over that of `reference`, both at `length`, paired by document."""
+
+    arm: str
+    reference: str
+    length: int
+    ratio: float
+    low: Bound
+    high: Bound
+    num_documents: int
+
+
 class PositionRow(Record):
     """Perplexity of the tokens at positions start..end-1 of windows of `length` tokens."""
 
@@ -300,6 +312,16 @@ class MiddleRow(Record):
     gain: PositionIndex | None
 
 
+class OrderMean(Record):
+    """Mean of the decision's measure under one order of passages, with its interval over questions; null length: all lengths."""
+
+    strategy: str
+    length: int | None
+    mean: float
+    low: Bound
+    high: Bound
+
+
 class ReorderSection(Record):
     """The comparison of passage orders; `reason` says why there is none, `calibrated` why that order was not compared."""
 
@@ -309,6 +331,7 @@ class ReorderSection(Record):
     num_passages: dict[str, tuple[int, int]] = Field(description="By length: the fewest and the most passages of a question.")
     calibrated: str
     decision: ReorderDecision | None
+    means: tuple[OrderMean, ...] = ()
 
 
 def published_curve(rows: tuple[RecallRow, ...]) -> tuple[RecallPoint, ...]:

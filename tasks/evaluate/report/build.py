@@ -19,6 +19,7 @@ from tasks.evaluate.statistics.perplexity_rows import (
     position_rows,
     protocol_rows,
 )
+from tasks.evaluate.statistics.ratios_by_length import ratios_by_length
 from tasks.evaluate.statistics.task_cells import TaskCells, task_cells
 from tasks.evaluate.statistics.task_rows import recall_by_position, rows_by_depth, rows_over_depths
 
@@ -50,6 +51,7 @@ def build_report(samples: Samples, settings: EvaluationSettings) -> Report:
         lost_in_the_middle=lost_in_the_middle(prompts, settings),
         recall_by_position=recall,
         reorder=reorder_section(samples.reorder, recall, settings),
+        ratios_by_length=tuple(ratios_by_length(cells, settings)),
     )
 
 

@@ -8,6 +8,7 @@ from data_schemas.reorder import ReorderDecision, StrategyResult
 from data_schemas.report import EvaluationSettings, Report
 from data_schemas.report_sections import RecallRow, ReorderSection, published_curve
 from tasks.evaluate.report.markdown_page import Table
+from tasks.evaluate.statistics.order_means import order_means
 from tasks.evaluate.statistics.reorder_choice import choose_default
 from tasks.reorder.recall_curve import why_not_calibrated
 
@@ -31,6 +32,7 @@ def reorder_section(
         num_passages={str(length): (min(of), max(of)) for length, of in counts.items()},
         calibrated="" if has_calibrated else why_not_calibrated(published_curve(recall_by_position)),
         decision=decision,
+        means=tuple(order_means(samples, decision)),
     )
 
 
