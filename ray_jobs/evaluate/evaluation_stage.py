@@ -2,7 +2,7 @@
 
     evaluations/<digest>/
         *_samples.parquet  settings.json        what was measured; the rest is computed from these (`tasks.evaluate.report.result_files`)
-        report.json  report.md  *.png
+        report.json  report.md  report.html  *.png
         lm_eval.json                            if benchmarks of lm-evaluation-harness were asked for
 
 Measuring is cut into units. Workers write each unit's rows among the parts, so a killed run measures only what is missing.
@@ -31,6 +31,7 @@ from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.actors import measuring_workers
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
+from ray_jobs.evaluate.measured_with import measured_with
 from ray_jobs.evaluate.measuring_units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.reordering import ARM, MeasureReorder, plan_reorder_units
 from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
@@ -43,7 +44,7 @@ from tasks.evaluate.sample_set import SCHEMAS, Samples
 from tasks.reorder.candidates import compared_strategies
 from tasks.work import UnitFunction, Workers, run_units
 
-CODE_VERSION = 7
+CODE_VERSION = 8
 KIND = "evaluations"
 STAGE = "evaluate"
 
@@ -148,6 +149,7 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
         "base_window": base_window,
         "target_length": params.model.target_length,
         "rope_method": params.model.rope_method,
+        "measured_with": measured_with(params),
     }
     asked = params.evaluation.model_dump(exclude={"num_documents", "batch_tokens", "rope_methods"})
     return EvaluationSettings.model_validate(asked | measured).publishable()
