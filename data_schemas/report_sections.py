@@ -12,8 +12,11 @@ from data_schemas.reorder import RecallPoint, ReorderDecision
 PUBLISHED_ARM = "fine_tuned"
 
 Bound = float | None
-Interval = Literal["wilson", "wilson_of_samples", "bootstrap"]  # bootstrap: in version 2 alone
-Verdict = Literal["non_inferior", "inferior", "not_shown", "not_measurable"]
+Interval = Literal["wilson", "wilson_effective", "wilson_of_samples", "bootstrap"]  # the last two: in older files alone
+# impossible: with this few samples the verdict could not have been `non_inferior`
+Verdict = Literal["non_inferior", "inferior", "not_shown", "impossible", "not_measurable"]
+# impossible: with this few samples no difference could have been shown
+DifferenceVerdict = Literal["first_better", "second_better", "not_shown", "impossible"]
 
 
 class ModelAtLength(Record):
@@ -89,7 +92,7 @@ class ProtocolRow(Record):
 
 
 class LongPplRow(Record):
-    """Perplexity of the key tokens alone."""
+    """Perplexity of the key tokens alone, at a length above the short context."""
 
     arm: str
     length: int
@@ -99,7 +102,10 @@ class LongPplRow(Record):
 
 
 class LongPpl(Record):
-    """`evaluator` chose the key tokens by their gain from `short` to `long` tokens of context; `reason`: why there are no cells."""
+    """`evaluator` chose the key tokens by their gain from `short` to `long` tokens of context; `reason`: why there are no cells.
+
+    `others`: the same by the key tokens that further evaluators chose.
+    """
 
     evaluator: str | None
     long: int | None
@@ -108,6 +114,7 @@ class LongPpl(Record):
     num_documents: int
     reason: str | None
     cells: tuple[LongPplRow, ...]
+    others: tuple[LongPpl, ...] = ()
 
 
 class TaskRow(Record):
@@ -166,7 +173,11 @@ class RecallRow(Record):
 
 
 class PairedTest(Record):
-    """Whether one model answers other samples right than another; the difference is first minus second."""
+    """Whether one model scores higher than another on the same samples; the difference is first minus second.
+
+    `low` and `high` are at the report's level and exclude zero exactly where `p_value` is below 1 - confidence. `low_holm` and
+    `high_holm` do so for `p_holm`, at the level that Holm's correction gives this test.
+    """
 
     task: str
     length: int
@@ -182,14 +193,23 @@ class PairedTest(Record):
     p_value: float
     p_value_prompts: float = Field(description="Over single prompts, as if a sample's depths were independent; not corrected.")
     p_holm: float
+    low_holm: Bound = None
+    high_holm: Bound = None
+    smallest_p_holm: float | None = Field(default=None, description="If every sample favoured the same model.")
+    verdict: DifferenceVerdict | None = Field(default=None, description="By p_holm; null in files of older versions.")
 
 
 class PairedTestFamily(Record):
-    """The tests of two models, which Holm's correction takes together."""
+    """The tests of two models that Holm's correction takes together.
+
+    `primary`: declared before measuring, fine-tuned against scaling only at the longest length and against the base at its own
+    window. The others are secondary and have a family of their own.
+    """
 
     first: str
     second: str
     method: str
+    role: Literal["primary", "secondary"] | None = Field(default=None, description="Null in files of older versions: all tests.")
     tests: tuple[PairedTest, ...]
 
 
@@ -214,6 +234,7 @@ class TaskVerdict(Record):
     high: Bound
     num_samples: int
     verdict: Verdict
+    best_low: Bound = Field(default=None, description="The lower bound if no sample differed: the margin is passed above its negative.")
 
 
 class NonInferiority(Record):
@@ -223,6 +244,32 @@ class NonInferiority(Record):
     base_window: int
     perplexity: tuple[PerplexityVerdict, ...]
     tasks: tuple[TaskVerdict, ...]
+
+
+class PlannedComparison(Record):
+    """What a comparison could show at best, known before anything is measured; shares lie in [0, 1]."""
+
+    name: str
+    family_size: int = Field(description="Tests that Holm's correction takes together.")
+    num_samples: int
+    smallest_p: float | None = Field(description="After Holm's correction, if every sample favoured the same model; null: no test.")
+    best_low: Bound = Field(default=None, description="Lower bound of a difference if no sample differed; null: not against a margin.")
+    can_show: bool = Field(description="Whether any outcome reaches the level, or passes the margin.")
+    fewest_samples: int = Field(description="From this many samples on some outcome can.")
+    samples_for_effect: int | None = Field(description="That find `detectable_effect` with 80 % power; null: not a test.")
+    detectable: float | None = Field(description="The smallest difference found with 80 % power; null: none, or not a test.")
+
+
+class Power(Record):
+    """The planned comparisons of task scores and orders of passages, and what the sample sizes assume.
+
+    A sample's prompts are assumed to agree with `correlation`, and `discordant` of the prompts to be answered better by either model.
+    """
+
+    detectable_effect: float
+    correlation: float
+    discordant: float
+    comparisons: tuple[PlannedComparison, ...]
 
 
 class EffectiveLength(Record):
