@@ -13,10 +13,10 @@ PUBLISHED_ARM = "fine_tuned"
 
 Bound = float | None
 Interval = Literal["wilson", "wilson_effective", "wilson_of_samples", "bootstrap"]  # the last two: in older files alone
-# impossible: with this few samples the verdict could not have been `non_inferior`
-Verdict = Literal["non_inferior", "inferior", "not_shown", "impossible", "not_measurable"]
-# impossible: with this few samples no difference could have been shown
-DifferenceVerdict = Literal["first_better", "second_better", "not_shown", "impossible"]
+# too_few_samples: even equal scores of this many samples leave the margin open
+Verdict = Literal["non_inferior", "inferior", "not_shown", "too_few_samples", "not_measurable"]
+# too_few_samples: no outcome of this many samples shows a difference
+DifferenceVerdict = Literal["first_better", "second_better", "not_shown", "too_few_samples"]
 
 
 class ModelAtLength(Record):

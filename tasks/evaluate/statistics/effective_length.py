@@ -35,7 +35,7 @@ from data_schemas.report_sections import (
     TaskScoreLengths,
 )
 from tasks.evaluate.statistics.estimates import Estimate
-from tasks.evaluate.statistics.paired_tests import does_task
+from tasks.evaluate.statistics.non_inferiority import does_task
 from tasks.evaluate.statistics.perplexity_rows import Cell, ratio_of
 from tasks.evaluate.statistics.score_estimates import mean_gain, mean_score
 from tasks.evaluate.statistics.task_cells import TaskCells, TaskKey
