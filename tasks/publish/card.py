@@ -68,7 +68,7 @@ def render_card(
     """The text of README.md."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from tasks.evaluate.report.tables import markdown_tables
+    from tasks.evaluate.report.markdown_page import markdown_tables
     from tasks.reorder.recall_curve import why_not_calibrated
 
     environment = Environment(

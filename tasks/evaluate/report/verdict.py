@@ -1,0 +1,189 @@
+"""The verdict: five questions that a reader has, each answered from the measured figures by a fixed rule.
+
+yes         the interval lies on the good side
+no          the interval lies on the bad side
+not shown   the interval allows both; this is not the same as "no difference"
+not measured
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from data_schemas.report import Report
+from data_schemas.report_sections import PUBLISHED_ARM, ComparisonRow, PairedTestFamily
+from tasks.evaluate.labels import arm_label, percent
+from tasks.evaluate.report.numbers import perplexity, points, ratio, share
+from tasks.evaluate.report.tables import length_text
+
+Answer = Literal["yes", "no", "partly", "not shown", "not measured"]
+_SUBJECTS = (PUBLISHED_ARM, "scaling_only", "base")
+_FEW = 2  # tasks whose scores fit into the sentence
+_ORDERS = {
+    "important_first_last": "the best passage first, the second best last",
+    "reverse_rank": "the best passage last",
+    "calibrated": "the best passage where recall was measured to be best",
+    "none": "as the retriever gives them",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One question with its answer, and the figure that it rests on."""
+
+    question: str
+    answer: Answer
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the four numbers, with its interval."""
+
+    name: str
+    value: str
+
+
+def verdict(report: Report) -> list[Line]:
+    """Five lines. They judge the fine-tuned model, or scaling only where nothing was trained."""
+    arm = subject(report)
+    return [_long(report, arm), _training(report), _short(report, arm), _tasks(report, arm), _order(report)]
+
+
+def four_numbers(report: Report) -> list[Figure]:
+    """Perplexity at the target, its ratio to scaling only, the cost of short prompts, and the effective length."""
+    arm, settings = subject(report), report.settings
+    target, window = settings.target_length, settings.base_window
+    cell = next((row for row in report.perplexity if (row.arm, row.length) == (arm, target)), None)
+    length = report.effective_context_length.within_margin.arms.get(arm)
+    margin = percent(report.effective_context_length.margin)
+    return [
+        Figure(f"perplexity at {target} tokens", perplexity(cell.perplexity, cell.low, cell.high) if cell else "not measured"),
+        Figure(
+            f"over that of scaling only at {target}",
+            _ratio_text(report.comparison((PUBLISHED_ARM, target), ("scaling_only", target))),
+        ),
+        Figure(
+            f"over that of the base at {window}, both short", _ratio_text(report.comparison((arm, window), ("base", window)))
+        ),
+        Figure(f"effective length, perplexity within {margin}", f"{length_text(length)} tokens" if length else "not measured"),
+    ]
+
+
+def subject(report: Report) -> str:
+    """The arm that is judged: the one that would be used."""
+    measured = {row.arm for row in (*report.perplexity, *report.task_means)} or set(report.settings.arms)
+    return next((arm for arm in _SUBJECTS if arm in measured), PUBLISHED_ARM)
+
+
+def _ratio_text(row: ComparisonRow | None) -> str:
+    return ratio(row.ratio, row.low, row.high) if row else "not measured"
+
+
+def _long(report: Report, arm: str) -> Line:
+    settings = report.settings
+    target, window, margin = settings.target_length, settings.base_window, settings.non_inferiority_margin
+    question = f"Does it work at {target} tokens?"
+    row = report.comparison((arm, target), ("base", window))
+    if row is None:
+        return Line(question, "not measured", f"This needs the base at {window} tokens and {arm_label(arm)} at {target}.")
+    figure = f"perplexity there over the base's at {window}: {_ratio_text(row)}"
+    if row.low is None or row.high is None:
+        return Line(question, "not shown", f"One document gives no interval; {figure}.")
+    if row.high <= 1:
+        return Line(question, "yes", f"It predicts text better than the base within its window; {figure}.")
+    if row.high <= 1 + margin:
+        return Line(question, "yes", f"It stays within {percent(margin)} of the base within its window; {figure}.")
+    if row.low > 1 + margin:
+        return Line(question, "no", f"It is more than {percent(margin)} worse than the base within its window; {figure}.")
+    return Line(question, "not shown", f"More than {percent(margin)} worse is not ruled out; {figure}.")
+
+
+def _training(report: Report) -> Line:
+    target, question = report.settings.target_length, "Is training better than scaling alone?"
+    row = report.comparison((PUBLISHED_ARM, target), ("scaling_only", target))
+    if row is None:
+        return Line(question, "not measured", f"This needs both models at {target} tokens.")
+    figure = f"ratio of perplexities at {target}: {_ratio_text(row)}"
+    if row.low is None or row.high is None:
+        return Line(question, "not shown", f"One document gives no interval; {figure}.")
+    if row.high < 1:
+        return Line(question, "yes", f"Perplexity is {1 - row.ratio:.1%} lower; {figure}.")
+    if row.low > 1:
+        return Line(question, "no", f"Perplexity is {row.ratio - 1:.1%} higher; {figure}.")
+    return Line(question, "not shown", f"No difference is shown; {figure}.")
+
+
+def _short(report: Report, arm: str) -> Line:
+    section = report.non_inferiority
+    question = "Do short prompts stay as good?"
+    found = next((row for row in section.perplexity if row.arm == arm), None)
+    if found is None:
+        return Line(question, "not measured", f"This needs the base and {arm_label(arm)} at {section.base_window} tokens.")
+    answers: dict[str, tuple[Answer, str]] = {
+        "non_inferior": ("yes", f"A loss above {percent(section.margin)} is ruled out"),
+        "inferior": ("no", f"A loss above {percent(section.margin)} is shown"),
+        "not_shown": ("not shown", f"A loss above {percent(section.margin)} is neither shown nor ruled out"),
+        "not_measurable": ("not measured", "The base cannot be judged"),
+    }
+    answer, what = answers[found.verdict]
+    return Line(
+        question,
+        answer,
+        f"{what}; perplexity over the base's at {section.base_window}: {ratio(found.ratio, found.low, found.high)}.",
+    )
+
+
+def _tasks(report: Report, arm: str) -> Line:
+    """By the corrected tests against scaling only, or against the base, at the longest length of the tasks."""
+    question = "Does it find more in long texts?"
+    lengths = [row.length for row in report.task_means if row.arm == arm]
+    if not lengths:
+        return Line(question, "not measured", "No task was asked.")
+    length = max(lengths)
+    rows = [row for row in report.task_means if (row.arm, row.length) == (arm, length)]
+    scores = ", ".join(f"{row.task} {share(row.accuracy, row.low, row.high)}" for row in rows[:_FEW])
+    more = f" and {len(rows) - _FEW} more tasks" if len(rows) > _FEW else ""
+    family = next((f for rival in ("scaling_only", "base") for f in report.tests if (f.first, f.second) == (arm, rival)), None)
+    tests = [test for test in family.tests if test.length == length] if family else []
+    if family is None or not tests:
+        return Line(question, "not measured", f"At {length} tokens it has no rival; scores: {scores}{more}.")
+    alpha = 1 - report.settings.confidence
+    better = sum(test.p_holm < alpha and test.difference > 0 for test in tests)
+    worse = sum(test.p_holm < alpha and test.difference < 0 for test in tests)
+    answer: Answer = "partly" if better and worse else "yes" if better else "no" if worse else "not shown"
+    counts = f"better in {better}, worse in {worse} of {len(tests)} {'tasks' if len(tests) > 1 else 'task'}"
+    return Line(
+        question,
+        answer,
+        f"At {length} tokens against {arm_label(family.second)}: {counts}{_impossible(family, alpha)}; {scores}{more}.",
+    )
+
+
+def _impossible(family: PairedTestFamily, alpha: float) -> str:
+    """Says so where not even the best outcome of all samples could have passed the corrected test."""
+    smallest = min(2 * 0.5**test.num_samples for test in family.tests) * len(family.tests)
+    if smallest < alpha:
+        return ""
+    most = max(test.num_samples for test in family.tests)
+    return f" ({most} samples cannot pass {len(family.tests)} tests)"
+
+
+def _order(report: Report) -> Line:
+    question, decision = "Does the order of passages matter?", report.reorder_decision
+    if decision is None:
+        reason = report.reorder.reason if report.reorder and report.reorder.reason else "it was not asked for"
+        return Line(question, "not measured", f"{reason[0].upper()}{reason[1:].rstrip('.')}.")
+    if not decision.is_distinguishable:
+        return Line(question, "not shown", "No order beat the retriever's own beyond chance.")
+    found = next((r for r in decision.table if (r.strategy, r.against, r.length) == (decision.strategy, "none", None)), None)
+    figure = ""
+    if found is not None and found.test != "reference":
+        value = (found.difference, found.low, found.high)
+        figure = (
+            f"; against the retriever's order {points(*value)} points"
+            if decision.measure == "score"
+            else (f"; the answer gains {ratio(*value)} nats over the retriever's order")
+        )
+    return Line(question, "yes", f"Use {decision.strategy} ({_ORDERS[decision.strategy]}){figure}.")
