@@ -24,7 +24,7 @@ def length_plot(report: Report) -> Plot | None:
     if not arms:
         return None
     settings = report.settings
-    measured = sorted({row.length for row in (*report.perplexity, *report.task_means)})
+    measured = sorted({row.length for row in report.perplexity} | {row.length for row in report.task_means})
     below = measured[0] / 2  # where "fails at the shortest length" is drawn
     with drawing():
         figure = new_figure(PAGE_WIDTH, 0.9 + len(senses) * (_MARK_HEIGHT * len(arms) + 0.14))

@@ -18,11 +18,11 @@ def about(report: Report) -> list[tuple[str, str]]:
         facts.append(("base", f"window {window}"))
     method = origin.method if origin else settings.rope_method
     facts.append(("method", f"{method or 'RoPE scaling'} to {settings.target_length} tokens"))
-    measured = list(dict.fromkeys(row.arm for row in (*report.perplexity, *report.task_means)))
+    measured = list(dict.fromkeys([row.arm for row in report.perplexity] + [row.arm for row in report.task_means]))
     facts.append(("models", ", ".join(map(arm_label, measured or settings.arms)) or "none"))
     documents = f"{report.perplexity[0].num_documents} held-out documents" if report.perplexity else "no held-out documents"
     facts.append(("corpus", f"{', '.join(origin.corpus)}; {documents}" if origin else documents))
-    lengths = sorted({row.length for row in (*report.perplexity, *report.task_means)})
+    lengths = sorted({row.length for row in report.perplexity} | {row.length for row in report.task_means})
     facts.append(("lengths", f"{', '.join(map(str, lengths)) or 'none'} tokens"))
     if report.task_means:
         tasks = list(dict.fromkeys(row.task for row in report.task_means))

@@ -53,6 +53,7 @@ class Shown:
     note: Markup
     columns: list[str]
     rows: list[list[Cell]]
+    is_long: bool
 
 
 def html_page(report: Report, plots: Iterable[Plot]) -> str:
@@ -91,7 +92,8 @@ def _title(report: Report) -> str:
 
 def _shown(section: Section) -> Shown:
     columns, rows = section.table or ([], [])
-    return Shown(section.title, marked(section.note), columns, [[Cell(text, sort_key(text)) for text in row] for row in rows])
+    cells = [[Cell(text, sort_key(text)) for text in row] for row in rows]
+    return Shown(section.title, marked(section.note), columns, cells, section.is_long)
 
 
 def sort_key(text: str) -> str | None:

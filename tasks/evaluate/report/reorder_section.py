@@ -46,7 +46,7 @@ def reorder_table(report: Report) -> Table:
         return [], []
     found: dict[tuple[str, int | None, str], StrategyResult] = {(r.strategy, r.length, r.against): r for r in decision.table}
     means = _means(report.reorder, decision) if report.reorder else {}
-    tested = Counter((r.against, r.length is None) for r in decision.table if r.test != "reference")
+    tested: Counter[tuple[str, bool]] = Counter((r.against, r.length is None) for r in decision.table if r.test != "reference")
     rows = []
     for strategy, length in sorted(means, key=lambda key: (key[1] or 0, _ORDER.index(key[0]))):
         to_none, to_random = (found.get((strategy, length, against)) for against in ("none", "random"))
@@ -84,8 +84,8 @@ def _means(section: ReorderSection, decision: ReorderDecision) -> dict[tuple[str
 
 def _estimate(value: float, low: Bound, high: Bound, decision: ReorderDecision, sign: str = "") -> str:
     scale, digits = (100, 0) if decision.measure == "score" else (1, 2)
-    bounds = (None if bound is None else scale * bound for bound in (low, high))
-    return numbers.with_interval(scale * value, *bounds, digits, sign=sign)
+    low, high = (None if bound is None else scale * bound for bound in (low, high))
+    return numbers.with_interval(scale * value, low, high, digits, sign=sign)
 
 
 def _difference(result: StrategyResult | None, decision: ReorderDecision, num_tests: int) -> str:

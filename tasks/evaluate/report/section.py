@@ -14,3 +14,4 @@ class Section:
     title: str
     table: Table | None
     note: str
+    is_long: bool = False  # hundreds of rows: folded on the HTML page, and on no other page

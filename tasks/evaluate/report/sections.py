@@ -35,7 +35,7 @@ def report_sections(report: Report, *, with_long: bool = False) -> list[Section]
     for name, (title, note) in _notes(report).items():
         if tables[name][1]:
             if with_long or name not in _LONG:
-                found.append(Section(title, tables[name], note))
+                found.append(Section(title, tables[name], note, is_long=name in _LONG))
         elif name == "longppl" and report.longppl.evaluator:
             found.append(Section(title, None, f"Not measured: {report.longppl.reason}."))
         elif name == "reorder" and report.settings.reorder_left_out:

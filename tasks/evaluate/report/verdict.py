@@ -14,7 +14,7 @@ from typing import Literal
 from data_schemas.report import Report
 from data_schemas.report_sections import PUBLISHED_ARM, ComparisonRow, PairedTestFamily
 from tasks.evaluate.labels import arm_label, percent
-from tasks.evaluate.report.numbers import perplexity, points, ratio, share
+from tasks.evaluate.report.numbers import perplexity, points, ratio, share, with_interval
 from tasks.evaluate.report.tables import length_text
 
 Answer = Literal["yes", "no", "partly", "not shown", "not measured"]
@@ -42,7 +42,18 @@ class Figure:
     """One of the four numbers, with its interval."""
 
     name: str
-    value: str
+    estimate: str
+    interval: str = ""
+
+    @classmethod
+    def of(cls, name: str, text: str) -> Figure:
+        """`text` as `numbers` writes it: an estimate, then its interval in brackets."""
+        estimate, bracket, interval = text.partition(" [")
+        return cls(name, estimate, bracket[1:] + interval)
+
+    @property
+    def value(self) -> str:
+        return f"{self.estimate} {self.interval}".rstrip()
 
 
 def verdict(report: Report) -> list[Line]:
@@ -58,22 +69,23 @@ def four_numbers(report: Report) -> list[Figure]:
     cell = next((row for row in report.perplexity if (row.arm, row.length) == (arm, target)), None)
     length = report.effective_context_length.within_margin.arms.get(arm)
     margin = percent(report.effective_context_length.margin)
+    to_scaling = report.comparison((PUBLISHED_ARM, target), ("scaling_only", target))
+    to_base = report.comparison((arm, window), ("base", window))
     return [
-        Figure(f"perplexity at {target} tokens", perplexity(cell.perplexity, cell.low, cell.high) if cell else "not measured"),
-        Figure(
-            f"over that of scaling only at {target}",
-            _ratio_text(report.comparison((PUBLISHED_ARM, target), ("scaling_only", target))),
+        Figure.of(
+            f"perplexity at {target} tokens", perplexity(cell.perplexity, cell.low, cell.high) if cell else "not measured"
         ),
-        Figure(
-            f"over that of the base at {window}, both short", _ratio_text(report.comparison((arm, window), ("base", window)))
+        Figure.of(f"ratio to scaling only at {target}", _ratio_text(to_scaling)),
+        Figure.of(f"ratio to the base at {window} (short prompts)", _ratio_text(to_base)),
+        Figure.of(
+            f"tokens of effective length (perplexity within {margin})", length_text(length) if length else "not measured"
         ),
-        Figure(f"effective length, perplexity within {margin}", f"{length_text(length)} tokens" if length else "not measured"),
     ]
 
 
 def subject(report: Report) -> str:
     """The arm that is judged: the one that would be used."""
-    measured = {row.arm for row in (*report.perplexity, *report.task_means)} or set(report.settings.arms)
+    measured = {row.arm for row in report.perplexity} | {row.arm for row in report.task_means} or set(report.settings.arms)
     return next((arm for arm in _SUBJECTS if arm in measured), PUBLISHED_ARM)
 
 
@@ -88,16 +100,20 @@ def _long(report: Report, arm: str) -> Line:
     row = report.comparison((arm, target), ("base", window))
     if row is None:
         return Line(question, "not measured", f"This needs the base at {window} tokens and {arm_label(arm)} at {target}.")
-    figure = f"perplexity there over the base's at {window}: {_ratio_text(row)}"
+    figure = f"than the base at {window}: perplexity ratio {_ratio_text(row)}"
     if row.low is None or row.high is None:
-        return Line(question, "not shown", f"One document gives no interval; {figure}.")
+        return Line(
+            question,
+            "not shown",
+            f"One document gives no interval; perplexity ratio to the base at {window}: {_ratio_text(row)}.",
+        )
     if row.high <= 1:
-        return Line(question, "yes", f"It predicts text better than the base within its window; {figure}.")
+        return Line(question, "yes", f"Better {figure}.")
     if row.high <= 1 + margin:
-        return Line(question, "yes", f"It stays within {percent(margin)} of the base within its window; {figure}.")
+        return Line(question, "yes", f"At most {percent(margin)} worse {figure}.")
     if row.low > 1 + margin:
-        return Line(question, "no", f"It is more than {percent(margin)} worse than the base within its window; {figure}.")
-    return Line(question, "not shown", f"More than {percent(margin)} worse is not ruled out; {figure}.")
+        return Line(question, "no", f"More than {percent(margin)} worse {figure}.")
+    return Line(question, "not shown", f"It may be more than {percent(margin)} worse {figure}.")
 
 
 def _training(report: Report) -> Line:
@@ -105,14 +121,14 @@ def _training(report: Report) -> Line:
     row = report.comparison((PUBLISHED_ARM, target), ("scaling_only", target))
     if row is None:
         return Line(question, "not measured", f"This needs both models at {target} tokens.")
-    figure = f"ratio of perplexities at {target}: {_ratio_text(row)}"
+    figure = f"ratio {_ratio_text(row)}"
     if row.low is None or row.high is None:
         return Line(question, "not shown", f"One document gives no interval; {figure}.")
     if row.high < 1:
-        return Line(question, "yes", f"Perplexity is {1 - row.ratio:.1%} lower; {figure}.")
+        return Line(question, "yes", f"Perplexity is {1 - row.ratio:.1%} lower: {figure}.")
     if row.low > 1:
-        return Line(question, "no", f"Perplexity is {row.ratio - 1:.1%} higher; {figure}.")
-    return Line(question, "not shown", f"No difference is shown; {figure}.")
+        return Line(question, "no", f"Perplexity is {row.ratio - 1:.1%} higher: {figure}.")
+    return Line(question, "not shown", f"No difference in perplexity is shown: {figure}.")
 
 
 def _short(report: Report, arm: str) -> Line:
@@ -131,7 +147,7 @@ def _short(report: Report, arm: str) -> Line:
     return Line(
         question,
         answer,
-        f"{what}; perplexity over the base's at {section.base_window}: {ratio(found.ratio, found.low, found.high)}.",
+        f"{what}: perplexity ratio to the base {ratio(found.ratio, found.low, found.high)}.",
     )
 
 
@@ -157,7 +173,7 @@ def _tasks(report: Report, arm: str) -> Line:
     return Line(
         question,
         answer,
-        f"At {length} tokens against {arm_label(family.second)}: {counts}{_impossible(family, alpha)}; {scores}{more}.",
+        f"At {length} against {arm_label(family.second)}: {counts}{_impossible(family, alpha)}; {scores}{more}.",
     )
 
 
@@ -182,8 +198,8 @@ def _order(report: Report) -> Line:
     if found is not None and found.test != "reference":
         value = (found.difference, found.low, found.high)
         figure = (
-            f"; against the retriever's order {points(*value)} points"
+            f": {points(*value)} points over the retriever's order"
             if decision.measure == "score"
-            else (f"; the answer gains {ratio(*value)} nats over the retriever's order")
+            else (f": {with_interval(*value, 2, sign='+')} nats over the retriever's order")
         )
     return Line(question, "yes", f"Use {decision.strategy} ({_ORDERS[decision.strategy]}){figure}.")
