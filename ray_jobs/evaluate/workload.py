@@ -26,6 +26,7 @@ from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, target
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.ranked import RankedQuestion, RankedSet
 from tasks.evaluate.protocols import Protocol
+from tasks.tokens.encoding import encoder_of
 
 Prompts = tuple[TaskPrompt, ...]
 PromptsOf = Callable[[str, int], Prompts]
@@ -155,7 +156,13 @@ def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDoc
         seed=evaluation.seed,
         qa=read_qa(asks) if asks else (),
         form_length=min(evaluation.task_lengths or lengths),
+        texts=_texts(documents, tokenizer) if "own_corpus" in evaluation.tasks else (),
     )
+
+
+def _texts(documents: list[HeldOutDocument], tokenizer: Any) -> tuple[str, ...]:
+    encoder = encoder_of(tokenizer)
+    return tuple(encoder.text(document.token_ids[document.num_leading :]) for document in documents)
 
 
 def by_sample(prompts: Prompts) -> list[list[TaskPrompt]]:
@@ -188,6 +195,7 @@ def write_workload(workload: Workload, parts: Parts) -> None:
             tails=np.stack([d.tail for d in documents]),
             num_tokens=np.array([d.num_tokens for d in documents], np.int64),
             num_targets=np.array([d.num_targets for d in documents], np.int64),
+            has_bos=np.array([d.has_bos for d in documents], bool),
         )
 
 
@@ -219,10 +227,10 @@ def _ranked_name(length: int) -> str:
 @lru_cache(maxsize=1)
 def _read_documents(parts: Parts) -> tuple[TargetDocument, ...]:
     with parts.reading(_WINDOWS) as path, np.load(path, allow_pickle=False) as kept:
-        columns = [kept[name] for name in ("doc_ids", "heads", "tails", "num_tokens", "num_targets")]
+        columns = [kept[name] for name in ("doc_ids", "heads", "tails", "num_tokens", "num_targets", "has_bos")]
     return tuple(
-        TargetDocument(str(doc_id), head, tail, int(num_tokens), int(num_targets))
-        for doc_id, head, tail, num_tokens, num_targets in zip(*columns, strict=True)
+        TargetDocument(str(doc_id), head, tail, int(num_tokens), int(num_targets), bool(has_bos))
+        for doc_id, head, tail, num_tokens, num_targets, has_bos in zip(*columns, strict=True)
     )
 
 
