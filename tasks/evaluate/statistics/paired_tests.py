@@ -6,12 +6,12 @@ single prompts is given too. It treats depths as independent and is not correcte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from data_schemas.report import EvaluationSettings
-from data_schemas.report_sections import DifferenceVerdict, PairedTest, PairedTestFamily
+from data_schemas.report_sections import Bound, DifferenceVerdict, PairedTest, PairedTestFamily
 from tasks.evaluate.statistics.hypothesis_tests import holm, holm_levels, mcnemar_exact, smallest_sign_flip_p
 from tasks.evaluate.statistics.paired_differences import PairedDifference, agreeing
 from tasks.evaluate.statistics.primary import compared_pairs, primary_length
@@ -87,11 +87,16 @@ def _test(
         p_value=difference.p_value,
         p_value_prompts=mcnemar_exact(*prompt_counts),
         p_holm=p_holm,
-        low_holm=corrected.low,
-        high_holm=corrected.high,
+        low_holm=_outermost(min, corrected.low, estimate.low),
+        high_holm=_outermost(max, corrected.high, estimate.high),
         smallest_p_holm=smallest,
         verdict=_verdict(estimate.value, is_shown, smallest, 1 - settings.confidence),
     )
+
+
+def _outermost(choose: Callable[[float, float], float], corrected: Bound, alone: Bound) -> Bound:
+    """The corrected interval never lies within the other one, which moves by itself where the test decides."""
+    return None if corrected is None or alone is None else choose(corrected, alone)
 
 
 def _verdict(difference: float, is_shown: bool, smallest_p_holm: float, alpha: float) -> DifferenceVerdict:
