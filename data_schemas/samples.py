@@ -74,6 +74,9 @@ TASK_SAMPLES = pa.schema(
         pa.field("logprob", pa.float64(), nullable=False),  # of the canonical answer, nats
         pa.field("control_logprob", pa.float64()),  # the same without the needle
         pa.field("gain", pa.float64()),  # logprob - control_logprob
+        pa.field("num_evidence", pa.int32()),  # facts that the answer needs; null: the task has no count
+        pa.field("distance", pa.float64()),  # 0: first and last fact stand together; 1: at both ends; null: not controlled
+        pa.field("distance_tokens", pa.int32()),  # from the first token of the first fact to that of the last; null: one fact
     ]
 )
 
@@ -111,6 +114,9 @@ PROMPTS = pa.schema(
         pa.field("control", TOKENS),  # the prompt with other text in the needle's place; null: the task has no needle
         pa.field("is_forced", pa.bool_(), nullable=False),  # one teacher-forced pass decides; else the model generates
         pa.field("max_new_tokens", pa.int32(), nullable=False),
+        pa.field("num_evidence", pa.int32()),  # as in TASK_SAMPLES
+        pa.field("distance", pa.float64()),
+        pa.field("distance_tokens", pa.int32()),
     ]
 )
 
