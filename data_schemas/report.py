@@ -29,10 +29,12 @@ from data_schemas.report_sections import (
     PairedTestFamily,
     PerplexityRow,
     PositionRow,
+    Power,
     ProtocolRow,
     RatioByLength,
     RecallRow,
     ReorderSection,
+    SpacingRow,
     TaskMeanRow,
     TaskRow,
 )
@@ -59,12 +61,18 @@ class EvaluationSettings(Record):
     lengths: tuple[int, ...] = ()
     target_tokens: int
     position_curve: bool = False
-    protocols: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = Field(default=(), description="In files of older versions: yarn and longlora.")
+    published: tuple[str, ...] = ()
+    published_data: dict[str, str] = Field(default={}, description="Names and SHA-256 of the authors' files.")
+    published_samples: int | None = None
+    published_left_out: dict[str, str] = Field(default={}, description="Published tasks that were not measured, with the reason.")
     longppl_evaluator: str | None = None
     tasks: tuple[str, ...] = ()
     task_lengths: dict[str, tuple[int, ...]] = Field(default={}, description="The lengths of each task, ascending.")
     num_depths: int | None = None
-    num_samples: int | None = None
+    num_samples: int | None = Field(default=None, description="As measured.")
+    detectable_effect: float | None = Field(default=None, description="In percentage points.")
+    time_budget: float | None = Field(default=None, description="In minutes.")
     qa_file: str | None = None
     reorder_samples: int = 0
     arms: tuple[str, ...] = Field(default=(), description="The measured models, in the order of the report.")
@@ -111,6 +119,8 @@ class Report(Record):
     recall_by_position: tuple[RecallRow, ...]
     reorder: ReorderSection | None = None
     ratios_by_length: tuple[RatioByLength, ...] = ()
+    power: Power | None = Field(default=None, description="Null in files of older versions.")
+    spacing: tuple[SpacingRow, ...] = ()
 
     @property
     def reorder_decision(self) -> ReorderDecision | None:

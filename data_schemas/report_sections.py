@@ -151,6 +151,28 @@ class TaskMeanRow(Record):
     gain_high: Bound
 
 
+class SpacingRow(Record):
+    """Score where the answer needs `num_evidence` facts; `distance` from the first to the last: 0 together, 1 at both ends.
+
+    A null distance: the task does not control it, or there is one fact. `n` counts prompts.
+    """
+
+    arm: str
+    task: str
+    length: int
+    num_evidence: int
+    distance: float | None
+    num_samples: int
+    n: int
+    accuracy: float
+    low: Bound
+    high: Bound
+    interval: Interval
+    gain: float | None
+    gain_low: Bound
+    gain_high: Bound
+
+
 class RecallRow(Record):
     """A row of `tasks` of the served model, whose accuracy is called recall."""
 
@@ -254,8 +276,8 @@ class PlannedComparison(Record):
     num_samples: int
     smallest_p: float | None = Field(description="After Holm's correction, if every sample favoured the same model; null: no test.")
     best_low: Bound = Field(default=None, description="Lower bound of a difference if no sample differed; null: not against a margin.")
-    can_show: bool = Field(description="Whether any outcome reaches the level, or passes the margin.")
-    fewest_samples: int = Field(description="From this many samples on some outcome can.")
+    can_show: bool = Field(description="Whether any outcome reaches the level, or equal scores pass the margin.")
+    fewest_samples: int | None = Field(description="From this many samples on some outcome can; null: the family has too many tests.")
     samples_for_effect: int | None = Field(description="That find `detectable_effect` with 80 % power; null: not a test.")
     detectable: float | None = Field(description="The smallest difference found with 80 % power; null: none, or not a test.")
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from data_schemas.report import Report
 from data_schemas.report_seen import SeenText
-from tasks.evaluate.labels import percent
+from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report.reorder_section import reorder_table
 from tasks.evaluate.report.section import Section, Table
+from tasks.evaluate.report.spacing_section import SPACING_TITLE, spacing_note, spacing_table
 from tasks.evaluate.report.tables import (
     benchmark_table,
     comparison_table,
@@ -19,6 +20,7 @@ from tasks.evaluate.report.tables import (
     non_inferiority_table,
     paired_test_table,
     perplexity_table,
+    power_table,
     protocol_table,
     ratio_table,
     task_table,
@@ -54,9 +56,11 @@ def _tables(report: Report) -> Mapping[str, Table]:
         "comparisons": comparison_table(report),
         "ratios": ratio_table(report),
         "tasks": task_table(report),
+        "spacing": spacing_table(report),
         "effective": effective_length_table(report),
         "non_inferiority": non_inferiority_table(report),
         "tests": paired_test_table(report),
+        "power": power_table(report),
         "middle": middle_table(report),
         "reorder": reorder_table(report),
         "benchmarks": benchmark_table(report),
@@ -68,7 +72,7 @@ def _tables(report: Report) -> Mapping[str, Table]:
 
 def _notes(report: Report) -> dict[str, tuple[str, str]]:
     """Title and note of each section, in the page's order."""
-    settings, longppl = report.settings, report.longppl
+    settings = report.settings
     level = percent(settings.confidence)
     documents = report.perplexity[0].num_documents if report.perplexity else 0
     return {
@@ -87,6 +91,7 @@ def _notes(report: Report) -> dict[str, tuple[str, str]]:
             f"[{level} interval]. Below 1 is better.",
         ),
         "tasks": ("Tasks", _task_note(report, level)),
+        "spacing": (SPACING_TITLE, spacing_note(level)),
         "effective": (
             "Effective context length",
             "In tokens: the longest measured length with no failing length below it, by the point estimate [by the unfavourable "
@@ -100,9 +105,11 @@ def _notes(report: Report) -> dict[str, tuple[str, str]]:
         ),
         "tests": (
             "Paired tests of task scores",
-            "Exact McNemar tests over samples; all depths of a sample count together. The first p is of one test alone. The second is "
-            "corrected over all tests of the same two models. Tests that found nothing are listed too.",
+            f"{_methods(report)}. Differences have their [{level} interval]. The first p is of one test. The corrected p and interval "
+            "hold for all tests of a family together; primary comparisons were declared before measuring. Tests that found nothing are "
+            "listed too.",
         ),
+        "power": ("What the samples could show", _power_note(report)),
         "middle": (
             "Lost in the middle",
             f"Mean score at the two end depths minus mean score at the depths between, with its [{level} interval] over samples. "
@@ -114,12 +121,7 @@ def _notes(report: Report) -> dict[str, tuple[str, str]]:
             "Short-context benchmarks",
             "As reported by lm-evaluation-harness, with its standard errors where it gives them. These are not recomputed from samples.",
         ),
-        "longppl": (
-            "LongPPL",
-            f"Perplexity on {longppl.num_key_tokens} key tokens of {longppl.num_documents} documents, with its [{level} interval], after "
-            f"Fang et al. 2024 (arXiv 2410.23771). A key token is one that {longppl.evaluator} predicts better by more than 2 nats with "
-            f"{longppl.long} than with {longppl.short} tokens of context. The choice favours the figures of {longppl.evaluator} itself.",
-        ),
+        "longppl": ("LongPPL", _longppl_note(report, level)),
         "depths": (
             "Tasks by depth",
             f"Score and recall gain at one depth, each with its [{level} interval] over n prompts. Depth 0: gold first, 1: right before "
@@ -143,8 +145,46 @@ def _task_note(report: Report, level: str) -> str:
     return (
         f"Mean score over all depths with its [{level} interval] over the {count} samples of a cell, then the recall gain with its "
         "interval: the log-probability of the answer with the gold in the prompt minus that without it. "
-        f"{prompts} prompts a model. A sample's depths are one observation; where they score differently, the intervals "
-        "(Wilson's, over samples) are wider than necessary."
+        f"{prompts} prompts a model. {_INTERVALS.get(rows[0].interval, '')}"
+    )
+
+
+_INTERVALS = {
+    "wilson": "Intervals are Wilson's over samples.",
+    "wilson_effective": "Intervals are Wilson's on the effective number of prompts, by how much the depths of a sample agree.",
+    "wilson_of_samples": "A sample's depths are one observation; where they score differently, the intervals (Wilson's, over "
+    "samples) are wider than necessary.",
+    "bootstrap": "Intervals are by bootstrap over samples.",
+}
+
+
+def _methods(report: Report) -> str:
+    found = "; ".join(dict.fromkeys(family.method for family in report.tests))
+    return found[:1].upper() + found[1:]
+
+
+def _power_note(report: Report) -> str:
+    power = report.power
+    if power is None:
+        return ""
+    return (
+        "What each comparison could show at best, known before anything was measured. The stated effect is "
+        f"{100 * power.detectable_effect:g} points, found with 80% power. Assumed: prompts of a sample agree with a correlation of "
+        f"{power.correlation:g}, and {power.discordant:.0%} of the prompts are answered better by one of the models."
+    )
+
+
+def _longppl_note(report: Report, level: str) -> str:
+    sections = [section for section in (report.longppl, *report.longppl.others) if section.cells]
+    if not sections:
+        return ""
+    chosen = "; ".join(
+        f"{arm_label(s.evaluator or '')}: {s.num_key_tokens} key tokens of {s.num_documents} documents" for s in sections
+    )
+    return (
+        f"Perplexity on key tokens, with its [{level} interval], after Fang et al. 2024 (arXiv 2410.23771). A key token is one that an "
+        f"evaluator predicts better by more than 2 nats with {sections[0].long} than with {sections[0].short} tokens of context. "
+        f"{chosen}. The choice favours the figures of the evaluator itself."
     )
 
 
