@@ -9,6 +9,7 @@ from data_schemas.report_seen import SeenText
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report.reorder_section import reorder_table
 from tasks.evaluate.report.section import Section, Table
+from tasks.evaluate.report.served_note import as_served_note
 from tasks.evaluate.report.spacing_section import SPACING_TITLE, spacing_note, spacing_table
 from tasks.evaluate.report.tables import (
     benchmark_table,
@@ -101,7 +102,8 @@ def _notes(report: Report) -> dict[str, tuple[str, str]]:
         "non_inferiority": (
             "Short context",
             f"A loss is ruled out when the [{level} interval] lies within the declared margin of "
-            f"{percent(report.non_inferiority.margin)}. Intervals are paired over documents and over samples.",
+            f"{percent(report.non_inferiority.margin)}. Intervals are paired over documents and over samples."
+            f"{as_served_note(settings)}",
         ),
         "tests": (
             "Paired tests of task scores",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from data_schemas.report import Report
-from data_schemas.report_sections import EffectiveLength, ModelAtLength
+from data_schemas.report_sections import EffectiveLength, ModelAtLength, PairedTest, PairedTestFamily
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report import numbers
 from tasks.evaluate.report.section import Table
@@ -15,6 +15,7 @@ _VERDICTS = {
     "non_inferior": "no loss within the margin",
     "inferior": "a loss beyond the margin",
     "not_shown": "neither shown",
+    "too_few_samples": "too few samples to show it",
     "not_measurable": "not measurable: the base does not do the task",
 }
 
@@ -40,9 +41,17 @@ def protocol_table(report: Report) -> Table:
 
 
 def longppl_table(report: Report) -> Table:
-    """One row an arm, one column a context length."""
-    cells = report.longppl.cells
-    return _by_length({(c.arm, c.length): numbers.perplexity(c.longppl, c.low, c.high) for c in cells})
+    """One row an arm and evaluator, one column a context length."""
+    sections = (report.longppl, *report.longppl.others)
+    return _by_length(
+        {
+            (f"{arm_label(c.arm)}, key tokens by {arm_label(section.evaluator or '')}", c.length): numbers.perplexity(
+                c.longppl, c.low, c.high
+            )
+            for section in sections
+            for c in section.cells
+        }
+    )
 
 
 def task_table(report: Report) -> Table:
@@ -74,20 +83,49 @@ def effective_length_table(report: Report) -> Table:
 
 
 def paired_test_table(report: Report) -> Table:
-    """One row a test, whether it found something or not."""
+    """One row a test, whether it found something or not. The corrected interval excludes 0 where the corrected p says so."""
     rows = [
         [
             f"{arm_label(family.first)} - {arm_label(family.second)}",
             f"{test.task}@{test.length}",
+            family.role or "",
             numbers.points(test.difference, test.low, test.high),
             f"{test.samples_first_better} : {test.samples_second_better} of {test.num_samples}",
             numbers.p_value(test.p_value),
             numbers.p_holm(test.p_holm, len(family.tests)),
+            "" if test.low_holm is None else f"[{100 * test.low_holm:.0f}, {100 * (test.high_holm or 0):.0f}]",
+            _difference_verdict(family, test),
         ]
         for family in report.tests
         for test in family.tests
     ]
-    return ["models", "task", "difference (points)", "samples better : worse", "p of this test", "p corrected"], rows
+    columns = ["models", "task", "family", "difference (points)", "samples better : worse", "p of this test", "p corrected"]
+    return [*columns, "interval corrected", "verdict"], rows
+
+
+def _difference_verdict(family: PairedTestFamily, test: PairedTest) -> str:
+    names = {"first_better": f"{arm_label(family.first)} better", "second_better": f"{arm_label(family.second)} better"}
+    names |= {"not_shown": "no difference shown", "too_few_samples": "too few samples to show any"}
+    return names[test.verdict] if test.verdict else ""
+
+
+def power_table(report: Report) -> Table:
+    """One row a planned comparison: what it could show at best, known before anything was measured."""
+    power = report.power
+    rows = [
+        [
+            planned.name,
+            str(planned.num_samples),
+            "yes" if planned.can_show else "no",
+            str(planned.fewest_samples),
+            "" if planned.smallest_p is None else numbers.p_holm(planned.smallest_p, planned.family_size),
+            "" if planned.detectable is None else f"{100 * planned.detectable:.0f}",
+            "" if planned.samples_for_effect is None else str(planned.samples_for_effect),
+        ]
+        for planned in (power.comparisons if power else ())
+    ]
+    columns = ["comparison", "samples", "can show", "fewest samples that can", "smallest p", "found with 80% power (points)"]
+    return [*columns, "samples for the stated effect"], rows
 
 
 def non_inferiority_table(report: Report) -> Table:

@@ -8,11 +8,12 @@ not measured
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from data_schemas.report import Report
-from data_schemas.report_sections import PUBLISHED_ARM, ComparisonRow, PairedTestFamily
+from data_schemas.report_sections import PUBLISHED_ARM, ComparisonRow, PairedTest, PairedTestFamily
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report.numbers import perplexity, points, ratio, share, with_interval
 from tasks.evaluate.report.tables import length_text
@@ -100,20 +101,16 @@ def _long(report: Report, arm: str) -> Line:
     row = report.comparison((arm, target), ("base", window))
     if row is None:
         return Line(question, "not measured", f"This needs the base at {window} tokens and {arm_label(arm)} at {target}.")
-    figure = f"than the base at {window}: perplexity ratio {_ratio_text(row)}"
+    figure = f"perplexity ratio to the base at {window} {_ratio_text(row)}"
     if row.low is None or row.high is None:
-        return Line(
-            question,
-            "not shown",
-            f"One document gives no interval; perplexity ratio to the base at {window}: {_ratio_text(row)}.",
-        )
+        return Line(question, "not shown", f"One document gives no interval; {figure}.")
     if row.high <= 1:
-        return Line(question, "yes", f"Better {figure}.")
+        return Line(question, "yes", f"It is better than the base in its window: {figure}.")
     if row.high <= 1 + margin:
-        return Line(question, "yes", f"At most {percent(margin)} worse {figure}.")
+        return Line(question, "yes", f"A loss above {percent(margin)} is ruled out: {figure}.")
     if row.low > 1 + margin:
-        return Line(question, "no", f"More than {percent(margin)} worse {figure}.")
-    return Line(question, "not shown", f"It may be more than {percent(margin)} worse {figure}.")
+        return Line(question, "no", f"A loss above {percent(margin)} is shown: {figure}.")
+    return Line(question, "not shown", f"A loss above {percent(margin)} is neither shown nor ruled out: {figure}.")
 
 
 def _training(report: Report) -> Line:
@@ -141,6 +138,7 @@ def _short(report: Report, arm: str) -> Line:
         "non_inferior": ("yes", f"A loss above {percent(section.margin)} is ruled out"),
         "inferior": ("no", f"A loss above {percent(section.margin)} is shown"),
         "not_shown": ("not shown", f"A loss above {percent(section.margin)} is neither shown nor ruled out"),
+        "too_few_samples": ("not shown", "Too few samples to rule out a loss"),
         "not_measurable": ("not measured", "The base cannot be judged"),
     }
     answer, what = answers[found.verdict]
@@ -161,29 +159,39 @@ def _tasks(report: Report, arm: str) -> Line:
     rows = [row for row in report.task_means if (row.arm, row.length) == (arm, length)]
     scores = ", ".join(f"{row.task} {share(row.accuracy, row.low, row.high)}" for row in rows[:_FEW])
     more = f" and {len(rows) - _FEW} more tasks" if len(rows) > _FEW else ""
-    family = next((f for rival in ("scaling_only", "base") for f in report.tests if (f.first, f.second) == (arm, rival)), None)
-    tests = [test for test in family.tests if test.length == length] if family else []
-    if family is None or not tests:
+    family, tests = _rivalry(report, arm, length)
+    if family is None:
         return Line(question, "not measured", f"At {length} tokens it has no rival; scores: {scores}{more}.")
     alpha = 1 - report.settings.confidence
     better = sum(test.p_holm < alpha and test.difference > 0 for test in tests)
     worse = sum(test.p_holm < alpha and test.difference < 0 for test in tests)
     answer: Answer = "partly" if better and worse else "yes" if better else "no" if worse else "not shown"
     counts = f"better in {better}, worse in {worse} of {len(tests)} {'tasks' if len(tests) > 1 else 'task'}"
-    return Line(
-        question,
-        answer,
-        f"At {length} against {arm_label(family.second)}: {counts}{_impossible(family, alpha)}; {scores}{more}.",
-    )
+    too_few = f" ({why})" if (why := _too_few(family, tests, alpha)) else ""
+    return Line(question, answer, f"At {length} against {arm_label(family.second)}: {counts}{too_few}; {scores}{more}.")
 
 
-def _impossible(family: PairedTestFamily, alpha: float) -> str:
+def _rivalry(report: Report, arm: str, length: int) -> tuple[PairedTestFamily | None, list[PairedTest]]:
+    """The tests at `length` against scaling only, else against the base, from the first family that has some: a primary one."""
+    for rival in ("scaling_only", "base"):
+        for family in report.tests:
+            tests = [test for test in family.tests if test.length == length]
+            if (family.first, family.second) == (arm, rival) and tests:
+                return family, tests
+    return None, []
+
+
+def _too_few(family: PairedTestFamily, tests: Sequence[PairedTest], alpha: float) -> str:
     """Says so where not even the best outcome of all samples could have passed the corrected test."""
-    smallest = min(2 * 0.5**test.num_samples for test in family.tests) * len(family.tests)
-    if smallest < alpha:
+    smallest = [_smallest_p(family, test) for test in tests]
+    if min(smallest) < alpha:
         return ""
-    most = max(test.num_samples for test in family.tests)
-    return f" ({most} samples cannot pass {len(family.tests)} tests)"
+    return f"{max(test.num_samples for test in tests)} samples could not have shown any difference"
+
+
+def _smallest_p(family: PairedTestFamily, test: PairedTest) -> float:
+    """Reports of older versions do not have it."""
+    return test.smallest_p_holm if test.smallest_p_holm is not None else len(family.tests) * 2 * 0.5**test.num_samples
 
 
 def _order(report: Report) -> Line:

@@ -16,10 +16,11 @@ from tasks.evaluate.statistics.estimates import mean_with_t_interval, wilson_bou
 def order_means(samples: pa.Table, decision: ReorderDecision) -> Iterator[OrderMean]:
     """Of REORDER_SAMPLES rows, by order and length, then over all lengths.
 
-    A question counts once: its rows at one length are averaged, then its lengths.
+    A question counts once: its rows at one length are averaged, then its lengths. The order of the rows does not matter.
     """
     asked: dict[str, dict[int, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for row in samples.select(["strategy", "length", "sample", decision.measure]).to_pylist():
+    rows = samples.select(["strategy", "length", "sample", decision.measure])
+    for row in rows.sort_by([(name, "ascending") for name in rows.column_names]).to_pylist():
         asked[row["strategy"]][row["sample"]][row["length"]].append(row[decision.measure])
     lengths = sorted(samples["length"].unique().to_pylist())
     for strategy, of_question in asked.items():

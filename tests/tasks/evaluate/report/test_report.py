@@ -14,9 +14,11 @@ from data_schemas.params import PublishParams
 from data_schemas.report import Report, read_report, record_json
 from data_schemas.report_sections import EffectiveLength
 from tasks.evaluate.report.build import build_report
+from tasks.evaluate.report.closing_page import closing_page
 from tasks.evaluate.report.gates import failed_gates
+from tasks.evaluate.report.markdown_page import markdown_tables
 from tasks.evaluate.report.result_files import recompute, write_results
-from tasks.evaluate.report.tables import comparison_table, markdown_tables, perplexity_table, print_tables, task_table
+from tasks.evaluate.report.tables import comparison_table, perplexity_table, task_table
 from tasks.evaluate.sample_set import Samples
 from tests.tasks import evaluation_rows as rows
 from tests.tasks.evaluation_rows import ARMS, SETTINGS, changed_settings
@@ -216,7 +218,7 @@ def test_a_task_without_depth_or_control_has_neither_curve_nor_gain(tmp_path: Pa
     report = write_results(tmp_path, Samples.of(task=table), SETTINGS)
     assert {(r.depth, r.gain) for r in report.tasks} == {(None, None)}
     assert report.lost_in_the_middle == report.recall_by_position == ()
-    assert {p.name for p in tmp_path.glob("*.png")} == {"common_words.png"}
+    assert {p.name for p in tmp_path.glob("*.png")} == {"common_words.png", "tasks.png", "effective_length.png"}
 
 
 @pytest.mark.slow
@@ -229,15 +231,15 @@ def test_recomputed_from_files_in_any_row_order(report: Report, samples: Samples
     (tmp_path / "found" / "settings.json").write_text(record_json(SETTINGS))
     again = recompute(tmp_path / "found", tmp_path / "again")
     assert read_report(tmp_path / "again" / "report.json") == again == report
-    plots = {"perplexity.png", "position.png", "passkey.png", "middle_passkey.png"}
-    assert {p.name for p in (tmp_path / "again").iterdir()} == plots | {"report.json", "report.md"}
+    plots = {f"{name}.png" for name in ("perplexity", "effective_length", "tasks", "position", "passkey", "middle_passkey")}
+    assert {p.name for p in (tmp_path / "again").iterdir()} == plots | {"report.json", "report.md", "report.html"}
     first = {name: (tmp_path / "again" / name).read_bytes() for name in plots}
     assert all(png.startswith(b"\x89PNG") for png in first.values())
 
 
 def test_nothing_measured_is_a_report_too(tmp_path: Path) -> None:
     report = write_results(tmp_path, Samples.of(), SETTINGS)
-    print_tables(report)
+    assert closing_page(report, "there")
     assert "Not measured: scaling_only was not measured at two context lengths." in (tmp_path / "report.md").read_text()
     assert "Nothing was measured." in markdown_tables(build_report(Samples.of(), changed_settings(longppl_evaluator=None)))
     assert list(tmp_path.glob("*.png")) == []
@@ -290,7 +292,7 @@ def test_one_document_shows_nothing_and_fails_every_gate(tmp_path: Path) -> None
     position = rows.position_table(lambda arm, start: 3.0, ARMS, 2048, 1)
     protocols = rows.protocol_table("yarn", [(1000, 3000.0)])
     report = write_results(tmp_path, Samples.of(perplexity=perplexity, position=position, protocol=protocols), SETTINGS)
-    print_tables(report)
+    assert closing_page(report, "there")
     cells = [*report.perplexity, *report.position, *report.protocols, *report.comparisons]
     assert {(cell.low, cell.high) for cell in cells} == {(None, None)}
     assert "| fine-tuned | 22.2 | 20.3 | 19.1 | 18.2 |" in (tmp_path / "report.md").read_text()
