@@ -76,6 +76,7 @@ class EvaluationSettings(Record):
     qa_file: str | None = None
     reorder_samples: int = 0
     arms: tuple[str, ...] = Field(default=(), description="The measured models, in the order of the report.")
+    as_served: bool = False
     lm_eval_tasks: tuple[str, ...] = ()
     lm_eval_limit: int | None = None
     non_inferiority_margin: float
@@ -83,6 +84,7 @@ class EvaluationSettings(Record):
     confidence: float = Field(gt=0, lt=1)
     seed: int = Field(ge=0)
     arms_left_out: dict[str, str] = Field(default={}, description="Models that were not measured, with the reason.")
+    as_served_note: str = Field(default="", description="Why no model was measured as vLLM serves it.")
     reorder_left_out: str = Field(default="", description="Why the orders of passages were not compared.")
     base_window: int = Field(ge=1)
     target_length: int = Field(ge=1)

@@ -18,6 +18,8 @@ import pyarrow as pa
 
 ARMS = ("base", "scaling_only", "fine_tuned")  # followed by base_METHOD for each of evaluation.rope_methods
 
+AS_SERVED = "_as_served"  # after the name of an arm: as vLLM serves its release; measured up to the base's window
+
 TOKENS = pa.list_(pa.int32())
 
 PERPLEXITY_SAMPLES = pa.schema(
@@ -137,3 +139,12 @@ RANKED_QUESTIONS = pa.schema(
         pa.field("max_new_tokens", pa.int32(), nullable=False),
     ]
 )
+
+
+def served_arm(arm: str) -> str:
+    """The arm of the same model with the frequencies under which vLLM serves it."""
+    return arm + AS_SERVED
+
+
+def is_served_arm(arm: str) -> bool:
+    return arm.endswith(AS_SERVED)

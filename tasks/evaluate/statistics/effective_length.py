@@ -34,6 +34,7 @@ from data_schemas.report_sections import (
     TaskLengths,
     TaskScoreLengths,
 )
+from data_schemas.samples import is_served_arm
 from tasks.evaluate.statistics.estimates import Estimate
 from tasks.evaluate.statistics.non_inferiority import does_task
 from tasks.evaluate.statistics.perplexity_rows import Cell, ratio_of
@@ -112,7 +113,7 @@ def _by_perplexity(
     window = settings.base_window
     reference = Cell("base", window)
     found = {}
-    for arm in dict.fromkeys(cell.arm for cell in cells):
+    for arm in _arms(cells):
         lengths = [cell.length for cell in cells if cell.arm == arm and cell.length >= window]
         if lengths and reference in cells:
             ratios = {length: ratio_of(cells, Cell(arm, length), reference, settings) for length in lengths}
@@ -206,5 +207,6 @@ def _common_lengths(cells: TaskCells, arm: str, tasks: Iterable[str]) -> list[in
     return sorted(set.intersection(*of_task))
 
 
-def _arms(cells: TaskCells) -> list[str]:
-    return list(dict.fromkeys(key.arm for key in cells))
+def _arms(cells: Iterable[Cell | TaskKey]) -> list[str]:
+    """Without those that are measured up to the base's window only."""
+    return list(dict.fromkeys(key.arm for key in cells if not is_served_arm(key.arm)))

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from data_schemas.report import EvaluationSettings
 from data_schemas.report_sections import ComparisonRow, ModelAtLength, PerplexityRow, PositionRow, ProtocolRow
+from data_schemas.samples import AS_SERVED, is_served_arm
 from tasks.evaluate.statistics.estimates import Estimate, perplexity_estimate, perplexity_ratio
 
 PROTOCOL_LABELS = {"yarn": "as in YaRN (arXiv 2309.00071)", "longlora": "as in LongLoRA (arXiv 2309.12307)"}
@@ -105,6 +106,8 @@ def _declared_pairs(arms: Iterable[str], settings: EvaluationSettings) -> list[t
         (Cell("scaling_only", target), Cell("base", window)),
         (Cell("base", target), Cell("base", window)),
     ]
+    for arm in sorted(arm for arm in arms if is_served_arm(arm)):
+        pairs += [(Cell(arm, window), Cell("base", window)), (Cell(arm, window), Cell(arm.removesuffix(AS_SERVED), window))]
     for arm in sorted(arm for arm in arms if arm.startswith("base_")):
         pairs += [
             (Cell("fine_tuned", target), Cell(arm, target)),
