@@ -32,6 +32,7 @@ from ray_jobs.evaluate.actors import measuring_workers
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
 from ray_jobs.evaluate.measured_with import measured_with
+from ray_jobs.evaluate.key_tokens import FindKeyTokens, asks_longppl, write_key_spans
 from ray_jobs.evaluate.measuring_units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.reordering import ARM, MeasureReorder, plan_reorder_units
 from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
@@ -63,7 +64,7 @@ def _inputs(params: PipelineParams, documents: Artifact, checkpoint: Artifact | 
     return {
         "stage": STAGE,
         "params": {
-            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file"}),
+            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file", "published_data"}),
             "target_length": params.model.target_length,
             "rope_method": params.model.rope_method,
             "use_gpu": params.ray.use_gpu,
@@ -143,6 +144,9 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
     measured = {
         "arms": arms.names,
         "arms_left_out": arms.left_out,
+        "as_served_note": arms.as_served_note,
+        "published_data": _published_files(params),
+        "published_left_out": workload.published_left_out,
         "lengths": workload.lengths,
         "task_lengths": workload.task_lengths,
         "reorder_left_out": workload.ranked.left_out,
@@ -151,7 +155,7 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
         "rope_method": params.model.rope_method,
         "measured_with": measured_with(params),
     }
-    asked = params.evaluation.model_dump(exclude={"num_documents", "batch_tokens", "rope_methods"})
+    asked = params.evaluation.model_dump(exclude={"num_documents", "batch_tokens", "rope_methods", "published_data"})
     return EvaluationSettings.model_validate(asked | measured).publishable()
 
 
@@ -161,7 +165,18 @@ def _given_files(params: PipelineParams) -> dict[str, str]:
         "rope_factors": (params.model.rope_factors_file, "model.rope_factors_file"),
         "qa": (params.evaluation.qa_file if asks_qa(params) else None, "evaluation.qa_file"),
     }
-    return {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
+    hashes = {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
+    return hashes | {f"published_{name}": digest for name, digest in _published_files(params).items()}
+
+
+def _published_files(params: PipelineParams) -> dict[str, str]:
+    """Hashes of the authors' files, and of the evaluator of LongPPL, as far as evaluation.published needs them."""
+    from tasks.evaluate.published.files import data_files, evaluator_files
+
+    if not params.evaluation.published:
+        return {}
+    files = data_files(params.evaluation) | evaluator_files(params.evaluation)
+    return {name: _hash(str(path), f"evaluation.published_data {name}") for name, path in files.items()}
 
 
 def _hash(path: str, field: str) -> str:
@@ -195,7 +210,7 @@ class _Evaluation:
         if checkpoint:
             self._trained_on = refuse_trained_on(self._workload.doc_ids, checkpoint, storage)
         self._models = ArmModel.of(params, storage, checkpoint.location if checkpoint else None)
-        self._units = plan_units(self._workload, arms.names, params.evaluation.batch_tokens)
+        self._units = plan_units(self._workload, arms.names, params.evaluation.batch_tokens, self._base_window)
         self._reorder_units: list[Unit] = []
         if ARM in arms.names:
             self._reorder_units = plan_reorder_units(self._workload, params.evaluation.batch_tokens, len(self._units))
@@ -239,8 +254,8 @@ class _Evaluation:
         )
         if why := self._workload.ranked.left_out:
             self._progress(message(f"evaluate: reorder strategies are not compared: {why}"))
-        for arm, why in self._arms.left_out.items():
-            self._progress(message(f"evaluate: {arm} is left out: {why}"))
+        for name, why in (self._arms.left_out | dict(self._workload.published_left_out)).items():
+            self._progress(message(f"evaluate: {name} is left out: {why}"))
         if self._seen.left_out:
             self._progress(
                 message(
@@ -259,6 +274,8 @@ class _Evaluation:
         self._estimate(workers, [unit for unit in all_units if unit.number not in kept], cost)
         meter = Meter(all_units, kept, cost, self._progress)
         batch_tokens = self._params.evaluation.batch_tokens
+        if asks_longppl(self._workload.perplexities):
+            self._find_key_tokens(workers, parts)
         job = MeasureUnit(self._models, batch_tokens, parts)
         samples = _run(job, self._units, workers, parts, "measured", meter)
         if not self._reorder_units:
@@ -268,6 +285,14 @@ class _Evaluation:
         reorder_job = MeasureReorder(self._models, batch_tokens, parts, strategies, curve)
         reordered = _run(reorder_job, self._reorder_units, workers, parts, "reordered", meter)
         return replace(samples, reorder=reordered.reorder)
+
+    def _find_key_tokens(self, workers: Workers, parts: Parts) -> None:
+        evaluator = self._params.evaluation.published_data.longppl_evaluator
+        assert evaluator is not None, "refuse_missing asks for it"
+        self._progress(message("evaluate: the evaluator of LongPPL chooses the key tokens"))
+        absolute = str(Path(evaluator).expanduser().absolute())
+        job = FindKeyTokens(self._models, absolute, parts, self._params.evaluation.batch_tokens)
+        write_key_spans(self._workload.published, self._workload.lengths, job, workers, parts)
 
     def _estimate(self, workers: Workers, units: Sequence[Unit], cost: Any) -> None:
         if not units:

@@ -13,7 +13,13 @@ from data_schemas.report_sections import ComparisonRow, ModelAtLength, Perplexit
 from data_schemas.samples import AS_SERVED, is_served_arm
 from tasks.evaluate.statistics.estimates import Estimate, perplexity_estimate, perplexity_ratio
 
-PROTOCOL_LABELS = {"yarn": "as in YaRN (arXiv 2309.00071)", "longlora": "as in LongLoRA (arXiv 2309.12307)"}
+PROTOCOL_LABELS = {
+    "yarn": "YaRN, cut to the length (arXiv 2309.00071)",
+    "yarn_sliding": "YaRN, sliding window (arXiv 2309.00071)",
+    "longlora": "LongLoRA (arXiv 2309.12307)",
+    "longppl": "LongPPL as published (arXiv 2410.23771)",
+}
+OWN_TEXTS = ", own texts: not comparable with published figures"
 # Ranges of positions that begin within the same half octave are one point of the curve.
 _RANGES_PER_OCTAVE = 2
 
@@ -146,7 +152,7 @@ def position_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSett
 
 
 def protocol_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSettings) -> Iterator[ProtocolRow]:
-    """Perplexity as the papers computed it: YaRN averages the windows' means, LongLoRA averages over all scored tokens.
+    """Perplexity as the papers computed it: YaRN averages the windows' means, LongLoRA and LongPPL over all scored tokens.
 
     Compare it with those papers' tables only: the scored tokens change with the context length.
     """
@@ -157,7 +163,7 @@ def protocol_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSett
     for protocol, arm, length in sorted(keys, key=lambda k: (k[0], arms.index(k[1]), k[2])):
         here = (columns["protocol"] == protocol) & (columns["arm"] == arm) & (columns["length"] == length)
         nll, num_tokens = columns["nll"][here], columns["num_tokens"][here].astype(np.float64)
-        if protocol == "yarn":
+        if protocol in ("yarn", "yarn_sliding"):
             nll, num_tokens = nll / num_tokens, np.ones_like(num_tokens)
         documents, place = np.unique(columns["doc_id"][here].astype(str), return_inverse=True)
         sums, weights = np.bincount(place, weights=nll), np.bincount(place, weights=num_tokens)
@@ -165,7 +171,7 @@ def protocol_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSett
         yield ProtocolRow(
             arm=arm,
             protocol=protocol,
-            label=PROTOCOL_LABELS.get(protocol, protocol),
+            label=PROTOCOL_LABELS.get(protocol, protocol) + ("" if "texts" in settings.published_data else OWN_TEXTS),
             length=length,
             num_documents=len(documents),
             num_windows=int(here.sum()),
