@@ -8,6 +8,7 @@ from data_schemas.report import Report
 from tasks.evaluate.plots.figure import Plot
 from tasks.evaluate.plots.length_plot import length_plot
 from tasks.evaluate.plots.perplexity_plots import perplexity_plot, position_plot
+from tasks.evaluate.plots.spacing_plot import spacing_plot
 from tasks.evaluate.plots.task_plots import grid_plot, middle_plot, tasks_plot
 
 
@@ -23,5 +24,7 @@ def plots_of(report: Report) -> Iterator[Plot]:
         if any(row.task == task for row in report.lost_in_the_middle):
             yield middle_plot(report, task)
         yield grid_plot(report, task)
+    for task in dict.fromkeys(row.task for row in report.spacing if row.distance is not None):
+        yield spacing_plot(report, task)
     if report.position:
         yield position_plot(report)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_schemas.report import Report
-from data_schemas.report_sections import TaskMeanRow, TaskRow
+from data_schemas.report_sections import TaskRow
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.plots.figure import (
     CAPTION,
@@ -17,40 +17,32 @@ from tasks.evaluate.plots.figure import (
     SMALL,
     TEXT,
     Plot,
-    arm_style,
     arms_of,
     drawing,
-    legend_above,
     new_figure,
-    tidy,
 )
-from tasks.evaluate.plots.scales import beside, line_with_intervals, token_axis, tokens_label, tokens_name
+from tasks.evaluate.plots.panels import MAX_COLUMNS, MEASURE_LABELS, Measure, Scored, measures_of, panels_of, points_of
+from tasks.evaluate.plots.scales import beside, token_axis, tokens_label, tokens_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
 _MAX_ANNOTATED = 11  # depths
-_MAX_COLUMNS = 3
 _ROW_HEIGHT = 1.55  # inches
 
-Measure = Literal["accuracy", "gain"]
-_P = TypeVar("_P")
-_SCORES = (0, 0.25, 0.5, 0.75, 1)
 _SPREAD = 0.3  # octaves
-_FOUR = 4  # panels fit one row
-_LABELS = {"accuracy": "score", "gain": "recall gain (nats)"}
 
 
 def grid_plot(report: Report, task: str) -> Plot:
     """Heat maps of context length by depth, one panel an arm: score above, recall gain below where it was measured."""
     rows = [row for row in report.tasks if row.task == task]
     arms = arms_of(rows)
-    columns = min(_MAX_COLUMNS, len(arms))
+    columns = min(MAX_COLUMNS, len(arms))
     lines = math.ceil(len(arms) / columns)
     has_depths = any(row.depth is not None for row in rows)
     height = _ROW_HEIGHT if has_depths else 0.75
-    measures = _measures(rows)
+    measures = measures_of(rows)
     with drawing():
         figure = new_figure(min(PAGE_WIDTH, 1.6 + 1.9 * columns), 0.55 + len(measures) * (lines * height + 0.25))
         parts = figure.subfigures(len(measures), 1, squeeze=False)[:, 0]
@@ -70,25 +62,25 @@ def tasks_plot(report: Report) -> Plot:
         for place, arm in enumerate(arms):
             points = sorted((row for row in rows if (row.task, row.arm) == (task, arm)), key=lambda row: row.length)
             x = beside([row.length for row in points], place, len(arms), width=_SPREAD, is_log=True)
-            _line(axes, x, points, measure, arm, arms)
+            points_of(axes, x, points, measure, arm, arms)
         token_axis(axes, lengths[:: 1 + (len(lengths) - 1) // 4])
         return task
 
     with drawing():
-        figure = _panels(tasks, _measures(rows), curves, tokens_label("context length", lengths))
+        figure = panels_of(tasks, measures_of(rows), curves, tokens_label("context length", lengths))
     counts = sorted({row.num_samples for row in rows})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     caption = (
         f"Score of each task over all depths; bars: {percent(report.settings.confidence)} intervals over the n = {n} samples of a "
         "point, points stand side by side."
     )
-    return Plot("tasks", "Tasks by context length", caption + _gain_meaning(rows), figure)
+    return Plot("tasks", "Tasks by context length", caption + gain_meaning(rows), figure)
 
 
 def middle_plot(report: Report, task: str) -> Plot:
     """Curves over depth, one panel a context length, one line an arm with intervals: score above, recall gain on its own scale."""
     rows = [row for row in report.tasks if row.task == task and row.depth is not None]
-    lengths, arms, measures = sorted({row.length for row in rows}), arms_of(rows), _measures(rows)
+    lengths, arms, measures = sorted({row.length for row in rows}), arms_of(rows), measures_of(rows)
     depths = sorted({row.depth for row in rows if row.depth is not None})
     spread = 0.6 * min(np.diff(depths), default=0.1)
     shown = depths[:: max(1, len(depths) // 5)]
@@ -98,19 +90,15 @@ def middle_plot(report: Report, task: str) -> Plot:
         for place, arm in enumerate(arms):
             points = sorted((row for row in of_length if row.arm == arm), key=lambda row: row.depth or 0)
             x = beside([row.depth or 0.0 for row in points], place, len(arms), width=spread)
-            _line(axes, x, points, measure, arm, arms)
+            points_of(axes, x, points, measure, arm, arms)
         axes.set_xticks(shown, [f"{depth:g}" for depth in shown])
         return f"{tokens_name(length)} tokens"
 
     with drawing():
-        figure = _panels(lengths, measures, curves, "depth")
+        figure = panels_of(lengths, measures, curves, "depth")
     level = percent(report.settings.confidence)
     caption = f"Task {task} by depth, {_count(rows)} prompts a point; bars: {level} intervals, points stand side by side."
     return Plot(f"middle_{task}", f"{task}: recall by depth", caption + _meaning(rows), figure)
-
-
-def _measures(rows: Sequence[TaskRow | TaskMeanRow]) -> list[Measure]:
-    return ["accuracy", "gain"] if any(row.gain is not None for row in rows) else ["accuracy"]
 
 
 def _count(rows: Sequence[TaskRow]) -> str:
@@ -120,52 +108,13 @@ def _count(rows: Sequence[TaskRow]) -> str:
 
 def _meaning(rows: Sequence[TaskRow]) -> str:
     depth = " Depth 0: gold first, 1: right before the question." if any(row.depth is not None for row in rows) else ""
-    return depth + _gain_meaning(rows)
+    return depth + gain_meaning(rows)
 
 
-def _gain_meaning(rows: Sequence[TaskRow | TaskMeanRow]) -> str:
+def gain_meaning(rows: Sequence[Scored]) -> str:
     if all(row.gain is None for row in rows):
         return ""
     return " Recall gain: log-probability of the answer with the gold in the prompt minus without it."
-
-
-def _panels(panels: Sequence[_P], measures: Sequence[Measure], draw: Callable[[Axes, _P, Measure], str], xlabel: str) -> Figure:
-    """A block of panels for each measure; `draw` fills one and returns its title. All panels of a block share their scales."""
-    columns = _FOUR if len(panels) == _FOUR else min(_MAX_COLUMNS, len(panels))
-    lines = math.ceil(len(panels) / columns)
-    figure = new_figure(PAGE_WIDTH, 0.6 + len(measures) * (1.65 * lines + 0.25))
-    blocks = figure.subfigures(len(measures), 1, squeeze=False)[:, 0]
-    for block, measure in zip(blocks, measures, strict=True):
-        grid = block.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        for place, axes in enumerate(grid.flat):
-            if place >= len(panels):
-                axes.set_visible(False)
-                continue
-            axes.set_title(draw(axes, panels[place], measure), fontsize=TEXT)
-            is_bottom = place + columns >= len(panels)
-            tidy(axes, xlabel if is_bottom else "", _LABELS[measure] if place % columns == 0 else "")
-            axes.tick_params(labelbottom=is_bottom)
-            if measure == "accuracy":
-                axes.set_ylim(-0.03, 1.03)
-                axes.set_yticks(_SCORES, [f"{score:g}" for score in _SCORES])
-        if block is blocks[0]:
-            legend_above(figure, grid[0, 0])
-    return figure
-
-
-def _line(
-    axes: Axes, x: Sequence[float], rows: Sequence[TaskRow | TaskMeanRow], measure: Measure, arm: str, arms: Sequence[str]
-) -> None:
-    """One arm in one panel. A recall gain is left out where it was not measured."""
-    if measure == "accuracy":
-        points = [(at, row.accuracy, (row.low, row.high)) for at, row in zip(x, rows, strict=True)]
-    else:
-        points = [
-            (at, row.gain, (row.gain_low, row.gain_high)) for at, row in zip(x, rows, strict=True) if row.gain is not None
-        ]
-    if points:
-        places, values, bounds = zip(*points, strict=True)
-        line_with_intervals(axes, places, values, bounds, arm_label(arm), arm_style(arm, arms))
 
 
 def _heat_maps(
@@ -188,7 +137,7 @@ def _heat_maps(
         axes.set_title(arm_label(arms[place]), fontsize=TEXT)
     grid[0, 0].set_ylim(len(depths), 0)
     bar = figure.colorbar(image, ax=grid.ravel().tolist(), shrink=0.9, pad=0.01)
-    bar.set_label(_LABELS[measure], fontsize=SMALL)
+    bar.set_label(MEASURE_LABELS[measure], fontsize=SMALL)
     bar.ax.tick_params(labelsize=CAPTION)
     bar.outline.set_visible(False)  # type: ignore[operator]
 

@@ -3,7 +3,7 @@
 settings.json  *_samples.parquet      what was measured; everything else is computed from it
 report.json                           the report, for programs
 report.html    report.md              for people: one page to open in a browser, and text
-perplexity.png  effective_length.png  tasks.png  position.png  TASK.png  middle_TASK.png
+perplexity.png  effective_length.png  tasks.png  position.png  TASK.png  middle_TASK.png  spacing_TASK.png
 """
 
 from __future__ import annotations

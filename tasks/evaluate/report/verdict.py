@@ -14,6 +14,7 @@ from typing import Literal
 
 from data_schemas.report import Report
 from data_schemas.report_sections import PUBLISHED_ARM, ComparisonRow, PairedTest, PairedTestFamily
+from data_schemas.samples import served_arm
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report.numbers import perplexity, points, ratio, share, with_interval
 from tasks.evaluate.report.tables import length_text
@@ -129,10 +130,11 @@ def _training(report: Report) -> Line:
 
 
 def _short(report: Report, arm: str) -> Line:
+    """Where the model was also measured as a server runs it, the worse of the two decides, since that is what users get."""
     section = report.non_inferiority
     question = "Do short prompts stay as good?"
-    found = next((row for row in section.perplexity if row.arm == arm), None)
-    if found is None:
+    rows = [row for row in section.perplexity if row.arm in (arm, served_arm(arm))]
+    if not rows:
         return Line(question, "not measured", f"This needs the base and {arm_label(arm)} at {section.base_window} tokens.")
     answers: dict[str, tuple[Answer, str]] = {
         "non_inferior": ("yes", f"A loss above {percent(section.margin)} is ruled out"),
@@ -141,12 +143,14 @@ def _short(report: Report, arm: str) -> Line:
         "too_few_samples": ("not shown", "Too few samples to rule out a loss"),
         "not_measurable": ("not measured", "The base cannot be judged"),
     }
-    answer, what = answers[found.verdict]
-    return Line(
-        question,
-        answer,
-        f"{what}: perplexity ratio to the base {ratio(found.ratio, found.low, found.high)}.",
+    order = list(answers)
+    worst = max(rows, key=lambda row: (row.verdict == "inferior", order.index(row.verdict), row.arm != arm))
+    answer, what = answers[worst.verdict]
+    figures = ", ".join(
+        f"{ratio(row.ratio, row.low, row.high)}{'' if row.arm == arm else ' as served'}"
+        for row in sorted(rows, key=lambda r: r.arm)
     )
+    return Line(question, answer, f"{what}: perplexity ratio to the base {figures}.")
 
 
 def _tasks(report: Report, arm: str) -> Line:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_schemas.report import Report
+from data_schemas.report_sections import SpacingRow
 from tasks.evaluate.plots.all_plots import plots_of
 from tasks.evaluate.plots.figure import COLOUR_VARIABLES, Plot, arm_style
 from tasks.evaluate.plots.scales import tokens_label, tokens_name
@@ -84,6 +85,22 @@ def test_gain_has_a_scale_of_its_own(plots: dict[str, Plot]) -> None:
         limits = {axes.get_ylim() for axes in plots[name].figure.axes}
         assert len(limits) == 2, "one of scores, one of gains"
         assert (-0.03, 1.03) in limits
+
+
+def test_the_spacing_curve_has_a_panel_for_each_length_and_number_of_facts(report: Report) -> None:
+    row = SpacingRow(
+        arm="base", task="graph_walk", length=8192, num_evidence=2, distance=0.0, num_samples=9, n=9, accuracy=0.5, low=0.2, high=0.8,
+        interval="wilson", gain=None, gain_low=None, gain_high=None,
+    )  # fmt: skip
+    rows = [
+        row.model_copy(update={"distance": distance, "num_evidence": facts}) for distance in (0.0, 0.5, 1.0) for facts in (2, 3)
+    ]
+    rows.append(row.model_copy(update={"distance": None, "task": "uncontrolled"}))
+    (plot,) = [plot for plot in plots_of(report.model_copy(update={"spacing": tuple(rows)})) if plot.name.startswith("spacing")]
+    svg = plot.svg()
+    assert plot.name == "spacing_graph_walk"
+    assert {"8192 tokens, 2 facts", "8192 tokens, 3 facts", "distance of the facts", "score"} <= set(words(svg))
+    assert [text for text in words(svg) if text in ("0", "0.5", "1")]
 
 
 def test_the_page_decides_on_the_colours(drawn: dict[str, str]) -> None:

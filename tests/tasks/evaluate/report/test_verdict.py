@@ -3,6 +3,7 @@
 import pytest
 
 from data_schemas.report import Report
+from data_schemas.samples import served_arm
 from tasks.evaluate.report.build import build_report
 from tasks.evaluate.report.closing_page import closing_page
 from tasks.evaluate.report.numbers import gain, p_holm, p_value, perplexity, points, ratio, share, with_interval
@@ -53,6 +54,19 @@ def test_the_line_says_its_figure_with_interval() -> None:
     assert "perplexity ratio to the base at 512 0.905 [0.905, 0.905]" in long.sentence
     assert training.sentence == "Perplexity is 9.5% lower: ratio 0.905 [0.905, 0.905]."
     assert "A loss above 5% is ruled out" in short.sentence
+
+
+def test_the_worse_of_usual_and_served_decides_on_short_prompts() -> None:
+    report = measured(3.0, 3.01, 2.9)
+    section = report.non_inferiority
+    (usual,) = [row for row in section.perplexity if row.arm == "fine_tuned"]
+    served = usual.model_copy(
+        update={"arm": served_arm("fine_tuned"), "ratio": 1.2, "low": 1.1, "high": 1.3, "verdict": "inferior"}
+    )
+    changed = section.model_copy(update={"perplexity": (*section.perplexity, served)})
+    line = verdict(report.model_copy(update={"non_inferiority": changed}))[2]
+    assert line.answer == "no"
+    assert line.sentence.endswith("1.010 [1.010, 1.010], 1.200 [1.100, 1.300] as served.")
 
 
 @pytest.mark.parametrize(("num_samples", "too_few"), [(3, True), (30, False)])
