@@ -8,10 +8,11 @@ ARM_as_served                       scaling_only or fine_tuned as vLLM serves pr
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_schemas.absolute_paths import absolute_paths
 from data_schemas.addresses import is_remote
@@ -20,6 +21,9 @@ from data_schemas.params import PipelineParams
 from data_schemas.samples import AS_SERVED, is_served_arm, served_arm
 from data_schemas.storage import Storage
 from tasks.model.base_model import load_tokenizer
+
+if TYPE_CHECKING:
+    from tasks.model.rope_plan import RopePlan
 
 _METHOD_ARM = "base_"
 
@@ -42,7 +46,6 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
     Raises:
         UserError: no arm is left, or model.rope_method itself does not apply.
     """
-    from tasks.model.as_served import why_same
     from tasks.model.extended import rope_plan_for
 
     evaluation = params.evaluation
@@ -51,7 +54,7 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
     if "fine_tuned" in evaluation.arms and not has_checkpoint:
         left_out["fine_tuned"] = "there is no checkpoint"
     plan = rope_plan_for(params.model)
-    planned, note = plan.method, ""
+    planned = plan.method
     for method in dict.fromkeys(evaluation.rope_methods):
         arm = _METHOD_ARM + method
         try:
@@ -67,9 +70,17 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
             names.append(arm)
     if not names:
         raise UserError("evaluation.arms names only fine_tuned and there is no checkpoint: finetune first or add base.")
-    if evaluation.as_served and not (note := why_same(plan)):
-        names += [served_arm(arm) for arm in ("scaling_only", "fine_tuned") if arm in names]
-    return Arms(tuple(names), left_out, note)
+    served, note = served_arms(plan, names) if evaluation.as_served else ((), "")
+    return Arms((*names, *served), left_out, note)
+
+
+def served_arms(plan: RopePlan, names: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The arms to measure as they are served, beside `names`; or none, and why."""
+    from tasks.model.as_served import why_same
+
+    if why := why_same(plan):
+        return (), why
+    return tuple(served_arm(arm) for arm in ("scaling_only", "fine_tuned") if arm in names), ""
 
 
 def _with_method(params: PipelineParams, arm: str) -> PipelineParams:

@@ -22,7 +22,9 @@ def served_plan(plan: RopePlan) -> RopePlan | None:
 def why_same(plan: RopePlan) -> str:
     """Why short prompts are not measured again as vLLM serves them; empty where served prompts meet other frequencies."""
     if plan.method == "dynamic":
-        return "vLLM does not apply dynamic scaling, so a release with it is not served there; use ntk or yarn"
+        return (
+            "dynamic leaves prompts within the base's window unscaled here and in vLLM, which does not scale longer ones either"
+        )
     parameters = plan.rope_parameters
     if plan.method != "longrope":
         return f"{plan.method} scales prompts of every length alike, so each model is measured as vLLM serves it"

@@ -15,12 +15,13 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import evaluation_stage as stage
 from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate import measuring_units as units
-from ray_jobs.evaluate.arms import choose_arms
+from ray_jobs.evaluate.arms import choose_arms, served_arms
 from ray_jobs.evaluate.trained_on import refuse_trained_on, training_documents
 from ray_jobs.evaluate.workload import prepare_workload
 from tasks.evaluate.report.result_files import recompute
 from tasks.evaluate.sample_set import Samples
-from tasks.model.base_model import load_tokenizer
+from tasks.model.base_model import load_config, load_tokenizer
+from tasks.model.rope_plan import plan_rope
 from tests.ray_jobs.evaluate.evaluation_example import TinyRun, make_tiny_run, write_chunks
 
 
@@ -161,6 +162,17 @@ def test_longrope_is_compared_with_methods_that_take_no_factors(tiny_run: TinyRu
         model = asked.model.model_copy(update={"rope_method": main, "rope_factors_file": str(factors)})
         arms = choose_arms(asked.model_copy(update={"model": model}), has_checkpoint=True)
         assert set(arms.names[3:]) == {"base_longrope", "base_yarn", "base_ntk"} - {f"base_{main}"}
+
+
+def test_models_are_also_measured_as_they_are_served_where_that_differs(tiny_run: TinyRun) -> None:
+    arms = choose_arms(tiny_run.params, has_checkpoint=True)
+    assert arms.names == ("base", "scaling_only", "fine_tuned")
+    assert "yarn scales prompts of every length alike" in arms.as_served_note
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    switching = plan_rope(load_config(tiny_run.params.model), 256, "longrope", factors=factors, packed_rows=False)
+    assert served_arms(switching, arms.names) == (("scaling_only_as_served", "fine_tuned_as_served"), "")
+    assert served_arms(switching, ("base", "scaling_only")) == (("scaling_only_as_served",), "")
+    assert choose_arms(tiny_run.changed(as_served=False), has_checkpoint=True).as_served_note == ""
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """What short prompts meet on a server: checked against the separate reading of vLLM's rules."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-from transformers import LlamaConfig, PretrainedConfig
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig
 
 from data_schemas.params import RopeMethod
 from tasks.model.as_served import served_plan, why_same
@@ -53,6 +56,27 @@ def test_static_methods_are_measured_as_they_are_served(method: RopeMethod) -> N
 
 
 def test_reasons_not_to_measure_again() -> None:
-    assert "vLLM does not apply dynamic scaling" in why_same(planned("dynamic"))
+    assert "dynamic leaves prompts within the base's window unscaled here and in vLLM" in why_same(planned("dynamic"))
     equal = {name: FACTORS["long_factor"] for name in FACTORS}
     assert "the short and the long factors are the same" in why_same(planned("longrope", equal))
+
+
+def test_dynamic_leaves_short_prompts_unscaled_here_and_in_vllm() -> None:
+    plan = planned("dynamic")
+    np.testing.assert_allclose(plan.frequencies(128)[0], as_vllm(plan, 128)[0], rtol=1e-6)
+
+
+def test_a_model_with_the_served_plan_differs_within_the_window_and_not_beyond() -> None:
+    usual_plan = planned("longrope", FACTORS)
+    served_one = served_plan(usual_plan)
+    assert served_one is not None
+
+    def logits(plan: RopePlan, num_tokens: int) -> Any:
+        changed = config()
+        plan.apply(changed)
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            return LlamaForCausalLM(changed).eval()(input_ids=torch.arange(num_tokens)[None] % 16).logits
+
+    assert not torch.allclose(logits(usual_plan, 100), logits(served_one, 100), atol=1e-5)
+    assert torch.equal(logits(usual_plan, 200), logits(served_one, 200))
