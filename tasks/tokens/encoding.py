@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.tokens.surface import Surface, byte_level_vocabulary
+from tasks.tokens.surface import Surface, byte_level_vocabulary, control_ids
 from tasks.tokens.text_start import without_prefix
 from tasks.tokens.words import WordTable, find_splitter
 
@@ -50,7 +50,10 @@ class EncodedText:
 
 
 class Encoder:
-    """Encodes texts without special tokens. Literal special tokens in a text, such as `</s>`, are encoded as plain text."""
+    """Encodes texts without special tokens. Literal special tokens in a text, such as `</s>`, are encoded as plain text.
+
+    `control_ids`, int64, are the special tokens' ids, which no text gets.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | Tokenizer) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
@@ -60,6 +63,7 @@ class Encoder:
         self._inner = _of_plain_text(inner) if inner != settings else self._tokenizer
         self._token_bytes = byte_level_vocabulary(settings, self._tokenizer)
         self._token_lengths = np.array([len(piece) for piece in self._token_bytes or ()], np.int64)
+        self.control_ids = control_ids(settings)
         self._surface = Surface(settings, self._tokenizer, self._token_bytes)
         splitter = find_splitter(settings)
         self._words: WordTable | None = None
