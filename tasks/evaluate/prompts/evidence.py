@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from data_schemas.evaluation_params import TaskName
 from tasks.evaluate.prompts.hidden import MIN_HAYSTACK_TOKENS, spread_depths
+from tasks.evaluate.prompts.joining import Frame, Joined
 from tasks.evaluate.prompts.material import Haystack, Material, does_not_fit, max_boundary_shift, probe_generators, sample_seed
-from tasks.evaluate.prompts.pieces import Needle, encode, needles, question_and_answer
+from tasks.evaluate.prompts.pieces import Needle, encode, needles, question_and_answer, text_of
 from tasks.evaluate.prompts.prompt import TaskPrompt
 
 FIRST, LAST = -1.0, 2.0  # depths of the needles before and after all others
@@ -83,7 +85,7 @@ def evidence_prompts(
     seed = sample_seed(material.seed, task, length, sample)
     rng = np.random.default_rng(seed)
     hay = material.haystack.excerpt(length, rng)
-    evidence = make(rng, material.tokenizer.decode(hay.token_ids), sample, material)
+    evidence = make(rng, text_of(hay.token_ids, material.tokenizer), sample, material)
     tokens = _Tokens.of(evidence, material)
     num_hay = length - len(hay.bos) - tokens.num_fixed
     if num_hay < 1:
@@ -91,34 +93,31 @@ def evidence_prompts(
     offsets = np.random.default_rng(sample_seed(material.seed, f"{task} depths", length, 0)).random(len(tokens.distractors))
     others = list(zip(spread_depths(len(tokens.distractors), sample, offsets), tokens.distractors, strict=True))
     others += [(LAST, needle) for needle in tokens.last] + [(FIRST, needle) for needle in tokens.first]
-    text = _Text(hay, num_hay)
-    spare = hay.token_ids[num_hay:][: sum(len(needle.tokens) for needle in tokens.needed)]
-    control = _framed(np.concatenate([text.hide(others, 0)[0], spare]), hay.bos, tokens)
+    text = _Text(hay, num_hay, length, tokens.frame(hay.bos, material.tokenizer))
+    num_needed = len(tokens.needed)
+    control = text.hide(others, 0, num_hay + sum(len(needle.tokens) for needle in tokens.needed))[0]
     prompts = []
     for place in places:
         shift = max_boundary_shift(int(num_hay * (1 - place.distance)), neighbours)
-        depths = place.depths(len(tokens.needed))
-        body, starts = text.hide([*zip(depths, tokens.needed, strict=True), *others], shift)
-        window = _framed(body, hay.bos, tokens)
-        front = len(hay.bos) + len(tokens.opening)
-        several = len(tokens.needed) > 1
+        hidden = [*zip(place.depths(num_needed), tokens.needed, strict=True), *others]
+        joined, starts = text.hide(hidden, shift, num_hay)
         prompts.append(
             TaskPrompt(
                 task=task,
                 length=length,
                 depth=place.depth if is_swept else None,
-                position=(front + starts[evidence.gold]) / len(window),
+                position=starts[evidence.gold] / len(joined.tokens),
                 sample=sample,
                 seed=seed,
-                tokens=window,
+                tokens=joined.tokens,
                 golds=(evidence.answer,),
-                answer=tokens.answer,
-                control=control,
+                answer=joined.answer,
+                control=control.tokens,
                 is_forced=True,
-                max_new_tokens=len(tokens.answer),
-                num_evidence=len(tokens.needed),
-                distance=place.distance if several else None,
-                distance_tokens=starts[len(tokens.needed) - 1] - starts[0] if several else None,
+                max_new_tokens=len(joined.answer),
+                num_evidence=num_needed,
+                distance=place.distance if num_needed > 1 else None,
+                distance_tokens=starts[num_needed - 1] - starts[0] if num_needed > 1 else None,
             )
         )
     return prompts
@@ -155,6 +154,10 @@ class _Tokens:
             answer,
         )
 
+    def frame(self, bos: np.ndarray, tokenizer: Any) -> Frame:
+        front = np.concatenate([bos, self.opening])
+        return Frame(front=front, question=self.question, answer=self.answer, reserved=len(self.answer), tokenizer=tokenizer)
+
     @property
     def num_fixed(self) -> int:
         """All but BOS and haystack."""
@@ -164,25 +167,18 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class _Text:
-    """The first `num_tokens` tokens of a haystack, for needles to be hidden in."""
+    """A haystack for needles to be hidden in, of about `num_tokens` tokens: as many as make prompt and answer `length` tokens."""
 
     hay: Haystack
     num_tokens: int
+    length: int
+    frame: Frame
 
-    def hide(self, placed: Sequence[tuple[float, Needle]], max_shift: int) -> tuple[np.ndarray, list[int]]:
-        """The text with the needles at their depths, and where each one's gold begins."""
+    def hide(self, placed: Sequence[tuple[float, Needle]], max_shift: int, guess: int) -> tuple[Joined, list[int]]:
+        """The prompt with the needles at their depths, and where each one's gold begins; it may hold `guess` tokens of haystack."""
         cuts = [self.hay.cut(self.num_tokens, min(1.0, max(0.0, depth)), max_shift) for depth, _ in placed]
-        pieces: list[np.ndarray] = []
-        starts = [0] * len(placed)
-        written = taken = 0
-        for i in sorted(range(len(placed)), key=lambda i: (cuts[i], placed[i][0])):
-            needle = placed[i][1]
-            pieces += [self.hay.token_ids[taken : cuts[i]], needle.tokens]
-            written += cuts[i] - taken
-            starts[i] = written + needle.gold_at
-            written, taken = written + len(needle.tokens), cuts[i]
-        return np.concatenate([*pieces, self.hay.token_ids[taken : self.num_tokens]]), starts
-
-
-def _framed(body: np.ndarray, bos: np.ndarray, tokens: _Tokens) -> np.ndarray:
-    return np.concatenate([bos, tokens.opening, body, tokens.question])
+        order = sorted(range(len(placed)), key=lambda i: (cuts[i], placed[i][0]))
+        in_order = [(cuts[i], placed[i][1]) for i in order]
+        joined, _ = self.frame.filled(self.hay, in_order, self.length, num_hay=self.num_tokens, guess=guess)
+        starts = dict(zip(order, joined.starts, strict=True))
+        return joined, [starts[i] for i in range(len(placed))]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
@@ -160,14 +161,22 @@ def _prompt(length: int, sample: int, material: Material) -> TaskPrompt:
     )
     walk = make_walk(sample % NUM_KINDS, max(FEWEST_OTHERS, length // max(1, shortest_edge)), rng)
     one = _Encoded.of(walk, material)
-    sizes = np.cumsum([0, *map(len, one.others)])
-    num_others = int(np.searchsorted(sizes, length - one.num_fixed, side="right")) - 1
+    order = rng.permutation(len(one.needed) + len(one.others))
+    made: dict[int, tuple[Joined, Joined]] = {}
+
+    def needed(num_others: int) -> int:
+        made[num_others] = (
+            _listed(one, one.needed, num_others, order, material),
+            _listed(one, one.changed, num_others, order, material),
+        )
+        return max(len(joined.tokens) for joined in made[num_others]) + one.max_new_tokens
+
+    guess = int(np.searchsorted(np.cumsum([0, *map(len, one.others)]), length - one.num_fixed, side="right")) - 1
+    num_others = most_that_fit(guess, FEWEST_OTHERS, len(one.others), length, needed)
     if num_others < FEWEST_OTHERS:
         raise does_not_fit("graph_walk", length)
-    order = rng.permutation(len(one.needed) + num_others)
-    tokens, starts = _listed(one, [*one.needed, *one.others[:num_others]], order)
-    control, _ = _listed(one, [*one.changed, *one.others[:num_others]], order)
-    places = sorted(starts[: len(one.needed)])
+    asked, control = made[num_others]
+    starts = asked.starts
     return TaskPrompt(
         task="graph_walk",
         length=length,
@@ -175,23 +184,25 @@ def _prompt(length: int, sample: int, material: Material) -> TaskPrompt:
         position=None,
         sample=sample,
         seed=seed,
-        tokens=tokens,
+        tokens=asked.tokens,
         golds=walk.golds,
-        answer=one.answer,
-        control=control,
+        answer=asked.answer,
+        control=control.tokens,
         is_forced=False,
         max_new_tokens=one.max_new_tokens,
         num_evidence=len(one.needed),
-        distance_tokens=places[-1] - places[0] if len(places) > 1 else None,
+        distance_tokens=starts[-1] - starts[0] if len(starts) > 1 else None,
     )
 
 
-def _listed(one: _Encoded, edges: list[np.ndarray], order: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """The prompt with the edges in this order, and where each edge begins."""
-    pieces, starts = [one.front], [0] * len(edges)
+def _listed(one: _Encoded, needed: list[np.ndarray], num_others: int, order: np.ndarray, material: Material) -> Joined:
+    """The prompt with the edges in this order, marked where each needed one begins."""
+    edges = [*needed, *one.others[:num_others]]
+    pieces, marks = [one.front], []
     written = len(one.front)
-    for i in order.tolist():
-        starts[i] = written
+    for i in order[order < len(edges)].tolist():
+        if i < len(needed):
+            marks.append(written)
         pieces.append(edges[i])
         written += len(edges[i])
-    return np.concatenate([*pieces, one.question]), starts
+    return join([*pieces, one.question], one.answer, material.tokenizer, marks)

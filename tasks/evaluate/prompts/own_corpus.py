@@ -21,6 +21,7 @@ from data_schemas.errors import UserError
 from tasks.evaluate.prompts.chat import chat_frame
 from tasks.evaluate.prompts.corpus_questions import CorpusQuestion, corpus_questions, corpus_texts
 from tasks.evaluate.prompts.hard_negatives import Passages
+from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
@@ -145,37 +146,50 @@ def _framed(
 
 
 def _sample_prompts(length: int, sample: int, one: _Asked, material: Material) -> Iterator[TaskPrompt]:
-    num_others = int(np.searchsorted(one.num_tokens, length, side="right")) - 1
-    if num_others < material.num_depths - 1:
+    fewest = material.num_depths - 1
+    guess = int(np.searchsorted(one.num_tokens, length, side="right")) - 1
+    if guess < fewest:
         raise does_not_fit("own_corpus", length)
     seed = sample_seed(material.seed, "own_corpus", length, sample)
-    num_others = min(num_others, len(one.negatives) - 1)  # the next one takes the gold's place in the control
-    order = np.random.default_rng(seed).permutation(num_others).tolist()
-    others = [one.negatives[i] for i in order]
-    control, _ = _joined(one, [*others, one.negatives[num_others][: len(one.gold)]], 0)
-    for depth in material.depths:
-        place = round(depth * num_others)
-        tokens, start = _joined(one, [*others[:place], one.gold, *others[place:]], place)
+    made: dict[int, list[Joined]] = {}
+
+    def needed(num_others: int) -> int:
+        made[num_others] = _joined(one, num_others, seed, material)
+        return max(len(joined.tokens) + len(joined.answer) for joined in made[num_others])
+
+    num_others = most_that_fit(guess, fewest, len(one.negatives) - 1, length, needed)  # the next one is for the control
+    if num_others < fewest:
+        raise does_not_fit("own_corpus", length)
+    control, *prompts = made[num_others]
+    for depth, joined in zip(material.depths, prompts, strict=True):
         yield TaskPrompt(
             task="own_corpus",
             length=length,
             depth=depth,
-            position=start / len(tokens),
+            position=joined.starts[0] / len(joined.tokens),
             sample=sample,
             seed=seed,
-            tokens=tokens,
+            tokens=joined.tokens,
             golds=(one.answer_text,),
-            answer=one.answer,
-            control=control,
+            answer=joined.answer,
+            control=control.tokens,
             is_forced=True,
-            max_new_tokens=len(one.answer),
+            max_new_tokens=len(joined.answer),
             num_evidence=1,
         )
 
 
-def _joined(one: _Asked, passages: list[np.ndarray], place: int) -> tuple[np.ndarray, int]:
-    """The prompt, and where the passage at `place` begins."""
-    pieces = [one.front]
-    for label, passage in zip(one.labels, passages, strict=False):
-        pieces += [label, passage]
-    return np.concatenate([*pieces, one.question]), sum(map(len, pieces[: 2 + 2 * place]))
+def _joined(one: _Asked, num_others: int, seed: int, material: Material) -> list[Joined]:
+    """The control, and the prompt of each depth, with a mark where the gold passage begins."""
+    order = np.random.default_rng(seed).permutation(num_others).tolist()
+    others = [one.negatives[i] for i in order]
+    places = [(num_others, one.negatives[num_others][: len(one.gold)])]
+    places += [(round(depth * num_others), one.gold) for depth in material.depths]
+    return [_with_passage(one, others, place, passage, material) for place, passage in places]
+
+
+def _with_passage(one: _Asked, others: list[np.ndarray], place: int, passage: np.ndarray, material: Material) -> Joined:
+    shown = [*others[:place], passage, *others[place:]]
+    pieces = [one.front, *(piece for pair in zip(one.labels, shown, strict=False) for piece in pair)]
+    mark = sum(map(len, pieces[: 2 * place + 2]))
+    return join([*pieces, one.question], one.answer, material.tokenizer, [mark])

@@ -20,6 +20,7 @@ from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import MAX_BOUNDARY_SHIFT, Haystack, Material
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.small_world import PEOPLE, PLACES, THINGS, Fact, make_story, place_of
+from tasks.tokens.encoding import encoder_of
 from tests import ROOT
 
 DEMO = ROOT / "tasks" / "model" / "demo_base"
@@ -216,3 +217,17 @@ def test_arrows_fill_the_prompt(material: Material) -> None:
             nodes = Counter(node for arrow in arrows for node in arrow)
             once = [node for node, times in nodes.items() if times == 1]
             assert len(once) > 3 * len(prompt.golds), "that a node occurs once says little"
+
+
+@pytest.mark.parametrize("task", ["facts_in_text", "associative_needle", "spaced_evidence", "graph_walk"])
+def test_prompts_are_encoded_as_one_text_and_literal_control_tokens_stay_text(task: TaskName, material: Material) -> None:
+    tokenizer = material.tokenizer
+    literal = Haystack.of([tokenize("d", "One </s> two <s> three. Four!\n" * 600, tokenizer)])
+    for prompt in make_prompts(task, 700, replace(material, haystack=literal, num_samples=3)):
+        for window in (prompt.tokens, prompt.control):
+            assert window is not None
+            assert tokenizer.eos_token_id not in window
+            assert np.flatnonzero(window == tokenizer.bos_token_id).tolist() == [0]
+        whole = np.concatenate([prompt.tokens, prompt.answer])[1:]
+        (encoded,) = encoder_of(tokenizer).encode([encoder_of(tokenizer).text(whole)])
+        assert encoded.ids.tolist() == whole.tolist()
