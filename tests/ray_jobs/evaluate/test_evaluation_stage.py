@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
+from data_schemas.report import read_report
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import evaluation_stage as stage
 from ray_jobs.evaluate import lm_eval
@@ -173,6 +175,28 @@ def test_models_are_also_measured_as_they_are_served_where_that_differs(tiny_run
     assert served_arms(switching, arms.names) == (("scaling_only_as_served", "fine_tuned_as_served"), "")
     assert served_arms(switching, ("base", "scaling_only")) == (("scaling_only_as_served",), "")
     assert choose_arms(tiny_run.changed(as_served=False), has_checkpoint=True).as_served_note == ""
+
+
+@pytest.mark.slow
+def test_depth_distance_and_number_of_facts_of_every_prompt_are_kept(tiny_run: TinyRun, tmp_path: Path) -> None:
+    tasks = ("facts_in_text", "associative_needle", "graph_walk", "spaced_evidence")
+    longer = tiny_run.params.model_copy(update={"model": tiny_run.params.model.model_copy(update={"target_length": 512})})
+    evaluation = replace(tiny_run.elsewhere(tmp_path), params=longer).evaluate(
+        tuned=False, arms=("base",), lengths=(64,), tasks=tasks, task_lengths=(512,), num_samples=3, position_curve=False
+    )
+    rows = Samples.read(evaluation.path).task.to_pylist()
+    assert {row["task"] for row in rows} == set(tasks)
+    assert {row["num_evidence"] for row in rows if row["task"] == "facts_in_text"} == {1, 2, 3}
+    for row in rows:
+        is_spaced = row["task"] == "spaced_evidence" or (row["task"] == "facts_in_text" and row["num_evidence"] > 1)
+        assert (row["distance"] is not None) == is_spaced
+        assert row["control_logprob"] is not None
+    report = read_report(evaluation.path / "report.json")
+    assert {(row.task, row.num_evidence, row.distance) for row in report.spacing if row.task != "graph_walk"} == {
+        ("facts_in_text", 1, None), ("facts_in_text", 2, 0.25), ("facts_in_text", 3, 0.25),
+        ("spaced_evidence", 2, 0.0), ("spaced_evidence", 2, 1.0),
+    }  # fmt: skip
+    assert recompute(evaluation.path, tmp_path / "again").spacing == report.spacing
 
 
 @pytest.mark.slow
