@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.tokens.surface import Surface, byte_level_vocabulary, control_ids
+from tasks.tokens.surface import Surface, byte_level_vocabulary, is_control
 from tasks.tokens.text_start import without_prefix
 from tasks.tokens.words import WordTable, find_splitter
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 SEGMENT_CHARS = 1 << 16
@@ -52,7 +52,7 @@ class EncodedText:
 class Encoder:
     """Encodes texts without special tokens. Literal special tokens in a text, such as `</s>`, are encoded as plain text.
 
-    `control_ids`, int64, are the special tokens' ids, which no text gets.
+    `is_control`, bool [ids]: the special tokens, which no text gets.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | Tokenizer) -> None:
@@ -63,16 +63,26 @@ class Encoder:
         self._inner = _of_plain_text(inner) if inner != settings else self._tokenizer
         self._token_bytes = byte_level_vocabulary(settings, self._tokenizer)
         self._token_lengths = np.array([len(piece) for piece in self._token_bytes or ()], np.int64)
-        self.control_ids = control_ids(settings)
+        self.is_control = is_control(settings, self._tokenizer)
         self._surface = Surface(settings, self._tokenizer, self._token_bytes)
         splitter = find_splitter(settings)
         self._words: WordTable | None = None
         if self._token_bytes and splitter:
             self._words = WordTable(self._tokenizer, splitter, self._token_bytes)
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether the tokenizer encodes texts word by word, in a way that `tasks.tokens.words` knows."""
+        return self._words is not None
+
     def text(self, ids: np.ndarray) -> str:
         """The characters that `ids` int32 [num_tokens] stand for, also in the middle of a text; parts of characters are dropped."""
         return self._surface.text(ids)
+
+    def encode_short(self, texts: list[str]) -> list[Encoding]:
+        """Many short texts at once, as each continues another text, in the tokenizer's own form."""
+        encodings: list[Encoding] = self._inner.encode_batch(texts, add_special_tokens=False)
+        return encodings
 
     def encode(self, texts: Sequence[str], *, is_start: bool = True) -> Iterator[EncodedText]:
         """EncodedText of each text, in order; texts are encoded about 4 million characters at a time.

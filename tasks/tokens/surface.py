@@ -33,13 +33,15 @@ class Surface:
         return b"".join(map(self._bytes.__getitem__, ids.tolist())).decode("utf-8", "ignore")
 
 
-def control_ids(settings: Mapping[str, Any]) -> np.ndarray:
-    """Ids of special tokens, int64 [tokens], but not that of unknown characters, which a text can get."""
+def is_control(settings: Mapping[str, Any], tokenizer: Tokenizer) -> np.ndarray:
+    """Which ids are special tokens, bool [ids], but not that of unknown characters, which a text can get."""
     model = settings.get("model") or {}
     special = {token["id"]: token["content"] for token in settings.get("added_tokens", ()) if token["special"]}
     if model.get("unk_id") is not None:
         special.pop(model["unk_id"], None)
-    return np.array(sorted(i for i, token in special.items() if token != model.get("unk_token")), np.int64)
+    found = np.zeros(1 + max([*tokenizer.get_vocab().values(), *special], default=0), bool)
+    found[[i for i, token in special.items() if token != model.get("unk_token")]] = True
+    return found
 
 
 def byte_level_vocabulary(settings: Mapping[str, Any], tokenizer: Tokenizer) -> list[bytes] | None:

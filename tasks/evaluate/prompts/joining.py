@@ -17,9 +17,10 @@ import numpy as np
 from tasks.evaluate.prompts.material import Haystack
 from tasks.evaluate.prompts.pieces import Needle, encode
 from tasks.tokens.encoding import encoder_of
+from tasks.tokens.lines import line_table_of
 
 _TRIES = 8  # of jumps to the right size
-_NEARBY = 24  # sizes below the best jump that are tried one by one
+_NEARBY = 8  # sizes below the best jump that are tried with paddings
 # Put at the end of a haystack whose own text does not fill the length exactly.
 _PADDINGS = ("", "\n", " .", " a", " a b", "\n\n", " . .", " a b c", "\n\n\n")
 _JUMPS = 16  # of `most_that_fit`, before it halves
@@ -43,7 +44,7 @@ def join(pieces: Sequence[np.ndarray], answer: np.ndarray, tokenizer: Any, marks
 
 
 def _encoded_whole(ids: np.ndarray, marks: Sequence[int], tokenizer: Any) -> tuple[np.ndarray, list[int]]:
-    controls = np.flatnonzero(np.isin(ids, encoder_of(tokenizer).control_ids))
+    controls = np.flatnonzero(encoder_of(tokenizer).is_control[ids])
     written: list[np.ndarray] = []
     moved: list[int] = []
     num_written = start = 0
@@ -61,9 +62,8 @@ def _encoded_run(ids: np.ndarray, marks: list[int], tokenizer: Any, is_start: bo
     encoder = encoder_of(tokenizer)
     bounds = [0, *marks, len(ids)]
     texts = [encoder.text(ids[a:b]) for a, b in pairwise(bounds)]
-    (encoded,) = encoder.encode(["".join(texts)], is_start=is_start)
-    chars = np.cumsum([len(text) for text in texts[:-1]], dtype=np.int64)
-    return encoded.ids, encoded.cut_token[np.searchsorted(encoded.cut_char, chars, side="right") - 1].tolist()
+    chars = np.cumsum([len(text) for text in texts[:-1]], dtype=np.int64).tolist()
+    return line_table_of(tokenizer).encode("".join(texts), chars, is_start=is_start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +99,10 @@ class Frame:
             if (off := length - size(count)) == 0 or (count + off, 0) in tried:
                 break
             count += off
-        highest = count + 2
-        for padding in range(len(_PADDINGS)):
-            if any(self._size(joined) == length for joined in tried.values()):
-                break
-            for near in range(min(highest, len(hay.token_ids)), max(0, highest - _NEARBY), -1):
-                if size(near, padding) == length:
+        if length not in map(self._size, tried.values()):
+            fitting = [near for (near, _), joined in tried.items() if self._size(joined) < length]
+            for near in range(max(fitting, default=count), max(0, max(fitting, default=count) - _NEARBY), -1):
+                if any(size(near, padding) == length for padding in range(len(_PADDINGS))):
                     break
         fitting = [key for key, joined in tried.items() if self._size(joined) <= length]
         best = max(fitting, key=lambda key: (self._size(tried[key]), key[0])) if fitting else min(tried)

@@ -9,7 +9,7 @@ Where a pair for each depth does not fit the run's shortest length in UUIDs, key
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -24,7 +24,7 @@ OPENING = "Extract the value corresponding to the specified key in the JSON obje
 PAIR = '\n "{key}": "{value}",'
 # The question ends like the pair up to its value: the answer is then the value alone, whatever a model would quote it with.
 QUESTION = '\n}}\n\nKey: "{key}"\nCorresponding value:\n "{key}": "'
-_DRAWN_AT_ONCE = 128
+_DRAWN_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,22 @@ def _sample_prompts(length: int, sample: int, has_uuids: bool, material: Materia
     drawn = _fill(length - len(front), has_uuids, np.random.default_rng(seed), material)
 
     def needed(count: int) -> int:
-        return max(
-            len(joined.tokens) + len(joined.answer) for pair in _joined_pairs(front, drawn[:count], material) for joined in pair
-        )
+        longest = max(range(material.num_depths), key=lambda i: drawn[_asked(material.depths[i], count)].num_asking)
+        ((joined, control),) = _joined_pairs(front, drawn[:count], material.depths[longest : longest + 1], material)
+        return max(len(joined.tokens), len(control.tokens)) + len(joined.answer)
 
     by_pieces = _count(drawn, length - len(front))
     count = most_that_fit(by_pieces, material.num_depths, len(drawn), length, needed)
+    while count >= material.num_depths:
+        made = _joined_pairs(front, drawn[:count], material.depths, material)
+        if max(len(joined.tokens) + len(joined.answer) for pair in made for joined in pair) <= length:
+            break
+        count -= 1
     if count < material.num_depths:
         raise does_not_fit("key_value", length)
     pairs = drawn[:count]
-    for depth, (joined, control) in zip(material.depths, _joined_pairs(front, pairs, material), strict=True):
-        pair = pairs[round(depth * (count - 1))]
+    for depth, (joined, control) in zip(material.depths, made, strict=True):
+        pair = pairs[_asked(depth, count)]
         yield TaskPrompt(
             task="key_value",
             length=length,
@@ -122,13 +127,20 @@ def _count(pairs: list[_Pair], budget: int) -> int:
     return int(np.searchsorted(ends, budget, side="right"))
 
 
-def _joined_pairs(front: np.ndarray, pairs: list[_Pair], material: Material) -> list[tuple[Joined, Joined]]:
+def _asked(depth: float, count: int) -> int:
+    """The pair that stands at a depth."""
+    return round(depth * (count - 1))
+
+
+def _joined_pairs(
+    front: np.ndarray, pairs: list[_Pair], depths: Sequence[float], material: Material
+) -> list[tuple[Joined, Joined]]:
     """The prompt and the control of each depth. The prompt's mark is the asked value."""
     given = [pair.given.tokens for pair in pairs]
     starts = np.cumsum([len(front), *map(len, given)]).tolist()
     made = []
-    for depth in material.depths:
-        asked = round(depth * (len(pairs) - 1))
+    for depth in depths:
+        asked = _asked(depth, len(pairs))
         pair, mark = pairs[asked], starts[asked] + pairs[asked].given.gold_at
         joined = join([front, *given, pair.question], pair.answer, material.tokenizer, [mark])
         changed = [front, *given[:asked], pair.changed, *given[asked + 1 :], pair.question]

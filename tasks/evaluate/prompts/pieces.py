@@ -25,7 +25,7 @@ def encode(text: str, tokenizer: Any) -> np.ndarray:
 
 def encode_each(texts: list[str], tokenizer: Any) -> list[np.ndarray]:
     """`encode` for many texts at once."""
-    return [encoded.ids for encoded in encoder_of(tokenizer).encode(texts, is_start=False)]
+    return [np.array(encoding.ids, np.int32) for encoding in encoder_of(tokenizer).encode_short(texts)]
 
 
 def text_of(ids: np.ndarray, tokenizer: Any) -> str:
@@ -60,12 +60,13 @@ def questions_and_answers(questions: list[str], answers: list[str], tokenizer: A
 
 
 def _split(texts: list[str], starts: list[int], tokenizer: Any) -> list[tuple[np.ndarray, int]]:
-    """Each text's tokens and the index of the one that holds its character `start`."""
-    encoded = encoder_of(tokenizer).encode(texts, is_start=False)
-    return [
-        (one.ids, int(one.cut_token[np.searchsorted(one.cut_char, start, side="right") - 1]))
-        for one, start in zip(encoded, starts, strict=True)
+    """Each text's tokens and the index of the first one that reaches beyond its character `start`."""
+    encodings = encoder_of(tokenizer).encode_short(texts)
+    firsts = [
+        next(i for i, (_, end) in enumerate(encoding.offsets) if end > start)
+        for encoding, start in zip(encodings, starts, strict=True)
     ]
+    return [(np.array(encoding.ids, np.int32), first) for encoding, first in zip(encodings, firsts, strict=True)]
 
 
 def generation_limit(answer: np.ndarray, limit: int) -> int:
