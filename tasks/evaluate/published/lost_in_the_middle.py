@@ -131,7 +131,7 @@ def _texts(file: Path, num_samples: int | None) -> Iterator[MiddleText]:
 
 
 def _lines(file: Path) -> Iterator[Any]:
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-    with opened as lines:
+    opener: Any = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
