@@ -1,9 +1,13 @@
 """Scores by the distance between pieces of evidence."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
+from data_schemas.errors import UserError
 from data_schemas.samples import TASK_SAMPLES
 from tasks.evaluate.report.build import build_report
 from tasks.evaluate.report.spacing_section import spacing_table
@@ -61,3 +65,20 @@ def test_the_report_has_a_table_of_distances() -> None:
     assert columns == ["task", "tokens", "facts", "distance", "base", "fine-tuned"]
     assert [line[:4] for line in lines] == [["spaced_evidence", "1024", "2", d] for d in ("0", "0.5", "1")]
     assert lines[2][5].startswith("75")
+
+
+def test_sample_files_of_older_versions_are_read_without_distances(tmp_path: Path) -> None:
+    table = spaced_table()
+    samples = Samples.of(task=table)
+    samples.write(tmp_path)
+    assert Samples.read(tmp_path).task.equals(table)
+    older = table.drop_columns(["num_evidence", "distance", "distance_tokens"])
+    pq.write_table(older, tmp_path / "task_samples.parquet")
+    read = Samples.read(tmp_path).task
+    assert read.schema == TASK_SAMPLES
+    assert read.drop_columns(["num_evidence", "distance", "distance_tokens"]).equals(older)
+    assert read["distance"].null_count == read.num_rows
+    assert spacing_rows(read, ["base", "fine_tuned"], SETTINGS) == ()
+    pq.write_table(table.drop_columns(["score"]), tmp_path / "task_samples.parquet")
+    with pytest.raises(UserError, match="is not a table of samples"):
+        Samples.read(tmp_path)
