@@ -49,8 +49,8 @@ NOT_COMPARED = RankedSet({})
 class Workload:
     """Documents, and `prompts` by task and length; all prompts of a sample follow each other.
 
-    `num_samples`: of each task of evaluation.tasks; None without tasks. `ranked`: the questions that reorder strategies are compared on. `doc_ids`: every document whose text is measured or occurs in
-    a prompt.
+    `num_samples`: of each task of evaluation.tasks; None without tasks. `ranked`: the questions that reorder strategies are compared
+    on. `doc_ids`: every document whose text is measured or occurs in a prompt.
     """
 
     documents: tuple[TargetDocument, ...]
@@ -137,7 +137,16 @@ def prepare_workload(
     doc_ids = frozenset(document.doc_id for document in chosen)
     ranked = _ranked(params, base_window, lengths, material) if _asks_ranked(params) else NOT_COMPARED
     return Workload(
-        tuple(targets), lengths, prompts, evaluation.position_curve, asked, doc_ids, ranked, texts, left_out
+        tuple(targets),
+        lengths,
+        prompts,
+        evaluation.position_curve,
+        asked,
+        doc_ids,
+        ranked,
+        texts,
+        left_out,
+        num_samples=material.num_samples if evaluation.tasks else None,
     )
 
 
@@ -164,6 +173,7 @@ def _ranked(params: PipelineParams, base_window: int, lengths: tuple[int, ...], 
 
 def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDocument], lengths: tuple[int, ...]) -> Any:
     from tasks.evaluate.prompts.material import Haystack, Material
+    from tasks.evaluate.prompts.own_corpus import most_samples
     from tasks.evaluate.prompts.qa import read_qa
 
     evaluation = params.evaluation
@@ -172,6 +182,9 @@ def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDoc
     num_samples = chosen_samples(evaluation)
     if evaluation.num_samples is None and "document_qa" in evaluation.tasks:
         num_samples = min(num_samples, len(qa))
+    texts = _texts(documents, tokenizer) if "own_corpus" in evaluation.tasks else ()
+    if evaluation.num_samples is None and texts:
+        num_samples = max(1, most_samples(num_samples, texts, evaluation.seed))
     return Material(
         tokenizer=tokenizer,
         haystack=Haystack.of(documents),
@@ -180,7 +193,7 @@ def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDoc
         seed=evaluation.seed,
         qa=qa,
         form_length=min(evaluation.task_lengths or lengths),
-        texts=_texts(documents, tokenizer) if "own_corpus" in evaluation.tasks else (),
+        texts=texts,
     )
 
 

@@ -127,6 +127,8 @@ def _is_unique(question: CorpusQuestion, everything: str, titles: Counter[str]) 
         return False
     if question.kind == "title":
         return titles[question.named] == 1
+    if question.kind == "next":
+        return everything.count(question.named) == 1
     named = rf"(?<!\w){re.escape(question.named)}(?!\w)"
     if question.kind == "definition":
         named += rf" {_DEFINES} {_DEFINED} "

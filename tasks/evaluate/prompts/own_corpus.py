@@ -94,18 +94,27 @@ def _prepared(material: Material) -> _Prepared:
     return _computed(material.texts, material.num_samples, material.seed, int(min(most, max(least, wanted))))
 
 
+def most_samples(wanted: int, documents: tuple[str, ...], seed: int) -> int:
+    """How many of `wanted` samples the documents have questions for."""
+    return min(wanted, len(_found(documents, wanted, seed)) - NUM_SHOTS)
+
+
+def _found(documents: tuple[str, ...], num_samples: int, seed: int) -> list[CorpusQuestion]:
+    """Examples first. More samples leave the first ones as they are."""
+    rng = np.random.default_rng(sample_seed(seed, "own_corpus", 0, 0))
+    return corpus_questions(corpus_texts(documents), NUM_SHOTS + num_samples, rng)
+
+
 @lru_cache(maxsize=1)
 def _computed(documents: tuple[str, ...], num_samples: int, seed: int, num_characters: int) -> _Prepared:
-    texts = corpus_texts(documents)
-    rng = np.random.default_rng(sample_seed(seed, "own_corpus", 0, 0))
-    found = corpus_questions(texts, NUM_SHOTS + num_samples, rng)
+    found = _found(documents, num_samples, seed)
     if len(found) < NUM_SHOTS + num_samples:
         raise UserError(
             f"The held-out documents give {len(found)} questions for the task own_corpus, which needs {NUM_SHOTS} as examples and "
             f"{num_samples} for samples: add documents of prose, lower evaluation.num_samples, or leave own_corpus out of "
             "evaluation.tasks."
         )
-    return _Prepared(tuple(found[:NUM_SHOTS]), tuple(found[NUM_SHOTS:]), Passages(texts, num_characters))
+    return _Prepared(tuple(found[:NUM_SHOTS]), tuple(found[NUM_SHOTS:]), Passages(corpus_texts(documents), num_characters))
 
 
 def _asked(question: CorpusQuestion, num_shots: int, length: int, prepared: _Prepared, material: Material) -> _Asked:

@@ -13,6 +13,7 @@ from tasks.evaluate.prompts.corpus_questions import CorpusQuestion, corpus_quest
 from tasks.evaluate.prompts.hard_negatives import Passages
 from tasks.evaluate.prompts.make import make_prompts, shortest
 from tasks.evaluate.prompts.material import Haystack, Material
+from tasks.evaluate.prompts.own_corpus import most_samples
 from tests import ROOT
 
 DEMO = ROOT / "tasks" / "model" / "demo_base"
@@ -130,6 +131,15 @@ def test_an_instruct_model_is_asked_in_its_chat_template(material: Material) -> 
         assert tokenizer.decode(prompt.answer) == prompt.golds[0]
         assert "Question: " in text
         assert len(prompt.tokens) + len(prompt.answer) <= 1024
+
+
+def test_samples_are_limited_by_the_questions_of_the_documents(material: Material) -> None:
+    assert most_samples(10, material.texts, 0) == 10
+    most = most_samples(1000, material.texts, 0)
+    assert 10 < most < 1000
+    assert len(make_prompts("own_corpus", 1024, replace(material, num_samples=most, num_depths=2))) == 2 * most
+    first, more = (make_prompts("own_corpus", 1024, replace(material, num_samples=n)) for n in (3, 6))
+    assert [p.prompt_hash for p in more[: len(first)]] == [p.prompt_hash for p in first]
 
 
 def test_documents_without_questions_are_refused(material: Material) -> None:
