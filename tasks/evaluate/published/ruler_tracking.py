@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 
+from data_schemas.errors import UserError
 from tasks.evaluate.published.ruler_settings import NOISE, NUM_HOPS, SEED, SHORT, TRACKING_PROMPT, TRACKING_TOKENS
 from tasks.evaluate.published.ruler_sizing import Drawn, Sizes, estimated, fitting, largest_size
 
@@ -47,7 +48,13 @@ class _Tracking:
 
         upper = estimated(count(draw(_EXAMPLE_STEP).text), _EXAMPLE_STEP, EXAMPLE_TOKENS)
         size = largest_size(draw, Sizes(step=_EXAMPLE_STEP, upper=upper), count, EXAMPLE_TOKENS)
-        drawn = fitting(draw, size, _EXAMPLE_STEP, count, EXAMPLE_TOKENS, "vt", EXAMPLE_TOKENS)
+        try:
+            drawn = fitting(draw, size, _EXAMPLE_STEP, count, EXAMPLE_TOKENS, "vt", EXAMPLE_TOKENS)
+        except UserError as error:
+            raise UserError(
+                f"RULER's vt shows an example of at most {EXAMPLE_TOKENS} tokens, and this tokenizer needs more for it, so RULER cannot "
+                "be run as published: leave ruler out of evaluation.published."
+            ) from error
         return f"{drawn.text} {' '.join(drawn.golds)}\n"
 
     def draw(self, num_noises: int, *, is_example: bool = False) -> Drawn:
