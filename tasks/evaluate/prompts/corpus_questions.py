@@ -39,7 +39,8 @@ _ASKS: dict[Kind, str] = {
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])")
 _CAPTION = re.compile(r"((?:Figure|Fig\.|Table|Listing|Chart|Plate|Box) \d+(?:\.\d+)*)[.:] +(\S.*)")
 _DEFINES, _DEFINED = "(?:is|are|means|denotes|refers to)", "(?:an?|the|any|one of)"
-_DEFINITION = re.compile(rf"(?:(?:An?|The) )?(\w[\w-]*(?: [\w-]+){{0,3}}?) {_DEFINES} ({_DEFINED} .+)")
+_DEFINITION = re.compile(rf"(?:(?:An?|The) |(?=[A-Z]))(\w[\w-]*(?: [\w-]+){{0,3}}?) {_DEFINES} ({_DEFINED} .+)")
+_IS_DEFINED = re.compile(rf" {_DEFINES} {_DEFINED} ")
 _NO_TERMS = frozenset(
     word_list(
         "it this that these those there he she they we you i who which what here and but or so if as when then one all "
@@ -65,9 +66,9 @@ class CorpusText:
     @property
     def title(self) -> str:
         """The first paragraph, if it is one short line that ends like a title; else an empty string."""
-        first = " ".join(self.paragraphs[0]).lstrip("# ") if self.paragraphs else ""
+        first = " ".join(self.paragraphs[0]).strip("#=*\"' ") if self.paragraphs else ""
         words = first.split()
-        is_title = 1 <= len(words) <= MAX_TITLE_WORDS and first[-1] not in ".!?,;:" and any(word[0].isupper() for word in words)
+        is_title = 1 <= len(words) <= MAX_TITLE_WORDS and first[-1] not in ".!?,;:" and not first[0].islower()
         return first if is_title else ""
 
     @property
@@ -127,12 +128,18 @@ def _is_unique(question: CorpusQuestion, everything: str, titles: Counter[str]) 
         return False
     if question.kind == "title":
         return titles[question.named] == 1
-    if question.kind == "next":
-        return everything.count(question.named) == 1
-    named = rf"(?<!\w){re.escape(question.named)}(?!\w)"
-    if question.kind == "definition":
-        named += rf" {_DEFINES} {_DEFINED} "
-    return len(re.findall(named, everything)) == 1
+    return _stands_once(question.named, everything, _IS_DEFINED if question.kind == "definition" else None)
+
+
+def _stands_once(words: str, everything: str, before: re.Pattern[str] | None) -> bool:
+    """Whether `words` stand exactly once as whole words, in front of the pattern if there is one."""
+    times, start = 0, everything.find(words)
+    while start >= 0 and times < 2:
+        end = start + len(words)
+        is_whole = not (everything[start - 1 : start].isalnum() or everything[end : end + 1].isalnum())
+        times += is_whole and (before is None or before.match(everything, end) is not None)
+        start = everything.find(words, start + 1)
+    return times == 1
 
 
 def _candidates(number: int, text: CorpusText) -> Iterator[CorpusQuestion]:
