@@ -76,7 +76,7 @@ class EvaluationParams(Params):
     tasks: tuple[TaskName, ...] = Field(
         ("passkey", "key_value"),
         description="Tasks to measure: passkey, key_value and document_qa (both from Lost in the Middle; document_qa needs "
-        "`qa_file`), RULER's (niah_*, variable_tracking, common_words, frequent_words), several facts (facts_in_text, "
+        "`qa_file`), like RULER's (niah_*, variable_tracking, common_words, frequent_words), several facts (facts_in_text, "
         "spaced_evidence, graph_walk), a needle without the question's words (associative_needle), and questions from the "
         "held-out documents (own_corpus).",
     )
