@@ -45,11 +45,12 @@ def panels_of(
                 continue
             axes.set_title(draw(axes, panels[place], measure), fontsize=TEXT)
             is_bottom = place + columns >= len(panels)
-            tidy(axes, xlabel if is_bottom else "", MEASURE_LABELS[measure] if place % columns == 0 else "")
+            tidy(axes, "", MEASURE_LABELS[measure] if place % columns == 0 else "")
             axes.tick_params(labelbottom=is_bottom)
             if measure == "accuracy":
                 axes.set_ylim(-0.03, 1.03)
                 axes.set_yticks(_SCORES, [f"{score:g}" for score in _SCORES])
+        block.supxlabel(xlabel, fontsize=TEXT)
         if block is blocks[0]:
             legend_above(figure, grid[0, 0])
     return figure

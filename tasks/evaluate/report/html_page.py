@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _NUMBER = re.compile(r"(?:≥ |<)?([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?=$|[\s%,])")
+_LINE = 32  # characters
 _NOTHING_HELD = "-1"  # below every length
 
 
@@ -34,6 +35,11 @@ class Cell:
 
     text: str
     key: str | None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether an estimate stays on one line with its interval."""
+        return self.key is not None and len(self.text) <= _LINE
 
 
 @dataclass(frozen=True)

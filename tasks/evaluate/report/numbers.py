@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from data_schemas.report_sections import Bound
 
-DECIMALS_OF_RATIO = 3
-
 
 def perplexity(value: float, low: Bound, high: Bound) -> str:
     """`9.20 [7.94, 10.66]`, `34.7 [29.6, 41.0]`, `106 [91, 121]`: about three digits, by the size of the estimate."""
@@ -13,8 +11,8 @@ def perplexity(value: float, low: Bound, high: Bound) -> str:
 
 
 def ratio(value: float, low: Bound, high: Bound) -> str:
-    """`0.962 [0.950, 0.975]`."""
-    return with_interval(value, low, high, DECIMALS_OF_RATIO)
+    """`0.962 [0.950, 0.975]`; from 10 on with one decimal."""
+    return with_interval(value, low, high, 3 if value < 9.9995 else 1)
 
 
 def share(value: float, low: Bound, high: Bound) -> str:

@@ -16,6 +16,7 @@ from tasks.evaluate.report.tables import (
     comparison_table,
     depth_table,
     effective_length_table,
+    gain_table,
     longppl_table,
     middle_table,
     non_inferiority_table,
@@ -57,6 +58,7 @@ def _tables(report: Report) -> Mapping[str, Table]:
         "comparisons": comparison_table(report),
         "ratios": ratio_table(report),
         "tasks": task_table(report),
+        "gains": gain_table(report),
         "spacing": spacing_table(report),
         "effective": effective_length_table(report),
         "non_inferiority": non_inferiority_table(report),
@@ -92,6 +94,11 @@ def _notes(report: Report) -> dict[str, tuple[str, str]]:
             f"[{level} interval]. Below 1 is better.",
         ),
         "tasks": ("Tasks", _task_note(report, level)),
+        "gains": (
+            "Recall gain",
+            "The log-probability of the answer with the gold in the prompt minus that without it, over all depths, with its "
+            f"[{level} interval] over samples. It tells models apart that are too small to answer.",
+        ),
         "spacing": (SPACING_TITLE, spacing_note(level)),
         "effective": (
             "Effective context length",
@@ -145,8 +152,7 @@ def _task_note(report: Report, level: str) -> str:
     count = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
     prompts = sum(row.n for row in rows if row.arm == rows[0].arm)
     return (
-        f"Mean score over all depths with its [{level} interval] over the {count} samples of a cell, then the recall gain with its "
-        "interval: the log-probability of the answer with the gold in the prompt minus that without it. "
+        f"Mean score over all depths with its [{level} interval] over the {count} samples of a cell. "
         f"{prompts} prompts a model. {_INTERVALS.get(rows[0].interval, '')}"
     )
 

@@ -55,13 +55,26 @@ def longppl_table(report: Report) -> Table:
 
 
 def task_table(report: Report) -> Table:
-    """One row a task and arm, one column a context length; a cell is accuracy with interval, and recall gain."""
-    cells = {}
-    for row in report.task_means:
-        gain = numbers.gain(row.gain, row.gain_low, row.gain_high)
-        score = numbers.share(row.accuracy, row.low, row.high)
-        cells[f"{row.task}, {arm_label(row.arm)}", row.length] = f"{score}, {gain}" if gain else score
-    return _by_length(cells, "task, model")
+    """One row a task and arm, one column a context length; a cell is the score over all depths with its interval."""
+    return _by_length(
+        {
+            (f"{row.task}, {arm_label(row.arm)}", row.length): numbers.share(row.accuracy, row.low, row.high)
+            for row in report.task_means
+        },
+        "task, model",
+    )
+
+
+def gain_table(report: Report) -> Table:
+    """The same for recall gains, of tasks that have one."""
+    return _by_length(
+        {
+            (f"{row.task}, {arm_label(row.arm)}", row.length): numbers.gain(row.gain, row.gain_low, row.gain_high)
+            for row in report.task_means
+            if row.gain is not None
+        },
+        "task, model",
+    )
 
 
 def effective_length_table(report: Report) -> Table:

@@ -54,6 +54,11 @@ def test_axes_have_units_and_no_number_ends_in_point_zero(drawn: dict[str, str])
         assert not [text for text in words(drawn[name]) if re.fullmatch(r"[\d.]+\.0+", text)], name
 
 
+def test_a_block_of_panels_names_its_axis_once(drawn: dict[str, str]) -> None:
+    assert words(drawn["tasks"]).count("context length (tokens, k = 1024)") == 2, "scores, gains"
+    assert words(drawn["middle_passkey"]).count("depth") == 2
+
+
 def test_lengths_are_written_in_tokens_or_in_k() -> None:
     assert [tokens_name(n) for n in (512, 8192, 10000, 131072)] == ["512", "8192", "10000", "128k"]
     assert tokens_label("context length", [256, 2048]) == "context length (tokens)"

@@ -126,6 +126,7 @@ def test_numbers_are_written_with_about_three_digits() -> None:
     assert perplexity(105.6, 91.3, 121.2) == "106 [91, 121]"
     assert perplexity(2.5, None, None) == "2.50"
     assert ratio(0.9624, 0.9496, 0.9751) == "0.962 [0.950, 0.975]"
+    assert ratio(10.9051, 9.55, 12.492) == "10.9 [9.6, 12.5]"
     assert share(0.175, 0.04, 0.52) == "18% [4%, 52%]"
     assert points(-0.001, -0.09, 0.67) == "0 [-9, 67]", "a zero has no sign"
     assert gain(15.07, 14.2, None) == "+15.1 nats"
