@@ -17,6 +17,8 @@ from data_schemas.parts import Parts
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.protocols import PROTOCOLS_OF, Protocol, ProtocolText, ProtocolWindow, protocol_windows
 from tasks.evaluate.published.key_tokens import NUM_DOCUMENTS, SHORT_CONTEXT
+from tasks.tokens.encoding import encoder_of
+from tasks.tokens.special_tokens import special_tokens
 
 _TEXTS = "published-texts.npz"
 LONGPPL = "longppl"
@@ -111,8 +113,7 @@ def published_texts(
     path, longest = evaluation.published_data.texts, max(lengths)
     found = _read_texts(path, tokenizer) if path else heldout
     texts = tuple(ProtocolText(name, ids) for name, ids in found)
-    ids, bos = tokenizer("a")["input_ids"], tokenizer.bos_token_id
-    made = PublishedTexts(texts, bos, bos is not None and bool(ids) and ids[0] == bos, longest)
+    made = PublishedTexts(texts, tokenizer.bos_token_id, special_tokens(tokenizer).bos is not None, longest)
     needed = longest if "yarn" in evaluation.published else longest // 2
     if not made.at_least(needed):
         where = f"evaluation.published_data.texts {path}" if path else "the held-out documents"
@@ -125,8 +126,8 @@ def _read_texts(path: str, tokenizer: Any) -> Iterator[tuple[str, np.ndarray]]:
         with Path(path).expanduser().open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    ids = tokenizer(str(json.loads(line)["text"]), add_special_tokens=False, verbose=False)["input_ids"]
-                    yield f"line-{number:06d}", np.asarray(ids, np.int32)
+                    (encoded,) = encoder_of(tokenizer).encode([str(json.loads(line)["text"])])
+                    yield f"line-{number:06d}", encoded.ids
     except (OSError, ValueError, KeyError, TypeError) as error:
         detail = " ".join(repr(error).split())[:150]
         raise UserError(

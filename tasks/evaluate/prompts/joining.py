@@ -100,8 +100,8 @@ class Frame:
                 break
             count += off
         if length not in map(self._size, tried.values()):
-            fitting = [near for (near, _), joined in tried.items() if self._size(joined) < length]
-            for near in range(max(fitting, default=count), max(0, max(fitting, default=count) - _NEARBY), -1):
+            below = max((near for (near, _), joined in tried.items() if self._size(joined) < length), default=count)
+            for near in range(below, max(0, below - _NEARBY), -1):
                 if any(size(near, padding) == length for padding in range(len(_PADDINGS))):
                     break
         fitting = [key for key, joined in tried.items() if self._size(joined) <= length]

@@ -8,19 +8,23 @@ from typing import Any
 import numpy as np
 
 from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.tokens.encoding import encoder_of
+from tasks.tokens.special_tokens import special_tokens
 
 
 def prompt_ids(text: str, tokenizer: Any) -> np.ndarray:
-    """int32 [tokens], as the authors' model wrappers encode: BOS where the tokenizer adds one; a last EOS is left out."""
-    ids = list(tokenizer(text, verbose=False)["input_ids"])
-    while len(ids) > 1 and tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id:
-        ids.pop()
-    return np.asarray(ids, np.int32)
+    """int32 [tokens]: BOS where the tokenizer adds one, and the text as text, without EOS."""
+    return np.concatenate([special_tokens(tokenizer).opening, *_text_ids(text, tokenizer)])
+
+
+def _text_ids(text: str, tokenizer: Any) -> list[np.ndarray]:
+    """Of one text: a literal special token in it is text."""
+    return [encoded.ids for encoded in encoder_of(tokenizer).encode([text])]
 
 
 def token_counter(tokenizer: Any) -> Callable[[str], int]:
     """Counts the tokens of a text without special ones, as RULER does."""
-    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return lambda text: sum(map(len, _text_ids(text, tokenizer)))
 
 
 def published_prompt(
@@ -37,7 +41,7 @@ def published_prompt(
     position: float | None = None,
 ) -> TaskPrompt:
     """A prompt whose answer is generated, with exactly the published number of new tokens, and which has no control."""
-    answer_ids = np.asarray(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
+    (answer_ids,) = _text_ids(answer, tokenizer)
     return TaskPrompt(
         task=task,
         length=length,
