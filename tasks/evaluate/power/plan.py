@@ -26,6 +26,9 @@ class PowerSettings(Protocol):
     def arms(self) -> tuple[str, ...]: ...
 
     @property
+    def tasks(self) -> tuple[str, ...]: ...
+
+    @property
     def task_lengths(self) -> Mapping[str, Sequence[int]]: ...
 
     @property
@@ -67,6 +70,7 @@ def primary_families(settings: PowerSettings) -> Iterator[tuple[str, str, list[s
     for first, second in compared_pairs(settings.arms):
         of_task = {
             task: primary_length(second, lengths, settings.base_window) for task, lengths in settings.task_lengths.items()
+            if task in settings.tasks
         }
         if tasks := [task for task, length in of_task.items() if length is not None]:
             yield first, second, tasks

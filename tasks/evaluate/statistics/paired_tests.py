@@ -41,6 +41,8 @@ def paired_families(cells: TaskCells, settings: EvaluationSettings) -> tuple[Pai
 
 
 def _primary_length(keys: Sequence[TaskKey], task: str, second: str, settings: EvaluationSettings) -> int | None:
+    if settings.tasks and task not in settings.tasks:  # a published one
+        return None
     return primary_length(second, [key.length for key in keys if key.task == task], settings.base_window)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _NO_VARIANCE = 1e-12
+# Estimates err on both sides. With the limit at the number of prompts, intervals of independent prompts would be too wide.
+_MOST_PER_PROMPT = 1.25
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ class Sampled:
     def effective_prompts(self, prompt_variance: float) -> float:
         """How many independent prompts have a mean as certain as these; `prompt_variance` is that of one value, such as p (1 - p).
 
-        Between the number of samples, where all prompts of a sample come out alike, and the number of prompts. Where all values
-        are the same, the design effect cannot be estimated, and each sample counts as one prompt.
+        From the number of samples, where all prompts of a sample come out alike, to 1.25 times the number of prompts. A single
+        prompt a sample is exactly one. Where all values are the same, the design effect cannot be estimated, and each sample counts
+        as one prompt.
         """
-        samples, variance = self.num_equal_samples(), self.variance_of_mean()
-        if prompt_variance < _NO_VARIANCE or len(np.unique(self.samples)) < 2:
+        samples, prompts = self.num_equal_samples(), float(len(self.values))
+        num_samples = len(np.unique(self.samples))
+        if prompt_variance < _NO_VARIANCE or num_samples < 2 or num_samples == prompts:
             return samples
-        if variance < _NO_VARIANCE:  # samples differ less than chance would make them
-            return float(len(self.values))
-        return float(np.clip(prompt_variance / variance, samples, len(self.values)))
+        variance = max(self.variance_of_mean(), _NO_VARIANCE)
+        return float(np.clip(prompt_variance / variance, samples, _MOST_PER_PROMPT * prompts))

@@ -51,7 +51,7 @@ def test_answers_follow_from_intervals(report: Report, expected: list[str]) -> N
 def test_the_line_says_its_figure_with_interval() -> None:
     long, training, short, *_ = verdict(measured(3.0, 3.01, 2.9))
     assert long.question == "Does it work at 2048 tokens?"
-    assert "perplexity ratio to the base at 512 0.905 [0.905, 0.905]" in long.sentence
+    assert long.sentence == "It is better than the base at 512 tokens: perplexity ratio 0.905 [0.905, 0.905]."
     assert training.sentence == "Perplexity is 9.5% lower: ratio 0.905 [0.905, 0.905]."
     assert "A loss above 5% is ruled out" in short.sentence
 
