@@ -31,14 +31,17 @@ from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.actors import measuring_workers
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
-from ray_jobs.evaluate.measured_with import measured_with
 from ray_jobs.evaluate.key_tokens import FindKeyTokens, asks_longppl, write_key_spans
+from ray_jobs.evaluate.measured_with import measured_with
 from ray_jobs.evaluate.measuring_units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.reordering import ARM, MeasureReorder, plan_reorder_units
 from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
+from ray_jobs.evaluate.time_budget import fitting_samples, keep_number, kept_number
 from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
 from ray_jobs.evaluate.workload import Workload, asks_qa, prepare_workload, write_workload
 from ray_jobs.shared_storage import refuse_unshared
+from tasks.evaluate.power.plan import planned_power
+from tasks.evaluate.power.sentences import power_lines
 from tasks.evaluate.report.build import recall_curve
 from tasks.evaluate.report.result_files import REPORT_NAME, SETTINGS_NAME
 from tasks.evaluate.sample_set import SCHEMAS, Samples
@@ -64,7 +67,7 @@ def _inputs(params: PipelineParams, documents: Artifact, checkpoint: Artifact | 
     return {
         "stage": STAGE,
         "params": {
-            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file", "published_data"}),
+            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file", "published_data", "lm_eval_include"}),
             "target_length": params.model.target_length,
             "rope_method": params.model.rope_method,
             "use_gpu": params.ray.use_gpu,
@@ -149,6 +152,7 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
         "published_left_out": workload.published_left_out,
         "lengths": workload.lengths,
         "task_lengths": workload.task_lengths,
+        "num_samples": workload.num_samples,
         "reorder_left_out": workload.ranked.left_out,
         "base_window": base_window,
         "target_length": params.model.target_length,
@@ -201,27 +205,36 @@ class _Evaluation:
         from tasks.model.base_model import load_tokenizer
         from tasks.model.extended import base_window
 
-        self._params, self._arms, self._progress = params, arms, progress
+        self._params, self._arms, self._progress, self._documents = params, arms, progress, documents.path
         self._base_window = base_window(params.model)
         self._seen = seen_in_training(checkpoint, storage, params.evaluation.max_seen_share)
-        tokenizer = load_tokenizer(params.model)
-        self._workload = prepare_workload(params, self._base_window, documents.path, tokenizer, self._seen.left_out)
+        self._tokenizer = load_tokenizer(params.model)
+        self._plan(params)
         self._trained_on = "no checkpoint"
         if checkpoint:
             self._trained_on = refuse_trained_on(self._workload.doc_ids, checkpoint, storage)
         self._models = ArmModel.of(params, storage, checkpoint.location if checkpoint else None)
-        self._units = plan_units(self._workload, arms.names, params.evaluation.batch_tokens, self._base_window)
+
+    def _plan(self, params: PipelineParams) -> None:
+        """The workload of `params` and its units."""
+        self._workload = prepare_workload(params, self._base_window, self._documents, self._tokenizer, self._seen.left_out)
+        batch_tokens = params.evaluation.batch_tokens
+        self._units = plan_units(self._workload, self._arms.names, batch_tokens, self._base_window)
         self._reorder_units: list[Unit] = []
-        if ARM in arms.names:
-            self._reorder_units = plan_reorder_units(self._workload, params.evaluation.batch_tokens, len(self._units))
+        if ARM in self._arms.names:
+            self._reorder_units = plan_reorder_units(self._workload, batch_tokens, len(self._units))
 
     def write(self, directory: Path, workers: Workers, parts: Parts) -> dict[str, Any]:
         """Measure, fill `directory`, and return the summary."""
         from tasks.evaluate.report.result_files import write_results
 
+        self._keep_to_time_budget(workers, parts)
         self._tell_arms()
-        write_workload(self._workload, parts)
         settings = report_settings(self._params, self._base_window, self._workload, self._arms)
+        if power := planned_power(settings):
+            for line in power_lines(power):
+                self._progress(message(f"evaluate: {line}"))
+        write_workload(self._workload, parts)
         samples = self._measure(workers, parts, settings)
         samples.write(directory)
         found: dict[str, Any] = {"trained_on_check": self._trained_on}
@@ -297,11 +310,35 @@ class _Evaluation:
     def _estimate(self, workers: Workers, units: Sequence[Unit], cost: Any) -> None:
         if not units:
             return
+        of_units = Cost.of(units, cost)
+        self._progress(of_units.estimate(of_units.flops / self._flops_per_s(workers, units, cost)))
+
+    def _flops_per_s(self, workers: Workers, units: Sequence[Unit], cost: Any) -> float:
+        """Of all workers together, measured on one of them."""
         probe = Probe(self._models, probe_tokens(units))
         (seconds,) = workers.map(probe, [units[0].arm])
-        speed = forward_flops(cost, [probe.num_tokens]) / seconds * self._params.ray.num_workers
-        of_units = Cost.of(units, cost)
-        self._progress(of_units.estimate(of_units.flops / speed))
+        return forward_flops(cost, [probe.num_tokens]) / seconds * self._params.ray.num_workers
+
+    def _keep_to_time_budget(self, workers: Workers, parts: Parts) -> None:
+        """Plan fewer samples where those asked for do not fit evaluation.time_budget."""
+        evaluation, asked = self._params.evaluation, self._workload.num_samples
+        if evaluation.time_budget is None or asked is None:
+            return
+        num_samples = kept_number(parts)
+        if num_samples is None:
+            cost, units = base_cost(self._params.model), [*self._units, *self._reorder_units]
+            speed = self._flops_per_s(workers, units, cost)
+            num_samples = fitting_samples(units, evaluation.tasks, asked, cost, speed, 60 * evaluation.time_budget)
+            keep_number(num_samples, parts)
+        if num_samples == asked:
+            return
+        self._progress(
+            message(
+                f"evaluate: {num_samples} of {asked} samples of each task fit evaluation.time_budget of {evaluation.time_budget:g} minutes"
+            )
+        )
+        fewer = evaluation.model_copy(update={"num_samples": num_samples})
+        self._plan(self._params.model_copy(update={"evaluation": fewer}))
 
     def _benchmarks(self, workers: Workers, parts: Parts) -> dict[str, BenchmarkResults]:
         """lm-evaluation-harness's results by arm; empty where none are asked for."""
@@ -312,7 +349,7 @@ class _Evaluation:
         self._progress(
             message(f"evaluate: lm-evaluation-harness runs {', '.join(evaluation.lm_eval_tasks)} on {', '.join(arms)}")
         )
-        job = lm_eval.Benchmark(self._models, evaluation.lm_eval_tasks, evaluation.lm_eval_limit, evaluation.seed)
+        job = lm_eval.Benchmark(self._models, self._workload.lengths)
         results = run_units(workers, job, arms, parts, "lm_eval")
         return {arm: BenchmarkResults.model_validate(of_arm) for arm, of_arm in zip(arms, results, strict=True)}
 

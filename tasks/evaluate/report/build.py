@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_schemas.evaluation_params import TASK_NAMES
 from data_schemas.report import SCHEMA_VERSION, EvaluationSettings, Report
 from data_schemas.report_sections import RecallRow
+from tasks.evaluate.power.plan import planned_power
 from tasks.evaluate.report.reorder_section import reorder_section
 from tasks.evaluate.sample_set import Samples
 from tasks.evaluate.statistics.effective_length import effective_context_lengths
@@ -54,6 +55,7 @@ def build_report(samples: Samples, settings: EvaluationSettings) -> Report:
         recall_by_position=recall,
         reorder=reorder_section(samples.reorder, recall, settings),
         ratios_by_length=tuple(ratios_by_length(cells, settings)),
+        power=planned_power(settings),
         spacing=spacing_rows(samples.task, arms, settings),
     )
 
