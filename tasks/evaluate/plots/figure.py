@@ -8,6 +8,7 @@ decides between light and dark.
 from __future__ import annotations
 
 import io
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -131,7 +132,8 @@ def legend_above(figure: Figure, axes: Axes) -> None:
     order = sorted(range(len(labels)), key=lambda i: labels[i].startswith("base's window"))  # models first
     handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     longest = max(map(len, labels), default=1)
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / (0.55 + 0.058 * longest))))
+    most = max(1, min(len(labels), int(figure.get_figwidth() / (0.55 + 0.058 * longest))))
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / most)) if labels else 1  # rows of equal length
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=SMALL, handlelength=3.2)
 
 

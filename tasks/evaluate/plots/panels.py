@@ -33,6 +33,8 @@ def panels_of(
     panels: Sequence[_P], measures: Sequence[Measure], draw: Callable[[Axes, _P, Measure], str], xlabel: str
 ) -> Figure:
     """A block of panels for each measure; `draw` fills one and returns its title. All panels of a block share their scales."""
+    from matplotlib.ticker import FuncFormatter
+
     columns = _FOUR if len(panels) == _FOUR else min(MAX_COLUMNS, len(panels))
     lines = math.ceil(len(panels) / columns)
     figure = new_figure(PAGE_WIDTH, 0.6 + len(measures) * (1.65 * lines + 0.25))
@@ -50,6 +52,8 @@ def panels_of(
             if measure == "accuracy":
                 axes.set_ylim(-0.03, 1.03)
                 axes.set_yticks(_SCORES, [f"{score:g}" for score in _SCORES])
+            else:
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
         block.supxlabel(xlabel, fontsize=TEXT)
         if block is blocks[0]:
             legend_above(figure, grid[0, 0])

@@ -8,18 +8,27 @@ from data_schemas.report import Report
 from tasks.evaluate.report.verdict import four_numbers, verdict
 
 COLUMNS = 80
+_VERDICT_ROWS = 13
 _INDENT = " " * 13
 
 
 def closing_page(report: Report, where: str) -> str:
     """`where` says in a few words where `report.html` is."""
-    lines = []
-    for line in verdict(report):
-        text = f"{line.answer.capitalize():<12} {line.question} {line.sentence}"
-        lines += textwrap.wrap(text, COLUMNS, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
+    lines = next(rows for most in (3, 2) if len(rows := _verdict_rows(report, most)) <= _VERDICT_ROWS or most == 2)
     names = [number.name for number in four_numbers(report)]
     width = max(map(len, names))
     lines.append("")
     lines += [f"{number.name:<{width}}  {number.value}" for number in four_numbers(report)]
     lines += ["", where]
     return "\n".join(lines)
+
+
+def _verdict_rows(report: Report, most: int) -> list[str]:
+    """At most `most` rows a line of the verdict; the page has those that are cut here in full."""
+    rows = []
+    for line in verdict(report):
+        text = f"{line.answer.capitalize():<12} {line.question} {line.sentence}"
+        rows += textwrap.wrap(
+            text, COLUMNS, subsequent_indent=_INDENT, break_on_hyphens=False, max_lines=most, placeholder=" …"
+        )
+    return rows

@@ -92,7 +92,7 @@ def html_page(report: Report, plots: Iterable[Plot]) -> str:
 
 def _title(report: Report) -> str:
     settings = report.settings
-    name = settings.measured_with.base if settings.measured_with else "a base"
+    name = settings.measured_with.base if settings.measured_with else "Evaluation"
     return f"{name}: from {settings.base_window} to {settings.target_length} tokens"
 
 

@@ -102,16 +102,17 @@ def _long(report: Report, arm: str) -> Line:
     row = report.comparison((arm, target), ("base", window))
     if row is None:
         return Line(question, "not measured", f"This needs the base at {window} tokens and {arm_label(arm)} at {target}.")
-    figure = f"perplexity ratio to the base at {window} {_ratio_text(row)}"
+    rival, figure = f"the base at {window} tokens", f"perplexity ratio {_ratio_text(row)}"
     if row.low is None or row.high is None:
-        return Line(question, "not shown", f"One document gives no interval; {figure}.")
+        return Line(question, "not shown", f"One document gives no interval against {rival}: {figure}.")
     if row.high <= 1:
-        return Line(question, "yes", f"It is better than the base in its window: {figure}.")
+        return Line(question, "yes", f"It is better than {rival}: {figure}.")
+    loss = f"A loss above {percent(margin)} against {rival}"
     if row.high <= 1 + margin:
-        return Line(question, "yes", f"A loss above {percent(margin)} is ruled out: {figure}.")
+        return Line(question, "yes", f"{loss} is ruled out: {figure}.")
     if row.low > 1 + margin:
-        return Line(question, "no", f"A loss above {percent(margin)} is shown: {figure}.")
-    return Line(question, "not shown", f"A loss above {percent(margin)} is neither shown nor ruled out: {figure}.")
+        return Line(question, "no", f"{loss} is shown: {figure}.")
+    return Line(question, "not shown", f"{loss} is neither shown nor ruled out: {figure}.")
 
 
 def _training(report: Report) -> Line:

@@ -120,6 +120,15 @@ def test_the_closing_page_leaves_room_on_a_terminal_of_24_rows(report: Report) -
     assert max(map(len, lines)) <= 80
 
 
+def test_long_reasons_are_cut_on_the_closing_page() -> None:
+    report = six_report()
+    assert report.reorder is not None
+    section = report.reorder.model_copy(update={"decision": None, "reason": "no questions " * 60})
+    lines = closing_page(report.model_copy(update={"reorder": section}), "there").splitlines()
+    assert len(lines) <= 20
+    assert any(line.endswith("…") for line in lines)
+
+
 def test_numbers_are_written_with_about_three_digits() -> None:
     assert perplexity(9.204, 7.94, 10.66) == "9.20 [7.94, 10.66]"
     assert perplexity(9.996, 9.0, 11.0) == "10.0 [9.0, 11.0]"
