@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from data_schemas.params import PipelineParams
+from data_schemas.report import EvaluationSettings
 from data_schemas.report_sections import PlannedComparison, Power
 from tasks.evaluate.labels import arm_label
+from tasks.evaluate.perplexity import evaluation_lengths
 from tasks.evaluate.power.best_case import fewest_for_a_test, fewest_for_the_margin, smallest_p
 from tasks.evaluate.power.paired_test_power import CORRELATION, DISCORDANT
-from tasks.evaluate.power.sample_size import detectable, prompts_a_sample, samples_to_find
+from tasks.evaluate.power.sample_size import chosen_samples, detectable, prompts_a_sample, samples_to_find
 from tasks.evaluate.statistics.non_inferiority import lower_bound_of_equal
 from tasks.evaluate.statistics.primary import compared_pairs, primary_length
 
@@ -65,11 +68,32 @@ def planned_power(settings: PowerSettings) -> Power | None:
     )
 
 
+def power_of_parameters(params: PipelineParams, base_window: int) -> Power | None:
+    """The same before any document is read: every task at every length, on as many samples as asked for."""
+    evaluation = params.evaluation
+    lengths = evaluation.task_lengths or evaluation_lengths(
+        evaluation.lengths,
+        base_window=base_window,
+        target_length=params.model.target_length,
+        target_tokens=evaluation.target_tokens,
+    )
+    asked = evaluation.model_dump(include=set(EvaluationSettings.model_fields) & set(type(evaluation).model_fields))
+    asked |= {
+        "task_lengths": {task: tuple(lengths) for task in evaluation.tasks},
+        "num_samples": chosen_samples(evaluation),
+        "base_window": base_window,
+        "target_length": params.model.target_length,
+        "published_data": {},
+    }
+    return planned_power(EvaluationSettings.model_validate(asked)) if evaluation.tasks else None
+
+
 def primary_families(settings: PowerSettings) -> Iterator[tuple[str, str, list[str]]]:
     """The two arms and the tasks of each primary family."""
     for first, second in compared_pairs(settings.arms):
         of_task = {
-            task: primary_length(second, lengths, settings.base_window) for task, lengths in settings.task_lengths.items()
+            task: primary_length(second, lengths, settings.base_window)
+            for task, lengths in settings.task_lengths.items()
             if task in settings.tasks
         }
         if tasks := [task for task, length in of_task.items() if length is not None]:

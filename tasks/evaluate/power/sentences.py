@@ -25,7 +25,7 @@ def _line(planned: PlannedComparison, effect: float) -> str:
 def _nothing(planned: PlannedComparison) -> str:
     needed = f"at least {planned.fewest_samples} are needed" if planned.fewest_samples else "the family has too many tests"
     return (
-        f"{planned.num_samples} samples can show no difference, whatever is measured: p is {planned.smallest_p:.2g} at best after "
+        f"{_samples(planned)} can show no difference, whatever is measured: p is {planned.smallest_p:.2g} at best after "
         f"Holm over {planned.family_size} tests; {needed}"
     )
 
@@ -34,5 +34,9 @@ def _margin(planned: PlannedComparison) -> str:
     assert planned.best_low is not None
     bound = f"the lower bound of equal scores is {100 * planned.best_low:.0f} points"
     if planned.can_show:
-        return f"{planned.num_samples} samples can show it; {bound}"
-    return f"{planned.num_samples} samples cannot show it for equal scores: {bound}; at least {planned.fewest_samples} samples are needed"
+        return f"{_samples(planned)} can show it; {bound}"
+    return f"{_samples(planned)} cannot show it for equal scores: {bound}; at least {planned.fewest_samples} samples are needed"
+
+
+def _samples(planned: PlannedComparison) -> str:
+    return "1 sample" if planned.num_samples == 1 else f"{planned.num_samples} samples"
