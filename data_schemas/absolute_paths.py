@@ -40,6 +40,7 @@ def absolute_paths(params: PipelineParams) -> PipelineParams:
             "evaluation": evaluation.model_copy(
                 update={
                     "qa_file": _file(evaluation.qa_file),
+                    "lm_eval_include": _file(evaluation.lm_eval_include),
                     "published_data": evaluation.published_data.model_copy(
                         update={name: _file(path) for name, path in evaluation.published_data}
                     ),

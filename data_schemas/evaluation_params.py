@@ -130,6 +130,9 @@ class EvaluationParams(Params):
     lm_eval_tasks: tuple[str, ...] = Field(
         (), description="Short-context benchmarks: names of lm-evaluation-harness tasks. Needs that package. Empty: none."
     )
+    lm_eval_include: str | None = Field(
+        None, description="A folder with lm-evaluation-harness tasks of your own, as its YAML files. Empty: none."
+    )
     lm_eval_limit: int | None = Field(
         None, ge=1, description="Number of examples of each lm-evaluation-harness task. Empty: all."
     )

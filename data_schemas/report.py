@@ -78,6 +78,7 @@ class EvaluationSettings(Record):
     arms: tuple[str, ...] = Field(default=(), description="The measured models, in the order of the report.")
     as_served: bool = False
     lm_eval_tasks: tuple[str, ...] = ()
+    lm_eval_include: str | None = None
     lm_eval_limit: int | None = None
     non_inferiority_margin: float
     max_seen_share: float | None = None
@@ -99,7 +100,8 @@ class EvaluationSettings(Record):
 
     def publishable(self) -> EvaluationSettings:
         """Without the folders of this machine."""
-        return self.model_copy(update={"qa_file": PurePath(self.qa_file).name}) if self.qa_file else self
+        given = {name: path for name in ("qa_file", "lm_eval_include") if (path := getattr(self, name))}
+        return self.model_copy(update={name: PurePath(path).name for name, path in given.items()}) if given else self
 
 
 class Report(Record):
