@@ -113,7 +113,7 @@ def main() -> None:
             drawn = correlated_differences(samples, DEPTHS, shares, correlation, args.trials, rng)
             found = {"coverage": difference_coverage(drawn, shares[0] - shares[1])}
             differences.append(cell | {"better": shares[0], "worse": shares[1]} | found)
-        equal = correlated_differences(samples, DEPTHS, (0.15, 0.15), correlation, max(1, args.trials // 10), rng)
+        equal = correlated_differences(samples, DEPTHS, (0.15, 0.15), correlation, max(1, args.trials // 20), rng)
         tests.append(cell | {"false_findings": false_findings(equal)})
     figures = {
         "confidence": CONFIDENCE, "trials": args.trials, "scores": scores, "differences": differences, "tests": tests,
@@ -140,7 +140,7 @@ def report(figures: dict) -> None:  # type: ignore[type-arg]
         assert min(scores) >= LEAST - _error(LEAST, figures["trials"]), (samples, correlation, scores)
         assert max(scores) <= MOST + _error(MOST, figures["trials"]), (samples, correlation, scores)
         assert min(differences) >= LEAST - _error(LEAST, figures["trials"]), (samples, correlation, differences)
-        assert false <= 0.05 + _error(0.05, max(1, figures["trials"] // 10)), (samples, correlation, false)
+        assert false <= 0.05 + _error(0.05, max(1, figures["trials"] // 20)), (samples, correlation, false)
 
 
 def _error(share: float, trials: int) -> float:

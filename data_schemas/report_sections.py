@@ -231,7 +231,9 @@ class PairedTestFamily(Record):
     first: str
     second: str
     method: str
-    role: Literal["primary", "secondary"] | None = Field(default=None, description="Null in files of older versions: all tests.")
+    role: Literal["primary", "secondary"] | None = Field(
+        default=None, description="Null in files of older versions: all tests."
+    )
     tests: tuple[PairedTest, ...]
 
 
@@ -256,7 +258,9 @@ class TaskVerdict(Record):
     high: Bound
     num_samples: int
     verdict: Verdict
-    best_low: Bound = Field(default=None, description="The lower bound if no sample differed: the margin is passed above its negative.")
+    best_low: Bound = Field(
+        default=None, description="The lower bound if no sample differed: the margin is passed above its negative."
+    )
 
 
 class NonInferiority(Record):
@@ -274,10 +278,16 @@ class PlannedComparison(Record):
     name: str
     family_size: int = Field(description="Tests that Holm's correction takes together.")
     num_samples: int
-    smallest_p: float | None = Field(description="After Holm's correction, if every sample favoured the same model; null: no test.")
-    best_low: Bound = Field(default=None, description="Lower bound of a difference if no sample differed; null: not against a margin.")
+    smallest_p: float | None = Field(
+        description="After Holm's correction, if every sample favoured the same model; null: no test."
+    )
+    best_low: Bound = Field(
+        default=None, description="Lower bound of a difference if no sample differed; null: not against a margin."
+    )
     can_show: bool = Field(description="Whether any outcome reaches the level, or equal scores pass the margin.")
-    fewest_samples: int | None = Field(description="From this many samples on some outcome can; null: the family has too many tests.")
+    fewest_samples: int | None = Field(
+        description="From this many samples on some outcome can; null: the family has too many tests."
+    )
     samples_for_effect: int | None = Field(description="That find `detectable_effect` with 80 % power; null: not a test.")
     detectable: float | None = Field(description="The smallest difference found with 80 % power; null: none, or not a test.")
 

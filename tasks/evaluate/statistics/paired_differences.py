@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.evaluate.statistics.estimates import Estimate
+from tasks.evaluate.statistics.estimates import Estimate, normal_quantile
 from tasks.evaluate.statistics.hypothesis_tests import mcnemar_exact, sign_flip_test
 from tasks.evaluate.statistics.sampled import Sampled
 
@@ -89,9 +89,7 @@ def tango_bounds(share_better: float, share_worse: float, n: float, confidence: 
     A pair of difference d that is not -1, 0 or 1 counts as |d| of a pair better or worse. As d^2 <= |d|, that variance is at
     least the pairs' own.
     """
-    from scipy.stats import norm
-
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = normal_quantile(confidence)
     return _tango_lower(share_better, share_worse, n, z), -_tango_lower(share_worse, share_better, n, z)
 
 

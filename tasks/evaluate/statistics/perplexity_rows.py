@@ -11,6 +11,7 @@ import pyarrow as pa
 from data_schemas.report import EvaluationSettings
 from data_schemas.report_sections import ComparisonRow, ModelAtLength, PerplexityRow, PositionRow, ProtocolRow
 from data_schemas.samples import AS_SERVED, is_served_arm
+from tasks.evaluate.published.names import NOT_COMPARABLE
 from tasks.evaluate.statistics.estimates import Estimate, perplexity_estimate, perplexity_ratio
 
 PROTOCOL_LABELS = {
@@ -19,7 +20,7 @@ PROTOCOL_LABELS = {
     "longlora": "LongLoRA (arXiv 2309.12307)",
     "longppl": "LongPPL as published (arXiv 2410.23771)",
 }
-OWN_TEXTS = ", own texts: not comparable with published figures"
+OWN_TEXTS = f", own texts: {NOT_COMPARABLE}"
 # Ranges of positions that begin within the same half octave are one point of the curve.
 _RANGES_PER_OCTAVE = 2
 

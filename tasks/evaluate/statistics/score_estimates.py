@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import harmonic_mean
 
 import numpy as np
 
@@ -34,12 +35,10 @@ def mean_score(groups: Sequence[Sampled], *, confidence: float) -> ScoreEstimate
     G groups count as G times the harmonic mean of their effective numbers of prompts. As p (1 - p) is concave, Wilson's variance of the
     mean over groups is then at least the groups' own.
     """
-    from scipy.stats import hmean
-
     rates = [float(group.values.mean()) for group in groups]
     value = float(np.mean(rates))
     effective = [group.effective_prompts(rate * (1 - rate)) for group, rate in zip(groups, rates, strict=True)]
-    low, high = wilson_bounds(value, len(groups) * float(hmean(effective)), confidence)
+    low, high = wilson_bounds(value, len(groups) * harmonic_mean(effective), confidence)
     all_right, _ = wilson_bounds(1.0, len(groups) * min(group.num_equal_samples() for group in groups), confidence)
     is_one_prompt_each = all(group.totals()[1].max() == 1 for group in groups)
     bounds = min(low, all_right), max(high, 1 - all_right)

@@ -32,7 +32,11 @@ def asked(publish: dict[str, Any], **evaluation: Any) -> PipelineParams:
             "names passkye, but evaluation.tasks are passkey, key_value: correct the name",
         ),
         ({"min_task_scores": {"passkey": 0.1}}, {"task_lengths": [1024]}, "add 2048 to evaluation.task_lengths"),
-        ({"min_task_scores": {"passkey": 0.7}}, {"num_samples": 8}, r"bound of 0\.676 on 8 samples: set evaluation.num_samples to at least 9"),
+        (
+            {"min_task_scores": {"passkey": 0.7}},
+            {"num_samples": 8},
+            r"bound of 0\.676 on 8 samples: set evaluation.num_samples to at least 9",
+        ),
         ({"min_effective_length": 4096}, {}, "4096, above model.target_length 2048: lower it"),
         ({"min_effective_length": 2048}, {"lengths": [512, 1024]}, "longest of evaluation.lengths is 1024: add 2048"),
         ({"min_effective_length": 1024}, {"lengths": [1024, 2048]}, "from the base's window on: add 512"),

@@ -112,7 +112,7 @@ def test_depths_that_come_out_alike_are_one_observation() -> None:
 
 
 def test_depths_that_disagree_are_many_observations() -> None:
-    """Ten samples, each right at 3 or 4 of 5 depths in turn: they differ less than chance, so all fifty prompts count, and a quarter more."""
+    """Ten samples, each right at 3 or 4 of 5 depths in turn: less than chance, so all fifty prompts count, and a quarter more."""
     right = np.concatenate([np.arange(5) < 3 + sample % 2 for sample in range(10)]).astype(float)
     estimate = mean_score([Sampled(right, np.repeat(np.arange(10), 5))], confidence=0.95)
     assert (estimate.low, estimate.high) == pytest.approx(wilson_bounds(0.7, 62.5, 0.95))
