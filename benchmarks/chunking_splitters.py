@@ -132,7 +132,8 @@ def _stage(tokenizer_file: str, segmenter: str, num_workers: int) -> Iterator[Sp
     """Chunking as a run of the prepare stage does it on this machine."""
     from data_schemas.params import ChunkingParams
     from data_schemas.parts import Parts
-    from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
+    from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob
+    from tasks.tokens.special_tokens import SpecialTokens
     from tasks.work import local_workers, run_units
 
     params = ChunkingParams.model_validate({"max_tokens": MAX_TOKENS, "segmenter": segmenter})

@@ -194,10 +194,11 @@ def compare(
 
 def material(tokenizer: Any, num_depths: int, num_samples: int, form_length: int) -> Material:
     library = Path(sysconfig.get_path("stdlib"))
-    documents = [tokenize(name, (library / f"{name}.py").read_text(encoding="utf-8"), tokenizer) for name in MODULES]
+    texts = tuple((library / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
+    documents = [tokenize(name, text, tokenizer) for name, text in zip(MODULES, texts, strict=True)]
     return Material(
         tokenizer=tokenizer, haystack=Haystack.of(documents), num_depths=num_depths, num_samples=num_samples, seed=0,
-        form_length=form_length,
+        form_length=form_length, texts=texts,
     )  # fmt: skip
 
 

@@ -37,7 +37,15 @@ def absolute_paths(params: PipelineParams) -> PipelineParams:
                     "rope_factors_file": _file(model.rope_factors_file),
                 }
             ),
-            "evaluation": evaluation.model_copy(update={"qa_file": _file(evaluation.qa_file)}),
+            "evaluation": evaluation.model_copy(
+                update={
+                    "qa_file": _file(evaluation.qa_file),
+                    "lm_eval_include": _file(evaluation.lm_eval_include),
+                    "published_data": evaluation.published_data.model_copy(
+                        update={name: _file(path) for name, path in evaluation.published_data}
+                    ),
+                }
+            ),
             "ray": ray.model_copy(update={"working_dir": _file(ray.working_dir)}),
         }
     )

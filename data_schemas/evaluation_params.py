@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from data_schemas.closed import Params
 from data_schemas.model_params import RopeMethod
+from data_schemas.published_params import PublishedDataParams, PublishedName
 
 TaskName = Literal[
     "passkey",
@@ -20,9 +21,22 @@ TaskName = Literal[
     "common_words",
     "frequent_words",
     "document_qa",
+    "facts_in_text",
+    "associative_needle",
+    "graph_walk",
+    "spaced_evidence",
+    "own_corpus",
 ]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
-RULER_TASKS = tuple(name for name in TASK_NAMES if name not in ("passkey", "key_value", "document_qa"))
+RULER_TASKS: tuple[TaskName, ...] = (
+    "niah_single",
+    "niah_multikey",
+    "niah_multivalue",
+    "niah_multiquery",
+    "variable_tracking",
+    "common_words",
+    "frequent_words",
+)
 
 
 Length = Annotated[int, Field(ge=1)]
@@ -42,21 +56,30 @@ class EvaluationParams(Params):
     position_curve: bool = Field(
         True, description="Also measure perplexity by position, over whole windows of the longest length."
     )
-    protocols: tuple[Literal["yarn", "longlora"], ...] = Field(
+    published: tuple[PublishedName, ...] = Field(
         (),
-        description="Also measure perplexity as these papers did, to compare with their tables. Not comparable with Ropeway's "
-        "own perplexity.",
+        description="Also measure as published: prompts, parameters, scores and truncation of the authors' code. ruler: all 13 "
+        "configurations. Only these figures can be compared with published ones.",
+    )
+    published_data: PublishedDataParams = Field(
+        PublishedDataParams(),
+        description="The files that `published` needs.",  # type: ignore[call-arg]
+    )
+    published_samples: int | None = Field(
+        None, ge=1, description="Number of samples of each published task. Empty: as many as published (RULER: 500)."
     )
     longppl_evaluator: str | None = Field(
-        "scaling_only",
-        pattern=rf"^(base|scaling_only|fine_tuned|base_({'|'.join(get_args(RopeMethod))}))$",
-        description="For LongPPL: the arm whose log-probabilities decide which tokens need long context. Empty: LongPPL is "
-        "not measured.",
+        "each",
+        pattern=rf"^(each|base|scaling_only|fine_tuned|base_({'|'.join(get_args(RopeMethod))}))$",
+        description="For LongPPL: the arm whose log-probabilities decide which tokens need long context. each: scaling_only, then "
+        "fine_tuned, as either favours itself. Empty: LongPPL is not measured.",
     )
     tasks: tuple[TaskName, ...] = Field(
         ("passkey", "key_value"),
-        description="Retrieval and tracking tasks: passkey, key_value (from Lost in the Middle), document_qa (needs "
-        "`qa_file`); the others are RULER's.",
+        description="Tasks to measure: passkey, key_value and document_qa (both from Lost in the Middle; document_qa needs "
+        "`qa_file`), like RULER's (niah_*, variable_tracking, common_words, frequent_words), several facts (facts_in_text, "
+        "spaced_evidence, graph_walk), a needle without the question's words (associative_needle), and questions from the "
+        "held-out documents (own_corpus).",
     )
     task_lengths: tuple[Length, ...] | None = Field(
         None, description="Context lengths of the tasks, in tokens. Empty: the same as `lengths`."
@@ -64,7 +87,22 @@ class EvaluationParams(Params):
     num_depths: int = Field(
         5, ge=2, le=101, description="Number of evenly spaced depths of the needle, from the start of the prompt to its end."
     )
-    num_samples: int = Field(8, ge=1, description="Number of prompts for each task, length and depth.")
+    num_samples: int | None = Field(
+        None,
+        ge=1,
+        description="Number of prompts for each task, length and depth. Empty: as many as find `detectable_effect` with 80 % power.",
+    )
+    detectable_effect: float = Field(
+        15.0,
+        gt=0,
+        le=100,
+        description="Difference of two models' task scores, in percentage points, that the evaluation should find.",
+    )
+    time_budget: float | None = Field(
+        None,
+        gt=0,
+        description="Minutes that measuring may take. Task samples are lowered until the estimate fits. Empty: no limit.",
+    )
     qa_file: str | None = Field(
         None,
         description="For document_qa and `reorder_samples`: a JSONL file of {question, answers, gold, passages}. `gold` is the "
@@ -82,11 +120,19 @@ class EvaluationParams(Params):
         min_length=1,
         description="Arms (models) to compare: the base, the base with RoPE scaling only, the fine-tuned model.",
     )
+    as_served: bool = Field(
+        True,
+        description="Also measure lengths up to the base's window as vLLM serves the release at its full window: LongRoPE's long "
+        "factors for every prompt. Other methods are served as they are measured.",
+    )
     rope_methods: tuple[RopeMethod, ...] = Field(
         (), description="Further arms to compare: the untrained base with each of these RoPE methods, named `base_METHOD`."
     )
     lm_eval_tasks: tuple[str, ...] = Field(
         (), description="Short-context benchmarks: names of lm-evaluation-harness tasks. Needs that package. Empty: none."
+    )
+    lm_eval_include: str | None = Field(
+        None, description="A folder with lm-evaluation-harness tasks of your own, as its YAML files. Empty: none."
     )
     lm_eval_limit: int | None = Field(
         None, ge=1, description="Number of examples of each lm-evaluation-harness task. Empty: all."

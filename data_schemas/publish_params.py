@@ -58,6 +58,6 @@ class PublishParams(Params):
         None,
         ge=0,
         lt=1,
-        description="Publish only if the lower bound of the fall in perplexity at the target length, against the base, is at "
-        "least this share. Empty: not checked.",
+        description="Publish only if the lower bound of the fall in perplexity at the target length is at least this share, against "
+        "scaling only at that length and against the base at its own window. Empty: not checked.",
     )

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from data_schemas.record import Record, read_record
 from data_schemas.reorder import ReorderDecision
+from data_schemas.report_origin import MeasuredWith
 from data_schemas.report_sections import (
     ComparisonRow,
     EffectiveContextLengths,
@@ -28,9 +29,12 @@ from data_schemas.report_sections import (
     PairedTestFamily,
     PerplexityRow,
     PositionRow,
+    Power,
     ProtocolRow,
+    RatioByLength,
     RecallRow,
     ReorderSection,
+    SpacingRow,
     TaskMeanRow,
     TaskRow,
 )
@@ -57,22 +61,33 @@ class EvaluationSettings(Record):
     lengths: tuple[int, ...] = ()
     target_tokens: int
     position_curve: bool = False
-    protocols: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = Field(default=(), description="In files of older versions: yarn and longlora.")
+    published: tuple[str, ...] = ()
+    published_data: dict[str, str] = Field(default={}, description="Names and SHA-256 of the authors' files.")
+    published_samples: int | None = None
+    published_left_out: dict[str, str] = Field(
+        default={}, description="Published tasks that were not measured, with the reason."
+    )
     longppl_evaluator: str | None = None
     tasks: tuple[str, ...] = ()
     task_lengths: dict[str, tuple[int, ...]] = Field(default={}, description="The lengths of each task, ascending.")
     num_depths: int | None = None
-    num_samples: int | None = None
+    num_samples: int | None = Field(default=None, description="As measured.")
+    detectable_effect: float | None = Field(default=None, description="In percentage points.")
+    time_budget: float | None = Field(default=None, description="In minutes.")
     qa_file: str | None = None
     reorder_samples: int = 0
     arms: tuple[str, ...] = Field(default=(), description="The measured models, in the order of the report.")
+    as_served: bool = False
     lm_eval_tasks: tuple[str, ...] = ()
+    lm_eval_include: str | None = None
     lm_eval_limit: int | None = None
     non_inferiority_margin: float
     max_seen_share: float | None = None
     confidence: float = Field(gt=0, lt=1)
     seed: int = Field(ge=0)
     arms_left_out: dict[str, str] = Field(default={}, description="Models that were not measured, with the reason.")
+    as_served_note: str = Field(default="", description="Why no model was measured as vLLM serves it.")
     reorder_left_out: str = Field(default="", description="Why the orders of passages were not compared.")
     base_window: int = Field(ge=1)
     target_length: int = Field(ge=1)
@@ -83,10 +98,12 @@ class EvaluationSettings(Record):
     )
     lm_eval: dict[str, BenchmarkResults] = Field(default={}, description="By model.")
     bootstrap_resamples: int | None = Field(default=None, description="In a report only.")
+    measured_with: MeasuredWith | None = Field(default=None, description="Null in files of older versions.")
 
     def publishable(self) -> EvaluationSettings:
         """Without the folders of this machine."""
-        return self.model_copy(update={"qa_file": PurePath(self.qa_file).name}) if self.qa_file else self
+        given = {name: path for name in ("qa_file", "lm_eval_include") if (path := getattr(self, name))}
+        return self.model_copy(update={name: PurePath(path).name for name, path in given.items()}) if given else self
 
 
 class Report(Record):
@@ -107,6 +124,9 @@ class Report(Record):
     lost_in_the_middle: tuple[MiddleRow, ...]
     recall_by_position: tuple[RecallRow, ...]
     reorder: ReorderSection | None = None
+    ratios_by_length: tuple[RatioByLength, ...] = ()
+    power: Power | None = Field(default=None, description="Null in files of older versions.")
+    spacing: tuple[SpacingRow, ...] = ()
 
     @property
     def reorder_decision(self) -> ReorderDecision | None:

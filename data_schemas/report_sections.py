@@ -12,8 +12,11 @@ from data_schemas.reorder import RecallPoint, ReorderDecision
 PUBLISHED_ARM = "fine_tuned"
 
 Bound = float | None
-Interval = Literal["wilson", "wilson_of_samples", "bootstrap"]  # bootstrap: in version 2 alone
-Verdict = Literal["non_inferior", "inferior", "not_shown", "not_measurable"]
+Interval = Literal["wilson", "wilson_effective", "wilson_of_samples", "bootstrap"]  # the last two: in older files alone
+# too_few_samples: even equal scores of this many samples leave the margin open
+Verdict = Literal["non_inferior", "inferior", "not_shown", "too_few_samples", "not_measurable"]
+# too_few_samples: no outcome of this many samples shows a difference
+DifferenceVerdict = Literal["first_better", "second_better", "not_shown", "too_few_samples"]
 
 
 class ModelAtLength(Record):
@@ -41,6 +44,18 @@ class ComparisonRow(Record):
     name: str
     numerator: ModelAtLength
     denominator: ModelAtLength
+    ratio: float
+    low: Bound
+    high: Bound
+    num_documents: int
+
+
+class RatioByLength(Record):
+    """Perplexity of `arm` over that of `reference`, both at `length`, paired by document."""
+
+    arm: str
+    reference: str
+    length: int
     ratio: float
     low: Bound
     high: Bound
@@ -77,7 +92,7 @@ class ProtocolRow(Record):
 
 
 class LongPplRow(Record):
-    """Perplexity of the key tokens alone."""
+    """Perplexity of the key tokens alone, at a length above the short context."""
 
     arm: str
     length: int
@@ -87,7 +102,10 @@ class LongPplRow(Record):
 
 
 class LongPpl(Record):
-    """`evaluator` chose the key tokens by their gain from `short` to `long` tokens of context; `reason`: why there are no cells."""
+    """`evaluator` chose the key tokens by their gain from `short` to `long` tokens of context; `reason`: why there are no cells.
+
+    `others`: the same by the key tokens that further evaluators chose.
+    """
 
     evaluator: str | None
     long: int | None
@@ -96,6 +114,7 @@ class LongPpl(Record):
     num_documents: int
     reason: str | None
     cells: tuple[LongPplRow, ...]
+    others: tuple[LongPpl, ...] = ()
 
 
 class TaskRow(Record):
@@ -132,6 +151,28 @@ class TaskMeanRow(Record):
     gain_high: Bound
 
 
+class SpacingRow(Record):
+    """Score where the answer needs `num_evidence` facts; `distance` from the first to the last: 0 together, 1 at both ends.
+
+    A null distance: the task does not control it, or there is one fact. `n` counts prompts.
+    """
+
+    arm: str
+    task: str
+    length: int
+    num_evidence: int
+    distance: float | None
+    num_samples: int
+    n: int
+    accuracy: float
+    low: Bound
+    high: Bound
+    interval: Interval
+    gain: float | None
+    gain_low: Bound
+    gain_high: Bound
+
+
 class RecallRow(Record):
     """A row of `tasks` of the served model, whose accuracy is called recall."""
 
@@ -154,7 +195,11 @@ class RecallRow(Record):
 
 
 class PairedTest(Record):
-    """Whether one model answers other samples right than another; the difference is first minus second."""
+    """Whether one model scores higher than another on the same samples; the difference is first minus second.
+
+    `low` and `high` are at the report's level and exclude zero exactly where `p_value` is below 1 - confidence. `low_holm` and
+    `high_holm` do so for `p_holm`, at the level that Holm's correction gives this test.
+    """
 
     task: str
     length: int
@@ -170,14 +215,25 @@ class PairedTest(Record):
     p_value: float
     p_value_prompts: float = Field(description="Over single prompts, as if a sample's depths were independent; not corrected.")
     p_holm: float
+    low_holm: Bound = None
+    high_holm: Bound = None
+    smallest_p_holm: float | None = Field(default=None, description="If every sample favoured the same model.")
+    verdict: DifferenceVerdict | None = Field(default=None, description="By p_holm; null in files of older versions.")
 
 
 class PairedTestFamily(Record):
-    """The tests of two models, which Holm's correction takes together."""
+    """The tests of two models that Holm's correction takes together.
+
+    `primary`: declared before measuring, fine-tuned against scaling only at the longest length and against the base at its own
+    window. The others are secondary and have a family of their own.
+    """
 
     first: str
     second: str
     method: str
+    role: Literal["primary", "secondary"] | None = Field(
+        default=None, description="Null in files of older versions: all tests."
+    )
     tests: tuple[PairedTest, ...]
 
 
@@ -202,6 +258,9 @@ class TaskVerdict(Record):
     high: Bound
     num_samples: int
     verdict: Verdict
+    best_low: Bound = Field(
+        default=None, description="The lower bound if no sample differed: the margin is passed above its negative."
+    )
 
 
 class NonInferiority(Record):
@@ -211,6 +270,38 @@ class NonInferiority(Record):
     base_window: int
     perplexity: tuple[PerplexityVerdict, ...]
     tasks: tuple[TaskVerdict, ...]
+
+
+class PlannedComparison(Record):
+    """What a comparison could show at best, known before anything is measured; shares lie in [0, 1]."""
+
+    name: str
+    family_size: int = Field(description="Tests that Holm's correction takes together.")
+    num_samples: int
+    smallest_p: float | None = Field(
+        description="After Holm's correction, if every sample favoured the same model; null: no test."
+    )
+    best_low: Bound = Field(
+        default=None, description="Lower bound of a difference if no sample differed; null: not against a margin."
+    )
+    can_show: bool = Field(description="Whether any outcome reaches the level, or equal scores pass the margin.")
+    fewest_samples: int | None = Field(
+        description="From this many samples on some outcome can; null: the family has too many tests."
+    )
+    samples_for_effect: int | None = Field(description="That find `detectable_effect` with 80 % power; null: not a test.")
+    detectable: float | None = Field(description="The smallest difference found with 80 % power; null: none, or not a test.")
+
+
+class Power(Record):
+    """The planned comparisons of task scores and orders of passages, and what the sample sizes assume.
+
+    A sample's prompts are assumed to agree with `correlation`, and `discordant` of the prompts to be answered better by either model.
+    """
+
+    detectable_effect: float
+    correlation: float
+    discordant: float
+    comparisons: tuple[PlannedComparison, ...]
 
 
 class EffectiveLength(Record):
@@ -300,6 +391,16 @@ class MiddleRow(Record):
     gain: PositionIndex | None
 
 
+class OrderMean(Record):
+    """Mean of the decision's measure under one order of passages, with its interval over questions; null length: all lengths."""
+
+    strategy: str
+    length: int | None
+    mean: float
+    low: Bound
+    high: Bound
+
+
 class ReorderSection(Record):
     """The comparison of passage orders; `reason` says why there is none, `calibrated` why that order was not compared."""
 
@@ -309,6 +410,7 @@ class ReorderSection(Record):
     num_passages: dict[str, tuple[int, int]] = Field(description="By length: the fewest and the most passages of a question.")
     calibrated: str
     decision: ReorderDecision | None
+    means: tuple[OrderMean, ...] = ()
 
 
 def published_curve(rows: tuple[RecallRow, ...]) -> tuple[RecallPoint, ...]:

@@ -18,6 +18,8 @@ import pyarrow as pa
 
 ARMS = ("base", "scaling_only", "fine_tuned")  # followed by base_METHOD for each of evaluation.rope_methods
 
+AS_SERVED = "_as_served"  # after the name of an arm: as vLLM serves its release; measured up to the base's window
+
 TOKENS = pa.list_(pa.int32())
 
 PERPLEXITY_SAMPLES = pa.schema(
@@ -74,6 +76,9 @@ TASK_SAMPLES = pa.schema(
         pa.field("logprob", pa.float64(), nullable=False),  # of the canonical answer, nats
         pa.field("control_logprob", pa.float64()),  # the same without the needle
         pa.field("gain", pa.float64()),  # logprob - control_logprob
+        pa.field("num_evidence", pa.int32()),  # facts that the answer needs; null: the task has no count
+        pa.field("distance", pa.float64()),  # 0: first and last fact stand together; 1: at both ends; null: not controlled
+        pa.field("distance_tokens", pa.int32()),  # from the first token of the first fact to that of the last; null: one fact
     ]
 )
 
@@ -111,6 +116,9 @@ PROMPTS = pa.schema(
         pa.field("control", TOKENS),  # the prompt with other text in the needle's place; null: the task has no needle
         pa.field("is_forced", pa.bool_(), nullable=False),  # one teacher-forced pass decides; else the model generates
         pa.field("max_new_tokens", pa.int32(), nullable=False),
+        pa.field("num_evidence", pa.int32()),  # as in TASK_SAMPLES
+        pa.field("distance", pa.float64()),
+        pa.field("distance_tokens", pa.int32()),
     ]
 )
 
@@ -131,3 +139,12 @@ RANKED_QUESTIONS = pa.schema(
         pa.field("max_new_tokens", pa.int32(), nullable=False),
     ]
 )
+
+
+def served_arm(arm: str) -> str:
+    """The arm of the same model with the frequencies under which vLLM serves it."""
+    return arm + AS_SERVED
+
+
+def is_served_arm(arm: str) -> bool:
+    return arm.endswith(AS_SERVED)

@@ -20,10 +20,13 @@ def refuse_untrainable(params: PipelineParams) -> None:
 
 
 def refuse_unaskable(params: PipelineParams) -> None:
-    """UserError if a benchmark's package is missing here, or `evaluation.qa_file` cannot be read."""
+    """UserError if a benchmark's package or a file of `evaluation.published_data` is missing here, or `evaluation.qa_file` cannot
+    be read."""
     from ray_jobs.evaluate.lm_eval import refuse_unavailable
     from tasks.evaluate.prompts.qa import read_qa
+    from tasks.evaluate.published.files import refuse_missing
 
     refuse_unavailable(params.evaluation, params.evaluation.arms)
+    refuse_missing(params.evaluation)
     if params.evaluation.qa_file:
         read_qa(params.evaluation.qa_file)

@@ -7,18 +7,18 @@ from pathlib import Path
 import typer
 
 from data_schemas.report import read_report
-from tasks.evaluate.report.result_files import recompute
-from tasks.evaluate.report.tables import print_tables
+from tasks.evaluate.report.closing_page import closing_page
+from tasks.evaluate.report.result_files import HTML_NAME, recompute
 
 
 def show_recomputed(samples: Path, output: Path | None) -> None:
-    """Write report and plots from the rows in folder `samples` to `output`, and print the tables.
+    """Write report and plots from the rows in folder `samples` to `output`, and print the verdict.
 
     If `samples` also has a report, compare the two; exits with status 1 if a figure differs.
     """
     destination = output or Path(f"evaluation-{samples.resolve().name}")
     report = recompute(samples, destination)
-    print_tables(report)
+    print(closing_page(report, f"{HTML_NAME} in the folder below has every figure and table."))
     recorded = samples / "report.json"
     if not recorded.is_file():
         print(f"{samples} has no report.json to compare with.\n{destination.resolve()}")

@@ -1,5 +1,6 @@
-"""What a finished run prints: tables, and the artifact's path as the last line."""
+"""What a finished run prints: the verdict or tables, and the artifact's path as the last line."""
 
+import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -8,33 +9,55 @@ from rich.table import Table
 from data_schemas.params import PipelineParams
 from data_schemas.report import read_report
 from data_schemas.storage import Storage, read_manifest
-from tasks.evaluate.report.tables import print_tables
+from tasks.evaluate.report.closing_page import COLUMNS, closing_page
+from tasks.evaluate.report.result_files import HTML_NAME, REPORT_NAME
 from tasks.pack.inspection.prepared import show_prepared
 
 
 def print_outcome(params: PipelineParams, location: str) -> None:
-    """Print the stages, the measured figures, and as the last line where the result is: a path or a URI."""
+    """Print the stages, the verdict or the figures, and as the last line where the result is: a path or a URI."""
     console = Console()
     storage = Storage(params.storage)
     path = storage.local(location)
     record = storage.recorded_run(params.run_name)
-    stages = Table("stage", "digest", "made or reused", "seconds", title=f"Run {params.run_name}", title_justify="left")
+    report = next((file for file in (path / "evaluation" / REPORT_NAME, path / REPORT_NAME) if file.is_file()), None)
+    if report is not None:
+        print(_stages_in_short(params.run_name, record), end="\n\n")
+        page = report.with_name(HTML_NAME).relative_to(path)
+        print(closing_page(read_report(report), f"Open {page} in the folder below for every figure and table."))
+    else:
+        _print_stages(params.run_name, record, console)
+        if "shards" in record and storage.local(location).name == record["shards"]["digest"]:
+            _print_prepared(storage, record, console)
+        elif manifest := read_manifest(path):
+            table = Table("what", "value")
+            for name, value in manifest.summary.items():
+                table.add_row(name, str(value))
+            console.print(table)
+    print(location, flush=True)
+
+
+def _stages_in_short(run_name: str, record: dict[str, Any]) -> str:
+    """One line or two, since the verdict needs the rest of the screen."""
+    done = [
+        f"{name} {'reused' if entry['reused'] else _duration(entry['seconds'])}"
+        for name, entry in record.items()
+        if not entry.get("of_earlier_run")
+    ]
+    return textwrap.fill(f"Run {run_name}: {', '.join(done)}", COLUMNS)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _print_stages(run_name: str, record: dict[str, Any], console: Console) -> None:
+    stages = Table("stage", "digest", "made or reused", "seconds", title=f"Run {run_name}", title_justify="left")
     for name, entry in record.items():
         if entry.get("of_earlier_run"):
             continue
         stages.add_row(name, entry["digest"][:12], "reused" if entry["reused"] else "made", f"{entry['seconds']:.1f}")
     console.print(stages)
-    report = next((p for p in (path / "evaluation" / "report.json", path / "report.json") if p.is_file()), None)
-    if report is not None:
-        print_tables(read_report(report))
-    elif "shards" in record and storage.local(location).name == record["shards"]["digest"]:
-        _print_prepared(storage, record, console)
-    elif manifest := read_manifest(path):
-        table = Table("what", "value")
-        for name, value in manifest.summary.items():
-            table.add_row(name, str(value))
-        console.print(table)
-    print(location, flush=True)
 
 
 def _print_prepared(storage: Storage, record: dict[str, Any], console: Console) -> None:

@@ -50,7 +50,19 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
         rows.append(("training time", "unknown: give --tflops, the speed that one worker reaches"))
     _print(console, f"Plan of {params.run_name}", ("what", "value"), rows)
     _print_memory(console, params, shape, machine)
+    _print_power(console, params, plan.base_window)
     _print_advice(console, params, plan, None if seconds is None else seconds / 3600, machine)
+
+
+def _print_power(console: Console, params: PipelineParams, base_window: int) -> None:
+    """What the evaluation's comparisons of task scores can show."""
+    from tasks.evaluate.power.plan import power_of_parameters
+    from tasks.evaluate.power.sentences import power_lines
+
+    if power := power_of_parameters(params, base_window):
+        console.print("What the evaluation can show:", highlight=False, markup=False)
+        for line in power_lines(power):
+            console.print(f"  - {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print(console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, str]]) -> None:

@@ -19,16 +19,18 @@ def print_reordered(
     if tokenizer is not None:
         from tokenizers import Tokenizer
 
+        from tasks.tokens.encoding import Encoder
+
         file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
         if not file.is_file():
             raise UserError(f"There is no tokenizer {file}: give a tokenizer.json or the folder of a release.")
         try:
-            counter = Tokenizer.from_file(str(file))
+            counter = Encoder(Tokenizer.from_file(str(file)))
         except Exception as error:  # the library raises nothing narrower
             raise UserError(
                 f"{file} is not a tokenizer ({error}): give a tokenizer.json or the folder of a release."
             ) from error
-        options = replace(options, count_tokens=lambda text: len(counter.encode(text, add_special_tokens=False).ids))
+        options = replace(options, count_tokens=lambda text: sum(len(encoded.ids) for encoded in counter.encode([text])))
     arranged = arrange_file(config, passages, budget_tokens, options)
     for part in arranged.parts():
         print(json.dumps(part, ensure_ascii=False))

@@ -23,7 +23,8 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallba
     from ray_jobs.evaluate import evaluation_stage as stage
     from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
     from ray_jobs.prepare.job import make_documents, make_shards
-    from tasks.evaluate.report.tables import print_tables
+    from tasks.evaluate.report.closing_page import closing_page
+    from tasks.evaluate.report.result_files import HTML_NAME
 
     refuse_unaskable(params)
     documents, shards, checkpoint = (given.get(kind) for kind in ("documents", "shards", "checkpoints"))
@@ -41,7 +42,7 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallba
     documents = documents or make_documents(params, storage, progress)
     with _bar(progress) as told_and_drawn:
         evaluation = stage.run(params, storage, documents, checkpoint, told_and_drawn)
-    print_tables(stage.load_report(evaluation))
+    print(closing_page(stage.load_report(evaluation), f"{HTML_NAME} in the folder of the artifact has every figure and table."))
     return evaluation
 
 

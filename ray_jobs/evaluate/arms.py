@@ -2,32 +2,42 @@
 
 base  scaling_only  fine_tuned      as evaluation.arms names them
 base_METHOD                         the base, not trained, with a method of evaluation.rope_methods
+ARM_as_served                       scaling_only or fine_tuned as vLLM serves prompts at its full window
 """
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_schemas.absolute_paths import absolute_paths
 from data_schemas.addresses import is_remote
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.samples import AS_SERVED, is_served_arm, served_arm
 from data_schemas.storage import Storage
 from tasks.model.base_model import load_tokenizer
+
+if TYPE_CHECKING:
+    from tasks.model.rope_plan import RopePlan
 
 _METHOD_ARM = "base_"
 
 
 @dataclass(frozen=True)
 class Arms:
-    """Names of the measured arms, in the order of the report, and of those left out, each with the reason."""
+    """Names of the measured arms, in the order of the report, and of those left out, each with the reason.
+
+    `as_served_note`: why no arm is measured as it is served; empty where one is, or none was asked for.
+    """
 
     names: tuple[str, ...]
     left_out: dict[str, str]
+    as_served_note: str = ""
 
 
 def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
@@ -43,7 +53,8 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
     left_out: dict[str, str] = {}
     if "fine_tuned" in evaluation.arms and not has_checkpoint:
         left_out["fine_tuned"] = "there is no checkpoint"
-    planned = rope_plan_for(params.model).method
+    plan = rope_plan_for(params.model)
+    planned = plan.method
     for method in dict.fromkeys(evaluation.rope_methods):
         arm = _METHOD_ARM + method
         try:
@@ -59,7 +70,17 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
             names.append(arm)
     if not names:
         raise UserError("evaluation.arms names only fine_tuned and there is no checkpoint: finetune first or add base.")
-    return Arms(tuple(names), left_out)
+    served, note = served_arms(plan, names) if evaluation.as_served else ((), "")
+    return Arms((*names, *served), left_out, note)
+
+
+def served_arms(plan: RopePlan, names: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The arms to measure as they are served, beside `names`; or none, and why."""
+    from tasks.model.as_served import why_same
+
+    if why := why_same(plan):
+        return (), why
+    return tuple(served_arm(arm) for arm in ("scaling_only", "fine_tuned") if arm in names), ""
 
 
 def _with_method(params: PipelineParams, arm: str) -> PipelineParams:
@@ -107,7 +128,9 @@ class ArmModel:
         if arm.startswith(_METHOD_ARM):
             model: Any = load_arm(_with_method(params, arm), "scaling_only")
         else:
-            model = load_arm(params, arm, self._checkpoint_folder() if arm == "fine_tuned" else None)  # type: ignore[arg-type]
+            usual: Any = arm.removesuffix(AS_SERVED)
+            checkpoint = self._checkpoint_folder() if usual == "fine_tuned" else None
+            model = load_arm(params, usual, checkpoint, as_served=is_served_arm(arm))
         return model.to("cuda" if params.ray.use_gpu else "cpu").eval()
 
     def _checkpoint_folder(self) -> Path:

@@ -31,7 +31,7 @@ from tasks.model.rope_plan import RopePlan, plan_rope
 if TYPE_CHECKING:
     from ray_jobs.evaluate.workload import Workload
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 KIND = "rope_comparisons"
 STAGE = "compare-rope"
 BASE = "base"
@@ -114,7 +114,7 @@ def _make(
     directory: Path, params: PipelineParams, documents: Path, num_documents: int, progress: ProgressCallback
 ) -> dict[str, Any]:
     from ray_jobs.evaluate.compare_rope_report import build_comparison, cells_by_arm
-    from tasks.evaluate.plots.perplexity_plots import plot_perplexity
+    from tasks.evaluate.plots.perplexity_plots import perplexity_plot
 
     found = candidates(params.model)
     window = next(iter(found.plans.values())).base_window
@@ -140,7 +140,7 @@ def _make(
     )
     report = build_comparison(samples, settings, {m: dict(p.describe()) for m, p in found.plans.items()}, found.refused)
     (directory / "rope_comparison.json").write_text(record_json(report), encoding="utf-8")
-    plot_perplexity(cells_by_arm(report), report.settings, directory / "rope_comparison.png")
+    perplexity_plot(cells_by_arm(report), report.settings).save_png(directory / "rope_comparison.png")
     return {"best": report.best, "equally_good": list(report.equally_good), "num_documents": len(workload.documents)}
 
 

@@ -2,7 +2,7 @@
 
     evaluations/<digest>/
         *_samples.parquet  settings.json        what was measured; the rest is computed from these (`tasks.evaluate.report.result_files`)
-        report.json  report.md  *.png
+        report.json  report.md  report.html  *.png
         lm_eval.json                            if benchmarks of lm-evaluation-harness were asked for
 
 Measuring is cut into units. Workers write each unit's rows among the parts, so a killed run measures only what is missing.
@@ -31,19 +31,24 @@ from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.actors import measuring_workers
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
+from ray_jobs.evaluate.key_tokens import FindKeyTokens, asks_longppl, write_key_spans
+from ray_jobs.evaluate.measured_with import measured_with
 from ray_jobs.evaluate.measuring_units import MeasureUnit, Unit, plan_units, rows_name
 from ray_jobs.evaluate.reordering import ARM, MeasureReorder, plan_reorder_units
 from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
+from ray_jobs.evaluate.time_budget import fitting_samples, keep_number, kept_number
 from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
 from ray_jobs.evaluate.workload import Workload, asks_qa, prepare_workload, write_workload
 from ray_jobs.shared_storage import refuse_unshared
+from tasks.evaluate.power.plan import planned_power
+from tasks.evaluate.power.sentences import power_lines
 from tasks.evaluate.report.build import recall_curve
 from tasks.evaluate.report.result_files import REPORT_NAME, SETTINGS_NAME
 from tasks.evaluate.sample_set import SCHEMAS, Samples
 from tasks.reorder.candidates import compared_strategies
 from tasks.work import UnitFunction, Workers, run_units
 
-CODE_VERSION = 7
+CODE_VERSION = 8
 KIND = "evaluations"
 STAGE = "evaluate"
 
@@ -62,7 +67,7 @@ def _inputs(params: PipelineParams, documents: Artifact, checkpoint: Artifact | 
     return {
         "stage": STAGE,
         "params": {
-            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file"}),
+            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file", "published_data", "lm_eval_include"}),
             "target_length": params.model.target_length,
             "rope_method": params.model.rope_method,
             "use_gpu": params.ray.use_gpu,
@@ -142,14 +147,19 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
     measured = {
         "arms": arms.names,
         "arms_left_out": arms.left_out,
+        "as_served_note": arms.as_served_note,
+        "published_data": _published_files(params),
+        "published_left_out": workload.published_left_out,
         "lengths": workload.lengths,
         "task_lengths": workload.task_lengths,
+        "num_samples": workload.num_samples,
         "reorder_left_out": workload.ranked.left_out,
         "base_window": base_window,
         "target_length": params.model.target_length,
         "rope_method": params.model.rope_method,
+        "measured_with": measured_with(params),
     }
-    asked = params.evaluation.model_dump(exclude={"num_documents", "batch_tokens", "rope_methods"})
+    asked = params.evaluation.model_dump(exclude={"num_documents", "batch_tokens", "rope_methods", "published_data"})
     return EvaluationSettings.model_validate(asked | measured).publishable()
 
 
@@ -159,7 +169,18 @@ def _given_files(params: PipelineParams) -> dict[str, str]:
         "rope_factors": (params.model.rope_factors_file, "model.rope_factors_file"),
         "qa": (params.evaluation.qa_file if asks_qa(params) else None, "evaluation.qa_file"),
     }
-    return {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
+    hashes = {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
+    return hashes | {f"published_{name}": digest for name, digest in _published_files(params).items()}
+
+
+def _published_files(params: PipelineParams) -> dict[str, str]:
+    """Hashes of the authors' files, and of the evaluator of LongPPL, as far as evaluation.published needs them."""
+    from tasks.evaluate.published.files import data_files, evaluator_files
+
+    if not params.evaluation.published:
+        return {}
+    files = data_files(params.evaluation) | evaluator_files(params.evaluation)
+    return {name: _hash(str(path), f"evaluation.published_data {name}") for name, path in files.items()}
 
 
 def _hash(path: str, field: str) -> str:
@@ -184,27 +205,36 @@ class _Evaluation:
         from tasks.model.base_model import load_tokenizer
         from tasks.model.extended import base_window
 
-        self._params, self._arms, self._progress = params, arms, progress
+        self._params, self._arms, self._progress, self._documents = params, arms, progress, documents.path
         self._base_window = base_window(params.model)
         self._seen = seen_in_training(checkpoint, storage, params.evaluation.max_seen_share)
-        tokenizer = load_tokenizer(params.model)
-        self._workload = prepare_workload(params, self._base_window, documents.path, tokenizer, self._seen.left_out)
+        self._tokenizer = load_tokenizer(params.model)
+        self._plan(params)
         self._trained_on = "no checkpoint"
         if checkpoint:
             self._trained_on = refuse_trained_on(self._workload.doc_ids, checkpoint, storage)
         self._models = ArmModel.of(params, storage, checkpoint.location if checkpoint else None)
-        self._units = plan_units(self._workload, arms.names, params.evaluation.batch_tokens)
+
+    def _plan(self, params: PipelineParams) -> None:
+        """The workload of `params` and its units."""
+        self._workload = prepare_workload(params, self._base_window, self._documents, self._tokenizer, self._seen.left_out)
+        batch_tokens = params.evaluation.batch_tokens
+        self._units = plan_units(self._workload, self._arms.names, batch_tokens, self._base_window)
         self._reorder_units: list[Unit] = []
-        if ARM in arms.names:
-            self._reorder_units = plan_reorder_units(self._workload, params.evaluation.batch_tokens, len(self._units))
+        if ARM in self._arms.names:
+            self._reorder_units = plan_reorder_units(self._workload, batch_tokens, len(self._units))
 
     def write(self, directory: Path, workers: Workers, parts: Parts) -> dict[str, Any]:
         """Measure, fill `directory`, and return the summary."""
         from tasks.evaluate.report.result_files import write_results
 
+        self._keep_to_time_budget(workers, parts)
         self._tell_arms()
-        write_workload(self._workload, parts)
         settings = report_settings(self._params, self._base_window, self._workload, self._arms)
+        if power := planned_power(settings):
+            for line in power_lines(power):
+                self._progress(message(f"evaluate: {line}"))
+        write_workload(self._workload, parts)
         samples = self._measure(workers, parts, settings)
         samples.write(directory)
         found: dict[str, Any] = {"trained_on_check": self._trained_on}
@@ -237,8 +267,8 @@ class _Evaluation:
         )
         if why := self._workload.ranked.left_out:
             self._progress(message(f"evaluate: reorder strategies are not compared: {why}"))
-        for arm, why in self._arms.left_out.items():
-            self._progress(message(f"evaluate: {arm} is left out: {why}"))
+        for name, why in (self._arms.left_out | dict(self._workload.published_left_out)).items():
+            self._progress(message(f"evaluate: {name} is left out: {why}"))
         if self._seen.left_out:
             self._progress(
                 message(
@@ -257,6 +287,8 @@ class _Evaluation:
         self._estimate(workers, [unit for unit in all_units if unit.number not in kept], cost)
         meter = Meter(all_units, kept, cost, self._progress)
         batch_tokens = self._params.evaluation.batch_tokens
+        if asks_longppl(self._workload.perplexities):
+            self._find_key_tokens(workers, parts)
         job = MeasureUnit(self._models, batch_tokens, parts)
         samples = _run(job, self._units, workers, parts, "measured", meter)
         if not self._reorder_units:
@@ -267,14 +299,46 @@ class _Evaluation:
         reordered = _run(reorder_job, self._reorder_units, workers, parts, "reordered", meter)
         return replace(samples, reorder=reordered.reorder)
 
+    def _find_key_tokens(self, workers: Workers, parts: Parts) -> None:
+        evaluator = self._params.evaluation.published_data.longppl_evaluator
+        assert evaluator is not None, "refuse_missing asks for it"
+        self._progress(message("evaluate: the evaluator of LongPPL chooses the key tokens"))
+        absolute = str(Path(evaluator).expanduser().absolute())
+        job = FindKeyTokens(self._models, absolute, parts, self._params.evaluation.batch_tokens)
+        write_key_spans(self._workload.published, self._workload.lengths, job, workers, parts)
+
     def _estimate(self, workers: Workers, units: Sequence[Unit], cost: Any) -> None:
         if not units:
             return
+        of_units = Cost.of(units, cost)
+        self._progress(of_units.estimate(of_units.flops / self._flops_per_s(workers, units, cost)))
+
+    def _flops_per_s(self, workers: Workers, units: Sequence[Unit], cost: Any) -> float:
+        """Of all workers together, measured on one of them."""
         probe = Probe(self._models, probe_tokens(units))
         (seconds,) = workers.map(probe, [units[0].arm])
-        speed = forward_flops(cost, [probe.num_tokens]) / seconds * self._params.ray.num_workers
-        of_units = Cost.of(units, cost)
-        self._progress(of_units.estimate(of_units.flops / speed))
+        return forward_flops(cost, [probe.num_tokens]) / seconds * self._params.ray.num_workers
+
+    def _keep_to_time_budget(self, workers: Workers, parts: Parts) -> None:
+        """Plan fewer samples where those asked for do not fit evaluation.time_budget."""
+        evaluation, asked = self._params.evaluation, self._workload.num_samples
+        if evaluation.time_budget is None or asked is None:
+            return
+        num_samples = kept_number(parts)
+        if num_samples is None:
+            cost, units = base_cost(self._params.model), [*self._units, *self._reorder_units]
+            speed = self._flops_per_s(workers, units, cost)
+            num_samples = fitting_samples(units, evaluation.tasks, asked, cost, speed, 60 * evaluation.time_budget)
+            keep_number(num_samples, parts)
+        if num_samples == asked:
+            return
+        self._progress(
+            message(
+                f"evaluate: {num_samples} of {asked} samples of each task fit evaluation.time_budget of {evaluation.time_budget:g} minutes"
+            )
+        )
+        fewer = evaluation.model_copy(update={"num_samples": num_samples})
+        self._plan(self._params.model_copy(update={"evaluation": fewer}))
 
     def _benchmarks(self, workers: Workers, parts: Parts) -> dict[str, BenchmarkResults]:
         """lm-evaluation-harness's results by arm; empty where none are asked for."""
@@ -285,7 +349,7 @@ class _Evaluation:
         self._progress(
             message(f"evaluate: lm-evaluation-harness runs {', '.join(evaluation.lm_eval_tasks)} on {', '.join(arms)}")
         )
-        job = lm_eval.Benchmark(self._models, evaluation.lm_eval_tasks, evaluation.lm_eval_limit, evaluation.seed)
+        job = lm_eval.Benchmark(self._models, self._workload.lengths)
         results = run_units(workers, job, arms, parts, "lm_eval")
         return {arm: BenchmarkResults.model_validate(of_arm) for arm, of_arm in zip(arms, results, strict=True)}
 

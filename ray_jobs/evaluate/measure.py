@@ -123,6 +123,9 @@ def _task_row(arm: str, prompt: TaskPrompt, output: str, score: TargetScores, co
         "logprob": logprob,
         "control_logprob": control,
         "gain": None if control is None else logprob - control,
+        "num_evidence": prompt.num_evidence,
+        "distance": prompt.distance,
+        "distance_tokens": prompt.distance_tokens,
     }
 
 

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.parts import Parts
+from data_schemas.samples import is_served_arm
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
-from ray_jobs.evaluate.measure import perplexity_rows, position_rows, protocol_rows, task_rows
+from ray_jobs.evaluate.key_tokens import TextSpans, forget_evaluator
+from ray_jobs.evaluate.measure import longppl_rows, perplexity_rows, position_rows, protocol_rows, task_rows
+from ray_jobs.evaluate.published_work import LONGPPL, PublishedTexts
 from ray_jobs.evaluate.workload import KeptWorkload, Prompts, PromptsOf, Workload, by_sample
 from tasks.evaluate.perplexity import TargetDocument
-from tasks.evaluate.protocols import MAX_DOCUMENTS, protocol_windows
 from tasks.evaluate.sample_set import SCHEMAS, Samples
 
 # A unit's windows, in forward passes of `batch_tokens`: few, so that a killed run loses little, but enough to pay for the start.
@@ -56,18 +58,30 @@ class Source(Protocol):
     @property
     def prompts_of(self) -> PromptsOf: ...
 
+    @property
+    def published(self) -> PublishedTexts: ...
 
-def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int) -> list[Unit]:
-    """All units, arm by arm, so that a model is loaded rarely; lengths ascend within an arm."""
+    @property
+    def key_spans(self) -> TextSpans: ...
+
+
+def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int, base_window: int | None = None) -> list[Unit]:
+    """All units, arm by arm, so that a model is loaded rarely; lengths ascend within an arm.
+
+    Arms as they are served are measured up to `base_window` tokens: beyond it they are the same as without.
+    """
     drafts = [
         (kind, name, length, first, items)
         for length in workload.all_lengths
         for kind, name, all_items in _pieces(workload, length)
         for first, items in _cut(all_items, PASSES_A_UNIT * batch_tokens)
     ]
+    planned = [
+        (arm, draft) for arm in arms for draft in drafts if not (is_served_arm(arm) and base_window and draft[2] > base_window)
+    ]
     return [
         Unit(
-            number=arm_number * len(drafts) + place,
+            number=number,
             arm=arm,
             kind=kind,
             name=name,
@@ -77,8 +91,7 @@ def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int) -> li
             num_samples=sum(item.num_samples for item in items),
             window_lengths=tuple(tokens for item in items for tokens in item.window_lengths),
         )
-        for arm_number, arm in enumerate(arms)
-        for place, (kind, name, length, first, items) in enumerate(drafts)
+        for number, (arm, (kind, name, length, first, items)) in enumerate(planned)
     ]
 
 
@@ -95,13 +108,18 @@ def _pieces(workload: Workload, length: int) -> Iterator[tuple[Kind, str, list[_
     if length in workload.lengths:
         whole_windows = workload.position_curve and length == max(workload.lengths)
         yield ("position" if whole_windows else "perplexity"), "", [_Item(1, (length,))] * len(workload.documents)
-        for protocol in workload.protocols:
-            documents = workload.documents[:MAX_DOCUMENTS]
-            of_each = [protocol_windows(protocol, len(document.head), length) for document in documents]
-            yield "protocol", protocol, [_Item(len(ws), tuple(w.end - w.start for w in ws)) for ws in of_each]
+        for name in workload.perplexities:
+            yield "protocol", name, _protocol_items(workload.published, name, length)
     for task, task_length in workload.prompts:
         if task_length == length:
             yield "task", task, [_sample_item(group) for group in by_sample(workload.prompts_of(task, length))]
+
+
+def _protocol_items(texts: PublishedTexts, name: Any, length: int) -> list[_Item]:
+    """A published perplexity's texts."""
+    if name == LONGPPL:
+        return [_Item(1, (len(text.token_ids),)) for text in texts.of_longppl(length)]
+    return [_Item(len(ws), tuple(len(w.tokens) for w in ws)) for ws in texts.windows(name, length)]
 
 
 def _sample_item(group: Sequence[Any]) -> _Item:
@@ -139,9 +157,14 @@ def measure_unit(model: Any, unit: Unit, source: Source | Workload, tokenizer: A
             rows["perplexity"] = perplexity_rows(model, unit.arm, documents, unit.length, batch_tokens)
         elif unit.kind == "position":
             rows["perplexity"], rows["position"] = position_rows(model, unit.arm, documents, unit.length)
+        elif unit.name == LONGPPL:
+            texts = source.published.of_longppl(unit.length)[unit.first : unit.last]
+            spans = source.key_spans[unit.length][unit.first : unit.last]
+            rows["protocol"] = longppl_rows(model, unit.arm, texts, spans, unit.length, tokenizer)
         else:
             protocol: Any = unit.name
-            rows["protocol"] = protocol_rows(model, unit.arm, protocol, documents, unit.length, batch_tokens)
+            of_texts = source.published.windows(protocol, unit.length)[unit.first : unit.last]
+            rows["protocol"] = protocol_rows(model, unit.arm, protocol, of_texts, unit.length, batch_tokens)
     return {kind: pa.Table.from_pylist(of_kind, schema=SCHEMAS[kind]) for kind, of_kind in rows.items()}
 
 
@@ -185,6 +208,7 @@ class MeasureUnit:
     parts: Parts
 
     def __call__(self, unit: Unit) -> list[str]:
+        forget_evaluator()
         tokenizer = self.models.tokenizer()
         tables = measure_unit(loaded_model(self.models, unit.arm), unit, KeptWorkload(self.parts), tokenizer, self.batch_tokens)
         for kind, table in tables.items():

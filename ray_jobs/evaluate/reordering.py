@@ -64,7 +64,7 @@ def reorder_rows(
     prompts: dict[str, TaskPrompt] = {}
     hashes = []
     for question, _, order in asked:
-        prompt = question.prompt(order)
+        prompt = question.prompt(order, tokenizer)
         hashes.append(prompt.prompt_hash)
         prompts.setdefault(prompt.prompt_hash, prompt)
     rows = task_rows(model, ARM, tuple(prompts.values()), tokenizer, batch_tokens)

@@ -21,11 +21,22 @@ import numpy as np
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.parts import Parts
+from ray_jobs.evaluate.key_tokens import TextSpans, read_key_spans
+from ray_jobs.evaluate.published_work import (
+    NO_TEXTS,
+    PublishedTexts,
+    perplexities,
+    published_prompts,
+    published_texts,
+    read_texts,
+    write_texts,
+)
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
 from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, target_documents
+from tasks.evaluate.power.sample_size import chosen_samples
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.ranked import RankedQuestion, RankedSet
-from tasks.evaluate.protocols import Protocol
+from tasks.tokens.encoding import encoder_of
 
 Prompts = tuple[TaskPrompt, ...]
 PromptsOf = Callable[[str, int], Prompts]
@@ -38,17 +49,21 @@ NOT_COMPARED = RankedSet({})
 class Workload:
     """Documents, and `prompts` by task and length; all prompts of a sample follow each other.
 
-    `ranked`: the questions that reorder strategies are compared on. `doc_ids`: every document whose text is measured or occurs in
-    a prompt.
+    `num_samples`: of each task of evaluation.tasks; None without tasks. `ranked`: the questions that reorder strategies are compared
+    on. `doc_ids`: every document whose text is measured or occurs in a prompt.
     """
 
     documents: tuple[TargetDocument, ...]
     lengths: tuple[int, ...]
     prompts: Mapping[tuple[str, int], Prompts] = field(default_factory=dict)
     position_curve: bool = False
-    protocols: tuple[Protocol, ...] = ()
+    perplexities: tuple[str, ...] = ()
     doc_ids: frozenset[str] = frozenset()
     ranked: RankedSet = NOT_COMPARED
+    published: PublishedTexts = NO_TEXTS
+    published_left_out: Mapping[str, str] = field(default_factory=dict)
+    key_spans: TextSpans = field(default_factory=dict)
+    num_samples: int | None = None
 
     def prompts_of(self, task: str, length: int) -> Prompts:
         return self.prompts[task, length]
@@ -114,10 +129,25 @@ def prepare_workload(
         for task in dict.fromkeys(evaluation.tasks):
             for length in usable_lengths(task, evaluation.task_lengths, lengths, material):
                 prompts[task, length] = tuple(sorted(make_prompts(task, length, material), key=lambda prompt: prompt.sample))
-    protocols: tuple[Protocol, ...] = tuple(dict.fromkeys(evaluation.protocols))
+    as_published, left_out = published_prompts(evaluation, lengths, tokenizer)
+    prompts |= as_published
+    asked = perplexities(evaluation)
+    heldout = [(document.doc_id, document.token_ids[document.num_leading :]) for document in chosen]
+    texts = published_texts(evaluation, lengths, heldout, tokenizer) if asked else NO_TEXTS
     doc_ids = frozenset(document.doc_id for document in chosen)
     ranked = _ranked(params, base_window, lengths, material) if _asks_ranked(params) else NOT_COMPARED
-    return Workload(tuple(targets), lengths, prompts, evaluation.position_curve, protocols, doc_ids, ranked)
+    return Workload(
+        tuple(targets),
+        lengths,
+        prompts,
+        evaluation.position_curve,
+        asked,
+        doc_ids,
+        ranked,
+        texts,
+        left_out,
+        num_samples=material.num_samples if evaluation.tasks else None,
+    )
 
 
 def asks_qa(params: PipelineParams) -> bool:
@@ -143,19 +173,33 @@ def _ranked(params: PipelineParams, base_window: int, lengths: tuple[int, ...], 
 
 def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDocument], lengths: tuple[int, ...]) -> Any:
     from tasks.evaluate.prompts.material import Haystack, Material
+    from tasks.evaluate.prompts.own_corpus import most_samples
     from tasks.evaluate.prompts.qa import read_qa
 
     evaluation = params.evaluation
     asks = evaluation.qa_file if asks_qa(params) else None
+    qa = read_qa(asks) if asks else ()
+    num_samples = chosen_samples(evaluation)
+    if evaluation.num_samples is None and "document_qa" in evaluation.tasks:
+        num_samples = min(num_samples, len(qa))
+    texts = _texts(documents, tokenizer) if "own_corpus" in evaluation.tasks else ()
+    if evaluation.num_samples is None and texts:
+        num_samples = max(1, most_samples(num_samples, texts, evaluation.seed))
     return Material(
         tokenizer=tokenizer,
         haystack=Haystack.of(documents),
         num_depths=evaluation.num_depths,
-        num_samples=evaluation.num_samples,
+        num_samples=num_samples,
         seed=evaluation.seed,
-        qa=read_qa(asks) if asks else (),
+        qa=qa,
         form_length=min(evaluation.task_lengths or lengths),
+        texts=texts,
     )
+
+
+def _texts(documents: list[HeldOutDocument], tokenizer: Any) -> tuple[str, ...]:
+    encoder = encoder_of(tokenizer)
+    return tuple(encoder.text(document.token_ids[document.num_leading :]) for document in documents)
 
 
 def by_sample(prompts: Prompts) -> list[list[TaskPrompt]]:
@@ -177,6 +221,7 @@ def write_workload(workload: Workload, parts: Parts) -> None:
         if not parts.has(name := _ranked_name(length)):
             with parts.writing(name) as path:
                 write_ranked(questions, path)
+    write_texts(workload.published, parts)
     if parts.has(_WINDOWS):
         return
     documents = workload.documents
@@ -188,6 +233,7 @@ def write_workload(workload: Workload, parts: Parts) -> None:
             tails=np.stack([d.tail for d in documents]),
             num_tokens=np.array([d.num_tokens for d in documents], np.int64),
             num_targets=np.array([d.num_targets for d in documents], np.int64),
+            has_bos=np.array([d.has_bos for d in documents], bool),
         )
 
 
@@ -200,6 +246,14 @@ class KeptWorkload:
     @property
     def documents(self) -> tuple[TargetDocument, ...]:
         return _read_documents(self.parts)
+
+    @property
+    def published(self) -> PublishedTexts:
+        return read_texts(self.parts)
+
+    @property
+    def key_spans(self) -> TextSpans:
+        return read_key_spans(self.parts)
 
     def prompts_of(self, task: str, length: int) -> Prompts:
         return _read_prompts(self.parts, task, length)
@@ -219,10 +273,10 @@ def _ranked_name(length: int) -> str:
 @lru_cache(maxsize=1)
 def _read_documents(parts: Parts) -> tuple[TargetDocument, ...]:
     with parts.reading(_WINDOWS) as path, np.load(path, allow_pickle=False) as kept:
-        columns = [kept[name] for name in ("doc_ids", "heads", "tails", "num_tokens", "num_targets")]
+        columns = [kept[name] for name in ("doc_ids", "heads", "tails", "num_tokens", "num_targets", "has_bos")]
     return tuple(
-        TargetDocument(str(doc_id), head, tail, int(num_tokens), int(num_targets))
-        for doc_id, head, tail, num_tokens, num_targets in zip(*columns, strict=True)
+        TargetDocument(str(doc_id), head, tail, int(num_tokens), int(num_targets), bool(has_bos))
+        for doc_id, head, tail, num_tokens, num_targets, has_bos in zip(*columns, strict=True)
     )
 
 

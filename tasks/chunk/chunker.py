@@ -16,7 +16,7 @@ semantic  every chunk except the last ends at the strongest boundary in the last
           With an embedding model, the chunk ends before the sentence, of those that start in the last half of the
           budget, that differs most from the text in front of it; headings and blocks in the last part still come first.
 
-A chunk's ids are the slice of the document's ids (see `tasks.chunk.encoding`), so for a byte-level tokenizer they decode
+A chunk's ids are the slice of the document's ids (see `tasks.tokens.encoding`), so for a byte-level tokenizer they decode
 to exactly the chunk's text. No cut falls inside a character that takes several tokens.
 """
 
@@ -33,10 +33,10 @@ import numpy as np
 from data_schemas.params import ChunkingParams
 from data_schemas.tables import TEXT_FORMATS
 from tasks.chunk.cuts import SemanticCuts, last_within
-from tasks.chunk.encoding import EncodedText, Encoder
 from tasks.chunk.sentences import Segmenter, make_segmenter, segmenter_of_language
 from tasks.chunk.similarity import TopicShift
 from tasks.chunk.structure import Structure, find_structure
+from tasks.tokens.encoding import EncodedText, Encoder
 
 _OPENING_CHARS = 4096  # of a document that is one chunk: enough to see whether it opens with a heading
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.chunk.blocks import LINE, Block, Document
-from tasks.chunk.encoding import EncodedText
 from tasks.chunk.graphemes import starts_cluster
 from tasks.chunk.sentence_rules import MAX_GAP_CHARS
 from tasks.chunk.sentences import Segmenter
 from tasks.chunk.structure import Boundaries, Structure, content_end, first_visible
 from tasks.chunk.words_inside import last_clause, last_edge, last_space
+from tasks.tokens.encoding import EncodedText
 
 if TYPE_CHECKING:
     from tasks.chunk.similarity import TopicShift

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_schemas.documents import document_files
+from tasks.tokens.encoding import encoder_of
+from tasks.tokens.special_tokens import special_tokens
 
 _SENTENCE_ENDS = frozenset(".!?")
 
@@ -21,7 +23,7 @@ _SENTENCE_ENDS = frozenset(".!?")
 class HeldOutDocument:
     """`token_ids` int32 [tokens]; `is_boundary` bool [tokens]: a line or a sentence ends with this token.
 
-    `num_leading` counts the special tokens (BOS) that the tokenizer adds in front.
+    `num_leading` counts the special tokens in front: 1 with BOS, else 0.
     """
 
     doc_id: str
@@ -53,16 +55,15 @@ def read_heldout(documents: Path, min_bytes: int, leave_out: Set[str] = frozense
 
 
 def tokenize(doc_id: str, text: str, tokenizer: Any) -> HeldOutDocument:
-    """Tokens of a whole document, with BOS where the tokenizer adds one, without EOS."""
-    encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    special = np.asarray(encoding["special_tokens_mask"], dtype=bool)
-    if special.all():
+    """Tokens of a whole document, as training encodes it: literal special tokens are text, BOS as in `SpecialTokens`, no EOS."""
+    if not text:
         return HeldOutDocument(doc_id, np.empty(0, np.int32), np.empty(0, bool), 0)
-    first, last = int(np.argmin(special)), len(special) - int(np.argmin(special[::-1]))
-    is_boundary = [_ends_unit(text, end) for _, end in encoding["offset_mapping"][:last]]
-    return HeldOutDocument(
-        doc_id, np.asarray(encoding["input_ids"][:last], dtype=np.int32), np.asarray(is_boundary, dtype=bool), first
-    )
+    (encoded,) = encoder_of(tokenizer).encode([text])
+    bos = special_tokens(tokenizer).opening
+    is_boundary = np.zeros(len(bos) + len(encoded.ids), bool)
+    ends = [_ends_unit(text, char) for char in encoded.cut_char[1:].tolist()]
+    is_boundary[len(bos) + encoded.cut_token[1:][ends] - 1] = True
+    return HeldOutDocument(doc_id, np.concatenate([bos, encoded.ids]), is_boundary, len(bos))
 
 
 def _ends_unit(text: str, end: int) -> bool:

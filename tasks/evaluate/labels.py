@@ -1,10 +1,14 @@
 """How tables and figures write arms (the compared models) and percentages."""
 
+from data_schemas.samples import AS_SERVED, is_served_arm
+
 ARM_LABELS = {"base": "base", "scaling_only": "scaling only", "fine_tuned": "fine-tuned"}
 
 
 def arm_label(arm: str) -> str:
-    """`base_yarn`, the untrained base with another RoPE method, becomes base + yarn."""
+    """`base_yarn`, the untrained base with another RoPE method, becomes base + yarn; `ARM_as_served` becomes ARM, as served."""
+    if is_served_arm(arm):
+        return f"{arm_label(arm.removesuffix(AS_SERVED))}, as served"
     return ARM_LABELS.get(arm) or arm.replace("base_", "base + ", 1)
 
 

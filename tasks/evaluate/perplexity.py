@@ -5,8 +5,11 @@ the left. So a difference between two lengths comes from the context, not from o
 windows, as in LongLoRA and YaRN, change the scored tokens with the length.)
 
     document  |........................................|targets|
-    length 3                                   |context|targets|
-    length 4                   |.......context.........|targets|
+    length 3                               BOS |context|targets|
+    length 4               BOS |.......context.........|targets|
+
+A window begins with BOS if the base was trained with it, wherever in the document it starts, as training rows do (see
+`tasks.tokens.special_tokens`). The BOS counts in its length.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from tasks.evaluate.heldout import HeldOutDocument
 
 @dataclass(frozen=True)
 class TargetDocument:
-    """The measured parts of one document: its first and its last tokens, both int32 of equal length.
+    """The measured parts of one document: its first and its last tokens, both int32 of equal length, both with BOS in front if
+    the base was trained with it (`has_bos`).
 
     The last `num_targets` tokens are scored. Other papers' protocols run over `head`. `num_tokens` counts the whole document.
     """
@@ -32,12 +36,15 @@ class TargetDocument:
     tail: np.ndarray
     num_tokens: int
     num_targets: int
+    has_bos: bool = False
 
     @classmethod
     def of(cls, document: HeldOutDocument, *, max_length: int, num_targets: int) -> TargetDocument:
         """`document`, to be measured in windows of up to `max_length` tokens."""
-        ids = document.token_ids
-        return cls(document.doc_id, ids[:max_length], ids[max(0, len(ids) - max_length) :], len(ids), num_targets)
+        ids, num_bos = document.token_ids, document.num_leading
+        text_start = max(num_bos, len(ids) - (max_length - num_bos))
+        tail = np.concatenate([ids[:num_bos], ids[text_start:]])
+        return cls(document.doc_id, ids[:max_length], tail, len(ids), num_targets, bool(num_bos))
 
     @property
     def target_start(self) -> int:
@@ -45,10 +52,12 @@ class TargetDocument:
         return self.num_tokens - self.num_targets
 
     def window(self, length: int) -> np.ndarray:
-        """The last `length` tokens: context and targets, int32 [length]."""
-        if not self.num_targets < length <= len(self.tail):
-            raise ValueError(f"length {length} must lie in {self.num_targets + 1}..{len(self.tail)}")
-        return self.tail[-length:]
+        """BOS, if the base was trained with it, context and targets, int32 [length]."""
+        if not self.num_targets + self.has_bos < length <= len(self.tail):
+            raise ValueError(f"length {length} must lie in {self.num_targets + self.has_bos + 1}..{len(self.tail)}")
+        if not self.has_bos:
+            return self.tail[-length:]
+        return np.concatenate([self.tail[:1], self.tail[len(self.tail) - length + 1 :]])
 
 
 def position_ranges(length: int) -> list[tuple[int, int]]:

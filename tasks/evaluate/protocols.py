@@ -1,55 +1,96 @@
-"""Perplexity as other papers measured it, to compare with their tables.
+"""Windows of perplexities as published: YaRN's and LongLoRA's own, which compare neither with each other nor with Ropeway's.
 
-The two figures compare neither with each other nor with Ropeway's own perplexity, whose scored tokens are the same at every
-length. Both slide a window of `length` tokens over text in steps of 256 tokens, after Press et al. 2021 (arXiv 2108.12409,
-appendix B).
+yarn          Peng et al. 2023 (arXiv 2309.00071) and `eval.sh` of jquesnelle/yarn (MIT), option `--truncate`: their Proof-pile tables.
+              Each document is cut to the evaluated length, BOS in front included, and is one window. All its tokens are scored.
+yarn_sliding  The same script without `--truncate`: their GovReport table. Windows of the evaluated length slide over the whole
+              document in steps of 256 tokens. BOS is in front of every window. A window scores what no window before it has scored.
+longlora      Chen et al. 2023 (arXiv 2309.12307) and `eval.py` of dvlab-research/LongLoRA (Apache-2.0). Documents stand end to end.
+              Windows start every 256 tokens, and each scores all its tokens but the first. The last window that fits is left out.
 
-yarn      Peng et al. 2023 (arXiv 2309.00071, section 4.3.1) and the evaluation script of their repository. A window scores the
-          tokens that no window before it has scored: all of the first window, 256 of each later one, fewer of the last.
-          A document's windows are averaged as means, so the 256 tokens of a later window weigh as much as all of the first:
-          exp(mean over windows of nll / num_tokens).
-longlora  Chen et al. 2023 (arXiv 2309.12307, section 4.1) and the `eval.py` of their repository. Every window scores all its tokens but
-          the first, so most tokens are scored many times with contexts of every size: exp(sum of nll / sum of tokens).
-
-Deviations from the papers' scripts. Both run over the first tokens of a document only, as many as the longest measured length, so
-at the longest length there is one window. YaRN's script puts BOS in front of every window, if the tokenizer has one; here only
-a document's first window has it. LongLoRA's script concatenates all documents and takes windows from that; here windows stay
-inside a document. As in the scripts, a last window that does not fit the step is shortened for yarn and left out for longlora.
+YaRN's figure is exp(mean over windows of the mean loss); LongLoRA's is exp(sum of losses / number of scored tokens).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-STRIDE = 256
-MAX_DOCUMENTS = 10  # as many as YaRN's Proof-pile figure was made from; windows are many
+import numpy as np
 
-Protocol = Literal["yarn", "longlora"]
+STRIDE = 256
+YARN_DOCUMENTS = 10  # in the Proof-pile table; 50 in the GovReport table
+SLIDING_DOCUMENTS = 50
+
+Protocol = Literal["yarn", "yarn_sliding", "longlora"]
+PROTOCOLS_OF: dict[str, tuple[Protocol, ...]] = {"yarn": ("yarn", "yarn_sliding"), "longlora": ("longlora",)}
+
+
+@dataclass(frozen=True)
+class ProtocolText:
+    """A document as int32 token ids, without special tokens."""
+
+    doc_id: str
+    token_ids: np.ndarray
 
 
 @dataclass(frozen=True)
 class ProtocolWindow:
-    """Tokens start..end-1 of a document, of which the last `num_targets` are scored."""
+    """Tokens of one window, int32 [tokens] with BOS, of which the last `num_targets` are scored.
 
-    start: int
-    end: int
+    `doc_id` is the document in which it starts, and `number` counts that document's windows.
+    """
+
+    doc_id: str
+    number: int
+    tokens: np.ndarray
     num_targets: int
 
 
-def protocol_windows(protocol: Protocol, num_tokens: int, length: int) -> list[ProtocolWindow]:
-    """The windows of `length` tokens over a text of `num_tokens` tokens, 2 <= length <= num_tokens."""
-    if not 2 <= length <= num_tokens:
-        raise ValueError(f"length {length} must lie in 2..{num_tokens}")
+def protocol_windows(protocol: Protocol, texts: Sequence[ProtocolText], length: int, bos: int | None) -> list[ProtocolWindow]:
+    """All windows of `length` tokens, at least 2, in the order of the documents.
+
+    Args:
+        bos: the tokenizer's first token; None where it has none, and then the first token of a text is not scored.
+    """
+    if length < 2:
+        raise ValueError(f"length {length} must be at least 2")
     if protocol == "longlora":
-        starts = range(0, num_tokens - length + 1, STRIDE)
-        return [ProtocolWindow(start, start + length, length - 1) for start in starts]
+        return _longlora(texts, length, bos)
+    room = length - (bos is not None)
+    if protocol == "yarn":
+        chosen = [text for text in texts if len(text.token_ids) >= room][:YARN_DOCUMENTS]
+        return [_yarn(text.doc_id, 0, text.token_ids[:room], room, bos) for text in chosen]
+    return [window for text in texts[:SLIDING_DOCUMENTS] for window in _sliding(text, room, bos)]
+
+
+def _sliding(text: ProtocolText, room: int, bos: int | None) -> list[ProtocolWindow]:
     windows: list[ProtocolWindow] = []
-    scored = 1  # the first token is predicted from nothing
-    for start in range(0, num_tokens, STRIDE):
-        end = min(start + length, num_tokens)
-        windows.append(ProtocolWindow(start, end, min(end - scored, end - start - 1)))  # length may be below the step
+    num_tokens, scored = len(text.token_ids), 0
+    for number, start in enumerate(range(0, num_tokens, STRIDE)):
+        end = min(start + room, num_tokens)
+        windows.append(_yarn(text.doc_id, number, text.token_ids[start:end], end - scored, bos))
         scored = end
         if end == num_tokens:
             break
+    return windows
+
+
+def _yarn(doc_id: str, number: int, tokens: np.ndarray, num_new: int, bos: int | None) -> ProtocolWindow:
+    """A window whose last `num_new` tokens are scored, as far as a token stands in front of them."""
+    window = tokens if bos is None else np.concatenate([np.array([bos], np.int32), tokens])
+    return ProtocolWindow(doc_id, number, window, min(num_new, len(window) - 1))
+
+
+def _longlora(texts: Sequence[ProtocolText], length: int, bos: int | None) -> list[ProtocolWindow]:
+    front = np.empty(0, np.int32) if bos is None else np.array([bos], np.int32)
+    pieces = [np.concatenate([front, text.token_ids]) for text in texts]
+    stream = np.concatenate([np.empty(0, np.int32), *pieces])
+    ends = np.cumsum([len(piece) for piece in pieces])
+    windows: list[ProtocolWindow] = []
+    counted: dict[int, int] = {}
+    for start in range(0, len(stream) - length, STRIDE)[:-1]:
+        document = int(np.searchsorted(ends, start, side="right"))
+        counted[document] = number = counted.get(document, -1) + 1
+        windows.append(ProtocolWindow(texts[document].doc_id, number, stream[start : start + length], length - 1))
     return windows

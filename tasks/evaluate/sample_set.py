@@ -71,6 +71,7 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         ) from error
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} is not a readable Parquet file: give an evaluation's folder as it was written.") from error
+    table = _with_later_columns(table, schema)
     try:
         if table.column_names != schema.names:
             raise ValueError(f"columns {', '.join(table.column_names)} instead of {', '.join(schema.names)}")
@@ -81,3 +82,12 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         raise UserError(
             f"{path} is not a table of samples ({' '.join(str(error).split())[:200]}): give an evaluation's folder as it was written."
         ) from error
+
+
+def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with nulls in the last columns of `schema` where an older version wrote the file without them."""
+    if table.column_names == schema.names[: table.num_columns]:
+        for field in list(schema)[table.num_columns :]:
+            if field.nullable:
+                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table

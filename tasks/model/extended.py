@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, PipelineParams
+from tasks.model.as_served import served_plan
 from tasks.model.base_model import load_base, load_config, locate
 from tasks.model.rope_plan import RopePlan, plan_rope
 
@@ -65,18 +66,22 @@ def base_window(model: ModelParams) -> int:
     return rope_plan_for(model).base_window
 
 
-def extended_config(model: ModelParams) -> PretrainedConfig:
-    """The base's configuration with the RoPE plan applied."""
+def extended_config(model: ModelParams, *, as_served: bool = False) -> PretrainedConfig:
+    """The base's configuration with the RoPE plan applied; `as_served`: as vLLM serves it at its full window."""
     config = load_config(model)
-    rope_plan_for(model).apply(config)
+    plan = rope_plan_for(model)
+    ((served_plan(plan) or plan) if as_served else plan).apply(config)
     return config
 
 
-def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None) -> PreTrainedModel:
-    """One of the compared models, float32, full attention, evaluation mode; `checkpoint` is a checkpoint artifact's folder."""
+def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *, as_served: bool = False) -> PreTrainedModel:
+    """One of the compared models, float32, full attention, evaluation mode; `checkpoint` is a checkpoint artifact's folder.
+
+    `as_served` is for the models with scaled RoPE: see `extended_config`.
+    """
     if arm == "base":
         return load_base(params.model).eval()
-    model = load_base(params.model, config=extended_config(params.model))
+    model = load_base(params.model, config=extended_config(params.model, as_served=as_served))
     if arm == "fine_tuned":
         if checkpoint is None:
             raise ValueError("the fine_tuned arm needs a checkpoint")

@@ -14,22 +14,23 @@ from data_schemas.ledger import NO_SOURCE, Ledger, LedgerLine, Step
 from tasks.pack.counted import Counted, Counts, summed
 from tasks.pack.packer import PackingPlan
 from tasks.pack.sequences import Entries
+from tasks.tokens.special_tokens import SpecialTokens
 
 
 def prepare_ledger(
-    ingested: Ledger, sources: Sequence[str], counted: Counted, num_special: int, entries: Entries, plan: PackingPlan
+    ingested: Ledger, sources: Sequence[str], counted: Counted, special: SpecialTokens, entries: Entries, plan: PackingPlan
 ) -> Ledger:
     """`ingested` continued from `remaining` to `rows`.
 
     Args:
         sources: labels, in the order of the parameters.
         counted: documents of both splits, as the workers that chunk counted them.
-        num_special: tokens that a document gets with BOS and EOS.
+        special: the tokens around documents and their pieces.
         entries, plan: the training sequences and their rows.
 
     Raises ValueError if it does not add up, which would be an error in prepare.
     """
-    lines = [*_of_documents(sources, counted, num_special)]
+    lines = [*_of_documents(sources, counted, special)]
     uses = _Uses(entries, len(sources))
     flows: list[tuple[str, np.ndarray, np.ndarray]] = [
         ("budget", np.ones(len(entries.lengths), np.int64), plan.uses_budgeted),
@@ -91,7 +92,7 @@ class _Uses:
         return self.by_source(self._entries.num_bytes.astype(np.int64))
 
 
-def _of_documents(sources: Sequence[str], counted: Counted, num_special: int) -> Iterator[LedgerLine]:
+def _of_documents(sources: Sequence[str], counted: Counted, special: SpecialTokens) -> Iterator[LedgerLine]:
     steps: dict[str, Step] = {"train": "remaining", "heldout": "held_out"}
     for split, step in steps.items():
         of_split = summed(counted, split, "source")
@@ -100,7 +101,8 @@ def _of_documents(sources: Sequence[str], counted: Counted, num_special: int) ->
             yield _line(step, label, "", c.documents, c.bytes, c.tokens)
             if split == "train":
                 yield _line("cut", label, "", c.cut_documents, c.cut_bytes, c.cut_tokens)
-                yield _line("special", label, "", 0, 0, num_special * (c.documents - c.empty_documents))
+                added = special.num * (c.documents - c.empty_documents) + special.num_bos * c.later_chunks
+                yield _line("special", label, "", 0, 0, added)
                 yield _line("dropped", label, "no token", c.empty_documents, c.empty_bytes, 0)
 
 

@@ -16,10 +16,11 @@ from data_schemas.params import ChunkingParams
 from data_schemas.parts import Parts
 from data_schemas.tables import CHUNKS
 from tasks.chunk.chunker import Chunk, Chunker
-from tasks.chunk.encoding import EncodedText
 from tasks.pack.counted import Counted, Counts, add, to_json
 from tasks.pack.fillers import Fillers, cut_again
 from tasks.pack.sequences import SPLITS, SequenceWriter
+from tasks.tokens.encoding import EncodedText
+from tasks.tokens.special_tokens import SpecialTokens
 
 TOKENIZER_FILE = "tokenizer.json"
 CHUNK_PARTS = (
@@ -30,24 +31,6 @@ CHUNK_PARTS = (
 _BATCH_BYTES = 4_000_000
 Cut = tuple[dict[str, Any], EncodedText, list[Chunk]]  # a document, its tokens, and its chunks
 _COLUMNS = ["doc_id", "source", "text", "format", "language", "licence", "split", "num_bytes"]
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """Tokens added at the start and the end of a document; None if the base was not trained with one."""
-
-    bos: int | None
-    eos: int | None
-
-    @property
-    def num(self) -> int:
-        return (self.bos is not None) + (self.eos is not None)
-
-    def around(self, token_ids: list[int], is_first: bool, is_last: bool) -> np.ndarray:
-        """int32 [tokens]: the tokens of a document's chunk, with BOS before the first chunk and EOS after the last."""
-        bos = [self.bos] if self.bos is not None and is_first else []
-        eos = [self.eos] if self.eos is not None and is_last else []
-        return np.array([*bos, *token_ids, *eos], np.int32)
 
 
 @lru_cache(maxsize=1)
@@ -92,10 +75,11 @@ class ChunkJob:
                 ]
                 rows: list[dict[str, Any]] = []
                 for document, encoded, chunks in self._filled(cut, chunker, fillers):
-                    document_tokens = len(encoded.ids) + self.special.num
+                    later = max(0, len(chunks) - 1)
+                    document_tokens = len(encoded.ids) + self.special.num + later * self.special.num_bos
                     source = self.sources.index(document["source"])
                     if document["split"] == "train":
-                        counts["longest"] = max(counts["longest"], document_tokens)
+                        counts["longest"] = max(counts["longest"], len(encoded.ids) + self.special.num)
                     counts["documents"] += 1
                     counts["bytes"] += document["num_bytes"]
                     counts["chunks"] += len(chunks)
@@ -104,7 +88,7 @@ class ChunkJob:
                     of_document = Counts.of_document(document["num_bytes"], len(encoded.ids), len(chunks), is_empty)
                     add(counted, [[document["split"], source, document["licence"], document["language"] or "", *of_document]])
                     for index, chunk in enumerate(chunks):
-                        ids = self.special.around(chunk.token_ids, index == 0, index == len(chunks) - 1)
+                        ids = self.special.around(chunk.token_ids, is_last=index == later)
                         num_bytes = _num_bytes(document, chunk) if len(chunks) > 1 else document["num_bytes"]
                         if not is_empty:
                             sequences.append(

@@ -17,7 +17,7 @@ class Group(NamedTuple):
 
 class Counts(NamedTuple):
     """Sums over documents, tokens without BOS and EOS. `cut`: of documents in several chunks. `empty`: of those without a token,
-    BOS and EOS included, which are in no row."""
+    BOS and EOS included, which are in no row. `later_chunks`: chunks that are not the first of their document."""
 
     documents: int = 0
     bytes: int = 0
@@ -27,6 +27,7 @@ class Counts(NamedTuple):
     cut_tokens: int = 0
     empty_documents: int = 0
     empty_bytes: int = 0
+    later_chunks: int = 0
 
     def plus(self, other: Counts) -> Counts:
         return Counts(*map(sum, zip(self, other, strict=True)))
@@ -35,7 +36,7 @@ class Counts(NamedTuple):
     def of_document(num_bytes: int, num_tokens: int, num_chunks: int, is_empty: bool) -> Counts:
         is_cut, empty = int(num_chunks > 1), int(is_empty)
         cut = (is_cut, is_cut * num_bytes, is_cut * num_tokens)
-        return Counts(1, num_bytes, num_tokens, *cut, empty, empty * num_bytes)
+        return Counts(1, num_bytes, num_tokens, *cut, empty, empty * num_bytes, max(0, num_chunks - 1))
 
 
 Counted = dict[Group, Counts]

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tasks.chunk.chunker import Chunk, Chunker
-from tasks.chunk.encoding import EncodedText
 from tasks.chunk.structure import Structure, find_structure
+from tasks.tokens.encoding import EncodedText
 
 _LARGEST_GAP = 0.25  # of a row: larger gaps are left to documents that are not seen here
 _AIM = 0.5  # of the allowed empty places: what gaps too large or too small for fillers leave comes on top

@@ -30,7 +30,7 @@ from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from tasks.kept_units import KeptUnits
 from tasks.pack.accounting import prepare_ledger
-from tasks.pack.chunk_job import CHUNK_PARTS, TOKENIZER_FILE, ChunkJob, SpecialTokens
+from tasks.pack.chunk_job import CHUNK_PARTS, TOKENIZER_FILE, ChunkJob
 from tasks.pack.composition import composition, openings
 from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
@@ -39,20 +39,14 @@ from tasks.pack.sequences import SPLITS, Entries, SequenceReader, read_entries
 from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
 from tasks.pack.shard_job import ShardJob
 from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
+from tasks.tokens.special_tokens import special_tokens
 from tasks.work import Workers, WorkersFor, run_units
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 _PROGRESS_EVERY_BYTES = 20_000_000
-
-
-def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
-    """BOS if the tokenizer adds one by itself, EOS if it has one."""
-    ids = tokenizer("a").input_ids
-    adds_bos = tokenizer.bos_token_id is not None and bool(ids) and ids[0] == tokenizer.bos_token_id
-    return SpecialTokens(tokenizer.bos_token_id if adds_bos else None, tokenizer.eos_token_id)
 
 
 def determining(params: PipelineParams) -> dict[str, Any]:
@@ -200,7 +194,7 @@ class _Preparation:
 
     def _ledger(self, entries: Entries, plan: PackingPlan) -> Ledger:
         ingested = ledger_of(self._documents.manifest.summary) or Ledger(lines=())
-        return prepare_ledger(ingested, self._labels, self._counted, self._special.num, entries, plan)
+        return prepare_ledger(ingested, self._labels, self._counted, self._special, entries, plan)
 
     def _chunk(self) -> dict[str, int]:
         with self._parts.writing(TOKENIZER_FILE) as path:

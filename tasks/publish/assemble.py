@@ -24,7 +24,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.report import Report, read_settings
 from data_schemas.report_sections import published_curve
-from tasks.evaluate.report.result_files import PAGE_NAME, REPORT_NAME, SETTINGS_NAME
+from tasks.evaluate.report.result_files import HTML_NAME, PAGE_NAME, REPORT_NAME, SETTINGS_NAME
 from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
 from tasks.publish.card import render_card
@@ -151,7 +151,8 @@ def _is_names(value: object) -> bool:
 def _copy_evaluation(source: Path, target: Path) -> list[Path]:
     """Copy report, plots, samples and settings; return the plots. Every figure can be recomputed from samples and settings."""
     target.mkdir()
-    for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png"), source / REPORT_NAME, source / PAGE_NAME]):
+    pages = [source / name for name in (REPORT_NAME, PAGE_NAME, HTML_NAME)]
+    for file in sorted([*source.glob("*samples*.parquet"), *source.glob("*.png"), *pages]):
         shutil.copyfile(file, target / file.name)
     settings = read_settings(source / SETTINGS_NAME).publishable()
     write_json(target / SETTINGS_NAME, settings.model_dump(mode="json", exclude_unset=True))

@@ -47,7 +47,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def files_naming(directory: Path, private: tuple[str, ...]) -> list[str]:
-    """The JSON and Markdown files below `directory` that contain one of the absolute paths `private`.
+    """The JSON, Markdown and HTML files below `directory` that contain one of the absolute paths `private`.
 
     Not searched: tokenizer.json, and the base's terms, which come from others. A path directly below the root, such as /data, is
     not looked for, because it is a common word.
@@ -57,7 +57,9 @@ def files_naming(directory: Path, private: tuple[str, ...]) -> list[str]:
         return []
     named = re.compile(rf"(?<![\w./-])(?:{'|'.join(paths)})(?![\w-])")
     records = [
-        path for path in directory.rglob("*") if path.suffix in {".json", ".jsonl", ".md"} and path.name != "tokenizer.json"
+        path
+        for path in directory.rglob("*")
+        if path.suffix in {".json", ".jsonl", ".md", ".html"} and path.name != "tokenizer.json"
     ]
     return sorted(
         path.relative_to(directory).as_posix()

@@ -40,6 +40,14 @@ def test_the_demos_results_are_the_recorded_ones() -> None:
         assert f"| {arm} | {' | '.join(percent)} |" in shown
 
 
+def test_the_coverage_of_intervals_is_the_recorded_one() -> None:
+    figures, shown = recorded("evaluation-coverage.json"), " ".join(page("docs/evaluation.md").split())
+    for name, words in (("scores", "Intervals of scores hold it in"), ("differences", "intervals of differences in")):
+        shares = [row["coverage"] for row in figures[name]]
+        assert f"{words} {100 * min(shares):.1f} % to {100 * max(shares):.1f} %" in shown
+    assert f"{figures['trials']:,} evaluations" in shown
+
+
 def test_the_attention_table_is_the_recorded_one() -> None:
     for row in recorded("attention-cpu.json")["rows"]:
         figures = f"| {row['length']:,} | {row['full_s']:.3f} s | {row['s2_s']:.3f} s | {row['ratio']:.1f}x |"

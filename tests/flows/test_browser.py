@@ -1,7 +1,6 @@
 """A colleague's way in: the real UI in a real browser, from the form to the artifacts of the finished run."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,35 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import Page, TimeoutError, expect
 from transformers import PreTrainedTokenizerFast
 
+from tests.browser import chromium
 from tests.flows.prefect_server import PrefectServer
 from tests.flows.small_run import small_params
 from tests.waiting import HANGS_AFTER_S, wait_until
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
-QUIET = [
-    f"--{flag}"
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    )
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.fail("No Chromium: apt-get install -y --no-install-recommends chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 860})
         page.set_default_timeout(HANGS_AFTER_S * 1000)
         expect.set_options(timeout=HANGS_AFTER_S * 1000)
         yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -63,8 +63,13 @@ def test_documents_in_a_release_out(undisturbed):
         "adapter/adapter_config.json",
     ):
         assert (release / name).is_file(), name
-    for arm in ("base", "scaling", "fine"):
-        assert arm in output
+    for said in ("Run small: documents ", "Does it work at 128 tokens?", "Open evaluation/report.html in the folder below"):
+        assert said in output
+    assert len(output.splitlines()) <= 24
+    page = (release / "evaluation" / "report.html").read_text()
+    for said in ("float32 on CPU", "base, scaling only, fine-tuned", "corpus; "):
+        assert said in page
+    assert str(home) not in page
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release).returncode == 0
     documents = json.loads((Path(record(home / "storage")["documents"]["path"]) / "manifest.json").read_text())
     assert documents["summary"]["quarantined"] == {"undecodable": 1}
@@ -113,7 +118,12 @@ def assert_pages_are_shown(artifacts):
         "corpus": ("corpus/broken.txt |", "undecodable", "| corpus | unknown | 14 |", "held out"),
         "packing": ("rows of up to 128 tokens", "### Tokens by source and length of document", "| corpus | 128 and longer |"),
         "training": ("Step 6 of 6.", "| held-out loss, full attention |", "RoPE: yarn x2"),
-        "evaluation-tables": ("| fine-tuned |", "### Effective context length"),
+        "evaluation-tables": (
+            "Open `report.html` in `",
+            "Does it work at 128 tokens?",
+            "| fine-tuned |",
+            "### Effective context length",
+        ),
         "release": ("## Release small", "| storage |", "the current one"),
         "release-serving": (f"| transformers {version('transformers')} | yes |",),
     }

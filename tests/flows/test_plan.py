@@ -37,6 +37,8 @@ def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixtu
     for words in ("64 -> 128", "0.001 TFLOP/s", "activations", "optimizer", "Corpus: not read yet", "the budget of 0 h"):
         assert words in text
     assert "1 rows (all rows that a worker has in a step)" in text
+    assert "What the evaluation can show:" in text
+    assert "fine-tuned against scaling only at the longest length: " in text
 
 
 def test_a_gpu_is_planned_without_one(config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def output(folder: Path) -> Any:
             "evaluation": {
                 "lengths": [64, 128, 256], "target_tokens": 32, "num_documents": 3, "num_depths": 2, "num_samples": 2,
                 "tasks": ["passkey"], "batch_tokens": 512, "reorder_samples": 4,
-                "qa_file": write_questions(folder), "protocols": ["yarn", "longlora"],
+                "qa_file": write_questions(folder), "published": ["yarn", "longlora"],
             },
         }
     )  # fmt: skip
@@ -51,13 +51,23 @@ def output(folder: Path) -> Any:
     evaluation = evaluation_stage.run(params, storage, documents, checkpoint, lambda _: None)
     return {
         "samples": {path.stem: pq.read_table(path).to_pydict() for path in sorted(evaluation.path.glob("*_samples.parquet"))},
-        "report": json.loads((evaluation.path / "report.json").read_text()),
-        "settings": json.loads((evaluation.path / "settings.json").read_text()),
+        "report": without_machine(json.loads((evaluation.path / "report.json").read_text())),
+        "settings": without_machine(json.loads((evaluation.path / "settings.json").read_text())),
         "prompts of every task": prompts(params, documents),
         "report on made-up samples": json.loads(record_json(made_up_report())),
-        "report.md": (evaluation.path / "report.md").read_text().splitlines(),
+        "report.md": without_machine((evaluation.path / "report.md").read_text().splitlines()),
         "files": [entry.path for entry in evaluation.manifest.files],
     }
+
+
+def without_machine(found: Any) -> Any:
+    """Without date and versions, which are other ones on another day and machine."""
+    if isinstance(found, list):
+        return [line for line in found if not line.startswith(("- date: ", "- versions: "))]
+    settings = found.get("settings", found)
+    for name in ("date", "versions"):
+        del settings["measured_with"][name]
+    return found
 
 
 def prompts(params: PipelineParams, documents: Artifact) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def find_corpus_lengths(params: PipelineParams, storage: Storage, tokenizer: Any
     import pyarrow.parquet as pq
 
     from data_schemas.documents import document_files
+    from tasks.tokens.encoding import encoder_of
 
     wanted = params.corpus.model_dump(mode="json")
     folder = next((f for f, m in _manifests(storage.root / "documents") if _agrees(m.params, wanted)), None)
@@ -69,7 +70,7 @@ def find_corpus_lengths(params: PipelineParams, storage: Storage, tokenizer: Any
             for batch in parquet.iter_batches(batch_size=_SAMPLED_DOCUMENTS, columns=["text"]):
                 texts = [text[:_SAMPLED_CHARACTERS] for text in batch["text"].to_pylist()]
                 sampled_bytes = sum(len(text.encode()) for text in texts)
-                sampled_tokens = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+                sampled_tokens = sum(len(encoded.ids) for encoded in encoder_of(tokenizer).encode(texts))
                 break
     ratio = sampled_tokens / max(1, sampled_bytes)
     return CorpusLengths((np.concatenate(num_bytes) * ratio).astype(np.int64), folder.name)

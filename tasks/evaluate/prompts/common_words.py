@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
@@ -106,12 +107,21 @@ def _prompt(length: int, sample: int, repeats: tuple[int, int], numbers: list[np
     front = _front(material)
     words = _draw(len(numbers) // repeats[1], rng, material)
     budget = length - len(front) - words.num_fixed
-    num_uncommon = int(np.searchsorted(words.num_tokens(repeats, numbers), budget, side="right")) - 1
+    of_each = words.num_tokens(repeats, numbers)
+    guess = int(np.searchsorted(of_each, budget, side="right")) - 1
+    made: dict[int, Joined] = {}
+
+    def needed(num_uncommon: int) -> int:
+        body = [*words.common_tokens * repeats[0], *words.uncommon_tokens[:num_uncommon] * repeats[1]]
+        order = np.random.default_rng([seed, num_uncommon]).permutation(len(body)).tolist()
+        listed = [piece for number, i in zip(numbers, order, strict=False) for piece in (number, body[i])]
+        made[num_uncommon] = join([front, *listed, words.question], words.answer, material.tokenizer)
+        return len(made[num_uncommon].tokens) + words.num_fixed - len(words.question)
+
+    num_uncommon = most_that_fit(guess, MIN_UNCOMMON, len(of_each) - 1, length, needed)
     if num_uncommon < MIN_UNCOMMON:
         raise does_not_fit("common_words", length)
-    body = [*words.common_tokens * repeats[0], *words.uncommon_tokens[:num_uncommon] * repeats[1]]
-    order = rng.permutation(len(body)).tolist()
-    listed = [piece for number, i in zip(numbers, order, strict=False) for piece in (number, body[i])]
+    joined = made[num_uncommon]
     return TaskPrompt(
         task="common_words",
         length=length,
@@ -119,9 +129,9 @@ def _prompt(length: int, sample: int, repeats: tuple[int, int], numbers: list[np
         position=None,
         sample=sample,
         seed=seed,
-        tokens=np.concatenate([front, *listed, words.question]),
+        tokens=joined.tokens,
         golds=tuple(words.common),
-        answer=words.answer,
+        answer=joined.answer,
         control=None,
         is_forced=False,
         max_new_tokens=generation_limit(words.answer, OUTPUT_TOKENS),

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_schemas.errors import UserError
+from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, sample_seed
-from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
+from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer, text_of
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.qa import QaExample
 from tasks.evaluate.prompts.score import score_output
@@ -91,39 +92,48 @@ def _encode(example: QaExample, material: Material) -> _Encoded:
 def _sample_prompts(length: int, sample: int, one: _Encoded, material: Material) -> Iterator[TaskPrompt]:
     num_others = int(np.searchsorted(one.num_tokens, length, side="right")) - 1
     if num_others < material.num_depths - 1:
-        raise UserError(
-            f"Line {one.example.line} of evaluation.qa_file needs {one.num_tokens[material.num_depths - 1]} tokens for its "
-            f"question and {material.num_depths} passages, more than {length}: shorten its passages, lower evaluation.num_depths "
-            "or give longer evaluation.task_lengths."
-        )
+        raise _too_long(one, material, length)
     seed = sample_seed(material.seed, "document_qa", length, sample)
-    others = one.passages[:num_others]
     filler = _filler(one, material, np.random.default_rng(seed))
-    control, _ = _joined(one, [*others, filler])
-    for depth in material.depths:
-        place = round(depth * num_others)
-        tokens, starts = _joined(one, [*others[:place], one.gold, *others[place:]])
+    output = max(len(one.answer), one.max_new_tokens)
+
+    def needed(count: int) -> int:
+        return output + max(len(joined.tokens) for joined in _joined(one, one.passages[:count], filler, material))
+
+    num_others = most_that_fit(num_others, material.num_depths - 1, len(one.passages), length, needed)
+    if num_others < material.num_depths - 1:
+        raise _too_long(one, material, length)
+    control, *prompts = _joined(one, one.passages[:num_others], filler, material)
+    for depth, joined in zip(material.depths, prompts, strict=True):
         yield TaskPrompt(
             task="document_qa",
             length=length,
             depth=depth,
-            position=starts[place] / len(tokens),
+            position=joined.starts[0] / len(joined.tokens),
             sample=sample,
             seed=seed,
-            tokens=tokens,
+            tokens=joined.tokens,
             golds=one.example.answers,
-            answer=one.answer,
-            control=control,
+            answer=joined.answer,
+            control=control.tokens,
             is_forced=one.is_forced,
             max_new_tokens=one.max_new_tokens,
         )
+
+
+def _too_long(one: _Encoded, material: Material, length: int) -> UserError:
+    return UserError(
+        f"Line {one.example.line} of evaluation.qa_file needs {one.num_tokens[material.num_depths - 1]} tokens for its "
+        f"question and {material.num_depths} passages, more than {length}: shorten its passages, lower evaluation.num_depths "
+        "or give longer evaluation.task_lengths."
+    )
 
 
 def _filler(one: _Encoded, material: Material, rng: np.random.Generator) -> np.ndarray:
     """Held-out text of as many tokens as the gold passage, without any of the answers, which the control must not give away."""
     for _ in range(MAX_FILLERS):
         filler = material.haystack.excerpt(len(one.gold), rng).token_ids
-        text = material.tokenizer.decode(filler)
+        text = text_of(filler, material.tokenizer)
         if not score_output(text, one.example.answers):
             return filler
     raise UserError(
@@ -132,12 +142,14 @@ def _filler(one: _Encoded, material: Material, rng: np.random.Generator) -> np.n
     )
 
 
-def _joined(one: _Encoded, passages: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
-    """The prompt, and where each passage begins."""
-    pieces, starts = [one.front], []
-    written = len(one.front)
-    for number, passage in zip(one.numbers, passages, strict=False):
-        starts.append(written + len(number))
-        pieces += [number, passage]
-        written += len(number) + len(passage)
-    return np.concatenate([*pieces, one.question]), starts
+def _joined(one: _Encoded, others: list[np.ndarray], filler: np.ndarray, material: Material) -> list[Joined]:
+    """The control, and the prompt of each depth, with a mark where the gold passage begins."""
+    places = [(len(others), filler)] + [(round(depth * len(others)), one.gold) for depth in material.depths]
+    return [_with_passage(one, others, place, passage, material) for place, passage in places]
+
+
+def _with_passage(one: _Encoded, others: list[np.ndarray], place: int, passage: np.ndarray, material: Material) -> Joined:
+    shown = [*others[:place], passage, *others[place:]]
+    pieces = [one.front, *(piece for pair in zip(one.numbers, shown, strict=False) for piece in pair)]
+    mark = sum(map(len, pieces[: 2 * place + 2]))
+    return join([*pieces, one.question], one.answer, material.tokenizer, [mark])

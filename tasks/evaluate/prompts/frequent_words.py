@@ -10,6 +10,7 @@ from bisect import bisect_right
 
 import numpy as np
 
+from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
@@ -74,10 +75,19 @@ def _prompt(length: int, sample: int, material: Material) -> TaskPrompt:
     front = _front(material)
     asked, tokens, question, answer = _draw(max(MIN_WORDS, 2 * length), rng, material)
     budget = length - len(front) - len(question) - _num_answer(answer)
-    num_words = bisect_right(range(2 * length), budget, key=lambda n: _num_tokens(n, tokens)) - 1
+    guess = bisect_right(range(2 * length), budget, key=lambda n: _num_tokens(n, tokens)) - 1
+    made: dict[int, Joined] = {}
+
+    def needed(num_words: int) -> int:
+        text = np.repeat(np.arange(len(word_counts(num_words))), word_counts(num_words))
+        shown = [tokens[i] for i in np.random.default_rng([seed, num_words]).permutation(text)]
+        made[num_words] = join([front, *shown, question], answer, material.tokenizer)
+        return len(made[num_words].tokens) + _num_answer(answer)
+
+    num_words = most_that_fit(guess, MIN_WORDS, max(MIN_WORDS, 2 * length), length, needed)
     if num_words < MIN_WORDS:
         raise does_not_fit("frequent_words", length)
-    text = np.repeat(np.arange(len(word_counts(num_words))), word_counts(num_words))
+    joined = made[num_words]
     return TaskPrompt(
         task="frequent_words",
         length=length,
@@ -85,9 +95,9 @@ def _prompt(length: int, sample: int, material: Material) -> TaskPrompt:
         position=None,
         sample=sample,
         seed=seed,
-        tokens=np.concatenate([front, *(tokens[i] for i in rng.permutation(text)), question]),
+        tokens=joined.tokens,
         golds=tuple(asked),
-        answer=answer,
+        answer=joined.answer,
         control=None,
         is_forced=False,
         max_new_tokens=_num_answer(answer),

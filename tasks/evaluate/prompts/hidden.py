@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from data_schemas.evaluation_params import TaskName
+from tasks.evaluate.prompts.joining import Frame, Joined
 from tasks.evaluate.prompts.material import Haystack, Material, does_not_fit, max_boundary_shift, probe_generators, sample_seed
-from tasks.evaluate.prompts.pieces import Needle, generation_limit
+from tasks.evaluate.prompts.pieces import Needle, generation_limit, text_of
 from tasks.evaluate.prompts.prompt import TaskPrompt
 
 MIN_HAYSTACK_TOKENS = 16
@@ -66,8 +68,8 @@ def hidden_prompts(task: TaskName, make_parts: PartsMaker, length: int, material
         seed = sample_seed(material.seed, task, length, index)
         rng = np.random.default_rng(seed)
         hay = material.haystack.excerpt(length, rng)
-        parts = make_parts(rng, material.tokenizer.decode(hay.token_ids), material)
-        prompts += _Sample(task, length, index, seed, hay, parts, offsets, material.depths).prompts()
+        parts = make_parts(rng, text_of(hay.token_ids, material.tokenizer), material)
+        prompts += _Sample(task, length, index, seed, hay, parts, offsets, material.depths, material.tokenizer).prompts()
     return prompts
 
 
@@ -90,6 +92,7 @@ class _Sample:
     parts: Parts
     offsets: np.ndarray
     depths: tuple[float, ...]
+    tokenizer: Any
 
     def prompts(self) -> list[TaskPrompt]:
         if self.num_hay < 1:
@@ -97,14 +100,18 @@ class _Sample:
         parts = self.parts
         distractor_depths = spread_depths(len(parts.distractors), self.index, self.offsets)
         others = list(zip(distractor_depths, parts.distractors, strict=True))
-        body, _ = self._hide(others)
         num_asked = sum(len(n.tokens) for n in parts.asked)
-        control = self._framed(np.concatenate([body, self.hay.token_ids[self.num_hay :][:num_asked]]))
+        control, _, _ = self._filled(others, self.num_hay + num_asked)
         if parts.limit is None:
-            return [self._prompt([(depth, parts.asked[0]), *others], depth, control) for depth in self.depths]
+            prompts, guess = [], self.num_hay
+            for depth in self.depths:
+                prompt, guess = self._prompt([(depth, parts.asked[0]), *others], depth, control.tokens, guess)
+                prompts.append(prompt)
+            return prompts
         # Apart from the distractors' offsets, so that needles and distractors do not move together.
         asked_depths = spread_depths(len(parts.asked), self.index, self.offsets[32:])
-        return [self._prompt([*zip(asked_depths, parts.asked, strict=True), *others], None, control)]
+        asked = [*zip(asked_depths, parts.asked, strict=True), *others]
+        return [self._prompt(asked, None, control.tokens, self.num_hay)[0]]
 
     @property
     def num_hay(self) -> int:
@@ -115,37 +122,39 @@ class _Sample:
         """Only needles that are swept have a neighbouring depth to keep away from."""
         return max_boundary_shift(self.num_hay, len(self.depths) if self.parts.limit is None else 2)
 
-    def _prompt(self, needles: list[tuple[float, Needle]], depth: float | None, control: np.ndarray) -> TaskPrompt:
+    def _prompt(
+        self, needles: list[tuple[float, Needle]], depth: float | None, control: np.ndarray, guess: int
+    ) -> tuple[TaskPrompt, int]:
+        """The prompt, and how much haystack it holds."""
         parts = self.parts
-        body, gold_at = self._hide(needles)
-        tokens = self._framed(body)
-        front = len(self.hay.bos) + len(parts.opening)
-        return TaskPrompt(
+        joined, gold_at, num_shown = self._filled(needles, guess)
+        prompt = TaskPrompt(
             task=self.task,
             length=self.length,
             depth=depth,
-            position=None if depth is None else (front + gold_at[0]) / len(tokens),
+            position=None if depth is None else gold_at[0] / len(joined.tokens),
             sample=self.index,
             seed=self.seed,
-            tokens=tokens,
+            tokens=joined.tokens,
             golds=parts.golds,
-            answer=parts.answer,
+            answer=joined.answer,
             control=control,
             is_forced=parts.limit is None,
-            max_new_tokens=parts.max_new_tokens,
+            max_new_tokens=max(parts.max_new_tokens, len(joined.answer)),
         )
+        return prompt, num_shown
 
-    def _hide(self, needles: list[tuple[float, Needle]]) -> tuple[np.ndarray, list[int]]:
-        """The haystack with the needles, and where each one's gold begins."""
+    def _filled(self, needles: list[tuple[float, Needle]], guess: int) -> tuple[Joined, list[int], int]:
+        """The haystack with the needles, where each one's gold begins, and how much haystack it holds."""
         cuts = [self.hay.cut(self.num_hay, depth, self.max_shift) for depth, _ in needles]
-        pieces, gold_at = [], [0] * len(needles)
-        written = taken = 0
-        for i in sorted(range(len(needles)), key=lambda i: (cuts[i], needles[i][0])):
-            tokens = needles[i][1].tokens
-            pieces += [self.hay.token_ids[taken : cuts[i]], tokens]
-            gold_at[i] = written + cuts[i] - taken + needles[i][1].gold_at
-            written, taken = written + cuts[i] - taken + len(tokens), cuts[i]
-        return np.concatenate([*pieces, self.hay.token_ids[taken : self.num_hay]]), gold_at
+        order = sorted(range(len(needles)), key=lambda i: (cuts[i], needles[i][0]))
+        placed = [(cuts[i], needles[i][1]) for i in order]
+        joined, num_shown = self._frame.filled(self.hay, placed, self.length, num_hay=self.num_hay, guess=guess)
+        return joined, [joined.starts[order.index(i)] for i in range(len(needles))], num_shown
 
-    def _framed(self, body: np.ndarray) -> np.ndarray:
-        return np.concatenate([self.hay.bos, self.parts.opening, body, self.parts.question])
+    @property
+    def _frame(self) -> Frame:
+        parts = self.parts
+        front = np.concatenate([self.hay.bos, parts.opening])
+        reserved = parts.max_new_tokens
+        return Frame(front=front, question=parts.question, answer=parts.answer, reserved=reserved, tokenizer=self.tokenizer)

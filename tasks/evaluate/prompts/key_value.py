@@ -9,12 +9,13 @@ Where a pair for each depth does not fit the run's shortest length in UUIDs, key
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
 
+from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
 from tasks.evaluate.prompts.pieces import Needle, encode, encode_each, needles, questions_and_answers
 from tasks.evaluate.prompts.prompt import TaskPrompt
@@ -23,7 +24,7 @@ OPENING = "Extract the value corresponding to the specified key in the JSON obje
 PAIR = '\n "{key}": "{value}",'
 # The question ends like the pair up to its value: the answer is then the value alone, whatever a model would quote it with.
 QUESTION = '\n}}\n\nKey: "{key}"\nCorresponding value:\n "{key}": "'
-_DRAWN_AT_ONCE = 128
+_DRAWN_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -72,44 +73,79 @@ def _front(material: Material) -> np.ndarray:
 def _sample_prompts(length: int, sample: int, has_uuids: bool, material: Material) -> Iterator[TaskPrompt]:
     seed = sample_seed(material.seed, "key_value", length, sample)
     front = _front(material)
-    pairs = _fill(length - len(front), has_uuids, np.random.default_rng(seed), material)
-    if len(pairs) < material.num_depths:
+    drawn = _fill(length - len(front), has_uuids, np.random.default_rng(seed), material)
+
+    def needed(count: int) -> int:
+        longest = max(range(material.num_depths), key=lambda i: drawn[_asked(material.depths[i], count)].num_asking)
+        ((joined, control),) = _joined_pairs(front, drawn[:count], material.depths[longest : longest + 1], material)
+        return max(len(joined.tokens), len(control.tokens)) + len(joined.answer)
+
+    by_pieces = _count(drawn, length - len(front))
+    count = most_that_fit(by_pieces, material.num_depths, len(drawn), length, needed)
+    while count >= material.num_depths:
+        made = _joined_pairs(front, drawn[:count], material.depths, material)
+        if max(len(joined.tokens) + len(joined.answer) for pair in made for joined in pair) <= length:
+            break
+        count -= 1
+    if count < material.num_depths:
         raise does_not_fit("key_value", length)
-    given = [pair.given.tokens for pair in pairs]
-    starts = np.cumsum([len(front), *map(len, given)])
-    for depth in material.depths:
-        asked = round(depth * (len(pairs) - 1))
-        pair = pairs[asked]
-        tokens = np.concatenate([front, *given, pair.question])
-        control = np.concatenate([front, *given[:asked], pair.changed, *given[asked + 1 :], pair.question])
+    pairs = drawn[:count]
+    for depth, (joined, control) in zip(material.depths, made, strict=True):
+        pair = pairs[_asked(depth, count)]
         yield TaskPrompt(
             task="key_value",
             length=length,
             depth=depth,
-            position=float(starts[asked] + pair.given.gold_at) / len(tokens),
+            position=joined.starts[0] / len(joined.tokens),
             sample=sample,
             seed=seed,
-            tokens=tokens,
+            tokens=joined.tokens,
             golds=(pair.value,),
-            answer=pair.answer,
-            control=control,
+            answer=joined.answer,
+            control=control.tokens,
             is_forced=True,
-            max_new_tokens=len(pair.answer),
+            max_new_tokens=len(joined.answer),
         )
 
 
 def _fill(budget: int, has_uuids: bool, rng: np.random.Generator, material: Material) -> list[_Pair]:
-    """As many pairs as fit together with the question for any of them."""
+    """More pairs than fit."""
     pairs: list[_Pair] = []
     num_tokens = 0
-    while num_tokens < budget and len(pairs) < budget:  # a pair has one token at least
+    while num_tokens < 1.25 * budget and len(pairs) < budget:  # a pair has one token at least
         new = _draw(_DRAWN_AT_ONCE, has_uuids, rng, material)
         pairs += new
         num_tokens += sum(pair.num_tokens for pair in new)
+    return pairs
+
+
+def _count(pairs: list[_Pair], budget: int) -> int:
+    """How many of the pairs fit together with the question for any of them, by the sizes of the pieces."""
     if not pairs:
-        return []
+        return 0
     ends = np.cumsum([pair.num_tokens for pair in pairs]) + max(pair.num_asking for pair in pairs)
-    return pairs[: int(np.searchsorted(ends, budget, side="right"))]
+    return int(np.searchsorted(ends, budget, side="right"))
+
+
+def _asked(depth: float, count: int) -> int:
+    """The pair that stands at a depth."""
+    return round(depth * (count - 1))
+
+
+def _joined_pairs(
+    front: np.ndarray, pairs: list[_Pair], depths: Sequence[float], material: Material
+) -> list[tuple[Joined, Joined]]:
+    """The prompt and the control of each depth. The prompt's mark is the asked value."""
+    given = [pair.given.tokens for pair in pairs]
+    starts = np.cumsum([len(front), *map(len, given)]).tolist()
+    made = []
+    for depth in depths:
+        asked = _asked(depth, len(pairs))
+        pair, mark = pairs[asked], starts[asked] + pairs[asked].given.gold_at
+        joined = join([front, *given, pair.question], pair.answer, material.tokenizer, [mark])
+        changed = [front, *given[:asked], pair.changed, *given[asked + 1 :], pair.question]
+        made.append((joined, join(changed, pair.answer, material.tokenizer)))
+    return made
 
 
 def _draw(count: int, has_uuids: bool, rng: np.random.Generator, material: Material) -> list[_Pair]:

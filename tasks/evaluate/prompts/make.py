@@ -8,15 +8,20 @@ from functools import partial
 
 from data_schemas.errors import UserError
 from data_schemas.evaluation_params import TaskName
+from tasks.evaluate.prompts.associative_needle import association_prompts, shortest_associations
 from tasks.evaluate.prompts.common_words import common_word_prompts, shortest_common_words
 from tasks.evaluate.prompts.document_qa import document_qa_prompts, shortest_document_qa
+from tasks.evaluate.prompts.facts_in_text import fact_prompts, shortest_facts
 from tasks.evaluate.prompts.frequent_words import frequent_word_prompts, shortest_frequent_words
+from tasks.evaluate.prompts.graph_walk import graph_prompts, shortest_graph
 from tasks.evaluate.prompts.hidden import PartsMaker, hidden_prompts, shortest_hidden
 from tasks.evaluate.prompts.key_value import key_value_prompts, shortest_key_value
 from tasks.evaluate.prompts.material import Material
 from tasks.evaluate.prompts.niah import multikey_parts, multiquery_parts, multivalue_parts, single_parts
+from tasks.evaluate.prompts.own_corpus import corpus_prompts, shortest_corpus
 from tasks.evaluate.prompts.passkey import passkey_parts
 from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.spaced_evidence import shortest_spaced, spaced_prompts
 from tasks.evaluate.prompts.variable_tracking import shortest_variables, variable_prompts
 
 
@@ -78,4 +83,9 @@ _TASKS: dict[TaskName, _Task] = {
     "common_words": _Task(common_word_prompts, shortest_common_words),
     "frequent_words": _Task(frequent_word_prompts, shortest_frequent_words),
     "document_qa": _Task(document_qa_prompts, shortest_document_qa),
+    "facts_in_text": _Task(fact_prompts, shortest_facts),
+    "associative_needle": _Task(association_prompts, shortest_associations),
+    "graph_walk": _Task(graph_prompts, shortest_graph),
+    "spaced_evidence": _Task(spaced_prompts, shortest_spaced),
+    "own_corpus": _Task(corpus_prompts, shortest_corpus),
 }

@@ -75,6 +75,7 @@ class Material:
 
     `tokenizer` is a fast tokenizer of transformers. `form_length` is the shortest length that the run asks for: where a task has
     a full and a compact form (see the package), `form_limit` decides between them, so that the prompts of all lengths have one.
+    `texts` are the held-out documents, for questions made from them.
     """
 
     tokenizer: Any
@@ -84,6 +85,7 @@ class Material:
     seed: int
     qa: tuple[QaExample, ...] = ()
     form_length: int = PROMISED_LENGTH
+    texts: tuple[str, ...] = ()
 
     @property
     def depths(self) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Texts as tokens. Prompts are concatenated pieces, so what a prompt costs is known before it is made."""
+"""Texts as tokens. Prompts are planned from pieces, so about what a prompt costs is known before it is made; `joining` makes it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from tasks.tokens.encoding import encoder_of
 
 
 @dataclass(frozen=True)
@@ -17,16 +19,18 @@ class Needle:
 
 
 def encode(text: str, tokenizer: Any) -> np.ndarray:
-    """Token ids, int32 [tokens], without special tokens."""
-    return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
+    """Token ids, int32 [tokens], without special tokens, as the text continues other text: see `tasks.tokens`."""
+    return encode_each([text], tokenizer)[0]
 
 
 def encode_each(texts: list[str], tokenizer: Any) -> list[np.ndarray]:
     """`encode` for many texts at once."""
-    if not texts:
-        return []
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [np.asarray(ids, np.int32) for ids in encoded]
+    return [np.array(encoding.ids, np.int32) for encoding in encoder_of(tokenizer).encode_short(texts)]
+
+
+def text_of(ids: np.ndarray, tokenizer: Any) -> str:
+    """The characters of token ids, also of ids from the middle of a text."""
+    return encoder_of(tokenizer).text(ids)
 
 
 def needle(text: str, gold: str, tokenizer: Any) -> Needle:
@@ -57,12 +61,12 @@ def questions_and_answers(questions: list[str], answers: list[str], tokenizer: A
 
 def _split(texts: list[str], starts: list[int], tokenizer: Any) -> list[tuple[np.ndarray, int]]:
     """Each text's tokens and the index of the first one that reaches beyond its character `start`."""
-    encoding = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encodings = encoder_of(tokenizer).encode_short(texts)
     firsts = [
-        next(i for i, (_, end) in enumerate(offsets) if end > start)
-        for offsets, start in zip(encoding["offset_mapping"], starts, strict=True)
+        next(i for i, (_, end) in enumerate(encoding.offsets) if end > start)
+        for encoding, start in zip(encodings, starts, strict=True)
     ]
-    return [(np.asarray(ids, np.int32), first) for ids, first in zip(encoding["input_ids"], firsts, strict=True)]
+    return [(np.array(encoding.ids, np.int32), first) for encoding, first in zip(encodings, firsts, strict=True)]
 
 
 def generation_limit(answer: np.ndarray, limit: int) -> int:

@@ -25,6 +25,10 @@ class TaskPrompt:
     `depth` is the intended place of the gold, from 0 (first) to 1 (last), and `position` that of its first token, as a share of
     the prompt; None for tasks whose gold is spread over the prompt.
 
+    `num_evidence` counts the facts that the answer needs. `distance` is the intended distance between the first and the last of
+    them, from 0 (together) to 1 (at both ends of the text), and `distance_tokens` the tokens between their first tokens. None
+    where a task does not control it.
+
     `len(tokens) + max(len(answer), 0 if is_forced else max_new_tokens) <= length`.
     """
 
@@ -40,6 +44,9 @@ class TaskPrompt:
     control: np.ndarray | None
     is_forced: bool
     max_new_tokens: int
+    num_evidence: int | None = None
+    distance: float | None = None
+    distance_tokens: int | None = None
 
     @property
     def prompt_hash(self) -> str:

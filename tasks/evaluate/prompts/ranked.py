@@ -2,17 +2,19 @@
 
     BOS │ opening │ [1] passage │ [2] passage │ … │ question │ (answer)
 
-The labels number the places, not the passages, so all orders of a question have the same number of tokens.
+The labels number the places, not the passages, so all orders of a question take the same number of tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tasks.evaluate.prompts.hidden import GOLDEN_RATIO
+from tasks.evaluate.prompts.joining import join
 from tasks.evaluate.prompts.material import sample_seed
 from tasks.evaluate.prompts.prompt import RANKED_TASK, TaskPrompt
 
@@ -41,10 +43,10 @@ class RankedQuestion:
 
     @property
     def num_tokens(self) -> int:
-        """Of the prompt, under any order."""
+        """Of the prompt, by the sizes of its pieces."""
         return sum(map(len, (self.front, *self.labels, *self.passages, self.question)))
 
-    def prompt(self, order: Sequence[int]) -> TaskPrompt:
+    def prompt(self, order: Sequence[int], tokenizer: Any) -> TaskPrompt:
         """The prompt with the passage of rank `order[i]` at place i; `order` is a permutation of 1..n."""
         if sorted(order) != list(range(1, len(self.passages) + 1)):
             raise ValueError(f"{list(order)} is not an order of {len(self.passages)} passages")
@@ -56,17 +58,17 @@ class RankedQuestion:
                 gold_start = written + len(label) + self.gold_at
             pieces += [label, passage]
             written += len(label) + len(passage)
-        tokens = np.concatenate([*pieces, self.question])
+        joined = join([*pieces, self.question], self.answer, tokenizer, [gold_start])
         return TaskPrompt(
             task=RANKED_TASK,
             length=self.length,
             depth=None,
-            position=gold_start / len(tokens),
+            position=joined.starts[0] / len(joined.tokens),
             sample=self.sample,
             seed=self.seed,
-            tokens=tokens,
+            tokens=joined.tokens,
             golds=self.golds,
-            answer=self.answer,
+            answer=joined.answer,
             control=None,
             is_forced=self.is_forced,
             max_new_tokens=self.max_new_tokens,

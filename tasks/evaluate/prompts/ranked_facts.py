@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tasks.evaluate.prompts.material import Haystack, Material, sample_seed
 from tasks.evaluate.prompts.numbers import absent_numbers
-from tasks.evaluate.prompts.pieces import Needle, encode, encode_each, needles, question_and_answer
+from tasks.evaluate.prompts.pieces import Needle, encode, encode_each, needles, question_and_answer, text_of
 from tasks.evaluate.prompts.prompt import RANKED_TASK
 from tasks.evaluate.prompts.ranked import RankedQuestion, RankedSet, gold_rank, rank_quantiles
 from tasks.evaluate.prompts.words import key_names
@@ -22,6 +23,7 @@ from tasks.evaluate.prompts.words import key_names
 NUM_PASSAGES = 8  # at the shortest length; the passages stay about as long at the others
 MIN_TEXT_TOKENS = 8  # of a passage beside its fact
 CODE_DIGITS = 5
+_TRIES = 8
 OPENING = "# Numbered passages. Each states the code of something.\n"
 FACT = "\n# The code of {name} is {code}. Remember it. The code of {name} is {code}.\n"
 QUESTION = "\n# What is the code of {name}? The code of {name} is"
@@ -61,7 +63,7 @@ def _questions(
     shortest = min(counts)
     most = max(counts.values())
     labels = encode_each([f"\n[{place}]\n" for place in range(1, most + 1)], material.tokenizer)
-    hay_text = material.tokenizer.decode(material.haystack.token_ids)
+    hay_text = text_of(material.haystack.token_ids, material.tokenizer)
     quantiles = rank_quantiles(num_samples, material.seed)
     found: dict[int, list[RankedQuestion]] = {length: [] for length in counts}
     for sample in range(num_samples):
@@ -72,7 +74,7 @@ def _questions(
             if min(budgets) < needed:
                 found.pop(length, None)
             elif length in found:
-                found[length].append(_question(asked, length, budgets, front, labels, float(quantiles[sample])))
+                found[length].append(_fitted(asked, length, count, front, labels, float(quantiles[sample]), material.tokenizer))
         counts = {length: count for length, count in counts.items() if length in found}
     return {length: tuple(questions) for length, questions in found.items()} if shortest in found else {}
 
@@ -82,6 +84,22 @@ def _budgets(length: int, count: int, front: np.ndarray, labels: list[np.ndarray
     frame = len(front) + sum(len(label) for label in labels[:count]) + len(asked.question) + len(asked.answer)
     share, rest = divmod(length - frame, count)
     return [share + (rank < rest) for rank in range(count)]
+
+
+def _fitted(
+    asked: _Asked, length: int, count: int, front: np.ndarray, labels: list[np.ndarray], quantile: float, tokenizer: Any
+) -> RankedQuestion:
+    """The question whose prompt fills `length`, or comes nearest to it: as a whole text it may take other tokens than its pieces."""
+    made: dict[int, tuple[int, RankedQuestion]] = {}
+    wanted = length
+    while wanted not in made and len(made) < _TRIES:
+        budgets = _budgets(wanted, count, front, labels, asked)
+        question = _question(asked, length, budgets, front, labels, quantile)
+        prompt = question.prompt(range(1, count + 1), tokenizer)
+        made[wanted] = len(prompt.tokens) + len(prompt.answer), question
+        wanted += length - made[wanted][0]
+    fitting = {size: question for size, question in made.values() if size <= length}
+    return fitting[max(fitting)] if fitting else min(made.values(), key=lambda of_size: of_size[0])[1]
 
 
 def _question(

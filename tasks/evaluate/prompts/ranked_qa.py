@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.evaluate.prompts.document_qa import OPENING, OUTPUT_TOKENS, QUESTION
+from tasks.evaluate.prompts.joining import join, most_that_fit
 from tasks.evaluate.prompts.material import Material, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, generation_limit, question_and_answer
 from tasks.evaluate.prompts.prompt import RANKED_TASK
@@ -52,7 +53,7 @@ def qa_questions(lengths: Sequence[int], num_samples: int, material: Material) -
     quantiles = rank_quantiles(len(usable), material.seed)
     found: dict[int, tuple[RankedQuestion, ...]] = {}
     for length in lengths:
-        counts = [one.most_passages(length) for one in usable]
+        counts = [_most_passages(one, length, material) for one in usable]
         if questions := tuple(
             _question(one, sample, length, count, float(quantiles[sample]), material)
             for sample, (one, count) in enumerate(zip(usable, counts, strict=True))
@@ -61,6 +62,17 @@ def qa_questions(lengths: Sequence[int], num_samples: int, material: Material) -
             found[length] = questions
     too_long = f"no question of evaluation.qa_file fits {max(lengths, default=0)} tokens with {FEWEST_PASSAGES} passages"
     return RankedSet(found, "" if found else too_long)
+
+
+def _most_passages(one: _Encoded, length: int, material: Material) -> int:
+    """As many as fit when the prompt is encoded as a whole; fewer than the fewest where these do not fit."""
+
+    def needed(count: int) -> int:
+        pieces = [piece for pair in zip(one.labels, one.passages[:count], strict=False) for piece in pair]
+        joined = join([one.front, *pieces, one.question], one.answer, material.tokenizer)
+        return len(joined.tokens) + max(len(joined.answer), one.max_new_tokens)
+
+    return most_that_fit(one.most_passages(length), FEWEST_PASSAGES, len(one.passages), length, needed)
 
 
 def _encode(example: QaExample, material: Material) -> _Encoded:

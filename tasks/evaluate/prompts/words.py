@@ -24,6 +24,11 @@ _INVENTED = (CONSONANTS, VOWELS, CONSONANTS, VOWELS, CONSONANTS)
 NUM_INVENTED = 20 * 5 * 20 * 5 * 20
 
 
+def word_list(text: str) -> tuple[str, ...]:
+    """The words of `text`."""
+    return tuple(text.split())
+
+
 def key_names(count: int, rng: np.random.Generator) -> list[str]:
     """`count` different names like "amber-otter"."""
     adjectives, nouns = ADJECTIVES.split(), NOUNS.split()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from data_schemas.evaluation_params import TASK_NAMES
 from data_schemas.report import SCHEMA_VERSION, EvaluationSettings, Report
 from data_schemas.report_sections import RecallRow
+from tasks.evaluate.power.plan import planned_power
 from tasks.evaluate.report.reorder_section import reorder_section
 from tasks.evaluate.sample_set import Samples
 from tasks.evaluate.statistics.effective_length import effective_context_lengths
 from tasks.evaluate.statistics.estimates import RESAMPLES
 from tasks.evaluate.statistics.long_ppl import long_ppl
 from tasks.evaluate.statistics.lost_in_the_middle import lost_in_the_middle
-from tasks.evaluate.statistics.paired_tests import non_inferiority, paired_families
+from tasks.evaluate.statistics.non_inferiority import non_inferiority
+from tasks.evaluate.statistics.paired_tests import paired_families
 from tasks.evaluate.statistics.perplexity_rows import (
     comparisons,
     perplexity_cells,
@@ -19,6 +21,8 @@ from tasks.evaluate.statistics.perplexity_rows import (
     position_rows,
     protocol_rows,
 )
+from tasks.evaluate.statistics.ratios_by_length import ratios_by_length
+from tasks.evaluate.statistics.spacing import spacing_rows
 from tasks.evaluate.statistics.task_cells import TaskCells, task_cells
 from tasks.evaluate.statistics.task_rows import recall_by_position, rows_by_depth, rows_over_depths
 
@@ -50,6 +54,9 @@ def build_report(samples: Samples, settings: EvaluationSettings) -> Report:
         lost_in_the_middle=lost_in_the_middle(prompts, settings),
         recall_by_position=recall,
         reorder=reorder_section(samples.reorder, recall, settings),
+        ratios_by_length=tuple(ratios_by_length(cells, settings)),
+        power=planned_power(settings),
+        spacing=spacing_rows(samples.task, arms, settings),
     )
 
 

@@ -1,4 +1,8 @@
-"""The gates: is the measured model good enough to publish?"""
+"""The gates: is the measured model good enough to publish?
+
+It is compared with what would be published otherwise: with scaling only at the same length, and with the base at its own window. The
+base beyond its window is broken, and any model is better.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from data_schemas.report import Report
 from data_schemas.report_sections import ComparisonRow
 from tasks.evaluate.labels import percent
 from tasks.evaluate.perplexity import evaluation_lengths
+from tasks.evaluate.power.sample_size import chosen_samples
 from tasks.evaluate.statistics.estimates import wilson_bounds
 
 
@@ -22,7 +27,7 @@ def failed_gates(report: Report, publish: PublishParams, base_window: int, targe
     level = percent(report.settings.confidence)
     checks = (
         _short_context_loss(report, publish.max_short_context_loss, base_window, level),
-        _long_context_gain(report, publish.min_long_context_gain, target, level),
+        *_long_context_gain(report, publish.min_long_context_gain, base_window, target, level),
         _effective_length(report, publish.min_effective_length, level),
         *(_task_score(report, task, score, target, level) for task, score in publish.min_task_scores.items()),
     )
@@ -44,7 +49,14 @@ def _impossible(params: PipelineParams, base_window: int) -> Iterator[str]:
         for gate in ("max_short_context_loss", "min_long_context_gain", "min_effective_length"):
             if getattr(publish, gate) is not None:
                 yield f"publish.{gate} compares base and fine-tuned model: add both to evaluation.arms, or leave it out."
-    for gate, length in (("max_short_context_loss", base_window), ("min_long_context_gain", target)):
+    if publish.min_long_context_gain is not None and "scaling_only" not in evaluation.arms:
+        yield "publish.min_long_context_gain compares with scaling only: add scaling_only to evaluation.arms, or leave it out."
+    judged_at = (
+        ("max_short_context_loss", base_window),
+        ("min_long_context_gain", base_window),
+        ("min_long_context_gain", target),
+    )
+    for gate, length in judged_at:
         if getattr(publish, gate) is not None and length not in lengths:
             yield f"publish.{gate} is judged at {length} tokens: add that to evaluation.lengths, or leave it out."
     if publish.min_effective_length is not None:
@@ -63,12 +75,13 @@ def _impossible(params: PipelineParams, base_window: int) -> Iterator[str]:
             )
         if target not in (evaluation.task_lengths or lengths):
             yield f"publish.min_task_scores is judged at the target: add {target} to evaluation.task_lengths."
-        best, _ = wilson_bounds(1.0, evaluation.num_samples, evaluation.confidence)
+        num_samples = chosen_samples(evaluation)
+        best, _ = wilson_bounds(1.0, num_samples, evaluation.confidence)
         if best < score:
             needed = _samples_needed(score, evaluation.confidence)
             yield (
                 f"publish.min_task_scores of {task} is {score:g}, but even a model that is always right gets a lower bound of {best:.3f} "
-                f"on {evaluation.num_samples} samples: set evaluation.num_samples to at least {needed}, or lower the score."
+                f"on {num_samples} samples: set evaluation.num_samples to at least {needed}, or lower the score."
             )
 
 
@@ -94,21 +107,28 @@ def _short_context_loss(report: Report, loss: float | None, base_window: int, le
     )
 
 
-def _long_context_gain(report: Report, gain: float | None, target: int, level: str) -> str:
+def _long_context_gain(report: Report, gain: float | None, base_window: int, target: int, level: str) -> Iterator[str]:
     if gain is None:
-        return ""
-    ratio = report.comparison(("fine_tuned", target), ("base", target))
-    if ratio is None:
-        return _not_measured("min_long_context_gain", target)
-    if ratio.high is None:
-        return _without_interval("min_long_context_gain", ratio)
-    if 1 - ratio.high >= gain:
-        return ""
-    return (
-        f"publish.min_long_context_gain is {gain:.1%}, but at the target of {target} tokens perplexity fell by "
-        f"{1 - ratio.ratio:.1%} against the base, {level} lower bound {1 - ratio.high:.1%}, "
-        f"{gain - (1 - ratio.high):.1%} too little."
-    )
+        return
+    references = {
+        ("scaling_only", target): "scaling only at the same length",
+        ("base", base_window): f"the base at its window of {base_window} tokens",
+    }
+    for (arm, length), name in references.items():
+        ratio = report.comparison(("fine_tuned", target), (arm, length))
+        if ratio is None:
+            yield (
+                f"publish.min_long_context_gain cannot be judged, because {arm} at {length} tokens or the fine-tuned model at {target} "
+                f"tokens was not measured: add these to evaluation.lengths and both to evaluation.arms."
+            )
+        elif ratio.high is None:
+            yield _without_interval("min_long_context_gain", ratio)
+        elif 1 - ratio.high < gain:
+            yield (
+                f"publish.min_long_context_gain is {gain:.1%}, but at the target of {target} tokens perplexity fell by "
+                f"{1 - ratio.ratio:.1%} against {name}, {level} lower bound {1 - ratio.high:.1%}, "
+                f"{gain - (1 - ratio.high):.1%} too little."
+            )
 
 
 def _effective_length(report: Report, least: int | None, level: str) -> str:

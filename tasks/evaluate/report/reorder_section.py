@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pyarrow as pa
 
 from data_schemas.reorder import ReorderDecision, StrategyResult
 from data_schemas.report import EvaluationSettings, Report
-from data_schemas.report_sections import RecallRow, ReorderSection, published_curve
-from tasks.evaluate.report.markdown_page import Table
+from data_schemas.report_sections import Bound, RecallRow, ReorderSection, published_curve
+from tasks.evaluate.report import numbers
+from tasks.evaluate.report.section import Table
+from tasks.evaluate.statistics.order_means import order_means
 from tasks.evaluate.statistics.reorder_choice import choose_default
 from tasks.reorder.recall_curve import why_not_calibrated
 
@@ -31,6 +35,7 @@ def reorder_section(
         num_passages={str(length): (min(of), max(of)) for length, of in counts.items()},
         calibrated="" if has_calibrated else why_not_calibrated(published_curve(recall_by_position)),
         decision=decision,
+        means=tuple(order_means(samples, decision)),
     )
 
 
@@ -40,7 +45,8 @@ def reorder_table(report: Report) -> Table:
     if decision is None:
         return [], []
     found: dict[tuple[str, int | None, str], StrategyResult] = {(r.strategy, r.length, r.against): r for r in decision.table}
-    means = _means(decision)
+    means = _means(report.reorder, decision) if report.reorder else {}
+    tested: Counter[tuple[str, bool]] = Counter((r.against, r.length is None) for r in decision.table if r.test != "reference")
     rows = []
     for strategy, length in sorted(means, key=lambda key: (key[1] or 0, _ORDER.index(key[0]))):
         to_none, to_random = (found.get((strategy, length, against)) for against in ("none", "random"))
@@ -50,8 +56,11 @@ def reorder_table(report: Report) -> Table:
             [
                 f"{strategy}{' (chosen)' if strategy == decision.strategy else ''}",
                 str(length or "all"),
-                _number(means[strategy, length], decision),
-                *(_difference(result, decision) for result in (to_none, to_random)),
+                means[strategy, length],
+                *(
+                    _difference(result, decision, tested[against, length is None])
+                    for against, result in (("none", to_none), ("random", to_random))
+                ),
                 _verdict(to_none, decision),
             ]
         )
@@ -62,26 +71,28 @@ _ORDER = ("none", "random", "important_first_last", "reverse_rank", "calibrated"
 _MEASURES = {"score": "answered (%)", "logprob": "log-probability of the answer (nats)"}
 
 
-def _means(decision: ReorderDecision) -> dict[tuple[str, int | None], float]:
-    """Mean of every order by length; the mean of `none` at one length follows from any difference to it."""
+def _means(section: ReorderSection, decision: ReorderDecision) -> dict[tuple[str, int | None], str]:
+    """Mean of every order by length. Reports of older versions have no intervals of it; there the mean of `none` at one length
+    follows from any difference to it."""
+    if section.means:
+        return {(m.strategy, m.length): _estimate(m.mean, m.low, m.high, decision) for m in section.means}
     means: dict[tuple[str, int | None], float] = {(r.strategy, r.length): r.mean for r in decision.table}
     for result in decision.table:
         means.setdefault((result.against, result.length), result.mean - result.difference)
-    return means
+    return {key: _estimate(mean, None, None, decision) for key, mean in means.items()}
 
 
-def _number(value: float, decision: ReorderDecision) -> str:
-    return f"{100 * value:.0f}" if decision.measure == "score" else f"{value:.2f}"
+def _estimate(value: float, low: Bound, high: Bound, decision: ReorderDecision, sign: str = "") -> str:
+    scale, digits = (100, 0) if decision.measure == "score" else (1, 2)
+    low, high = (None if bound is None else scale * bound for bound in (low, high))
+    return numbers.with_interval(scale * value, low, high, digits, sign=sign)
 
 
-def _difference(result: StrategyResult | None, decision: ReorderDecision) -> str:
+def _difference(result: StrategyResult | None, decision: ReorderDecision, num_tests: int) -> str:
     if result is None:
         return ""
-    scale, digits = (100, 0) if decision.measure == "score" else (1, 2)
-    text = f"{scale * result.difference:+.{digits}f}"
-    if result.low is not None and result.high is not None:
-        text += f" [{scale * result.low:+.{digits}f}, {scale * result.high:+.{digits}f}]"
-    return f"{text}, p {result.p_holm:.2g}"
+    text = _estimate(result.difference, result.low, result.high, decision, sign="+")
+    return f"{text}, p {numbers.p_holm(result.p_holm, num_tests)}"
 
 
 def _verdict(result: StrategyResult | None, decision: ReorderDecision) -> str:

@@ -1,8 +1,9 @@
 """The files of an evaluation's results. The stage writes them, and anybody can compute them again from the rows.
 
 settings.json  *_samples.parquet      what was measured; everything else is computed from it
-report.json    report.md              the report, for programs and for people
-perplexity.png  position.png  TASK.png  middle_TASK.png
+report.json                           the report, for programs
+report.html    report.md              for people: one page to open in a browser, and text
+perplexity.png  effective_length.png  tasks.png  position.png  TASK.png  middle_TASK.png  spacing_TASK.png
 """
 
 from __future__ import annotations
@@ -11,44 +12,36 @@ from pathlib import Path
 
 from data_schemas.errors import UserError
 from data_schemas.report import EvaluationSettings, Report, read_settings, record_json
-from tasks.evaluate.plots.perplexity_plots import plot_perplexity, plot_position
-from tasks.evaluate.plots.task_plots import plot_grid, plot_middle
+from tasks.evaluate.plots.all_plots import plots_of
 from tasks.evaluate.report.build import build_report
-from tasks.evaluate.report.tables import markdown_tables
+from tasks.evaluate.report.html_page import html_page
+from tasks.evaluate.report.markdown_page import markdown_about, markdown_tables, markdown_verdict
 from tasks.evaluate.sample_set import Samples
 
 SETTINGS_NAME = "settings.json"
 REPORT_NAME = "report.json"
 PAGE_NAME = "report.md"
+HTML_NAME = "report.html"
 
 
 def write_results(folder: Path, samples: Samples, settings: EvaluationSettings) -> Report:
-    """Write report.json, report.md and every figure that has rows into `folder`, and return the report."""
+    """Write report.json, report.md, report.html and every figure that has rows into `folder`, and return the report."""
     report = build_report(samples, settings)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT_NAME).write_text(record_json(report), encoding="utf-8")
-    plots = write_plots(folder, report)
-    images = "".join(f"\n![{plot.stem.replace('_', ' ')}]({plot.name})\n" for plot in plots)
-    (folder / PAGE_NAME).write_text(f"# Evaluation\n\n{markdown_tables(report)}{images}", encoding="utf-8")
+    write_pages(folder, report)
     return report
 
 
-def write_plots(folder: Path, report: Report) -> list[Path]:
-    """Draw every figure that the report has rows for; returns the paths."""
-    written = []
-    if report.perplexity:
-        plot_perplexity(report.perplexity, report.settings, written_to := folder / "perplexity.png")
-        written.append(written_to)
-    if report.position:
-        plot_position(report, written_to := folder / "position.png")
-        written.append(written_to)
-    for task in dict.fromkeys(row.task for row in report.tasks):
-        plot_grid(report, task, written_to := folder / f"{task}.png")
-        written.append(written_to)
-    for task in dict.fromkeys(row.task for row in report.lost_in_the_middle):
-        plot_middle(report, task, written_to := folder / f"middle_{task}.png")
-        written.append(written_to)
-    return written
+def write_pages(folder: Path, report: Report) -> None:
+    """Write what a person reads: both pages and the figures."""
+    plots = list(plots_of(report))
+    (folder / HTML_NAME).write_text(html_page(report, plots), encoding="utf-8")
+    for plot in plots:
+        plot.save_png(folder / f"{plot.name}.png")
+    images = "".join(f"\n![{plot.title}]({plot.name}.png)\n" for plot in plots)
+    text = f"# Evaluation\n\n{markdown_verdict(report)}\n{markdown_about(report)}\n{markdown_tables(report)}{images}"
+    (folder / PAGE_NAME).write_text(text, encoding="utf-8")
 
 
 def recompute(folder: Path, destination: Path) -> Report:

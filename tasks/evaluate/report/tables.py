@@ -1,57 +1,80 @@
-"""The report as tables of text: for the terminal, and for the page that `markdown_page` writes."""
+"""The report as tables of text, for its pages."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from data_schemas.report import Report
-from data_schemas.report_sections import Bound, EffectiveLength, ModelAtLength
+from data_schemas.report_sections import EffectiveLength, ModelAtLength, PairedTest, PairedTestFamily
 from tasks.evaluate.labels import arm_label, percent
-from tasks.evaluate.report.markdown_page import Table, markdown_page
-from tasks.evaluate.report.reorder_section import reorder_table
+from tasks.evaluate.report import numbers
+from tasks.evaluate.report.section import Table
 
 _VERDICTS = {
     "non_inferior": "no loss within the margin",
     "inferior": "a loss beyond the margin",
     "not_shown": "neither shown",
+    "too_few_samples": "too few samples to show it",
     "not_measurable": "not measurable: the base does not do the task",
 }
 
 
 def perplexity_table(report: Report) -> Table:
     """One row an arm, one column a context length; a cell reads `89.1 [85.0, 93.3]`."""
-    cells = {(c.arm, c.length): _with_interval(c.perplexity, c.low, c.high, 1) for c in report.perplexity}
+    cells = {(c.arm, c.length): numbers.perplexity(c.perplexity, c.low, c.high) for c in report.perplexity}
     return _by_length(cells)
 
 
 def comparison_table(report: Report) -> Table:
     """One row a paired comparison of perplexities."""
-    rows = [[_label(c.numerator), _label(c.denominator), _with_interval(c.ratio, c.low, c.high, 3)] for c in report.comparisons]
+    rows = [[_label(c.numerator), _label(c.denominator), numbers.ratio(c.ratio, c.low, c.high)] for c in report.comparisons]
     return ["perplexity of", "over that of", "ratio"], rows
 
 
 def protocol_table(report: Report) -> Table:
     """One row an arm and protocol, one column a context length."""
     cells = {
-        (f"{arm_label(c.arm)}, {c.label}", c.length): _with_interval(c.perplexity, c.low, c.high, 1) for c in report.protocols
+        (f"{arm_label(c.arm)}, {c.label}", c.length): numbers.perplexity(c.perplexity, c.low, c.high) for c in report.protocols
     }
     return _by_length(cells)
 
 
 def longppl_table(report: Report) -> Table:
-    """One row an arm, one column a context length."""
-    cells = report.longppl.cells
-    return _by_length({(c.arm, c.length): _with_interval(c.longppl, c.low, c.high, 1) for c in cells})
+    """One row an arm and evaluator, one column a context length."""
+    sections = (report.longppl, *report.longppl.others)
+    return _by_length(
+        {
+            (f"{arm_label(c.arm)}, key tokens by {arm_label(section.evaluator or '')}", c.length): numbers.perplexity(
+                c.longppl, c.low, c.high
+            )
+            for section in sections
+            for c in section.cells
+        }
+    )
 
 
 def task_table(report: Report) -> Table:
-    """One row a task and arm, one column a context length; a cell is accuracy with interval, and recall gain."""
-    cells = {}
-    for row in report.task_means:
-        gain = "" if row.gain is None else f", {row.gain:+.1f} nats"
-        interval = "" if row.low is None else f" [{row.low:.0%}, {row.high:.0%}]"
-        cells[f"{row.task}, {arm_label(row.arm)}", row.length] = f"{row.accuracy:.0%}{interval}{gain}"
-    return _by_length(cells, "task, model")
+    """One row a task and arm, one column a context length; a cell is the score over all depths with its interval."""
+    return _by_length(
+        {
+            (f"{row.task}, {arm_label(row.arm)}", row.length): numbers.share(row.accuracy, row.low, row.high)
+            for row in report.task_means
+        },
+        "task, model",
+    )
+
+
+def gain_table(report: Report) -> Table:
+    """The same for recall gains, of tasks that have one."""
+    return _by_length(
+        {
+            (f"{row.task}, {arm_label(row.arm)}", row.length): numbers.gain(row.gain, row.gain_low, row.gain_high)
+            for row in report.task_means
+            if row.gain is not None
+        },
+        "task, model",
+    )
 
 
 def effective_length_table(report: Report) -> Table:
@@ -68,35 +91,64 @@ def effective_length_table(report: Report) -> Table:
     if section.ruler.tasks:
         senses.append((f"RULER: {section.ruler.criterion}", section.ruler.arms))
     arms = list(dict.fromkeys(arm for _, lengths in senses for arm in lengths))
-    rows = [[name, *(_length(lengths.get(arm)) for arm in arms)] for name, lengths in senses]
+    rows = [[name, *(length_text(lengths.get(arm)) for arm in arms)] for name, lengths in senses]
     return ["effective context length", *map(arm_label, arms)], rows if arms else []
 
 
 def paired_test_table(report: Report) -> Table:
-    """One row a test, whether it found something or not."""
+    """One row a test, whether it found something or not. The corrected interval excludes 0 where the corrected p says so."""
     rows = [
         [
             f"{arm_label(family.first)} - {arm_label(family.second)}",
             f"{test.task}@{test.length}",
-            _points(test.difference, test.low, test.high),
+            family.role or "",
+            numbers.points(test.difference, test.low, test.high),
             f"{test.samples_first_better} : {test.samples_second_better} of {test.num_samples}",
-            f"{test.p_value:.2g}",
-            f"{test.p_holm:.2g}",
+            numbers.p_value(test.p_value),
+            numbers.p_holm(test.p_holm, len(family.tests)),
+            "" if test.low_holm is None else f"[{100 * test.low_holm:.0f}, {100 * (test.high_holm or 0):.0f}]",
+            _difference_verdict(family, test),
         ]
         for family in report.tests
         for test in family.tests
     ]
-    return ["models", "task", "difference (points)", "samples better : worse", "p", "p (Holm)"], rows
+    columns = ["models", "task", "family", "difference (points)", "samples better : worse", "p of this test", "p corrected"]
+    return [*columns, "interval corrected", "verdict"], rows
+
+
+def _difference_verdict(family: PairedTestFamily, test: PairedTest) -> str:
+    names = {"first_better": f"{arm_label(family.first)} better", "second_better": f"{arm_label(family.second)} better"}
+    names |= {"not_shown": "no difference shown", "too_few_samples": "too few samples to show any"}
+    return names[test.verdict] if test.verdict else ""
+
+
+def power_table(report: Report) -> Table:
+    """One row a planned comparison: what it could show at best, known before anything was measured."""
+    power = report.power
+    rows = [
+        [
+            planned.name,
+            str(planned.num_samples),
+            "yes" if planned.can_show else "no",
+            str(planned.fewest_samples),
+            "" if planned.smallest_p is None else numbers.p_holm(planned.smallest_p, planned.family_size),
+            "" if planned.detectable is None else f"{100 * planned.detectable:.0f}",
+            "" if planned.samples_for_effect is None else str(planned.samples_for_effect),
+        ]
+        for planned in (power.comparisons if power else ())
+    ]
+    columns = ["comparison", "samples", "can show", "fewest samples that can", "smallest p", "found with 80% power (points)"]
+    return [*columns, "samples for the stated effect"], rows
 
 
 def non_inferiority_table(report: Report) -> Table:
     """One row an arm and measure at the base's window."""
     section = report.non_inferiority
     rows = [
-        [arm_label(r.arm), "perplexity, ratio", _with_interval(r.ratio, r.low, r.high, 3), _VERDICTS[r.verdict]]
+        [arm_label(r.arm), "perplexity, ratio", numbers.ratio(r.ratio, r.low, r.high), _VERDICTS[r.verdict]]
         for r in section.perplexity
     ] + [
-        [arm_label(r.arm), f"{r.task}, points", _points(r.difference, r.low, r.high), _VERDICTS[r.verdict]]
+        [arm_label(r.arm), f"{r.task}, points", numbers.points(r.difference, r.low, r.high), _VERDICTS[r.verdict]]
         for r in section.tasks
     ]
     return ["model", f"against the base at {section.base_window} tokens", "change", "verdict"], rows
@@ -104,18 +156,49 @@ def non_inferiority_table(report: Report) -> Table:
 
 def middle_table(report: Report) -> Table:
     """One row an arm, task and length with its U-shape index."""
+    by_score = Counter(row.arm for row in report.lost_in_the_middle)
+    by_gain = Counter(row.arm for row in report.lost_in_the_middle if row.gain)
+    rows = []
+    for row in report.lost_in_the_middle:
+        score, gain = row.score, row.gain
+        rows.append(
+            [
+                arm_label(row.arm),
+                f"{row.task}@{row.length}",
+                numbers.points(score.index, score.low, score.high),
+                numbers.p_value(score.p_value),
+                numbers.p_holm(score.p_holm, by_score[row.arm]),
+                numbers.gain(gain.index, gain.low, gain.high) if gain else "",
+                numbers.p_holm(gain.p_holm, by_gain[row.arm]) if gain else "",
+            ]
+        )
+    return ["model", "task", "ends - middle (points)", "p of this row", "p corrected", "by gain", "p by gain, corrected"], rows
+
+
+def ratio_table(report: Report) -> Table:
+    """One row an arm, one column a context length; a cell is the paired ratio at that length."""
+    cells = {
+        (f"{arm_label(r.arm)} over {arm_label(r.reference)}", r.length): numbers.ratio(r.ratio, r.low, r.high)
+        for r in report.ratios_by_length
+    }
+    return _by_length(cells)
+
+
+def depth_table(report: Report) -> Table:
+    """One row an arm, task, length and depth."""
     rows = [
         [
             arm_label(row.arm),
-            f"{row.task}@{row.length}",
-            _points(row.score.index, row.score.low, row.score.high),
-            f"{row.score.p_value:.2g}",
-            f"{row.score.p_holm:.2g}",
-            "" if row.gain is None else f"{row.gain.index:+.1f}, p {row.gain.p_holm:.2g}",
+            row.task,
+            str(row.length),
+            "spread" if row.depth is None else f"{row.depth:g}",
+            str(row.n),
+            numbers.share(row.accuracy, row.low, row.high),
+            numbers.gain(row.gain, row.gain_low, row.gain_high),
         ]
-        for row in report.lost_in_the_middle
+        for row in report.tasks
     ]
-    return ["model", "task", "ends - middle (points)", "p", "p (Holm)", "by gain (nats)"], rows
+    return ["model", "task", "length", "depth", "n", "score", "recall gain"], rows
 
 
 def benchmark_table(report: Report) -> Table:
@@ -134,52 +217,6 @@ def benchmark_table(report: Report) -> Table:
     return ["benchmark", "metric", *map(arm_label, by_arm)], rows
 
 
-def print_tables(report: Report) -> None:
-    """Print the tables that have rows to standard output."""
-    from rich.console import Console
-    from rich.table import Table as Printed
-
-    for title, (columns, rows) in (
-        ("Perplexity of fixed target tokens, by context length [interval]", perplexity_table(report)),
-        ("Ratios of perplexity, paired by document [interval]", comparison_table(report)),
-        ("Tasks: score over all depths [interval], and recall gain", task_table(report)),
-        ("Effective context length in tokens [by the unfavourable, by the favourable bound]", effective_length_table(report)),
-        ("Short context: loss against the base [interval]", non_inferiority_table(report)),
-        ("Order of retrieved passages, mean over lengths [interval]", _over_lengths(reorder_table(report))),
-    ):
-        if rows:
-            table = Printed(*columns, title=title, title_justify="left")
-            for row in rows:
-                table.add_row(*row)
-            Console().print(table)
-
-
-def _over_lengths(table: Table) -> Table:
-    """Without the rows of single lengths, which the page has."""
-    columns, rows = table
-    return columns, [row for row in rows if row[1] == "all"]
-
-
-def markdown_tables(report: Report) -> str:
-    """All tables that have rows, with a note under each that says what its numbers are."""
-    return markdown_page(
-        report,
-        {
-            "perplexity": perplexity_table(report),
-            "comparisons": comparison_table(report),
-            "tasks": task_table(report),
-            "effective": effective_length_table(report),
-            "non_inferiority": non_inferiority_table(report),
-            "tests": paired_test_table(report),
-            "middle": middle_table(report),
-            "reorder": reorder_table(report),
-            "benchmarks": benchmark_table(report),
-            "longppl": longppl_table(report),
-            "protocols": protocol_table(report),
-        },
-    )
-
-
 def _by_length(cells: Mapping[tuple[str, int], str], first: str = "model") -> Table:
     lengths = sorted({length for _, length in cells})
     names = list(dict.fromkeys(name for name, _ in cells))
@@ -191,7 +228,7 @@ def _label(cell: ModelAtLength) -> str:
     return f"{arm_label(cell.arm)}@{cell.length}"
 
 
-def _length(found: EffectiveLength | None) -> str:
+def length_text(found: EffectiveLength | None) -> str:
     """Such as `2048 [1024, ≥ 2048]`; a dash: the shortest length fails already."""
     if found is None:
         return ""
@@ -201,13 +238,3 @@ def _length(found: EffectiveLength | None) -> str:
         return "–" if length is None else f"≥ {length}" if length == longest else str(length)
 
     return f"{name(found.value)} [{name(found.lower)}, {name(found.upper)}]"
-
-
-def _points(value: float, low: Bound, high: Bound) -> str:
-    """A share as percentage points."""
-    return _with_interval(100 * value, None if low is None else 100 * low, None if high is None else 100 * high, 0)
-
-
-def _with_interval(value: float, low: Bound, high: Bound, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,11 +32,17 @@ class Estimate:
     high: float | None
 
 
-def wilson_bounds(rate: float, n: float, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval (Wilson 1927) around any rate in [0, 1] of n observations; it need not be a count of successes."""
+@lru_cache
+def normal_quantile(confidence: float) -> float:
+    """Of the two-sided level, such as 1.96 for 0.95."""
     from scipy.stats import norm
 
-    z = float(norm.ppf((1 + confidence) / 2))
+    return float(norm.ppf((1 + confidence) / 2))
+
+
+def wilson_bounds(rate: float, n: float, confidence: float) -> tuple[float, float]:
+    """Wilson's score interval (Wilson 1927) around any rate in [0, 1] of n observations; it need not be a count of successes."""
+    z = normal_quantile(confidence)
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 PERMUTATIONS = 4999
+_SIGN_PATTERNS = 2**13
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -34,10 +35,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
+    """The level that Holm's method tests each of one family at, so that p is below it exactly where Holm's p is below `alpha`.
+
+    The smallest p-value is tested at alpha / m, the next at alpha / (m - 1) and so on. After the first that is not rejected, no
+    further one is.
+    """
+    m = len(p_values)
+    levels = [0.0] * m
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        highest = max(highest, (m - rank) * p_values[index])
+        levels[index] = alpha * p_values[index] / highest if highest > 0 else alpha / (m - rank)
+    return levels
+
+
+def smallest_sign_flip_p(num_samples: int) -> float:
+    """The p-value of `sign_flip_test` if all samples favour the same model alike; McNemar's exact test has none below it."""
+    exact = min(1.0, 2.0 ** (1 - num_samples))
+    return exact if 2**num_samples <= _SIGN_PATTERNS else max(exact, 2 / (_SIGN_PATTERNS + 1))
+
+
 def sign_flip_test(values: np.ndarray, seed: int) -> float:
     """Two-sided p-value of the mean of [samples] values; the null is that they are symmetric about zero, like paired differences.
 
-    Exact up to twelve samples, by 4999 random sign patterns beyond.
+    Exact up to thirteen samples, by 8192 random sign patterns beyond.
     """
     from scipy.stats import permutation_test
 
@@ -48,7 +70,7 @@ def sign_flip_test(values: np.ndarray, seed: int) -> float:
         lambda x, axis: np.mean(x, axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=PERMUTATIONS,
+        n_resamples=_SIGN_PATTERNS,
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)

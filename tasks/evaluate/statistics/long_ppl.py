@@ -3,7 +3,10 @@
 A token is a key token when long context helps it, log P(token | long) - log P(token | short) > 2 nats, and it is well
 predicted with long context, log P(token | long) > -2 nats; both by one frozen evaluator, so that every model is judged
 on the same tokens. Two differences from the paper: only the target tokens of perplexity can be key tokens, and the
-evaluator is one of the compared models, so its own figure is favoured by the choice.
+evaluator is one of the compared models, so its own figure is favoured by the choice. By default each extended model is the
+evaluator in turn: a model that is better by both choices does not owe that to the choice.
+
+Key tokens are those that need more than the short context, so only the lengths above it have a figure.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from tasks.evaluate.statistics.perplexity_rows import Cell
 
 GAIN_THRESHOLD = 2.0  # LSD, long-short difference
 LOGPROB_THRESHOLD = -2.0  # LCL, long-context likelihood
+EACH = "each"
+_EXTENDED = ("scaling_only", "fine_tuned")
 MIN_KEY_TOKENS = 30
 MIN_DOCUMENTS = 2
 
@@ -29,13 +34,22 @@ def key_tokens(long_logprobs: np.ndarray, short_logprobs: np.ndarray) -> np.ndar
 
 
 def long_ppl(cells: dict[Cell, pa.Table], settings: EvaluationSettings) -> LongPpl:
-    """LongPPL of every arm and length, or a reason why there is none.
+    """LongPPL of every arm and each length above the short context, or a reason why there is none.
 
     Args:
         cells: PERPLEXITY_SAMPLES rows by (arm, length), ordered by document.
-        settings: `longppl_evaluator` names the arm that chooses the key tokens, `base_window` the short context in tokens.
+        settings: `longppl_evaluator` names the arm that chooses the key tokens, or `each`; `base_window` is the short context in
+            tokens.
     """
-    evaluator = settings.longppl_evaluator
+    if settings.longppl_evaluator != EACH:
+        return _by_evaluator(cells, settings.longppl_evaluator, settings)
+    measured = {cell.arm for cell in cells}
+    evaluators = [arm for arm in _EXTENDED if arm in measured] or [_EXTENDED[0]]
+    first, *others = (_by_evaluator(cells, evaluator, settings) for evaluator in evaluators)
+    return first.model_copy(update={"others": tuple(others)}) if others else first
+
+
+def _by_evaluator(cells: dict[Cell, pa.Table], evaluator: str | None, settings: EvaluationSettings) -> LongPpl:
     lengths = sorted(cell.length for cell in cells if cell.arm == evaluator)
     if not evaluator:
         return _without_key_tokens(evaluator, "not asked for")
@@ -53,7 +67,7 @@ def long_ppl(cells: dict[Cell, pa.Table], settings: EvaluationSettings) -> LongP
         num_key_tokens=int(counts.sum()),
         num_documents=int((counts > 0).sum()),
         reason=reason,
-        cells=() if reason else tuple(_row(cell, rows, masks, settings) for cell, rows in cells.items()),
+        cells=() if reason else tuple(_row(cell, rows, masks, settings) for cell, rows in cells.items() if cell.length > short),
     )
 
 

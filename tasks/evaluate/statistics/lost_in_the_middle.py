@@ -16,7 +16,8 @@ from data_schemas.report import EvaluationSettings
 from data_schemas.report_sections import MiddleRow, PositionIndex
 from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval
 from tasks.evaluate.statistics.hypothesis_tests import depth_permutation_test, holm
-from tasks.evaluate.statistics.score_estimates import Sampled, bounded_mean
+from tasks.evaluate.statistics.paired_differences import agreeing, bounded_mean
+from tasks.evaluate.statistics.sampled import Sampled
 from tasks.evaluate.statistics.task_cells import TaskCells, TaskRows
 
 MIN_DEPTHS = 3
@@ -79,7 +80,7 @@ def _indices(
 
 def _index(matrix: np.ndarray, p_value: float, p_holm: float, settings: EvaluationSettings, *, is_score: bool) -> PositionIndex:
     middle = matrix[:, 1:-1].mean()
-    estimate = _interval(u_shape_indices(matrix), settings, is_score=is_score)
+    estimate = agreeing(_interval(u_shape_indices(matrix), settings, is_score=is_score), p_value, settings.confidence)
     return PositionIndex(
         index=estimate.value,
         low=estimate.low,

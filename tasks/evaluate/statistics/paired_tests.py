@@ -1,148 +1,111 @@
-"""Paired tests: does the fine-tuned model score higher than another arm, and did it lose anything at short context?
+"""Paired tests: which of two models scores higher on the same samples?
 
-The unit of a test is the sample. A sample that is asked at several depths is discordant when one model scores higher on it over
-all its depths. With one depth a sample and right-or-wrong scores that is McNemar's exact test. A p-value over single
-prompts is given too: it treats depths as independent and is not corrected.
+The unit of a test is the sample: all its depths count together (`tasks.evaluate.statistics.paired_differences`). A p-value over
+single prompts is given too. It treats depths as independent and is not corrected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from data_schemas.report import EvaluationSettings
-from data_schemas.report_sections import NonInferiority, PairedTest, PairedTestFamily, PerplexityVerdict, TaskVerdict, Verdict
-from tasks.evaluate.statistics.estimates import Estimate, is_non_inferior
-from tasks.evaluate.statistics.hypothesis_tests import holm, mcnemar_exact
-from tasks.evaluate.statistics.perplexity_rows import Cell, ratio_of
-from tasks.evaluate.statistics.score_estimates import Sampled, mean_difference, mean_score
+from data_schemas.report_sections import Bound, DifferenceVerdict, PairedTest, PairedTestFamily
+from tasks.evaluate.statistics.hypothesis_tests import holm, holm_levels, mcnemar_exact, smallest_sign_flip_p
+from tasks.evaluate.statistics.paired_differences import PairedDifference, agreeing
+from tasks.evaluate.statistics.primary import compared_pairs, primary_length
 from tasks.evaluate.statistics.task_cells import TaskCells, TaskKey, TaskRows
 
-# A lower score says that the model does not do the task at all.
-SCORE_FLOOR = 0.1
-_PAIRS = (("fine_tuned", "scaling_only"), ("fine_tuned", "base"), ("scaling_only", "base"))
+_TINY = 1e-12
 METHOD = (
-    "exact McNemar test over samples (a sample is discordant when one model scores higher on it over all its depths); "
-    "Holm's correction over all tasks and lengths of a pair of models"
+    "exact test that flips signs of the samples' mean differences (McNemar's where a sample is one right-or-wrong prompt); Holm's "
+    "correction over the tests of a family"
 )
 
 
 def paired_families(cells: TaskCells, settings: EvaluationSettings) -> tuple[PairedTestFamily, ...]:
-    """One family of tests for each pair of arms; Holm's correction covers every task and length, findings or not."""
-    arms = {key.arm for key in cells}
-    wanted = _PAIRS[:2] if "fine_tuned" in arms else _PAIRS[2:]
+    """For each pair of arms its primary and its secondary family; Holm's correction covers all tests of one, findings or not.
+
+    The primary families come first.
+    """
     families = []
-    for first, second in wanted:
+    for first, second in compared_pairs(key.arm for key in cells):
         keys = [key for key in cells if key.arm == first and key._replace(arm=second) in cells]
-        counts = [_discordant(_per_sample(cells[key], cells[key._replace(arm=second)])) for key in keys]
-        p_values = [mcnemar_exact(*of_test) for of_test in counts]
-        tests = tuple(
-            _test(cells, key, second, settings, of_test, p_value, p_holm)
-            for key, of_test, p_value, p_holm in zip(keys, counts, p_values, holm(p_values), strict=True)
-        )
-        if tests:
-            families.append(PairedTestFamily(first=first, second=second, method=METHOD, tests=tests))
-    return tuple(families)
+        primary = [key for key in keys if key.length == _primary_length(keys, key.task, second, settings)]
+        for role, of_role in (("primary", primary), ("secondary", [key for key in keys if key not in primary])):
+            if of_role:
+                tests = _tests(cells, of_role, second, settings)
+                families.append(PairedTestFamily(first=first, second=second, method=METHOD, role=role, tests=tests))
+    return tuple(sorted(families, key=lambda family: family.role != "primary"))
 
 
-def _per_sample(one: TaskRows, other: TaskRows) -> np.ndarray:
-    """Summed score of `one` minus that of `other`, [samples]."""
-    return Sampled(one.score - other.score, one.sample).totals()[0]
+def _primary_length(keys: Sequence[TaskKey], task: str, second: str, settings: EvaluationSettings) -> int | None:
+    if settings.tasks and task not in settings.tasks:  # a published one
+        return None
+    return primary_length(second, [key.length for key in keys if key.task == task], settings.base_window)
+
+
+def _tests(cells: TaskCells, keys: Sequence[TaskKey], second: str, settings: EvaluationSettings) -> tuple[PairedTest, ...]:
+    rows = [(cells[key], cells[key._replace(arm=second)]) for key in keys]
+    differences = [PairedDifference.of(one.scores, other.scores, seed=settings.seed) for one, other in rows]
+    p_values = [difference.p_value for difference in differences]
+    corrected = zip(holm(p_values), holm_levels(p_values, 1 - settings.confidence), strict=True)
+    return tuple(
+        _test(key, one, difference, p_holm, level, len(keys), settings)
+        for key, (one, _), difference, (p_holm, level) in zip(keys, rows, differences, corrected, strict=True)
+    )
 
 
 def _test(
-    cells: TaskCells,
     key: TaskKey,
-    second: str,
-    settings: EvaluationSettings,
-    sample_counts: tuple[int, int],
-    p_value: float,
+    rows: TaskRows,
+    difference: PairedDifference,
     p_holm: float,
+    holm_level: float,
+    family_size: int,
+    settings: EvaluationSettings,
 ) -> PairedTest:
-    """`sample_counts`: samples on which the first and the second model score higher."""
-    one, other = cells[key], cells[key._replace(arm=second)]
-    difference = mean_difference(one.scores, other.scores, confidence=settings.confidence)
-    prompt_counts = _discordant(one.score - other.score)
+    """`holm_level`: where Holm's method tests this difference."""
+    estimate = difference.interval(settings.confidence)
+    is_shown = p_holm < 1 - settings.confidence
+    decided = holm_level * (1 - _TINY if is_shown else 1 + _TINY)  # a p-value that equals its level is not left to rounding
+    corrected = agreeing(difference.interval(1 - holm_level), decided, 1 - holm_level)
+    smallest = min(1.0, family_size * smallest_sign_flip_p(rows.num_samples))
+    sums = difference.differences.totals()[0]
+    sample_counts, prompt_counts = _discordant(sums), _discordant(difference.differences.values)
     return PairedTest(
         task=key.task,
         length=key.length,
-        num_samples=one.num_samples,
-        num_prompts=len(one.score),
-        difference=difference.value,
-        low=difference.low,
-        high=difference.high,
+        num_samples=rows.num_samples,
+        num_prompts=len(rows.score),
+        difference=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
         samples_first_better=sample_counts[0],
         samples_second_better=sample_counts[1],
         prompts_first_better=prompt_counts[0],
         prompts_second_better=prompt_counts[1],
-        p_value=p_value,
+        p_value=difference.p_value,
         p_value_prompts=mcnemar_exact(*prompt_counts),
         p_holm=p_holm,
+        low_holm=_outermost(min, corrected.low, estimate.low),
+        high_holm=_outermost(max, corrected.high, estimate.high),
+        smallest_p_holm=smallest,
+        verdict=_verdict(estimate.value, is_shown, smallest, 1 - settings.confidence),
     )
+
+
+def _outermost(choose: Callable[[float, float], float], corrected: Bound, alone: Bound) -> Bound:
+    """The corrected interval never lies within the other one, which moves by itself where the test decides."""
+    return None if corrected is None or alone is None else choose(corrected, alone)
+
+
+def _verdict(difference: float, is_shown: bool, smallest_p_holm: float, alpha: float) -> DifferenceVerdict:
+    if is_shown:
+        return "first_better" if difference > 0 else "second_better"
+    return "too_few_samples" if smallest_p_holm >= alpha else "not_shown"
 
 
 def _discordant(differences: np.ndarray) -> tuple[int, int]:
-    return int((differences > 1e-12).sum()), int((differences < -1e-12).sum())
-
-
-def non_inferiority(perplexity: dict[Cell, pa.Table], cells: TaskCells, settings: EvaluationSettings) -> NonInferiority:
-    """At the base's window: perplexity's ratio and each score's difference to the base, against the declared margin.
-
-    The verdict is `non_inferior` when the unfavourable bound lies within the margin, `inferior` when the favourable one
-    lies beyond it, else `not_shown`. It is `not_measurable` for a task that the base does not do.
-    """
-    return NonInferiority(
-        margin=settings.non_inferiority_margin,
-        base_window=settings.base_window,
-        perplexity=tuple(_perplexity_verdicts(perplexity, settings)),
-        tasks=tuple(_task_verdicts(cells, settings)),
-    )
-
-
-def _perplexity_verdicts(cells: dict[Cell, pa.Table], settings: EvaluationSettings) -> Iterator[PerplexityVerdict]:
-    window, margin = settings.base_window, settings.non_inferiority_margin
-    reference = Cell("base", window)
-    for cell in cells:
-        if cell.length != window or cell.arm == "base" or reference not in cells:
-            continue
-        ratio = ratio_of(cells, cell, reference, settings)
-        is_inferior = ratio.low is not None and ratio.low >= 1 + margin
-        yield PerplexityVerdict(
-            arm=cell.arm,
-            ratio=ratio.value,
-            low=ratio.low,
-            high=ratio.high,
-            verdict="non_inferior" if is_non_inferior(ratio, margin) else "inferior" if is_inferior else "not_shown",
-        )
-
-
-def does_task(score: Estimate) -> bool:
-    """Whether a score is high enough that a share or a loss of it says something."""
-    return score.value >= SCORE_FLOOR
-
-
-def _task_verdicts(cells: TaskCells, settings: EvaluationSettings) -> Iterator[TaskVerdict]:
-    window = settings.base_window
-    for key, rows in cells.items():
-        reference = cells.get(key._replace(arm="base"))
-        if key.length != window or key.arm == "base" or reference is None:
-            continue
-        base = mean_score([reference.scores], confidence=settings.confidence)
-        change = mean_difference(rows.scores, reference.scores, confidence=settings.confidence)
-        yield TaskVerdict(
-            arm=key.arm,
-            task=key.task,
-            base_score=base.value,
-            difference=change.value,
-            low=change.low,
-            high=change.high,
-            num_samples=rows.num_samples,
-            verdict=_task_verdict(change, settings.non_inferiority_margin) if does_task(base) else "not_measurable",
-        )
-
-
-def _task_verdict(change: Estimate, margin: float) -> Verdict:
-    low, high = change.low or 0.0, change.high or 0.0
-    return "non_inferior" if low > -margin else "inferior" if high <= -margin else "not_shown"
+    return int((differences > _TINY).sum()), int((differences < -_TINY).sum())

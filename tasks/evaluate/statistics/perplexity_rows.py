@@ -10,9 +10,17 @@ import pyarrow as pa
 
 from data_schemas.report import EvaluationSettings
 from data_schemas.report_sections import ComparisonRow, ModelAtLength, PerplexityRow, PositionRow, ProtocolRow
+from data_schemas.samples import AS_SERVED, is_served_arm
+from tasks.evaluate.published.names import NOT_COMPARABLE
 from tasks.evaluate.statistics.estimates import Estimate, perplexity_estimate, perplexity_ratio
 
-PROTOCOL_LABELS = {"yarn": "as in YaRN (arXiv 2309.00071)", "longlora": "as in LongLoRA (arXiv 2309.12307)"}
+PROTOCOL_LABELS = {
+    "yarn": "YaRN, cut to the length (arXiv 2309.00071)",
+    "yarn_sliding": "YaRN, sliding window (arXiv 2309.00071)",
+    "longlora": "LongLoRA (arXiv 2309.12307)",
+    "longppl": "LongPPL as published (arXiv 2410.23771)",
+}
+OWN_TEXTS = f", own texts: {NOT_COMPARABLE}"
 # Ranges of positions that begin within the same half octave are one point of the curve.
 _RANGES_PER_OCTAVE = 2
 
@@ -105,6 +113,8 @@ def _declared_pairs(arms: Iterable[str], settings: EvaluationSettings) -> list[t
         (Cell("scaling_only", target), Cell("base", window)),
         (Cell("base", target), Cell("base", window)),
     ]
+    for arm in sorted(arm for arm in arms if is_served_arm(arm)):
+        pairs += [(Cell(arm, window), Cell("base", window)), (Cell(arm, window), Cell(arm.removesuffix(AS_SERVED), window))]
     for arm in sorted(arm for arm in arms if arm.startswith("base_")):
         pairs += [
             (Cell("fine_tuned", target), Cell(arm, target)),
@@ -143,7 +153,7 @@ def position_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSett
 
 
 def protocol_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSettings) -> Iterator[ProtocolRow]:
-    """Perplexity as the papers computed it: YaRN averages the windows' means, LongLoRA averages over all scored tokens.
+    """Perplexity as the papers computed it: YaRN averages the windows' means, LongLoRA and LongPPL over all scored tokens.
 
     Compare it with those papers' tables only: the scored tokens change with the context length.
     """
@@ -154,7 +164,7 @@ def protocol_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSett
     for protocol, arm, length in sorted(keys, key=lambda k: (k[0], arms.index(k[1]), k[2])):
         here = (columns["protocol"] == protocol) & (columns["arm"] == arm) & (columns["length"] == length)
         nll, num_tokens = columns["nll"][here], columns["num_tokens"][here].astype(np.float64)
-        if protocol == "yarn":
+        if protocol in ("yarn", "yarn_sliding"):
             nll, num_tokens = nll / num_tokens, np.ones_like(num_tokens)
         documents, place = np.unique(columns["doc_id"][here].astype(str), return_inverse=True)
         sums, weights = np.bincount(place, weights=nll), np.bincount(place, weights=num_tokens)
@@ -162,7 +172,7 @@ def protocol_rows(table: pa.Table, arms: Sequence[str], settings: EvaluationSett
         yield ProtocolRow(
             arm=arm,
             protocol=protocol,
-            label=PROTOCOL_LABELS.get(protocol, protocol),
+            label=PROTOCOL_LABELS.get(protocol, protocol) + ("" if "texts" in settings.published_data else OWN_TEXTS),
             length=length,
             num_documents=len(documents),
             num_windows=int(here.sum()),

@@ -26,7 +26,8 @@ from data_schemas.publish_params import ReorderStrategy
 from data_schemas.reorder import ReorderDecision, StrategyResult
 from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval
 from tasks.evaluate.statistics.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
-from tasks.evaluate.statistics.score_estimates import Sampled, bounded_mean
+from tasks.evaluate.statistics.paired_differences import agreeing, bounded_mean
+from tasks.evaluate.statistics.sampled import Sampled
 from tasks.reorder.candidates import RANDOM
 
 Measure = Literal["score", "logprob"]
@@ -135,7 +136,10 @@ def _compare(values: Values, strategy: str, against: Reference, length: int | No
 
 def _tested(family: list[_Comparison], measure: Measure, confidence: float, seed: int) -> list[StrategyResult]:
     p_values = [_p_value(comparison, seed) for comparison in family]
-    intervals = [_interval(comparison.differences, measure, confidence) for comparison in family]
+    intervals = [
+        agreeing(_interval(comparison.differences, measure, confidence), p_value, confidence)
+        for comparison, p_value in zip(family, p_values, strict=True)
+    ]
     return [
         StrategyResult(
             strategy=comparison.strategy,

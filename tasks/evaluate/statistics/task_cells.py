@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.evaluate.statistics.score_estimates import Sampled
+from tasks.evaluate.statistics.sampled import Sampled
 
 
 class TaskKey(NamedTuple):

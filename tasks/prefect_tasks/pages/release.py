@@ -41,7 +41,8 @@ def _release(artifact: Artifact, params: PipelineParams, deliveries: Sequence[De
         f"{'the current one' if is_current else 'not the current one: another version is served'}; {done['num_files']:,} files, "
         f"{data_size(done['num_bytes'])}, of which weights {data_size(done['weights_bytes'])}.\n\n"
         f"{markdown_table(('place', 'address', 'this run'), places)}\n\n"
-        f"`ropeway verify {artifact.location}` verifies it again. Its model card is `README.md` in that folder.\n"
+        f"`ropeway verify {artifact.location}` verifies it again. In that folder, its model card is `README.md` "
+        "and its evaluation is `evaluation/report.html`.\n"
     )
 
 

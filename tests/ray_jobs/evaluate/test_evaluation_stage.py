@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
+from data_schemas.report import read_report
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import evaluation_stage as stage
 from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate import measuring_units as units
-from ray_jobs.evaluate.arms import choose_arms
+from ray_jobs.evaluate.arms import choose_arms, served_arms
 from ray_jobs.evaluate.trained_on import refuse_trained_on, training_documents
 from ray_jobs.evaluate.workload import prepare_workload
 from tasks.evaluate.report.result_files import recompute
 from tasks.evaluate.sample_set import Samples
-from tasks.model.base_model import load_tokenizer
+from tasks.model.base_model import load_config, load_tokenizer
+from tasks.model.rope_plan import plan_rope
 from tests.ray_jobs.evaluate.evaluation_example import TinyRun, make_tiny_run, write_chunks
 
 
@@ -31,7 +34,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedToke
 
 @pytest.fixture(scope="module")
 def evaluation(tiny_run: TinyRun) -> Artifact:
-    return tiny_run.evaluate(protocols=("yarn", "longlora"))
+    return tiny_run.evaluate(published=("yarn", "longlora"))
 
 
 @pytest.mark.slow
@@ -53,10 +56,10 @@ def test_three_arms_on_the_same_documents_and_prompts(tiny_run: TinyRun, evaluat
     assert {length for length, _, _ in prompts["base"]} == {128, 256}, "64 tokens hold no needle"
     assert not list((tiny_run.storage.root / ".parts").glob("*")), "parts of a finished stage are dropped"
     estimate, *_ = [line for line in tiny_run.told if "at most about" in line]
-    assert estimate.startswith("evaluate: 132 samples in 144 windows of"), (
-        "rows: 36 of perplexity, 24 of tasks, 72 of protocols; 12 controls"
+    assert estimate.startswith("evaluate: 435 samples in 447 windows of"), (
+        "rows: 36 of perplexity, 24 of tasks, 375 of protocols; 12 controls"
     )
-    assert tiny_run.told[-1].startswith("evaluate: 132 of 132 samples"), "progress counts what the estimate announced"
+    assert tiny_run.told[-1].startswith("evaluate: 435 of 435 samples"), "progress counts what the estimate announced"
 
 
 def stage_arms(rows: list[dict[str, Any]]) -> list[str]:
@@ -71,11 +74,13 @@ def test_positions_and_protocols_have_rows_of_their_own(evaluation: Artifact) ->
     assert [(r["start"], r["end"]) for r in position if r["doc_id"] == "d1"] == [(1 << i, 2 << i) for i in range(8)]
     protocol = samples.protocol.to_pylist()
     assert {(row["protocol"], row["length"]) for row in protocol} == {
-        (p, n) for p in ("yarn", "longlora") for n in (64, 128, 256)
+        (p, n) for p in ("yarn", "yarn_sliding", "longlora") for n in (64, 128, 256)
     }
-    whole = {(r["protocol"], r["arm"], r["doc_id"]): r for r in protocol if r["length"] == 256}
-    for (name, arm, doc_id), row in whole.items():
-        assert row["nll"] == pytest.approx(whole["yarn", arm, doc_id]["nll"], abs=1e-3), f"{name}: one window of all tokens"
+    cut = [r for r in protocol if r["protocol"] == "yarn"]
+    assert all((r["window"], r["num_tokens"]) == (0, r["length"] - 1) for r in cut), "one window of all tokens"
+    assert {r["doc_id"] for r in cut} == {"d1", "d2", "d3", "d4"}
+    report = stage.load_report(evaluation)
+    assert all(row.label.endswith("not comparable with published figures") for row in report.protocols), "on own texts"
 
 
 def test_the_report_can_be_computed_again_from_the_samples(tiny_run: TinyRun, evaluation: Artifact, tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ def test_the_report_can_be_computed_again_from_the_samples(tiny_run: TinyRun, ev
 
 def test_nothing_is_measured_twice(tiny_run: TinyRun, evaluation: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(units, "measure_unit", None)
-    second = tiny_run.evaluate(protocols=("yarn", "longlora"))
+    second = tiny_run.evaluate(published=("yarn", "longlora"))
     assert second.reused
     assert second.digest == evaluation.digest
 
@@ -122,7 +127,7 @@ def test_a_killed_run_keeps_finished_units_and_ends_with_the_same_bytes(
 ) -> None:
     elsewhere = tiny_run.elsewhere(tmp_path)
     shutil.copytree(tiny_run.storage.root / "shards", tmp_path / "shards")  # else what was trained on is not checked
-    params = tiny_run.changed(protocols=("yarn", "longlora")).model_dump_json()
+    params = tiny_run.changed(published=("yarn", "longlora")).model_dump_json()
     inputs = (str(tiny_run.storage.root), str(tmp_path), tiny_run.documents.digest, tiny_run.checkpoint.digest)
     killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_MIDDLE, params, *inputs], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
@@ -136,7 +141,7 @@ def test_a_killed_run_keeps_finished_units_and_ends_with_the_same_bytes(
         return measure(model, unit, *others)
 
     monkeypatch.setattr(units, "measure_unit", noted)
-    resumed = elsewhere.evaluate(protocols=("yarn", "longlora"))
+    resumed = elsewhere.evaluate(published=("yarn", "longlora"))
     assert num_kept >= 5
     assert len(measured) == max(measured) + 1 - num_kept, "what was finished is not measured again"
     assert resumed.manifest == evaluation.manifest, "digest and the hash of every file"
@@ -161,6 +166,39 @@ def test_longrope_is_compared_with_methods_that_take_no_factors(tiny_run: TinyRu
         model = asked.model.model_copy(update={"rope_method": main, "rope_factors_file": str(factors)})
         arms = choose_arms(asked.model_copy(update={"model": model}), has_checkpoint=True)
         assert set(arms.names[3:]) == {"base_longrope", "base_yarn", "base_ntk"} - {f"base_{main}"}
+
+
+def test_models_are_also_measured_as_they_are_served_where_that_differs(tiny_run: TinyRun) -> None:
+    arms = choose_arms(tiny_run.params, has_checkpoint=True)
+    assert arms.names == ("base", "scaling_only", "fine_tuned")
+    assert "yarn scales prompts of every length alike" in arms.as_served_note
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    switching = plan_rope(load_config(tiny_run.params.model), 256, "longrope", factors=factors, packed_rows=False)
+    assert served_arms(switching, arms.names) == (("scaling_only_as_served", "fine_tuned_as_served"), "")
+    assert served_arms(switching, ("base", "scaling_only")) == (("scaling_only_as_served",), "")
+    assert choose_arms(tiny_run.changed(as_served=False), has_checkpoint=True).as_served_note == ""
+
+
+@pytest.mark.slow
+def test_depth_distance_and_number_of_facts_of_every_prompt_are_kept(tiny_run: TinyRun, tmp_path: Path) -> None:
+    tasks = ("facts_in_text", "associative_needle", "graph_walk", "spaced_evidence")
+    longer = tiny_run.params.model_copy(update={"model": tiny_run.params.model.model_copy(update={"target_length": 512})})
+    evaluation = replace(tiny_run.elsewhere(tmp_path), params=longer).evaluate(
+        tuned=False, arms=("base",), lengths=(64,), tasks=tasks, task_lengths=(512,), num_samples=3, position_curve=False
+    )
+    rows = Samples.read(evaluation.path).task.to_pylist()
+    assert {row["task"] for row in rows} == set(tasks)
+    assert {row["num_evidence"] for row in rows if row["task"] == "facts_in_text"} == {1, 2, 3}
+    for row in rows:
+        is_spaced = row["task"] == "spaced_evidence" or (row["task"] == "facts_in_text" and row["num_evidence"] > 1)
+        assert (row["distance"] is not None) == is_spaced
+        assert row["control_logprob"] is not None
+    report = read_report(evaluation.path / "report.json")
+    assert {(row.task, row.num_evidence, row.distance) for row in report.spacing if row.task != "graph_walk"} == {
+        ("facts_in_text", 1, None), ("facts_in_text", 2, 0.25), ("facts_in_text", 3, 0.25),
+        ("spaced_evidence", 2, 0.0), ("spaced_evidence", 2, 1.0),
+    }  # fmt: skip
+    assert recompute(evaluation.path, tmp_path / "again").spacing == report.spacing
 
 
 @pytest.mark.slow

@@ -15,12 +15,14 @@ from data_schemas.parts import Parts
 from data_schemas.progress import SamplesMeasured, describe
 from ray_jobs.evaluate.cost import Cost, Meter, forward_flops
 from ray_jobs.evaluate.measuring_units import measure_arm, measure_unit, plan_units
+from ray_jobs.evaluate.published_work import PublishedTexts
 from ray_jobs.evaluate.workload import KeptWorkload, Workload, write_workload
 from ray_jobs.finetune.planning.flops import ModelCost
 from tasks.evaluate.heldout import HeldOutDocument, tokenize
 from tasks.evaluate.perplexity import TargetDocument
 from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import Haystack, Material
+from tasks.evaluate.protocols import ProtocolText
 from tests.ray_jobs.evaluate.evaluation_example import LINE
 
 SIZES: dict[str, Any] = {
@@ -43,7 +45,8 @@ def workload(tokenizer: PreTrainedTokenizerFast) -> Workload:
     pieces = [whole.token_ids[i * 200 : (i + 1) * 200] for i in range(5)]
     documents = [HeldOutDocument(f"d{i}", ids, np.zeros(200, bool), 0) for i, ids in enumerate(pieces)]
     targets = tuple(TargetDocument.of(d, max_length=128, num_targets=8) for d in documents)
-    return Workload(targets, (32, 64, 128), prompts, position_curve=True, protocols=("yarn", "longlora"))
+    texts = PublishedTexts(tuple(ProtocolText(f"d{i}", ids) for i, ids in enumerate(pieces)), None, False, 128)
+    return Workload(targets, (32, 64, 128), prompts, True, ("yarn", "longlora"), published=texts)
 
 
 @given(st.integers(1, 4000))
@@ -56,12 +59,19 @@ def test_every_item_is_in_one_unit_of_each_arm_and_no_sample_is_split(workload: 
     for unit in planned:
         covered.setdefault((unit.arm, unit.kind, unit.name, unit.length), []).extend(range(unit.first, unit.last))
         assert unit.last - unit.first == 1 or sum(unit.window_lengths) <= 4 * batch_tokens
-    for (_, kind, _, length), items in covered.items():
-        assert items == list(range(3 if kind == "task" else 5))
+    for (_, kind, name, length), items in covered.items():
+        assert items == list(range(3 if kind == "task" or name == "longlora" else 5)), "three of five texts begin a window"
         assert (kind == "position") == (kind not in ("task", "protocol", "perplexity"))
         assert kind != "perplexity" or length < 128, "whole windows at the longest length give perplexity too"
     assert len(covered) == 2 * (3 + 6 + 2)
-    assert sum(unit.num_samples for unit in planned) == 2 * (15 + 30 + 18)
+    assert sum(unit.num_samples for unit in planned) == 2 * (15 + 15 + 9 + 18)
+
+
+def test_arms_as_they_are_served_are_measured_up_to_the_base_window(workload: Workload) -> None:
+    planned = plan_units(workload, ("fine_tuned", "fine_tuned_as_served"), 256, base_window=128)
+    assert [unit.number for unit in planned] == list(range(len(planned)))
+    of_each = {arm: {unit.length for unit in planned if unit.arm == arm} for arm in ("fine_tuned", "fine_tuned_as_served")}
+    assert of_each == {"fine_tuned": {32, 64, 128, 192}, "fine_tuned_as_served": {32, 64, 128}}
 
 
 def test_a_kept_workload_is_measured_as_the_one_in_memory(

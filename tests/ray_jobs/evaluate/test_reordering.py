@@ -19,7 +19,7 @@ from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import Haystack, Material
 from tasks.evaluate.prompts.ranked_facts import fact_questions
 from tasks.evaluate.report.build import build_report, recall_curve
-from tasks.evaluate.report.tables import markdown_tables
+from tasks.evaluate.report.markdown_page import markdown_tables
 from tasks.publish.reorder_config import make_config
 from tasks.reorder.candidates import compared_strategies
 from tests.ray_jobs.evaluate.test_synthetic_models import (

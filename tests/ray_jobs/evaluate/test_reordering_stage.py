@@ -73,12 +73,13 @@ def test_every_question_is_asked_under_every_order_and_decides(tiny_run: TinyRun
 
 
 def test_what_is_kept_among_the_parts_is_what_was_made(tiny_run: TinyRun, tmp_path: Path) -> None:
-    workload = prepare_workload(tiny_run.params, 128, tiny_run.documents.path, load_tokenizer(tiny_run.params.model))
+    tokenizer = load_tokenizer(tiny_run.params.model)
+    workload = prepare_workload(tiny_run.params, 128, tiny_run.documents.path, tokenizer)
     write_workload(workload, Parts(str(tmp_path)))
     for length in (192, 256):
         kept = KeptWorkload(Parts(str(tmp_path))).questions_of(length)
         made = workload.questions_of(length)
-        hashes = [[q.prompt(range(1, len(q.passages) + 1)).prompt_hash for q in of] for of in (kept, made)]
+        hashes = [[q.prompt(range(1, len(q.passages) + 1), tokenizer).prompt_hash for q in of] for of in (kept, made)]
         assert hashes[0] == hashes[1]
 
 

@@ -34,15 +34,15 @@ Sees = Callable[[int], np.ndarray]  # how many tokens there are -> which of them
 class LooksUp(torch.nn.Module):
     """Continues a phrase as it went on before, in the part of the context that `sees` lets it see."""
 
-    def __init__(self, sees: Sees, phrase: int = PHRASE) -> None:
+    def __init__(self, sees: Sees, phrase: int = PHRASE, vocabulary: int = VOCABULARY) -> None:
         super().__init__()
-        self._sees, self._phrase = sees, phrase
-        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=VOCABULARY))
+        self._sees, self._phrase, self._vocabulary = sees, phrase, vocabulary
+        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=vocabulary))
         self.device = torch.device("cpu")
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool = False, logits_to_keep: int = 0) -> Any:
         first = input_ids.shape[1] - logits_to_keep if logits_to_keep else 0
-        logits = torch.zeros(len(input_ids), input_ids.shape[1] - first, VOCABULARY)
+        logits = torch.zeros(len(input_ids), input_ids.shape[1] - first, self._vocabulary)
         for row, ids in enumerate(input_ids.numpy()):
             for position in range(first, len(ids)):
                 found = self._look_up(ids[: position + 1])

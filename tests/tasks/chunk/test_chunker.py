@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerFast
 from data_schemas.errors import UserError
 from data_schemas.params import ChunkingParams
 from data_schemas.tables import TEXT_FORMATS
-from tasks.chunk import cuts, encoding
+from tasks.chunk import cuts
 from tasks.chunk.chunker import Chunk, Chunker
 from tasks.chunk.sentences import FastSegmenter
+from tasks.tokens import encoding
 from tests.conftest import TEXT
 
 FRAGMENTS = [

@@ -21,8 +21,8 @@ from tasks.chunk import (
     words_inside,
 )
 from tasks.chunk.cuts import SemanticCuts
-from tasks.chunk.encoding import Encoder
 from tasks.chunk.sentences import FastSegmenter
+from tasks.tokens.encoding import Encoder
 from tests.tasks.chunk.counting import CountingText, Work, count_steps, counting_work, parsed
 
 MODULES = [blocks, chapters, cuts, definitions, format_guess, headings, lines, sentence_rules, structure, words_inside]

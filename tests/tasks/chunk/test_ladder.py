@@ -257,10 +257,10 @@ def test_any_minimum_fill_keeps_the_promises(demo: Tokenizer, noise: str, min_fi
 # -- any markup
 
 ANY_LINES = (
-    "", " ", "\t", "\x0c", "\u2028", "\u3000", "\u00a0", ">", "> ", ">>", "> word word word word word word word.", "> - item", "> | a | b |",
+    "", " ", "\t", "\x0c", "\u2028", "\u3000", "\u00a0", ">", "> ", ">>", "> words and words and words.", "> - item", "> | a | b |",
     "|", "||", "| a | b |", "|---|---|", "+--+--+", "+==+", "-", "- ", "- item of a list", "  * nested", "1.", "1. OBLIGATIONS.", "(a) x",
     "#", "# Title", "###### Deep", "===", "---", "***", "```", "````", "~~~ python", "    indented", "<!--", "-->", "/*", "*/", '"""',
-    "def f():", "class A:", "}", "\\section{One}", "\\begin{verbatim}", "%", "Kapitel 3", "第一章", "CHAPTER IV.", "[00:01] Ann: hello there",
+    "def f():", "class A:", "}", "\\section{One}", "\\begin{verbatim}", "%", "Kapitel 3", "第一章", "CHAPTER IV.", "[00:01] Ann: hello",
     "Ann: hello", "a,b,c", "A wrapped line of text that goes on for some time, as they do; and a", "second line of it. And more text here.",
     "हिन्दी में लिखा हुआ वाक्य।", "日本語の文。次の文。", "ไทยไม่มีช่องว่าง", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "x" * 70, "e\u0301" * 9,
 )  # fmt: skip

@@ -13,8 +13,12 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.documents import part_name
 from data_schemas.errors import UserError
+from data_schemas.params import ChunkingParams
+from tasks.chunk.chunker import Chunker
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents, tokenize
 from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, perplexity, position_ranges, target_documents
+from tasks.tokens.special_tokens import special_tokens
+from tests.tasks.tokens.made_tokenizers import KINDS
 
 
 def document(doc_id: str, num_tokens: int) -> HeldOutDocument:
@@ -126,6 +130,36 @@ def test_tokens_carry_bos_only_where_the_tokenizer_adds_it(tokenizer: PreTrained
     assert begun.num_leading == 1
     assert begun.token_ids.tolist() == [0, *plain.token_ids.tolist()]
     assert len(begun.is_boundary) == len(begun.token_ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_with_special_tokens_has_the_ids_of_training(kind: str) -> None:
+    tokenizer = KINDS[kind]()
+    text = "A rope.\n</s>\n<s> and <|endoftext|>\nAnother line of it.\n"
+    chunker = Chunker(tokenizer, ChunkingParams(max_tokens=4096, segmenter="fast"))
+    (chunk,) = chunker.chunk(text)
+    document = tokenize("d", text, tokenizer)
+    assert document.token_ids.tolist() == special_tokens(tokenizer).around(chunk.token_ids, is_last=False).tolist()
+    target = TargetDocument.of(document, max_length=20, num_targets=8)
+    bos = [tokenizer.bos_token_id] if kind != "bytes" else []
+    assert target.window(20).tolist() == [*bos, *chunk.token_ids[-20 + len(bos) :]]
+
+
+@given(st.integers(20, 300), st.integers(1, 15), st.data())
+def test_a_window_begins_with_bos_wherever_it_starts(num_tokens: int, num_targets: int, data: st.DataObject) -> None:
+    ids = np.concatenate([[999], np.arange(1, num_tokens)]).astype(np.int32)
+    max_length = data.draw(st.integers(num_targets + 2, num_tokens))
+    begun = HeldOutDocument("d", ids, np.zeros(num_tokens, bool), 1)
+    target = TargetDocument.of(begun, max_length=max_length, num_targets=num_targets)
+    assert target.head.tolist() == ids[:max_length].tolist()
+    for length in {num_targets + 2, max_length}:
+        window = target.window(length).tolist()
+        assert len(window) == length
+        assert window[0] == 999
+        assert window[1:] == list(range(num_tokens - length + 1, num_tokens))
+    assert target.target_start == num_tokens - num_targets
+    with pytest.raises(ValueError, match="must lie in"):
+        target.window(num_targets + 1)  # BOS alone is no context
 
 
 def test_boundaries_stand_after_lines_and_sentences(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -15,6 +15,7 @@ from tasks.pack.budgets import SourceShare
 from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
 from tasks.pack.sequences import Entries
+from tasks.tokens.special_tokens import SpecialTokens
 
 TARGET, SPECIAL, BYTES_A_TOKEN = 64, 2, 3
 LABELS = ("books", "web")
@@ -57,11 +58,12 @@ def corpus(documents: list[Document]) -> tuple[Entries, Counted]:
         is_cut = len(chunks) > 1
         size = tokens * BYTES_A_TOKEN
         cut_counts = (1, size, tokens) if is_cut else (0, 0, 0)
-        add(counted, [["train", source, "cc0", "en", 1, size, tokens, *cut_counts, int(tokens == 0), 0]])
+        later = len(chunks) - 1
+        add(counted, [["train", source, "cc0", "en", 1, size, tokens, *cut_counts, int(tokens == 0), 0, later]])
         if tokens:
             for index, length in enumerate(chunks):
-                around = (index == 0) + (index == len(chunks) - 1)
-                rows.append((length + around, source, length * BYTES_A_TOKEN, tokens + SPECIAL, number))
+                around = 1 + (index == later)
+                rows.append((length + around, source, length * BYTES_A_TOKEN, tokens + SPECIAL + later, number))
             number += 1
     columns = np.array(rows, np.int32).reshape(-1, 5).T
     return Entries(*columns), counted
@@ -99,11 +101,14 @@ def test_the_ledger_adds_up_for_any_corpus_budgets_mix_and_repeats(
         plan = planned(entries, shares, {"budgets": budgets, "seed": seed, **recipe})
     except UserError:
         return
-    ledger = prepare_ledger(ingested(documents), LABELS, counted, SPECIAL, entries, plan)  # it checks the sums
+    ledger = prepare_ledger(
+        ingested(documents), LABELS, counted, SpecialTokens(bos=0, eos=1), entries, plan
+    )  # it checks the sums
     for number, label in enumerate(LABELS):
         of_source = [document for document in documents if document[1] == number]
         assert (ledger.total("remaining", label).tokens or 0) == sum(tokens for tokens, _, _ in of_source)
-        assert (ledger.total("special", label).tokens or 0) == SPECIAL * sum(tokens > 0 for tokens, _, _ in of_source)
+        special = sum(1 + len(cut(tokens, shared)) for tokens, _, shared in of_source if tokens)
+        assert (ledger.total("special", label).tokens or 0) == special
         in_rows = [i for i in plan.members.tolist() if entries.sources[i] == number]
         packed = ledger.total("packed", label)
         assert packed.tokens == sum(int(entries.lengths[i]) for i in in_rows)
@@ -130,15 +135,15 @@ def test_what_became_of_a_small_corpus_is_readable_line_by_line() -> None:
     entries, counted = corpus(documents)
     budgets = [{"source": "books", "max_tokens": 127}, {"source": "web", "repeats": 3}]
     plan = planned(entries, tuple(map(SourceShare, LABELS)), {"budgets": budgets, "seed": 1})
-    ledger = prepare_ledger(ingested(documents), LABELS, counted, SPECIAL, entries, plan)
+    ledger = prepare_ledger(ingested(documents), LABELS, counted, SpecialTokens(bos=0, eos=1), entries, plan)
     lines = {(line.step, line.source, line.reason): (line.documents, line.bytes, line.tokens) for line in ledger.lines}
     assert lines["cut", "books", ""] == (1, 450, 150)
-    assert lines["special", "books", ""] == (0, 0, 2)
+    assert lines["special", "books", ""] == (0, 0, 4)  # BOS in front of each of three pieces, one EOS
     assert lines["special", "web", ""] == (0, 0, 2)
     assert lines["repeated", "web", "budget"] == (2, 180, 64)
     assert lines["dropped", "web", "no token"] == (1, 0, 0)
     assert lines["dropped", "books", "budget"][0] == 0  # other pieces of the book are packed
-    assert lines["dropped", "books", "budget"][2] == 152 - (lines["packed", "books", ""][2] or 0)
+    assert lines["dropped", "books", "budget"][2] == 154 - (lines["packed", "books", ""][2] or 0)
     assert lines["packed", "books", ""][0] == 1
     assert lines["packed", "web", ""] == (3, 270, 96)
 
@@ -147,7 +152,7 @@ def test_what_neighbouring_chunks_share_is_repeated_text() -> None:
     documents: list[Document] = [(150, 0, 8), (10, 1, 0)]
     entries, counted = corpus(documents)
     plan = planned(entries, tuple(map(SourceShare, LABELS)), {})
-    ledger = prepare_ledger(ingested(documents), LABELS, counted, SPECIAL, entries, plan)
+    ledger = prepare_ledger(ingested(documents), LABELS, counted, SpecialTokens(bos=0, eos=1), entries, plan)
     (overlap,) = [line for line in ledger.lines if line.step == "repeated"]
     assert (overlap.source, overlap.reason, overlap.documents, overlap.bytes, overlap.tokens) == ("books", "overlap", 0, 48, 16)
 
@@ -158,4 +163,4 @@ def test_a_lost_sequence_is_found() -> None:
     plan = planned(entries, tuple(map(SourceShare, LABELS)), {})
     lost = PackingPlan(**{**vars(plan), "members": plan.members[:-1]})
     with pytest.raises(ValueError, match="the ledger does not add up"):
-        prepare_ledger(ingested(documents), LABELS, counted, SPECIAL, entries, lost)
+        prepare_ledger(ingested(documents), LABELS, counted, SpecialTokens(bos=0, eos=1), entries, lost)

@@ -14,10 +14,12 @@ from data_schemas.params import ChunkingParams, PackingParams
 from data_schemas.parts import Parts
 from data_schemas.tables import DOCUMENTS
 from tasks.chunk.chunker import Chunker
-from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob, SpecialTokens
+from tasks.pack.chunk_job import TOKENIZER_FILE, ChunkJob
 from tasks.pack.fillers import Fillers, cut_again
 from tasks.pack.packer import PackingPlan, plan_rows
-from tasks.pack.sequences import read_entries
+from tasks.pack.sequences import SequenceReader, read_entries
+from tasks.tokens.encoding import Encoder
+from tasks.tokens.special_tokens import SpecialTokens
 
 TARGET = 1024
 
@@ -79,6 +81,29 @@ def test_a_folder_of_books_wastes_little_and_loses_nothing(tmp_path: Path, token
         assert [row for row in plain if row["doc_id"] == doc_id] == [row for row in filled if row["doc_id"] == doc_id]
     short = sum(row["num_tokens"] for row in filled if row["num_tokens"] < TARGET / 4)
     assert short < 2 * before.waste * before.num_tokens
+
+
+def test_every_piece_of_a_document_begins_with_bos_and_only_the_last_ends_with_eos(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    special = SpecialTokens(tokenizer.bos_token_id, tokenizer.eos_token_id)
+    parts, text = Parts(str(tmp_path / "parts")), "A line with </s> and <s> in it.\n" + book(1)
+    with parts.writing(TOKENIZER_FILE) as path:
+        tokenizer.backend_tokenizer.save(str(path))
+    documents = write_documents(tmp_path / "documents", [("train", text)])
+    params = ChunkingParams(max_tokens=TARGET - 2, segmenter="fast")
+    ChunkJob(documents, parts, params, special, ("books",), TARGET - 2, max_waste=1)((0, "part.parquet"))
+    entries = read_entries(parts, 1, "train")
+    reader = SequenceReader(parts, 1, "train")
+    pieces = [reader.read(reader.locate(np.array([number]))).tolist() for number in range(len(entries.lengths))]
+    assert len(pieces) > 2
+    assert all(len(piece) <= TARGET and piece[0] == special.bos for piece in pieces)
+    assert [piece.count(special.eos) for piece in pieces] == [0] * (len(pieces) - 1) + [1]
+    assert pieces[-1][-1] == special.eos
+    text_ids = [i for piece in pieces for i in piece if i not in (special.bos, special.eos)]
+    (encoded,) = Encoder(tokenizer).encode([text])
+    assert text_ids == encoded.ids.tolist(), "literal special tokens are text"
+    assert entries.document_lengths.tolist() == [sum(map(len, pieces))] * len(pieces)
 
 
 def test_fillers_are_cut_where_the_document_is_and_know_their_sections(tokenizer: PreTrainedTokenizerFast) -> None:

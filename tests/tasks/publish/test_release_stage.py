@@ -1,6 +1,7 @@
 """Publishing: what a release holds, that it is the same every time, and that a failure or a kill publishes nothing."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -125,7 +126,9 @@ def test_nothing_names_a_folder_of_this_machine(published: FinishedRun, release:
 def test_every_figure_can_be_computed_again_from_the_release(release: Path, tmp_path: Path) -> None:
     report = read_report(release / "evaluation" / "report.json")
     assert recompute(release / "evaluation", tmp_path) == report
-    assert (tmp_path / "perplexity.png").read_bytes() == (release / "evaluation" / "perplexity.png").read_bytes()
+    for name in ("perplexity.png", "report.html", "report.md"):
+        assert (tmp_path / name).read_bytes() == (release / "evaluation" / name).read_bytes()
+    assert "(evaluation/report.html)" in (release / "README.md").read_text()
     assert report.settings.qa_file == "questions.jsonl"
 
 
@@ -149,7 +152,8 @@ def test_the_order_that_was_measured_best_is_the_default_and_the_card_says_why(
     assert ChunkReorder.load(release).apply(["a", "b", "c"]) == ["c", "b", "a"]
     assert recompute(release / "evaluation", tmp_path / "again").reorder_decision == config.validated
     card = (release / "README.md").read_text()
-    assert "| reverse_rank (chosen) | all | 90 | +50 [" in card
+    assert re.search(r"\| reverse_rank \(chosen\) \| all \| 90 \[\d+, \d+\] \| \+50 \[", card)
+    assert "- **Does the order of passages matter? Yes.** Use reverse_rank" in card
     assert f"Measured on this model: {config.validated.reason}" in card
     assert failures(verify_release(release)) == []
 

@@ -24,9 +24,24 @@ from tests import ROOT
 DEMO = ROOT / "tasks" / "model" / "demo_base"
 LINE = "The bridge hangs over the valley. It swings!\n"
 LENGTHS = (512, 700, 1024, 2048)
-SWEPT = ("passkey", "key_value", "niah_single", "niah_multikey", "document_qa")
-GENERATED = ("niah_multivalue", "niah_multiquery", "variable_tracking", "common_words", "frequent_words")
+SWEPT = (
+    "passkey",
+    "key_value",
+    "niah_single",
+    "niah_multikey",
+    "document_qa",
+    "facts_in_text",
+    "associative_needle",
+    "own_corpus",
+)
+GENERATED = ("niah_multivalue", "niah_multiquery", "variable_tracking", "common_words", "frequent_words", "graph_walk")
+AS_MANY_AS_FIT = ("key_value", "document_qa", "common_words", "frequent_words", "graph_walk", "own_corpus")
 WITHOUT_CONTROL = ("common_words", "frequent_words")
+# Documents of short sentences that differ from each other.
+TEXTS = tuple(
+    "\n\n".join(f"The boat {i} of {owner} is old and slow. Port {i} of {owner} is small." for i in range(24))
+    for owner in ("Ann", "Bob", "Cy", "Di", "Ed", "Flo")
+)
 COLOURS = ("red", "blue", "green")
 QA = tuple(
     QaExample(
@@ -57,7 +72,7 @@ def materials(tokenizer: PreTrainedTokenizerFast) -> dict[str, Material]:
 
 def material_of(tokenizer: PreTrainedTokenizerFast) -> Material:
     haystack = Haystack.of([tokenize(f"d{i}", f"Part {i}.\n" + LINE * 120, tokenizer) for i in range(3)])
-    return Material(tokenizer, haystack, num_depths=5, num_samples=3, seed=0, qa=QA)
+    return Material(tokenizer, haystack, num_depths=5, num_samples=3, seed=0, qa=QA, texts=TEXTS)
 
 
 def text_of(ids: np.ndarray, material: Material) -> str:
@@ -72,7 +87,10 @@ def test_every_task_keeps_its_promises_from_512_tokens_up(task: TaskName, name: 
     for length in LENGTHS:
         prompts = make_prompts(task, length, material)
         depths = material.depths if task in SWEPT else (None,)
-        assert [(p.sample, p.depth) for p in prompts] == [(s, d) for s in range(3) for d in depths], "sample by sample"
+        num_samples = 15 if task == "spaced_evidence" else 3  # each at every distance
+        assert [(p.sample, p.depth) for p in prompts] == [(s, d) for s in range(num_samples) for d in depths], (
+            "sample by sample"
+        )
         for prompt in prompts:
             check_prompt(prompt, task, length, material)
         check_control_and_seed_of_samples(prompts, task, material)
@@ -83,7 +101,7 @@ def check_prompt(prompt: TaskPrompt, task: str, length: int, material: Material)
     assert prompt.tokens.dtype == prompt.answer.dtype == np.int32
     reserved = max(len(prompt.answer), 0 if prompt.is_forced else prompt.max_new_tokens)
     assert len(prompt.tokens) + reserved <= length
-    if task not in ("key_value", "document_qa", *WITHOUT_CONTROL):
+    if task not in AS_MANY_AS_FIT:
         assert len(prompt.tokens) + reserved == length, "the haystack takes what the other parts leave"
     assert prompt.is_forced == (task not in GENERATED)
     assert len(prompt.answer) <= prompt.max_new_tokens <= 2 * len(prompt.answer)
@@ -115,19 +133,21 @@ def body_place(prompt: TaskPrompt, place: int, material: Material) -> str:
     """What must stand at the position: the gold, or the passage that holds it."""
     if prompt.task == "document_qa":
         return next(example.gold for example in QA if example.answers == prompt.golds)
+    if prompt.task == "own_corpus":
+        return "The boat"
     return prompt.golds[0]
 
 
 def check_control_and_seed_of_samples(prompts: list[TaskPrompt], task: str, material: Material) -> None:
-    by_sample = [[p for p in prompts if p.sample == sample] for sample in range(3)]
+    by_sample = [[p for p in prompts if p.sample == sample] for sample in sorted({p.sample for p in prompts})]
     for sample in by_sample:
         assert len({p.seed for p in sample}) == 1
         if task != "key_value":
             assert len({None if p.control is None else p.control.tobytes() for p in sample}) == 1
         positions = [p.position for p in sample if p.position is not None]
-        assert len(positions) == (len(sample) if task in SWEPT else 0)
+        assert len(positions) == (len(sample) if task in (*SWEPT, "spaced_evidence") else 0)
         assert all(b > a for a, b in pairwise(positions))
-    assert len({p.seed for p in prompts}) == 3
+    assert len({p.seed for p in prompts}) == len(by_sample)
     assert len({p.prompt_hash for p in prompts}) == len(prompts)
     if task == "document_qa":
         assert {sample[0].golds for sample in by_sample} == {(colour,) for colour in COLOURS}
@@ -141,7 +161,7 @@ def test_prompts_are_a_pure_function_of_task_length_and_material(task: TaskName,
 
     known, fewer = hashes(600), hashes(600, num_samples=2)
     assert known == hashes(600)
-    if task != "document_qa":  # whose questions the seed chooses
+    if task not in ("document_qa", "own_corpus"):  # whose questions the seed chooses
         assert known[: len(fewer)] == fewer, "more samples leave the first ones as they were"
         assert len({*known, *hashes(600, num_samples=1, seed=1), *hashes(601, num_samples=1)}) == 5 * len(known) // 3
 
@@ -153,7 +173,7 @@ def test_the_shortest_length_and_all_above_it_fit(
 ) -> None:
     short = {"d": "demo", "t": "tiny", "b": "bytes"}
     known = materials[short[name]]
-    material = Material(known.tokenizer, known.haystack, 3, 1, seed, QA)
+    material = Material(known.tokenizer, known.haystack, 3, 1, seed, QA, texts=TEXTS)
     length = shortest(task, material) + extra
     for prompt in make_prompts(task, length, material):
         assert len(prompt.tokens) + prompt.max_new_tokens <= length
@@ -167,7 +187,7 @@ def test_what_does_not_fit_is_refused_and_never_tried_for_ever(
 ) -> None:
     known = materials["bytes"]
     qa = (QaExample("Who?", ("Ann",), "Ann.", tuple("Bob." for _ in range(100)), 1),)
-    material = Material(known.tokenizer, known.haystack, num_depths, 1, 0, qa)
+    material = Material(known.tokenizer, known.haystack, num_depths, 1, 0, qa, texts=TEXTS)
     if length < shortest(task, material) - 16:
         with pytest.raises(UserError):
             make_prompts(task, length, material)
@@ -201,7 +221,7 @@ def test_depth_grid_is_even_and_holds_both_ends() -> None:
 def test_bos_stands_first_where_the_tokenizer_adds_one(materials: dict[str, Material]) -> None:
     known = materials["tiny"]
     haystack = Haystack(known.haystack.token_ids, known.haystack.is_boundary, np.array([0], np.int32))
-    material = Material(known.tokenizer, haystack, 5, 2, 0, QA)
+    material = Material(known.tokenizer, haystack, 5, 2, 0, QA, texts=TEXTS)
     for task in TASK_NAMES:
         for prompt in make_prompts(task, 600, material):
             windows = [prompt.tokens] if prompt.control is None else [prompt.tokens, prompt.control]

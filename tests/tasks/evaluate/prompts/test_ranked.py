@@ -43,7 +43,7 @@ def test_lengths_that_are_no_multiples_are_filled_as_well(material: Material, lo
     assert list(questions) == [1536, longer]
     for length, of_length in questions.items():
         for question in of_length:
-            prompt = question.prompt(list(range(1, len(question.passages) + 1)))
+            prompt = question.prompt(list(range(1, len(question.passages) + 1)), material.tokenizer)
             assert len(prompt.tokens) + len(prompt.answer) == length
             sizes = [len(passage) for passage in question.passages]
             assert max(sizes) - min(sizes) <= 1
@@ -59,7 +59,7 @@ def test_every_order_asks_about_the_same_tokens_and_fills_the_length(
             n = len(question.passages)
             assert n == 8 * length // 1536
             orders = candidate_orders(compared_strategies([length], ()), n, length, (), question.seed)
-            prompts = {name: question.prompt(order) for name, order in orders.items()}
+            prompts = {name: question.prompt(order, material.tokenizer) for name, order in orders.items()}
             assert {len(p.tokens) + len(p.answer) for p in prompts.values()} == {length}
             assert len({tuple(sorted(p.tokens)) for p in prompts.values()}) == 1
             assert len({p.prompt_hash for p in prompts.values()}) == 4
@@ -148,10 +148,12 @@ def test_questions_are_read_as_they_were_written(
         write_ranked(asked, tmp_path / "ranked.parquet")
         for before, after in zip(asked, read_ranked(tmp_path / "ranked.parquet"), strict=True):
             order = list(range(len(before.passages), 0, -1))
-            assert np.array_equal(before.prompt(order).tokens, after.prompt(order).tokens)
+            assert np.array_equal(
+                before.prompt(order, material.tokenizer).tokens, after.prompt(order, material.tokenizer).tokens
+            )
             assert (before.golds, before.gold_rank, before.seed) == (after.golds, after.gold_rank, after.seed)
 
 
-def test_no_order_of_other_passages_is_asked(questions: dict[int, tuple[RankedQuestion, ...]]) -> None:
+def test_no_order_of_other_passages_is_asked(questions: dict[int, tuple[RankedQuestion, ...]], material: Material) -> None:
     with pytest.raises(ValueError, match="not an order of 8 passages"):
-        questions[1536][0].prompt([1, 1, 2, 3, 4, 5, 6, 7])
+        questions[1536][0].prompt([1, 1, 2, 3, 4, 5, 6, 7], material.tokenizer)

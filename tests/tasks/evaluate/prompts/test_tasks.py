@@ -280,7 +280,7 @@ def test_the_gold_passage_stands_at_each_depth_among_the_first_others(material: 
             assert [p for _, p in passages if p != "Ann built it."] == [f"Boat {i} is slow." for i in range(len(passages) - 1)]
             assert text.endswith("Question: Who built it?\nAnswer:")
             assert prompt.control is not None
-            assert len(prompt.control) == len(prompt.tokens)
+            assert abs(len(prompt.control) - len(prompt.tokens)) <= 2  # as whole texts
             numbers.append(len(passages))
         assert len(set(numbers)) == 1
         assert len(numbers) == 3

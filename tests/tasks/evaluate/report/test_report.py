@@ -14,9 +14,11 @@ from data_schemas.params import PublishParams
 from data_schemas.report import Report, read_report, record_json
 from data_schemas.report_sections import EffectiveLength
 from tasks.evaluate.report.build import build_report
+from tasks.evaluate.report.closing_page import closing_page
 from tasks.evaluate.report.gates import failed_gates
+from tasks.evaluate.report.markdown_page import markdown_tables
 from tasks.evaluate.report.result_files import recompute, write_results
-from tasks.evaluate.report.tables import comparison_table, markdown_tables, perplexity_table, print_tables, task_table
+from tasks.evaluate.report.tables import comparison_table, perplexity_table, task_table
 from tasks.evaluate.sample_set import Samples
 from tests.tasks import evaluation_rows as rows
 from tests.tasks.evaluation_rows import ARMS, SETTINGS, changed_settings
@@ -113,7 +115,22 @@ def test_longppl_takes_tokens_that_long_context_makes_likely() -> None:
     assert (section.long, section.short, section.num_key_tokens, section.num_documents) == (2048, 512, 40, 40)
     found = {(c.arm, c.length): c.longppl for c in section.cells}
     assert found["scaling_only", 2048] == pytest.approx(math.exp(0.5))
-    assert found["base", 512] == pytest.approx(math.exp(3.9))
+    assert {length for _, length in found} == {2048}, "LongPPL is about what lies beyond the short context"
+
+
+def test_longppl_is_given_by_the_choice_of_each_extended_model() -> None:
+    """Each model predicts other tokens better with long context, and is the better one on those."""
+    table = rows.perplexity_table(lambda *_: 1.0, ("scaling_only", "fine_tuned"), (512, 2048), 40, num_tokens=2).to_pylist()
+    for row in table:
+        own = 0 if row["arm"] == "scaling_only" else 1
+        row["logprobs"] = [-0.5 if row["length"] == 2048 and place == own else -4.0 for place in range(2)]
+    perplexity = pa.Table.from_pylist(table, schema=perplexity_samples().schema)
+    section = build_report(Samples.of(perplexity=perplexity), changed_settings(longppl_evaluator="each")).longppl
+    (other,) = section.others
+    assert (section.evaluator, other.evaluator) == ("scaling_only", "fine_tuned")
+    for found, better in ((section, "scaling_only"), (other, "fine_tuned")):
+        figures = {cell.arm: cell.longppl for cell in found.cells}
+        assert min(figures, key=figures.__getitem__) == better, "so one choice alone would have decided"
 
 
 def test_longppl_of_one_document_alone_is_not_measured() -> None:
@@ -140,17 +157,18 @@ def test_task_cells_by_depth(report: Report) -> None:
     assert cell.high == pytest.approx(0.9638, abs=5e-4)
     assert cell.gain_high - cell.gain == pytest.approx(2.776445 * 1.581139 / math.sqrt(5), abs=1e-5)
     pooled = next(c for c in report.task_means if (c.arm, c.length) == ("fine_tuned", 2048))
-    assert (pooled.n, pooled.num_samples, pooled.interval) == (15, 5, "wilson_of_samples")
-    assert (pooled.low, pooled.high) == (cell.low, cell.high), "three depths of five samples are five observations"
+    assert (pooled.n, pooled.num_samples, pooled.interval) == (15, 5, "wilson_effective")
+    assert (pooled.low, pooled.high) == (cell.low, cell.high), "depths that all come out alike are one observation"
 
 
 def test_paired_tests_are_over_samples_and_nulls_are_kept(report: Report) -> None:
-    against_base = next(f for f in report.tests if f.second == "base")
-    assert [(t.task, t.length) for t in against_base.tests] == [("passkey", 512), ("passkey", 2048)]
-    test = against_base.tests[0]
+    against_base = [f for f in report.tests if f.second == "base"]
+    assert [(f.role, [t.length for t in f.tests]) for f in against_base] == [("primary", [512]), ("secondary", [2048])]
+    (test,) = against_base[0].tests
     assert (test.samples_first_better, test.prompts_first_better) == (4, 12)
     assert test.p_value == pytest.approx(2 / 2**4)
-    assert test.p_holm == pytest.approx(2 * 2 / 2**4)
+    assert test.p_holm == test.p_value, "alone in its family"
+    assert test.verdict == "too_few_samples", "five samples are never below 0.05"
     assert test.p_value_prompts == pytest.approx(2 / 2**12)
 
 
@@ -216,7 +234,7 @@ def test_a_task_without_depth_or_control_has_neither_curve_nor_gain(tmp_path: Pa
     report = write_results(tmp_path, Samples.of(task=table), SETTINGS)
     assert {(r.depth, r.gain) for r in report.tasks} == {(None, None)}
     assert report.lost_in_the_middle == report.recall_by_position == ()
-    assert {p.name for p in tmp_path.glob("*.png")} == {"common_words.png"}
+    assert {p.name for p in tmp_path.glob("*.png")} == {"common_words.png", "tasks.png", "effective_length.png"}
 
 
 @pytest.mark.slow
@@ -229,15 +247,15 @@ def test_recomputed_from_files_in_any_row_order(report: Report, samples: Samples
     (tmp_path / "found" / "settings.json").write_text(record_json(SETTINGS))
     again = recompute(tmp_path / "found", tmp_path / "again")
     assert read_report(tmp_path / "again" / "report.json") == again == report
-    plots = {"perplexity.png", "position.png", "passkey.png", "middle_passkey.png"}
-    assert {p.name for p in (tmp_path / "again").iterdir()} == plots | {"report.json", "report.md"}
+    plots = {f"{name}.png" for name in ("perplexity", "effective_length", "tasks", "position", "passkey", "middle_passkey")}
+    assert {p.name for p in (tmp_path / "again").iterdir()} == plots | {"report.json", "report.md", "report.html"}
     first = {name: (tmp_path / "again" / name).read_bytes() for name in plots}
     assert all(png.startswith(b"\x89PNG") for png in first.values())
 
 
 def test_nothing_measured_is_a_report_too(tmp_path: Path) -> None:
     report = write_results(tmp_path, Samples.of(), SETTINGS)
-    print_tables(report)
+    assert closing_page(report, "there")
     assert "Not measured: scaling_only was not measured at two context lengths." in (tmp_path / "report.md").read_text()
     assert "Nothing was measured." in markdown_tables(build_report(Samples.of(), changed_settings(longppl_evaluator=None)))
     assert list(tmp_path.glob("*.png")) == []
@@ -290,7 +308,7 @@ def test_one_document_shows_nothing_and_fails_every_gate(tmp_path: Path) -> None
     position = rows.position_table(lambda arm, start: 3.0, ARMS, 2048, 1)
     protocols = rows.protocol_table("yarn", [(1000, 3000.0)])
     report = write_results(tmp_path, Samples.of(perplexity=perplexity, position=position, protocol=protocols), SETTINGS)
-    print_tables(report)
+    assert closing_page(report, "there")
     cells = [*report.perplexity, *report.position, *report.protocols, *report.comparisons]
     assert {(cell.low, cell.high) for cell in cells} == {(None, None)}
     assert "| fine-tuned | 22.2 | 20.3 | 19.1 | 18.2 |" in (tmp_path / "report.md").read_text()
@@ -298,29 +316,41 @@ def test_one_document_shows_nothing_and_fails_every_gate(tmp_path: Path) -> None
     within = report.effective_context_length.within_margin.arms["fine_tuned"]
     assert within == EffectiveLength(value=2048, lower=None, upper=2048, longest_measured=2048)
     gates = PublishParams(max_short_context_loss=0.5, min_long_context_gain=0.1, min_effective_length=512)
-    short, long, length = failed_gates(report, gates, 512, 2048)
+    short, long, from_window, length = failed_gates(report, gates, 512, 2048)
     assert "max_short_context_loss cannot be judged" in short
-    assert "fine_tuned@2048 vs base@2048 was measured on 1 document" in long
+    assert "fine_tuned@2048 vs scaling_only@2048 was measured on 1 document" in long
+    assert "fine_tuned@2048 vs base@512 was measured on 1 document" in from_window
     assert "min_effective_length is 512" in length
 
 
 def test_gates_pass_on_the_unfavourable_bound(report: Report) -> None:
     low = next(r.low for r in report.task_means if (r.arm, r.length) == ("fine_tuned", 2048))
     good = PublishParams(
-        max_short_context_loss=0.02, min_long_context_gain=0.8, min_effective_length=2048, min_task_scores={"passkey": low}
+        max_short_context_loss=0.02, min_long_context_gain=0.09, min_effective_length=2048, min_task_scores={"passkey": low}
     )
     assert failed_gates(report, good, 512, 2048) == []
     assert failed_gates(report, PublishParams(), 512, 2048) == []
 
 
+def test_a_base_that_is_broken_beyond_its_window_passes_no_gate(report: Report) -> None:
+    """Against the base at 2048 perplexity falls by 88 %, against what would be published otherwise by 18 and 10 %."""
+    broken = report.comparison(("fine_tuned", 2048), ("base", 2048))
+    assert broken is not None
+    assert broken.high is not None
+    assert 1 - broken.high > 0.8
+    assert len(failed_gates(report, PublishParams(min_long_context_gain=0.8), 512, 2048)) == 2
+    assert len(failed_gates(report, PublishParams(min_long_context_gain=0.1), 512, 2048)) == 1
+
+
 def test_failed_gates_say_by_how_much(report: Report) -> None:
     strict = PublishParams(max_short_context_loss=0.005, min_long_context_gain=0.9, min_task_scores={"passkey": 0.9})
-    short, long, task = failed_gates(report, strict, 512, 2048)
+    short, long, from_window, task = failed_gates(report, strict, 512, 2048)
     assert "max_short_context_loss is 0.5%" in short
     assert "+1.0%" in short  # exp(0.01) - 1
     assert "0.5% too much" in short
     assert "min_long_context_gain is 90.0%" in long
-    assert "fell by 87.8%" in long  # 1 - exp(-2.1)
+    assert "fell by 18.1% against scaling only at the same length" in long  # 1 - exp(-0.2)
+    assert "fell by 9.5% against the base at its window of 512 tokens" in from_window  # 1 - exp(-0.1)
     assert "scores 80.0%" in task
     assert "too little (5 samples)" in task
 
@@ -339,8 +369,9 @@ def test_effective_length_gate_says_by_how_many_tokens(samples: Samples) -> None
 
 def test_a_gate_whose_length_or_task_was_not_measured_fails(report: Report) -> None:
     gates = PublishParams(min_long_context_gain=0.0, min_task_scores={"key_value": 0.1})
-    gain, task = failed_gates(report, gates, 512, 4096)
-    assert "4096 tokens" in gain
+    gain, from_window, task = failed_gates(report, gates, 512, 4096)
+    assert "scaling_only at 4096 tokens" in gain
+    assert "the fine-tuned model at 4096 tokens was not measured" in from_window
     assert "add key_value to evaluation.tasks" in task
 
 

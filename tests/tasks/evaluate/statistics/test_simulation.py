@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.coverage import correlated_differences, correlated_scores, difference_coverage, score_coverage
 from data_schemas.report import Report
 from data_schemas.report_sections import EffectiveLength
 from tasks.evaluate.report.build import build_report
@@ -17,7 +18,8 @@ from tasks.evaluate.sample_set import Samples
 from tasks.evaluate.statistics.estimates import perplexity_estimate, perplexity_ratio, wilson_bounds
 from tasks.evaluate.statistics.hypothesis_tests import depth_permutation_test, holm, mcnemar_exact, sign_flip_test
 from tasks.evaluate.statistics.lost_in_the_middle import u_shape_indices
-from tasks.evaluate.statistics.score_estimates import Sampled, bounded_mean, mean_difference, mean_score, tango_bounds
+from tasks.evaluate.statistics.paired_differences import PairedDifference, bounded_mean, tango_bounds
+from tasks.evaluate.statistics.sampled import Sampled
 from tests.tasks.evaluation_rows import changed_settings, coin, perplexity_table, task_table
 
 SLACK = 0.02
@@ -42,32 +44,42 @@ def test_wilson_covers(rate: float) -> None:
     assert covered / TRIALS >= least(0.95)
 
 
-@pytest.mark.parametrize(
-    ("samples", "depths", "rate", "correlation"),
-    [(8, 5, 0.5, 0.3), (16, 5, 0.9, 0.3), (40, 5, 0.97, 0.3), (40, 5, 0.9, 0.01), (8, 11, 0.9, 1 / 11), (16, 5, 0.7, 0.999)],
-)
-def test_pooled_scores_cover_when_depths_of_a_sample_agree(samples: int, depths: int, rate: float, correlation: float) -> None:
-    """Beta-binomial samples, with the given correlation within a sample; 1/11 at a rate of 0.9 is beta(9, 1)."""
-    rng = np.random.default_rng(1)
-    spread = 1 / correlation - 1
-    of_sample = rng.beta(rate * spread, (1 - rate) * spread, (TRIALS, samples, 1))
-    scores = (rng.random((TRIALS, samples, depths)) < of_sample).astype(float)
-    assert covered_share(scores, rate) >= least(0.95)
+@pytest.mark.parametrize(("samples", "correlation"), [(8, 0.0), (8, 0.9), (16, 0.6), (35, 0.3)])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.95])
+def test_scores_cover_whatever_the_correlation_within_a_sample(samples: int, correlation: float, rate: float) -> None:
+    """Five depths a sample. `benchmarks/results/evaluation-coverage.json` has the whole grid, from more trials."""
+    scores = correlated_scores(samples, 5, rate, correlation, TRIALS, np.random.default_rng(1))
+    share = score_coverage(scores, rate)
+    assert least(0.95) <= share
+    assert share <= most(0.98)
+
+
+@pytest.mark.parametrize(("samples", "correlation"), [(8, 0.3), (16, 0.9), (35, 0.6)])
+@pytest.mark.parametrize("shares", [(0.0, 0.05), (0.1, 0.1), (0.4, 0.05)])
+def test_differences_cover_whatever_the_correlation_within_a_sample(
+    samples: int, correlation: float, shares: tuple[float, float]
+) -> None:
+    differences = correlated_differences(samples, 5, shares, correlation, TRIALS, np.random.default_rng(2))
+    assert difference_coverage(differences, shares[0] - shares[1]) >= least(0.95)
+
+
+def test_samples_that_all_point_one_way_show_a_difference() -> None:
+    """35 points over 8 samples, p = 0.0078: with each sample as one observation it was [-9, 67], neither shown."""
+    right = np.concatenate([np.arange(5) < k for k in (1, 2, 2, 2, 1, 3, 2, 1)]).astype(float)
+    first, second = (Sampled(values, np.repeat(np.arange(8), 5)) for values in (right, np.zeros(40)))
+    difference = PairedDifference.of(first, second, seed=0)
+    assert difference.p_value == pytest.approx(2 / 2**8)
+    estimate = difference.interval(0.95)
+    assert estimate.value == pytest.approx(0.35)
+    assert estimate.low is not None
+    assert estimate.low > 0.1
 
 
 def test_fractional_scores_cover() -> None:
     """Twenty samples that ask for four golds each, of which a sample finds 0.8 on average, some samples more than others."""
     rng = np.random.default_rng(11)
     scores = rng.binomial(4, rng.beta(4, 1, (TRIALS, 20, 1))) / 4
-    assert covered_share(scores, 0.8) >= least(0.95)
-
-
-def covered_share(scores: np.ndarray, truth: float) -> float:
-    """How often the interval of a mean score holds the truth; [trials, samples, depths]."""
-    _, samples, depths = scores.shape
-    of_prompt = np.repeat(np.arange(samples), depths)
-    estimates = [mean_score([Sampled(trial.ravel(), of_prompt)], confidence=0.95) for trial in scores]
-    return float(np.mean([e.low <= truth <= e.high for e in estimates]))  # type: ignore[operator]
+    assert score_coverage(scores, 0.8) >= least(0.95)
 
 
 def test_wilson_over_correlated_prompts_would_not_cover() -> None:
@@ -102,7 +114,7 @@ def test_paired_differences_of_scores_cover() -> None:
         ease = np.repeat(rng.random(30), 3)
         first = (rng.random(90) < 0.2 + 0.7 * ease).astype(float)
         second = (rng.random(90) < 0.7 * ease).astype(float)
-        estimate = mean_difference(Sampled(first, samples), Sampled(second, samples), confidence=0.95)
+        estimate = bounded_mean(Sampled(first - second, samples), confidence=0.95)
         covered += estimate.low <= 0.2 <= estimate.high  # type: ignore[operator]
     assert covered / TRIALS >= least(0.95)
 

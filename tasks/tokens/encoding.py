@@ -1,13 +1,15 @@
-"""A document's tokens, and the places between tokens where its text can be cut.
+"""Text as tokens, the same in training and evaluation, and the places between tokens where a text can be cut.
+
+Text is always encoded as text: a literal `</s>` or `<|endoftext|>` in it never becomes a control token.
 
 Texts are encoded once, in segments of about 64k characters. A segment ends before a line (or a word), where common
 pre-tokenizers split anyway. The segments of many documents go through the tokenizer together. So the cost is linear and
-memory is bounded. A document shorter than a segment has exactly the ids of encoding it whole.
+memory is bounded. Only the first segment gets the space that some tokenizers put in front of a text.
 
 For byte-level tokenizers the position of every token follows from its bytes, which is exact even if a character is spread
 over several tokens. Each segment is checked to decode to its own text. For other tokenizers, and for a segment that a
 normalizer changed, the positions are the tokenizer's own offsets. Segments of a byte-level BPE are encoded by words if that
-gives the same ids (see `tasks.chunk.words`).
+gives the same ids (see `tasks.tokens.words`).
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.chunk.words import WordTable, find_splitter
+from tasks.tokens.surface import Surface, byte_level_vocabulary, is_control
+from tasks.tokens.text_start import without_prefix
+from tasks.tokens.words import WordTable, find_splitter
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 SEGMENT_CHARS = 1 << 16
@@ -45,45 +50,75 @@ class EncodedText:
 
 
 class Encoder:
-    """Encodes texts without special tokens. Literal special tokens in a text, such as `</s>`, are encoded as plain text."""
+    """Encodes texts without special tokens. Literal special tokens in a text, such as `</s>`, are encoded as plain text.
+
+    `is_control`, bool [ids]: the special tokens, which no text gets.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | Tokenizer) -> None:
-        from tokenizers import Tokenizer
-
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        serialized = backend.to_str()
-        self._tokenizer = Tokenizer.from_str(serialized)  # a copy, so that the caller's tokenizer keeps its settings
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True
-        settings = json.loads(serialized)
-        self._token_bytes = _byte_level_vocabulary(settings, self._tokenizer)
+        settings = json.loads(backend.to_str())
+        self._tokenizer = _of_plain_text(settings)  # a copy, so that the caller's tokenizer keeps its settings
+        inner = without_prefix(settings)
+        self._inner = _of_plain_text(inner) if inner != settings else self._tokenizer
+        self._token_bytes = byte_level_vocabulary(settings, self._tokenizer)
         self._token_lengths = np.array([len(piece) for piece in self._token_bytes or ()], np.int64)
+        self.is_control = is_control(settings, self._tokenizer)
+        self._surface = Surface(settings, self._tokenizer, self._token_bytes)
         splitter = find_splitter(settings)
         self._words: WordTable | None = None
         if self._token_bytes and splitter:
             self._words = WordTable(self._tokenizer, splitter, self._token_bytes)
 
-    def encode(self, texts: Sequence[str]) -> Iterator[EncodedText]:
-        """EncodedText of each text, in order; texts are encoded about 4 million characters at a time."""
+    @property
+    def knows_words(self) -> bool:
+        """Whether the tokenizer encodes texts word by word, in a way that `tasks.tokens.words` knows."""
+        return self._words is not None
+
+    def text(self, ids: np.ndarray) -> str:
+        """The characters that `ids` int32 [num_tokens] stand for, also in the middle of a text; parts of characters are dropped."""
+        return self._surface.text(ids)
+
+    def encode_short(self, texts: list[str]) -> list[Encoding]:
+        """Many short texts at once, as each continues another text, in the tokenizer's own form."""
+        encodings: list[Encoding] = self._inner.encode_batch(texts, add_special_tokens=False)
+        return encodings
+
+    def encode(self, texts: Sequence[str], *, is_start: bool = True) -> Iterator[EncodedText]:
+        """EncodedText of each text, in order; texts are encoded about 4 million characters at a time.
+
+        Without `is_start` they continue another text, so no tokenizer puts a space in front of them.
+        """
         first, num_chars = 0, 0
         for end, text in enumerate(texts, 1):
             num_chars += len(text)
             if num_chars >= _BATCH_CHARS or end == len(texts):
-                yield from self._encode_together(texts[first:end])
+                yield from self._encode_together(texts[first:end], is_start)
                 first, num_chars = end, 0
 
-    def _encode_together(self, texts: Sequence[str]) -> Iterator[EncodedText]:
+    def _encode_together(self, texts: Sequence[str], is_start: bool) -> Iterator[EncodedText]:
         segments = [list(_segments(text)) for text in texts]
         by_words = [[self._by_words(segment) for segment in of_text] for of_text in segments]
-        others = [
-            s for of_text, done in zip(segments, by_words, strict=True) for s, d in zip(of_text, done, strict=True) if not d
-        ]
-        encode = self._tokenizer.encode_batch_fast if self._token_bytes else self._tokenizer.encode_batch
-        encodings = iter(encode(others, add_special_tokens=False))
+        openings: list[str] = []
+        others: list[str] = []
+        for of_text, done in zip(segments, by_words, strict=True):
+            for number, (segment, found) in enumerate(zip(of_text, done, strict=True)):
+                if not found:
+                    (openings if is_start and number == 0 else others).append(segment)
+        encoded = iter(self._encode_all(self._tokenizer, openings)), iter(self._encode_all(self._inner, others))
         for text, of_text, done in zip(texts, segments, by_words, strict=True):
-            located = [d or self._located(s, next(encodings)) for s, d in zip(of_text, done, strict=True)]
+            located = []
+            for number, (segment, found) in enumerate(zip(of_text, done, strict=True)):
+                opens = is_start and number == 0
+                located.append(found or self._located(segment, next(encoded[0 if opens else 1]), opens))
             yield _joined(text, located)
+
+    def _encode_all(self, tokenizer: Tokenizer, segments: list[str]) -> list[Any]:
+        if not segments:
+            return []
+        encode = tokenizer.encode_batch_fast if self._token_bytes else tokenizer.encode_batch
+        encodings: list[Any] = encode(segments, add_special_tokens=False)
+        return encodings
 
     def _by_words(self, segment: str) -> EncodedText | None:
         """`segment` encoded by words; None if that could give other ids than the tokenizer, or another text."""
@@ -95,16 +130,43 @@ class Encoder:
         whole = (int(byte_end[-1]) if len(ids) else 0) == len(utf8)
         return EncodedText(segment, ids, *_cuts_from_bytes(utf8, byte_end)) if whole else None
 
-    def _located(self, segment: str, encoding: Any) -> EncodedText:
+    def _located(self, segment: str, encoding: Any, opens: bool) -> EncodedText:
         """`segment` with its cuts; `encoding` lacks offsets where the tokenizer is byte-level."""
         if self._token_bytes:
             ids = np.array(encoding.ids, np.int32)
             utf8 = segment.encode()
             if b"".join([self._token_bytes[i] for i in encoding.ids]) == utf8:
                 return EncodedText(segment, ids, *_cuts_from_bytes(utf8, np.cumsum(self._token_lengths[ids])))
-            encoding = self._tokenizer.encode(segment, add_special_tokens=False)
+            encoding = (self._tokenizer if opens else self._inner).encode(segment, add_special_tokens=False)
         ids = np.array(encoding.ids, np.int32)
         return EncodedText(segment, ids, *_cuts_from_offsets(len(segment), encoding.offsets))
+
+
+@lru_cache(maxsize=4)
+def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    """The encoder of a tokenizer, made once: it remembers the words that it has seen."""
+    return Encoder(tokenizer)
+
+
+def _of_plain_text(settings: dict[str, Any]) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(json.dumps(_without_special_pieces(settings)))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _without_special_pieces(settings: dict[str, Any]) -> dict[str, Any]:
+    """A Unigram model finds every piece of its vocabulary in a text, so its special ones get names that no text has."""
+    model = settings["model"]
+    if model["type"] != "Unigram":
+        return settings
+    special = {token["content"]: token["id"] for token in settings["added_tokens"] if token["special"]}
+    vocab = [[f"\0{special[piece]}\0" if piece in special else piece, score] for piece, score in model["vocab"]]
+    added = [token for token in settings["added_tokens"] if not token["special"]]
+    return settings | {"model": model | {"vocab": vocab}, "added_tokens": added, "post_processor": None}
 
 
 def _segments(text: str) -> Iterator[str]:
@@ -165,25 +227,3 @@ def _cuts_from_offsets(num_chars: int, offsets: list[tuple[int, int]]) -> tuple[
     last_of_equal = np.append(char[1:] > char[:-1], True)[: len(char)]
     token, char = token[last_of_equal], char[last_of_equal]
     return np.concatenate([[0], token, [len(spans)]]), np.concatenate([[0], char, [num_chars]])
-
-
-def _byte_level_vocabulary(settings: dict[str, Any], tokenizer: Tokenizer) -> list[bytes] | None:
-    """The bytes of each token id; None if the tokenizer is not byte-level."""
-    decoder = settings.get("decoder") or {}
-    kinds = {decoder.get("type")} | {d.get("type") for d in decoder.get("decoders", ())}
-    if "ByteLevel" not in kinds:
-        return None
-    byte_of = _byte_of_symbol()
-    added = {t["id"]: t["content"].encode() for t in settings.get("added_tokens", ())}
-    table = [b""] * (max(tokenizer.get_vocab().values(), default=-1) + 1)
-    for token, i in tokenizer.get_vocab().items():
-        is_plain = i in added or any(symbol not in byte_of for symbol in token)
-        table[i] = added.get(i, token.encode()) if is_plain else bytes(byte_of[symbol] for symbol in token)
-    return table
-
-
-def _byte_of_symbol() -> dict[str, int]:
-    """GPT-2's printable symbol for each byte, inverted: printable Latin-1 stands for itself, the rest for U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}

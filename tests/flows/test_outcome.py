@@ -1,0 +1,72 @@
+"""What a terminal shows when a run has ended."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_schemas.params import PipelineParams
+from data_schemas.report import record_json
+from data_schemas.storage import Artifact, Storage
+from flows.commands.from_samples import show_recomputed
+from flows.commands.outcome import print_outcome
+from tasks.evaluate.report.result_files import SETTINGS_NAME, write_results
+from tests.tasks.evaluate.six_models import SETTINGS, six_samples
+
+STAGES = ("documents", "shards", "checkpoint", "evaluation", "release")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    write_results(folder, six_samples(), SETTINGS)
+    six_samples().write(folder)
+    (folder / SETTINGS_NAME).write_text(record_json(SETTINGS))
+    return folder
+
+
+@pytest.mark.parametrize("folder", ["", "evaluation"])
+def test_the_closing_page_fits_one_screen(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "nightly",
+            "storage": str(tmp_path),
+            "corpus": {"sources": ["x"]},
+            "model": {"base": "demo", "target_length": 2048},
+        }
+    )
+
+    def make(directory: Path) -> dict[str, Any]:
+        (directory / folder).mkdir(exist_ok=True)
+        for file in evaluated.iterdir():
+            (directory / folder / file.name).write_bytes(file.read_bytes())
+        return {}
+
+    storage = Storage(params.storage)
+    artifact: Artifact = storage.build("evaluations", stage="x", params={}, code_version=1, parents={}, make=make)
+    entry = {"digest": artifact.digest, "path": artifact.location, "reused": False, "seconds": 1234.5}
+    record = {stage: entry for stage in STAGES} | {"shards": entry | {"reused": True}, "old": entry | {"of_earlier_run": True}}
+    storage.record_run(params.run_name, record)
+    print_outcome(params, artifact.location)
+    *page, last = capsys.readouterr().out.splitlines()
+    assert last == artifact.location
+    assert len(page) <= 22, "the path may need two rows"
+    assert max(map(len, page)) <= 80
+    text = "\n".join(page)
+    assert "Run nightly: documents 20.6 min, shards reused" in text
+    assert "old" not in text.split()
+    assert f"Open {folder + '/' if folder else ''}report.html in the folder below" in text
+    assert (artifact.path / folder / "report.html").is_file()
+    assert "Does it work at 131072 tokens?" in text
+
+
+def test_from_samples_writes_the_page_and_prints_the_verdict(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_recomputed(evaluated, tmp_path / "again")
+    assert (tmp_path / "again" / "report.html").read_bytes() == (evaluated / "report.html").read_bytes()
+    said = capsys.readouterr().out
+    assert "Does it work at 131072 tokens?" in said
+    assert "All figures equal those" in said
