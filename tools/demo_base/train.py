@@ -4,6 +4,7 @@ From the root of the repository, `python -m tools.demo_base.train --out DIR` tra
 hour on two cores. `tasks/model/demo_base` holds the result of such a run.
 Matrices are trained with Muon, the rest with AdamW; the learning rate falls linearly to zero over the second half,
 which flattens the validation loss. Progress goes to DIR/training_log.jsonl. Weights are written as bfloat16 safetensors.
+A run that was cut off goes on where DIR/state.safetensors was last written, every 500 steps, if the packages are the same.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -72,6 +75,37 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def save_state(path: Path, step: int, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Weights and the optimizers' state after `step` steps, replaced at once so that a kill leaves the one before."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.named_parameters()}
+    for number, optimizer in enumerate(optimizers):
+        for index, of_parameter in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{index}.{name}": value for name, value in of_parameter.items()}
+    staged = path.with_suffix(".staged")
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, staged, {"step": str(step)})
+    staged.replace(path)
+
+
+def load_state(path: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> int:
+    """Put back what `save_state` wrote; returns the number of finished steps, 0 without a file."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        step = int(file.metadata()["step"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(f"optimizer.{number}."):
+                index, key = name.split(".")[2:]
+                state.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return step
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and log")
@@ -109,8 +143,12 @@ def main() -> None:
     steps = int(args.tokens) // (BATCH_ROWS * WINDOW)
     fixed = torch.from_numpy(validation[: 128 * WINDOW].astype(np.int64)).view(-1, WINDOW)
     started = time.perf_counter()
-    with (args.out / "training_log.jsonl").open("w") as log:
-        for step in range(steps):
+    state = args.out / "state.safetensors"
+    done = load_state(state, model, optimizers)
+    with (args.out / "training_log.jsonl").open("a" if done else "w") as log:
+        for step in range(done, steps):
+            if step > done and step % 500 == 0:
+                save_state(state, step, model, optimizers)
             scale = min(1.0, (step + 1) / 50, 2 * (1 - step / steps))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -140,6 +178,7 @@ def main() -> None:
                 log.flush()
     (args.out / "packages.json").write_text(json.dumps(versions, indent=1, sort_keys=True))
     model.bfloat16().save_pretrained(args.out)
+    state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
