@@ -28,15 +28,6 @@ TaskName = Literal[
     "own_corpus",
 ]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
-RULER_TASKS: tuple[TaskName, ...] = (
-    "niah_single",
-    "niah_multikey",
-    "niah_multivalue",
-    "niah_multiquery",
-    "variable_tracking",
-    "common_words",
-    "frequent_words",
-)
 
 
 Length = Annotated[int, Field(ge=1)]
@@ -62,7 +53,8 @@ class EvaluationParams(Params):
         "configurations. Only these figures can be compared with published ones.",
     )
     published_data: PublishedDataParams = Field(
-        PublishedDataParams(), description="The files that `published` needs."  # type: ignore[call-arg]
+        PublishedDataParams(),
+        description="The files that `published` needs.",  # type: ignore[call-arg]
     )
     published_samples: int | None = Field(
         None, ge=1, description="Number of samples of each published task. Empty: as many as published (RULER: 500)."
