@@ -28,15 +28,6 @@ TaskName = Literal[
     "own_corpus",
 ]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
-RULER_TASKS: tuple[TaskName, ...] = (
-    "niah_single",
-    "niah_multikey",
-    "niah_multivalue",
-    "niah_multiquery",
-    "variable_tracking",
-    "common_words",
-    "frequent_words",
-)
 
 
 Length = Annotated[int, Field(ge=1)]

@@ -65,9 +65,6 @@ class EvaluationSettings(Record):
     published: tuple[str, ...] = ()
     published_data: dict[str, str] = Field(default={}, description="Names and SHA-256 of the authors' files.")
     published_samples: int | None = None
-    published_left_out: dict[str, str] = Field(
-        default={}, description="Published tasks that were not measured, with the reason."
-    )
     longppl_evaluator: str | None = None
     tasks: tuple[str, ...] = ()
     task_lengths: dict[str, tuple[int, ...]] = Field(default={}, description="The lengths of each task, ascending.")
@@ -88,6 +85,9 @@ class EvaluationSettings(Record):
     seed: int = Field(ge=0)
     arms_left_out: dict[str, str] = Field(default={}, description="Models that were not measured, with the reason.")
     as_served_note: str = Field(default="", description="Why no model was measured as vLLM serves it.")
+    published_left_out: dict[str, str] = Field(
+        default={}, description="Published tasks that were not measured, with the reason."
+    )
     reorder_left_out: str = Field(default="", description="Why the orders of passages were not compared.")
     base_window: int = Field(ge=1)
     target_length: int = Field(ge=1)

@@ -81,7 +81,8 @@ def test_settings_need_what_the_report_is_computed_with_and_nothing_else(tmp_pat
 def test_every_evaluation_parameter_has_its_place_in_the_settings() -> None:
     """In the same order, which is the order of the file."""
     recorded = [name for name in EvaluationParams.model_fields if name not in NOT_RECORDED]
-    assert list(EvaluationSettings.model_fields)[: len(recorded)] == recorded
+    now = [name for name in EvaluationSettings.model_fields if name != "protocols"]  # of older versions
+    assert now[: len(recorded)] == recorded
 
 
 def test_a_published_report_names_no_folder() -> None:

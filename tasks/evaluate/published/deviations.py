@@ -12,9 +12,8 @@ from data_schemas.evaluation_params import TASK_NAMES
 from tasks.evaluate.prompts import common_words, graph_walk, niah, variable_tracking, words
 from tasks.evaluate.prompts.material import PROMISED_LENGTH
 from tasks.evaluate.prompts.prompt import RANKED_TASK
-from tasks.evaluate.published.names import PUBLISHED_PERPLEXITIES, PUBLISHED_TASKS, RULER_PUBLISHED
+from tasks.evaluate.published.names import NOT_COMPARABLE, PUBLISHED_PERPLEXITIES, PUBLISHED_TASKS, RULER_PUBLISHED
 
-NOT_COMPARABLE = "not comparable with published figures"
 OWN_MEASURES = (*TASK_NAMES, RANKED_TASK, "perplexity", "LongPPL")
 
 

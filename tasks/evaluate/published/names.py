@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+NOT_COMPARABLE = "not comparable with published figures"
 RULER_CONFIGURATIONS = (
     "niah_single_1",
     "niah_single_2",

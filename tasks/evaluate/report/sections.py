@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from data_schemas.report import Report
 from data_schemas.report_seen import SeenText
 from tasks.evaluate.labels import arm_label, percent
+from tasks.evaluate.published.names import NOT_COMPARABLE, is_published
 from tasks.evaluate.report.reorder_section import reorder_table
 from tasks.evaluate.report.section import Section, Table
 from tasks.evaluate.report.served_note import as_served_note
@@ -139,7 +140,7 @@ def _notes(report: Report) -> dict[str, tuple[str, str]]:
         "protocols": (
             "Perplexity by other papers' protocols",
             "Compare these with the tables of the named paper only, because the scored tokens change with the length. "
-            "YaRN averages the means of windows; LongLoRA averages over all tokens of its windows.",
+            "YaRN averages the means of windows; LongLoRA averages over all tokens of its windows, and LongPPL over key tokens.",
         ),
     }
 
@@ -153,8 +154,18 @@ def _task_note(report: Report, level: str) -> str:
     prompts = sum(row.n for row in rows if row.arm == rows[0].arm)
     return (
         f"Mean score over all depths with its [{level} interval] over the {count} samples of a cell. "
-        f"{prompts} prompts a model. {_INTERVALS.get(rows[0].interval, '')}"
+        f"{prompts} prompts a model. {_INTERVALS.get(rows[0].interval, '')} {_comparable_note([row.task for row in rows])}"
     )
+
+
+def _comparable_note(tasks: Sequence[str]) -> str:
+    """Which tasks can be compared with published figures."""
+    published = [task for task in tasks if is_published(task)]
+    if not published:
+        return f"These are Ropeway's own tasks: {NOT_COMPARABLE}."
+    if len(published) == len(tasks):
+        return "All of them are run as published."
+    return f"ruler_* and lost_in_the_middle_* are run as published; the others are Ropeway's own: {NOT_COMPARABLE}."
 
 
 _INTERVALS = {
