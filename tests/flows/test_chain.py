@@ -118,7 +118,12 @@ def assert_pages_are_shown(artifacts):
         "corpus": ("corpus/broken.txt |", "undecodable", "| corpus | unknown | 14 |", "held out"),
         "packing": ("rows of up to 128 tokens", "### Tokens by source and length of document", "| corpus | 128 and longer |"),
         "training": ("Step 6 of 6.", "| held-out loss, full attention |", "RoPE: yarn x2"),
-        "evaluation-tables": ("Open `report.html` in `", "Does it work at 128 tokens?", "| fine-tuned |", "### Effective context length"),
+        "evaluation-tables": (
+            "Open `report.html` in `",
+            "Does it work at 128 tokens?",
+            "| fine-tuned |",
+            "### Effective context length",
+        ),
         "release": ("## Release small", "| storage |", "the current one"),
         "release-serving": (f"| transformers {version('transformers')} | yes |",),
     }
