@@ -74,7 +74,9 @@ def longppl_rows(
     """
     rows = []
     for text, of_text in zip(texts, spans, strict=True):
-        encoding = tokenizer(tokenizer.decode(text.token_ids), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoding = tokenizer(
+            tokenizer.decode(text.token_ids), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         scored = scored_tokens(encoding["offset_mapping"], of_text)
         if scored:
             logprobs = score_positions(model, np.asarray(encoding["input_ids"], np.int32))
@@ -84,7 +86,9 @@ def longppl_rows(
     return rows
 
 
-def _protocol_row(arm: str, protocol: str, length: int, doc_id: str, window: int, num_tokens: int, nll: float) -> dict[str, Any]:
+def _protocol_row(
+    arm: str, protocol: str, length: int, doc_id: str, window: int, num_tokens: int, nll: float
+) -> dict[str, Any]:
     return {
         "arm": arm,
         "protocol": protocol,

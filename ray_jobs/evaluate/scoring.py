@@ -10,12 +10,15 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from ray_jobs.evaluate.logprobs import MAX_LOGITS, TargetScores, logprobs_of, target_scores
 from ray_jobs.evaluate.tree_passes import TreeScores, can_share, rope_types
+
+_linear_heads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,13 @@ def score_positions(model: Any, tokens: np.ndarray, *, max_logits: int = MAX_LOG
 
 
 def _head_is_linear(model: Any, probe_BL: torch.Tensor) -> bool:
-    """Whether the output embedding of the base model's last hidden states is what the model gives as logits."""
+    """Whether the output embedding of the base model's last hidden states is what the model gives as logits; tried once."""
+    if model not in _linear_heads:
+        _linear_heads[model] = _try_head(model, probe_BL)
+    return _linear_heads[model]
+
+
+def _try_head(model: Any, probe_BL: torch.Tensor) -> bool:
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel) or model.base_model is model or model.get_output_embeddings() is None:
