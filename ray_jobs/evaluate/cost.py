@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_REPORTS = 2.0
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of some units, if every window is computed from its first token. Shared beginnings make it less."""
+    """The cost of some units, if every window is computed whole. Shared beginnings and what no target needs make it less."""
 
     num_samples: int
     num_windows: int
@@ -82,7 +82,8 @@ class Probe:
 
         model = loaded_model(self.models, arm)
         ids = np.random.default_rng(0).integers(0, model.config.get_text_config().vocab_size, self.num_tokens)
-        window = Window(ids.astype(np.int32), 1)
+        # every token is a target, so that nothing is left out that a unit may need
+        window = Window(ids.astype(np.int32), self.num_tokens - 1)
         seconds: list[float] = []
         while len(seconds) < 2 or (sum(seconds) < _PROBE_SECONDS and len(seconds) < 20):
             started = time.perf_counter()

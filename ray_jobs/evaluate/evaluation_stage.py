@@ -364,9 +364,9 @@ def _run(job: UnitFunction, units: Sequence[Unit], workers: Workers, parts: Part
 
 
 def _collected(units: Sequence[Unit], kinds: Sequence[Sequence[str]], parts: Parts) -> Samples:
-    """All units' rows, in the order of the units."""
+    """All units' rows."""
     tables: dict[str, list[pa.Table]] = {kind: [schema.empty_table()] for kind, schema in SCHEMAS.items()}
-    for unit, of_unit in zip(units, kinds, strict=True):
+    for unit, of_unit in sorted(zip(units, kinds, strict=True), key=lambda pair: pair[0].row):
         for kind in of_unit:
             with parts.reading(rows_name(kind, unit.number)) as path:
                 tables[kind].append(pq.read_table(path, schema=SCHEMAS[kind], memory_map=False))

@@ -1,21 +1,24 @@
 """Greedy generation: the tokens of `model.generate(do_sample=False)`, in fewer forward passes.
 
-Prompts that begin alike share a KV cache (see prefixes.py). After each prompt, tokens are guessed by looking up what
-followed the last few tokens earlier in the prompt or the output (prompt lookup decoding, a draft as in Leviathan et al.
-2023, arXiv 2211.17192). One forward pass shows how many of the guesses the model would have chosen itself. Only those
-are kept, so guesses change the time but not the result.
+What prompts have in common from the start is computed once (see `tree_passes`). After each prompt, tokens are guessed by looking
+up what followed the last few tokens earlier in the prompt or the output (prompt lookup decoding, a draft as in Leviathan et al.
+2023, arXiv 2211.17192). One forward pass shows, for all prompts of a group, how many of the guesses the model would have chosen
+itself. Only those are kept, so guesses change the time but not the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ray_jobs.evaluate.prefixes import PrefixCache, can_share, forget_lengths, order_by_prefix
-from ray_jobs.evaluate.scoring import TargetScores, Window, greedy_next, score_windows, target_scores
+from ray_jobs.evaluate.logprobs import TargetScores
+from ray_jobs.evaluate.prefixes import common_prefix
+from ray_jobs.evaluate.scoring import Window, forget_lengths, greedy_next, score_windows
+from ray_jobs.evaluate.tree_passes import Passes, Pieces, Rows, TreeScores, can_share
 
 FIRST_DRAFT, MAX_DRAFT = 8, 16
 # Tokens that must be equal for what followed them to be guessed; the longest match counts.
@@ -36,7 +39,7 @@ def generate(
         model: a causal language model of transformers, in eval mode.
         prompts: int32 token ids, of any lengths of at least 1.
         max_new_tokens: of each prompt, at least 1; generation ends there, or in front of the first of `eos_ids`.
-        batch_tokens: tokens in one forward pass, where prompts of one length are continued together.
+        batch_tokens: tokens in one forward pass, at least one prompt; those in it are continued together.
 
     New tokens are int32, without the end-of-sequence token. Each token is the most likely next one; where two are equal
     to the last digits of the model's dtype, either may come out.
@@ -44,7 +47,7 @@ def generate(
     _check(prompts, max_new_tokens)
     if can_share(model):
         no_answers = [np.empty(0, np.int32)] * len(prompts)
-        for index, new, _ in _answer_shared(model, prompts, no_answers, max_new_tokens, frozenset(eos_ids)):
+        for index, new, _ in _answer_shared(model, prompts, no_answers, max_new_tokens, frozenset(eos_ids), batch_tokens):
             yield index, new
     else:
         yield from _generate_alone(model, prompts, max_new_tokens, eos_ids, batch_tokens)
@@ -65,7 +68,7 @@ def generate_scored(
     """
     _check(prompts, max_new_tokens)
     if can_share(model):
-        yield from _answer_shared(model, prompts, answers, max_new_tokens, frozenset(eos_ids))
+        yield from _answer_shared(model, prompts, answers, max_new_tokens, frozenset(eos_ids), batch_tokens)
         return
     windows = [Window(np.concatenate([p, answer]), len(answer)) for p, answer in zip(prompts, answers, strict=True)]
     scores = dict(score_windows(model, windows, batch_tokens=batch_tokens))
@@ -84,44 +87,125 @@ def _answer_shared(
     answers: Sequence[np.ndarray],
     limits: Sequence[int],
     eos_ids: frozenset[int],
+    batch_tokens: int,
 ) -> Iterator[tuple[int, np.ndarray, TargetScores]]:
-    cache = PrefixCache(model)
-    for visit in order_by_prefix(prompts, [1] * len(prompts)):
-        prompt, answer = prompts[visit.index], answers[visit.index]
-        with torch.inference_mode():
-            logits_KV = cache.logits(np.concatenate([prompt, answer]), visit.num_cached, len(answer) + 1)
-            scores = target_scores(logits_KV[:-1], answer)
-            new = _continue(cache, prompt, logits_KV, answer, limits[visit.index], eos_ids)
-        yield visit.index, new, scores
+    texts = [np.concatenate([prompt, answer]) for prompt, answer in zip(prompts, answers, strict=True)]
+    for group in _groups(texts, limits, batch_tokens):
+        # the last row predicts what follows the answer
+        targets = [np.append(answers[index], 0) for index in group]
+        tree = TreeScores(model, [texts[index] for index in group], targets, batch_tokens, keep_all=True)
+        scores = dict(tree)
+        begun = []
+        for place, index in enumerate(group):
+            given = tree.tree.pieces(tree.tree.leaves[place], len(texts[index]))
+            begun.append(_Continuation(index, prompts[index], limits[index], given, answers[index]))
+        _continue_all(
+            tree.passes, begun, [scores[place].greedy_ids for place in range(len(group))], eos_ids, len(tree.tree.branches)
+        )
+        for place, continuation in enumerate(begun):
+            score = scores[place]
+            yield continuation.index, continuation.new, TargetScores(score.logprobs[:-1], score.greedy_ids[:-1])
 
 
-def _continue(
-    cache: PrefixCache, prompt: np.ndarray, logits_KV: torch.Tensor, draft: np.ndarray, limit: int, eos_ids: frozenset[int]
-) -> np.ndarray:
-    """The greedy continuation of `prompt`, given the logits after its last token and after each token of `draft`.
+def _groups(texts: Sequence[np.ndarray], limits: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """Texts that begin alike together, with at most so many different tokens and new ones, or a single text."""
+    order = sorted(range(len(texts)), key=lambda index: np.asarray(texts[index], ">u4").tobytes())
+    group: list[int] = []
+    tokens = 0
+    for index in order:
+        added = len(texts[index]) + limits[index] - (common_prefix(texts[group[-1]], texts[index]) if group else 0)
+        if group and tokens + added > most_tokens:
+            yield group
+            group, added = [], len(texts[index]) + limits[index]
+            tokens = 0
+        group.append(index)
+        tokens += added
+    if group:
+        yield group
 
-    The next visit removes from the cache what follows the prompt.
-    """
-    text = np.empty(len(prompt) + limit, np.int32)
-    text[: len(prompt)] = prompt
-    end, num_guesses = len(prompt), FIRST_DRAFT
-    while True:
-        before = end
-        chosen = logits_KV.argmax(dim=-1).cpu().numpy()
-        for token, guess in zip(chosen, [*draft, -1], strict=True):
+
+@dataclass
+class _Continuation:
+    """A prompt that is being continued. `given`: what makes up prompt and answer in the tree."""
+
+    index: int
+    prompt: np.ndarray
+    limit: int
+    given: Pieces
+    draft: np.ndarray
+    num_guesses: int = FIRST_DRAFT
+    is_done: bool = False
+
+    def __post_init__(self) -> None:
+        self._text = np.empty(len(self.prompt) + self.limit, np.int32)
+        self._text[: len(self.prompt)] = self.prompt
+        self._end = len(self.prompt)
+
+    @property
+    def new(self) -> np.ndarray:
+        return self._text[len(self.prompt) : self._end]
+
+    @property
+    def text(self) -> np.ndarray:
+        return self._text[: self._end]
+
+    def take(self, chosen: np.ndarray, eos_ids: frozenset[int]) -> int:
+        """Take the model's tokens, [draft + 1], as far as the draft is right; how many of the draft were."""
+        num_right = 0
+        for token, guess in zip(chosen, [*self.draft, -1], strict=True):
             if int(token) in eos_ids:
-                return text[len(prompt) : end]
-            text[end] = token
-            end += 1
-            if end == len(text):
-                return text[len(prompt) :]
-            if token != guess:
+                self.is_done = True
+                return num_right
+            self._text[self._end] = token
+            self._end += 1
+            self.is_done = self._end == len(self._text)
+            if token != guess or self.is_done:
                 break
-        if len(draft):  # guesses that are wrong cost time too
-            all_right = end - before > len(draft)
-            num_guesses = min(MAX_DRAFT, 2 * num_guesses) if all_right else max(1, num_guesses // 2)
-        draft = look_up(text[:end], min(num_guesses, len(text) - end - 1))
-        logits_KV = cache.logits(np.concatenate([text[:end], draft]), end - 1, len(draft) + 1)
+            num_right += 1
+        if len(self.draft):  # guesses that are wrong cost time too
+            all_right = num_right == len(self.draft)
+            self.num_guesses = min(MAX_DRAFT, 2 * self.num_guesses) if all_right else max(1, self.num_guesses // 2)
+        self.draft = look_up(self.text, min(self.num_guesses, len(self._text) - self._end - 1))
+        return num_right
+
+
+def _continue_all(
+    passes: Passes, begun: Sequence[_Continuation], chosen: Sequence[np.ndarray], eos_ids: frozenset[int], first_number: int
+) -> None:
+    """Continue every prompt to its end, given the most likely tokens after it and after each token of its draft.
+
+    Numbers from `first_number` on are free in `passes`.
+    """
+    cached: list[Pieces] = []
+    for continuation, tokens in zip(begun, chosen, strict=True):
+        num_right = continuation.take(tokens, eos_ids)
+        cached.append(_first(continuation.given, len(continuation.prompt) + num_right))
+    lengths = [0] * len(begun)  # of what is kept behind the pieces
+    while places := [place for place, continuation in enumerate(begun) if not continuation.is_done]:
+        branches = []
+        for place in places:
+            continuation, tail = begun[place], first_number + 2 * place
+            tokens = np.concatenate([continuation.text[-1:], continuation.draft]).astype(np.int32)
+            sees = (*cached[place], (tail, lengths[place])) if lengths[place] else cached[place]
+            start = len(continuation.text) - 1
+            branches.append(Rows(tail + 1, tokens, start, sees, np.arange(len(tokens)), keep=len(tokens)))
+        for place, logits_KV in zip(places, passes.logits(branches), strict=True):
+            num_right = begun[place].take(logits_KV.argmax(dim=-1).cpu().numpy(), eos_ids)
+            tail = first_number + 2 * place
+            passes.append(tail, tail + 1, 1 + num_right)
+            lengths[place] += 1 + num_right
+            if begun[place].is_done:
+                passes.forget(tail)
+
+
+def _first(pieces: Pieces, num_tokens: int) -> Pieces:
+    """The pieces of the first `num_tokens`."""
+    found: list[tuple[int, int]] = []
+    for branch, count in pieces:
+        if num_tokens > 0:
+            found.append((branch, min(count, num_tokens)))
+        num_tokens -= count
+    return tuple(found)
 
 
 def look_up(text: np.ndarray, max_tokens: int) -> np.ndarray:

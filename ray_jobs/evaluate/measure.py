@@ -13,7 +13,8 @@ from ray_jobs.evaluate.scoring import TargetScores, Window, score_positions, sco
 from ray_jobs.evaluate.workload import Prompts
 from tasks.evaluate.perplexity import TargetDocument, position_ranges
 from tasks.evaluate.prompts.prompt import TaskPrompt
-from tasks.evaluate.protocols import Protocol, protocol_windows
+from tasks.evaluate.protocols import Protocol, ProtocolText, ProtocolWindow
+from tasks.evaluate.published.key_tokens import Span, scored_tokens
 
 Rows = list[dict[str, Any]]
 
@@ -53,28 +54,50 @@ def _perplexity_row(arm: str, length: int, document: TargetDocument, logprobs: n
 
 
 def protocol_rows(
-    model: Any, arm: str, protocol: Protocol, documents: Sequence[TargetDocument], length: int, batch_tokens: int
+    model: Any, arm: str, protocol: Protocol, of_texts: Sequence[Sequence[ProtocolWindow]], length: int, batch_tokens: int
 ) -> Rows:
-    """PROTOCOL_SAMPLES rows of another paper's protocol over the documents' first tokens; UserError as above."""
-    places = [
-        (document, number, place)
-        for document in documents
-        for number, place in enumerate(protocol_windows(protocol, len(document.head), length))
-    ]
-    windows = [Window(document.head[place.start : place.end], place.num_targets) for document, _, place in places]
-    scores = _scores(model, arm, windows, length, batch_tokens)
+    """PROTOCOL_SAMPLES rows of another paper's windows, those of each text together; UserError as above."""
+    places = [window for of_text in of_texts for window in of_text]
+    scores = _scores(model, arm, [Window(place.tokens, place.num_targets) for place in places], length, batch_tokens)
     return [
-        {
-            "arm": arm,
-            "protocol": protocol,
-            "length": length,
-            "doc_id": document.doc_id,
-            "window": number,
-            "num_tokens": place.num_targets,
-            "nll": -float(score.logprobs.sum()),
-        }
-        for (document, number, place), score in zip(places, scores, strict=True)
+        _protocol_row(arm, protocol, length, place.doc_id, place.number, place.num_targets, -float(score.logprobs.sum()))
+        for place, score in zip(places, scores, strict=True)
     ]
+
+
+def longppl_rows(
+    model: Any, arm: str, texts: Sequence[ProtocolText], spans: Sequence[Sequence[Span]], length: int, tokenizer: Any
+) -> Rows:
+    """PROTOCOL_SAMPLES rows of LongPPL as published: the losses of the tokens in `spans`, characters of each text; UserError as above.
+
+    A text without key tokens has no row.
+    """
+    rows = []
+    for text, of_text in zip(texts, spans, strict=True):
+        encoding = tokenizer(
+            tokenizer.decode(text.token_ids), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        scored = scored_tokens(encoding["offset_mapping"], of_text)
+        if scored:
+            logprobs = score_positions(model, np.asarray(encoding["input_ids"], np.int32))
+            _refuse_not_finite(logprobs, arm, length)
+            nll = -float(logprobs[np.array(scored) - 1].sum())
+            rows.append(_protocol_row(arm, "longppl", length, text.doc_id, 0, len(scored), nll))
+    return rows
+
+
+def _protocol_row(
+    arm: str, protocol: str, length: int, doc_id: str, window: int, num_tokens: int, nll: float
+) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "protocol": protocol,
+        "length": length,
+        "doc_id": doc_id,
+        "window": window,
+        "num_tokens": num_tokens,
+        "nll": nll,
+    }
 
 
 def task_rows(model: Any, arm: str, prompts: Prompts, tokenizer: Any, batch_tokens: int) -> Rows:
@@ -101,9 +124,14 @@ def _answered(tokens: np.ndarray | None, prompt: TaskPrompt) -> Window:
 
 def _task_row(arm: str, prompt: TaskPrompt, output: str, score: TargetScores, control: float | None) -> dict[str, Any]:
     from tasks.evaluate.prompts.score import score_prompt
+    from tasks.evaluate.published.names import is_published
+    from tasks.evaluate.published.scores import score_published
 
     is_right = np.array_equal(score.greedy_ids, prompt.answer)
-    value = float(is_right) if prompt.is_forced else score_prompt(prompt, output)
+    if is_published(prompt.task):
+        value = score_published(prompt.task, output, prompt.golds)
+    else:
+        value = float(is_right) if prompt.is_forced else score_prompt(prompt, output)
     logprob = float(score.logprobs.sum())
     return {
         "arm": arm,

@@ -7,7 +7,7 @@ same for one worker and for many, and after a kill.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -35,7 +35,8 @@ class Unit:
     """Items first..last-1, which are documents, or samples of task `name`, measured on one arm at one length.
 
     `kind` position gives perplexity rows as well. `window_lengths` are the tokens of the windows that are scored, for
-    estimates; `num_samples` counts rows, several of one document's positions as one.
+    estimates; `num_samples` counts rows, several of one document's positions as one. Units are measured in the order of their
+    `number`, and their rows are written in that of `row`.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Unit:
     last: int
     num_samples: int
     window_lengths: tuple[int, ...]
+    row: int = 0
 
 
 class Source(Protocol):
@@ -66,7 +68,7 @@ class Source(Protocol):
 
 
 def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int, base_window: int | None = None) -> list[Unit]:
-    """All units, arm by arm, so that a model is loaded rarely; lengths ascend within an arm.
+    """All units, arm by arm, so that a model is loaded rarely. Within an arm the longest come first, and in the rows last.
 
     Arms as they are served are measured up to `base_window` tokens: beyond it they are the same as without.
     """
@@ -79,9 +81,9 @@ def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int, base_
     planned = [
         (arm, draft) for arm in arms for draft in drafts if not (is_served_arm(arm) and base_window and draft[2] > base_window)
     ]
-    return [
+    in_rows = [
         Unit(
-            number=number,
+            number=0,
             arm=arm,
             kind=kind,
             name=name,
@@ -91,8 +93,20 @@ def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int, base_
             num_samples=sum(item.num_samples for item in items),
             window_lengths=tuple(tokens for item in items for tokens in item.window_lengths),
         )
-        for number, (arm, (kind, name, length, first, items)) in enumerate(planned)
+        for arm, (kind, name, length, first, items) in planned
     ]
+    return longest_first(in_rows)
+
+
+def longest_first(units: Sequence[Unit], first_number: int = 0) -> list[Unit]:
+    """Units given in the order of their rows, numbered as they are measured: arm by arm, the most expensive ones first.
+
+    So several workers finish an arm at about the same time, and a length that does not fit into memory fails early.
+    """
+    arms = list(dict.fromkeys(unit.arm for unit in units))
+    with_rows = [replace(unit, row=row) for row, unit in enumerate(units)]
+    ordered = sorted(with_rows, key=lambda unit: (arms.index(unit.arm), -unit.length, -sum(unit.window_lengths)))
+    return [replace(unit, number=number) for number, unit in enumerate(ordered, start=first_number)]
 
 
 @dataclass(frozen=True)
@@ -182,10 +196,11 @@ def measure_arm(
     told: Callable[[Unit], None] = lambda unit: None,
 ) -> Samples:
     """All rows of one loaded model, measured in this process; `told` is called with each finished unit."""
-    of_units = []
+    by_row: dict[int, Tables] = {}
     for unit in plan_units(workload, (arm,), batch_tokens):
-        of_units.append(measure_unit(model, unit, workload, tokenizer, batch_tokens))
+        by_row[unit.row] = measure_unit(model, unit, workload, tokenizer, batch_tokens)
         told(unit)
+    of_units = [by_row[row] for row in sorted(by_row)]
     return Samples(
         **{
             kind: pa.concat_tables([schema.empty_table(), *(tables[kind] for tables in of_units if kind in tables)])

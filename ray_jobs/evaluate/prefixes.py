@@ -1,102 +1,112 @@
-"""Token sequences with common beginnings: forward passes that compute each beginning once, with one KV cache.
+"""Token sequences with common beginnings, as a tree in which each beginning stands once.
 
-The sequences are visited in lexicographic order. There, each has its longest common beginning with the one before it, so
-one cache that is cropped to that beginning and filled up again computes every node of the tree of beginnings (the trie)
-exactly once, and never holds more than the longest sequence:
+    sequences                        branches
+    hay hay hay hay question         0: hay hay hay hay question
+    hay hay hay needle hay question  1:             needle hay question    of 0, from position 3
+    hay needle hay hay question      2:     needle hay hay question        of 0, from position 1
 
-    hay hay hay hay question          all computed
-    hay hay hay needle hay question   the first three pieces are cached
-    hay needle hay hay question       the first is
-
-Keys are cached after rotation, so this is right only where a token's rotation and its visible context do not depend on
-what comes later: see `can_share`.
+A branch is the rest of one sequence behind what it shares with its parent, so a forward pass over all branches computes
+every beginning once. Each branch attends to itself and to the `pieces` of the branches it comes from.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
-import torch
 
-# RoPE variants of transformers whose frequencies depend on the length of the whole sequence.
-_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope", "su"})
-# A run of sequences shares its beginnings where this share of its tokens need not be computed; otherwise batches are
-# about as fast, and faster on a GPU.
-MIN_SAVED = 0.2
-# Elements of an attention mask for tokens behind cached ones: more are computed in pieces. 64 MB as booleans.
-MAX_MASK = 64 * 1024 * 1024
+# Shorter beginnings, such as a BOS, are computed again: to join their attention would take longer.
+MIN_SHARED = 16
 
 
 @dataclass(frozen=True)
-class Visit:
-    """`num_cached` first tokens of sequence `index` are in the cache when it is computed; the visit before left them."""
+class Branch:
+    """Tokens `start`..`end`-1 of sequence `sequence`; those in front are the first ones of `parent` and its parents."""
 
-    index: int
-    num_cached: int
-
-
-def can_share(model: Any) -> bool:
-    """Whether keys and values of a beginning are right for every continuation, and a cache of them can be cropped.
-
-    Not so for dynamic NTK and longrope, whose rotations depend on the length of the whole; for sliding-window, chunked
-    and recurrent layers, whose caches forget; and for anything that is not a model of transformers.
-    """
-    from transformers import DynamicCache, PreTrainedModel
-    from transformers.cache_utils import DynamicLayer
-
-    if not isinstance(model, PreTrainedModel) or model.config.is_encoder_decoder:
-        return False
-    config = model.config.get_text_config()
-    if _rope_types(getattr(config, "rope_parameters", None)) & _LENGTH_DEPENDENT_ROPE:
-        return False
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
-        return False
-    layers = DynamicCache(config=model.config).layers
-    return len(layers) == config.num_hidden_layers and all(type(layer) is DynamicLayer for layer in layers)
+    sequence: int
+    parent: int | None
+    start: int
+    end: int
 
 
-@torch.inference_mode()
-def forget_lengths(model: Any) -> None:
-    """Make dynamic RoPE forget the sequences before, so that each result is what the model gives when it is fresh.
+@dataclass(frozen=True)
+class Tree:
+    """Parents come before their branches. Sequence i ends within branch `leaves[i]`."""
 
-    It keeps the frequencies of the longest sequence it has seen while sequences are not shorter than the base's window; one
-    that is shorter resets it.
-    """
-    if "dynamic" in _rope_types(getattr(model.config.get_text_config(), "rope_parameters", None)):
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    branches: tuple[Branch, ...]
+    leaves: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(branch.end - branch.start for branch in self.branches)
+
+    def pieces(self, branch: int | None, end: int) -> tuple[tuple[int, int], ...]:
+        """(branch, number of its first tokens) that make up positions 0..end-1 of what ends in `branch`, in order."""
+        found: list[tuple[int, int]] = []
+        while branch is not None and end > 0:
+            start = self.branches[branch].start
+            if end > start:
+                found.append((branch, end - start))
+            branch, end = self.branches[branch].parent, min(start, end)
+        return tuple(found[::-1])
+
+    def above(self, branch: int) -> tuple[tuple[int, int], ...]:
+        """The pieces in front of a branch."""
+        return self.pieces(self.branches[branch].parent, self.branches[branch].start)
 
 
-def _rope_types(parameters: Any) -> set[str]:
-    """Every RoPE type named in `parameters`, which some models keep one a kind of layer."""
-    if not isinstance(parameters, dict):
-        return set()
-    found = {str(parameters[key]) for key in ("rope_type", "type") if key in parameters}
-    return found.union(*(_rope_types(value) for value in parameters.values()))
-
-
-def order_by_prefix(sequences: Sequence[np.ndarray], num_needed: Sequence[int]) -> list[Visit]:
-    """Visits of all sequences in lexicographic order.
-
-    Args:
-        sequences: token ids, each at least one.
-        num_needed: of each sequence, how many of its last tokens must be computed even where they are cached, since
-            their logits are wanted; at least 1.
-    """
+def tree_of(sequences: Sequence[np.ndarray]) -> Tree:
+    """The tree of `sequences`, token ids of at least one token each. Its order does not depend on that of the sequences."""
     keys = [np.asarray(tokens, ">u4").tobytes() for tokens in sequences]
     order = sorted(range(len(sequences)), key=keys.__getitem__)
-    visits = []
-    before: np.ndarray = np.empty(0, np.int32)
-    num_held = 0  # tokens of `before` that are in the cache
-    for index in order:
-        tokens = sequences[index]
-        common = min(common_prefix(before, tokens), num_held, len(tokens) - num_needed[index])
-        visits.append(Visit(index, common))
-        before, num_held = tokens, len(tokens)
-    return visits
+    common = [common_prefix(sequences[a], sequences[b]) for a, b in pairwise(order)]
+    branches: list[Branch] = []
+    leaves = [0] * len(sequences)
+    # (first place in `order`, last + 1, parent, tokens shared with it)
+    groups: list[tuple[int, int, int | None, int]] = [(low, high, None, 0) for low, high in _runs(common, len(order))[::-1]]
+    while groups:
+        low, high, parent, start = groups.pop()
+        trunk = max(range(low, high), key=lambda place: len(sequences[order[place]]))
+        number = len(branches)
+        branches.append(Branch(order[trunk], parent, start, len(sequences[order[trunk]])))
+        leaves[order[trunk]] = number
+        forks = _forks(low, high, trunk, common)
+        for low_of_fork, high_of_fork, shared in sorted(forks, key=lambda fork: fork[2]):
+            inside = [i for i in range(low_of_fork, high_of_fork) if len(sequences[order[i]]) == shared]
+            for place in inside:  # a sequence that the trunk begins with
+                leaves[order[place]] = number
+            first = low_of_fork + len(inside)  # it is the first of its group
+            if first < high_of_fork:
+                groups.append((first, high_of_fork, number, shared) if shared >= MIN_SHARED else (first, high_of_fork, None, 0))
+    return Tree(tuple(branches), tuple(leaves))
+
+
+def _forks(low: int, high: int, trunk: int, common: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(first, last + 1, tokens in common with the trunk) of the groups that leave the trunk at the same place by the same token."""
+    forks: list[tuple[int, int, int]] = []
+    for places in (range(trunk + 1, high), range(trunk - 1, low - 1, -1)):
+        step, shared, begun = places.step, -1, trunk
+        for place in places:
+            beside = common[min(place, place - step)]  # tokens in common with the neighbour on the trunk's side
+            if shared < 0 or beside <= shared:  # else it shares more with its neighbour than with the trunk
+                if shared >= 0:
+                    forks.append((*_span(begun, place, step), shared))
+                shared, begun = beside if shared < 0 else min(shared, beside), place
+        if shared >= 0:
+            forks.append((*_span(begun, places[-1] + step, step), shared))
+    return forks
+
+
+def _span(begun: int, end: int, step: int) -> tuple[int, int]:
+    return (begun, end) if step > 0 else (end + 1, begun + 1)
+
+
+def _runs(common: Sequence[int], num: int) -> list[tuple[int, int]]:
+    """The runs of neighbours that have anything in common."""
+    starts = [0, *(place for place in range(1, num) if not common[place - 1])] if num else []
+    return list(pairwise([*starts, num]))
 
 
 def common_prefix(first: np.ndarray, second: np.ndarray) -> int:
@@ -106,62 +116,15 @@ def common_prefix(first: np.ndarray, second: np.ndarray) -> int:
     return int(differs.argmax()) if differs.any() else num
 
 
-def runs_worth_sharing(visits: Sequence[Visit], lengths: Sequence[int]) -> tuple[list[list[Visit]], list[int]]:
-    """Runs of visits that share enough to be computed one after another, and the sequences that are better batched.
-
-    A visit that finds less than MIN_SAVED of its tokens in the cache starts a new run; a run that saves less than
-    MIN_SAVED of its tokens is dropped.
-    """
-    runs: list[list[Visit]] = []
-    for visit in visits:
-        if runs and visit.num_cached >= MIN_SAVED * lengths[visit.index]:
-            runs[-1].append(visit)
-        else:
-            runs.append([Visit(visit.index, 0)])
-    worth, alone = [], []
-    for run in runs:
-        saved, total = sum(v.num_cached for v in run), sum(lengths[v.index] for v in run)
-        if saved >= MIN_SAVED * total:
-            worth.append(run)
-        else:
-            alone += [v.index for v in run]
-    return worth, alone
-
-
-class PrefixCache:
-    """The keys and values of one sequence; the next sequence keeps those of the common beginning."""
-
-    def __init__(self, model: Any) -> None:
-        from transformers import DynamicCache
-
-        self._model = model
-        self._cache = DynamicCache(config=model.config)
-        self._limits_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._num_cached = 0
-
-    def logits(self, tokens: np.ndarray, num_cached: int, num_logits: int) -> torch.Tensor:
-        """Logits [num_logits, V] after each of the last `num_logits` of `tokens`, the first `num_cached` being cached.
-
-        Afterwards all `tokens` are cached. 0 <= num_cached <= len(tokens) - num_logits, and the tokens given last began
-        with the same `num_cached`.
-        """
-        if not 0 <= num_cached <= min(self._num_cached, len(tokens) - num_logits):
-            raise ValueError(f"{num_cached} tokens cannot be taken from the cache")
-        self._cache.crop(num_cached - self._num_cached)
-        self._num_cached = num_cached
-        first_wanted = len(tokens) - num_logits
-        pieces = []
-        while self._num_cached < len(tokens):
-            start = self._num_cached
-            end = len(tokens) if start == 0 else min(len(tokens), start + max(1, MAX_MASK // len(tokens)))
-            logits_KV = self._forward(tokens[start:end], max(1, end - max(start, first_wanted)))
-            if end > first_wanted:
-                pieces.append(logits_KV)
-            self._num_cached = end
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-    def _forward(self, tokens: np.ndarray, keep: int) -> torch.Tensor:
-        ids_BL = torch.from_numpy(tokens.astype(np.int64))[None].to(self._model.device)
-        limit = {"logits_to_keep": keep} if self._limits_logits else {}
-        logits: torch.Tensor = self._model(input_ids=ids_BL, past_key_values=self._cache, use_cache=True, **limit).logits
-        return logits[0, -keep:]
+def passes_of(tree: Tree, num_logits: Sequence[int], most_tokens: int, most_logits: int) -> list[list[int]]:
+    """Branches in the order of the tree, cut into forward passes of at most so many tokens and logits, or of one branch."""
+    passes: list[list[int]] = []
+    tokens = logits = 0
+    for number, branch in enumerate(tree.branches):
+        size = branch.end - branch.start
+        if not passes or tokens + size > most_tokens or logits + num_logits[number] > most_logits:
+            passes.append([])
+            tokens = logits = 0
+        passes[-1].append(number)
+        tokens, logits = tokens + size, logits + num_logits[number]
+    return passes

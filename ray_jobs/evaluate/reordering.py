@@ -18,7 +18,7 @@ from data_schemas.reorder import RecallPoint
 from data_schemas.samples import REORDER_SAMPLES
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
 from ray_jobs.evaluate.measure import task_rows
-from ray_jobs.evaluate.measuring_units import PASSES_A_UNIT, Kind, Unit, rows_name
+from ray_jobs.evaluate.measuring_units import PASSES_A_UNIT, Kind, Unit, longest_first, rows_name
 from ray_jobs.evaluate.workload import KeptWorkload, Workload
 from tasks.evaluate.prompts.prompt import TaskPrompt
 from tasks.evaluate.prompts.ranked import RankedQuestion
@@ -32,16 +32,18 @@ Rows = list[dict[str, Any]]
 
 
 def plan_reorder_units(workload: Workload, batch_tokens: int, first_number: int) -> list[Unit]:
-    """Units of questions of one length, with all orders of a question together; `window_lengths` counts each order as a prompt."""
+    """Units of questions of one length, with all orders of a question together; `window_lengths` counts each order as a prompt.
+
+    The longest come first, and in the rows last.
+    """
     units: list[Unit] = []
     for length, questions in workload.ranked.questions.items():
         size = max(1, PASSES_A_UNIT * batch_tokens // (_MOST_ORDERS * length))
         for first in range(0, len(questions), size):
             last = min(first + size, len(questions))
             windows = tuple(_window(question) for question in questions[first:last] for _ in range(_MOST_ORDERS))
-            number = first_number + len(units)
-            units.append(Unit(number, ARM, KIND, "", length, first, last, len(windows), windows))
-    return units
+            units.append(Unit(0, ARM, KIND, "", length, first, last, len(windows), windows))
+    return longest_first(units, first_number)
 
 
 def _window(question: RankedQuestion) -> int:

@@ -10,14 +10,15 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from ray_jobs.evaluate.prefixes import PrefixCache, Visit, can_share, forget_lengths, order_by_prefix, runs_worth_sharing
+from ray_jobs.evaluate.logprobs import MAX_LOGITS, TargetScores, logprobs_of, target_scores
+from ray_jobs.evaluate.tree_passes import TreeScores, can_share, rope_types
 
-# At most this many logits at once, over all windows of a batch: 256 MB in float32.
-MAX_LOGITS = 64 * 1024 * 1024
+_linear_heads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,15 @@ class Window:
             raise ValueError(f"target counts must lie in 1..{len(self.tokens) - 1}")
 
 
-@dataclass(frozen=True)
-class TargetScores:
-    """`logprobs` float64 [K], nats; `greedy_ids` int64 [K]: the most likely token at each target position."""
-
-    logprobs: np.ndarray
-    greedy_ids: np.ndarray
-
-
 def score_windows(model: Any, windows: Sequence[Window], *, batch_tokens: int) -> Iterator[tuple[int, TargetScores]]:
     """Score every window; (its index, its scores) in the order in which they are done.
 
-    Equal windows are computed once. Windows that begin alike are computed with a KV cache of their beginnings where the
-    model allows it and it saves enough; the others in batches of one length, without padding, so that no result depends
-    on a mask; there, lengths ascend.
+    Equal windows are computed once. Where the model allows it, what windows have in common from the start is computed once too
+    (see `tree_passes`). Else they are batched by length, ascending. Nothing is padded, so no result depends on a mask.
 
     Args:
-        model: a causal language model of transformers, in eval mode. It is called without attention mask or position
-            ids, so every token sees the whole window in front of it.
+        model: a causal language model of transformers, in eval mode. It is called without attention mask, so every token sees
+            the whole window in front of it.
         windows: of any lengths.
         batch_tokens: tokens in one forward pass, at least one window.
     """
@@ -63,24 +55,18 @@ def score_windows(model: Any, windows: Sequence[Window], *, batch_tokens: int) -
 
 
 def _score_different(model: Any, windows: Sequence[Window], batch_tokens: int) -> Iterator[tuple[int, TargetScores]]:
-    alone = list(range(len(windows)))
-    runs: list[list[Visit]] = []
-    if can_share(model):
-        # the last token predicts nothing that is asked for, and the K before it are computed for their logits
-        contexts = [w.tokens[:-1] for w in windows]
-        visits = order_by_prefix(contexts, [w.num_targets for w in windows])
-        runs, alone = runs_worth_sharing(visits, [len(context) for context in contexts])
-    yield from _score_alone(model, windows, alone, batch_tokens)
-    for run in runs:
-        yield from _score_run(model, windows, run)
+    if not can_share(model):
+        yield from _score_alone(model, windows, batch_tokens)
+    elif windows:
+        # the last token predicts nothing that is asked for
+        targets = [window.tokens[-window.num_targets :] for window in windows]
+        yield from TreeScores(model, [window.tokens[:-1] for window in windows], targets, batch_tokens)
 
 
-def _score_alone(
-    model: Any, windows: Sequence[Window], indices: Sequence[int], batch_tokens: int
-) -> Iterator[tuple[int, TargetScores]]:
+def _score_alone(model: Any, windows: Sequence[Window], batch_tokens: int) -> Iterator[tuple[int, TargetScores]]:
     by_length: dict[int, list[int]] = {}
-    for index in indices:
-        by_length.setdefault(len(windows[index].tokens), []).append(index)
+    for index, window in enumerate(windows):
+        by_length.setdefault(len(window.tokens), []).append(index)
     for length in sorted(by_length):
         forget_lengths(model)
         same = by_length[length]
@@ -89,16 +75,6 @@ def _score_alone(
             batch = same[start : start + rows]
             scores = _score_batch(model, [windows[i].tokens for i in batch], [windows[i].num_targets for i in batch])
             yield from zip(batch, scores, strict=True)
-
-
-def _score_run(model: Any, windows: Sequence[Window], run: Sequence[Visit]) -> Iterator[tuple[int, TargetScores]]:
-    cache = PrefixCache(model)
-    for visit in run:
-        window = windows[visit.index]
-        with torch.inference_mode():
-            logits_KV = cache.logits(window.tokens[:-1], visit.num_cached, window.num_targets)
-            scores = target_scores(logits_KV, window.tokens[-window.num_targets :])
-        yield visit.index, scores
 
 
 def _rows(model: Any, length: int, num_targets: int, batch_tokens: int) -> int:
@@ -116,18 +92,6 @@ def _score_batch(model: Any, windows: Sequence[np.ndarray], num_targets: Sequenc
         target_scores(logits_KV[-n:], window[-n:])
         for logits_KV, window, n in zip(logits_BKV, windows, num_targets, strict=True)
     ]
-
-
-def target_scores(logits_KV: torch.Tensor, targets: np.ndarray) -> TargetScores:
-    """Scores of `targets` [K], each predicted by its row of logits."""
-    targets_K = torch.from_numpy(targets.astype(np.int64)).to(logits_KV.device)
-    return TargetScores(_logprobs(logits_KV, targets_K), logits_KV.argmax(dim=-1).cpu().numpy())
-
-
-def _logprobs(logits_KV: torch.Tensor, targets_K: torch.Tensor) -> np.ndarray:
-    logits = logits_KV.float()
-    logprobs: np.ndarray = (logits.gather(1, targets_K[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)).double().cpu().numpy()
-    return logprobs
 
 
 def _last_logits(model: Any, ids_BL: torch.Tensor, keep: int) -> torch.Tensor:
@@ -153,20 +117,26 @@ def score_positions(model: Any, tokens: np.ndarray, *, max_logits: int = MAX_LOG
         return np.empty(0)
     forget_lengths(model)
     if not _head_is_linear(model, ids_BL[:, :8]):
-        return _logprobs(_last_logits(model, ids_BL, ids_BL.shape[1])[0, :-1], targets_L)
+        return logprobs_of(_last_logits(model, ids_BL, ids_BL.shape[1])[0, :-1], targets_L)
     head = model.get_output_embeddings()
     hidden_LE = model.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state[0, :-1]
     piece = max(1, max_logits // model.config.get_text_config().vocab_size)
     return np.concatenate(
         [
-            _logprobs(head(hidden), targets)
+            logprobs_of(head(hidden), targets)
             for hidden, targets in zip(hidden_LE.split(piece), targets_L.split(piece), strict=True)
         ]
     )
 
 
 def _head_is_linear(model: Any, probe_BL: torch.Tensor) -> bool:
-    """Whether the output embedding of the base model's last hidden states is what the model gives as logits."""
+    """Whether the output embedding of the base model's last hidden states is what the model gives as logits; tried once."""
+    if model not in _linear_heads:
+        _linear_heads[model] = _try_head(model, probe_BL)
+    return _linear_heads[model]
+
+
+def _try_head(model: Any, probe_BL: torch.Tensor) -> bool:
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel) or model.base_model is model or model.get_output_embeddings() is None:
@@ -182,3 +152,14 @@ def _head_is_linear(model: Any, probe_BL: torch.Tensor) -> bool:
 def greedy_next(model: Any, ids_BL: torch.Tensor) -> torch.Tensor:
     """The most likely next token of each row, int64 [B], by a forward pass over all of it."""
     return _last_logits(model, ids_BL, 1)[:, -1].argmax(dim=-1)
+
+
+@torch.inference_mode()
+def forget_lengths(model: Any) -> None:
+    """Make dynamic RoPE forget the sequences before, so that each result is what the model gives when it is fresh.
+
+    It keeps the frequencies of the longest sequence it has seen while sequences are not shorter than the base's window; one
+    that is shorter resets it.
+    """
+    if "dynamic" in rope_types(getattr(model.config.get_text_config(), "rope_parameters", None)):
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)

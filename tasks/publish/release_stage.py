@@ -27,7 +27,7 @@ from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 5
+CODE_VERSION = 6
 _WHERE = (
     "destinations",
     "hub_pull_request",

@@ -19,6 +19,7 @@ from transformers import (
 
 from ray_jobs.evaluate.generation import MAX_DRAFT, generate, generate_scored, look_up
 from ray_jobs.evaluate.scoring import Window, score_windows
+from ray_jobs.evaluate.tree_passes import can_share
 
 VOCAB, EOS = 96, [1, 7, 20, 33, 46, 59, 72]
 SIZES: dict[str, Any] = {
@@ -138,6 +139,7 @@ def test_guesses_save_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.nn.init.zeros_(layer.mlp.down_proj.weight)
     expected = by_transformers(model, prompts_with_common_beginnings()[0], 120)
     prompt, limit = prompts_with_common_beginnings()[0], 120
+    assert can_share(model), "which is tried with two forward passes"
     calls = []
     forward = model.model.forward
     monkeypatch.setattr(model.model, "forward", lambda *a, **k: calls.append(k["input_ids"].shape[1]) or forward(*a, **k))
@@ -149,12 +151,29 @@ def test_guesses_save_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_common_beginnings_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = tiny(LlamaConfig(**SIZES)), prompts_with_common_beginnings()
+    assert can_share(model)
     tokens = []
     forward = model.model.forward
     monkeypatch.setattr(model.model, "forward", lambda *a, **k: tokens.append(k["input_ids"].shape[1]) or forward(*a, **k))
     dict(generate(model, prompts, [1] * len(prompts), eos_ids=EOS, batch_tokens=512))
     beginnings = {p[:n].tobytes() for p in prompts for n in range(1, len(p) + 1)}
-    assert len(beginnings) <= sum(tokens) <= len(beginnings) + len(prompts)
+    assert sum(tokens) == len(beginnings)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 200, 100_000])
+def test_prompts_of_a_group_are_continued_together(monkeypatch: pytest.MonkeyPatch, batch_tokens: int) -> None:
+    model, prompts = tiny(LlamaConfig(**SIZES)), prompts_with_common_beginnings()
+    expected = {i: by_transformers(model, prompt, 24) for i, prompt in enumerate(prompts)}
+    assert can_share(model)
+    calls = []
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda *a, **k: calls.append(k["input_ids"].shape[1]) or forward(*a, **k))
+    ours = {i: new.tolist() for i, new in generate(model, prompts, [24] * len(prompts), eos_ids=EOS, batch_tokens=batch_tokens)}
+    assert ours == expected
+    if batch_tokens == 100_000:
+        assert len(calls) <= 1 + max(map(len, expected.values()))
+    else:
+        assert max(calls) <= max(batch_tokens, max(map(len, prompts)))
 
 
 class Counter:

@@ -60,11 +60,28 @@ def test_every_item_is_in_one_unit_of_each_arm_and_no_sample_is_split(workload: 
         covered.setdefault((unit.arm, unit.kind, unit.name, unit.length), []).extend(range(unit.first, unit.last))
         assert unit.last - unit.first == 1 or sum(unit.window_lengths) <= 4 * batch_tokens
     for (_, kind, name, length), items in covered.items():
-        assert items == list(range(3 if kind == "task" or name == "longlora" else 5)), "three of five texts begin a window"
+        assert sorted(items) == list(range(3 if kind == "task" or name == "longlora" else 5)), (
+            "three of five texts begin a window"
+        )
         assert (kind == "position") == (kind not in ("task", "protocol", "perplexity"))
         assert kind != "perplexity" or length < 128, "whole windows at the longest length give perplexity too"
     assert len(covered) == 2 * (3 + 6 + 2)
     assert sum(unit.num_samples for unit in planned) == 2 * (15 + 15 + 9 + 18)
+
+
+def test_the_longest_units_come_first_and_rows_keep_their_order(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
+    planned = plan_units(workload, ("base", "scaling_only"), 256)
+    for arm in ("base", "scaling_only"):
+        lengths = [unit.length for unit in planned if unit.arm == arm]
+        assert lengths == sorted(lengths, reverse=True)
+    assert sorted(unit.row for unit in planned) == list(range(len(planned)))
+    in_rows = sorted(planned, key=lambda unit: unit.row)
+    keys = [(unit.arm, unit.length, unit.kind, unit.name, unit.first) for unit in in_rows]
+    assert [key[:2] for key in keys] == sorted(key[:2] for key in keys)
+    rows = measure_arm(model(), "base", workload, tokenizer, batch_tokens=256)
+    lengths = rows.task["length"].to_pylist()
+    assert lengths == sorted(lengths)
+    assert rows.task["sample"].to_pylist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] * 2
 
 
 def test_arms_as_they_are_served_are_measured_up_to_the_base_window(workload: Workload) -> None:
@@ -136,7 +153,7 @@ def test_each_key_has_its_own_control_without_its_value(workload: Workload, toke
 def test_a_broken_model_is_named(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> None:
     broken = model()
     torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
-    with pytest.raises(UserError, match="fine_tuned model gives log-probabilities that are not finite at 32 tokens"):
+    with pytest.raises(UserError, match="fine_tuned model gives log-probabilities that are not finite at 192 tokens"):
         measure_arm(broken, "fine_tuned", workload, tokenizer, batch_tokens=256)
 
 

@@ -1,6 +1,5 @@
 """Log-probabilities against an obvious float64 loop, with and without shared beginnings, and a model whose behaviour is known."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -9,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -21,9 +18,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from ray_jobs.evaluate import prefixes, scoring
-from ray_jobs.evaluate.prefixes import PrefixCache, can_share, common_prefix, order_by_prefix, runs_worth_sharing
+from ray_jobs.evaluate import scoring, tree_attention, tree_passes
 from ray_jobs.evaluate.scoring import TargetScores, Window, score_positions, score_windows
+from ray_jobs.evaluate.tree_passes import can_share
 from tasks.evaluate.heldout import tokenize
 from tasks.evaluate.prompts.make import make_prompts
 from tasks.evaluate.prompts.material import Haystack, Material
@@ -68,7 +65,15 @@ def tiny(config: PretrainedConfig) -> Any:
 
 @pytest.fixture(scope="module")
 def llama() -> Any:
-    return tiny(LlamaConfig(**SMALL))
+    model = tiny(LlamaConfig(**SMALL))
+    assert can_share(model), "which is tried with two forward passes"
+    return model
+
+
+@pytest.fixture(scope="module")
+def llama_alone() -> Any:
+    """The same model, in a form whose beginnings cannot be shared: its window is beyond all texts."""
+    return tiny(MistralConfig(**SMALL, sliding_window=4096))
 
 
 def random_tokens(length: int, seed: int = 0) -> np.ndarray:
@@ -159,39 +164,108 @@ def test_logits_of_all_positions_are_made_in_pieces(llama: Any, monkeypatch: pyt
     assert max(rows) == 16
 
 
-def test_each_beginning_is_computed_once_with_one_cache(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths: list[int] = []
-    forward = llama.model.forward
+def lengths_of_passes(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    shapes: list[tuple[int, ...]] = []
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda *a, **k: shapes.append(tuple(k["input_ids"].shape)) or forward(*a, **k))
+    return shapes
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        assert kwargs["input_ids"].shape[0] == 1
-        lengths.append(kwargs["input_ids"].shape[1])
-        return forward(*args, **kwargs)
 
-    monkeypatch.setattr(llama.model, "forward", counted)
+@pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
+def test_each_beginning_is_computed_once(llama: Any, monkeypatch: pytest.MonkeyPatch, batch_tokens: int) -> None:
+    shapes = lengths_of_passes(llama, monkeypatch)
+    windows = grid_of_depths(200, num_depths=5)
+    score_all(llama, windows, batch_tokens=batch_tokens)
+    beginnings = {w.tokens[:n].tobytes() for w in windows for n in range(1, len(w.tokens))}
+    assert sum(length for _, length in shapes) == len(beginnings) < 0.6 * sum(len(w.tokens) for w in windows)
+    assert all(length <= max(batch_tokens, 217) for _, length in shapes)
+    assert (len(shapes) == 1) == (batch_tokens > len(beginnings))
+
+
+def test_what_later_passes_need_is_kept_no_longer_and_no_more(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    logits = tree_passes.Passes.logits
+
+    def counted(self: Any, branches: Any) -> Any:
+        result = logits(self, branches)
+        held.append(sum(key.shape[2] for (layer, _), (key, _) in self._kept.items() if layer == 0))
+        return result
+
+    monkeypatch.setattr(tree_passes.Passes, "logits", counted)
     windows = grid_of_depths(200, num_depths=5)
     score_all(llama, windows, batch_tokens=1)
-    beginnings = {w.tokens[:n].tobytes() for w in windows for n in range(1, len(w.tokens))}
-    repeated = sum(w.num_targets for w in windows)  # what must be computed again for its logits
-    assert len(beginnings) <= sum(lengths) <= len(beginnings) + repeated
-    assert sum(lengths) < 0.5 * sum(len(w.tokens) for w in windows)
+    assert len(held) > 5
+    assert max(held) <= 2 * max(len(w.tokens) for w in windows)
+    held.clear()
+    score_all(llama, windows, batch_tokens=100_000)
+    assert held == [0], "one pass needs nothing of another"
 
 
-def test_long_masks_are_made_in_pieces(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch_tokens", [1, 150, 100_000])
+def test_scores_do_not_depend_on_how_the_tree_is_cut(llama: Any, batch_tokens: int) -> None:
+    windows = [*grid_of_depths(101), *grid_of_depths(60), Window(random_tokens(30, seed=9), 29)]
+    for window, score in zip(windows, score_all(llama, windows, batch_tokens=batch_tokens), strict=True):
+        logprobs, greedy = plain(LlamaConfig(**SMALL), window)
+        np.testing.assert_allclose(score.logprobs, logprobs, atol=1e-4)
+        np.testing.assert_array_equal(score.greedy_ids, greedy)
+
+
+def test_devices_without_the_kernel_score_the_same_by_a_mask(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     windows = grid_of_depths(101)
     whole = score_all(llama, windows)
-    monkeypatch.setattr(prefixes, "MAX_MASK", 110 * 7)
+    monkeypatch.setattr(tree_attention, "_block", tree_attention._masked)
+    monkeypatch.setattr(tree_attention, "MAX_MASK", 110 * 7)
     for one, other in zip(whole, score_all(llama, windows), strict=True):
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
 
 
-def test_windows_with_nothing_in_common_are_batched(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, ...]] = []
-    forward = llama.model.forward
-    monkeypatch.setattr(llama.model, "forward", lambda *a, **k: shapes.append(tuple(k["input_ids"].shape)) or forward(*a, **k))
+def test_the_last_layer_is_computed_for_targets_only(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    forward = llama.model.layers[-1].mlp.forward
+    monkeypatch.setattr(llama.model.layers[-1].mlp, "forward", lambda x: rows.append(x.shape[1]) or forward(x))
+    windows = grid_of_depths(101)
+    score_all(llama, windows, batch_tokens=100_000)
+    assert sum(rows) <= sum(w.num_targets for w in windows)
+    assert not llama.model.layers[-1].mlp._forward_hooks
+
+
+def test_a_model_is_left_as_it_was(llama: Any) -> None:
+    windows = grid_of_depths(30)
+    score_all(llama, windows)
+    assert llama.config._attn_implementation == "sdpa"
+    ids = torch.tensor(windows[0].tokens[None].astype(np.int64))
+    with torch.inference_mode():
+        np.testing.assert_array_equal(llama(ids).logits, tiny(LlamaConfig(**SMALL))(ids).logits)
+
+
+def test_a_model_with_another_attention_is_not_put_into_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that attends by itself would see other branches."""
+    from transformers.models.llama.modeling_llama import LlamaAttention, eager_attention_forward
+
+    def own_attention(self: Any, hidden_states: torch.Tensor, **kwargs: Any) -> Any:
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        q, k, v = (proj(hidden_states).view(shape).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        length = q.shape[2]
+        mask = torch.full((length, length), -torch.inf).triu(1)[None, None]
+        out, _ = eager_attention_forward(self, q, k, v, mask, scaling=self.scaling)
+        return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), None
+
+    monkeypatch.setattr(LlamaAttention, "forward", own_attention)
+    assert not can_share(tiny(LlamaConfig(**SMALL)))
+
+
+def test_windows_of_one_length_are_batched_where_nothing_is_shared(llama_alone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = lengths_of_passes(llama_alone, monkeypatch)
     windows = [Window(random_tokens(length, seed), 3) for seed, length in enumerate((30, 20, 30, 30, 20))]
-    score_all(llama, windows, batch_tokens=60)
+    score_all(llama_alone, windows, batch_tokens=60)
     assert shapes == [(2, 20), (2, 30), (1, 30)]
+
+
+def test_windows_with_nothing_in_common_are_put_one_after_another(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = lengths_of_passes(llama, monkeypatch)
+    windows = [Window(random_tokens(length, seed), 3) for seed, length in enumerate((30, 20, 30, 30, 20))]
+    score_all(llama, windows, batch_tokens=1000)
+    assert shapes == [(1, 29 + 19 + 29 + 29 + 19)]
 
 
 def test_equal_windows_are_computed_once(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +277,13 @@ def test_equal_windows_are_computed_once(llama: Any, monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(same[0].logprobs, same[2].logprobs)
 
 
-def test_scores_do_not_depend_on_the_batch(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["llama", "mistral-window"])
+def test_scores_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama = tiny(KINDS[kind][0])
     windows = [Window(random_tokens(24, seed), n) for seed, n in enumerate((3, 8, 1, 5, 8, 2, 7))]
     one, many = score_all(llama, windows, batch_tokens=1), score_all(llama, windows, batch_tokens=24 * 3)
     monkeypatch.setattr(scoring, "MAX_LOGITS", VOCAB * 9 * 2)
+    monkeypatch.setattr(tree_passes, "MAX_LOGITS", VOCAB * 9 * 2)
     few_logits = score_all(llama, windows, batch_tokens=10_000)
     for a, b, c, window in zip(one, many, few_logits, windows, strict=True):
         assert len(a.logprobs) == window.num_targets
@@ -219,9 +296,9 @@ def test_logits_of_the_context_are_never_made(llama: Any, monkeypatch: pytest.Mo
     rows: list[int] = []
     weight = llama.lm_head.weight
     monkeypatch.setattr(llama.lm_head, "forward", lambda hidden: rows.append(hidden.shape[1]) or hidden @ weight.T)
-    score_all(llama, [Window(random_tokens(60, seed), 4) for seed in range(2)], batch_tokens=120)
-    score_all(llama, grid_of_depths(101))
-    assert max(rows) <= 6 + 1
+    windows = [*(Window(random_tokens(60, seed), 4) for seed in range(2)), *grid_of_depths(101)]
+    score_all(llama, windows, batch_tokens=1)
+    assert max(rows) <= 2 * 6, "of one sequence and the one that continues it"
 
 
 def test_a_model_that_cannot_limit_its_logits_scores_the_same(llama: Any) -> None:
@@ -243,37 +320,7 @@ def test_wrong_windows_are_refused(llama: Any) -> None:
     for num_targets in (0, 20):
         with pytest.raises(ValueError, match="target counts"):
             Window(random_tokens(20), num_targets)
-    with pytest.raises(ValueError, match="cannot be taken from the cache"):
-        PrefixCache(llama).logits(random_tokens(9), 3, 1)
     assert score_all(llama, []) == []
-
-
-sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=8)
-
-
-@given(sequences, st.data())
-def test_visits_find_in_the_cache_what_the_visit_before_left(tokens: list[list[int]], data: st.DataObject) -> None:
-    arrays = [np.array(t, np.int32) for t in tokens]
-    needed = [data.draw(st.integers(1, len(t))) for t in tokens]
-    visits = order_by_prefix(arrays, needed)
-    assert sorted(v.index for v in visits) == list(range(len(tokens)))
-    held: list[int] = []
-    for visit in visits:
-        now = tokens[visit.index]
-        assert held[: visit.num_cached] == now[: visit.num_cached]
-        assert visit.num_cached <= len(now) - needed[visit.index]
-        held = now
-    computed = sum(len(tokens[v.index]) - v.num_cached for v in visits)
-    trie = {tuple(t[:n]) for t in tokens for n in range(1, len(t) + 1)}
-    assert len(trie) <= computed <= len(trie) + sum(needed)
-
-    runs, alone = runs_worth_sharing(visits, [len(t) for t in tokens])
-    assert sorted([v.index for run in runs for v in run] + alone) == list(range(len(tokens)))
-    for run in runs:
-        assert run[0].num_cached == 0
-        assert sum(v.num_cached for v in run) >= prefixes.MIN_SAVED * sum(len(tokens[v.index]) for v in run)
-        for before, after in itertools.pairwise(run):
-            assert common_prefix(arrays[before.index], arrays[after.index]) >= after.num_cached
 
 
 class Copier:
