@@ -70,6 +70,11 @@ class Spans:
     rows: np.ndarray
     paths: list[tuple[str, ...]]
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each chunk, int32 [num_chunks]."""
+        return self.rows[:, 3] - self.rows[:, 2]
+
     def chunks(self, ids: np.ndarray) -> list[Chunk]:
         """The chunks of a document with these token ids."""
         return [

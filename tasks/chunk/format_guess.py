@@ -10,8 +10,6 @@ _PYTHON = re.compile(
     re.MULTILINE,
 )
 _PYTHON_BLOCK = re.compile(r"^[ \t]*(?:async )?(?:def|class)\b[^\n]*:[ \t]*(?:#[^\n]*)?\n", re.MULTILINE)
-_CODE_END = re.compile(r"[;{}][ \t]*$", re.MULTILINE)
-_VISIBLE_LINE = re.compile(r"^[ \t]*\S", re.MULTILINE)
 _PROSE = re.compile(r"^(?: {0,3}(?:```|~~~)|[ \t]*\\(?:documentclass|begin|section|chapter)\b)", re.MULTILINE)
 
 
@@ -22,11 +20,12 @@ def guess_format(lines: str) -> str:
     many of its lines in `;`, `{` or `}`. `lines` has "\\n" for every line end.
     """
     sample = lines[:_SAMPLE_CHARS]
-    if _PROSE.search(sample):
+    has_blocks = ("def" in sample or "class" in sample) and _PYTHON_BLOCK.search(sample)
+    ends = [line.rstrip(" \t")[-1:] for line in sample.split("\n") if line and not line.isspace()]
+    if has_blocks and len(_PYTHON.findall(sample)) >= max(2, len(ends) / 100):
+        found = "python"
+    elif len(ends) >= 8 and sum(end in ";{}" for end in ends) > 0.4 * len(ends):
+        found = "code"
+    else:
         return "auto"
-    num_lines = len(_VISIBLE_LINE.findall(sample))
-    if _PYTHON_BLOCK.search(sample) and len(_PYTHON.findall(sample)) >= max(2, num_lines / 100):
-        return "python"
-    if num_lines >= 8 and len(_CODE_END.findall(sample)) > 0.4 * num_lines:
-        return "code"
-    return "auto"
+    return "auto" if _PROSE.search(sample) else found

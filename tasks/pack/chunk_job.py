@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data_schemas.params import ChunkingParams
 from data_schemas.parts import Parts
 from data_schemas.tables import CHUNKS
-from tasks.chunk.chunker import Chunk, Chunker
+from tasks.chunk.chunker import Chunk, Chunker, Spans
 from tasks.pack.counted import Counted, Counts, add, to_json
 from tasks.pack.fillers import Fillers, cut_again
 from tasks.pack.sequences import SPLITS, SequenceWriter
@@ -29,7 +29,7 @@ CHUNK_PARTS = (
     "chunked-{}.json",
 )
 _BATCH_BYTES = 4_000_000
-Cut = tuple[dict[str, Any], EncodedText, list[Chunk]]  # a document, its tokens, and its chunks
+Cut = tuple[dict[str, Any], EncodedText, Spans]  # a document, its tokens, and where it is cut
 _COLUMNS = ["doc_id", "source", "text", "format", "language", "licence", "split", "num_bytes"]
 
 
@@ -70,7 +70,7 @@ class ChunkJob:
         ):
             for batch in _batches(path):
                 cut = [
-                    (document, encoded, chunker.cut(encoded, document["format"], document["language"]))
+                    (document, encoded, chunker.spans(encoded, document["format"], document["language"]))
                     for document, encoded in zip(batch, chunker.encode([d["text"] for d in batch]), strict=True)
                 ]
                 rows: list[dict[str, Any]] = []
@@ -98,29 +98,27 @@ class ChunkJob:
                 writer.write_table(pa.Table.from_pylist(rows, schema=CHUNKS))
         return counts | {"groups": to_json(counted)}
 
-    def _filled(self, cut: list[Cut], chunker: Chunker, fillers: Fillers) -> list[Cut]:
-        """The documents of a batch; of those for training, some pieces are cut again into fillers."""
-        if self.params.strategy != "semantic" or self.max_waste == 1:
-            return cut
-        places = [
-            (number, index)
-            for number, (document, _, chunks) in enumerate(cut)
-            for index, chunk in enumerate(chunks)
-            if document["split"] == "train" and chunk.num_tokens
-        ]
-        lengths = np.array([cut[number][2][index].num_tokens for number, index in places], np.int64)
-        is_piece = np.array([len(cut[number][2]) > 1 for number, _ in places], bool)
-        chosen, size = fillers.choose(lengths, is_piece)
-        again = {places[place] for place in chosen.tolist()}
-        filled = []
-        for number, (document, encoded, chunks) in enumerate(cut):
-            sizes = [size if (number, index) in again else 0 for index in range(len(chunks))]
-            pieces = (
-                cut_again(chunker, encoded, chunk, wanted, document["format"], document["language"]) if wanted else [chunk]
-                for chunk, wanted in zip(chunks, sizes, strict=True)
-            )
-            filled.append((document, encoded, [piece for of_chunk in pieces for piece in of_chunk]))
-        return filled
+    def _filled(
+        self, cut: list[Cut], chunker: Chunker, fillers: Fillers
+    ) -> Iterator[tuple[dict[str, Any], EncodedText, list[Chunk]]]:
+        """The chunks of each document of a batch; of those for training, some pieces are cut again into fillers."""
+        again: set[tuple[int, int]] = set()
+        size = 0
+        if self.params.strategy == "semantic" and self.max_waste < 1:
+            of_training = [(number, spans) for number, (document, _, spans) in enumerate(cut) if document["split"] == "train"]
+            places = [(number, index) for number, spans in of_training for index in np.flatnonzero(spans.lengths).tolist()]
+            lengths = np.array([cut[number][2].lengths[index] for number, index in places], np.int64)
+            is_piece = np.array([len(cut[number][2].rows) > 1 for number, _ in places], bool)
+            chosen, size = fillers.choose(lengths, is_piece)
+            again = {places[place] for place in chosen.tolist()}
+        for number, (document, encoded, spans) in enumerate(cut):
+            chunks: list[Chunk] = []
+            for index, chunk in enumerate(spans.chunks(encoded.ids)):
+                if (number, index) in again:
+                    chunks += cut_again(chunker, encoded, chunk, size, document["format"], document["language"])
+                else:
+                    chunks.append(chunk)
+            yield document, encoded, chunks
 
 
 def _num_bytes(document: dict[str, Any], chunk: Chunk) -> int:

@@ -39,8 +39,7 @@ class Fillers:
         from tasks.pack.best_fit import best_fit_decreasing
 
         nothing = (np.empty(0, np.int64), 0)
-        givers = np.flatnonzero(is_piece & (lengths > self._row_length / 2))
-        if not len(givers):
+        if not is_piece.any():
             return nothing
         members, row_ends = best_fit_decreasing(lengths, self._row_length, len(lengths))
         starts = np.concatenate([[0], row_ends[:-1]])
@@ -49,9 +48,12 @@ class Fillers:
         running = np.cumsum(gaps)
         size = int(gaps[np.searchsorted(running, running[-1] / 2)]) if len(gaps) else 0
         excess = float(gaps.sum()) - _AIM * self._max_waste * self._row_length * len(gaps)
-        if size < _SMALLEST_FILLER or excess <= 0:
+        givers = np.flatnonzero(is_piece & (lengths >= 2 * size))
+        if size < _SMALLEST_FILLER or excess <= 0 or not len(givers):
             return nothing
-        self._owed += excess / float(lengths[givers].mean() + gaps.mean())  # a piece that is cut also takes its gap away
+        # A piece that is cut also takes away the gap of the row that it has to itself.
+        own_gap = float(gaps.mean()) * float((lengths[givers] > self._row_length / 2).mean())
+        self._owed += excess / (float(lengths[givers].mean()) + own_gap)
         number = min(int(self._owed), len(givers))
         self._owed -= number
         places = ((np.arange(number) + 0.5) * len(givers) / max(1, number)).astype(np.int64)

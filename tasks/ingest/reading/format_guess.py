@@ -25,7 +25,6 @@ _NAMES = {
     "py": "python",
     "text/x-python": "python",
 }
-_LINE = re.compile(r"\r\n?|\n")
 _LATEX = re.compile(r"^[ \t]*\\(?:documentclass|begin\{document\}|(?:sub)*section\*?\{|chapter\*?\{|maketitle)", re.MULTILINE)
 _DIRECTIVE = re.compile(r"^\.\. (?:[\w:-]+::|_[^:\n]{1,200}:)|:[\w:+-]{1,40}:`[^`\n]{1,200}`", re.MULTILINE)
 _UNDERLINED = re.compile(r"^\S[^\n]{0,200}\n([=~^\"'*+#<>_-])\1{2,}[ \t]*$", re.MULTILINE)
@@ -46,12 +45,14 @@ def named_format(name: object) -> str | None:
 
 def guess_format(text: str) -> str:
     """One of TEXT_FORMATS: what the text's first 16,384 characters leave little doubt about, else `plain`."""
-    sample = _LINE.sub("\n", text[:_SAMPLE_CHARS])
+    sample = text[:_SAMPLE_CHARS]
+    if "\r" in sample:
+        sample = sample.replace("\r\n", "\n").replace("\r", "\n")
     if "\\" in sample and len(_LATEX.findall(sample)) >= 2:
         return "latex"
     if (code := guess_code(sample)) in ("python", "code"):
         return code
-    if len(_DIRECTIVE.findall(sample)) >= 2 and not _FENCE.search(sample):
+    if (".. " in sample or ":`" in sample) and len(_DIRECTIVE.findall(sample)) >= 2 and not _FENCE.search(sample):
         return "rst"
     if _is_markdown(sample):
         return "markdown"
@@ -60,9 +61,9 @@ def guess_format(text: str) -> str:
 
 def _is_markdown(sample: str) -> bool:
     """A table, a pair of fences, or headings: several of them, or one beside other marks. Comments of scripts stand in runs."""
-    if _TABLE.search(sample) or len(_FENCE.findall(sample)) >= 2:
+    if ("---" in sample and _TABLE.search(sample)) or len(_FENCE.findall(sample)) >= 2:
         return True
-    num_alone = len(_ATX_ALONE.findall(sample))
+    num_alone = len(_ATX_ALONE.findall(sample)) if "#" in sample else 0
     if not num_alone or 2 * num_alone < len(_ATX.findall(sample)):
         num_alone = 0
     if num_alone >= 2:

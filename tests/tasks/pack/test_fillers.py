@@ -48,14 +48,14 @@ def write_documents(folder: Path, texts: list[tuple[str, str]]) -> Parts:
 
 
 def chunked(
-    root: Path, tokenizer: PreTrainedTokenizerFast, texts: list[tuple[str, str]], max_waste: float
+    root: Path, tokenizer: PreTrainedTokenizerFast, texts: list[tuple[str, str]], max_waste: float, max_tokens: int = TARGET - 1
 ) -> tuple[PackingPlan, list[dict[str, Any]]]:
     """The plan of the training rows, and the rows of the chunk table."""
     root.mkdir()
     parts = Parts(str(root / "parts"))
     with parts.writing(TOKENIZER_FILE) as path:
         tokenizer.backend_tokenizer.save(str(path))
-    params = ChunkingParams(max_tokens=TARGET - 1, segmenter="fast")
+    params = ChunkingParams(max_tokens=max_tokens, segmenter="fast")
     special = SpecialTokens(None, tokenizer.eos_token_id)
     documents = write_documents(root / "documents", texts)
     ChunkJob(documents, parts, params, special, ("books",), TARGET - 1, max_waste)((0, "part.parquet"))
@@ -63,6 +63,14 @@ def chunked(
     plan = plan_rows(entries.lengths, TARGET, PackingParams(), document_lengths=entries.document_lengths)
     with parts.reading("chunks-00000.parquet") as path:
         return plan, pq.read_table(path).to_pylist()
+
+
+def test_rows_of_many_small_pieces_are_filled_too(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    texts = [("train", book(number)) for number in range(6)] + [("heldout", book(7))]
+    before, _ = chunked(tmp_path / "plain", tokenizer, texts, max_waste=1, max_tokens=TARGET // 4)
+    after, _ = chunked(tmp_path / "filled", tokenizer, texts, max_waste=0.01, max_tokens=TARGET // 4)
+    assert before.waste > 0.02
+    assert after.waste < 0.015
 
 
 def test_a_folder_of_books_wastes_little_and_loses_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
