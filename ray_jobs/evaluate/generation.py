@@ -20,7 +20,8 @@ from ray_jobs.evaluate.prefixes import common_prefix
 from ray_jobs.evaluate.scoring import Window, forget_lengths, greedy_next, score_windows
 from ray_jobs.evaluate.tree_passes import Passes, Pieces, Rows, TreeScores, can_share
 
-FIRST_DRAFT, MAX_DRAFT = 8, 16
+# Guesses in one pass: the least and first, and the most. Up to 8 hardly make a pass longer.
+LEAST_DRAFT, MAX_DRAFT = 8, 32
 # Tokens that must be equal for what followed them to be guessed; the longest match counts.
 _MATCH_LENGTHS = (3, 2)
 
@@ -133,7 +134,7 @@ class _Continuation:
     limit: int
     given: Pieces
     draft: np.ndarray
-    num_guesses: int = FIRST_DRAFT
+    num_guesses: int = LEAST_DRAFT
     is_done: bool = False
 
     def __post_init__(self) -> None:
@@ -162,9 +163,9 @@ class _Continuation:
             if token != guess or self.is_done:
                 break
             num_right += 1
-        if len(self.draft):  # guesses that are wrong cost time too
+        if len(self.draft):  # many guesses that are wrong cost time too
             all_right = num_right == len(self.draft)
-            self.num_guesses = min(MAX_DRAFT, 2 * self.num_guesses) if all_right else max(1, self.num_guesses // 2)
+            self.num_guesses = min(MAX_DRAFT, 2 * self.num_guesses) if all_right else max(LEAST_DRAFT, self.num_guesses // 2)
         self.draft = look_up(self.text, min(self.num_guesses, len(self._text) - self._end - 1))
         return num_right
 

@@ -52,14 +52,19 @@ class Layout:
 _layout: ContextVar[Layout] = ContextVar("layout")
 
 
+def configs_of(model: Any) -> list[Any]:
+    """The configurations of a model and its parts, each once."""
+    found = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    return list(found.values())
+
+
 @contextmanager
-def attending(model: Any, layout: Layout) -> Iterator[None]:
-    """Within this, `model` attends as `layout` says."""
+def attending(configs: Sequence[Any], layout: Layout) -> Iterator[None]:
+    """Within this, the model with these configurations attends as `layout` says."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend)
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
-    before = [(config, config._attn_implementation) for config in configs.values()]
+    before = [(config, config._attn_implementation) for config in configs]
     token = _layout.set(layout)
     try:
         for config, _ in before:

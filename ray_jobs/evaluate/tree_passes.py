@@ -17,7 +17,7 @@ import torch
 
 from ray_jobs.evaluate.logprobs import MAX_LOGITS, TargetScores, target_scores
 from ray_jobs.evaluate.prefixes import Tree, passes_of, tree_of
-from ray_jobs.evaluate.tree_attention import Block, KeyValue, Layout, attending
+from ray_jobs.evaluate.tree_attention import Block, KeyValue, Layout, attending, configs_of
 
 # RoPE variants of transformers whose frequencies depend on the length of the whole sequence.
 _LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope", "su"})
@@ -108,6 +108,7 @@ class Passes:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._num_layers = int(model.config.get_text_config().num_hidden_layers)
+        self._configs = configs_of(model)
         self._kept: dict[tuple[int, int], KeyValue] = {}
 
     @torch.inference_mode()
@@ -133,7 +134,7 @@ class Passes:
         wanted = torch.from_numpy(np.concatenate([b.wanted + first for b, first in zip(branches, firsts, strict=False)])).to(
             device
         )
-        with attending(self._model, layout), _last_layer_only_for(self._model, wanted):
+        with attending(self._configs, layout), _last_layer_only_for(self._model, wanted, len(wanted) == len(ids)):
             logits = self._model(
                 input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=wanted
             ).logits[0]
@@ -162,10 +163,10 @@ def _stretches(places: np.ndarray) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _last_layer_only_for(model: Any, rows: torch.Tensor) -> Iterator[None]:
+def _last_layer_only_for(model: Any, rows: torch.Tensor, wants_all: bool) -> Iterator[None]:
     """Within this, the last layer's queries, attention output and feed-forward are computed for these rows; the others get zeros."""
     layers = getattr(model.base_model, "layers", None)
-    named = dict(layers[-1].named_modules()) if layers is not None and len(layers) else {}
+    named = dict(layers[-1].named_modules()) if layers is not None and len(layers) and not wants_all else {}
     num_tokens: list[int] = []
 
     def only_rows(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
