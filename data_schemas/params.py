@@ -76,6 +76,10 @@ class PipelineParams(Params):
         group = self.training.s2_group_size
         if group is not None and group > target:
             raise ValueError(f"training.s2_group_size is {group}, above model.target_length {target}: choose at most {target}")
+        if self.training.full_attention_every and self.training.full_attention_layers not in ("none", ()):
+            raise ValueError(
+                "training.full_attention_every and training.full_attention_layers both choose layers: set one of them to 0 or none"
+            )
         if self.chunking.max_tokens is not None and self.chunking.max_tokens > target:
             raise ValueError(
                 f"chunking.max_tokens is {self.chunking.max_tokens}, above model.target_length {target}: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,14 @@ class TrainingParams(Params):
     )
     s2_group_size: int | None = Field(
         None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of `model.target_length`."
+    )
+    full_attention_layers: Literal["none", "auto"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        "none",
+        description="With S²-Attn: layers that use full attention, as a list of layer numbers from 0. auto: a quarter of the layers, "
+        "at least one: those that copy most from far away, by a probe of the base. none: no layer.",
+    )
+    full_attention_every: int = Field(
+        0, ge=0, description="With S²-Attn: use full attention in every k-th layer, for example 4: layers 3, 7, 11, … 0: no layer."
     )
     full_attention_steps: int = Field(
         0, ge=0, description="With S²-Attn: number of steps at the end of training that use full attention."

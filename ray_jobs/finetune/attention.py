@@ -10,6 +10,9 @@ groups shifted by g/2. So neighbouring groups exchange information from layer to
 
 Rows are packed: pass `position_ids` that restart at each document and no padding mask. In evaluation mode the same name
 computes plain full causal attention (within documents).
+
+It can be sparse in part: `model.config.s2_full_layers` numbers the layers that attend in full, and a forward pass with
+`s2_in_full`, bool [B, L] like `position_ids`, lets the documents whose tokens are True attend in full in all layers.
 """
 
 from __future__ import annotations
@@ -57,11 +60,12 @@ def s2_attention_forward(
     dropout: float = 0.0,
     position_ids: torch.Tensor | None = None,
     sliding_window: int | None = None,
+    s2_in_full: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: queries [B, H, L, D], keys and values [B, K, L, D] -> output [B, L, H, D].
 
-    Training mode is S2-Attn, evaluation mode full attention. A layer whose sliding window is shorter than a group computes
+    Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention. A layer whose sliding window is shorter than a group computes
     exactly that window in both modes: it is cheaper than groups already, and the base's own pattern is kept. UserError for
     padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
     """
@@ -73,7 +77,7 @@ def s2_attention_forward(
         return _transformers_sdpa(module, query_BHLD, key_BKLD, value_BKLD, attention_mask, scaling, kwargs)
     if position_ids is None:
         position_ids = torch.arange(length, device=query_BHLD.device).expand(batch, -1)
-    segments = _segments(module, position_ids, batch)
+    segments = _segments(module, position_ids, batch, s2_in_full)
     window = sliding_window if sliding_window is not None and sliding_window < segments.documents.max_length else None
 
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
@@ -87,7 +91,7 @@ def s2_attention_forward(
         width = max(value_dim, query.shape[-1])
         query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout)
-    if module.training and (window is None or window >= _group_size(module)):
+    if module.training and not is_full_layer(module) and (window is None or window >= _group_size(module)):
         output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout)
     else:
         output = execute(query, key, value, segments.documents, scale, dropout, window)
@@ -124,15 +128,22 @@ def shifted_sparse_attention(
     return torch.cat(parts, dim=1)
 
 
-def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int) -> RowSegments:
+def is_full_layer(module: torch.nn.Module) -> bool:
+    """Whether an attention layer is one of `s2_full_layers` in its configuration."""
+    return getattr(module, "layer_idx", None) in (getattr(module.config, "s2_full_layers", None) or ())
+
+
+def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int, in_full: torch.Tensor | None) -> RowSegments:
     """The batch's segments, computed once and kept on the `position_ids` tensor, which is the same for all layers."""
     group_size = _group_size(module)
     key = (group_size, batch, position_ids._version)
     cached = getattr(position_ids, "_s2_segments", None)
-    if cached is not None and cached[0] == key:
-        return cached[1]
-    segments = segment_batch(position_ids.expand(batch, -1), group_size)
-    position_ids._s2_segments = (key, segments)  # type: ignore[attr-defined]
+    if cached is not None and cached[0] == key and cached[1] is in_full:
+        return cached[2]
+    segments = segment_batch(position_ids.expand(batch, -1), group_size, None if in_full is None else in_full.expand(batch, -1))
+    position_ids._s2_segments = (key, in_full, segments)  # type: ignore[attr-defined]
+    if in_full is not None:
+        in_full._s2_is_read = True  # type: ignore[attr-defined]  # tells the caller that the model passed it on
     return segments
 
 
