@@ -86,6 +86,31 @@ class TrainingParams(Params):
         description="Kernel that computes the loss without holding all logits. auto: the fastest one available that supports this "
         "training.",
     )
+    loss_weighting: Literal["none", "exact", "long_ce"] = Field(
+        "none",
+        description="How much each target token counts in the training loss. none: all the same. exact: more with a long left context "
+        "in their document, by its rarity (EXACT). long_ce: more where the model predicts better with the whole context than with a "
+        "short one (LongCE), which needs a second forward pass. Validation always counts all the same.",
+    )
+    loss_long_from: int | None = Field(
+        None,
+        ge=2,
+        description="Left context in tokens from which `loss_weighting` changes a target's weight. It is also the longest short context "
+        "of long_ce. Empty: the base's window.",
+    )
+    loss_extra_mass: float = Field(
+        0.5, gt=0, le=10, description="For `loss_weighting` exact: the weight that is added in total, as a share of all targets."
+    )
+    loss_max_weight: float | None = Field(
+        None, gt=1, le=1000, description="Largest weight of a target under `loss_weighting`. Empty: 16 for exact, 5 for long_ce."
+    )
+    position_skipping: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Cut each document in training at random into up to this many parts, and skip positions between them, so that short "
+        "rows train positions up to `model.target_length` (PoSE). 0 or 1: no position is skipped. Use it with `packing.row_length`.",
+    )
     loss_chunk_tokens: int = Field(2048, ge=16, description="Number of tokens whose logits are computed at a time.")
     validate_every: int = Field(100, ge=1, description="Number of steps between validations, which use full attention.")
     validation_rows: int = Field(8, ge=1, description="Number of held-out rows in one validation.")
