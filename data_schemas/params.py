@@ -20,6 +20,7 @@ from data_schemas.model_params import ModelParams, RopeMethod
 from data_schemas.packing_params import PackingParams, TokenBudget
 from data_schemas.publish_params import PublishParams
 from data_schemas.ray_params import RayParams
+from data_schemas.retrieval_params import RetrievalParams
 from data_schemas.training_params import TrainingParams
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "PublishParams",
     "QualityParams",
     "RayParams",
+    "RetrievalParams",
     "RopeMethod",
     "TokenBudget",
     "TrainingParams",
@@ -57,6 +59,7 @@ class PipelineParams(Params):
     )
     model: ModelParams
     corpus: CorpusParams
+    retrieval: RetrievalParams = RetrievalParams()
     chunking: ChunkingParams = ChunkingParams()
     packing: PackingParams = PackingParams()
     training: TrainingParams = TrainingParams()

@@ -9,6 +9,9 @@ excerpts       EXCERPTS       one row for each pair of documents of which one re
 contamination  CONTAMINATION  one row for each passage of a training document that evaluation data contains too
 shared_text    SHARED_TEXT    one row for each held-out document with text that many training documents share
 
+Written by the retrieval stage, in parts `retrieval-00000-of-00012.parquet`:
+retrieval      RETRIEVAL      one row for each retrieval document
+
 Written by prepare:
 chunks         CHUNKS         one row for each chunk
 *.arrow        PACKED_ROWS    one row for each training row, of whole chunks
@@ -117,6 +120,22 @@ SHARED_TEXT = pa.schema(
         pa.field(
             "is_given_up", pa.bool_(), nullable=False
         ),  # a copied document whose copies are too much training text to remove
+    ]
+)
+
+RETRIEVAL = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),  # without control tokens
+        pa.field("licence", pa.string(), nullable=False),  # of its sources, joined by " + " if they differ
+        pa.field("language", pa.string()),  # null if its sources have several or none
+        pa.field("made_from", pa.list_(pa.string()), nullable=False),  # ids of training documents
+        pa.field("input_ids", pa.list_(pa.int32()), nullable=False),  # BOS and EOS included
+        pa.field("loss_weights", pa.list_(pa.float32()), nullable=False),  # one for each of input_ids
+        pa.field("is_answer", pa.list_(pa.bool_()), nullable=False),  # one for each of input_ids
+        pa.field("evidence", pa.list_(pa.int32()), nullable=False),  # token at which each question's evidence begins
+        pa.field("answered", pa.list_(pa.int32()), nullable=False),  # token at which each question's answer begins
     ]
 )
 

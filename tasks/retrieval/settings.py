@@ -1,0 +1,98 @@
+"""Checks of `retrieval` before a document is read, and which names a tokenizer can write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from tasks.retrieval.chat import ChatFrame, chat_frame
+from tasks.retrieval.families.names import CONSONANTS, VOWELS
+from tasks.retrieval.families.negatives import Negatives
+from tasks.retrieval.families.registry import MAKERS
+from tasks.retrieval.families.request import Request
+from tasks.retrieval.draft import NotMade
+from tasks.retrieval.rendering import Renderer
+from tasks.retrieval.fitting import fit
+from tasks.retrieval.text_supply import SourceText, TextSupply
+from tasks.tokens.encoding import Encoder, encoder_of
+from tasks.tokens.special_tokens import special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_PROBES = {"letters": CONSONANTS + VOWELS + ".[]<>()@_:=-", "digits": "0123456789.[]<>()@_:=-"}
+_NEEDS_NAMES = ("key_value", "paragraph_order", "shuffled_chunks")
+_PROBED_CHARS = 12  # a token, at most
+
+
+def frame_of(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> ChatFrame | None:
+    """The chat template's frame, if `retrieval.chat_template` asks for it and the tokenizer has one."""
+    return chat_frame(tokenizer) if params.retrieval.chat_template else None
+
+
+def writable_symbols(encoder: Encoder) -> tuple[str, ...]:
+    """Of "letters" and "digits", those whose names and signs come back from their tokens as they were."""
+    return tuple(name for name, probe in _PROBES.items() if _comes_back(probe, encoder))
+
+
+def check_retrieval(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> None:
+    """UserError for a kind of document that a row is too short for, or whose names the tokenizer cannot write."""
+    if not params.retrieval.share:
+        return
+    encoder = encoder_of(tokenizer)
+    symbols = writable_symbols(encoder)
+    renderer = Renderer(encoder, special_tokens(tokenizer), frame_of(params, tokenizer))
+    for family in params.retrieval.trained_families:
+        if family in _NEEDS_NAMES and not symbols:
+            raise UserError(
+                f"The tokenizer can write neither Latin letters nor digits, which retrieval.families {family} needs: leave {family} out."
+            )
+        if (reason := _too_short(family, params, renderer, symbols)) is not None:
+            raise UserError(
+                f"Rows of {params.row_tokens} tokens are too short for retrieval.families {family} ({reason}): "
+                f"leave {family} out, or raise model.target_length."
+            )
+
+
+def _too_short(family: str, params: PipelineParams, renderer: Renderer, symbols: tuple[str, ...]) -> str | None:
+    """Why no document of a family can be made of plain words; None if one can."""
+    texts = [_probe_text(number, _PROBED_CHARS * params.row_tokens) for number in range(3)]
+    documents = [SourceText(f"probe-{number}", text, "", "") for number, text in enumerate(texts)]
+    sample = next(renderer.encoder.encode([texts[0][:20_000]]))
+    chars_per_token = len(sample.text) / max(1, len(sample.ids))
+    num_chars = int(params.row_tokens * chars_per_token)
+    request = Request(
+        TextSupply(documents, np.random.default_rng(0)),
+        Negatives(documents, max(40, num_chars // 16)),
+        params.retrieval.questions,
+        num_chars,
+        symbols,
+    )
+    reason = None
+    for seed in range(3):
+        try:
+            fit(lambda n, s=seed: MAKERS[family](request, n, np.random.default_rng(s)), renderer, params.row_tokens, chars_per_token)  # type: ignore[misc, index]
+            return None
+        except NotMade as not_made:
+            reason = str(not_made)
+    return reason
+
+
+def _probe_text(seed: int, num_chars: int) -> str:
+    """Sentences of made-up words."""
+    rng = np.random.default_rng(seed)
+    letters = list("etaoinshrdlu")
+    sentences, size = [], 0
+    while size < num_chars:
+        words = ["".join(rng.choice(letters, rng.integers(2, 9))) for _ in range(rng.integers(6, 13))]
+        sentences.append(" ".join(words).capitalize() + ".")
+        size += len(sentences[-1]) + 1
+    return " ".join(sentences)
+
+
+def _comes_back(text: str, encoder: Encoder) -> bool:
+    ids = next(encoder.encode([text], is_start=False)).ids
+    return "".join(encoder.text(ids).split()) == text
