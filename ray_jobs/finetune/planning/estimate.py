@@ -31,12 +31,15 @@ class Speed:
 
 def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need."""
+    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
     training = params.training
+    full_layers = num_full_layers(training, shape.num_layers)
     lengths = np.full(training.rows_per_step, params.model.target_length)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
-    total = (training.steps - last) * shape.cost.step_flops(lengths, group_size_at(0, params)) if last < training.steps else 0.0
+    sparse = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
+    total = (training.steps - last) * sparse if last < training.steps else 0.0
     return total + last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
 
 
