@@ -51,9 +51,12 @@ def default_group_size(context_length: int) -> int:
 
 
 def document_starts(position_ids: torch.Tensor) -> torch.Tensor:
-    """Bool [B*L]: True at each row's first token and where `position_ids` [B, L] do not grow by one."""
+    """Bool [B*L]: True at each row's first token and where `position_ids` [B, L] do not grow.
+
+    A document may skip positions, and a document starts at 0, so its first position is never above the one before it.
+    """
     starts = torch.ones_like(position_ids, dtype=torch.bool)
-    starts[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1
+    starts[:, 1:] = position_ids[:, 1:] <= position_ids[:, :-1]
     return starts.flatten()
 
 

@@ -21,10 +21,13 @@ from ray_jobs.finetune.planning.flops import cost_of, peak_flops
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
 from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
 from ray_jobs.finetune.training.distributed import Worker, shard
+from ray_jobs.finetune.training.long_ce import LongCEWeights
 from ray_jobs.finetune.training.objective import Objective, group_size_at
 from ray_jobs.finetune.training.optimization import build_optimizer
 from ray_jobs.finetune.training.steps import sequence_lengths, train_step, validate
+from ray_jobs.finetune.training.token_weights import TokenWeights, exact_weights
 from ray_jobs.finetune.training.training_model import build_model
+from tasks.model.extended import rope_plan_for
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -51,7 +54,8 @@ def train(
         save_now: called on every rank after every step; whether an extra checkpoint is due, the same answer on all ranks.
 
     Raises:
-        UserError: the loss or a gradient is not finite; names the documents.
+        UserError: the loss or a gradient is not finite, naming the documents; or no target has the long context that
+            `training.loss_weighting` asks for.
     """
     training = params.training
     objective, optimizer = set_up(params, worker)
@@ -59,11 +63,11 @@ def train(
     cost = cost_of(model, model.get_base_model().config)
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
     first = load_checkpoint(resume_from, model, optimizer).step if resume_from else 0
-    order = step_order(params, train_rows)
+    order, token_weights = step_order(params, train_rows), token_weights_of(params, train_rows)
     for step in range(first, training.steps):
         started = time.perf_counter()
         indices = order.rows(step)
-        metrics = train_step(objective, optimizer, params, train_rows, indices, step, worker)
+        metrics = train_step(objective, optimizer, params, train_rows, indices, step, worker, token_weights)
         done, last = step + 1, step + 1 == training.steps
         metrics |= {"step": done, "seconds": time.perf_counter() - started}
         if peak is not None:
@@ -102,3 +106,19 @@ def step_order(params: PipelineParams, rows: Rows) -> StepOrder:
     window = training.balance_steps
     costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params)) if window > 1 else None
     return StepOrder(len(rows), training.rows_per_step, training.seed, costs, window)
+
+
+def token_weights_of(params: PipelineParams, rows: Rows) -> TokenWeights | None:
+    """The rule of `training.loss_weighting` for these training rows; None where all targets count the same.
+
+    UserError if no target of the rows has a long left context.
+    """
+    training = params.training
+    if training.loss_weighting == "none":
+        return None
+    long_from = training.loss_long_from or rope_plan_for(params.model).base_window
+    if training.loss_weighting == "exact":
+        lengths = (rows.row(i)["seq_lengths"] for i in range(len(rows)))
+        return exact_weights(lengths, long_from, training.loss_extra_mass, training.loss_max_weight)
+    most = {} if training.loss_max_weight is None else {"max_weight": training.loss_max_weight}
+    return LongCEWeights(long_from, always=training.parallelism == "fsdp", **most)

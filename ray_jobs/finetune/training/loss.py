@@ -53,7 +53,9 @@ def summed_cross_entropy(
         return _torch_kernel(hidden_TE.to(dtype), linear.weight, linear.bias, targets_T, chunk_tokens)
     if chosen == "liger":
         return _liger_kernel(hidden_TE.to(dtype), linear.weight.to(dtype), linear.bias, targets_T)
-    loss: torch.Tensor = LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype, None)[0]
+    loss: torch.Tensor = LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype, None)[
+        0
+    ]
     return loss
 
 
@@ -72,9 +74,7 @@ def weighted_cross_entropy(
     if linear is None:
         return recomputed_loss(head, hidden_TE, targets_T, chunk_tokens, weigh)
     dtype = compute_dtype(hidden_TE)
-    return LossSums(
-        *LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype, weigh)
-    )
+    return LossSums(*LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype, weigh))
 
 
 def plain_linear(head: Any) -> torch.nn.Linear | None:
