@@ -78,8 +78,9 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
     training, target = params.training, params.model.target_length
     tokens = training.rows_per_step * target
     group = group_size_at(0, params)
+    sparse = f"S2-Attn in groups of {group} tokens{_in_full(training, shape.num_layers)}"
     return [
-        ("attention in training", f"S2-Attn in groups of {group} tokens" if training.attention == "s2" else "full"),
+        ("attention in training", sparse if training.attention == "s2" else "full"),
         ("attention in evaluation", "full"),
         (
             "trained weights",
@@ -89,6 +90,17 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("workers", f"{params.ray.num_workers} on {'GPU' if params.ray.use_gpu else 'CPU'}, Ray at {params.ray.address}"),
     ]
+
+
+def _in_full(training: TrainingParams, num_layers: int) -> str:
+    from ray_jobs.finetune.full_layers import num_full_layers, stated_full_layers
+
+    count = num_full_layers(training, num_layers)
+    if not count:
+        return ""
+    stated = stated_full_layers(training, num_layers)
+    which = f"layer {', '.join(map(str, stated))}" if stated else f"{count} of the {num_layers} layers, found by a probe"
+    return f", full in {which}"
 
 
 def _also_trained(training: TrainingParams) -> str:

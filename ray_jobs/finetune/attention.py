@@ -65,9 +65,9 @@ def s2_attention_forward(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: queries [B, H, L, D], keys and values [B, K, L, D] -> output [B, L, H, D].
 
-    Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention. A layer whose sliding window is shorter than a group computes
-    exactly that window in both modes: it is cheaper than groups already, and the base's own pattern is kept. UserError for
-    padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
+    Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention. A layer whose sliding window is
+    shorter than a group computes exactly that window in both modes: it is cheaper than groups already, and the base's own pattern
+    is kept. UserError for padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
     """
     batch, _, length, _ = query_BHLD.shape
     _refuse_options(module, kwargs)
@@ -92,7 +92,7 @@ def s2_attention_forward(
         query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout)
     if module.training and not is_full_layer(module) and (window is None or window >= _group_size(module)):
-        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout)
+        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window)
     else:
         output = execute(query, key, value, segments.documents, scale, dropout, window)
     return output[..., :value_dim].to(query_BHLD.dtype).unflatten(0, (batch, length)), None
@@ -106,24 +106,27 @@ def shifted_sparse_attention(
     execute: Executor,
     scale: float,
     dropout: float = 0.0,
+    window: int | None = None,
 ) -> torch.Tensor:
     """S2-Attn over T flattened tokens: [T, H, D] from [T, H, D] and twice [T, K, D].
 
     The first ceil(K/2) key-value heads and their query heads are unshifted, the others are shifted. With one key-value head,
-    both halves share it and the query heads are split.
+    both halves share it and the query heads are split. A `window` of at least a group cuts the documents that attend in full.
     """
     if segments.unshifted.bounds == segments.shifted.bounds:  # no document is longer than half a group
-        return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout)
+        return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout, window)
     num_heads, num_kv = query_THD.shape[1], key_TKD.shape[1]
     kv_split = (num_kv + 1) // 2
     if num_kv == 1:
         head_split, left, right = (num_heads + 1) // 2, slice(0, 1), slice(0, 1)
     else:
         head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
-    parts = [execute(query_THD[:, :head_split], key_TKD[:, left], value_TKD[:, left], segments.unshifted, scale, dropout)]
+    parts = [
+        execute(query_THD[:, :head_split], key_TKD[:, left], value_TKD[:, left], segments.unshifted, scale, dropout, window)
+    ]
     if head_split < num_heads:
         parts.append(
-            execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout)
+            execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout, window)
         )
     return torch.cat(parts, dim=1)
 

@@ -6,12 +6,55 @@ copy from far away must keep their reach (`ray_jobs.finetune.training.layer_prob
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
 
 AUTO_SHARE = 4  # auto keeps one layer in so many in full
+FULL_LAYERS_FILE = "full_attention_layers.json"  # in a checkpoint
+
+
+@dataclass(frozen=True)
+class FullLayers:
+    """The layers in full, numbered from 0; after a probe also every layer's score, and the loss to which the scores are added.
+
+    A score is how much the loss of text copied from far away rises with that one layer in groups, in nats a token.
+    """
+
+    layers: tuple[int, ...]
+    scores: tuple[float, ...] = ()
+    loss: float | None = None
+
+    def describe(self) -> str:
+        """One line for the log."""
+        names = ", ".join(map(str, self.layers))
+        found = "; ".join(f"{layer}: {score:+.3f}" for layer, score in ((i, self.scores[i]) for i in ranked(self.scores)))
+        by_probe = f", chosen by a probe; loss of copied text with one layer in groups, nats a token: {found}" if found else ""
+        return f"full attention in layer {names}, groups in the others{by_probe}"
+
+
+def ranked(scores: tuple[float, ...]) -> list[int]:
+    """The layers, the one with the highest score first."""
+    return sorted(range(len(scores)), key=lambda layer: (-scores[layer], layer))
+
+
+def write_full_layers(directory: Path, chosen: FullLayers) -> None:
+    """Keep the choice in a checkpoint's folder; nothing is written where no layer was chosen."""
+    if chosen.layers:
+        (directory / FULL_LAYERS_FILE).write_text(json.dumps(asdict(chosen)) + "\n")
+
+
+def read_full_layers(directory: Path) -> FullLayers | None:
+    """The choice that a checkpoint holds; None if it holds none."""
+    path = directory / FULL_LAYERS_FILE
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_text())
+    return FullLayers(tuple(kept["layers"]), tuple(kept["scores"]), kept["loss"])
 
 
 def num_full_layers(training: TrainingParams, num_layers: int) -> int:

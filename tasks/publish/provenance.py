@@ -14,6 +14,8 @@ from tasks.publish.portable import portable
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "ray", "numpy", "pyarrow", "spacy", "datasets")
 
+_FOUND = ("full_attention",)  # what a stage chose by itself: the layers in full attention, and their scores
+
 
 def provenance(
     params: PipelineParams, base: BaseIdentity, stages: Mapping[str, Manifest], release: Mapping[str, Any]
@@ -34,6 +36,7 @@ def provenance(
                 "params": portable(manifest.params),
                 "parents": manifest.parents,
             }
+            | {key: manifest.summary[key] for key in _FOUND if key in manifest.summary}
             for name, manifest in stages.items()
         },
         "seeds": {

@@ -13,16 +13,14 @@ Everything is a function of the rows and the seed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.full_layers import auto_count
+from ray_jobs.finetune.full_layers import FullLayers, auto_count, ranked
 from ray_jobs.finetune.segments import default_group_size
 from ray_jobs.finetune.training.batches import MicroBatch, Rows, rows_of_step
-from ray_jobs.finetune.training.distributed import Worker, reshard
+from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ranks
 from ray_jobs.finetune.training.objective import Objective, evaluating, set_full_layers, set_group_size
 
 LONGEST_PROBE = 4096  # tokens of a probe; a longer target has its layers chosen at this length
@@ -31,41 +29,30 @@ _PASSAGE, _CUE = 32, 8  # tokens of a passage, and those at its beginning that a
 _STREAM = 2**31 + 16
 
 
-@dataclass(frozen=True)
-class LayerScores:
-    """The result of a probe: `scores[i]` is the rise of the loss with layer i in groups, in nats a token."""
-
-    layers: tuple[int, ...]  # the layers chosen
-    scores: tuple[float, ...]
-    loss: float  # of the scored tokens with all layers in full
-    num_tokens: int  # scored
-
-    @property
-    def ranking(self) -> tuple[int, ...]:
-        """All layers, the one that needs its reach most first."""
-        return tuple(sorted(range(len(self.scores)), key=lambda layer: (-self.scores[layer], layer)))
-
-
-def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worker: Worker) -> LayerScores:
+def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worker: Worker) -> FullLayers:
     """Probe the base in `objective`, before any step; leaves all layers in groups. Called on every rank."""
     length = min(params.model.target_length, LONGEST_PROBE)
     group_size = min(params.training.s2_group_size or default_group_size(length), length)
     batches = probe_batches(rows, length, group_size, params.training.seed, worker.device)
-    num_layers = int(objective.model.get_base_model().config.num_hidden_layers)
+    num_layers = objective.num_layers
     set_group_size(objective, group_size)
     everything = tuple(range(num_layers))
     kept = [everything] + [tuple(other for other in everything if other != layer) for layer in everything]
-    losses = []
-    for full_layers in kept:
+    # Ranks that share a model's weights must all compute the same batches; else each takes its part.
+    mine = batches if params.training.parallelism == "fsdp" else batches[worker.rank :: worker.world_size]
+    sums = torch.zeros(len(kept) + 1, dtype=torch.float64)  # the losses, and how many tokens they are of
+    sums[-1] = sum(int(batch.scored.sum()) for batch in mine if batch.scored is not None)
+    for number, full_layers in enumerate(kept):
         set_full_layers(objective, full_layers)
         with evaluating(objective, sparse=True):
-            losses.append(sum(objective(batch).item() for batch in batches))
+            sums[number] = sum(objective(batch).item() for batch in mine)
     reshard(objective)
     set_full_layers(objective, ())
-    num_tokens = sum(int(batch.scored.sum()) for batch in batches if batch.scored is not None)
-    scores = tuple(round((loss - losses[0]) / num_tokens, 6) for loss in losses[1:])
-    found = LayerScores((), scores, round(losses[0] / num_tokens, 6), num_tokens)
-    return LayerScores(tuple(sorted(found.ranking[: auto_count(num_layers)])), scores, found.loss, num_tokens)
+    sum_over_ranks([sums], worker)
+    losses = (sums[:-1] / sums[-1]).tolist()
+    scores = tuple(round(loss - losses[0], 6) for loss in losses[1:])
+    layers = sorted(ranked(scores)[: auto_count(num_layers)])
+    return FullLayers(tuple(layers), scores, round(losses[0], 6))
 
 
 def probe_batches(rows: Rows, length: int, group_size: int, seed: int, device: torch.device) -> list[MicroBatch]:

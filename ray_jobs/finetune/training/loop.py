@@ -17,14 +17,16 @@ import torch
 import torch.distributed as dist
 
 from data_schemas.params import PipelineParams
+from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_layers, write_full_layers
 from ray_jobs.finetune.planning.flops import cost_of, peak_flops
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
 from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
 from ray_jobs.finetune.training.distributed import Worker, shard
+from ray_jobs.finetune.training.layer_probe import probe_layers
 from ray_jobs.finetune.training.long_ce import LongCEWeights
-from ray_jobs.finetune.training.objective import Objective, group_size_at
+from ray_jobs.finetune.training.objective import Objective, group_size_at, num_full_layers_of, set_full_layers
 from ray_jobs.finetune.training.optimization import build_optimizer
-from ray_jobs.finetune.training.steps import sequence_lengths, train_step, validate
+from ray_jobs.finetune.training.steps import full_share, sequence_lengths, sequences_in_full, train_step, validate
 from ray_jobs.finetune.training.token_weights import TokenWeights, exact_weights
 from ray_jobs.finetune.training.training_model import build_model
 from tasks.model.extended import rope_plan_for
@@ -62,8 +64,10 @@ def train(
     model = objective.model
     cost = cost_of(model, model.get_base_model().config)
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
+    chosen = full_layers_of(objective, params, train_rows, worker, resume_from)
+    set_full_layers(objective, chosen.layers)
     first = load_checkpoint(resume_from, model, optimizer).step if resume_from else 0
-    order, token_weights = step_order(params, train_rows), token_weights_of(params, train_rows)
+    order, token_weights = step_order(params, train_rows, full_share(objective)), token_weights_of(params, train_rows)
     for step in range(first, training.steps):
         started = time.perf_counter()
         indices = order.rows(step)
@@ -71,7 +75,8 @@ def train(
         done, last = step + 1, step + 1 == training.steps
         metrics |= {"step": done, "seconds": time.perf_counter() - started}
         if peak is not None:
-            flops = cost.step_flops(sequence_lengths(train_rows, indices), group_size_at(step, params))
+            lengths, in_full = sequence_lengths(train_rows, indices), sequences_in_full(train_rows, indices)
+            flops = cost.step_flops(lengths, group_size_at(step, params), num_full_layers_of(model), in_full)
             metrics["mfu"] = flops / metrics["seconds"] / (peak * worker.world_size)
         if done % training.validate_every == 0 or last:
             metrics |= validate(objective, heldout_rows, params, worker)
@@ -79,6 +84,7 @@ def train(
         if save_now() or done % training.checkpoint_every == 0 or last:
             if worker.rank == 0:
                 directory = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=scratch))
+                write_full_layers(directory, chosen)
             save_checkpoint(directory, model, optimizer, Cursor(step=done))
             if last:
                 save_adapter(directory and directory / "adapter", model)
@@ -100,11 +106,22 @@ def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.opt
     return objective, build_optimizer(model, training)
 
 
-def step_order(params: PipelineParams, rows: Rows) -> StepOrder:
+def full_layers_of(
+    objective: Objective, params: PipelineParams, rows: Rows, worker: Worker, resume_from: Path | None
+) -> FullLayers:
+    """The layers that attend in full: as stated, or found by a probe of the base at the run's start and kept in its checkpoints."""
+    training = params.training
+    if training.attention == "s2" and training.full_attention_layers == "auto":
+        kept = read_full_layers(resume_from) if resume_from else None
+        return kept or probe_layers(objective, params, rows, worker)
+    return FullLayers(stated_full_layers(training, objective.num_layers))
+
+
+def step_order(params: PipelineParams, rows: Rows, full_share: float = 0.0) -> StepOrder:
     """Which rows form each step; with `balance_steps` above 1, rows of similar cost are put in the same step."""
     training = params.training
     window = training.balance_steps
-    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params)) if window > 1 else None
+    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), full_share) if window > 1 else None
     return StepOrder(len(rows), training.rows_per_step, training.seed, costs, window)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
+from ray_jobs.finetune.attention import is_full_layer
 from ray_jobs.finetune.segments import default_group_size
 from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.chunked_loss import LossSums, token_losses
@@ -50,6 +51,12 @@ class Objective(torch.nn.Module):
         super().__init__()
         self.model = model
         self.training_params = training
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers the model has."""
+        config: Any = self.model.get_base_model().config
+        return int(config.num_hidden_layers)
 
     def forward(self, batch: MicroBatch, token_weights: TokenWeights | None = None) -> torch.Tensor | LossSums:
         """The micro batch's summed loss, in the training's precision; `LossSums` with weights for its targets."""
@@ -100,6 +107,11 @@ def set_full_layers(model: torch.nn.Module, layers: tuple[int, ...]) -> None:
                 )
             config: Any = module.config
             config.s2_full_layers = layers
+
+
+def num_full_layers_of(model: torch.nn.Module) -> int:
+    """How many attention layers were set to attend in full."""
+    return len({m.layer_idx for m in model.modules() if hasattr(m, "is_causal") and is_full_layer(m)})
 
 
 @contextlib.contextmanager

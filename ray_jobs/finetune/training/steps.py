@@ -27,7 +27,7 @@ from ray_jobs.finetune.training.batches import (
 from ray_jobs.finetune.training.chunked_loss import LossSums
 from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ranks
 from ray_jobs.finetune.training.lora import trainable
-from ray_jobs.finetune.training.objective import Objective, evaluating, group_size_at, set_group_size
+from ray_jobs.finetune.training.objective import Objective, evaluating, group_size_at, num_full_layers_of, set_group_size
 from ray_jobs.finetune.training.optimization import clip_gradients, learning_rate_scale
 from ray_jobs.finetune.training.skipped_positions import skipped_positions
 from ray_jobs.finetune.training.token_weights import TokenWeights
@@ -92,7 +92,7 @@ def _backward(
     training = params.training
     targets = num_targets(rows, indices)
     mean_weight = 1.0 if token_weights is None else token_weights.mean_weight
-    costs = costs_of_rows(rows, indices, group_size_at(step, params))
+    costs = costs_of_rows(rows, indices, group_size_at(step, params), full_share(objective))
     micros = rows_of_rank(indices, worker.rank, worker.world_size, training.micro_batch_rows, costs)
     losses, sums = torch.zeros(len(indices), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
 
@@ -159,6 +159,17 @@ def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: W
     sum_over_ranks([sums], worker)
     total = num_targets(rows, indices)
     return {name: sums[column].item() / total for column, name in enumerate(kinds)}
+
+
+def full_share(objective: Objective) -> float:
+    """Share of the layers that attend in full."""
+    return num_full_layers_of(objective.model) / objective.num_layers
+
+
+def sequences_in_full(rows: Rows, indices: list[int]) -> np.ndarray:
+    """Bool [num_sequences]: which of all sequences in these rows attend in full in every layer."""
+    read = (rows.row(i) for i in indices)
+    return np.concatenate([r.get("full_attention", np.zeros(len(r["seq_lengths"]), bool)) for r in read])
 
 
 def sequence_lengths(rows: Rows, indices: list[int]) -> np.ndarray:
