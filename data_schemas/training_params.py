@@ -18,7 +18,7 @@ class TrainingParams(Params):
         "full attention.",
     )
     s2_group_size: int | None = Field(
-        None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of `model.target_length`."
+        None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of a row."
     )
     full_attention_layers: Literal["none", "auto"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         "none",
@@ -36,7 +36,7 @@ class TrainingParams(Params):
     )
     steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
     rows_per_step: int = Field(
-        8, ge=1, description="Rows in one optimizer step, over all workers. A row has `model.target_length` tokens."
+        8, ge=1, description="Rows in one optimizer step, over all workers. A row has `packing.row_length` tokens."
     )
     balance_steps: int = Field(
         1,

@@ -75,7 +75,7 @@ def _print(console: Console, title: str, columns: tuple[str, ...], rows: list[tu
 def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str, str]]:
     from ray_jobs.finetune.training.objective import group_size_at
 
-    training, target = params.training, params.model.target_length
+    training, target = params.training, params.row_tokens
     tokens = training.rows_per_step * target
     group = group_size_at(0, params)
     sparse = f"S2-Attn in groups of {group} tokens{_in_full(training, shape.num_layers)}"
@@ -114,7 +114,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
-    row_tokens = params.model.target_length
+    row_tokens = params.row_tokens
     found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]

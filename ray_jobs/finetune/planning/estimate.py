@@ -36,7 +36,7 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
 
     training = params.training
     full_layers = num_full_layers(training, shape.num_layers)
-    lengths = np.full(training.rows_per_step, params.model.target_length)
+    lengths = np.full(training.rows_per_step, params.row_tokens)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
     sparse = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
     total = (training.steps - last) * sparse if last < training.steps else 0.0
@@ -69,7 +69,7 @@ def measure_speed(params: PipelineParams, shape: TrainingShape) -> Speed | None:
 
     None if even that would take more than about 4 GB.
     """
-    tokens = min(params.model.target_length, _MOST_MEASURED_TOKENS)
+    tokens = min(params.row_tokens, _MOST_MEASURED_TOKENS)
     if predict_memory(shape, params.training, tokens).total / max(1, shape.num_layers // 4) > _MOST_MEASURED_BYTES:
         return None
     step, cost, group_size = _two_layers(params, tokens)

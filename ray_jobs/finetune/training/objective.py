@@ -80,10 +80,10 @@ def autocast(training: TrainingParams, device: torch.device) -> contextlib.Abstr
 
 def group_size_at(step: int, params: PipelineParams) -> int:
     """Group size of S2-Attn at a step. With groups twice as long as a row, S2-Attn is exactly full attention within documents."""
-    training, target = params.training, params.model.target_length
+    training, row = params.training, params.row_tokens
     if training.attention == "full" or step >= training.steps - training.full_attention_steps:
-        return 2 * target
-    return training.s2_group_size or default_group_size(target)
+        return 2 * row
+    return training.s2_group_size or default_group_size(row)
 
 
 def set_group_size(model: torch.nn.Module, group_size: int) -> None:

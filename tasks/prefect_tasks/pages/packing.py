@@ -38,7 +38,7 @@ def packing_pictures(artifact: Artifact) -> Iterator[Picture]:
 
 def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
     packed = artifact.manifest.summary
-    target = params.model.target_length
+    target = params.row_tokens
     yield (
         f"## Packed rows\n\n{packed['num_rows']:,} rows of up to {target:,} tokens hold {packed['num_tokens']:,} tokens, "
         f"{packed['waste']:.2%} of their space is empty; held out: {packed['num_heldout_rows']:,} rows, "
