@@ -13,6 +13,7 @@ import numpy as np
 
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.planning.memory import predict_memory
+from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.planning.shape import TrainingShape
 
 USUAL_MFU = 0.4  # assumed share of a GPU's peak, if only the peak is known
@@ -40,7 +41,8 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
     sparse = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
     total = (training.steps - last) * sparse if last < training.steps else 0.0
-    return total + last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
+    total += last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
+    return total + training.steps * second_pass_flops(params, shape.cost, lengths)
 
 
 def run_seconds(params: PipelineParams, shape: TrainingShape, speed: Speed) -> float:

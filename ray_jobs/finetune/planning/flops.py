@@ -64,6 +64,12 @@ class ModelCost:
         matrices = (4 * self.matrix_weights + 2 * self.trained_matrix_weights) * float(np.sum(lengths))
         return matrices + 12.0 * self.head_dim * pairs
 
+    def forward_flops(self, lengths: np.ndarray) -> float:
+        """Operations of a forward pass alone on sequences of `lengths` int [num_sequences], with full attention."""
+        lengths = np.asarray(lengths)
+        pairs = segment_pairs(lengths, int(lengths.max(initial=1)), 0)
+        return 2.0 * self.matrix_weights * float(np.sum(lengths)) + 4.0 * self.layers * self.heads * self.head_dim * pairs
+
 
 def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:
     """Causal pairs of query and key in segments of `group_size`; a sequence's first segment has `first` tokens if that is not 0."""

@@ -22,7 +22,7 @@ class Rows(Protocol):
     """Packed rows, as `tasks.pack.reading.open_rows` gives them."""
 
     def __len__(self) -> int: ...
-    def row(self, index: int) -> dict[str, np.ndarray]: ...  # "full_attention" where the shards have it
+    def row(self, index: int) -> dict[str, np.ndarray]: ...  # "full_attention", "loss_weights" where the shards have them
     def chunk_ids(self, index: int) -> list[str]: ...
 
 
@@ -35,13 +35,15 @@ class MicroBatch:
     """Concatenated rows: `input_ids` and `position_ids` [1, T]; positions restart at each document.
 
     `in_full` bool [1, T] is True at the tokens of documents that attend in full; None if there are none. With `scored`, bool
-    [1, T], only the tokens with True count in the loss.
+    [1, T], only the tokens with True count in the loss. `loss_weights` float32 [1, T] are those that the shards state for each token
+    as a target; None if they state none.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     in_full: torch.Tensor | None = None
     scored: torch.Tensor | None = None
+    loss_weights: torch.Tensor | None = None
 
 
 class StepOrder:
@@ -124,7 +126,16 @@ def read_micro_batch(
     read = [rows.row(i) for i in indices]
     ids = np.concatenate([r["input_ids"] for r in read])
     positions = np.concatenate([positions_of(i, r["seq_lengths"]) for i, r in zip(indices, read, strict=True)])
-    return MicroBatch(_as_row(ids, device), _as_row(positions, device), _in_full(read, device))
+    in_full, weights = _in_full(read, device), _loss_weights(read, device)
+    return MicroBatch(_as_row(ids, device), _as_row(positions, device), in_full, loss_weights=weights)
+
+
+def _loss_weights(read: list[dict[str, np.ndarray]], device: torch.device) -> torch.Tensor | None:
+    """Float32 [1, T]; None where no row has weights."""
+    if not any("loss_weights" in r for r in read):
+        return None
+    of_rows = [r.get("loss_weights", np.ones(len(r["input_ids"]), np.float32)) for r in read]
+    return torch.from_numpy(np.concatenate(of_rows))[None].to(device)
 
 
 def _in_full(read: list[dict[str, np.ndarray]], device: torch.device) -> torch.Tensor | None:

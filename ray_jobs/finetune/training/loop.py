@@ -19,6 +19,7 @@ import torch.distributed as dist
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_layers, write_full_layers
 from ray_jobs.finetune.planning.flops import cost_of, peak_flops
+from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
 from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
 from ray_jobs.finetune.training.distributed import Worker, shard
@@ -26,10 +27,10 @@ from ray_jobs.finetune.training.layer_probe import probe_layers
 from ray_jobs.finetune.training.long_ce import LongCEWeights
 from ray_jobs.finetune.training.objective import Objective, group_size_at, num_full_layers_of, set_full_layers
 from ray_jobs.finetune.training.optimization import build_optimizer
+from ray_jobs.finetune.training.stated_weights import StatedWeights
 from ray_jobs.finetune.training.steps import full_share, sequence_lengths, sequences_in_full, train_step, validate
 from ray_jobs.finetune.training.token_weights import TokenWeights, exact_weights
 from ray_jobs.finetune.training.training_model import build_model
-from tasks.model.extended import rope_plan_for
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,6 +78,7 @@ def train(
         if peak is not None:
             lengths, in_full = sequence_lengths(train_rows, indices), sequences_in_full(train_rows, indices)
             flops = cost.step_flops(lengths, group_size_at(step, params), num_full_layers_of(model), in_full)
+            flops += second_pass_flops(params, cost, lengths)
             metrics["mfu"] = flops / metrics["seconds"] / (peak * worker.world_size)
         if done % training.validate_every == 0 or last:
             metrics |= validate(objective, heldout_rows, params, worker)
@@ -126,14 +128,19 @@ def step_order(params: PipelineParams, rows: Rows, full_share: float = 0.0) -> S
 
 
 def token_weights_of(params: PipelineParams, rows: Rows) -> TokenWeights | None:
-    """The rule of `training.loss_weighting` for these training rows; None where all targets count the same.
+    """The weights that the shards state, and the rule of `training.loss_weighting`; None where all targets count the same.
 
     UserError if no target of the rows has a long left context.
     """
+    rule = _weighting_rule(params, rows)
+    return StatedWeights(rule) if params.retrieval.share else rule
+
+
+def _weighting_rule(params: PipelineParams, rows: Rows) -> TokenWeights | None:
     training = params.training
     if training.loss_weighting == "none":
         return None
-    long_from = training.loss_long_from or rope_plan_for(params.model).base_window
+    long_from = first_long_context(params)
     if training.loss_weighting == "exact":
         lengths = (rows.row(i)["seq_lengths"] for i in range(len(rows)))
         return exact_weights(lengths, long_from, training.loss_extra_mass, training.loss_max_weight)
