@@ -108,10 +108,10 @@ class PipelineParams(Params):
                 f"ray.min_workers is {self.ray.min_workers}, above ray.num_workers {self.ray.num_workers}: "
                 "give at most that, or leave it empty"
             )
-        if self.training.loss_weighting != "none" and self.training.loss_kernel in ("torch", "liger"):
+        weighting = "training.loss_weighting" if self.training.loss_weighting != "none" else "retrieval.share"
+        if (weighting != "retrieval.share" or self.retrieval.share) and self.training.loss_kernel in ("torch", "liger"):
             raise ValueError(
-                f"training.loss_kernel {self.training.loss_kernel} cannot weight tokens as training.loss_weighting asks: choose auto "
-                "or chunked"
+                f"training.loss_kernel {self.training.loss_kernel} cannot weight tokens as {weighting} asks: choose auto or chunked"
             )
         long_from = self.training.loss_long_from
         if self.training.loss_weighting != "none" and long_from is not None and long_from >= self.row_tokens:

@@ -14,7 +14,7 @@ retrieval      RETRIEVAL      one row for each retrieval document
 
 Written by prepare:
 chunks         CHUNKS         one row for each chunk
-*.arrow        PACKED_ROWS    one row for each training row, of whole chunks
+*.arrow        PACKED_ROWS    one row for each training row, of whole chunks; WEIGHTED_ROWS with retrieval documents
 seen_heldout   SEEN_HELDOUT   one row for each held-out document: how much of its text is in the packed training rows
 """
 
@@ -161,6 +161,13 @@ PACKED_ROWS = pa.schema(
         pa.field("seq_lengths", pa.list_(pa.int32()), nullable=False),  # sums to len(input_ids)
         pa.field("chunk_ids", pa.list_(pa.string()), nullable=False),  # one for each sequence
     ]
+)
+
+# The rows of shards with retrieval documents.
+WEIGHTED_ROWS = (
+    PACKED_ROWS.append(pa.field("loss_weights", pa.list_(pa.float32()))).append(  # one for each of input_ids; null: all are 1
+        pa.field("full_attention", pa.list_(pa.bool_()))
+    )  # one for each sequence: attends in full; null: none does
 )
 
 SEEN_HELDOUT_FILE = "seen_heldout.parquet"

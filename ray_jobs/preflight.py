@@ -12,10 +12,11 @@ def refuse_untrainable(params: PipelineParams) -> None:
     from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
     from tasks.pack.settings import check_settings
+    from tasks.retrieval.settings import check_retrieval
 
     rope_plan_for(params.model)
     check_weights(params.model)
-    load_tokenizer(params.model)
+    check_retrieval(params, load_tokenizer(params.model))
     check_full_layers(params.training, load_config(params.model).get_text_config())
     check_targets(params)
     check_settings(params)

@@ -14,6 +14,7 @@ from tasks.tokens.encoding import Encoder
 _FIRST = 0.7  # of the length: the context of the first try
 _TRIES = 10
 _SLACK, _LEAST_SLACK, _MOST_SLACK = 0.02, 16, 256  # of the length, and tokens: what spare text may fill
+_LATE_SLACK = 4  # times that, where no try came nearer
 _FILLS = 8
 _NEARBY = 8  # sizes of the filling below the best one that are tried with paddings
 _PADDINGS = ("", "\n", ".", " .", "\n\n", " . .", "\n.\n", " , .")
@@ -61,15 +62,22 @@ def _about(make: Callable[[int], Draft], renderer: Renderer, length: int, chars_
     """A draft that is a little too short, and how many tokens it lacks."""
     slack = min(max(int(_SLACK * length), _LEAST_SLACK), _MOST_SLACK)
     num_chars = int(_FIRST * length * chars_per_token)
-    for _ in range(_TRIES):
+    best: tuple[int, Draft] | None = None
+    for attempt in range(_TRIES):
         if num_chars < 1:
             raise NotMade("too short for this kind")
         draft = make(num_chars)
         gap = length - len(renderer.render(draft, "").token_ids)
         if 0 <= gap <= slack:
             return draft, gap
-        change = int((gap - slack / 2) * chars_per_token)
+        if gap > 0 and (best is None or gap < best[0]):
+            best = gap, draft
+        change = int(
+            (gap - slack / 2) * chars_per_token / (1 + attempt // 3)
+        )  # smaller steps where other questions come and go
         num_chars += change or (1 if gap > 0 else -1)
+    if best and best[0] <= _LATE_SLACK * slack:
+        return best[1], best[0]
     raise NotMade("no context of the right size")
 
 

@@ -121,7 +121,9 @@ class _Writing:
         self._answers: list[Span] = []
         self._marks: list[tuple[_Run, int]] = []
 
-    def add_text(self, text: str, spans: list[Span] | tuple[Span, ...] = (), marks: list[int] | tuple[int, ...] = ()) -> list[int]:
+    def add_text(
+        self, text: str, spans: list[Span] | tuple[Span, ...] = (), marks: list[int] | tuple[int, ...] = ()
+    ) -> list[int]:
         """Write `text`, whose `spans` are answers; returns a number for each of `marks`, for `finish`."""
         run, start = self._run, len(self._run.text)
         run.text += text

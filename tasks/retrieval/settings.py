@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.retrieval_params import RetrievalFamily
 from tasks.retrieval.chat import ChatFrame, chat_frame
+from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.names import CONSONANTS, VOWELS
 from tasks.retrieval.families.negatives import Negatives
 from tasks.retrieval.families.registry import MAKERS
 from tasks.retrieval.families.request import Request
-from tasks.retrieval.draft import NotMade
-from tasks.retrieval.rendering import Renderer
 from tasks.retrieval.fitting import fit
+from tasks.retrieval.rendering import Renderer
 from tasks.retrieval.text_supply import SourceText, TextSupply
 from tasks.tokens.encoding import Encoder, encoder_of
 from tasks.tokens.special_tokens import special_tokens
@@ -57,7 +59,7 @@ def check_retrieval(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) 
             )
 
 
-def _too_short(family: str, params: PipelineParams, renderer: Renderer, symbols: tuple[str, ...]) -> str | None:
+def _too_short(family: RetrievalFamily, params: PipelineParams, renderer: Renderer, symbols: tuple[str, ...]) -> str | None:
     """Why no document of a family can be made of plain words; None if one can."""
     texts = [_probe_text(number, _PROBED_CHARS * params.row_tokens) for number in range(3)]
     documents = [SourceText(f"probe-{number}", text, "", "") for number, text in enumerate(texts)]
@@ -74,11 +76,15 @@ def _too_short(family: str, params: PipelineParams, renderer: Renderer, symbols:
     reason = None
     for seed in range(3):
         try:
-            fit(lambda n, s=seed: MAKERS[family](request, n, np.random.default_rng(s)), renderer, params.row_tokens, chars_per_token)  # type: ignore[misc, index]
+            fit(partial(_probe, family, request, seed), renderer, params.row_tokens, chars_per_token)
             return None
         except NotMade as not_made:
             reason = str(not_made)
     return reason
+
+
+def _probe(family: RetrievalFamily, request: Request, seed: int, num_chars: int) -> Draft:
+    return MAKERS[family](request, num_chars, np.random.default_rng(seed))
 
 
 def _probe_text(seed: int, num_chars: int) -> str:

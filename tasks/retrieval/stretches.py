@@ -6,11 +6,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 _END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？؟।])\s*|\s*\n+\s*")
 _MOST, _LEAST_LETTERS = 240, 8  # characters of a stretch, letters and digits in it
 _WINDOW = 160  # characters of a stretch where the text has no sentence that is short enough
-_NEAR = 200  # characters up to the next line or word where something is put in
 _CONTINUOUS = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"  # scripts without spaces between words
 _WORD = re.compile(rf"{_CONTINUOUS}{{2}}|[^\W\d_]+(?:['’-][^\W\d_]+)*", re.UNICODE)
 _CONTINUOUS_WORD = re.compile(_CONTINUOUS)
@@ -50,19 +50,20 @@ def opening(text: str, most: int) -> str:
     return text[: cut if cut > 0 else most].rstrip()
 
 
-def quiet_place(text: str, near: int) -> int:
-    """A place at or after `near` where a line or a word begins, or `near` if there is none nearby."""
-    line = text.find("\n", near, near + _NEAR)
+def quiet_place(text: str, near: int, reach: int) -> int:
+    """A place at most `reach` characters after `near` where a line or a word begins, or `near` if there is none."""
+    line = text.find("\n", near, near + reach)
     if line >= 0:
         return line + 1
-    space = text.find(" ", near, near + _NEAR)
+    space = text.find(" ", near, near + reach)
     return space + 1 if space >= 0 else near
 
 
 def pieces(text: str, number: int) -> list[str]:
     """`text` in that many pieces of about equal length, cut at lines or words, without white space around them."""
-    cuts = [0, *(quiet_place(text, round(i * len(text) / number)) for i in range(1, number)), len(text)]
-    return [text[a:b].strip() for a, b in zip(cuts, cuts[1:], strict=False)]
+    reach = len(text) // number // 4
+    cuts = [0, *(quiet_place(text, round(i * len(text) / number), reach) for i in range(1, number)), len(text)]
+    return [text[a:b].strip() for a, b in pairwise(cuts)]
 
 
 def nearest(found: list[Stretch], char: int) -> int:

@@ -30,7 +30,9 @@ def hard_negatives(request: Request, num_chars: int, rng: np.random.Generator) -
     doc_ids = request.supply.doc_ids(num_own)
     chunks = pieces(request.supply.passage(num_own), number)
     each = (num_chars - num_own) // (number - 1)
-    before, spans, negatives = "", [], []
+    before = ""
+    spans: list[tuple[int, int]] = []
+    negatives: list[str] = []
     others: list[str] = []
     for place, chunk in enumerate(chunks[:-1]):
         if place:

@@ -19,6 +19,7 @@ from tasks.retrieval.stretches import quiet_place
 STYLES = ("[{key}]", "{key} :=", "{key} ->", "@{key} @")
 _DISTRACTORS = 0.5  # lines that are not asked for, beside each that is
 _LINE_CHARS = 24
+_LEAST_REACH = 24  # characters up to a line or word where a line is put in
 
 
 def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
@@ -37,8 +38,9 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
     pieces: list[str] = []
     evidence = [0] * number
     taken = written = 0
+    reach = max(_LEAST_REACH, len(text) // 100)
     for i in order:
-        place = max(taken, quiet_place(text, int(depths[i] * len(text))))
+        place = max(taken, quiet_place(text, int(depths[i] * len(text)), reach))
         front = text[taken:place] + ("" if text[taken:place].endswith("\n") else "\n")
         line = f"{style.format(key=keys[i])} {values[i]}\n"
         evidence[i] = written + len(front)

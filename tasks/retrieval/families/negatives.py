@@ -43,7 +43,7 @@ class Negatives:
         for document in self._documents:
             start = 0
             while start < len(document.text) and len(found) < _MOST_PASSAGES:
-                end = quiet_place(document.text, min(start + self._num_chars, len(document.text)))
+                end = quiet_place(document.text, min(start + self._num_chars, len(document.text)), self._num_chars // 4)
                 if passage := document.text[start:end].strip():
                     found.append((document.doc_id, passage))
                 start = end

@@ -18,6 +18,7 @@ from tasks.retrieval.stretches import Stretch, is_long_word, nearest, opening, s
 _QUOTED, _ANSWERED, _CONTINUED, _FILLED = 48, 60, 90, 120  # most characters
 _TRIES = 8  # of sentences after the one at a depth
 _MOST_SPARE = 4000
+_MOST_WORDS = 3  # that stand for one rare word
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,16 @@ def _asked(ask: Ask, context: _Context, depth: float, drawn: float, had: dict[in
 
 
 def _by_keyword(context: _Context, number: int, drawn: float) -> Turn | None:
-    rare = [w for _, w in words(context.of(number)) if is_long_word(w) and context.is_unique(w)]
+    text = context.of(number)
+    answer = opening(text, _ANSWERED)
+    found = words(text)
+    rare = [word for _, word in found if is_long_word(word) and context.is_unique(word)]
+    for length in range(2, _MOST_WORDS + 1):
+        if not rare:  # not one word alone: some in a row
+            runs = zip(found, found[length - 1 :], strict=False)
+            rare = [run for (a, _), (b, last) in runs if context.is_unique(run := text[a : b + len(last)])]
     if not rare:
         return None
-    answer = opening(context.of(number), _ANSWERED)
     return Turn(f"<<{rare[int(drawn * len(rare))]}>>", f" {answer}", context.found[number].start)
 
 
