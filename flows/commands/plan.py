@@ -1,6 +1,7 @@
 """`ropeway plan`: what a run would do, and the memory and time it needs, computed from configurations alone."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
     return [
         ("attention in training", sparse if training.attention == "s2" else "full"),
         ("attention in evaluation", "full"),
+        *_loss_and_positions(params, shape),
         (
             "trained weights",
             f"{shape.num_trainable:,} of {shape.num_total:,} (LoRA of rank {training.lora_rank}{_also_trained(training)})",
@@ -90,6 +92,27 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("workers", f"{params.ray.num_workers} on {'GPU' if params.ray.use_gpu else 'CPU'}, Ray at {params.ray.address}"),
     ]
+
+
+def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
+    """What differs from a plain loss over neighbouring positions."""
+    import numpy as np
+
+    from ray_jobs.finetune.planning.estimate import run_flops
+    from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
+
+    training, row = params.training, params.row_tokens
+    if training.loss_weighting != "none":
+        counts_more = (
+            f"{training.loss_weighting}, for targets with {first_long_context(params):,} tokens of left context or more"
+        )
+        lengths = np.full(training.rows_per_step, row)
+        extra = training.steps * second_pass_flops(params, shape.cost, lengths)
+        share = extra / (run_flops(params, shape) - extra)
+        yield "loss weights", counts_more + (f"; a second forward pass adds up to {share:.0%} operations" if extra else "")
+    if training.position_skipping > 1:
+        parts = f"each document in up to {training.position_skipping} parts"
+        yield "positions", f"{parts}, spread over {params.model.target_length:,} positions in rows of {row:,} tokens"
 
 
 def _in_full(training: TrainingParams, num_layers: int) -> str:

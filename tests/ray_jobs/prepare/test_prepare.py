@@ -154,6 +154,22 @@ def test_the_ledger_and_the_card_agree_with_the_rows(tmp_path: Path, base: Path,
     assert loaded["train"][0]["input_ids"] == rows.row(0)["input_ids"].tolist()
 
 
+def test_rows_may_be_shorter_than_the_target(tmp_path: Path, base: Path, corpus: Path) -> None:
+    _, shards = made(parameters(tmp_path, base, corpus, packing={"row_length": 96}))
+    rows = open_rows(shards.path)
+    lengths = [len(rows.row(i)["input_ids"]) for i in range(len(rows))]
+    assert max(lengths) <= 96
+    assert sum(lengths) > 0.9 * 96 * len(lengths)
+    assert shards.manifest.params["target_length"] == 96
+    _, same = made(parameters(tmp_path, base, corpus, packing={"row_length": 256}))
+    _, plain = made(parameters(tmp_path, base, corpus))
+    assert same.digest == plain.digest
+    with pytest.raises(ValueError, match="packing.row_length is 512, above model.target_length 256"):
+        parameters(tmp_path, base, corpus, packing={"row_length": 512})
+    with pytest.raises(ValueError, match="chunking.max_tokens is 128, above packing.row_length 96"):
+        parameters(tmp_path, base, corpus, packing={"row_length": 96}, chunking={"max_tokens": 128})
+
+
 def test_bos_is_added_where_the_tokenizer_adds_it(
     tmp_path: Path, base: Path, corpus: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ray_jobs.finetune.planning.flops import cost_of, known_peak, peak_flops, segment_pairs
+from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.segments import segment_batch
 from ray_jobs.finetune.training.batches import read_micro_batch
-from ray_jobs.finetune.training.objective import set_full_layers, set_group_size, summed_loss
+from ray_jobs.finetune.training.long_ce import LongCEWeights
+from ray_jobs.finetune.training.objective import Objective, set_full_layers, set_group_size, summed_loss
 from ray_jobs.finetune.training.training_model import build_model
 from tests.ray_jobs.finetune.training_example import CPU, ROWS, Rows, make_params, packed, write_base
 
@@ -67,6 +69,23 @@ def test_attention_of_hybrids_is_what_torch_counts(tmp_path, tokenizer, full_lay
     matrices = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) * 156
     # torch counts whole squares, of which the causal half is needed, and 2.5 times as much backward as forward
     assert 2 * (1 + 2.5) / 3 * (with_attention - matrices) == pytest.approx(attention, rel=0.15)
+
+
+def test_the_second_pass_of_long_ce_is_what_torch_counts(tmp_path, tokenizer):
+    base = write_base(tmp_path, tokenizer, tied=True)
+    params = make_params(base, gradient_checkpointing=False, loss_chunk_tokens=256, loss_weighting="long_ce", loss_long_from=16)
+    model = build_model(params, CPU)
+    objective = Objective(model, params.training).train()
+    batch, cost = read_micro_batch(Rows([packed(96, 60)]), [0], CPU), cost_of(model, model.get_base_model().config)
+    asked = []
+    LongCEWeights(16).of_batch(batch, lambda joined: asked.append(joined) or torch.zeros(joined.input_ids.shape[1]))
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        objective._token_losses(asked[0])
+    formula = second_pass_flops(params, cost, np.array([96, 60]))
+    matrices = 2 * cost.matrix_weights * asked[0].input_ids.shape[1]
+    # torch counts whole squares, of which the causal half is needed
+    assert matrices + 2 * (formula - matrices) == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert second_pass_flops(make_params(base), cost, np.array([96, 60])) == 0
 
 
 def test_peak_is_as_stated_and_else_unknown_on_a_cpu():

@@ -1,0 +1,25 @@
+"""What LongCE's second forward pass costs: windows of a short context, with full attention in each and without gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.planning.flops import ModelCost
+
+
+def first_long_context(params: PipelineParams) -> int:
+    """The left context in tokens from which `training.loss_weighting` changes a target's weight."""
+    from tasks.model.extended import rope_plan_for
+
+    return params.training.loss_long_from or rope_plan_for(params.model).base_window
+
+
+def second_pass_flops(params: PipelineParams, cost: ModelCost, lengths: np.ndarray) -> float:
+    """Operations of a step's second pass over sequences of `lengths` int [num_sequences]; 0 without LongCE."""
+    from ray_jobs.finetune.training.long_ce import short_windows
+
+    if params.training.loss_weighting != "long_ce":
+        return 0.0
+    windows = short_windows(lengths, first_long_context(params)).ranges
+    return cost.forward_flops(windows[:, 1] - windows[:, 0])
