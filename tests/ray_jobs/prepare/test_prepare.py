@@ -164,9 +164,9 @@ def test_rows_may_be_shorter_than_the_target(tmp_path: Path, base: Path, corpus:
     _, same = made(parameters(tmp_path, base, corpus, packing={"row_length": 256}))
     _, plain = made(parameters(tmp_path, base, corpus))
     assert same.digest == plain.digest
-    with pytest.raises(ValueError, match="packing.row_length is 512, above model.target_length 256"):
+    with pytest.raises(ValueError, match=r"packing.row_length is 512, above model.target_length 256"):
         parameters(tmp_path, base, corpus, packing={"row_length": 512})
-    with pytest.raises(ValueError, match="chunking.max_tokens is 128, above packing.row_length 96"):
+    with pytest.raises(ValueError, match=r"chunking.max_tokens is 128, above packing.row_length 96"):
         parameters(tmp_path, base, corpus, packing={"row_length": 96}, chunking={"max_tokens": 128})
 
 
