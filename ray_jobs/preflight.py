@@ -6,8 +6,9 @@ from data_schemas.params import PipelineParams
 
 
 def refuse_untrainable(params: PipelineParams) -> None:
-    """UserError if base model, RoPE method, layers in full attention, LoRA targets or packing settings cannot work."""
+    """UserError if base model, RoPE method, layers in full attention, loss weighting, LoRA targets or packing settings cannot work."""
     from ray_jobs.finetune.full_layers import check_full_layers
+    from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.training.lora import check_targets
     from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
@@ -18,6 +19,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
     check_weights(params.model)
     check_retrieval(params, load_tokenizer(params.model))
     check_full_layers(params.training, load_config(params.model).get_text_config())
+    check_weighting(params)
     check_targets(params)
     check_settings(params)
 

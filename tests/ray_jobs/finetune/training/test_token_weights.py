@@ -15,6 +15,7 @@ from ray_jobs.finetune.training.loss import next_token_targets
 from ray_jobs.finetune.training.objective import Objective
 from ray_jobs.finetune.training.token_weights import exact_weights, left_context
 from ray_jobs.finetune.training.training_model import build_model
+from ray_jobs.preflight import refuse_untrainable
 from tests.ray_jobs.finetune.training_example import CPU, ROWS, Rows, make_params, packed, run, write_base
 
 
@@ -147,3 +148,14 @@ def test_settings_that_weight_nothing_are_refused():
     with pytest.raises(ValueError, match="loss_long_from is 2048, but rows have 2048 tokens"):
         made(loss_weighting="long_ce", loss_long_from=2048)
     made(loss_long_from=2048)  # without weighting it says nothing
+
+
+def test_rows_within_the_bases_window_are_refused_before_any_work(base):
+    params = make_params(base, loss_weighting="long_ce")
+    refuse_untrainable(params)
+    short = params.model_copy(update={"packing": params.packing.model_copy(update={"row_length": 32})})
+    with pytest.raises(
+        UserError, match=r"targets with 32 tokens of left context.*rows have 32 tokens: set training.loss_long_from"
+    ):
+        refuse_untrainable(short)
+    refuse_untrainable(short.model_copy(update={"training": params.training.model_copy(update={"loss_long_from": 16})}))
