@@ -48,7 +48,7 @@ def shuffled_chunks(request: Request, num_chars: int, rng: np.random.Generator) 
         had[which] += 1
     before, places = _labelled(shown)
     place_of = dict(zip(keys, places, strict=True))
-    turns = [Turn(f"({chains[i][0]})", "".join(f" > {label}" for label in chains[i][1:]), place_of[i, 1]) for i in asked]
+    turns = [Turn(f"({chains[i][0]}) >", " " + " > ".join(chains[i][1:]), place_of[i, 1]) for i in asked]
     return _draft(request, num_chars, before, tuple(turns))
 
 
