@@ -35,5 +35,5 @@ def second_pass_flops(params: PipelineParams, cost: ModelCost, lengths: np.ndarr
 
     if params.training.loss_weighting != "long_ce":
         return 0.0
-    windows = short_windows(lengths, first_long_context(params)).ranges
-    return cost.forward_flops(windows[:, 1] - windows[:, 0])
+    parts = short_windows(lengths, first_long_context(params))
+    return sum(cost.forward_flops(part.ranges[:, 1] - part.ranges[:, 0]) for part in parts)

@@ -9,7 +9,8 @@ context have no shorter one to compare with, and weight 1.
     document of 20 tokens, K = 8      windows [4,12) [8,16) [12,20), read for the targets 8..11, 12..15, 16..19
 
 So a document of n tokens costs a second forward pass of about 2 (n - K) tokens, without gradients, with full attention in each
-window. The whole context is seen as training sees it, with S2-Attn.
+window. It is made in two parts, each of at most as many tokens as the row, so its memory is below that of training. The whole
+context is seen as training sees it, with S2-Attn.
 """
 
 from __future__ import annotations
@@ -37,38 +38,44 @@ class ShortWindows:
     places_in_windows: np.ndarray
 
 
-def short_windows(lengths: np.ndarray, window: int) -> ShortWindows:
-    """The windows of `window` tokens over a row with documents of these lengths, int [num_documents]. A place predicts the next one."""
-    stride = window // 2
-    ranges, places, inside = [], [], []
-    document, joined = 0, 0
+def short_windows(lengths: np.ndarray, window: int) -> tuple[ShortWindows, ShortWindows]:
+    """The windows of `window` tokens over a row with documents of these lengths, int [num_documents]. A place predicts the next one.
+
+    Neighbours overlap, so every second window is in another of the two sets, neither of which has more tokens than the row.
+    """
+    stride = (window + 1) // 2
+    found: tuple[list[tuple[int, int, np.ndarray]], ...] = ([], [])
+    document = 0
     for length in np.asarray(lengths, np.int64).tolist():
-        start, first = (
+        number, start, first = (
+            0,
             stride,
             window,
-        )  # the window's start, and the first target that it scores, from the document's first token
+        )  # window, its start, and the first target that it scores, from the document's start
         while first < length:
             end = min(start + window, length)
-            ranges.append((document + start, document + end))
-            scored = np.arange(first, end)
-            places.append(document + scored - 1)
-            inside.append(joined + scored - start - 1)
-            joined += end - start
-            start, first = start + stride, end
+            found[number % 2].append((document + start, document + end, document + np.arange(first, end)))
+            number, start, first = number + 1, start + stride, end
         document += length
-    nothing = np.empty(0, np.int64)
-    return ShortWindows(
-        np.array(ranges, np.int64).reshape(-1, 2),
-        np.concatenate(places) if places else nothing,
-        np.concatenate(inside) if inside else nothing,
-    )
+    return _joined_windows(found[0]), _joined_windows(found[1])
+
+
+def _joined_windows(windows: list[tuple[int, int, np.ndarray]]) -> ShortWindows:
+    places, inside, joined = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for start, end, targets in windows:
+        places.append(targets - 1)
+        inside.append(joined + targets - start - 1)
+        joined += end - start
+    ranges = np.array([(start, end) for start, end, _ in windows], np.int64).reshape(-1, 2)
+    return ShortWindows(ranges, np.concatenate(places), np.concatenate(inside))
 
 
 @dataclass(frozen=True)
 class LongCEWeights:
     """The weights, with short contexts of at most `window` tokens.
 
-    With `always`, the second pass is made even if no target needs it, because under FSDP all ranks must make the same passes.
+    With `always`, both parts of the second pass are made even if no target needs them, because under FSDP all ranks must make the
+    same passes.
     """
 
     window: int
@@ -78,14 +85,13 @@ class LongCEWeights:
 
     def of_batch(self, batch: MicroBatch, token_losses: TokenLosses) -> Weigh:
         starts = document_starts(batch.position_ids).cpu().numpy()
-        windows = short_windows(np.diff(np.append(np.flatnonzero(starts), len(starts))), self.window)
-        short = torch.full(batch.input_ids.shape[1:], math.nan, device=batch.input_ids.device)
-        if len(windows.places) or self.always:
-            losses = token_losses(_joined(batch, windows))
-            short = short.to(losses.dtype)
-            short[torch.from_numpy(windows.places).to(short.device)] = losses[
-                torch.from_numpy(windows.places_in_windows).to(short.device)
-            ]
+        lengths, device = np.diff(np.append(np.flatnonzero(starts), len(starts))), batch.input_ids.device
+        short = torch.full(batch.input_ids.shape[1:], math.nan, dtype=torch.float64, device=device)
+        for windows in short_windows(lengths, self.window):
+            if len(windows.places) or self.always:
+                losses = token_losses(_joined(batch, windows)).to(short.dtype)
+                scored = torch.from_numpy(windows.places_in_windows).to(device)
+                short[torch.from_numpy(windows.places).to(device)] = losses[scored]
 
         def weigh(places: slice, losses: torch.Tensor) -> torch.Tensor:
             gain = (short[places] - losses).clamp(max=math.log(self.max_weight))

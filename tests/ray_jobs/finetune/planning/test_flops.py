@@ -80,9 +80,10 @@ def test_the_second_pass_of_long_ce_is_what_torch_counts(tmp_path, tokenizer):
     asked = []
     LongCEWeights(16).of_batch(batch, lambda joined: asked.append(joined) or torch.zeros(joined.input_ids.shape[1]))
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-        objective._token_losses(asked[0])
+        for joined in asked:
+            objective._token_losses(joined)
     formula = second_pass_flops(params, cost, np.array([96, 60]))
-    matrices = 2 * cost.matrix_weights * asked[0].input_ids.shape[1]
+    matrices = 2 * cost.matrix_weights * sum(joined.input_ids.shape[1] for joined in asked)
     # torch counts whole squares, of which the causal half is needed
     assert matrices + 2 * (formula - matrices) == pytest.approx(counter.get_total_flops(), rel=0.05)
     assert second_pass_flops(make_params(base), cost, np.array([96, 60])) == 0

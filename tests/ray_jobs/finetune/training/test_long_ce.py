@@ -27,17 +27,19 @@ def base(tmp_path_factory, tokenizer):
 @settings(max_examples=80)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5), st.integers(2, 40))
 def test_each_long_target_is_scored_once_with_half_a_window_or_more(lengths, window):
-    windows = short_windows(np.array(lengths), window)
+    parts = short_windows(np.array(lengths), window)
     owner = np.repeat(np.arange(len(lengths)), lengths)
     offset = np.concatenate([np.arange(n) for n in lengths])
-    assert sorted(windows.places.tolist()) == [i for i, at in enumerate(offset) if window <= at + 1 < lengths[owner[i]]]
-    joined = np.concatenate([np.arange(a, b) for a, b in windows.ranges]) if len(windows.ranges) else np.empty(0, int)
-    starts = np.concatenate([np.full(b - a, a) for a, b in windows.ranges]) if len(windows.ranges) else np.empty(0, int)
-    assert joined[windows.places_in_windows].tolist() == windows.places.tolist()
-    context = windows.places - starts[windows.places_in_windows] + 1
-    assert all(window - window // 2 <= n < window + 1 for n in context)
-    assert all(owner[a] == owner[b - 1] for a, b in windows.ranges)
-    assert len(joined) <= sum(window / (window // 2) * (n - window) + window for n in lengths if n > window)
+    places = np.concatenate([part.places for part in parts])
+    assert sorted(places.tolist()) == [i for i, at in enumerate(offset) if window <= at + 1 < lengths[owner[i]]]
+    for part in parts:
+        joined = np.array([i for a, b in part.ranges for i in range(a, b)], int)
+        starts = np.array([a for a, b in part.ranges for _ in range(a, b)], int)
+        assert joined[part.places_in_windows].tolist() == part.places.tolist()
+        context = part.places - starts[part.places_in_windows] + 1
+        assert all(window // 2 <= n < window for n in context)
+        assert all(owner[a] == owner[b - 1] for a, b in part.ranges)
+        assert len(joined) <= sum(n for n in lengths if n > window)
 
 
 def reference(model, batch, window, most):
@@ -57,7 +59,7 @@ def reference(model, batch, window, most):
             if target == -100 or position + 1 < window:
                 weights.append(1.0)
                 continue
-            stride = window // 2
+            stride = (window + 1) // 2
             first = (position + 1 - window) // stride * stride + stride  # start of the window whose second half has the target
             start = place - position + first
             ids = batch.input_ids[:, start : place + 1]
@@ -122,4 +124,4 @@ def test_short_documents_need_no_second_pass():
     assert weigh(slice(2, 7), torch.ones(5)).tolist() == [1.0] * 5
     asked = []
     LongCEWeights(16, always=True).of_batch(batch, lambda joined: asked.append(joined) or torch.zeros(1))
-    assert len(asked) == 1
+    assert len(asked) == 2
