@@ -273,7 +273,18 @@ class _Preparation:
 
     def _measure_seen(self, train: PackingPlan, directory: Path) -> dict[str, Any]:
         documents = self._documents.as_parts()
-        seen = measure_seen(documents, self._names, self._parts, train.members, _plan_key(train), self._workers, directory)
+        retrieval = self._retrieval.as_parts() if self._retrieval else None
+        seen = measure_seen(
+            documents,
+            self._names,
+            self._parts,
+            train.members,
+            _plan_key(train),
+            self._workers,
+            directory,
+            retrieval,
+            self._retrieval_names,
+        )
         worst = "".join(f", most of {row['source_uri']}: {row['share']:.1%}" for row in seen["worst"][:1])
         self._progress(message(f"prepare: {seen['share']:.2%} of the held-out text is in training rows{worst}"))
         return seen

@@ -26,12 +26,15 @@ from ray_jobs.finetune.training.batches import read_micro_batch
 from ray_jobs.finetune.training.stated_weights import StatedWeights
 from tasks.pack import shards_stage
 from tasks.pack.reading import open_rows
+from tasks.prefect_tasks.pages.packing import packing_page
+from tasks.publish.base_identity import BaseIdentity
+from tasks.publish.provenance import provenance
 from tasks.retrieval import retrieval_stage
 from tasks.retrieval.make_job import RetrievalJob
 from tasks.retrieval.settings import check_retrieval
 from tasks.work import Workers, local_workers
-from tests.golden.inputs import byte_tokenizer, workers_here, write_base
-from tests.tasks.retrieval.made_texts import write_parts
+from tests.golden.inputs import byte_tokenizer, workers_here, write_base, write_documents
+from tests.tasks.retrieval.made_texts import prose, write_parts
 
 TARGET = 1024
 PARTS, PER_PART, CHARS = 3, 7, 9000
@@ -144,6 +147,38 @@ def test_ledger_and_card_say_what_share_each_family_has(shards: Artifact) -> Non
     assert "## Retrieval documents" in page
     assert f"{shards.manifest.summary['retrieval']['reached']:.1%} of the packed tokens" in page
     assert "retrieval/key\\_value" in page
+
+
+def test_provenance_and_page_say_the_share(folder: Path, shards: Artifact) -> None:
+    params = params_of(folder)
+    base = BaseIdentity(name="b", revision=None, fingerprint="f", licence="l", folder=folder)
+    told = provenance(params, base, {"shards": shards.manifest}, {})
+    assert told["retrieval"] == shards.manifest.summary["retrieval"]
+    assert told["seeds"]["retrieval.seed"] == 0
+    reached = f"{shards.manifest.summary['retrieval']['reached']:.1%}"
+    assert f"| kind | retrieval documents | 20.0% | {reached} |" in packing_page(shards, params).text
+
+
+def test_held_out_text_in_retrieval_documents_counts_as_seen(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", window=64)
+    passage = prose(99, 600)
+    texts = {"kept": ("heldout", "plain", passage), "short": ("train", "plain", f"{prose(98, 200)}\n\n{passage}")}
+    texts |= {f"long {n}": ("train", "plain", prose(n, CHARS)) for n in range(4)}
+    storage = Storage(str(tmp_path / "storage"))
+    documents = storage.build(
+        "documents", stage="t", params={}, code_version=1, parents={}, make=lambda path: write_documents(path, texts)
+    )
+    mapping = mapping_of(tmp_path, share=0.5, families=["keyword"]) | {
+        "model": {"base": str(tmp_path / "base"), "target_length": 2048}
+    }
+    mapping["packing"] = {"bucket_repeats": {2048: 1, 1024: 0, 512: 0}}
+    seen = []
+    for share in (0, 0.5):
+        mapping["retrieval"]["share"] = share
+        made = shards_stage.run(PipelineParams.model_validate(mapping), storage, documents, workers_here, lambda _: None)
+        seen.append(made.manifest.summary["heldout_seen"]["share"])
+    assert seen[0] == 0
+    assert seen[1] > 0.5
 
 
 def test_the_ledger_counts_what_could_not_be_made(tmp_path: Path) -> None:
