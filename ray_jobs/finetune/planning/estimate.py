@@ -31,7 +31,10 @@ class Speed:
 
 
 def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
-    """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need."""
+    """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need.
+
+    Retrieval documents, which fill a row each, attend in full in all layers.
+    """
     from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
@@ -39,7 +42,9 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     full_layers = num_full_layers(training, shape.num_layers)
     lengths = np.full(training.rows_per_step, params.row_tokens)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
-    sparse = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
+    in_groups = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
+    retrieval = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers, np.ones(len(lengths), bool))
+    sparse = (1 - params.retrieval.share) * in_groups + params.retrieval.share * retrieval
     total = (training.steps - last) * sparse if last < training.steps else 0.0
     total += last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
     return total + training.steps * second_pass_flops(params, shape.cost, lengths)

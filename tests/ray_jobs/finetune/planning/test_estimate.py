@@ -40,6 +40,8 @@ def test_operations_of_a_run_by_hand(params: PipelineParams) -> None:
     assert run_flops(mixed, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
     one_layer = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_every": 2})})
     assert run_flops(one_layer, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
+    retrieval = params.model_copy(update={"retrieval": params.retrieval.model_copy(update={"share": 0.5})})
+    assert run_flops(retrieval, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
     auto = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_layers": "auto"})})
     assert run_flops(auto, shape) == run_flops(one_layer, shape)
     compared = params.model_copy(update={"training": params.training.model_copy(update={"loss_weighting": "long_ce"})})
