@@ -41,6 +41,18 @@ def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixtu
     assert "fine-tuned against scaling only at the longest length: " in text
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.full_attention_layers=[1]", "S2-Attn in groups of 32 tokens, full in layer 1"),
+        ("training.full_attention_every=2", "S2-Attn in groups of 32 tokens, full in layer 1"),
+        ("training.full_attention_layers=auto", "S2-Attn in groups of 32 tokens, full in 1 of the 2 layers, found by a probe"),
+    ],
+)
+def test_layers_in_full_are_planned(config: str, capsys: pytest.CaptureFixture[str], change: str, words: str) -> None:
+    assert words in printed(load_config(config, [change]), Machine(tflops=1), capsys)
+
+
 def test_weights_and_skipped_positions_are_planned(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ["training.loss_weighting=long_ce", "training.position_skipping=2", "packing.row_length=96"]
     text = printed(load_config(config, changes), Machine(tflops=1), capsys)
