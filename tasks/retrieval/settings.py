@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 _PROBES = {"letters": CONSONANTS + VOWELS + ".[]<>()@_:=-", "digits": "0123456789.[]<>()@_:=-"}
 _NEEDS_NAMES = ("key_value", "paragraph_order", "shuffled_chunks")
-_PROBED_CHARS = 12  # a token, at most
+_PROBED_CHARS = 8  # a token, at most
+_PROBED_WORDS = 600
+_LONGEST_PROBE = 768  # tokens: what fits these fits more
 
 
 def frame_of(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> ChatFrame | None:
@@ -61,11 +63,12 @@ def check_retrieval(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) 
 
 def _too_short(family: RetrievalFamily, params: PipelineParams, renderer: Renderer, symbols: tuple[str, ...]) -> str | None:
     """Why no document of a family can be made of plain words; None if one can."""
-    texts = [_probe_text(number, _PROBED_CHARS * params.row_tokens) for number in range(3)]
+    length = min(params.row_tokens, _LONGEST_PROBE)
+    texts = [_probe_text(number, _PROBED_CHARS * length) for number in range(3)]
     documents = [SourceText(f"probe-{number}", text, "", "") for number, text in enumerate(texts)]
     sample = next(renderer.encoder.encode([texts[0][:20_000]]))
     chars_per_token = len(sample.text) / max(1, len(sample.ids))
-    num_chars = int(params.row_tokens * chars_per_token)
+    num_chars = int(length * chars_per_token)
     request = Request(
         TextSupply(documents, np.random.default_rng(0)),
         Negatives(documents, max(40, num_chars // 16)),
@@ -76,7 +79,7 @@ def _too_short(family: RetrievalFamily, params: PipelineParams, renderer: Render
     reason = None
     for seed in range(3):
         try:
-            fit(partial(_probe, family, request, seed), renderer, params.row_tokens, chars_per_token)
+            fit(partial(_probe, family, request, seed), renderer, length, chars_per_token)
             return None
         except NotMade as not_made:
             reason = str(not_made)
@@ -90,11 +93,10 @@ def _probe(family: RetrievalFamily, request: Request, seed: int, num_chars: int)
 def _probe_text(seed: int, num_chars: int) -> str:
     """Sentences of made-up words."""
     rng = np.random.default_rng(seed)
-    letters = list("etaoinshrdlu")
+    words = ["".join(rng.choice(list("etaoinshrdlu"), int(rng.integers(2, 9)))) for _ in range(_PROBED_WORDS)]
     sentences, size = [], 0
     while size < num_chars:
-        words = ["".join(rng.choice(letters, rng.integers(2, 9))) for _ in range(rng.integers(6, 13))]
-        sentences.append(" ".join(words).capitalize() + ".")
+        sentences.append(" ".join(words[i] for i in rng.integers(0, len(words), 9).tolist()).capitalize() + ".")
         size += len(sentences[-1]) + 1
     return " ".join(sentences)
 

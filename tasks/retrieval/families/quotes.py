@@ -104,6 +104,9 @@ def _by_keyword(context: _Context, number: int, drawn: float) -> Turn | None:
         if not rare:  # not one word alone: some in a row
             runs = zip(found, found[length - 1 :], strict=False)
             rare = [run for (a, _), (b, last) in runs if context.is_unique(run := text[a : b + len(last)])]
+    rare = [word for word in rare if word not in answer] or [
+        word for word in rare if word != answer
+    ]  # best: a word that is not shown
     if not rare:
         return None
     return Turn(f"<<{rare[int(drawn * len(rare))]}>>", f" {answer}", context.found[number].start)

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from data_schemas.data_card import data_card
 from data_schemas.errors import UserError
@@ -307,3 +309,11 @@ def test_a_share_of_less_than_one_document_is_refused(tmp_path: Path) -> None:
     documents = documents_in(tmp_path, per_part=2)
     with pytest.raises(UserError, match=r"retrieval\.share 0\.001 of .* less than one document"):
         packed(tmp_path, documents, share=0.001)
+
+
+def test_a_tokenizer_that_cannot_write_the_names_is_refused(tmp_path: Path) -> None:
+    raw = Tokenizer(models.WordLevel({"<unk>": 0, "one": 1, "two": 2}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+    with pytest.raises(UserError, match=r"neither Latin letters nor digits, which retrieval\.families key_value needs"):
+        check_retrieval(params_of(tmp_path), tokenizer)
