@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_schemas.closed import Params
 
@@ -17,16 +17,16 @@ class TrainingParams(Params):
         description="Attention in training. s2: shifted sparse attention (S²-Attn). full: full attention. Evaluation always uses "
         "full attention.",
     )
-    s2_group_size: int | None = Field(
-        None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of a row."
-    )
+    s2_group_size: int | None = Field(None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of a row.")
     full_attention_layers: Literal["none", "auto"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         "none",
         description="With S²-Attn: layers that use full attention, as a list of layer numbers from 0. auto: a quarter of the layers, "
         "at least one: those that copy most from far away, by a probe of the base. none: no layer.",
     )
     full_attention_every: int = Field(
-        0, ge=0, description="With S²-Attn: use full attention in every k-th layer, for example 4: layers 3, 7, 11, … 0: no layer."
+        0,
+        ge=0,
+        description="With S²-Attn: use full attention in every k-th layer, for example 4: layers 3, 7, 11, … 0: no layer.",
     )
     full_attention_steps: int = Field(
         0, ge=0, description="With S²-Attn: number of steps at the end of training that use full attention."
@@ -99,10 +99,16 @@ class TrainingParams(Params):
         "of long_ce. Empty: the base's window.",
     )
     loss_extra_mass: float = Field(
-        0.5, gt=0, le=10, description="For `loss_weighting` exact: the weight that is added in total, as a share of all targets."
+        0.5,
+        gt=0,
+        le=10,
+        description="For `loss_weighting` exact: the weight that is added in total, as a share of all targets.",
     )
     loss_max_weight: float | None = Field(
-        None, gt=1, le=1000, description="Largest weight of a target under `loss_weighting`. Empty: 16 for exact, 5 for long_ce."
+        None,
+        gt=1,
+        le=1000,
+        description="Largest weight of a target under `loss_weighting`. Empty: 16 for exact, 5 for long_ce.",
     )
     position_skipping: int = Field(
         0,
@@ -116,3 +122,11 @@ class TrainingParams(Params):
     validation_rows: int = Field(8, ge=1, description="Number of held-out rows in one validation.")
     checkpoint_every: int = Field(100, ge=1, description="Number of steps between checkpoints.")
     seed: int = Field(0, ge=0, description="Seed of the initialisation and of the reading order.")
+
+    @field_validator("full_attention_layers", mode="before")
+    @classmethod
+    def _names_layers(cls, given: Any) -> Any:
+        is_list = isinstance(given, (list, tuple)) and all(type(layer) is int and layer >= 0 for layer in given)
+        if not is_list and given not in ("none", "auto"):
+            raise ValueError(f"give none, auto or a list of layer numbers from 0 such as [3], not {given!r}")
+        return given
