@@ -19,7 +19,7 @@ from data_schemas.parts import Parts
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
 from data_schemas.tables import RETRIEVAL
 from tasks.retrieval.chat import ChatFrame
-from tasks.retrieval.draft import NotMade
+from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.negatives import Negatives
 from tasks.retrieval.families.registry import MAKERS
 from tasks.retrieval.families.request import Request
@@ -130,7 +130,7 @@ class _Part:
             reasons[str(reason)] = reasons.get(str(reason), 0) + 1
             return None
 
-    def _row(self, family: str, index: int, draft: Any, fitted: Fitted) -> dict[str, Any]:
+    def _row(self, family: str, index: int, draft: Draft, fitted: Fitted) -> dict[str, Any]:
         rendered = fitted.rendered
         sources = [self._sources[doc_id] for doc_id in draft.doc_ids]
         languages = {source.language for source in sources}
@@ -149,7 +149,7 @@ class _Part:
         }
 
 
-def _draft(family: RetrievalFamily, request: Request, seed: Sequence[int], num_chars: int) -> Any:
+def _draft(family: RetrievalFamily, request: Request, seed: Sequence[int], num_chars: int) -> Draft:
     return MAKERS[family](request, num_chars, np.random.default_rng(seed))
 
 

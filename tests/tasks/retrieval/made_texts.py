@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerFast
 
+from data_schemas.ledger import Ledger, LedgerLine, Step
 from data_schemas.retrieval_params import RetrievalFamily
 from data_schemas.tables import DOCUMENTS
 from tasks.retrieval.families.negatives import Negatives
@@ -83,16 +84,24 @@ class Maker:
 
 def write_parts(folder: Path, num_parts: int, per_part: int, num_chars: int) -> dict[str, Any]:
     """A documents artifact in some parts; the first document of each is held out. Returns the summary."""
-    num_bytes = 0
+    num_bytes, num_heldout_bytes = 0, 0
     for part in range(num_parts):
         rows = []
         for number in range(per_part):
             text = prose(part * per_part + number, num_chars)
             num_bytes += len(text.encode())
+            num_heldout_bytes += 0 if number else len(text.encode())
             row = {"doc_id": f"p{part}d{number}", "text": text, "source_uri": f"{part}/{number}", "source": "x", "record": 0}
             row |= {"byte_start": None, "byte_end": None, "num_bytes": len(text.encode()), "format": "plain", "language": "en"}
             row |= {"content_hash": "x", "licence": "CC0-1.0", "work": f"{part}/{number}"}
             rows.append(row | {"split": "train" if number else "heldout"})
         name = f"documents-{part:05d}-of-{num_parts:05d}.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS), folder / name)
-    return {"num_documents": num_parts * per_part, "num_bytes": num_bytes}
+    num_documents = num_parts * per_part
+    counts: dict[Step, tuple[int, int]] = {
+        "read": (num_documents, num_bytes),
+        "held_out": (num_parts, num_heldout_bytes),
+        "remaining": (num_documents - num_parts, num_bytes - num_heldout_bytes),
+    }
+    lines = [LedgerLine(step=step, source="x", documents=n, bytes=size) for step, (n, size) in counts.items()]
+    return {"num_documents": num_documents, "num_bytes": num_bytes, "ledger": Ledger.of(lines).to_json()}

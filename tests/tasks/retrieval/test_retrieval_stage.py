@@ -136,10 +136,12 @@ def test_packed_rows_carry_the_weights_and_attend_in_full(folder: Path, shards: 
     assert all("loss_weights" not in heldout.row(i) for i in range(len(heldout)))
 
 
-def test_ledger_and_card_say_what_share_each_family_has(shards: Artifact) -> None:
+def test_ledger_and_card_say_what_share_each_family_has(folder: Path, shards: Artifact) -> None:
     ledger = ledger_of(shards.manifest.summary)
     assert ledger is not None
     ledger.check()
+    assert ledger.total("read").documents == PARTS * PER_PART
+    assert ledger.total("made").documents == retrieved(folder, documents_in(folder)).manifest.summary["num_documents"]
     for of_family in shards.manifest.summary["retrieval"]["families"]:
         packed = ledger.total("packed", f"retrieval/{of_family['family']}")
         assert (packed.documents, packed.tokens) == (of_family["documents"], of_family["tokens"])
@@ -187,6 +189,8 @@ def test_the_ledger_counts_what_could_not_be_made(tmp_path: Path) -> None:
     ledger = ledger_of(made.manifest.summary)
     assert ledger is not None
     told = made.manifest.summary["retrieval"]["not_made"]["hard_negatives"]
+    counted = {line.reason: line.documents for line in ledger.lines if line.step == "not_made"}
+    assert told == counted
     assert sum(told.values()) > 0
     assert {f["family"] for f in made.manifest.summary["retrieval"]["families"]} == {"position"}
 
