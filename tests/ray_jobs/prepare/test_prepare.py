@@ -241,7 +241,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
 
 
 def many_units(tmp_path: Path, base: Path, **changes: Any) -> PipelineParams:
-    """A corpus that is read in several units and packed into several shards."""
+    """A corpus that is read in several units and packed into several shards, with retrieval documents."""
     folder = tmp_path / "many"
     folder.mkdir(exist_ok=True)
     words = ["rope", "bridge", "valley", "cliff", "coin", "river", "stone", "wind", "path", "lantern", "market", "rain"]
@@ -250,7 +250,8 @@ def many_units(tmp_path: Path, base: Path, **changes: Any) -> PipelineParams:
         text = "\n\n".join(" ".join(draw.choices(words, k=30)).capitalize() + "." for _ in range(300))
         (folder / f"{number}.txt").write_text(f"# Journey {number}\n\n{text}\n")
     packing = {"shard_megabytes": 0.3}
-    return parameters(tmp_path, base, folder, packing=packing, **changes)
+    retrieval = {"share": 0.1, "families": ["key_value", "fill_in"]}
+    return parameters(tmp_path, base, folder, packing=packing, retrieval=retrieval, **changes)
 
 
 def contents(*artifacts: Artifact) -> dict[str, bytes]:
