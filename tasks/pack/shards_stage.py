@@ -30,19 +30,12 @@ from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from tasks.kept_units import KeptUnits
-from tasks.pack.accounting import prepare_ledger, with_made
+from tasks.pack.accounting import prepare_ledger
 from tasks.pack.chunk_job import CHUNK_PARTS, TOKENIZER_FILE, ChunkJob
 from tasks.pack.composition import composition, openings
 from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
-from tasks.pack.retrieved import (
-    SOURCE,
-    TakeRetrieval,
-    WeightReader,
-    ranks_of,
-    retrieval_report,
-    with_retrieval,
-)
+from tasks.pack.retrieval_sequences import RetrievalSequences
 from tasks.pack.seen import measure_seen
 from tasks.pack.sequences import SPLITS, Entries, SequenceReader, read_entries
 from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
@@ -148,19 +141,18 @@ class _Preparation:
         workers: Workers,
         progress: ProgressCallback,
     ) -> None:
-        self._params, self._tokenizer, self._documents, self._retrieval = params, tokenizer, documents, retrieval
+        self._params, self._tokenizer, self._documents = params, tokenizer, documents
         self._parts, self._workers, self._progress = parts, workers, progress
         self._names = part_names(documents.manifest)
         self._target = params.row_tokens
         self._row_parameter = "packing.row_length" if params.packing.row_length else "model.target_length"
         self._special = special_tokens(tokenizer)
         self._budget = min(params.chunk_tokens, self._target - self._special.num)
-        self._labels = tuple(source.label for source in params.corpus.sources)
-        self._retrieval_names = retrieval_stage.retrieval_names(retrieval) if retrieval else []
-        self._families = params.retrieval.trained_families if retrieval else ()
-        self._all_labels = (*self._labels, *(SOURCE.format(family) for family in self._families))
-        self._counted: Counted = {}  # filled by _chunk and _take_retrieval
-        self._retrieved: list[tuple[str, int, int]] = []  # filled by _take_retrieval
+        labels = tuple(source.label for source in params.corpus.sources)
+        self._retrieved = RetrievalSequences(retrieval, params.retrieval, len(self._names), len(labels), self._special.num)
+        self._corpus_labels, self._labels = labels, (*labels, *self._retrieved.labels)
+        self._num_parts = len(self._names) + len(self._retrieved.names)
+        self._counted: Counted = {}  # filled by _chunk, and with retrieval documents
 
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
@@ -171,27 +163,22 @@ class _Preparation:
                 f"{self._row_parameter} is {self._target}, so add longer documents or lower the target."
             )
         self._progress(message("prepare: planning rows"))
-        num_parts = len(self._names) + len(self._retrieval_names)
-        per_part = self._take_retrieval()
+        num_parts = self._num_parts
+        self._retrieved.take(self._parts, self._workers, self._counted)
         entries, held = (read_entries(self._parts, num_parts, split) for split in SPLITS)
-        corpus = entries.first(len(entries.lengths) - sum(per_part))
+        corpus = entries.first(len(entries.lengths) - self._retrieved.num_documents)
         packing, shares = self._params.packing, source_shares(self._params)
         train = plan_rows(corpus.lengths, self._target, packing, corpus.sources, shares, corpus.document_lengths)
         of_heldout = PackingParams(window_chunks=packing.window_chunks, min_bucket=packing.min_bucket)
         heldout = plan_rows(held.lengths, self._target, of_heldout, document_lengths=held.document_lengths)
         _refuse_no_rows(train, heldout)
-        retrieved = None
-        if self._retrieval:
-            share, lengths = self._params.retrieval.share, entries.lengths[len(corpus.lengths) :]
-            train, taken = with_retrieval(train, lengths, ranks_of(per_part), share, packing.seed)
-            not_made = self._retrieval.manifest.summary["not_made"]
-            retrieved = retrieval_report(self._retrieved, taken, share, train, not_made)
+        train, told = self._retrieved.mixed(train, entries.lengths[len(corpus.lengths) :], packing.seed)
         ledger = self._ledger(entries, train)
         ledger.write(directory)
         self._write_shards(train, entries.lengths, directory, "train")
         self._write_shards(heldout, held.lengths, directory / "heldout", "heldout")
         reader = SequenceReader(self._parts, num_parts, "train")
-        samples = list(openings(self._all_labels, entries, train.uses, reader, self._tokenizer, packing.seed))
+        samples = list(openings(self._labels, entries, train.uses, reader, self._tokenizer, packing.seed))
         seen = self._measure_seen(train, directory)
         for number in range(num_parts):
             self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
@@ -205,7 +192,7 @@ class _Preparation:
             "waste": train.waste,
             "warnings": list(train.warnings),
             "ledger": ledger.to_json(),
-            "composition": composition(self._all_labels, self._counted),
+            "composition": composition(self._labels, self._counted),
             "samples": samples,
             "buckets": [bucket.to_json() for bucket in train.buckets],
             "heldout_buckets": [bucket.to_json() for bucket in heldout.buckets],
@@ -220,33 +207,16 @@ class _Preparation:
             "eos_token_id": self._special.eos,
             "heldout_seen": seen,
         }
-        if retrieved:
-            summary["retrieval"] = retrieved
+        if told:
+            summary["retrieval"] = told
         if card := data_card(self._target, summary):
             (directory / "README.md").write_text(hub_page(card), encoding="utf-8")
         return summary
 
     def _ledger(self, entries: Entries, plan: PackingPlan) -> Ledger:
         ingested = ledger_of(self._documents.manifest.summary) or Ledger(lines=())
-        if self._retrieval:
-            not_made = self._retrieval.manifest.summary["not_made"]
-            labels = {str(family): SOURCE.format(family) for family in self._families}
-            ingested = with_made(ingested, labels, self._all_labels, self._counted, not_made)
-        return prepare_ledger(ingested, self._all_labels, self._counted, self._special, entries, plan)
-
-    def _take_retrieval(self) -> list[int]:
-        """Add the retrieval documents to the parts, after those of the corpus; returns how many each part has."""
-        if not self._retrieval:
-            return []
-        sources = {str(family): len(self._labels) + number for number, family in enumerate(self._families)}
-        job = TakeRetrieval(self._retrieval.as_parts(), self._parts, sources, self._special.num)
-        units = list(enumerate(self._retrieval_names, len(self._names)))
-        per_part = []
-        for taken in run_units(self._workers, job, units, self._parts, "retrieved"):
-            add(self._counted, taken["groups"])
-            self._retrieved += [(family, answers, questions) for family, answers, questions in taken["documents"]]
-            per_part.append(len(taken["documents"]))
-        return per_part
+        ingested = self._retrieved.in_ledger(ingested, self._labels, self._counted)
+        return prepare_ledger(ingested, self._labels, self._counted, self._special, entries, plan)
 
     def _chunk(self) -> dict[str, int]:
         with self._parts.writing(TOKENIZER_FILE) as path:
@@ -256,7 +226,7 @@ class _Preparation:
             self._parts,
             self._params.chunking.model_copy(update={"max_tokens": self._budget}),
             self._special,
-            self._labels,
+            self._corpus_labels,
             self._target - self._special.num,
             self._params.packing.max_waste,
         )
@@ -273,7 +243,6 @@ class _Preparation:
 
     def _measure_seen(self, train: PackingPlan, directory: Path) -> dict[str, Any]:
         documents = self._documents.as_parts()
-        retrieval = self._retrieval.as_parts() if self._retrieval else None
         seen = measure_seen(
             documents,
             self._names,
@@ -282,8 +251,8 @@ class _Preparation:
             _plan_key(train),
             self._workers,
             directory,
-            retrieval,
-            self._retrieval_names,
+            self._retrieved.place,
+            self._retrieved.names,
         )
         worst = "".join(f", most of {row['source_uri']}: {row['share']:.1%}" for row in seen["worst"][:1])
         self._progress(message(f"prepare: {seen['share']:.2%} of the held-out text is in training rows{worst}"))
@@ -295,15 +264,14 @@ class _Preparation:
         names = [shard_name(number, len(spans)) for number in range(len(spans))]
         units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
         plan_key = _plan_key(plan)
-        is_weighted = self._retrieval is not None and split == "train"
-        weights = WeightReader(self._parts, len(self._names)) if is_weighted else None
-        job = ShardJob(self._parts, len(self._names) + len(self._retrieval_names), split, plan_key, weights)
+        weights = self._retrieved.weights(self._parts, split)
+        job = ShardJob(self._parts, self._num_parts, split, plan_key, weights)
         hashes = []
         for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
             hashes.append(digest)
             self._parts.take(job.part_name(names[number]), directory / names[number])
             self._progress(message(f"prepare: {split} shard {number + 1} of {len(names)}"))
-        write_dataset_files(directory, names, hashes, split, is_weighted)
+        write_dataset_files(directory, names, hashes, split, weights is not None)
 
 
 def _plan_key(plan: PackingPlan) -> str:
