@@ -40,10 +40,12 @@ class Case:
 SMALL, MEDIUM, LARGE = (512, 1024, 6, 8, 2, 16384), (512, 1408, 10, 8, 4, 16384), (576, 1536, 30, 9, 3, 49152)
 WARM_UP = Case("warm-up", (64, 128, 2, 2, 1, 256), 256, {})
 QUICK = Case("10M 1k s2 keep all", (256, 704, 8, 4, 2, 16384), 1024, {"gradient_checkpointing": False})  # for a test
+QUICK_HYBRID = Case("10M 1k hybrid keep all", QUICK.sizes, 1024, QUICK.training | {"full_attention_every": 4})  # for a test
 KEEP_ALL = {"gradient_checkpointing": False}
 CASES = (
     Case("22M 2k s2", SMALL, 2048, {}),
     Case("22M 2k s2 keep all", SMALL, 2048, KEEP_ALL),
+    Case("22M 2k hybrid keep all", SMALL, 2048, KEEP_ALL | {"full_attention_every": 3}),
     Case("22M 2k full keep all", SMALL, 2048, KEEP_ALL | {"attention": "full"}),
     Case("22M 2k all-linear keep all", SMALL, 2048, KEEP_ALL | {"lora_targets": ["all-linear"]}),
     Case("22M 2k LoRA alone keep all", SMALL, 2048, KEEP_ALL | {"train_norms": False, "train_embeddings": False}),
@@ -195,18 +197,20 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[case.name for case in (*CASES, QUICK)], help="these cases instead of all")
+    parser.add_argument(
+        "--only", nargs="+", choices=[case.name for case in (*CASES, QUICK, QUICK_HYBRID)], help="these cases instead of all"
+    )
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        case = next(case for case in (*CASES, QUICK) if case.name == args.child[0])
+        case = next(case for case in (*CASES, QUICK, QUICK_HYBRID) if case.name == args.child[0])
         print(json.dumps(train_measured(case, Path(args.child[1]))), flush=True)
         return
     name = f"{platform.processor() or platform.machine()} CPU"
     print(f"{name}, torch {torch.__version__}; rows of one document, one row a step, loss in chunks of 512 tokens")
     print(f"{'case':<28} {'model':>7} {'plan (MB)':>10} {'peak (MB)':>10} {'ratio':>7}  peak foreseen in")
-    chosen = [case for case in (*CASES, QUICK) if case.name in args.only] if args.only else list(CASES)
+    chosen = [case for case in (*CASES, QUICK, QUICK_HYBRID) if case.name in args.only] if args.only else list(CASES)
 
     def keep(rows: list[dict[str, Any]]) -> None:
         if args.json:

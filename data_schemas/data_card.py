@@ -14,6 +14,7 @@ from data_schemas.record import Record
 
 CARD_PAGE, CARD_FILE = "data_card.md", "data_card.json"
 _UNKNOWN = "not known"
+_NUMERIC = ("documents", "bytes", "tokens", "packed tokens", "share", "tokens of answers", "questions")
 _ESCAPED = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " ", "`": "\\`", "*": "\\*", "_": "\\_"})
 
 
@@ -34,6 +35,24 @@ class CardLength(Record):
     up_to: int
     tokens: int
     packed_tokens: int
+
+
+class CardFamily(Record):
+    """Packed retrieval documents of one kind; `answer_tokens` of their tokens are answers."""
+
+    family: str
+    documents: int
+    tokens: int
+    answer_tokens: int
+    questions: int
+
+
+class CardRetrieval(Record):
+    """Retrieval documents: the share of the packed tokens that was wanted and reached, and the kinds."""
+
+    wanted: float
+    reached: float
+    families: tuple[CardFamily, ...]
 
 
 class CardSample(Record):
@@ -58,6 +77,7 @@ class DataCard(Record):
     ledger: Ledger
     warnings: tuple[str, ...]
     samples: tuple[CardSample, ...]
+    retrieval: CardRetrieval | None = None
 
     def markdown(self) -> str:
         """The card as a page."""
@@ -75,6 +95,8 @@ class DataCard(Record):
         if rows:
             rows[-1] = (f"{rows[-1][0]} and longer", *rows[-1][1:])
         yield f"## Lengths of documents\n\n{_table(('up to (tokens)', 'tokens', 'packed tokens'), rows)}"
+        if self.retrieval:
+            yield f"## Retrieval documents\n\n{self._of_retrieval(self.retrieval)}"
         columns = ("source", "step", "documents", "bytes", "tokens")
         lines = [(*row[:4], "" if row[4] is None else row[4]) for row in self.ledger.table()]
         yield f"## What was left out\n\n{_table(columns, lines)}"
@@ -83,6 +105,18 @@ class DataCard(Record):
         if self.samples:
             samples = [(sample.source, sample.text) for sample in self.samples]
             yield f"## How some documents begin\n\n{_table(('source', 'text'), samples)}"
+
+    def _of_retrieval(self, retrieval: CardRetrieval) -> str:
+        total = max(1, self.num_tokens)
+        rows = [
+            (f.family, f.documents, f.tokens, f"{f.tokens / total:.1%}", f.answer_tokens, f.questions)
+            for f in retrieval.families
+        ]
+        columns = ("kind", "documents", "tokens", "share", "tokens of answers", "questions")
+        return (
+            f"{retrieval.reached:.1%} of the packed tokens ({retrieval.wanted:.1%} were asked for) are documents made from the training "
+            f"documents, whose answers stand far back in the same document.\n\n{_table(columns, rows)}"
+        )
 
     def _by(self, field: str) -> str:
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -112,7 +146,13 @@ def data_card(row_length: int, summary: Mapping[str, Any]) -> DataCard | None:
         ledger=ledger,
         warnings=tuple(summary["warnings"]),
         samples=tuple(CardSample(**sample) for sample in summary["samples"]),
+        retrieval=_retrieval(summary["retrieval"]) if "retrieval" in summary else None,
     )
+
+
+def _retrieval(told: Mapping[str, Any]) -> CardRetrieval:
+    families = tuple(CardFamily(**of_family) for of_family in told["families"])
+    return CardRetrieval(wanted=told["wanted"], reached=told["reached"], families=families)
 
 
 def hub_page(card: DataCard) -> str:
@@ -126,7 +166,7 @@ def hub_page(card: DataCard) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    numeric = [name in ("documents", "bytes", "tokens", "packed tokens") for name in columns]
+    numeric = [name in _NUMERIC for name in columns]
     rule = ["---:" if is_number else "---" for is_number in numeric]
     cells = [[f"{value:,}" if isinstance(value, int) else str(value).translate(_ESCAPED) for value in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in (list(columns), rule, *cells))

@@ -3,10 +3,11 @@
 Ingest writes it as `ledger.json` beside the documents and prepare continues it as `ledger.json` beside the shards. It is also
 in both manifests, as `ledger` of the summary.
 
-    read ─ quarantined ─ filtered ─ duplicate ─ near_duplicate ─ excerpt ─ contaminated ─ held_out = remaining
+    read + made ─ quarantined ─ filtered ─ duplicate ─ near_duplicate ─ excerpt ─ contaminated ─ held_out = remaining
     remaining + special + repeated ─ dropped = packed
     packed + padding = rows
 
+Retrieval documents are `made` from the text of others; each kind of them is a source of its own, and `not_made` counts by reason.
 Documents, bytes and tokens add up exactly for each source, which `check` proves. Prepare counts the tokens of `remaining`, so
 it replaces those lines by ones that have tokens.
 """
@@ -27,7 +28,8 @@ MOST_LISTED = 20
 COLUMNS = ("documents", "bytes", "tokens")
 
 Step = Literal[
-    "read", "quarantined", "filtered", "duplicate", "near_duplicate", "excerpt", "contaminated", "held_out", "remaining",
+    "read", "made", "not_made",
+    "quarantined", "filtered", "duplicate", "near_duplicate", "excerpt", "contaminated", "held_out", "remaining",
     "cut", "special", "repeated", "dropped", "packed", "padding", "rows",
 ]  # fmt: skip
 Kind = Literal["total", "in", "out", "note"]  # a sum, what is added to it, what is taken from it, and what changes no sum
@@ -42,6 +44,8 @@ class StepMeaning(NamedTuple):
 
 STEPS: Mapping[Step, StepMeaning] = {
     "read": StepMeaning("total", "read"),
+    "made": StepMeaning("in", "retrieval documents made"),
+    "not_made": StepMeaning("note", "retrieval documents that could not be made"),
     "quarantined": StepMeaning("out", "quarantined"),
     "filtered": StepMeaning("out", "filtered"),
     "duplicate": StepMeaning("out", "duplicate"),

@@ -26,6 +26,12 @@ class TokenBudget(Params):
 class PackingParams(Params):
     """How chunks become rows of equal length."""
 
+    row_length: int | None = Field(
+        None,
+        ge=32,
+        description="Tokens in a full row. Longer documents are cut. With `training.position_skipping`, rows shorter than the target still "
+        "train its positions. Empty: `model.target_length`.",
+    )
     window_chunks: int = Field(200_000, ge=1, description="Number of chunks that best-fit decreasing packs at a time.")
     min_bucket: int = Field(
         128,

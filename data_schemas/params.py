@@ -20,6 +20,7 @@ from data_schemas.model_params import ModelParams, RopeMethod
 from data_schemas.packing_params import PackingParams, TokenBudget
 from data_schemas.publish_params import PublishParams
 from data_schemas.ray_params import RayParams
+from data_schemas.retrieval_params import RetrievalParams
 from data_schemas.training_params import TrainingParams
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "PublishParams",
     "QualityParams",
     "RayParams",
+    "RetrievalParams",
     "RopeMethod",
     "TokenBudget",
     "TrainingParams",
@@ -57,6 +59,7 @@ class PipelineParams(Params):
     )
     model: ModelParams
     corpus: CorpusParams
+    retrieval: RetrievalParams = RetrievalParams()
     chunking: ChunkingParams = ChunkingParams()
     packing: PackingParams = PackingParams()
     training: TrainingParams = TrainingParams()
@@ -76,9 +79,17 @@ class PipelineParams(Params):
         group = self.training.s2_group_size
         if group is not None and group > target:
             raise ValueError(f"training.s2_group_size is {group}, above model.target_length {target}: choose at most {target}")
-        if self.chunking.max_tokens is not None and self.chunking.max_tokens > target:
+        if self.training.full_attention_every and self.training.full_attention_layers not in ("none", ()):
             raise ValueError(
-                f"chunking.max_tokens is {self.chunking.max_tokens}, above model.target_length {target}: "
+                "training.full_attention_every and training.full_attention_layers both choose layers: set one of them to 0 or none"
+            )
+        row = self.packing.row_length
+        if row is not None and row > target:
+            raise ValueError(f"packing.row_length is {row}, above model.target_length {target}: choose at most {target}")
+        if self.chunking.max_tokens is not None and self.chunking.max_tokens > self.row_tokens:
+            limit = f"packing.row_length {row}" if row is not None else f"model.target_length {target}"
+            raise ValueError(
+                f"chunking.max_tokens is {self.chunking.max_tokens}, above {limit}: "
                 "a chunk must fit a row, so lower it or leave it empty"
             )
         if self.training.optimizer == "adamw_8bit" and (self.training.parallelism == "fsdp" or not self.ray.use_gpu):
@@ -96,6 +107,17 @@ class PipelineParams(Params):
             raise ValueError(
                 f"ray.min_workers is {self.ray.min_workers}, above ray.num_workers {self.ray.num_workers}: "
                 "give at most that, or leave it empty"
+            )
+        weighting = "training.loss_weighting" if self.training.loss_weighting != "none" else "retrieval.share"
+        if (weighting != "retrieval.share" or self.retrieval.share) and self.training.loss_kernel in ("torch", "liger"):
+            raise ValueError(
+                f"training.loss_kernel {self.training.loss_kernel} cannot weight tokens as {weighting} asks: choose auto or chunked"
+            )
+        long_from = self.training.loss_long_from
+        if self.training.loss_weighting != "none" and long_from is not None and long_from >= self.row_tokens:
+            raise ValueError(
+                f"training.loss_long_from is {long_from}, but rows have {self.row_tokens} tokens, so no target has that much left "
+                f"context: choose at most {self.row_tokens - 1}"
             )
         per_pass = self.ray.num_workers * self.training.micro_batch_rows
         if self.training.rows_per_step % per_pass:
@@ -120,5 +142,10 @@ class PipelineParams(Params):
         return self.publish.name or self.run_name
 
     @property
+    def row_tokens(self) -> int:
+        """Tokens in a full row."""
+        return self.packing.row_length or self.model.target_length
+
+    @property
     def chunk_tokens(self) -> int:
-        return self.chunking.max_tokens or self.model.target_length
+        return self.chunking.max_tokens or self.row_tokens

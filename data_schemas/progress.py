@@ -49,7 +49,8 @@ class StepFigures(_Frozen):
     """Figures of one optimizer step: a line of `training_log.jsonl`, or of `progress.jsonl`, which also has the timings."""
 
     step: int  # 1 is the first
-    loss: float  # nats a token
+    loss: float  # nats a token, all tokens the same
+    weighted_loss: float | None = None  # mean by weight; only with `training.loss_weighting`
     learning_rate: float
     grad_norm: float | None = None
     tokens: int | None = None
@@ -155,6 +156,8 @@ def describe(event: ProgressEvent) -> str:
 
 def _describe_step(figures: StepFigures, num_steps: int) -> str:
     parts = [f"finetune: step {figures.step}/{num_steps}", f"loss {figures.loss:.3f}"]
+    if figures.weighted_loss is not None:
+        parts.append(f"weighted {figures.weighted_loss:.3f}")
     if figures.validation_loss is not None:
         parts.append(f"held-out {figures.validation_loss:.3f}")
     parts.append(f"lr {figures.learning_rate:.1e}")

@@ -9,9 +9,12 @@ excerpts       EXCERPTS       one row for each pair of documents of which one re
 contamination  CONTAMINATION  one row for each passage of a training document that evaluation data contains too
 shared_text    SHARED_TEXT    one row for each held-out document with text that many training documents share
 
+Written by the retrieval stage, in parts `retrieval-00000-of-00012.parquet`:
+retrieval      RETRIEVAL      one row for each retrieval document
+
 Written by prepare:
 chunks         CHUNKS         one row for each chunk
-*.arrow        PACKED_ROWS    one row for each training row, of whole chunks
+*.arrow        PACKED_ROWS    one row for each training row, of whole chunks; WEIGHTED_ROWS with retrieval documents
 seen_heldout   SEEN_HELDOUT   one row for each held-out document: how much of its text is in the packed training rows
 """
 
@@ -120,6 +123,22 @@ SHARED_TEXT = pa.schema(
     ]
 )
 
+RETRIEVAL = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),  # without control tokens
+        pa.field("licence", pa.string(), nullable=False),  # of its sources, joined by " + " if they differ
+        pa.field("language", pa.string()),  # null if its sources have several or none
+        pa.field("made_from", pa.list_(pa.string()), nullable=False),  # ids of training documents
+        pa.field("input_ids", pa.list_(pa.int32()), nullable=False),  # BOS and EOS included
+        pa.field("loss_weights", pa.list_(pa.float32()), nullable=False),  # one for each of input_ids
+        pa.field("is_answer", pa.list_(pa.bool_()), nullable=False),  # one for each of input_ids
+        pa.field("evidence", pa.list_(pa.int32()), nullable=False),  # token at which each question's evidence begins
+        pa.field("answered", pa.list_(pa.int32()), nullable=False),  # token at which each question's answer begins
+    ]
+)
+
 CHUNKS = pa.schema(
     [
         pa.field("chunk_id", pa.string(), nullable=False),  # "<doc_id>:<index>"
@@ -142,6 +161,13 @@ PACKED_ROWS = pa.schema(
         pa.field("seq_lengths", pa.list_(pa.int32()), nullable=False),  # sums to len(input_ids)
         pa.field("chunk_ids", pa.list_(pa.string()), nullable=False),  # one for each sequence
     ]
+)
+
+# The rows of shards with retrieval documents.
+WEIGHTED_ROWS = (
+    PACKED_ROWS.append(pa.field("loss_weights", pa.list_(pa.float32()))).append(  # one for each of input_ids; null: all are 1
+        pa.field("full_attention", pa.list_(pa.bool_()))
+    )  # one for each sequence: attends in full; null: none does
 )
 
 SEEN_HELDOUT_FILE = "seen_heldout.parquet"

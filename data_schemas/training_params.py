@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_schemas.closed import Params
 
@@ -17,8 +17,16 @@ class TrainingParams(Params):
         description="Attention in training. s2: shifted sparse attention (S²-Attn). full: full attention. Evaluation always uses "
         "full attention.",
     )
-    s2_group_size: int | None = Field(
-        None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of `model.target_length`."
+    s2_group_size: int | None = Field(None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of a row.")
+    full_attention_layers: Literal["none", "auto"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        "none",
+        description="With S²-Attn: layers that use full attention, as a list of layer numbers from 0. auto: a quarter of the layers, "
+        "at least one: those that copy most from far away, by a probe of the base. none: no layer.",
+    )
+    full_attention_every: int = Field(
+        0,
+        ge=0,
+        description="With S²-Attn: use full attention in every k-th layer, for example 4: layers 3, 7, 11, … 0: no layer.",
     )
     full_attention_steps: int = Field(
         0, ge=0, description="With S²-Attn: number of steps at the end of training that use full attention."
@@ -28,7 +36,7 @@ class TrainingParams(Params):
     )
     steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
     rows_per_step: int = Field(
-        8, ge=1, description="Rows in one optimizer step, over all workers. A row has `model.target_length` tokens."
+        8, ge=1, description="Rows in one optimizer step, over all workers. A row has `packing.row_length` tokens."
     )
     balance_steps: int = Field(
         1,
@@ -78,8 +86,47 @@ class TrainingParams(Params):
         description="Kernel that computes the loss without holding all logits. auto: the fastest one available that supports this "
         "training.",
     )
+    loss_weighting: Literal["none", "exact", "long_ce"] = Field(
+        "none",
+        description="How much each target token counts in the training loss. none: all the same. exact: more with a long left context "
+        "in their document, by its rarity (EXACT). long_ce: more where the model predicts better with the whole context than with a "
+        "short one (LongCE), which needs a second forward pass. Validation always counts all the same.",
+    )
+    loss_long_from: int | None = Field(
+        None,
+        ge=2,
+        description="Left context in tokens from which `loss_weighting` changes a target's weight. It is also the longest short context "
+        "of long_ce. Empty: the base's window.",
+    )
+    loss_extra_mass: float = Field(
+        0.5,
+        gt=0,
+        le=10,
+        description="For `loss_weighting` exact: the weight that is added in total, as a share of all targets.",
+    )
+    loss_max_weight: float | None = Field(
+        None,
+        gt=1,
+        le=1000,
+        description="Largest weight of a target under `loss_weighting`. Empty: 16 for exact, 5 for long_ce.",
+    )
+    position_skipping: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Cut each document in training at random into up to this many parts, and skip positions between them, so that short "
+        "rows train positions up to `model.target_length` (PoSE). 0 or 1: no position is skipped. Use it with `packing.row_length`.",
+    )
     loss_chunk_tokens: int = Field(2048, ge=16, description="Number of tokens whose logits are computed at a time.")
     validate_every: int = Field(100, ge=1, description="Number of steps between validations, which use full attention.")
     validation_rows: int = Field(8, ge=1, description="Number of held-out rows in one validation.")
     checkpoint_every: int = Field(100, ge=1, description="Number of steps between checkpoints.")
     seed: int = Field(0, ge=0, description="Seed of the initialisation and of the reading order.")
+
+    @field_validator("full_attention_layers", mode="before")
+    @classmethod
+    def _names_layers(cls, given: Any) -> Any:
+        is_list = isinstance(given, (list, tuple)) and all(type(layer) is int and layer >= 0 for layer in given)
+        if not is_list and given not in ("none", "auto"):
+            raise ValueError(f"give none, auto or a list of layer numbers from 0 such as [3], not {given!r}")
+        return given

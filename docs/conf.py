@@ -35,7 +35,7 @@ html_show_copyright = False
 
 # The menu stands here and not in README.md, which a code host shows as it is.
 MENU = {
-    "How it works": ("docs/index docs/architecture docs/data docs/training docs/attention docs/evaluation docs/release "
+    "How it works": ("docs/index docs/architecture docs/data docs/retrieval-mix docs/training docs/attention docs/evaluation docs/release "
                      "docs/orchestration docs/storage deploy/README"),
     "Look up": "docs/parameters docs/troubleshooting docs/benchmarks docs/glossary",
     "Change it": "CONTRIBUTING CHANGELOG",

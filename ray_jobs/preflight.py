@@ -6,15 +6,20 @@ from data_schemas.params import PipelineParams
 
 
 def refuse_untrainable(params: PipelineParams) -> None:
-    """UserError if base model, RoPE method, LoRA targets or packing settings cannot work."""
+    """UserError if base model, RoPE method, layers in full attention, loss weighting, LoRA targets or packing settings cannot work."""
+    from ray_jobs.finetune.full_layers import check_full_layers
+    from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.training.lora import check_targets
-    from tasks.model.base_model import check_weights, load_tokenizer
+    from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
     from tasks.pack.settings import check_settings
+    from tasks.retrieval.settings import check_retrieval
 
     rope_plan_for(params.model)
     check_weights(params.model)
-    load_tokenizer(params.model)
+    check_retrieval(params, load_tokenizer(params.model))
+    check_full_layers(params.training, load_config(params.model).get_text_config())
+    check_weighting(params)
     check_targets(params)
     check_settings(params)
 

@@ -1,6 +1,7 @@
 """`ropeway plan`: what a run would do, and the memory and time it needs, computed from configurations alone."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,12 +76,14 @@ def _print(console: Console, title: str, columns: tuple[str, ...], rows: list[tu
 def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str, str]]:
     from ray_jobs.finetune.training.objective import group_size_at
 
-    training, target = params.training, params.model.target_length
+    training, target = params.training, params.row_tokens
     tokens = training.rows_per_step * target
     group = group_size_at(0, params)
+    sparse = f"S2-Attn in groups of {group} tokens{_in_full(training, shape.num_layers)}"
     return [
-        ("attention in training", f"S2-Attn in groups of {group} tokens" if training.attention == "s2" else "full"),
+        ("attention in training", sparse if training.attention == "s2" else "full"),
         ("attention in evaluation", "full"),
+        *_loss_and_positions(params, shape),
         (
             "trained weights",
             f"{shape.num_trainable:,} of {shape.num_total:,} (LoRA of rank {training.lora_rank}{_also_trained(training)})",
@@ -89,6 +92,38 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("workers", f"{params.ray.num_workers} on {'GPU' if params.ray.use_gpu else 'CPU'}, Ray at {params.ray.address}"),
     ]
+
+
+def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
+    """What differs from a plain loss over neighbouring positions."""
+    import numpy as np
+
+    from ray_jobs.finetune.planning.estimate import run_flops
+    from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
+
+    training, row = params.training, params.row_tokens
+    if training.loss_weighting != "none":
+        counts_more = (
+            f"{training.loss_weighting}, for targets with {first_long_context(params):,} tokens of left context or more"
+        )
+        lengths = np.full(training.rows_per_step, row)
+        extra = training.steps * second_pass_flops(params, shape.cost, lengths)
+        share = extra / (run_flops(params, shape) - extra)
+        yield "loss weights", counts_more + (f"; a second forward pass adds up to {share:.0%} operations" if extra else "")
+    if training.position_skipping > 1:
+        parts = f"each document in up to {training.position_skipping} parts"
+        yield "positions", f"{parts}, spread over {params.model.target_length:,} positions in rows of {row:,} tokens"
+
+
+def _in_full(training: TrainingParams, num_layers: int) -> str:
+    from ray_jobs.finetune.full_layers import num_full_layers, stated_full_layers
+
+    count = num_full_layers(training, num_layers)
+    if not count:
+        return ""
+    stated = stated_full_layers(training, num_layers)
+    which = f"layer {', '.join(map(str, stated))}" if stated else f"{count} of the {num_layers} layers, found by a probe"
+    return f", full in {which}"
 
 
 def _also_trained(training: TrainingParams) -> str:
@@ -102,7 +137,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
-    row_tokens = params.model.target_length
+    row_tokens = params.row_tokens
     found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]

@@ -10,6 +10,9 @@ groups shifted by g/2. So neighbouring groups exchange information from layer to
 
 Rows are packed: pass `position_ids` that restart at each document and no padding mask. In evaluation mode the same name
 computes plain full causal attention (within documents).
+
+It can be sparse in part: `model.config.s2_full_layers` numbers the layers that attend in full, and a forward pass with
+`s2_in_full`, bool [B, L] like `position_ids`, lets the documents whose tokens are True attend in full in all layers.
 """
 
 from __future__ import annotations
@@ -57,13 +60,14 @@ def s2_attention_forward(
     dropout: float = 0.0,
     position_ids: torch.Tensor | None = None,
     sliding_window: int | None = None,
+    s2_in_full: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: queries [B, H, L, D], keys and values [B, K, L, D] -> output [B, L, H, D].
 
-    Training mode is S2-Attn, evaluation mode full attention. A layer whose sliding window is shorter than a group computes
-    exactly that window in both modes: it is cheaper than groups already, and the base's own pattern is kept. UserError for
-    padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
+    Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention. A layer whose sliding window is
+    shorter than a group computes exactly that window in both modes: it is cheaper than groups already, and the base's own pattern
+    is kept. UserError for padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
     """
     batch, _, length, _ = query_BHLD.shape
     _refuse_options(module, kwargs)
@@ -73,7 +77,7 @@ def s2_attention_forward(
         return _transformers_sdpa(module, query_BHLD, key_BKLD, value_BKLD, attention_mask, scaling, kwargs)
     if position_ids is None:
         position_ids = torch.arange(length, device=query_BHLD.device).expand(batch, -1)
-    segments = _segments(module, position_ids, batch)
+    segments = _segments(module, position_ids, batch, s2_in_full)
     window = sliding_window if sliding_window is not None and sliding_window < segments.documents.max_length else None
 
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
@@ -87,8 +91,8 @@ def s2_attention_forward(
         width = max(value_dim, query.shape[-1])
         query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout)
-    if module.training and (window is None or window >= _group_size(module)):
-        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout)
+    if module.training and not is_full_layer(module) and (window is None or window >= _group_size(module)):
+        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window)
     else:
         output = execute(query, key, value, segments.documents, scale, dropout, window)
     return output[..., :value_dim].to(query_BHLD.dtype).unflatten(0, (batch, length)), None
@@ -102,37 +106,47 @@ def shifted_sparse_attention(
     execute: Executor,
     scale: float,
     dropout: float = 0.0,
+    window: int | None = None,
 ) -> torch.Tensor:
     """S2-Attn over T flattened tokens: [T, H, D] from [T, H, D] and twice [T, K, D].
 
     The first ceil(K/2) key-value heads and their query heads are unshifted, the others are shifted. With one key-value head,
-    both halves share it and the query heads are split.
+    both halves share it and the query heads are split. A `window` of at least a group cuts the documents that attend in full.
     """
     if segments.unshifted.bounds == segments.shifted.bounds:  # no document is longer than half a group
-        return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout)
+        return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout, window)
     num_heads, num_kv = query_THD.shape[1], key_TKD.shape[1]
     kv_split = (num_kv + 1) // 2
     if num_kv == 1:
         head_split, left, right = (num_heads + 1) // 2, slice(0, 1), slice(0, 1)
     else:
         head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
-    parts = [execute(query_THD[:, :head_split], key_TKD[:, left], value_TKD[:, left], segments.unshifted, scale, dropout)]
+    parts = [
+        execute(query_THD[:, :head_split], key_TKD[:, left], value_TKD[:, left], segments.unshifted, scale, dropout, window)
+    ]
     if head_split < num_heads:
         parts.append(
-            execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout)
+            execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout, window)
         )
     return torch.cat(parts, dim=1)
 
 
-def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int) -> RowSegments:
+def is_full_layer(module: torch.nn.Module) -> bool:
+    """Whether an attention layer is one of `s2_full_layers` in its configuration."""
+    return getattr(module, "layer_idx", None) in (getattr(module.config, "s2_full_layers", None) or ())
+
+
+def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int, in_full: torch.Tensor | None) -> RowSegments:
     """The batch's segments, computed once and kept on the `position_ids` tensor, which is the same for all layers."""
     group_size = _group_size(module)
     key = (group_size, batch, position_ids._version)
     cached = getattr(position_ids, "_s2_segments", None)
-    if cached is not None and cached[0] == key:
-        return cached[1]
-    segments = segment_batch(position_ids.expand(batch, -1), group_size)
-    position_ids._s2_segments = (key, segments)  # type: ignore[attr-defined]
+    if cached is not None and cached[0] == key and cached[1] is in_full:
+        return cached[2]
+    segments = segment_batch(position_ids.expand(batch, -1), group_size, None if in_full is None else in_full.expand(batch, -1))
+    position_ids._s2_segments = (key, in_full, segments)  # type: ignore[attr-defined]
+    if in_full is not None:
+        in_full._s2_is_read = True  # type: ignore[attr-defined]  # tells the caller that the model passed it on
     return segments
 
 

@@ -1,8 +1,10 @@
 """Fine-tuning as a stage: shards in, a checkpoint artifact out, on Ray Train.
 
 The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/`, `training_log.jsonl`,
-`progress.jsonl` and `tensorboard/`. A killed run continues from its last checkpoint. The checkpoint is found under the digest of
-the parameters that decide what is computed, not how: the number of workers may change in between.
+`progress.jsonl` and `tensorboard/`; and `full_attention_layers.json` where some layers attend in full.
+
+A killed run continues from its last checkpoint. The checkpoint is found under the digest of the parameters that decide what is
+computed, not how: the number of workers may change in between.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
+from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, read_full_layers
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
 from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.prepare import job as prepare_job
@@ -29,7 +33,7 @@ from ray_jobs.shared_storage import refuse_unshared
 from tasks.model.base_model import base_fingerprint, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR, planned_factors, rope_plan_for
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 KIND, STAGE = "checkpoints", "finetune"
 _NAMING_WORKERS = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # part of a job's name
 _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
@@ -95,12 +99,16 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Pr
         with _alone(work):
             _fit(params, storage, shards, work, progress)
             _take(work, directory)
+        chosen = read_full_layers(directory)
+        if chosen is not None:
+            progress(message(f"finetune: {chosen.describe()}"))
         _name_base(directory / ADAPTER_DIR / "adapter_config.json", params.model.base)
         (directory / "rope_plan.json").write_text(plan.to_json())
         load_tokenizer(params.model).save_pretrained(str(directory / "tokenizer"))
         last = json.loads((directory / LOG_NAME).read_text().splitlines()[-1])
         waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
-        return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | waiting | last
+        full = {} if chosen is None else {"full_attention": asdict(chosen)}
+        return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | full | waiting | last
 
     artifact = storage.build(KIND, make=make, **inputs)
     if not artifact.reused:
@@ -144,12 +152,15 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
     from ray_jobs.finetune.training.balance import imbalance
     from ray_jobs.finetune.training.batches import costs_of_rows
     from ray_jobs.finetune.training.objective import group_size_at
+    from tasks.model.base_model import load_config
     from tasks.pack.reading import open_rows
 
     rows, training = open_rows(shards), params.training
     if len(rows) < training.rows_per_step:
         return []
-    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params))
+    num_layers = int(load_config(params.model).get_text_config().num_hidden_layers)
+    share = num_full_layers(training, num_layers) / num_layers
+    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), share)
     sizes = [size for size in (2, 4, 8) if size <= training.rows_per_step]
     return [imbalance(costs, training.rows_per_step, n, training.seed, training.balance_steps).to_json() for n in sizes]
 
@@ -173,6 +184,8 @@ def _take(work: Path, directory: Path) -> None:
         raise RuntimeError(f"training ended without a checkpoint below {work}")
     shutil.copytree(checkpoint / ADAPTER_DIR, directory / ADAPTER_DIR)
     (directory / ADAPTER_DIR / "README.md").unlink(missing_ok=True)  # peft's template; the release has its own card
+    if (checkpoint / FULL_LAYERS_FILE).exists():
+        shutil.copy(checkpoint / FULL_LAYERS_FILE, directory / FULL_LAYERS_FILE)
     for name in (LOG_NAME, PROGRESS_NAME):
         shutil.copy(work / name, directory / name)
     shutil.copytree(work / TENSORBOARD_DIR, directory / TENSORBOARD_DIR)

@@ -4,6 +4,7 @@
                                       shifted heads    [0,4) [4,12) [12,20) [20,22)
 
 A segment never spans two documents and never wraps round. The attention of a head is causal attention inside its segments.
+A document that attends in full is one segment for all heads, beside documents in groups in the same row.
 """
 
 from __future__ import annotations
@@ -50,15 +51,19 @@ def default_group_size(context_length: int) -> int:
 
 
 def document_starts(position_ids: torch.Tensor) -> torch.Tensor:
-    """Bool [B*L]: True at each row's first token and where `position_ids` [B, L] do not grow by one."""
+    """Bool [B*L]: True at each row's first token and where `position_ids` [B, L] do not grow.
+
+    A document may skip positions, and a document starts at 0, so its first position is never above the one before it.
+    """
     starts = torch.ones_like(position_ids, dtype=torch.bool)
-    starts[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1
+    starts[:, 1:] = position_ids[:, 1:] <= position_ids[:, :-1]
     return starts.flatten()
 
 
-def segment_batch(position_ids: torch.Tensor, group_size: int) -> RowSegments:
+def segment_batch(position_ids: torch.Tensor, group_size: int, in_full: torch.Tensor | None = None) -> RowSegments:
     """Partitions of a batch with `position_ids` [B, L] that restart at each document (LongLoRA, arXiv 2309.12307, 3.2).
 
+    `in_full` bool [B, L] is True at the tokens of documents that attend in full: these are not cut into groups.
     Raises ValueError for a group size below 2: half a group would be empty.
     """
     if group_size < 2:
@@ -69,6 +74,8 @@ def segment_batch(position_ids: torch.Tensor, group_size: int) -> RowSegments:
     half = group_size // 2
     unshifted = offset % group_size == 0
     shifted = (offset == 0) | ((offset >= half) & ((offset - half) % group_size == 0))
+    if in_full is not None:
+        unshifted, shifted = (starts | (boundary & ~in_full.flatten()) for boundary in (unshifted, shifted))
     return RowSegments(_segments(starts), _segments(unshifted), _segments(shifted))
 
 

@@ -7,5 +7,6 @@
    (`recipes.py`), and fill rows by best-fit decreasing (`best_fit.py`).
 4. Write each shard, on workers: `shard_job.py`, with `shards.py`.
 
+With `retrieval.share`, `retrieval_sequences.py` adds the documents of `tasks.retrieval`, each in a row of its own.
 `reading.py` reads the rows back, memory-mapped; `inspection/` shows a person what was packed.
 """

@@ -6,7 +6,7 @@ from how often each sequence is used. So `Ledger.check` compares two independent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -49,6 +49,35 @@ def prepare_ledger(
     ledger = ingested.continued(lines)
     ledger.check()
     return ledger
+
+
+def with_made(
+    ingested: Ledger,
+    labels: Mapping[str, str],
+    sources: Sequence[str],
+    counted: Counted,
+    not_made: Mapping[str, Mapping[str, int]],
+) -> Ledger:
+    """`ingested` with the retrieval documents that were made, and those that could not be, by reason.
+
+    Args:
+        labels: the source that each family is in the ledger.
+        sources: all labels, in the order of `counted`.
+        not_made: by family and reason.
+    """
+    if not ingested.lines:
+        return ingested  # of documents of an older version, whose ledger begins with `remaining`
+    by_label = {sources[number]: counts for (number,), counts in summed(counted, "train", "source").items()}
+    lines = list(ingested.lines)
+    for family, label in labels.items():
+        made = by_label.get(label, Counts())
+        steps: tuple[tuple[Step, int, int], ...] = (("read", 0, 0), ("made", made.documents, made.bytes))
+        lines += [
+            LedgerLine(step=step, source=label, documents=documents, bytes=num_bytes) for step, documents, num_bytes in steps
+        ]
+        for reason, times in not_made.get(family, {}).items():
+            lines.append(LedgerLine(step="not_made", source=label, reason=reason, documents=times, bytes=0))
+    return Ledger.of(lines)
 
 
 class _Uses:

@@ -114,15 +114,16 @@ def plan_rows(
     warnings = (*dropped_warning(lengths, uses_budgeted, uses, params), *mix_warnings((*by_source, *by_length)))
     chosen = chosen[shuffled(len(chosen), params.seed, _SEQUENCE_ORDER)]
     members, row_ends = best_fit_decreasing(lengths[chosen], target_length, params.window_chunks)
-    members, row_ends = _reordered(chosen[members], row_ends, shuffled(len(row_ends), params.seed, _ROW_ORDER))
+    members, row_ends = reordered(chosen[members], row_ends, params.seed)
     num_tokens = sum(bucket.num_used_tokens for bucket in buckets)
     return PackingPlan(
         members, row_ends, uses_budgeted, uses, buckets, by_source, by_length, warnings, num_tokens, target_length
     )
 
 
-def _reordered(members: np.ndarray, row_ends: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same rows, row `order[0]` first."""
+def reordered(members: np.ndarray, row_ends: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same rows in an order that is a function of the seed and their number."""
+    order = shuffled(len(row_ends), seed, _ROW_ORDER)
     counts = np.diff(row_ends, prepend=0)
     new_counts = counts[order]
     new_ends = np.cumsum(new_counts)

@@ -20,6 +20,7 @@ from data_schemas.errors import UserError
 
 # A shard's index, int64 [num_rows, 5]; starts are in bytes of the file, the first one that of the row's Arrow message.
 INDEX_COLUMNS = ("message_start", "tokens_start", "num_tokens", "lengths_start", "num_sequences")
+_MARKS = ("loss_weights", "full_attention")
 INDEX_MAGIC = b"ROPEROWS"  # follows the index, and is followed by the number of rows, int64
 
 
@@ -43,17 +44,32 @@ class Shard:
 
     def row(self, number: int) -> dict[str, np.ndarray]:
         _, tokens_start, num_tokens, lengths_start, num_sequences = self.index[number].tolist()
-        return {
+        row = {
             "input_ids": np.frombuffer(self._map, np.int32, num_tokens, tokens_start),
             "seq_lengths": np.frombuffer(self._map, np.int32, num_sequences, lengths_start),
         }
+        return row | self._marks(number) if self._is_weighted else row
 
     def chunk_ids(self, number: int) -> list[str]:
-        shard = pa.py_buffer(self._map)
-        schema = pa.ipc.read_schema(pa.BufferReader(shard))
-        batch = pa.ipc.read_record_batch(shard.slice(int(self.index[number, 0])), schema)
-        ids: list[str] = batch.column("chunk_ids").values.to_pylist()
+        ids: list[str] = self._batch(number).column("chunk_ids").values.to_pylist()
         return ids
+
+    def _marks(self, number: int) -> dict[str, np.ndarray]:
+        """The columns that only some rows have."""
+        batch = self._batch(number)
+        columns = {name: batch.column(name)[0] for name in _MARKS}
+        return {name: value.values.to_numpy(zero_copy_only=False) for name, value in columns.items() if value.is_valid}
+
+    def _batch(self, number: int) -> pa.RecordBatch:
+        return pa.ipc.read_record_batch(pa.py_buffer(self._map).slice(int(self.index[number, 0])), self._schema)
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return pa.ipc.read_schema(pa.BufferReader(pa.py_buffer(self._map)))
+
+    @cached_property
+    def _is_weighted(self) -> bool:
+        return set(_MARKS) <= set(self._schema.names)
 
 
 class PackedRows:
@@ -73,7 +89,10 @@ class PackedRows:
         return PackedRows, (self.directory, self._shard_names)
 
     def row(self, index: int) -> dict[str, np.ndarray]:
-        """`input_ids` int32 [num_tokens] and `seq_lengths` int32 [num_sequences], read-only views of the mapped file."""
+        """`input_ids` int32 [num_tokens] and `seq_lengths` int32 [num_sequences], read-only views of the mapped file.
+
+        A row with retrieval documents also has `loss_weights` float32 [num_tokens] and `full_attention` bool [num_sequences].
+        """
         shard, number = self._locate(index)
         return shard.row(number)
 

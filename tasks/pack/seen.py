@@ -42,6 +42,8 @@ def measure_seen(
     plan: str,
     workers: Workers,
     directory: Path,
+    retrieval: Parts | None = None,
+    retrieval_names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write SEEN_HELDOUT_FILE into `directory`; returns a summary that names the worst documents.
 
@@ -50,6 +52,7 @@ def measure_seen(
         parts: the parts that chunking wrote.
         packed: int [n], numbers of the training sequences that are in rows, repeats included.
         plan: distinguishes this packing from others of the same parts.
+        retrieval: the `retrieval` artifact, if there is one, whose files `retrieval_names` are the parts after those of the corpus.
 
     Memory: about 200 MB for the index, and one byte an n-gram of held-out text.
     """
@@ -61,8 +64,9 @@ def measure_seen(
         with parts.writing(name) as path:
             shutil.copyfile(scratch / name, path)
     is_seen = np.zeros(len(index), bool)
-    job = SeenJob(documents, parts, plan)
-    by_part = [(*unit, of_part) for unit, of_part in zip(units, _by_part(parts, len(names), packed), strict=True)]
+    job = SeenJob(documents, parts, plan, len(names), retrieval)
+    all_units = list(enumerate([*names, *retrieval_names]))
+    by_part = [(*unit, of_part) for unit, of_part in zip(all_units, _by_part(parts, len(all_units), packed), strict=True)]
     for part, _ in enumerate(run_units(workers, job, by_part, parts, f"seen-{plan}")):
         with parts.reading(job.part_name(part)) as path:
             is_seen[np.load(path)] = True
@@ -91,26 +95,46 @@ class HeldoutJob:
 class SeenJob:
     """Writes which n-grams of held-out text occur in the packed chunks of one part: int64 [n] places in the index.
 
-    A unit is the part's number and file, and int64 [m] the packed ones of its training sequences.
+    A unit is the part's number and file, and int64 [m] the packed ones of its training sequences. Parts from number `first_retrieval` on
+    are of the `retrieval` artifact.
     """
 
     documents: Parts
     parts: Parts
     plan: str
+    first_retrieval: int
+    retrieval: Parts | None = None
 
     def __call__(self, unit: tuple[int, str, np.ndarray]) -> None:
         number, name, sequences = unit
         index = _index(self.parts)
-        spans = self._spans(number, sequences)
         found = [np.empty(0, np.int64)]
-        for doc_id, text in _texts(self.documents, name, "train"):
-            for start, end in _joined(spans.get(doc_id, [])):
-                found.append(index.find(distinct_ngrams(text[start:end], NGRAM_WORDS)))
+        texts = self._retrieved(name, sequences) if number >= self.first_retrieval else self._chunked(number, name, sequences)
+        for text in texts:
+            found.append(index.find(distinct_ngrams(text, NGRAM_WORDS)))
         with self.parts.writing(self.part_name(number)) as path, path.open("wb") as file:
             np.save(file, np.unique(np.concatenate(found)), allow_pickle=False)
 
     def part_name(self, number: int) -> str:
         return f"seen-{self.plan}-{number:05d}.npy"
+
+    def _chunked(self, number: int, name: str, sequences: np.ndarray) -> Iterator[str]:
+        spans = self._spans(number, sequences)
+        for doc_id, text in _texts(self.documents, name, "train"):
+            for start, end in _joined(spans.get(doc_id, [])):
+                yield text[start:end]
+
+    def _retrieved(self, name: str, sequences: np.ndarray) -> Iterator[str]:
+        if self.retrieval is None:
+            raise ValueError(f"part {name} is of a retrieval artifact, which was not given")
+        wanted = set(sequences.tolist())
+        with self.retrieval.reading(name) as path:
+            place = 0
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=64, columns=["text"]):
+                for text in batch["text"].to_pylist():
+                    if place in wanted:
+                        yield text
+                    place += 1
 
     def _spans(self, number: int, sequences: np.ndarray) -> Spans:
         with self.parts.reading(entries_name("train", number)) as path, pa.memory_map(str(path)) as file:

@@ -116,6 +116,11 @@ class Entries:
     document_lengths: np.ndarray
     documents: np.ndarray
 
+    def first(self, num_sequences: int) -> Entries:
+        """The first `num_sequences` sequences."""
+        fields = (self.lengths, self.sources, self.num_bytes, self.document_lengths, self.documents)
+        return Entries(*(values[:num_sequences] for values in fields))
+
 
 def read_entries(parts: Parts, num_parts: int, split: str) -> Entries:
     """The sequences of all parts of a split, in turn."""

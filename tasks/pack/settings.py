@@ -28,7 +28,7 @@ def check_settings(params: PipelineParams) -> None:
 
 def check_packing(params: PipelineParams) -> None:
     """UserError for buckets and sources that do not exist."""
-    target = params.model.target_length
+    target = params.row_tokens
     names = tuple(share.name for share in source_shares(params))
     nothing = np.empty(0, np.int64)
     cells = Cells.sort(nothing, nothing, names, bucket_bounds(params.packing.min_bucket, target))

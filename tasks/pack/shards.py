@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_schemas.tables import PACKED_ROWS
+from data_schemas.tables import PACKED_ROWS, WEIGHTED_ROWS
 from tasks.pack.packer import PackingPlan
 from tasks.pack.reading import INDEX_COLUMNS, INDEX_MAGIC
+from tasks.pack.retrieved import WeightReader
 from tasks.pack.sequences import Located, SequenceReader
 
 _ROW_BYTES, _SEQUENCE_BYTES = 650, 40  # message header, padding and index of a row; length and id of a sequence
@@ -36,12 +37,16 @@ def split_into_shards(plan: PackingPlan, lengths: np.ndarray, shard_megabytes: f
     return list(_ranges(ends, shard_megabytes * 1e6))
 
 
-def write_shard(path: Path, rows: Sequence[np.ndarray], sequences: SequenceReader) -> None:
-    """Write one shard; each of `rows` holds the numbers of its sequences. The bytes depend on these and the sequences alone."""
+def write_shard(path: Path, rows: Sequence[np.ndarray], sequences: SequenceReader, weights: WeightReader | None = None) -> None:
+    """Write one shard; each of `rows` holds the numbers of its sequences. The bytes depend on these and the sequences alone.
+
+    With `weights` the rows have the columns of WEIGHTED_ROWS.
+    """
     row_ends = np.cumsum([len(row) for row in rows])
     located = sequences.locate(np.concatenate([np.empty(0, np.int64), *rows]))
     row_tokens = np.add.reduceat(located.lengths, _starts(row_ends), dtype=np.int64)
-    schema = PACKED_ROWS.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})})
+    features = {"huggingface": json.dumps({"info": {"features": _features(weights is not None)}})}
+    schema = (PACKED_ROWS if weights is None else WEIGHTED_ROWS).with_metadata(features)
     with (
         pa.OSFile(str(path), "wb") as file,
         pa.BufferedOutputStream(file, _BUFFER_BYTES) as buffered,
@@ -50,21 +55,31 @@ def write_shard(path: Path, rows: Sequence[np.ndarray], sequences: SequenceReade
         for first, last in _ranges(np.cumsum(row_tokens), _BLOCK_TOKENS):
             start, end = int(row_ends[first - 1]) if first else 0, int(row_ends[last - 1])
             block = located.slice(start, end)
-            table = _table(block, sequences.read(block), row_tokens[first:last], row_ends[first:last] - start, schema)
+            ends_of_rows = row_ends[first:last] - start
+            columns = _columns(block, sequences.read(block), row_tokens[first:last], ends_of_rows)
+            if weights is not None:
+                columns += _weight_columns(block, weights, row_tokens[first:last], ends_of_rows)
+            table = pa.Table.from_arrays(columns, schema=schema)
             writer.write_table(table, max_chunksize=1)
     index = _locate_rows(path, len(rows))
     with path.open("ab") as file:
         file.write(index.astype("<i8").tobytes() + INDEX_MAGIC + len(rows).to_bytes(8, "little"))
 
 
-def write_dataset_files(directory: Path, names: Sequence[str], hashes: Sequence[str], split: str) -> None:
+def write_dataset_files(
+    directory: Path, names: Sequence[str], hashes: Sequence[str], split: str, is_weighted: bool = False
+) -> None:
     """Write state.json and dataset_info.json, as `Dataset.save_to_disk` of datasets 5 does.
 
-    `hashes` are the shards' SHA-256. They determine the fingerprint by which `datasets` caches.
+    `hashes` are the shards' SHA-256. They determine the fingerprint by which `datasets` caches. `is_weighted`: the rows have the
+    columns of WEIGHTED_ROWS.
     """
     fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
     _write_json(directory / "state.json", _state(names, fingerprint, split))
-    _write_json(directory / "dataset_info.json", _DATASET_INFO)
+    _write_json(
+        directory / "dataset_info.json",
+        {"citation": "", "description": "", "features": _features(is_weighted), "homepage": "", "license": ""},
+    )
 
 
 def _starts(row_ends: np.ndarray) -> np.ndarray:
@@ -81,15 +96,29 @@ def _ranges(ends: np.ndarray, most: float) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _table(block: Located, tokens: np.ndarray, row_tokens: np.ndarray, row_ends: np.ndarray, schema: pa.Schema) -> pa.Table:
-    """Some rows as a table; `tokens` are few enough for int32 offsets."""
-    token_ends = np.cumsum(row_tokens)
-    columns = [
-        _lists(token_ends, pa.array(tokens)),
+def _columns(block: Located, tokens: np.ndarray, row_tokens: np.ndarray, row_ends: np.ndarray) -> list[pa.Array]:
+    """The columns of PACKED_ROWS of some rows; `tokens` are few enough for int32 offsets."""
+    return [
+        _lists(np.cumsum(row_tokens), pa.array(tokens)),
         _lists(row_ends, pa.array(block.lengths)),
         _lists(row_ends, block.chunk_ids),
     ]
-    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _weight_columns(block: Located, weights: WeightReader, row_tokens: np.ndarray, row_ends: np.ndarray) -> Iterator[pa.Array]:
+    """The further columns of WEIGHTED_ROWS; null in rows without a retrieval document."""
+    marked = weights.marked(block)
+    in_row = np.add.reduceat(marked, _starts(row_ends), dtype=np.int64) > 0
+    yield _nullable_lists(row_tokens, weights.read(block), in_row)
+    yield _nullable_lists(np.diff(row_ends, prepend=0), marked, in_row)
+
+
+def _nullable_lists(sizes: np.ndarray, values: np.ndarray, is_there: np.ndarray) -> pa.ListArray:
+    """Lists of these sizes, `values` end to end; null where it is not there."""
+    ends = np.cumsum(np.where(is_there, sizes, 0))
+    kept = pa.array(values[np.repeat(is_there, sizes)])
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, kept, mask=pa.array(~is_there))
 
 
 def _lists(ends: np.ndarray, values: pa.Array) -> pa.ListArray:
@@ -116,8 +145,10 @@ def _list_feature(dtype: str) -> dict[str, Any]:
     return {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"}
 
 
-_FEATURES = {"input_ids": _list_feature("int32"), "seq_lengths": _list_feature("int32"), "chunk_ids": _list_feature("string")}
-_DATASET_INFO = {"citation": "", "description": "", "features": _FEATURES, "homepage": "", "license": ""}
+def _features(is_weighted: bool) -> dict[str, Any]:
+    kinds = {"input_ids": "int32", "seq_lengths": "int32", "chunk_ids": "string"}
+    further = {"loss_weights": "float32", "full_attention": "bool"} if is_weighted else {}
+    return {name: _list_feature(kind) for name, kind in (kinds | further).items()}
 
 
 def _state(names: Sequence[str], fingerprint: str, split: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@
     tokenizer/                     what the rows were tokenized with
 
 Workers chunk one part of the documents at a time and write one shard at a time, so both have the same bytes for any number
-of workers. In between, all rows are planned here from the sequences' lengths alone.
+of workers. In between, all rows are planned here from the sequences' lengths alone. With `retrieval.share`, the documents of
+`tasks.retrieval` are further sequences, each in a row of its own: see `retrieved.py`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from tasks.pack.chunk_job import CHUNK_PARTS, TOKENIZER_FILE, ChunkJob
 from tasks.pack.composition import composition, openings
 from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
+from tasks.pack.retrieval_sequences import RetrievalSequences
 from tasks.pack.seen import measure_seen
 from tasks.pack.sequences import SPLITS, Entries, SequenceReader, read_entries
 from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
 from tasks.pack.shard_job import ShardJob
 from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
+from tasks.retrieval import retrieval_stage
 from tasks.tokens.special_tokens import special_tokens
 from tasks.work import Workers, WorkersFor, run_units
 
@@ -51,27 +54,34 @@ _PROGRESS_EVERY_BYTES = 20_000_000
 
 def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what this stage makes of its documents, for the name of a job."""
-    return {group: getattr(params, group).model_dump(mode="json") for group in ("chunking", "packing", "model")}
+    return {group: getattr(params, group).model_dump(mode="json") for group in ("chunking", "packing", "model", "retrieval")}
 
 
 def run(
     params: PipelineParams, storage: Storage, documents: Artifact, workers_for: WorkersFor, progress: ProgressCallback
 ) -> Artifact:
-    """Make, or find, the `shards` artifact. Raises UserError if no training document is as long as the target."""
+    """Make, or find, the `shards` artifact, and before it the `retrieval` artifact if `retrieval.share` asks for one.
+
+    Raises UserError if no training document is as long as the target, or no retrieval document can be made.
+    """
     from tasks.model.base_model import base_fingerprint, load_tokenizer
 
     check_packing(params)
     recorded = params.chunking.model_dump(mode="json", exclude={"embedding_model", "spacy_pipeline"})
-    of_chunks = {"chunking": recorded, "target_length": params.model.target_length}
+    of_chunks = {"chunking": recorded, "target_length": params.row_tokens}
     parents = {"documents": documents.digest, "tokenizer": base_fingerprint(params.model)} | chunking_files(params.chunking)
     chunked = of_chunks | {"max_waste": params.packing.max_waste}  # packings that differ in more start from the same chunks
+    labels = [source.label for source in params.corpus.sources]
+    making = [CODE_VERSION, chunked, labels, {name: digest for name, digest in parents.items() if name != "documents"}]
+    retrieval = None
+    if params.retrieval.share:
+        retrieval = retrieval_stage.run(params, storage, documents, workers_for, progress)
+        parents |= {"retrieval": retrieval.digest}
     parts_key = stage_digest("chunk", chunked, CODE_VERSION, parents)
 
     def make(directory: Path) -> dict[str, Any]:
         check_chunking(params.chunking)
         num_bytes = documents.manifest.summary["num_bytes"]
-        labels = [source.label for source in params.corpus.sources]
-        making = [CODE_VERSION, chunked, labels, {name: digest for name, digest in parents.items() if name != "documents"}]
         kept = KeptUnits(storage.root, "chunks", CHUNK_PARTS, making)
         contents = _contents(documents.manifest) if params.corpus.keep_units else {}
         with workers_for(num_bytes) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
@@ -79,7 +89,8 @@ def run(
                 progress(
                     message(f"prepare: {num_kept:,} of {len(contents):,} parts of the documents were chunked by an earlier run")
                 )
-            summary = _Preparation(params, load_tokenizer(params.model), documents, parts, workers, progress).write(directory)
+            tokenizer = load_tokenizer(params.model)
+            summary = _Preparation(params, tokenizer, documents, retrieval, parts, workers, progress).write(directory)
             if contents:
                 kept.keep(parts_key, contents, parts)
             return summary
@@ -89,7 +100,7 @@ def run(
         stage="prepare",
         params=of_chunks
         | {
-            "packing": params.packing.model_dump(mode="json", exclude={"warn_dropped_share"}),
+            "packing": params.packing.model_dump(mode="json", exclude={"warn_dropped_share", "row_length"}),
             "sources": [asdict(share) for share in source_shares(params)],
         },
         code_version=CODE_VERSION,
@@ -103,7 +114,7 @@ def run(
         progress(message(f"prepare: warning: {warning}"))
     progress(
         message(
-            f"prepare: {done['num_rows']:,} rows of up to {params.model.target_length:,} tokens, {done['num_tokens']:,} tokens, "
+            f"prepare: {done['num_rows']:,} rows of up to {params.row_tokens:,} tokens, {done['num_tokens']:,} tokens, "
             f"{done['waste']:.2%} waste, {done['num_heldout_rows']:,} held-out rows"
             + (", already finished" if artifact.reused else "")
         )
@@ -125,6 +136,7 @@ class _Preparation:
         params: PipelineParams,
         tokenizer: PreTrainedTokenizerFast,
         documents: Artifact,
+        retrieval: Artifact | None,
         parts: Parts,
         workers: Workers,
         progress: ProgressCallback,
@@ -132,11 +144,15 @@ class _Preparation:
         self._params, self._tokenizer, self._documents = params, tokenizer, documents
         self._parts, self._workers, self._progress = parts, workers, progress
         self._names = part_names(documents.manifest)
-        self._target = params.model.target_length
+        self._target = params.row_tokens
+        self._row_parameter = "packing.row_length" if params.packing.row_length else "model.target_length"
         self._special = special_tokens(tokenizer)
         self._budget = min(params.chunk_tokens, self._target - self._special.num)
-        self._labels = tuple(source.label for source in params.corpus.sources)
-        self._counted: Counted = {}  # filled by _chunk
+        labels = tuple(source.label for source in params.corpus.sources)
+        self._retrieved = RetrievalSequences(retrieval, params.retrieval, len(self._names), len(labels), self._special.num)
+        self._corpus_labels, self._labels = labels, (*labels, *self._retrieved.labels)
+        self._num_parts = len(self._names) + len(self._retrieved.names)
+        self._counted: Counted = {}  # filled by _chunk, and with retrieval documents
 
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
@@ -144,16 +160,19 @@ class _Preparation:
         if counts["longest"] < self._target:
             raise UserError(
                 f"The corpus is too short for the target: the longest training document has {counts['longest']} tokens and "
-                f"model.target_length is {self._target}, so add longer documents or lower the target."
+                f"{self._row_parameter} is {self._target}, so add longer documents or lower the target."
             )
         self._progress(message("prepare: planning rows"))
-        num_parts = len(self._names)
+        num_parts = self._num_parts
+        self._retrieved.take(self._parts, self._workers, self._counted)
         entries, held = (read_entries(self._parts, num_parts, split) for split in SPLITS)
+        corpus = entries.first(len(entries.lengths) - self._retrieved.num_documents)
         packing, shares = self._params.packing, source_shares(self._params)
-        train = plan_rows(entries.lengths, self._target, packing, entries.sources, shares, entries.document_lengths)
+        train = plan_rows(corpus.lengths, self._target, packing, corpus.sources, shares, corpus.document_lengths)
         of_heldout = PackingParams(window_chunks=packing.window_chunks, min_bucket=packing.min_bucket)
         heldout = plan_rows(held.lengths, self._target, of_heldout, document_lengths=held.document_lengths)
         _refuse_no_rows(train, heldout)
+        train, told = self._retrieved.mixed(train, entries.lengths[len(corpus.lengths) :], packing.seed)
         ledger = self._ledger(entries, train)
         ledger.write(directory)
         self._write_shards(train, entries.lengths, directory, "train")
@@ -188,12 +207,15 @@ class _Preparation:
             "eos_token_id": self._special.eos,
             "heldout_seen": seen,
         }
+        if told:
+            summary["retrieval"] = told
         if card := data_card(self._target, summary):
             (directory / "README.md").write_text(hub_page(card), encoding="utf-8")
         return summary
 
     def _ledger(self, entries: Entries, plan: PackingPlan) -> Ledger:
         ingested = ledger_of(self._documents.manifest.summary) or Ledger(lines=())
+        ingested = self._retrieved.in_ledger(ingested, self._labels, self._counted)
         return prepare_ledger(ingested, self._labels, self._counted, self._special, entries, plan)
 
     def _chunk(self) -> dict[str, int]:
@@ -204,7 +226,7 @@ class _Preparation:
             self._parts,
             self._params.chunking.model_copy(update={"max_tokens": self._budget}),
             self._special,
-            self._labels,
+            self._corpus_labels,
             self._target - self._special.num,
             self._params.packing.max_waste,
         )
@@ -221,7 +243,17 @@ class _Preparation:
 
     def _measure_seen(self, train: PackingPlan, directory: Path) -> dict[str, Any]:
         documents = self._documents.as_parts()
-        seen = measure_seen(documents, self._names, self._parts, train.members, _plan_key(train), self._workers, directory)
+        seen = measure_seen(
+            documents,
+            self._names,
+            self._parts,
+            train.members,
+            _plan_key(train),
+            self._workers,
+            directory,
+            self._retrieved.place,
+            self._retrieved.names,
+        )
         worst = "".join(f", most of {row['source_uri']}: {row['share']:.1%}" for row in seen["worst"][:1])
         self._progress(message(f"prepare: {seen['share']:.2%} of the held-out text is in training rows{worst}"))
         return seen
@@ -232,13 +264,14 @@ class _Preparation:
         names = [shard_name(number, len(spans)) for number in range(len(spans))]
         units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
         plan_key = _plan_key(plan)
-        job = ShardJob(self._parts, len(self._names), split, plan_key)
+        weights = self._retrieved.weights(self._parts, split)
+        job = ShardJob(self._parts, self._num_parts, split, plan_key, weights)
         hashes = []
         for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
             hashes.append(digest)
             self._parts.take(job.part_name(names[number]), directory / names[number])
             self._progress(message(f"prepare: {split} shard {number + 1} of {len(names)}"))
-        write_dataset_files(directory, names, hashes, split)
+        write_dataset_files(directory, names, hashes, split, weights is not None)
 
 
 def _plan_key(plan: PackingPlan) -> str:

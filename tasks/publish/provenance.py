@@ -14,6 +14,8 @@ from tasks.publish.portable import portable
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "ray", "numpy", "pyarrow", "spacy", "datasets")
 
+_FOUND = ("full_attention",)  # what a stage chose by itself: the layers in full attention, and their scores
+
 
 def provenance(
     params: PipelineParams, base: BaseIdentity, stages: Mapping[str, Manifest], release: Mapping[str, Any]
@@ -34,16 +36,25 @@ def provenance(
                 "params": portable(manifest.params),
                 "parents": manifest.parents,
             }
+            | {key: manifest.summary[key] for key in _FOUND if key in manifest.summary}
             for name, manifest in stages.items()
         },
+        **_retrieval(stages),
         "seeds": {
             "corpus.split_seed": params.corpus.split_seed,
+            **({"retrieval.seed": params.retrieval.seed} if params.retrieval.share else {}),
             "packing.seed": params.packing.seed,
             "training.seed": params.training.seed,
             "evaluation.seed": params.evaluation.seed,
         },
         "versions": {"python": platform.python_version(), "ropeway": _version("ropeway"), **{p: _version(p) for p in PACKAGES}},
     }
+
+
+def _retrieval(stages: Mapping[str, Manifest]) -> dict[str, Any]:
+    """The share of retrieval documents in the training rows, by kind, if there are any."""
+    told = stages["shards"].summary.get("retrieval") if "shards" in stages else None
+    return {"retrieval": told} if told else {}
 
 
 def _version(package: str) -> str:

@@ -25,6 +25,10 @@ def test_a_source_may_be_a_plain_path_or_an_object():
     ("groups", "sentence"),
     [
         ({"training": {"s2_group_size": 2000}}, "choose at most 1024"),
+        ({"training": {"full_attention_every": 4, "full_attention_layers": "auto"}}, "both choose layers: set one of them"),
+        ({"training": {"full_attention_layers": "last"}}, "full_attention_layers: give none, auto or a list of layer numbers"),
+        ({"training": {"full_attention_layers": [-1]}}, "such as [3], not [-1]"),
+        ({"training": {"full_attention_layers": 3}}, "such as [3], not 3"),
         ({"chunking": {"max_tokens": 2048}}, "above model.target_length 1024"),
         ({"training": {"rows_per_step": 3}, "ray": {"num_workers": 2}}, "not a multiple of ray.num_workers"),
         ({"evaluation": {"lengths": [512, 4096]}}, "evaluation length 4096"),

@@ -47,7 +47,10 @@ def test_the_form_shows_the_fields_in_their_order_with_titles_and_few_choices_of
     for name, field in fields(form):
         assert "position" in field, name
         assert "title" in field or "$ref" in field, name
-    assert [name for name, field in fields(form) if "anyOf" in field] == ["EvaluationParams.longppl_evaluator"]
+    assert [name for name, field in fields(form) if "anyOf" in field] == [
+        "EvaluationParams.longppl_evaluator",
+        "TrainingParams.full_attention_layers",
+    ]
     titles = {name: field.get("title") for name, field in fields(form)}
     assert titles["TrainingParams.lora_rank"] == "LoRA rank"
     assert titles["EvaluationParams.num_samples"] == "Number of samples"
@@ -65,6 +68,11 @@ def test_the_form_shows_the_fields_in_their_order_with_titles_and_few_choices_of
         ("model.target_length", 31, False),
         ("model.rope_method", "magic", False),
         ("training.s2_group_size", 1, False),
+        ("training.full_attention_layers", None, False),
+        ("training.full_attention_layers", "auto", True),
+        ("training.full_attention_layers", [0, 3], True),
+        ("training.full_attention_layers", "last", False),
+        ("training.full_attention_layers", [-1], False),
         ("training.steps", "many", False),
         ("corpus.sources", [], False),
         ("run_name", "two words", False),

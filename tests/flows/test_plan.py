@@ -41,6 +41,33 @@ def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixtu
     assert "fine-tuned against scaling only at the longest length: " in text
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.full_attention_layers=[1]", "S2-Attn in groups of 32 tokens, full in layer 1"),
+        ("training.full_attention_every=2", "S2-Attn in groups of 32 tokens, full in layer 1"),
+        ("training.full_attention_layers=auto", "S2-Attn in groups of 32 tokens, full in 1 of the 2 layers, found by a probe"),
+    ],
+)
+def test_layers_in_full_are_planned(config: str, capsys: pytest.CaptureFixture[str], change: str, words: str) -> None:
+    assert words in printed(load_config(config, [change]), Machine(tflops=1), capsys)
+
+
+def test_weights_and_skipped_positions_are_planned(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["training.loss_weighting=long_ce", "training.position_skipping=2", "packing.row_length=96"]
+    text = printed(load_config(config, changes), Machine(tflops=1), capsys)
+    for words in (
+        "long_ce, for targets with 64 tokens of left context or more; a second forward pass adds up to",
+        "each document in up to 2 parts, spread over 128 positions in rows of 96 tokens",
+        "in 2 rows of 96",
+        "micro batches of 1 x 96 tokens",
+    ):
+        assert words in text
+    exact = printed(load_config(config, ["training.loss_weighting=exact"]), Machine(tflops=1), capsys)
+    assert "exact, for targets with 64 tokens of left context or more" in exact
+    assert "second forward pass" not in exact
+
+
 def test_a_gpu_is_planned_without_one(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     params = load_config(config, ["ray.use_gpu=true", "training.precision=bf16", "training.rows_per_step=64"])
     text = printed(params, Machine(gpu_memory_gb=24), capsys)

@@ -65,6 +65,7 @@ STAGES = {
     stage.name: stage
     for stage in (
         GoldenStage("documents", "tasks.ingest.documents_stage", None),
+        GoldenStage("retrieval", "tasks.retrieval.retrieval_stage", None),
         GoldenStage("shards", "tasks.pack.shards_stage", None),
         GoldenStage("checkpoints", "ray_jobs.finetune.checkpoint_stage", 2e-4),
         GoldenStage("evaluations", "ray_jobs.evaluate.evaluation_stage", 2e-4),

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.planning.memory import predict_memory
+from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.planning.shape import TrainingShape
 
 USUAL_MFU = 0.4  # assumed share of a GPU's peak, if only the peak is known
@@ -30,14 +31,23 @@ class Speed:
 
 
 def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
-    """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need."""
+    """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need.
+
+    Retrieval documents, which fill a row each, attend in full in all layers.
+    """
+    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
     training = params.training
-    lengths = np.full(training.rows_per_step, params.model.target_length)
+    full_layers = num_full_layers(training, shape.num_layers)
+    lengths = np.full(training.rows_per_step, params.row_tokens)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
-    total = (training.steps - last) * shape.cost.step_flops(lengths, group_size_at(0, params)) if last < training.steps else 0.0
-    return total + last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
+    in_groups = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
+    retrieval = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers, np.ones(len(lengths), bool))
+    sparse = (1 - params.retrieval.share) * in_groups + params.retrieval.share * retrieval
+    total = (training.steps - last) * sparse if last < training.steps else 0.0
+    total += last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
+    return total + training.steps * second_pass_flops(params, shape.cost, lengths)
 
 
 def run_seconds(params: PipelineParams, shape: TrainingShape, speed: Speed) -> float:
@@ -66,7 +76,7 @@ def measure_speed(params: PipelineParams, shape: TrainingShape) -> Speed | None:
 
     None if even that would take more than about 4 GB.
     """
-    tokens = min(params.model.target_length, _MOST_MEASURED_TOKENS)
+    tokens = min(params.row_tokens, _MOST_MEASURED_TOKENS)
     if predict_memory(shape, params.training, tokens).total / max(1, shape.num_layers // 4) > _MOST_MEASURED_BYTES:
         return None
     step, cost, group_size = _two_layers(params, tokens)

@@ -46,14 +46,29 @@ class ModelCost:
     kv_heads: int
     head_dim: int
 
-    def step_flops(self, lengths: np.ndarray, group_size: int) -> float:
-        """Operations of one step on sequences of `lengths` int [num_sequences] with S2-Attn in groups of `group_size` tokens."""
+    def step_flops(
+        self, lengths: np.ndarray, group_size: int, num_full_layers: int = 0, in_full: np.ndarray | None = None
+    ) -> float:
+        """Operations of one step on sequences of `lengths` int [num_sequences] with S2-Attn in groups of `group_size` tokens.
+
+        `num_full_layers` layers attend in full, and in all layers the sequences with True in `in_full` [num_sequences].
+        """
+        lengths = np.asarray(lengths)
+        grouped = lengths if in_full is None else lengths[~np.asarray(in_full, bool)]
+        every_pair = self.heads * segment_pairs(lengths, int(lengths.max(initial=1)), 0)
+        whole = every_pair - self.heads * segment_pairs(grouped, int(lengths.max(initial=1)), 0)
         split = (self.kv_heads + 1) // 2 * (self.heads // self.kv_heads) if self.kv_heads > 1 else (self.heads + 1) // 2
-        pairs = split * segment_pairs(lengths, group_size, 0) + (self.heads - split) * segment_pairs(
-            lengths, group_size, group_size // 2
-        )
+        sparse = split * segment_pairs(grouped, group_size, 0)
+        sparse += (self.heads - split) * segment_pairs(grouped, group_size, group_size // 2)
+        pairs = num_full_layers * every_pair + (self.layers - num_full_layers) * (sparse + whole)
         matrices = (4 * self.matrix_weights + 2 * self.trained_matrix_weights) * float(np.sum(lengths))
-        return matrices + 12.0 * self.layers * self.head_dim * pairs
+        return matrices + 12.0 * self.head_dim * pairs
+
+    def forward_flops(self, lengths: np.ndarray) -> float:
+        """Operations of a forward pass alone on sequences of `lengths` int [num_sequences], with full attention."""
+        lengths = np.asarray(lengths)
+        pairs = segment_pairs(lengths, int(lengths.max(initial=1)), 0)
+        return 2.0 * self.matrix_weights * float(np.sum(lengths)) + 4.0 * self.layers * self.heads * self.head_dim * pairs
 
 
 def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:

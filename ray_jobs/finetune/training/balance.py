@@ -22,13 +22,19 @@ from tasks.pack.reading import sample_order, shuffled
 _STREAM = 2**31 + 4
 
 
-def attention_cost(lengths: np.ndarray, group_size: int | None = None) -> np.ndarray:
+def attention_cost(
+    lengths: np.ndarray, group_size: int | None = None, full_share: float = 0.0, in_full: np.ndarray | None = None
+) -> np.ndarray:
     """float64, shaped like `lengths`: each document's length squared, or length x group size if it is longer than a group of S2-Attn.
 
-    In units of one query times one key, counting both halves of the causal triangle.
+    In units of one query times one key, counting both halves of the causal triangle, as a mean over the layers: a share
+    `full_share` of them attends in full, and the documents with True in `in_full`, shaped like `lengths`, do so in all layers.
     """
     lengths = np.asarray(lengths, np.float64)
-    return lengths * (lengths if group_size is None else np.minimum(lengths, group_size))
+    if group_size is None:
+        return lengths * lengths
+    reach = full_share * lengths + (1 - full_share) * np.minimum(lengths, group_size)
+    return lengths * (reach if in_full is None else np.where(in_full, lengths, reach))
 
 
 def deal(costs: np.ndarray, world_size: int) -> np.ndarray:

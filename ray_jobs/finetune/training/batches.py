@@ -6,7 +6,7 @@ fewer or more workers sees the same samples, each once an epoch, and no rank wai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -22,16 +22,28 @@ class Rows(Protocol):
     """Packed rows, as `tasks.pack.reading.open_rows` gives them."""
 
     def __len__(self) -> int: ...
-    def row(self, index: int) -> dict[str, np.ndarray]: ...
+    def row(self, index: int) -> dict[str, np.ndarray]: ...  # "full_attention", "loss_weights" where the shards have them
     def chunk_ids(self, index: int) -> list[str]: ...
+
+
+PositionsOfRow = Callable[[int, np.ndarray], np.ndarray]
+"""(a row's index, the lengths of its documents [num_documents]) -> its positions int64 [T], which start at 0 in each document and grow."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Concatenated rows: `input_ids` and `position_ids` [1, T]; positions restart at each document."""
+    """Concatenated rows: `input_ids` and `position_ids` [1, T]; positions restart at each document.
+
+    `in_full` bool [1, T] is True at the tokens of documents that attend in full; None if there are none. With `scored`, bool
+    [1, T], only the tokens with True count in the loss. `loss_weights` float32 [1, T] are those that the shards state for each token
+    as a target; None if they state none.
+    """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
+    in_full: torch.Tensor | None = None
+    scored: torch.Tensor | None = None
+    loss_weights: torch.Tensor | None = None
 
 
 class StepOrder:
@@ -79,9 +91,10 @@ def rows_of_step(step: int, rows_per_step: int, num_rows: int, seed: int) -> lis
     return _step_order(num_rows, rows_per_step, seed).rows(step)
 
 
-def costs_of_rows(rows: Rows, indices: Sequence[int], group_size: int | None = None) -> np.ndarray:
-    """float64 [len(indices)]: the cost of each row's attention, from its sequence lengths."""
-    return np.array([attention_cost(rows.row(i)["seq_lengths"], group_size).sum() for i in indices])
+def costs_of_rows(rows: Rows, indices: Sequence[int], group_size: int | None = None, full_share: float = 0.0) -> np.ndarray:
+    """float64 [len(indices)]: the cost of each row's attention, from its sequence lengths; see `attention_cost`."""
+    read = (rows.row(i) for i in indices)
+    return np.array([attention_cost(r["seq_lengths"], group_size, full_share, r.get("full_attention")).sum() for r in read])
 
 
 def rows_of_rank(
@@ -101,12 +114,36 @@ def num_targets(rows: Rows, indices: list[int]) -> int:
     return sum(len(r["input_ids"]) - len(r["seq_lengths"]) for r in (rows.row(i) for i in indices))
 
 
-def read_micro_batch(rows: Rows, indices: list[int], device: torch.device) -> MicroBatch:
-    """Concatenate rows, without padding."""
+def positions_without_gaps(row: int, lengths: np.ndarray) -> np.ndarray:
+    """0, 1, 2 ... in each document."""
+    return np.concatenate([np.arange(n) for n in lengths])
+
+
+def read_micro_batch(
+    rows: Rows, indices: list[int], device: torch.device, positions_of: PositionsOfRow = positions_without_gaps
+) -> MicroBatch:
+    """Concatenate rows, without padding. Positions count 0, 1, 2 ... in each document unless `positions_of` says otherwise."""
     read = [rows.row(i) for i in indices]
     ids = np.concatenate([r["input_ids"] for r in read])
-    positions = np.concatenate([np.arange(n) for r in read for n in r["seq_lengths"]])
-    return MicroBatch(_as_row(ids, device), _as_row(positions, device))
+    positions = np.concatenate([positions_of(i, r["seq_lengths"]) for i, r in zip(indices, read, strict=True)])
+    in_full, weights = _in_full(read, device), _loss_weights(read, device)
+    return MicroBatch(_as_row(ids, device), _as_row(positions, device), in_full, loss_weights=weights)
+
+
+def _loss_weights(read: list[dict[str, np.ndarray]], device: torch.device) -> torch.Tensor | None:
+    """Float32 [1, T]; None where no row has weights."""
+    if not any("loss_weights" in r for r in read):
+        return None
+    of_rows = [r.get("loss_weights", np.ones(len(r["input_ids"]), np.float32)) for r in read]
+    return torch.from_numpy(np.concatenate(of_rows))[None].to(device)
+
+
+def _in_full(read: list[dict[str, np.ndarray]], device: torch.device) -> torch.Tensor | None:
+    """Bool [1, T]; None where no document is marked, so that such a batch is computed as if there were no marks."""
+    if not any(np.any(r.get("full_attention", False)) for r in read):
+        return None
+    of_rows = [np.repeat(r.get("full_attention", np.zeros(len(r["seq_lengths"]), bool)), r["seq_lengths"]) for r in read]
+    return torch.from_numpy(np.concatenate(of_rows))[None].to(device)
 
 
 def _as_row(values: np.ndarray, device: torch.device) -> torch.Tensor:

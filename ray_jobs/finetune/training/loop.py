@@ -17,13 +17,19 @@ import torch
 import torch.distributed as dist
 
 from data_schemas.params import PipelineParams
+from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_layers, write_full_layers
 from ray_jobs.finetune.planning.flops import cost_of, peak_flops
+from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
 from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
 from ray_jobs.finetune.training.distributed import Worker, shard
-from ray_jobs.finetune.training.objective import Objective, group_size_at
+from ray_jobs.finetune.training.layer_probe import probe_layers
+from ray_jobs.finetune.training.long_ce import LongCEWeights
+from ray_jobs.finetune.training.objective import Objective, group_size_at, num_full_layers_of, set_full_layers
 from ray_jobs.finetune.training.optimization import build_optimizer
-from ray_jobs.finetune.training.steps import sequence_lengths, train_step, validate
+from ray_jobs.finetune.training.stated_weights import StatedWeights
+from ray_jobs.finetune.training.steps import full_share, sequence_lengths, sequences_in_full, train_step, validate
+from ray_jobs.finetune.training.token_weights import TokenWeights, exact_weights
 from ray_jobs.finetune.training.training_model import build_model
 
 if TYPE_CHECKING:
@@ -51,23 +57,28 @@ def train(
         save_now: called on every rank after every step; whether an extra checkpoint is due, the same answer on all ranks.
 
     Raises:
-        UserError: the loss or a gradient is not finite; names the documents.
+        UserError: the loss or a gradient is not finite, naming the documents; or no target has the long context that
+            `training.loss_weighting` asks for.
     """
     training = params.training
     objective, optimizer = set_up(params, worker)
     model = objective.model
     cost = cost_of(model, model.get_base_model().config)
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
+    chosen = full_layers_of(objective, params, train_rows, worker, resume_from)
+    set_full_layers(objective, chosen.layers)
     first = load_checkpoint(resume_from, model, optimizer).step if resume_from else 0
-    order = step_order(params, train_rows)
+    order, token_weights = step_order(params, train_rows, full_share(objective)), token_weights_of(params, train_rows)
     for step in range(first, training.steps):
         started = time.perf_counter()
         indices = order.rows(step)
-        metrics = train_step(objective, optimizer, params, train_rows, indices, step, worker)
+        metrics = train_step(objective, optimizer, params, train_rows, indices, step, worker, token_weights)
         done, last = step + 1, step + 1 == training.steps
         metrics |= {"step": done, "seconds": time.perf_counter() - started}
         if peak is not None:
-            flops = cost.step_flops(sequence_lengths(train_rows, indices), group_size_at(step, params))
+            lengths, in_full = sequence_lengths(train_rows, indices), sequences_in_full(train_rows, indices)
+            flops = cost.step_flops(lengths, group_size_at(step, params), num_full_layers_of(model), in_full)
+            flops += second_pass_flops(params, cost, lengths)
             metrics["mfu"] = flops / metrics["seconds"] / (peak * worker.world_size)
         if done % training.validate_every == 0 or last:
             metrics |= validate(objective, heldout_rows, params, worker)
@@ -75,6 +86,7 @@ def train(
         if save_now() or done % training.checkpoint_every == 0 or last:
             if worker.rank == 0:
                 directory = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=scratch))
+                write_full_layers(directory, chosen)
             save_checkpoint(directory, model, optimizer, Cursor(step=done))
             if last:
                 save_adapter(directory and directory / "adapter", model)
@@ -96,9 +108,41 @@ def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.opt
     return objective, build_optimizer(model, training)
 
 
-def step_order(params: PipelineParams, rows: Rows) -> StepOrder:
+def full_layers_of(
+    objective: Objective, params: PipelineParams, rows: Rows, worker: Worker, resume_from: Path | None
+) -> FullLayers:
+    """The layers that attend in full: as stated, or found by a probe of the base at the run's start and kept in its checkpoints."""
+    training = params.training
+    if training.attention == "s2" and training.full_attention_layers == "auto":
+        kept = read_full_layers(resume_from) if resume_from else None
+        return kept or probe_layers(objective, params, rows, worker)
+    return FullLayers(stated_full_layers(training, objective.num_layers))
+
+
+def step_order(params: PipelineParams, rows: Rows, full_share: float = 0.0) -> StepOrder:
     """Which rows form each step; with `balance_steps` above 1, rows of similar cost are put in the same step."""
     training = params.training
     window = training.balance_steps
-    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params)) if window > 1 else None
+    costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), full_share) if window > 1 else None
     return StepOrder(len(rows), training.rows_per_step, training.seed, costs, window)
+
+
+def token_weights_of(params: PipelineParams, rows: Rows) -> TokenWeights | None:
+    """The weights that the shards state, and the rule of `training.loss_weighting`; None where all targets count the same.
+
+    UserError if no target of the rows has a long left context.
+    """
+    rule = _weighting_rule(params, rows)
+    return StatedWeights(rule) if params.retrieval.share else rule
+
+
+def _weighting_rule(params: PipelineParams, rows: Rows) -> TokenWeights | None:
+    training = params.training
+    if training.loss_weighting == "none":
+        return None
+    long_from = first_long_context(params)
+    if training.loss_weighting == "exact":
+        lengths = (rows.row(i)["seq_lengths"] for i in range(len(rows)))
+        return exact_weights(lengths, long_from, training.loss_extra_mass, training.loss_max_weight)
+    most = {} if training.loss_max_weight is None else {"max_weight": training.loss_max_weight}
+    return LongCEWeights(long_from, always=training.parallelism == "fsdp", **most)

@@ -5,7 +5,7 @@ Logits of 128k tokens over a vocabulary of 128k are 67 GB in float32. Every kern
 torch    F.linear_cross_entropy (torch 2.13), in float32
 liger    Liger's fused linear cross entropy (GPU, package liger_kernel)
 chunked  Ropeway's own, for any torch: products in autocast's dtype, sums in float32; for an output layer that is more than linear
-         (with LoRA), the logits of a chunk are recomputed in the backward pass
+         (with LoRA), the logits of a chunk are recomputed in the backward pass; the only one that can weight tokens
 
 Except in that last case, gradients are computed together with the loss, so nothing is computed twice.
 """
@@ -18,11 +18,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 from data_schemas.errors import UserError
-
-IGNORED = -100
+from ray_jobs.finetune.training.chunked_loss import IGNORED, LinearCrossEntropy, LossSums, Weigh, recomputed_loss
 
 
 def next_token_targets(input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
@@ -31,7 +29,7 @@ def next_token_targets(input_ids: torch.Tensor, position_ids: torch.Tensor) -> t
     `input_ids` and `position_ids` are [T]; a document's first token is never a target.
     """
     targets = torch.full_like(input_ids, IGNORED)
-    goes_on = position_ids[1:] == position_ids[:-1] + 1
+    goes_on = position_ids[1:] > position_ids[:-1]  # a document may skip positions
     targets[:-1] = torch.where(goes_on, input_ids[1:], IGNORED)
     return targets
 
@@ -50,13 +48,33 @@ def summed_cross_entropy(
     linear, dtype = plain_linear(head), compute_dtype(hidden_TE)
     chosen = choose_kernel(kernel, linear is not None, hidden_TE.device, dtype)
     if linear is None:
-        return _recomputed(head, hidden_TE, targets_T, chunk_tokens)
+        return recomputed_loss(head, hidden_TE, targets_T, chunk_tokens).weighted
     if chosen == "torch":
         return _torch_kernel(hidden_TE.to(dtype), linear.weight, linear.bias, targets_T, chunk_tokens)
     if chosen == "liger":
         return _liger_kernel(hidden_TE.to(dtype), linear.weight.to(dtype), linear.bias, targets_T)
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype)
+    loss: torch.Tensor = LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype, None)[
+        0
+    ]
     return loss
+
+
+def weighted_cross_entropy(
+    head: Callable[[torch.Tensor], torch.Tensor],
+    hidden_TE: torch.Tensor,
+    targets_T: torch.Tensor,
+    chunk_tokens: int,
+    weigh: Weigh,
+) -> LossSums:
+    """Sum of weight times -log p(target), with the plain sum and the sum of the weights, over the targets that are not ignored.
+
+    Always Ropeway's own kernel, since the libraries' kernels do not weight tokens.
+    """
+    linear = plain_linear(head)
+    if linear is None:
+        return recomputed_loss(head, hidden_TE, targets_T, chunk_tokens, weigh)
+    dtype = compute_dtype(hidden_TE)
+    return LossSums(*LinearCrossEntropy.apply(hidden_TE, linear.weight, linear.bias, targets_T, chunk_tokens, dtype, weigh))
 
 
 def plain_linear(head: Any) -> torch.nn.Linear | None:
@@ -124,73 +142,3 @@ def _liger_kernel(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 
     loss = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32)
     return loss(weight, hidden, targets, bias).float()
-
-
-class _LinearCrossEntropy(torch.autograd.Function):
-    """Loss and gradients in one pass over chunks of tokens: matrix products in `dtype`, sums in float32 or wider."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_TE: torch.Tensor,
-        weight_VE: torch.Tensor,
-        bias_V: torch.Tensor | None,
-        targets_T: torch.Tensor,
-        chunk_tokens: int,
-        dtype: torch.dtype,
-    ) -> torch.Tensor:
-        wide = torch.promote_types(dtype, torch.float32)
-        weight = weight_VE.to(dtype)
-        bias = None if bias_V is None else bias_V.to(dtype)
-        total = hidden_TE.new_zeros((), dtype=wide)
-        trained = ctx.needs_input_grad
-        grad_hidden = torch.empty_like(hidden_TE) if trained[0] else None
-        grad_weight = torch.zeros_like(weight_VE, dtype=wide) if trained[1] else None
-        grad_bias = torch.zeros_like(bias_V, dtype=wide) if bias_V is not None and trained[2] else None
-        for start in range(0, len(targets_T), chunk_tokens):
-            rows = slice(start, start + chunk_tokens)
-            hidden, targets = hidden_TE[rows].to(dtype), targets_T[rows]
-            counted = targets != IGNORED
-            log_p = F.linear(hidden, weight, bias).to(wide).log_softmax(-1)
-            place = targets.where(counted, 0)[:, None]
-            total -= log_p.gather(1, place)[:, 0].where(counted, 0).sum()
-            if not any(trained[:3]):
-                continue
-            gradient = log_p.exp_().scatter_add_(1, place, -torch.ones_like(place, dtype=wide))
-            gradient *= counted[:, None]
-            if grad_bias is not None:
-                grad_bias += gradient.sum(0)
-            low = gradient.to(dtype)
-            if grad_hidden is not None:
-                grad_hidden[rows] = low @ weight
-            if grad_weight is not None:
-                grad_weight += low.T @ hidden
-        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = (hidden_TE.dtype, weight_VE.dtype, None if bias_V is None else bias_V.dtype)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError("the loss's gradients were already used: one backward pass a loss")
-        gradients, ctx.gradients = ctx.gradients, None
-        scaled = (None if g is None else g.mul_(outer[0]).to(d) for g, d in zip(gradients, ctx.dtypes, strict=True))
-        return (*scaled, None, None, None)
-
-
-def _recomputed(
-    head: Callable[[torch.Tensor], torch.Tensor], hidden_TE: torch.Tensor, targets_T: torch.Tensor, chunk_tokens: int
-) -> torch.Tensor:
-    total = hidden_TE.new_zeros((), dtype=torch.promote_types(hidden_TE.dtype, torch.float32))
-    for hidden, targets in zip(hidden_TE.split(chunk_tokens), targets_T.split(chunk_tokens), strict=True):
-        if torch.is_grad_enabled():
-            total = total + checkpoint(_chunk_loss, head, hidden, targets, use_reentrant=False)
-        else:
-            total = total + _chunk_loss(head, hidden, targets)
-    return total
-
-
-def _chunk_loss(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    logits = head(hidden)
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="sum")

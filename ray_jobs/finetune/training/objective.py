@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
+from ray_jobs.finetune.attention import is_full_layer
 from ray_jobs.finetune.segments import default_group_size
 from ray_jobs.finetune.training.batches import MicroBatch
-from ray_jobs.finetune.training.loss import next_token_targets, summed_cross_entropy
+from ray_jobs.finetune.training.chunked_loss import LossSums, token_losses
+from ray_jobs.finetune.training.loss import IGNORED, next_token_targets, summed_cross_entropy, weighted_cross_entropy
+from ray_jobs.finetune.training.token_weights import TokenWeights
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -19,11 +23,25 @@ if TYPE_CHECKING:
 
 def summed_loss(model: PeftModel, batch: MicroBatch, chunk_tokens: int, kernel: str = "auto") -> torch.Tensor:
     """Loss summed over the micro batch's targets, in nats, without holding all logits at once."""
+    head, hidden, targets = _predictions(model, batch)
+    return summed_cross_entropy(head, hidden, targets, chunk_tokens, kernel)
+
+
+def _predictions(model: PeftModel, batch: MicroBatch) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """(the output layer, hidden states [T, E], targets [T])."""
     causal_lm: Any = model.get_base_model()
     backbone = getattr(causal_lm, causal_lm.base_model_prefix)
-    hidden = backbone(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
+    marks = {} if batch.in_full is None else {"s2_in_full": batch.in_full}
+    hidden = backbone(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **marks).last_hidden_state
+    if batch.in_full is not None and not getattr(batch.in_full, "_s2_is_read", False):
+        raise UserError(
+            f"{type(causal_lm).__name__} does not pass on which documents attend in full: set training.attention to full, "
+            "or train without such documents."
+        )
     targets = next_token_targets(batch.input_ids[0], batch.position_ids[0])
-    return summed_cross_entropy(causal_lm.get_output_embeddings(), hidden[0], targets, chunk_tokens, kernel)
+    if batch.scored is not None:
+        targets[:-1] = torch.where(batch.scored[0, 1:], targets[:-1], IGNORED)
+    return causal_lm.get_output_embeddings(), hidden[0], targets
 
 
 class Objective(torch.nn.Module):
@@ -34,11 +52,26 @@ class Objective(torch.nn.Module):
         self.model = model
         self.training_params = training
 
-    def forward(self, batch: MicroBatch) -> torch.Tensor:
-        """The micro batch's summed loss, in the training's precision."""
-        training = self.training_params
-        with autocast(training, batch.input_ids.device):
-            return summed_loss(self.model, batch, training.loss_chunk_tokens, training.loss_kernel)
+    @property
+    def num_layers(self) -> int:
+        """How many layers the model has."""
+        config: Any = self.model.get_base_model().config
+        return int(config.num_hidden_layers)
+
+    def forward(self, batch: MicroBatch, token_weights: TokenWeights | None = None) -> torch.Tensor | LossSums:
+        """The micro batch's summed loss, in the training's precision; `LossSums` with weights for its targets."""
+        training, device = self.training_params, batch.input_ids.device
+        if token_weights is None:
+            with autocast(training, device):
+                return summed_loss(self.model, batch, training.loss_chunk_tokens, training.loss_kernel)
+        weigh = token_weights.of_batch(batch, self._token_losses)
+        with autocast(training, device):
+            return weighted_cross_entropy(*_predictions(self.model, batch), training.loss_chunk_tokens, weigh)
+
+    def _token_losses(self, batch: MicroBatch) -> torch.Tensor:
+        """[T] with full attention and without gradients; in an autocast of its own, whose casts of weights have no gradients."""
+        with evaluating(self.model, sparse=False), autocast(self.training_params, batch.input_ids.device):
+            return token_losses(*_predictions(self.model, batch), self.training_params.loss_chunk_tokens)
 
 
 def autocast(training: TrainingParams, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -47,10 +80,10 @@ def autocast(training: TrainingParams, device: torch.device) -> contextlib.Abstr
 
 def group_size_at(step: int, params: PipelineParams) -> int:
     """Group size of S2-Attn at a step. With groups twice as long as a row, S2-Attn is exactly full attention within documents."""
-    training, target = params.training, params.model.target_length
+    training, row = params.training, params.row_tokens
     if training.attention == "full" or step >= training.steps - training.full_attention_steps:
-        return 2 * target
-    return training.s2_group_size or default_group_size(target)
+        return 2 * row
+    return training.s2_group_size or default_group_size(row)
 
 
 def set_group_size(model: torch.nn.Module, group_size: int) -> None:
@@ -59,6 +92,26 @@ def set_group_size(model: torch.nn.Module, group_size: int) -> None:
         if hasattr(module, "is_causal"):
             config: Any = module.config
             config.s2_group_size = group_size
+
+
+def set_full_layers(model: torch.nn.Module, layers: tuple[int, ...]) -> None:
+    """Make the attention layers of these numbers, counted from 0, attend in full from now on, and no others.
+
+    UserError for a model whose attention layers have no numbers.
+    """
+    for module in model.modules():
+        if hasattr(module, "is_causal"):
+            if layers and getattr(module, "layer_idx", None) is None:
+                raise UserError(
+                    f"{type(module).__name__} does not know its layer's number: set training.full_attention_layers to none."
+                )
+            config: Any = module.config
+            config.s2_full_layers = layers
+
+
+def num_full_layers_of(model: torch.nn.Module) -> int:
+    """How many attention layers were set to attend in full."""
+    return len({m.layer_idx for m in model.modules() if hasattr(m, "is_causal") and is_full_layer(m)})
 
 
 @contextlib.contextmanager

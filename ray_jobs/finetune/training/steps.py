@@ -1,7 +1,7 @@
 """One optimizer step, and one validation, on rows dealt to ranks.
 
-Every micro batch's summed loss is divided by the tokens of the whole step, so loss and gradients do not depend on how the rows
-are split into ranks and micro batches.
+Every micro batch's summed loss is divided by the tokens of the whole step, and with weights also by the mean weight of all
+training tokens. So loss and gradients do not depend on how the rows are split into ranks and micro batches.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ import torch
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.training.batches import (
+    PositionsOfRow,
     Rows,
     costs_of_rows,
     num_targets,
+    positions_without_gaps,
     read_micro_batch,
     rows_of_rank,
     rows_of_step,
 )
+from ray_jobs.finetune.training.chunked_loss import LossSums
 from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ranks
 from ray_jobs.finetune.training.lora import trainable
-from ray_jobs.finetune.training.objective import Objective, evaluating, group_size_at, set_group_size
+from ray_jobs.finetune.training.objective import Objective, evaluating, group_size_at, num_full_layers_of, set_group_size
 from ray_jobs.finetune.training.optimization import clip_gradients, learning_rate_scale
+from ray_jobs.finetune.training.skipped_positions import skipped_positions
+from ray_jobs.finetune.training.token_weights import TokenWeights
 
 _NAMED = 8  # documents named when a step fails
 
@@ -38,9 +43,11 @@ def train_step(
     indices: list[int],
     step: int,
     worker: Worker,
+    token_weights: TokenWeights | None = None,
 ) -> dict[str, Any]:
     """One optimizer step on the rows `indices`; returns loss (nats a token), gradient norm before clipping, learning rate and tokens.
 
+    With `token_weights`, the gradient is that of the weighted loss; `weighted_loss` is its mean by weight, `loss` stays the plain one.
     UserError, before any weight changes, if the loss or a gradient is not finite.
     """
     training = params.training
@@ -50,43 +57,72 @@ def train_step(
     torch.manual_seed(((training.seed * 1_000_003 + step) * 4099 + worker.rank) % 2**63)
     set_group_size(objective, group_size_at(step, params))
     optimizer.zero_grad(set_to_none=False)
-    losses = _backward(objective, params, rows, indices, step, worker)
+    losses, sums = _backward(objective, params, rows, indices, step, worker, token_weights)
     weights = [p for _, p in trainable(objective.model)]
     if training.parallelism == "ddp":
         for weight in weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         sum_over_ranks([w.grad for w in weights if w.grad is not None], worker)
-    sum_over_ranks([losses], worker)
+    sum_over_ranks([losses, sums], worker)
     loss = losses.sum().item()
     norm = clip_gradients(weights, training.max_grad_norm)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise _not_finite(step, losses, norm, rows, indices)
     optimizer.step()
     tokens = sum(len(rows.row(i)["input_ids"]) for i in indices)
-    return {"loss": loss, "grad_norm": norm, "learning_rate": training.learning_rate * scale, "tokens": tokens}
+    weighted = {} if token_weights is None else {"weighted_loss": (sums[0] / sums[1]).item()}
+    return {"loss": loss} | weighted | {"grad_norm": norm, "learning_rate": training.learning_rate * scale, "tokens": tokens}
 
 
 def _backward(
-    objective: Objective, params: PipelineParams, rows: Rows, indices: list[int], step: int, worker: Worker
-) -> torch.Tensor:
-    """Compute this rank's gradients; returns float64 [len(indices)], each micro batch's loss divided evenly among its rows."""
+    objective: Objective,
+    params: PipelineParams,
+    rows: Rows,
+    indices: list[int],
+    step: int,
+    worker: Worker,
+    token_weights: TokenWeights | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute this rank's gradients.
+
+    Returns float64 [len(indices)], each micro batch's plain loss divided evenly among its rows, and float64 [2], the sums of the
+    weighted losses and of the weights.
+    """
     training = params.training
     targets = num_targets(rows, indices)
-    costs = costs_of_rows(rows, indices, group_size_at(step, params))
+    mean_weight = 1.0 if token_weights is None else token_weights.mean_weight
+    costs = costs_of_rows(rows, indices, group_size_at(step, params), full_share(objective))
     micros = rows_of_rank(indices, worker.rank, worker.world_size, training.micro_batch_rows, costs)
-    losses = torch.zeros(len(indices), dtype=torch.float64)
+    losses, sums = torch.zeros(len(indices), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+
+    def summed(row_indices: list[int]) -> LossSums:
+        batch = read_micro_batch(rows, row_indices, worker.device, positions_at(step, params))
+        if token_weights is not None:
+            return LossSums(*objective(batch, token_weights))
+        loss = objective(batch)
+        return LossSums(loss, loss.detach(), torch.zeros_like(loss))
+
     for micro in micros:
-        part = objective(read_micro_batch(rows, micro, worker.device)) / targets
-        part.backward()
+        found = summed(micro)
+        (found.weighted / (targets * mean_weight)).backward()
+        sums += torch.stack([found.weighted.detach(), found.weights]).double().cpu()
         for row in micro:
-            losses[indices.index(row)] += part.item() / len(micro)
+            losses[indices.index(row)] += (found.plain / targets).item() / len(micro)
     if training.parallelism == "fsdp":
         shortest = min(indices, key=lambda i: len(rows.row(i)["input_ids"]))
         for _ in range(_passes(len(indices), worker.world_size, training.micro_batch_rows) - len(micros)):
             # All ranks gather layers together, so a rank with fewer micro batches takes part and adds nothing.
-            (objective(read_micro_batch(rows, [shortest], worker.device)) * 0.0).backward()
-    return losses
+            (summed([shortest]).weighted * 0.0).backward()
+    return losses, sums
+
+
+def positions_at(step: int, params: PipelineParams) -> PositionsOfRow:
+    """The positions of a row in training at this step: with gaps under `training.position_skipping`."""
+    parts, seed, window = params.training.position_skipping, params.training.seed, params.model.target_length
+    if parts < 2:
+        return positions_without_gaps
+    return lambda row, lengths: skipped_positions(lengths, parts, window, seed, step, row)
 
 
 def _passes(num_rows: int, world_size: int, micro_batch_rows: int) -> int:
@@ -123,6 +159,17 @@ def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: W
     sum_over_ranks([sums], worker)
     total = num_targets(rows, indices)
     return {name: sums[column].item() / total for column, name in enumerate(kinds)}
+
+
+def full_share(objective: Objective) -> float:
+    """Share of the layers that attend in full."""
+    return num_full_layers_of(objective.model) / objective.num_layers
+
+
+def sequences_in_full(rows: Rows, indices: list[int]) -> np.ndarray:
+    """Bool [num_sequences]: which of all sequences in these rows attend in full in every layer."""
+    read = (rows.row(i) for i in indices)
+    return np.concatenate([r.get("full_attention", np.zeros(len(r["seq_lengths"]), bool)) for r in read])
 
 
 def sequence_lengths(rows: Rows, indices: list[int]) -> np.ndarray:

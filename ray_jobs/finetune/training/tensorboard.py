@@ -8,6 +8,7 @@ from typing import Any
 # metric -> chart
 CHARTS = {
     "loss": "loss/training",
+    "weighted_loss": "loss/training_weighted",
     "validation_loss": "loss/held_out_full_attention",
     "s2_validation_loss": "loss/held_out_s2_attention",
     "learning_rate": "optimizer/learning_rate",

@@ -38,7 +38,7 @@ def packing_pictures(artifact: Artifact) -> Iterator[Picture]:
 
 def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
     packed = artifact.manifest.summary
-    target = params.model.target_length
+    target = params.row_tokens
     yield (
         f"## Packed rows\n\n{packed['num_rows']:,} rows of up to {target:,} tokens hold {packed['num_tokens']:,} tokens, "
         f"{packed['waste']:.2%} of their space is empty; held out: {packed['num_heldout_rows']:,} rows, "
@@ -48,7 +48,11 @@ def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
     for warning in packed.get("warnings", ()):
         yield f"**Warning:** {plain(warning, 1000)}"
     yield f"### Tokens by source and length of document\n\n{_buckets(packed['buckets'])}"
-    if shares := [*_shares("source", packed["sources"]), *_shares("length", packed["by_length"])]:
+    if shares := [
+        *_shares("source", packed["sources"]),
+        *_shares("length", packed["by_length"]),
+        *_retrieval(packed),
+    ]:
         yield f"### Mix of the packed tokens\n\n{markdown_table(('by', 'name', 'requested', 'reached'), shares)}"
     if ledger := ledger_of(packed):
         yield f"### What became of every input\n\n{ledger_markdown(ledger)}"
@@ -93,6 +97,12 @@ def _buckets(buckets: list[dict[str, Any]]) -> str:
         if bucket["num_chunks"]
     ]
     return markdown_table(("source", "up to (tokens)", "chunks", "tokens", "repeats", "packed", "packed tokens"), rows)
+
+
+def _retrieval(packed: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The row of the retrieval documents in the mix, if there are any."""
+    told = packed.get("retrieval")
+    return [("kind", "retrieval documents", f"{told['wanted']:.1%}", f"{told['reached']:.1%}")] if told else []
 
 
 def _shares(side: str, shares: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:

@@ -68,6 +68,7 @@ def _figures(steps: Sequence[StepFigures]) -> str:
     rows: list[tuple[str, str, str]] = []
     for name, label, form in (
         ("loss", "training loss (nats a token)", ".3f"),
+        ("weighted_loss", "weighted training loss", ".3f"),
         ("validation_loss", "held-out loss, full attention", ".3f"),
         ("s2_validation_loss", "held-out loss, S²-Attn", ".3f"),
         ("learning_rate", "learning rate", ".2e"),

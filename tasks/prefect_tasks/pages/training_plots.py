@@ -19,6 +19,7 @@ def draw_training(steps: Sequence[StepFigures], timed: Sequence[StepFigures]) ->
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     for name, style, colour, label in (
         ("loss", "-", _BLUE, "training"),
+        ("weighted_loss", "--", _PURPLE, "training, weighted"),
         ("validation_loss", "o-", _ORANGE, "held out, full attention"),
         ("s2_validation_loss", "o-", _GREEN, "held out, S²-Attn"),
     ):

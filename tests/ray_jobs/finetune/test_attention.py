@@ -42,9 +42,12 @@ def attend(query, key, value, masks):
     return torch.stack(out, dim=1)
 
 
-def reference(query, key, value, lengths, group):
+def reference(query, key, value, lengths, group, in_full=()):
+    """`in_full` numbers the documents that attend in full."""
     num_heads, num_kv = query.shape[1], key.shape[1]
-    plain, shifted = (dense_mask(lengths, group, kind) for kind in (False, True))
+    whole = dense_mask(lengths, 2 * max(lengths), False)
+    marked = torch.repeat_interleave(torch.tensor([d in in_full for d in range(len(lengths))]), torch.tensor(lengths))
+    plain, shifted = (torch.where(marked[:, None], whole, dense_mask(lengths, group, kind)) for kind in (False, True))
     split = (num_heads + 1) // 2 if num_kv == 1 else (num_kv + 1) // 2 * (num_heads // num_kv)
     return attend(query, key, value, [plain if head < split else shifted for head in range(num_heads)])
 
@@ -71,6 +74,87 @@ def test_gradients_agree_with_the_dense_reference(num_heads, num_kv):
     (reference(*theirs, lengths, group) * weight).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad.double(), b.grad, atol=1e-5, rtol=1e-5)
+
+
+def marks(lengths, in_full):
+    """Bool [1, T]: True at the tokens of the documents numbered in `in_full`."""
+    return torch.repeat_interleave(torch.tensor([d in in_full for d in range(len(lengths))]), torch.tensor(lengths))[None]
+
+
+@pytest.mark.parametrize(("num_heads", "num_kv"), HEADS)
+@given(
+    lengths=st.lists(st.integers(1, 24), min_size=1, max_size=4),
+    group=st.integers(2, 17),
+    in_full=st.sets(st.integers(0, 3)),
+    seed=st.integers(0, 2**20),
+)
+@settings(max_examples=15)
+def test_marked_documents_attend_in_full_beside_documents_in_groups(num_heads, num_kv, lengths, group, in_full, seed):
+    generator = torch.Generator().manual_seed(seed)
+    ours = [torch.randn(sum(lengths), n, 8, generator=generator).requires_grad_() for n in (num_heads, num_kv, num_kv)]
+    theirs = [t.detach().double().requires_grad_() for t in ours]
+    weight = torch.randn(sum(lengths), num_heads, 8, generator=generator)
+    segments = segment_batch(positions(lengths), group, marks(lengths, in_full))
+    result = shifted_sparse_attention(*ours, segments, sdpa_segments, 8**-0.5)
+    expected = reference(*theirs, lengths, group, in_full)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=1e-5)
+    (result * weight).sum().backward()
+    (expected * weight).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, atol=1e-5, rtol=1e-5)
+
+
+def attention_layer(layer_idx, group=6, **config):
+    class Layer(torch.nn.Module):
+        is_causal = True
+
+    layer = Layer().train()
+    layer.config = tiny_config("llama")
+    layer.config.s2_group_size, layer.layer_idx = group, layer_idx
+    for name, value in config.items():
+        setattr(layer.config, name, value)
+    return layer
+
+
+@pytest.mark.parametrize(("num_heads", "num_kv"), HEADS)
+def test_chosen_layers_attend_in_full_and_the_others_in_groups(num_heads, num_kv):
+    lengths = [23, 5, 9]
+    for layer_idx, group in ((0, 6), (1, 100)):  # layer 1 is in full: as if its groups were longer than any document
+        layer = attention_layer(layer_idx, s2_full_layers=(1,))
+        ours = [torch.randn(1, n, 37, 8, requires_grad=True) for n in (num_heads, num_kv, num_kv)]
+        theirs = [t.detach()[0].transpose(0, 1).double().requires_grad_() for t in ours]
+        weight = torch.randn(37, num_heads, 8)
+        result, _ = s2_attention_forward(layer, *ours, None, position_ids=positions(lengths))
+        expected = reference(*theirs, lengths, group)
+        torch.testing.assert_close(result[0].double(), expected, atol=1e-5, rtol=1e-5)
+        (result[0] * weight).sum().backward()
+        (expected * weight).sum().backward()
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a.grad[0].transpose(0, 1).double(), b.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_varlen_kernels_are_given_the_same_segments():
+    """What the GPU kernels compute depends on their boundaries alone, which are those that the CPU path is checked with."""
+    given_bounds = []
+
+    def varlen(query, key, value, segments, scale, dropout=0.0, window=None):
+        given_bounds.append(segments.cu_seqlens.tolist())
+        assert segments.cu_seqlens.tolist() == list(segments.bounds)
+        return sdpa_segments(query, key, value, segments, scale, dropout, window)
+
+    query, key, value = (torch.randn(20, n, 8) for n in (4, 2, 2))
+    segments = segment_batch(positions([11, 9]), 6, marks([11, 9], {0}))
+    shifted_sparse_attention(query, key, value, segments, varlen, 8**-0.5)
+    assert given_bounds == [[0, 11, 17, 20], [0, 11, 14, 20]]
+
+
+def test_a_hybrid_model_reaches_as_far_as_its_marks_and_full_layers():
+    model = tiny_model("llama", group=6)
+    assert influence(model, [17])[16, 0] == 0
+    model.config.s2_full_layers = (1,)
+    moved = influence(model, [17])
+    assert moved[16, 0] > 0
+    assert moved.triu(1).max() == 0
 
 
 @pytest.mark.parametrize("window", [1, 5, SMALLEST_BLOCK - 1, SMALLEST_BLOCK + 40])

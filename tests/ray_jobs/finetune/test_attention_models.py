@@ -64,6 +64,22 @@ def test_training_with_groups_of_twice_the_length_is_full_attention(kind):
     torch.testing.assert_close(model(ids, use_cache=False).logits, plain(ids, use_cache=False).logits, atol=1e-5, rtol=1e-5)
 
 
+@kinds
+def test_with_every_document_or_every_layer_in_full_training_is_full_attention(kind):
+    """Sliding windows included; every architecture passes on which documents are meant."""
+    model = tiny_model(kind, group=4)
+    plain = copy.deepcopy(model)
+    plain.set_attn_implementation("sdpa")
+    ids, place = torch.randint(0, 64, (1, 21)), positions([8, 13])
+    expected = plain(ids, position_ids=place, use_cache=False).logits
+    in_full = torch.ones(1, 21, dtype=torch.bool)
+    torch.testing.assert_close(
+        model(ids, position_ids=place, s2_in_full=in_full, use_cache=False).logits, expected, atol=1e-5, rtol=1e-5
+    )
+    model.config.s2_full_layers = (0, 1)
+    torch.testing.assert_close(model(ids, position_ids=place, use_cache=False).logits, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_window_shorter_than_a_group_is_computed_as_the_base_has_it():
     """There is nothing to approximate: a window costs less than a group already."""
     model = tiny_model("mistral-window-below-group")

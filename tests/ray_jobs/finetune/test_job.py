@@ -65,6 +65,7 @@ def lines_of(path):
 
 def test_two_workers_train_what_the_plain_loop_does(tmp_path, tokenizer):
     params = small_params(tmp_path, tokenizer, ray={"num_workers": 2, "peak_tflops": 0.1})
+    params["training"]["full_attention_layers"] = "auto"
     params["model"]["base"] = "base"  # relative: Ray's workers change directory
     status, output, log = finish(start(params, tmp_path), tmp_path)
     assert status == 0, log[-3000:]
@@ -81,6 +82,11 @@ def test_two_workers_train_what_the_plain_loop_does(tmp_path, tokenizer):
     assert timed[-1]["seconds_left"] == 0
     assert list((checkpoint / "tensorboard").glob("events.out.tfevents.*"))
     assert "MFU" in log
+    chosen = json.loads((checkpoint / "full_attention_layers.json").read_text())
+    assert len(chosen["scores"]) == 2
+    assert chosen["layers"] == [max((0, 1), key=lambda layer: chosen["scores"][layer])]
+    assert f"full attention in layer {chosen['layers'][0]}, groups in the others, chosen by a probe" in log
+    assert json.loads((checkpoint / "manifest.json").read_text())["summary"]["full_attention"] == chosen
     assert not any(tmp_path.glob("storage/work/finetune/*"))
 
 

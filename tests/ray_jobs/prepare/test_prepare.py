@@ -154,6 +154,22 @@ def test_the_ledger_and_the_card_agree_with_the_rows(tmp_path: Path, base: Path,
     assert loaded["train"][0]["input_ids"] == rows.row(0)["input_ids"].tolist()
 
 
+def test_rows_may_be_shorter_than_the_target(tmp_path: Path, base: Path, corpus: Path) -> None:
+    _, shards = made(parameters(tmp_path, base, corpus, packing={"row_length": 96}))
+    rows = open_rows(shards.path)
+    lengths = [len(rows.row(i)["input_ids"]) for i in range(len(rows))]
+    assert max(lengths) <= 96
+    assert sum(lengths) > 0.9 * 96 * len(lengths)
+    assert shards.manifest.params["target_length"] == 96
+    _, same = made(parameters(tmp_path, base, corpus, packing={"row_length": 256}))
+    _, plain = made(parameters(tmp_path, base, corpus))
+    assert same.digest == plain.digest
+    with pytest.raises(ValueError, match=r"packing.row_length is 512, above model.target_length 256"):
+        parameters(tmp_path, base, corpus, packing={"row_length": 512})
+    with pytest.raises(ValueError, match=r"chunking.max_tokens is 128, above packing.row_length 96"):
+        parameters(tmp_path, base, corpus, packing={"row_length": 96}, chunking={"max_tokens": 128})
+
+
 def test_bos_is_added_where_the_tokenizer_adds_it(
     tmp_path: Path, base: Path, corpus: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -224,7 +240,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
 
 
 def many_units(tmp_path: Path, base: Path, **changes: Any) -> PipelineParams:
-    """A corpus that is read in several units and packed into several shards."""
+    """A corpus that is read in several units and packed into several shards, with retrieval documents."""
     folder = tmp_path / "many"
     folder.mkdir(exist_ok=True)
     words = ["rope", "bridge", "valley", "cliff", "coin", "river", "stone", "wind", "path", "lantern", "market", "rain"]
@@ -233,7 +249,8 @@ def many_units(tmp_path: Path, base: Path, **changes: Any) -> PipelineParams:
         text = "\n\n".join(" ".join(draw.choices(words, k=30)).capitalize() + "." for _ in range(300))
         (folder / f"{number}.txt").write_text(f"# Journey {number}\n\n{text}\n")
     packing = {"shard_megabytes": 0.3}
-    return parameters(tmp_path, base, folder, packing=packing, **changes)
+    retrieval = {"share": 0.1, "families": ["key_value", "fill_in"]}
+    return parameters(tmp_path, base, folder, packing=packing, retrieval=retrieval, **changes)
 
 
 def contents(*artifacts: Artifact) -> dict[str, bytes]:

@@ -38,6 +38,18 @@ def test_operations_of_a_run_by_hand(params: PipelineParams) -> None:
     full = params.model_copy(update={"training": params.training.model_copy(update={"attention": "full"})})
     mixed = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_steps": 3})})
     assert run_flops(mixed, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
+    one_layer = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_every": 2})})
+    assert run_flops(one_layer, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
+    retrieval = params.model_copy(update={"retrieval": params.retrieval.model_copy(update={"share": 0.5})})
+    assert run_flops(retrieval, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
+    auto = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_layers": "auto"})})
+    assert run_flops(auto, shape) == run_flops(one_layer, shape)
+    compared = params.model_copy(update={"training": params.training.model_copy(update={"loss_weighting": "long_ce"})})
+    # Two windows of 64 tokens, the base's, are read again for the targets from 64 on.
+    second = 6 * 2 * (2 * 128 * matrices + 4 * 2 * 4 * 8 * 2 * (64 * 65 / 2))
+    assert run_flops(compared, shape) - run_flops(params, shape) == pytest.approx(second)
+    half = params.model_copy(update={"packing": params.packing.model_copy(update={"row_length": 64})})
+    assert run_flops(half, shape) < run_flops(params, shape) / 2
     speed = Speed(1e9, "")
     one_worker = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 1})})
     assert run_seconds(one_worker, shape, speed) == pytest.approx(2 * run_seconds(params, shape, speed))

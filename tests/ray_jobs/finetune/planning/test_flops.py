@@ -5,14 +5,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ray_jobs.finetune.planning.flops import cost_of, known_peak, peak_flops, segment_pairs
+from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.segments import segment_batch
 from ray_jobs.finetune.training.batches import read_micro_batch
-from ray_jobs.finetune.training.objective import summed_loss
+from ray_jobs.finetune.training.long_ce import LongCEWeights
+from ray_jobs.finetune.training.objective import Objective, set_full_layers, set_group_size, summed_loss
 from ray_jobs.finetune.training.training_model import build_model
-from tests.ray_jobs.finetune.training_example import CPU, ROWS, make_params, write_base
+from tests.ray_jobs.finetune.training_example import CPU, ROWS, Rows, make_params, packed, write_base
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 20).map(lambda half: 2 * half))
@@ -40,6 +42,51 @@ def test_matrix_products_are_what_torch_counts(tmp_path, tokenizer, train_embedd
     # not in the formula's favour: rotary tables, and gradients of the first layer's inputs where nothing below is trained
     assert formula == pytest.approx(matrices, rel=0.06)
     assert cost.step_flops(lengths, 24) < cost.step_flops(lengths, 10_000)
+
+
+# torch counts attention on a GPU, not its kernel for the CPU
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(grad, q, k, v)
+    ),
+}
+
+
+@pytest.mark.parametrize(("full_layers", "in_full"), [((), ()), ((1,), ()), ((0, 1), ()), ((), (0,)), ((0,), (1,))])
+def test_attention_of_hybrids_is_what_torch_counts(tmp_path, tokenizer, full_layers, in_full):
+    params = make_params(write_base(tmp_path, tokenizer, tied=True), gradient_checkpointing=False, loss_kernel="chunked")
+    model = build_model(params, CPU).train()
+    set_group_size(model, 24)
+    set_full_layers(model, full_layers)
+    row = packed(96, 60) | {"full_attention": np.array([number in in_full for number in range(2)])}
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        summed_loss(model, read_micro_batch(Rows([row]), [0], CPU), 256, "chunked").backward()
+    by_operation = counter.get_flop_counts()["Global"]
+    attention = sum(count for operation, count in by_operation.items() if "attention" in str(operation))
+    cost = cost_of(model, model.get_base_model().config)
+    with_attention = cost.step_flops(row["seq_lengths"], 24, len(full_layers), row["full_attention"])
+    matrices = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) * 156
+    # torch counts whole squares, of which the causal half is needed, and 2.5 times as much backward as forward
+    assert 2 * (1 + 2.5) / 3 * (with_attention - matrices) == pytest.approx(attention, rel=0.15)
+
+
+def test_the_second_pass_of_long_ce_is_what_torch_counts(tmp_path, tokenizer):
+    base = write_base(tmp_path, tokenizer, tied=True)
+    params = make_params(base, gradient_checkpointing=False, loss_chunk_tokens=256, loss_weighting="long_ce", loss_long_from=16)
+    model = build_model(params, CPU)
+    objective = Objective(model, params.training).train()
+    batch, cost = read_micro_batch(Rows([packed(96, 60)]), [0], CPU), cost_of(model, model.get_base_model().config)
+    asked = []
+    LongCEWeights(16).of_batch(batch, lambda joined: asked.append(joined) or torch.zeros(joined.input_ids.shape[1]))
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        for joined in asked:
+            objective._token_losses(joined)
+    formula = second_pass_flops(params, cost, np.array([96, 60]))
+    matrices = 2 * cost.matrix_weights * sum(joined.input_ids.shape[1] for joined in asked)
+    # torch counts whole squares, of which the causal half is needed
+    assert matrices + 2 * (formula - matrices) == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert second_pass_flops(make_params(base), cost, np.array([96, 60])) == 0
 
 
 def test_peak_is_as_stated_and_else_unknown_on_a_cpu():

@@ -147,10 +147,11 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not(gigabytes: int, most
 
 
 @pytest.mark.slow
-def test_a_real_step_takes_what_was_foreseen() -> None:
+@pytest.mark.parametrize("name", ["QUICK", "QUICK_HYBRID"])
+def test_a_real_step_takes_what_was_foreseen(name: str) -> None:
     """One case of the benchmark, trained in a process of its own, at the promised 15 %."""
-    from benchmarks.memory import QUICK, measure
+    from benchmarks import memory
 
-    row = measure(QUICK)
+    row = memory.measure(getattr(memory, name))
     assert row["measured_bytes"] > 100e6
     assert 0.85 < row["ratio"] < 1.15, row

@@ -77,6 +77,12 @@ def test_costly_rows_go_to_different_ranks():
     costs = costs_of_rows(rows, [0, 1, 2, 3])
     assert costs.tolist() == [4096, 512, 4096, 2048]
     assert costs_of_rows(rows, [0, 3], group_size=16).tolist() == [1024, 1024]
+    assert costs_of_rows(rows, [0, 3], group_size=16, full_share=0.25).tolist() == [
+        0.25 * 4096 + 0.75 * 1024,
+        0.25 * 2048 + 768,
+    ]
+    marked = Rows([rows[3] | {"full_attention": np.array([True, False])}])
+    assert costs_of_rows(marked, [0], group_size=16).tolist() == [32 * 32 + 32 * 16]
     assert [rows_of_rank([0, 1, 2, 3], rank, 2, 1, costs) for rank in (0, 1)] == [[[0], [3]], [[1], [2]]]
     assert [rows_of_rank([0, 1, 2, 3], rank, 2, 1) for rank in (0, 1)] == [[[0], [2]], [[1], [3]]]
 
@@ -85,6 +91,14 @@ def test_a_micro_batch_restarts_positions_at_each_document():
     batch = read_micro_batch(Rows([packed(3, 2), packed(4)]), [1, 0], torch.device("cpu"))
     assert batch.input_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 4]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1]]
+
+
+def test_a_micro_batch_marks_the_tokens_of_documents_that_attend_in_full():
+    marked = packed(4, 2) | {"full_attention": np.array([False, True])}
+    batch = read_micro_batch(Rows([packed(3), marked]), [0, 1], torch.device("cpu"))
+    assert batch.in_full.tolist() == [[False] * 7 + [True] * 2]
+    unmarked = packed(4, 2) | {"full_attention": np.array([False, False])}
+    assert read_micro_batch(Rows([packed(3), unmarked]), [0, 1], torch.device("cpu")).in_full is None
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])

@@ -6,11 +6,13 @@ import json
 import math
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from data_schemas.errors import UserError
+from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, FullLayers, ranked, read_full_layers, write_full_layers
 from ray_jobs.finetune.training.batches import num_targets, read_micro_batch, rows_of_rank, rows_of_step
 from ray_jobs.finetune.training.loop import train
 from ray_jobs.finetune.training.lora import trainable
@@ -246,3 +248,46 @@ def test_a_checkpoint_out_of_turn_is_saved_when_asked_for(base, tmp_path):
     assert sorted(kept) == [1, 4]
     _, later, _ = run(make_params(base, checkpoint_every=4), tmp_path, resume_from=kept[1])
     assert [line["step"] for line in later] == [2, 3, 4]
+
+
+def differs(ours, theirs):
+    return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+
+
+def test_all_layers_or_all_documents_in_full_train_what_full_attention_does(base, tmp_path):
+    def trained(name, rows=ROWS, **changes):
+        (tmp_path / name).mkdir()
+        weights, _, kept = run(make_params(base, **changes), tmp_path / name, rows=rows)
+        return weights, kept[4]
+
+    marked = Rows(row | {"full_attention": np.ones(len(row["seq_lengths"]), bool)} for row in ROWS)
+    (full, _), (groups, without) = trained("full", attention="full"), trained("groups")
+    assert not (without / FULL_LAYERS_FILE).exists()
+    assert differs(groups, full) > 1e-3
+    everything = (
+        trained("list", full_attention_layers=[0, 1]),
+        trained("each", full_attention_every=1),
+        trained("all", marked),
+    )
+    for weights, _ in everything:
+        assert differs(weights, full) < 1e-4
+    half, kept = trained("half", full_attention_every=2)
+    assert read_full_layers(kept).layers == (1,)
+    assert min(differs(half, full), differs(half, groups)) > 1e-4
+
+
+def test_layers_found_by_the_probe_are_kept_and_a_resumed_run_takes_them(base, tmp_path):
+    params = make_params(base, full_attention_layers="auto")
+    straight, _, kept = run(params, tmp_path)
+    found = read_full_layers(kept[2])
+    assert len(found.scores) == 2
+    assert found.layers == (ranked(found.scores)[0],)
+    resumed, _, later = run(params, tmp_path, resume_from=kept[2])
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert read_full_layers(later[4]) == found
+    other = FullLayers((1 - found.layers[0],), found.scores, found.loss)  # not probed again: what is kept counts
+    write_full_layers(kept[2], other)
+    (tmp_path / "other").mkdir()
+    resumed, _, later = run(params, tmp_path / "other", resume_from=kept[2])
+    assert read_full_layers(later[4]) == other
+    assert differs(straight, resumed) > 1e-5

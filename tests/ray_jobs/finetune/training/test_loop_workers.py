@@ -22,7 +22,15 @@ SCENARIOS = {
     "fsdp-untied": ("untied", {"gradient_checkpointing": False, "parallelism": "fsdp"}),
     "ddp-uneven": ("tied", {"rows_per_step": 3, "validation_rows": 3}),
     "fsdp-uneven": ("tied", {"rows_per_step": 3, "validation_rows": 3, "parallelism": "fsdp", "activation_offload": True}),
+    "ddp-auto": ("tied", {"full_attention_layers": "auto"}),
+    "fsdp-auto": ("tied", {"full_attention_layers": "auto", "parallelism": "fsdp"}),
     "fsdp-full": ("tied", {"attention": "full", "parallelism": "fsdp"}),
+    "ddp-exact": ("tied", {"micro_batch_rows": 2, "loss_weighting": "exact", "position_skipping": 2}),
+    "ddp-long-ce": ("tied", {"loss_weighting": "long_ce", "loss_long_from": 16}),
+    "fsdp-uneven-long-ce": (
+        "untied",
+        {"rows_per_step": 3, "loss_weighting": "long_ce", "loss_long_from": 48, "parallelism": "fsdp"},
+    ),
 }
 
 
@@ -68,6 +76,8 @@ def losses(folder, column="loss"):
 
 def assert_same_training(folder, weights, reports, tolerance=1e-5):
     assert losses(folder) == pytest.approx([report["loss"] for report in reports], rel=tolerance)
+    weighted = [report["weighted_loss"] for report in reports if "weighted_loss" in report]
+    assert losses(folder, "weighted_loss") == pytest.approx(weighted, rel=tolerance)
     assert losses(folder, "grad_norm") == pytest.approx([report["grad_norm"] for report in reports], rel=1e-3)
     assert losses(folder, "validation_loss")[-1] == pytest.approx(reports[-1]["validation_loss"], rel=tolerance)
     got = load_file(folder / "weights.safetensors")

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_schemas.errors import UserError
-from ray_jobs.finetune.training.loss import IGNORED, choose_kernel, next_token_targets, summed_cross_entropy
+from ray_jobs.finetune.training.chunked_loss import token_losses
+from ray_jobs.finetune.training.loss import (
+    IGNORED,
+    choose_kernel,
+    next_token_targets,
+    summed_cross_entropy,
+    weighted_cross_entropy,
+)
 from tests.waiting import HANGS_AFTER_S
 
 CPU = torch.device("cpu")
@@ -50,6 +57,32 @@ def test_value_and_gradients_equal_all_logits_at_once(kernel, length, chunk, bia
     ours, theirs = summed_cross_entropy(called, hidden, targets, chunk, kernel), plain(hidden, head, targets)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-10)
     for a, b in zip(gradients(ours, *trained), gradients(theirs, *trained), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@given(length=st.integers(1, 70), chunk=st.integers(16, 40), wrapped=st.booleans(), seed=st.integers(0, 1000))
+@settings(max_examples=40)
+def test_weighted_value_and_gradients_equal_all_logits_at_once(length, chunk, wrapped, seed):
+    torch.manual_seed(seed)
+    head = torch.nn.Linear(8, 50).double()
+    hidden = torch.randn(length, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.where(torch.rand(length) < 0.2, IGNORED, torch.randint(0, 50, (length,)))
+    factors = torch.rand(length, dtype=torch.float64) * 3
+    trained = [hidden, *head.parameters()]
+    called = torch.nn.Sequential(head) if wrapped else head
+
+    def weigh(places, losses):
+        assert not losses.requires_grad
+        return factors[places] + losses  # a weight may depend on the loss, and gets no gradient
+
+    ours = weighted_cross_entropy(called, hidden, targets, chunk, weigh)
+    losses = F.cross_entropy(head(hidden), targets, ignore_index=IGNORED, reduction="none")
+    weights = torch.where(targets == IGNORED, 0, factors + losses.detach())
+    torch.testing.assert_close(ours.weighted, (losses * weights).sum(), rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(ours.plain, losses.detach().sum(), rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(ours.weights, weights.sum(), rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(token_losses(called, hidden, targets, chunk), losses.detach(), rtol=1e-12, atol=1e-10)
+    for a, b in zip(gradients(ours.weighted, *trained), gradients((losses * weights).sum(), *trained), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 

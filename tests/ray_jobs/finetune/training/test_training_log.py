@@ -5,7 +5,7 @@ import struct
 
 from tensorboardX.proto.event_pb2 import Event
 
-from data_schemas.progress import TrainingStep
+from data_schemas.progress import TrainingStep, decode, describe, encode
 from ray_jobs.finetune.training.training_log import (
     LOG_NAME,
     PROGRESS_NAME,
@@ -55,6 +55,20 @@ def test_lines_hold_speed_memory_and_time_left(tmp_path):
     logged = [json.loads(line) for line in (tmp_path / LOG_NAME).read_text().splitlines()]
     assert [line["step"] for line in logged] == [1, 2]
     assert all(not {"seconds", "mfu", "peak_memory_mb"} & line.keys() for line in logged)
+
+
+def test_a_weighted_loss_stands_beside_the_plain_one_wherever_a_step_is_shown(tmp_path):
+    log = TrainingLog(tmp_path, 0, 4)
+    log.append(metrics(1, weighted_loss=2.25))
+    log.close()
+    for name in (LOG_NAME, PROGRESS_NAME):
+        (step,) = read_steps(tmp_path / name)
+        assert (step.loss, step.weighted_loss) == (2.9, 2.25)
+        assert "loss 2.900, weighted 2.250, lr" in describe(decode(encode(TrainingStep(num_steps=4, figures=step))))
+    assert (1, "loss/training_weighted", 2.25) in events(tmp_path / TENSORBOARD_DIR)
+    (plain,) = [step.model_copy(update={"weighted_loss": None}) for step in read_steps(tmp_path / LOG_NAME)]
+    assert "weighted" not in describe(TrainingStep(num_steps=4, figures=plain))
+    assert draw_training([step], []) != draw_training([plain], [])
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):

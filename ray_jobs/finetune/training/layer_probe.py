@@ -1,0 +1,91 @@
+"""The probe behind `training.full_attention_layers: auto`: which layers copy from far away.
+
+Some heads retrieve: they find an earlier occurrence of the present text and copy what followed it (Wu et al. 2024,
+arXiv 2404.15574). A layer that holds such heads loses its use in groups, another one loses little. So each layer in turn is put
+into groups while all others attend in full, before any training step, and the loss is compared:
+
+    |------------ three quarters: text from the training rows ------------|---- last quarter: passages of it again ----|
+         [passage]  further away than a group  ........................................  [cue|scored tokens]
+
+The score of a layer is how much the scored tokens' loss rises, in nats a token. The passages are copied from the user's own text.
+Everything is a function of the rows and the seed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.full_layers import FullLayers, auto_count, ranked
+from ray_jobs.finetune.segments import default_group_size
+from ray_jobs.finetune.training.batches import MicroBatch, Rows, rows_of_step
+from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ranks
+from ray_jobs.finetune.training.objective import Objective, evaluating, set_full_layers, set_group_size
+
+LONGEST_PROBE = 4096  # tokens of a probe; a longer target has its layers chosen at this length
+PROBED_TOKENS = 8_192  # of all probes together
+_PASSAGE, _CUE = 32, 8  # tokens of a passage, and those at its beginning that are not scored
+_STREAM = 2**31 + 16
+
+
+def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worker: Worker) -> FullLayers:
+    """Probe the base in `objective`, before any step; leaves all layers in groups. Called on every rank."""
+    length = min(params.model.target_length, LONGEST_PROBE)
+    group_size = min(params.training.s2_group_size or default_group_size(length), length)
+    batches = probe_batches(rows, length, group_size, params.training.seed, worker.device)
+    num_layers = objective.num_layers
+    set_group_size(objective, group_size)
+    everything = tuple(range(num_layers))
+    kept = [everything] + [tuple(other for other in everything if other != layer) for layer in everything]
+    # Ranks that share a model's weights must all compute the same batches; else each takes its part.
+    mine = batches if params.training.parallelism == "fsdp" else batches[worker.rank :: worker.world_size]
+    sums = torch.zeros(len(kept) + 1, dtype=torch.float64)  # the losses, and how many tokens they are of
+    sums[-1] = sum(int(batch.scored.sum()) for batch in mine if batch.scored is not None)
+    for number, full_layers in enumerate(kept):
+        set_full_layers(objective, full_layers)
+        with evaluating(objective, sparse=True):
+            sums[number] = sum(objective(batch).item() for batch in mine)
+    reshard(objective)
+    set_full_layers(objective, ())
+    sum_over_ranks([sums], worker)
+    losses = (sums[:-1] / sums[-1]).tolist()
+    scores = tuple(round(loss - losses[0], 6) for loss in losses[1:])
+    layers = sorted(ranked(scores)[: auto_count(num_layers)])
+    return FullLayers(tuple(layers), scores, round(losses[0], 6))
+
+
+def probe_batches(rows: Rows, length: int, group_size: int, seed: int, device: torch.device) -> list[MicroBatch]:
+    """Sequences of `length` tokens whose last quarter repeats passages from further away than a group."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, _STREAM))))
+    num_passages = max(1, length // 4 // _PASSAGE)
+    text = length - num_passages * _PASSAGE
+    batches = []
+    for number in range(max(1, PROBED_TOKENS // length)):
+        ids = _text(rows, text, seed, number)
+        starts = np.arange(text, length, _PASSAGE)
+        furthest = np.maximum(1, np.minimum(text - _PASSAGE, starts - group_size - _PASSAGE))
+        sources = (generator.random(num_passages) * furthest).astype(np.int64)
+        copies = [ids[start : start + _PASSAGE] for start in sources.tolist()]
+        tokens = np.concatenate([ids, *copies])
+        scored = np.zeros(length, bool)
+        scored[text:] = np.tile(np.arange(_PASSAGE) >= _CUE, num_passages)
+        batches.append(
+            MicroBatch(
+                torch.from_numpy(tokens.astype(np.int64))[None].to(device),
+                torch.arange(length, device=device)[None],
+                scored=torch.from_numpy(scored)[None].to(device),
+            )
+        )
+    return batches
+
+
+def _text(rows: Rows, num_tokens: int, seed: int, number: int) -> np.ndarray:
+    """Tokens of training rows, whole rows end to end; rows are read again if there are too few."""
+    parts: list[np.ndarray] = []
+    found = 0
+    while found < num_tokens:
+        row = rows_of_step(number * 64 + len(parts), 1, len(rows), seed)[0]
+        parts.append(rows.row(row)["input_ids"])
+        found += len(parts[-1])
+    return np.concatenate(parts)[:num_tokens]

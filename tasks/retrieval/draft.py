@@ -1,0 +1,46 @@
+"""What a family makes: the parts of a document before they are tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class NotMade(Exception):
+    """A document could not be made; the message is a reason of a few words, which the ledger counts."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer, which begins with the white space between them.
+
+    The evidence begins at character `evidence` of the draft's `before`.
+    """
+
+    question: str
+    answer: str
+    evidence: int
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A document's text: `before`, then as much of `spare` as fills the length, then `after`, then the turns.
+
+    before    the context with its evidence
+    spare     text that fills the length up
+    turns     questions and answers at the end; what they weigh is the answers
+    after     text after the filling
+    answers   spans of characters of `before` that weigh like answers; with `after_weighs`, so does all of `after`
+    num_used  characters taken from the supply for `before` and `after`
+    doc_ids   the documents that `before` and `after` are from
+    negatives passages of other documents in it
+    """
+
+    before: str
+    spare: str
+    num_used: int
+    doc_ids: tuple[str, ...]
+    turns: tuple[Turn, ...] = ()
+    after: str = ""
+    after_weighs: bool = False
+    answers: tuple[tuple[int, int], ...] = ()
+    negatives: tuple[str, ...] = ()

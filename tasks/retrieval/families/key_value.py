@@ -1,0 +1,74 @@
+"""Lines of keys and values at random places of real text, and many of them asked for at the end.
+
+After artificial needles (Xiong et al. 2024, arXiv 2406.19292), with keys of two parts. Every part is shared with other lines, asked for
+or not, so a value can only be found by its whole key.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from tasks.retrieval.draft import Draft, NotMade, Turn
+from tasks.retrieval.families.names import digits, distinct, syllables
+from tasks.retrieval.families.request import Request
+from tasks.retrieval.stretches import quiet_place
+
+STYLES = ("[{key}]", "{key} :=", "{key} ->", "@{key} @")
+_DISTRACTORS = 0.5  # lines that are not asked for, beside each that is
+_LINE_CHARS = 24
+_LEAST_REACH = 24  # characters up to a line or word where a line is put in
+
+
+def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
+    if not request.symbols:
+        raise NotMade("the tokenizer cannot write the keys")
+    asked = min(request.questions, request.asked_chars // (2 * _LINE_CHARS))
+    text = request.supply.passage(num_chars)
+    if not asked:
+        raise NotMade("too short for a question")
+    if len(text) < num_chars:
+        raise NotMade("the text is used up")
+    style = STYLES[rng.integers(len(STYLES))]
+    number = asked + max(1, math.ceil(_DISTRACTORS * asked))
+    keys, values = _keys(number, request, rng), _values(number, request, rng)
+    order = np.argsort(depths := rng.random(number), kind="stable").tolist()
+    pieces: list[str] = []
+    evidence = [0] * number
+    taken = written = 0
+    reach = max(_LEAST_REACH, len(text) // 100)
+    for i in order:
+        place = max(taken, quiet_place(text, int(depths[i] * len(text)), reach))
+        front = text[taken:place] + ("" if text[taken:place].endswith("\n") else "\n")
+        line = f"{style.format(key=keys[i])} {values[i]}\n"
+        evidence[i] = written + len(front)
+        pieces += [front, line]
+        taken, written = place, written + len(front) + len(line)
+    turns = [Turn(style.format(key=keys[i]), f" {values[i]}", evidence[i]) for i in rng.permutation(asked).tolist()]
+    return Draft(
+        before="".join(pieces) + text[taken:],
+        spare=request.supply.passage(2 * num_chars)[num_chars:],
+        num_used=num_chars,
+        doc_ids=request.supply.doc_ids(num_chars),
+        turns=tuple(turns),
+    )
+
+
+def _keys(number: int, request: Request, rng: np.random.Generator) -> list[str]:
+    """Different pairs of a few first and a few second parts."""
+    side = math.ceil(math.sqrt(number)) + 1
+    parts = distinct(partial(_part, request, rng), 2 * side)
+    cells = rng.permutation(side * side)[:number].tolist()
+    return [f"{parts[cell // side]}.{parts[side + cell % side]}" for cell in cells]
+
+
+def _values(number: int, request: Request, rng: np.random.Generator) -> list[str]:
+    if request.symbols[int(rng.integers(len(request.symbols)))] == "digits":
+        return distinct(partial(digits, rng), number)
+    return distinct(lambda: syllables(rng, 3), number)
+
+
+def _part(request: Request, rng: np.random.Generator) -> str:
+    return syllables(rng, 2) if "letters" in request.symbols else digits(rng)

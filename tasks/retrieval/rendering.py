@@ -1,0 +1,171 @@
+"""A draft as the token ids of its whole text, and which tokens are answers.
+
+The text between control tokens is encoded as one piece, so the ids are those that the tokenizer gives the finished document.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from tasks.retrieval.chat import ChatFrame
+from tasks.retrieval.draft import Draft
+from tasks.tokens.encoding import EncodedText, Encoder
+from tasks.tokens.special_tokens import SpecialTokens
+
+_BEFORE_TURNS, _BETWEEN_TURNS = "\n\n", "\n"
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A document as tokens.
+
+    token_ids  int32 [num_tokens], BOS and EOS or the chat template's tokens included
+    is_answer  bool [num_tokens]
+    evidence   token at which each turn's evidence begins
+    answered   token at which each turn's answer begins
+    text       without control tokens
+    """
+
+    token_ids: np.ndarray
+    is_answer: np.ndarray
+    evidence: tuple[int, ...]
+    answered: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Writes drafts with one tokenizer; questions and answers as turns of `chat`, if there is one."""
+
+    encoder: Encoder
+    special: SpecialTokens
+    chat: ChatFrame | None
+
+    def render(self, draft: Draft, fill: str) -> Rendered:
+        """`draft` with `fill` in its place."""
+        writing = _Writing(self.encoder)
+        marks = [turn.evidence for turn in draft.turns]
+        body = draft.before + fill
+        opening = [] if self.special.bos is None else [self.special.bos]
+        closing = [] if self.special.eos is None else [self.special.eos]
+        if self.chat is None or not draft.turns:
+            writing.add_ids(opening)
+            evidence = writing.add_text(body, draft.answers, marks)
+            writing.add_text(draft.after, [(0, len(draft.after))] if draft.after_weighs else [])
+            answered = []
+            for number, turn in enumerate(draft.turns):
+                writing.add_text((_BETWEEN_TURNS if number else _BEFORE_TURNS) + turn.question)
+                answered += writing.add_text(turn.answer, [_visible(turn.answer)], [_visible(turn.answer)[0]])
+            writing.add_ids(closing)
+            return writing.finish(evidence, answered)
+        frame = self.chat
+        writing.add_ids([] if frame.opening[:1] == tuple(opening) else opening)
+        writing.add_ids(frame.opening)
+        evidence = writing.add_text(body, draft.answers, marks)
+        writing.add_text(draft.after + _BEFORE_TURNS)
+        answered = []
+        for number, turn in enumerate(draft.turns):
+            if number:
+                writing.add_ids(frame.to_question)
+            writing.add_text(turn.question)
+            writing.add_ids(frame.to_answer)
+            answer = turn.answer.strip()
+            answered += writing.add_text(answer, [(0, len(answer))], [0])
+        writing.add_ids(frame.closing)
+        if not any(self.encoder.is_control[list(frame.closing)]):
+            writing.add_ids(closing)
+        return writing.finish(evidence, answered)
+
+
+def _visible(text: str) -> Span:
+    """The span of a text without white space around it."""
+    return len(text) - len(text.lstrip()), len(text.rstrip())
+
+
+@dataclass
+class _Run:
+    """Text between two control tokens, and what is marked in it."""
+
+    encoder: Encoder
+    first_token: int
+    text: str = ""
+    spans: list[Span] = field(default_factory=list)
+
+    @cached_property
+    def encoded(self) -> EncodedText:
+        return next(self.encoder.encode([self.text], is_start=self.first_token <= 1))
+
+    def token_of(self, char: int) -> int:
+        """The token that holds a character, counted from the document's first."""
+        cut = int(np.searchsorted(self.encoded.cut_char, char, side="right")) - 1
+        return self.first_token + int(self.encoded.cut_token[cut])
+
+    def end_token(self, char: int) -> int:
+        cut = int(np.searchsorted(self.encoded.cut_char, char, side="left"))
+        return self.first_token + int(self.encoded.cut_token[cut])
+
+
+class _Writing:
+    """A document while it is written: runs of text and control tokens."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._ids: list[np.ndarray] = []
+        self._num_tokens = 0
+        self._run = _Run(encoder, 0)
+        self._texts: list[str] = []
+        self._answers: list[Span] = []
+        self._marks: list[tuple[_Run, int]] = []
+
+    def add_text(
+        self, text: str, spans: list[Span] | tuple[Span, ...] = (), marks: list[int] | tuple[int, ...] = ()
+    ) -> list[int]:
+        """Write `text`, whose `spans` are answers; returns a number for each of `marks`, for `finish`."""
+        run, start = self._run, len(self._run.text)
+        run.text += text
+        run.spans += [(start + a, start + b) for a, b in spans]
+        self._marks += [(run, start + mark) for mark in marks]
+        return list(range(len(self._marks) - len(marks), len(self._marks)))
+
+    def add_ids(self, ids: list[int] | tuple[int, ...]) -> None:
+        """Write token ids, control tokens as they are and the others as text."""
+        plain: list[int] = []
+        for token in ids:
+            if self._encoder.is_control[token]:
+                self._add_plain(plain)
+                plain = []
+                self._end_run(token)
+            else:
+                plain.append(token)
+        self._add_plain(plain)
+
+    def finish(self, evidence: list[int], answered: list[int]) -> Rendered:
+        self._end_run(None)
+        ids = np.concatenate([np.empty(0, np.int32), *self._ids])
+        is_answer = np.zeros(len(ids), bool)
+        for start, end in self._answers:
+            is_answer[start:end] = True
+        places = [run.token_of(char) for run, char in self._marks]
+        return Rendered(
+            ids, is_answer, tuple(places[i] for i in evidence), tuple(places[i] for i in answered), "".join(self._texts)
+        )
+
+    def _add_plain(self, ids: list[int]) -> None:
+        if ids:
+            self.add_text(self._encoder.text(np.array(ids, np.int32)))
+
+    def _end_run(self, control: int | None) -> None:
+        run = self._run
+        if run.text:
+            self._ids.append(run.encoded.ids)
+            self._num_tokens += len(run.encoded.ids)
+            self._texts.append(run.text)
+            self._answers += [(run.token_of(a), run.end_token(b)) for a, b in run.spans]
+        if control is not None:
+            self._ids.append(np.array([control], np.int32))
+            self._num_tokens += 1
+        self._run = _Run(self._encoder, self._num_tokens)

@@ -1,0 +1,74 @@
+"""Which layers attend in full: by list, every k-th, or as many as `auto` keeps."""
+
+import pytest
+
+from data_schemas.errors import UserError
+from data_schemas.params import TrainingParams
+from ray_jobs.finetune.full_layers import (
+    FullLayers,
+    auto_count,
+    num_full_layers,
+    read_full_layers,
+    stated_full_layers,
+    write_full_layers,
+)
+from ray_jobs.preflight import refuse_untrainable
+from tests.ray_jobs.finetune.training_example import make_params, write_base
+
+
+@pytest.mark.parametrize(
+    ("training", "layers"),
+    [
+        ({}, ()),
+        ({"full_attention_layers": "none"}, ()),
+        ({"full_attention_layers": []}, ()),
+        ({"full_attention_layers": [5, 0, 5]}, (0, 5)),
+        ({"full_attention_every": 1}, (0, 1, 2, 3, 4, 5, 6, 7)),
+        ({"full_attention_every": 3}, (2, 5)),
+        ({"full_attention_every": 4}, (3, 7)),
+        ({"full_attention_every": 4, "attention": "full"}, ()),
+        ({"full_attention_layers": [99], "attention": "full"}, ()),
+    ],
+)
+def test_stated_layers_of_eight(training, layers):
+    params = TrainingParams.model_validate(training)
+    assert stated_full_layers(params, 8) == layers
+    assert num_full_layers(params, 8) == len(layers)
+
+
+def test_auto_keeps_a_quarter_of_the_layers_and_at_least_one():
+    assert [auto_count(num_layers) for num_layers in (1, 3, 4, 7, 8, 30)] == [1, 1, 1, 1, 2, 7]
+    auto = TrainingParams(full_attention_layers="auto")
+    assert (num_full_layers(auto, 30), stated_full_layers(auto, 30)) == (7, ())
+    assert num_full_layers(TrainingParams(full_attention_layers="auto", attention="full"), 30) == 0
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        (
+            {"full_attention_layers": [1, 2, 7]},
+            "full_attention_layers names 2, 7, but the model has 2 layers: choose from 0 to 1",
+        ),
+        ({"full_attention_every": 3}, "full_attention_every is 3, but the model has 2 layers: choose at most 2"),
+    ],
+)
+def test_layers_that_the_base_does_not_have_are_refused_before_any_work(tmp_path, tokenizer, training, words):
+    params = make_params(write_base(tmp_path, tokenizer, tied=True), **training)
+    with pytest.raises(UserError, match=words):
+        refuse_untrainable(params)
+
+
+def test_a_choice_is_kept_and_described_with_every_score(tmp_path):
+    chosen = FullLayers((3,), (0.082, -0.006, 0.041, 0.763), 1.642)
+    write_full_layers(tmp_path, chosen)
+    assert read_full_layers(tmp_path) == chosen
+    assert chosen.describe().startswith("full attention in layer 3, groups in the others, chosen by a probe")
+    assert chosen.describe().endswith("3: +0.763; 0: +0.082; 2: +0.041; 1: -0.006")
+    assert FullLayers((1, 3)).describe() == "full attention in layer 1, 3, groups in the others"
+
+
+def test_nothing_is_kept_where_all_layers_are_in_groups(tmp_path):
+    write_full_layers(tmp_path, FullLayers(()))
+    assert read_full_layers(tmp_path) is None
+    assert not list(tmp_path.iterdir())

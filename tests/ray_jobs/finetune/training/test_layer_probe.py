@@ -1,0 +1,82 @@
+"""The probe that finds the layers which copy from far away."""
+
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.full_layers import ranked
+from ray_jobs.finetune.training.layer_probe import probe_batches, probe_layers
+from ray_jobs.finetune.training.loop import set_up
+from ray_jobs.finetune.training.objective import num_full_layers_of
+from tasks.model.base_model import load_tokenizer
+from tests.ray_jobs.finetune.training_example import ALONE, CPU, ROWS, Rows, make_params, packed, write_base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tokenizer):
+    return write_base(tmp_path_factory.mktemp("base"), tokenizer, tied=True)
+
+
+def test_the_last_quarter_repeats_text_from_further_away_than_a_group():
+    rows = Rows([packed(4000, seed=1), packed(300, seed=2)])
+    for length, group_size in ((1024, 256), (512, 128), (512, 300)):
+        batches = probe_batches(rows, length, group_size, 0, CPU)
+        assert len(batches) == 8192 // length
+        for batch in batches:
+            ids, scored = batch.input_ids[0].numpy(), batch.scored[0].numpy()
+            assert ids.shape == scored.shape == (length,)
+            assert batch.position_ids[0].tolist() == list(range(length))
+            text = length - length // 4
+            for start in range(text, length, 32):
+                windows = np.lib.stride_tricks.sliding_window_view(ids[:text], 32)
+                found = np.flatnonzero((windows == ids[start : start + 32]).all(1))
+                assert any(start - source > group_size + 31 for source in found)
+                assert scored[start : start + 32].tolist() == [False] * 8 + [True] * 24
+            assert not scored[:text].any()
+
+
+def test_the_probe_is_a_function_of_rows_and_seed():
+    first, again, other = (probe_batches(ROWS, 96, 24, seed, CPU) for seed in (0, 0, 1))
+    assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0].input_ids, other[0].input_ids)
+
+
+def test_a_layer_whose_attention_is_not_used_scores_nothing(base):
+    params = make_params(base, full_attention_layers="auto")
+    objective, _ = set_up(params, ALONE)
+    before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+    for name, parameter in objective.named_parameters():
+        if "layers.0.self_attn.o_proj.base_layer" in name:
+            parameter.data.zero_()
+            before[name].zero_()
+    found = probe_layers(objective, params, ROWS, ALONE)
+    assert found.scores[0] == 0
+    assert found.scores[1] != 0
+    assert found == probe_layers(objective, params, ROWS, ALONE)
+    assert num_full_layers_of(objective) == 0
+    assert objective.training
+    assert all(torch.equal(before[name], p) for name, p in objective.named_parameters())
+
+
+@pytest.mark.slow
+def test_the_demo_base_copies_in_its_last_layer_and_not_in_its_second():
+    """As training shows: the last layer in full gains nearly all that full attention does, the second nothing (docs/attention.md)."""
+    params = PipelineParams.model_validate(
+        {"run_name": "t", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 1024, "rope_method": "yarn"},
+         "training": {"precision": "fp32", "gradient_checkpointing": False, "full_attention_layers": "auto"}}
+    )  # fmt: skip
+    library = Path(sysconfig.get_paths()["stdlib"])
+    tokenizer = load_tokenizer(params.model)
+    rows = Rows(
+        {"input_ids": np.array(tokenizer((library / name).read_text())["input_ids"], np.int32)}
+        for name in ("argparse.py", "ast.py", "calendar.py", "configparser.py", "datetime.py", "difflib.py")
+    )
+    objective, _ = set_up(params, ALONE)
+    found = probe_layers(objective, params, rows, ALONE)
+    assert found.layers == (3,)
+    assert ranked(found.scores)[-1] == 1
+    assert found.scores[3] > 5 * max(found.scores[:3])

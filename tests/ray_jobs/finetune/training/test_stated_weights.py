@@ -1,0 +1,75 @@
+"""Weights that the shards state for their tokens reach the loss, alone and times those of another rule."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedTokenizerFast
+
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.training.batches import read_micro_batch
+from ray_jobs.finetune.training.loop import set_up, token_weights_of
+from ray_jobs.finetune.training.stated_weights import StatedWeights
+from ray_jobs.finetune.training.token_weights import ExactWeights
+from tests.ray_jobs.finetune.training_example import ALONE, CPU, Rows, make_params, packed, run, write_base
+
+WEIGHTS = np.linspace(0, 4, 96).astype(np.float32)
+ROWS = Rows(
+    [
+        packed(40, 56, seed=1),
+        packed(96, seed=2) | {"loss_weights": WEIGHTS, "full_attention": np.array([True])},
+        packed(96, seed=3),
+        packed(33, 63, seed=4),
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> PipelineParams:
+    base = write_base(tmp_path_factory.mktemp("base"), tokenizer, tied=True)
+    made = make_params(base, lora_dropout=0)
+    return made.model_copy(update={"retrieval": made.retrieval.model_copy(update={"share": 0.3})})
+
+
+def test_the_weighted_loss_is_that_of_torch(params: PipelineParams) -> None:
+    objective, _ = set_up(params, ALONE)
+    batch = read_micro_batch(ROWS, [0, 1], CPU)
+    weights = token_weights_of(params, ROWS)
+    assert isinstance(weights, StatedWeights)
+    sums = objective(batch, weights)
+    wanted = torch.zeros(())
+    for row in (ROWS[0], ROWS[1]):
+        one = read_micro_batch(Rows([row]), [0], CPU)
+        marks = {} if one.in_full is None else {"s2_in_full": one.in_full}
+        logits = objective.model(input_ids=one.input_ids, position_ids=one.position_ids, use_cache=False, **marks).logits[0]
+        losses = F.cross_entropy(logits[:-1], one.input_ids[0, 1:], reduction="none")
+        losses = losses * (one.position_ids[0, 1:] > 0)
+        of_row = row.get("loss_weights", np.ones(96, np.float32))
+        wanted = wanted + (losses * torch.from_numpy(of_row)[1:]).sum()
+    torch.testing.assert_close(sums.weighted, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_another_rule_multiplies(params: PipelineParams) -> None:
+    batch = read_micro_batch(ROWS, [1], CPU)
+    rule = ExactWeights(first_context=32, weights=(3.0, 5.0), mean_weight=2.0)
+    stated = StatedWeights(rule)
+    assert stated.mean_weight == 2.0
+    nothing = torch.empty(0)
+    both = stated.of_batch(batch, lambda _: nothing)(slice(0, 96), nothing)
+    alone = rule.of_batch(batch, lambda _: nothing)(slice(0, 96), nothing)
+    assert both[:-1].tolist() == (alone[:-1] * torch.from_numpy(WEIGHTS)[1:]).tolist()
+
+
+def test_training_logs_the_weighted_loss_beside_the_plain_one(params: PipelineParams, tmp_path: Path) -> None:
+    _, reports, _ = run(params, tmp_path, rows=ROWS)
+    assert all(report["weighted_loss"] != report["loss"] for report in reports)
+    assert all(np.isfinite(report["weighted_loss"]) for report in reports)
+
+
+def test_rows_without_weights_count_all_tokens_the_same(params: PipelineParams) -> None:
+    batch = read_micro_batch(ROWS, [0, 2], CPU)
+    assert batch.loss_weights is None
+    nothing = torch.empty(0)
+    assert StatedWeights().of_batch(batch, lambda _: nothing)(slice(5, 9), nothing).tolist() == [1, 1, 1, 1]
