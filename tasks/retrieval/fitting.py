@@ -72,10 +72,10 @@ def _about(make: Callable[[int], Draft], renderer: Renderer, length: int, chars_
             return draft, gap
         if gap > 0 and (best is None or gap < best[0]):
             best = gap, draft
-        change = int(
-            (gap - slack / 2) * chars_per_token / (1 + attempt // 3)
-        )  # smaller steps where other questions come and go
-        num_chars += change or (1 if gap > 0 else -1)
+        steps = 1 + attempt // 3  # smaller ones where other questions come and go
+        change = int((gap - slack / 2) * chars_per_token / steps)
+        # Where the text has far more tokens than usual, the step would pass zero.
+        num_chars = max(num_chars + (change or (1 if gap > 0 else -1)), num_chars // 3)
     if best and best[0] <= _LATE_SLACK * slack:
         return best[1], best[0]
     raise NotMade("no context of the right size")

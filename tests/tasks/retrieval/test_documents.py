@@ -176,3 +176,9 @@ def test_no_text_is_given_out_twice(makers: dict[str, Maker]) -> None:
         assert 0 <= before - maker.supply.num_left - num_used + 2 <= 2  # up to an empty line between two documents
     starts = [text[:60] for text in shown]
     assert all(sum(start in text for text in shown) == 1 for start in starts)
+
+
+def test_text_with_far_more_tokens_than_usual_fits_too() -> None:
+    maker = Maker(KINDS["llama3"](), LENGTH)
+    maker.chars_per_token *= 4  # as where the rest of the corpus is prose, and this document a table of numbers
+    assert len(maker.make("key_value").rendered.token_ids) == LENGTH
