@@ -79,9 +79,9 @@ class PipelineParams(Params):
         group = self.training.s2_group_size
         if group is not None and group > target:
             raise ValueError(f"training.s2_group_size is {group}, above model.target_length {target}: choose at most {target}")
-        if self.training.full_attention_every and self.training.full_attention_layers not in ("none", ()):
+        if self.training.full_attention_every and self.training.full_attention_layers not in ("none", "auto", ()):
             raise ValueError(
-                "training.full_attention_every and training.full_attention_layers both choose layers: set one of them to 0 or none"
+                "training.full_attention_every and training.full_attention_layers both choose layers: leave one of them out"
             )
         row = self.packing.row_length
         if row is not None and row > target:

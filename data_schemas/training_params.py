@@ -19,14 +19,15 @@ class TrainingParams(Params):
     )
     s2_group_size: int | None = Field(None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of a row.")
     full_attention_layers: Literal["none", "auto"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        "none",
+        "auto",
         description="With S²-Attn: layers that use full attention, as a list of layer numbers from 0. auto: a quarter of the layers, "
         "at least one: those that copy most from far away, by a probe of the base. none: no layer.",
     )
     full_attention_every: int = Field(
         0,
         ge=0,
-        description="With S²-Attn: use full attention in every k-th layer, for example 4: layers 3, 7, 11, … 0: no layer.",
+        description="With S²-Attn, instead of `full_attention_layers`: use full attention in every k-th layer, for example 4: layers 3, "
+        "7, 11, … 0: off.",
     )
     full_attention_steps: int = Field(
         0, ge=0, description="With S²-Attn: number of steps at the end of training that use full attention."
@@ -122,6 +123,11 @@ class TrainingParams(Params):
     validation_rows: int = Field(8, ge=1, description="Number of held-out rows in one validation.")
     checkpoint_every: int = Field(100, ge=1, description="Number of steps between checkpoints.")
     seed: int = Field(0, ge=0, description="Seed of the initialisation and of the reading order.")
+
+    @property
+    def probes_layers(self) -> bool:
+        """Whether a probe of the base chooses the layers in full attention."""
+        return self.attention == "s2" and self.full_attention_layers == "auto" and not self.full_attention_every
 
     @field_validator("full_attention_layers", mode="before")
     @classmethod

@@ -59,7 +59,7 @@ def read_full_layers(directory: Path) -> FullLayers | None:
 
 def num_full_layers(training: TrainingParams, num_layers: int) -> int:
     """How many of a model's layers attend in full; it is known before the probe of `auto` has run."""
-    if training.attention == "s2" and training.full_attention_layers == "auto":
+    if training.probes_layers:
         return auto_count(num_layers)
     return len(stated_full_layers(training, num_layers))
 

@@ -70,7 +70,7 @@ def _balanced(counts: dict[str, list[int]]) -> list[LedgerLine]:
 def test_any_change_of_a_sum_is_noticed(counts: dict[str, list[int]], data: st.DataObject) -> None:
     lines = _balanced(counts)
     Ledger.of(lines).check()
-    place = data.draw(st.sampled_from([i for i, row in enumerate(lines) if row.step != "cut"]))
+    place = data.draw(st.sampled_from([i for i, row in enumerate(lines) if row.step not in ("cut", "not_made")]))
     column = data.draw(st.sampled_from(COLUMNS))
     lines[place] = lines[place].model_copy(update={column: (getattr(lines[place], column) or 0) + 1})
     with pytest.raises(ValueError, match=f"does not add up: {column} of"):

@@ -25,7 +25,7 @@ def test_a_source_may_be_a_plain_path_or_an_object():
     ("groups", "sentence"),
     [
         ({"training": {"s2_group_size": 2000}}, "choose at most 1024"),
-        ({"training": {"full_attention_every": 4, "full_attention_layers": "auto"}}, "both choose layers: set one of them"),
+        ({"training": {"full_attention_every": 4, "full_attention_layers": [1]}}, "both choose layers: leave one of them out"),
         ({"training": {"full_attention_layers": "last"}}, "full_attention_layers: give none, auto or a list of layer numbers"),
         ({"training": {"full_attention_layers": [-1]}}, "such as [3], not [-1]"),
         ({"training": {"full_attention_layers": 3}}, "such as [3], not 3"),

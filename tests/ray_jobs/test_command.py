@@ -161,9 +161,9 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     """Recorded before the stages named what determines their jobs. A new parameter changes them: then record them again."""
     params = PipelineParams.model_validate(GIVEN)
     recorded = {
-        ("prepare", "documents"): "ropeway-prepare-ffc15796cf80bcfa",
-        ("finetune", "checkpoints"): "ropeway-finetune-71ccfdebd94281f2",
-        ("evaluate", "evaluations"): "ropeway-evaluate-212aba902f8bae61",
+        ("prepare", "documents"): "ropeway-prepare-a85199cf6aea5904",
+        ("finetune", "checkpoints"): "ropeway-finetune-c59eccd501b89461",
+        ("evaluate", "evaluations"): "ropeway-evaluate-0195bba1de6fa0c1",
     }
     given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
     for (job, kind), expected in recorded.items():

@@ -113,7 +113,7 @@ def full_layers_of(
 ) -> FullLayers:
     """The layers that attend in full: as stated, or found by a probe of the base at the run's start and kept in its checkpoints."""
     training = params.training
-    if training.attention == "s2" and training.full_attention_layers == "auto":
+    if training.probes_layers:
         kept = read_full_layers(resume_from) if resume_from else None
         return kept or probe_layers(objective, params, rows, worker)
     return FullLayers(stated_full_layers(training, objective.num_layers))

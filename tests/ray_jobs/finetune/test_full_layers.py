@@ -19,7 +19,6 @@ from tests.ray_jobs.finetune.training_example import make_params, write_base
 @pytest.mark.parametrize(
     ("training", "layers"),
     [
-        ({}, ()),
         ({"full_attention_layers": "none"}, ()),
         ({"full_attention_layers": []}, ()),
         ({"full_attention_layers": [5, 0, 5]}, (0, 5)),

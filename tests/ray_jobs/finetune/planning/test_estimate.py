@@ -27,6 +27,7 @@ def params(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
 
 def test_operations_of_a_run_by_hand(params: PipelineParams) -> None:
     """Two layers of width 32, 4 heads of 8 over 2 KV heads, MLP 48, vocabulary 384; 6 steps of 2 rows of 128 tokens."""
+    params = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_layers": "none"})})
     shape = training_shape(params)
     lora = 2 * (16 * (32 + 32) + 2 * 16 * (32 + 16) + 16 * (32 + 32))
     layers = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48)
