@@ -35,7 +35,7 @@ def test_the_demos_results_are_the_recorded_ones() -> None:
     assert len(quoted) == 4
     assert all(rows[model, other] == ratio for model, other, ratio in quoted)
     for arm in ("base", "scaling only", "fine-tuned"):
-        [recalled] = re.findall(rf"^\| passkey, {arm} \| (.*) \|$", report, re.M)
+        [recalled] = re.findall(rf"^\| passkey, {arm} \| (\d+%.*) \|$", report, re.M)
         percent = [f"{cell.split('%')[0]} %" for cell in recalled.split(" | ")]
         assert f"| {arm} | {' | '.join(percent)} |" in shown
 
