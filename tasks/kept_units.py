@@ -7,10 +7,11 @@ units/KIND/used/NAME            the keys of the units of one run; only the units
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,36 +37,49 @@ class KeptUnits:
 
     def adopt(self, contents: Mapping[int, str], parts: Parts) -> int:
         """Put the kept units among the parts, as if made now; returns how many there are. `contents`: number -> digest."""
-        if is_remote(parts.place):
+        if is_remote(parts.place) or not contents:
             return 0
-        return sum(self._adopt(number, self._key(content), Path(parts.place)) for number, content in contents.items())
+        num_adopted = 0
+        with contextlib.suppress(OSError), self._alone():
+            for number, content in contents.items():
+                num_adopted += self._adopt(number, self._key(content), Path(parts.place))
+        return num_adopted
 
     def keep(self, name: str, contents: Mapping[int, str], parts: Parts) -> None:
-        """Keep the units of the run `name`, all of which are among the parts, and drop those of runs before the latest three."""
+        """Keep the units of the run `name`, all of which are among the parts, and drop those of runs before the latest three.
+
+        A run that is done never fails here: what cannot be kept is worked on again later.
+        """
         if is_remote(parts.place):
             return
-        used = self._folder / "used"
-        used.mkdir(parents=True, exist_ok=True)
-        keys = {self._key(content): number for number, content in contents.items()}
-        listed = used / name
-        listed.write_text("\n".join(keys))  # before the units, which another run would drop without it
-        os.utime(listed)
-        for key, number in keys.items():
-            self._keep(number, key, Path(parts.place))
-        self._prune(used)
+        with contextlib.suppress(OSError), self._alone():
+            used = self._folder / "used"
+            used.mkdir(exist_ok=True)
+            keys = {self._key(content): number for number, content in contents.items()}
+            listed = used / name
+            listed.write_text("\n".join(keys))
+            os.utime(listed)
+            for key, number in keys.items():
+                self._keep(number, key, Path(parts.place))
+            self._prune(used)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time keeps, drops or adopts units."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _adopt(self, number: int, key: str, place: Path) -> bool:
         result = self._names[-1]
         if (place / result.format(f"{number:05d}")).exists() or not (self._folder / result.format(key)).exists():
             return False
         place.mkdir(parents=True, exist_ok=True)
-        try:
-            for name in self._names:
-                kept = self._folder / name.format(key)
-                if kept.exists():
-                    _link(kept, place / name.format(f"{number:05d}"))
-        except OSError:
-            return False  # another run has just dropped it
+        for name in self._names:  # the result last: it vouches for the parts
+            kept = self._folder / name.format(key)
+            if kept.exists():
+                _link(kept, place / name.format(f"{number:05d}"))
         return True
 
     def _keep(self, number: int, key: str, place: Path) -> None:
@@ -82,9 +96,10 @@ class KeptUnits:
         for old in lists[_NUM_RUNS:]:
             old.unlink(missing_ok=True)
         keys = {key for path in lists[:_NUM_RUNS] for key in path.read_text().split()}
-        for kept in self._folder.glob("*-*.*"):
-            if kept.name.rsplit("-", 1)[1].split(".")[0] not in keys:
-                kept.unlink(missing_ok=True)
+        stale = [kept for kept in self._folder.glob("*-*.*") if kept.name.rsplit("-", 1)[1].split(".")[0] not in keys]
+        result = self._names[-1].partition("{}")[0]
+        for kept in sorted(stale, key=lambda path: not (path.suffix == ".json" and path.name.startswith(result))):
+            kept.unlink(missing_ok=True)  # results first, as they vouch for the parts
 
     def _key(self, content: str) -> str:
         return hashlib.sha256(f"{self._making}\n{content}".encode()).hexdigest()

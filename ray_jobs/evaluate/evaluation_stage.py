@@ -50,6 +50,7 @@ from tasks.work import UnitFunction, Workers, run_units
 
 CODE_VERSION = 8
 KIND = "evaluations"
+_OF_LM_EVAL_TASKS = {".yaml", ".yml", ".py", ".json", ".jsonl"}
 STAGE = "evaluate"
 
 
@@ -170,7 +171,14 @@ def _given_files(params: PipelineParams) -> dict[str, str]:
         "qa": (params.evaluation.qa_file if asks_qa(params) else None, "evaluation.qa_file"),
     }
     hashes = {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
-    return hashes | {f"published_{name}": digest for name, digest in _published_files(params).items()}
+    hashes |= {f"published_{name}": digest for name, digest in _published_files(params).items()}
+    folder = params.evaluation.lm_eval_include
+    if folder and params.evaluation.lm_eval_tasks:
+        files = (
+            path for path in sorted(Path(folder).expanduser().rglob("*")) if path.suffix in _OF_LM_EVAL_TASKS and path.is_file()
+        )
+        hashes |= {f"lm_eval/{i}": _hash(str(path), "evaluation.lm_eval_include") for i, path in enumerate(files)}
+    return hashes
 
 
 def _published_files(params: PipelineParams) -> dict[str, str]:

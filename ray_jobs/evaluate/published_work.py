@@ -99,6 +99,8 @@ def published_prompts(
                 continue
             length = next(length for length in asked if length >= most)
             prompts[task, length] = tuple(middle_prompts(texts, length, tokenizer))
+    if LONGPPL in evaluation.published and max(lengths) - 1 <= SHORT_CONTEXT:
+        left_out[LONGPPL] = f"its short context is {SHORT_CONTEXT} tokens and the longest measured length is {max(lengths)}"
     return prompts, left_out
 
 

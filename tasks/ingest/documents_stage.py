@@ -81,7 +81,7 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
             if plan_corpus(params.corpus, leave_out).fingerprint != corpus.fingerprint:
                 raise UserError("The corpus changed while it was being read: run again when nothing writes to it.")
             if contents:
-                kept.keep(corpus.fingerprint, contents, parts)
+                kept.keep(parts_key, contents, parts)
         return summary
 
     artifact = storage.build("documents", make=make, **inputs)

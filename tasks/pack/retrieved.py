@@ -140,8 +140,8 @@ def with_retrieval(
         reached = (num_tokens - plan.num_tokens) / num_tokens
         warnings = (
             *warnings,
-            f"retrieval documents are {reached:.1%} of the packed tokens, not {share:.1%}: only {len(taken):,} could be made, and none "
-            "is repeated",
+            f"retrieval documents are {reached:.1%} of the packed tokens, not {share:.1%}: only {len(taken):,} were made from the text "
+            "read once, and none is repeated",
         )
     mixed = replace(
         plan,

@@ -178,3 +178,21 @@ def test_chunks_are_taken_only_if_they_would_be_cut_the_same(corpus: Path) -> No
         changed = params.model_copy(update={group: getattr(params, group).model_copy(update=change)})
         assert packed(changed)[1] == 0
     assert packed(params.model_copy(update={"packing": params.packing.model_copy(update={"window_chunks": 50})}))[1] > 0
+
+
+@pytest.mark.slow
+def test_a_result_goes_before_the_parts_that_it_vouches_for(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while old units are dropped leaves no unit that looks whole and is not."""
+    ingested(corpus)
+    removed: list[str] = []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: (removed.append(path.name), unlink(path, missing_ok))[1])
+    for number in range(4):
+        for file in corpus.iterdir():
+            file.write_text(prose(2000 * (number + 1) + int(file.stem)))
+        ingested(corpus)
+    dropped = [name for name in removed if name.startswith("read-") and name.endswith((".json", ".parquet"))]
+    of_unit = {name.split(".")[0] for name in dropped if len(name) > 40}
+    assert of_unit
+    for key in of_unit:
+        assert dropped.index(f"{key}.json") < dropped.index(f"{key}.parquet")

@@ -13,9 +13,12 @@ Everything is a function of the rows and the seed.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.full_layers import FullLayers, auto_count, ranked
 from ray_jobs.finetune.segments import default_group_size
@@ -25,14 +28,14 @@ from ray_jobs.finetune.training.objective import Objective, evaluating, set_full
 
 LONGEST_PROBE = 4096  # tokens of a probe; a longer target has its layers chosen at this length
 PROBED_TOKENS = 8_192  # of all probes together
-_PASSAGE, _CUE = 32, 8  # tokens of a passage, and those at its beginning that are not scored
+_PASSAGE = 32  # tokens of a passage, the first quarter of which is not scored
 _STREAM = 2**31 + 16
 
 
 def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worker: Worker) -> FullLayers:
     """Probe the base in `objective`, before any step; leaves all layers in groups. Called on every rank."""
     length = min(params.model.target_length, LONGEST_PROBE)
-    group_size = min(params.training.s2_group_size or default_group_size(length), length)
+    group_size = probe_group_size(params, length)
     batches = probe_batches(rows, length, group_size, params.training.seed, worker.device)
     num_layers = objective.num_layers
     set_group_size(objective, group_size)
@@ -50,26 +53,37 @@ def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worke
     set_full_layers(objective, ())
     sum_over_ranks([sums], worker)
     losses = (sums[:-1] / sums[-1]).tolist()
+    if not all(map(math.isfinite, losses)):
+        raise UserError(
+            "The base's loss is not finite in the probe of training.full_attention_layers: try training.precision fp32, or check the base."
+        )
     scores = tuple(round(loss - losses[0], 6) for loss in losses[1:])
     layers = sorted(ranked(scores)[: auto_count(num_layers)])
     return FullLayers(tuple(layers), scores, round(losses[0], 6))
 
 
+def probe_group_size(params: PipelineParams, length: int) -> int:
+    """The share of a probe that a group of the training is of its rows; at most a quarter, so that there is text further away."""
+    of_training = params.training.s2_group_size or default_group_size(params.row_tokens)
+    return max(2, min(of_training * length // params.row_tokens, of_training, length // 4))
+
+
 def probe_batches(rows: Rows, length: int, group_size: int, seed: int, device: torch.device) -> list[MicroBatch]:
     """Sequences of `length` tokens whose last quarter repeats passages from further away than a group."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, _STREAM))))
-    num_passages = max(1, length // 4 // _PASSAGE)
-    text = length - num_passages * _PASSAGE
+    passage = min(_PASSAGE, length // 4)
+    num_passages = length // 4 // passage
+    text = length - num_passages * passage
     batches = []
     for number in range(max(1, PROBED_TOKENS // length)):
         ids = _text(rows, text, seed, number)
-        starts = np.arange(text, length, _PASSAGE)
-        furthest = np.maximum(1, np.minimum(text - _PASSAGE, starts - group_size - _PASSAGE))
+        starts = np.arange(text, length, passage)
+        furthest = np.maximum(1, np.minimum(text - passage, starts - group_size - passage))
         sources = (generator.random(num_passages) * furthest).astype(np.int64)
-        copies = [ids[start : start + _PASSAGE] for start in sources.tolist()]
+        copies = [ids[start : start + passage] for start in sources.tolist()]
         tokens = np.concatenate([ids, *copies])
         scored = np.zeros(length, bool)
-        scored[text:] = np.tile(np.arange(_PASSAGE) >= _CUE, num_passages)
+        scored[text:] = np.tile(np.arange(passage) >= passage // 4, num_passages)
         batches.append(
             MicroBatch(
                 torch.from_numpy(tokens.astype(np.int64))[None].to(device),

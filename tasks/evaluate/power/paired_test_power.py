@@ -31,7 +31,7 @@ def power_of(num_samples: int, effect: float, *, prompts: int, family_size: int,
         family_size: tests that are corrected together. The level is the one for the smallest p-value.
     """
     alpha = (1 - confidence) / family_size
-    if smallest_p(num_samples, 1) >= alpha:
+    if smallest_p(num_samples, 1, is_mcnemar=prompts == 1) >= alpha:
         return 0.0
     if prompts == 1:
         return _mcnemar(num_samples, effect, alpha)

@@ -113,12 +113,17 @@ def _comparisons(settings: PowerSettings, num_samples: int) -> Iterator[PlannedC
         if any(settings.base_window in lengths for lengths in settings.task_lengths.values()):
             yield _margin(settings, num_samples)
     if settings.reorder_samples and "fine_tuned" in settings.arms:
-        yield _test("orders of passages against the retriever's", settings, settings.reorder_samples, _ORDERS, 1)
+        yield _test(
+            "orders of passages against the retriever's", settings, settings.reorder_samples, _ORDERS, 1, is_score=False
+        )
 
 
-def _test(name: str, settings: PowerSettings, num_samples: int, family_size: int, prompts: int) -> PlannedComparison:
+def _test(
+    name: str, settings: PowerSettings, num_samples: int, family_size: int, prompts: int, *, is_score: bool = True
+) -> PlannedComparison:
+    is_mcnemar = is_score and prompts == 1
     alpha, effect = 1 - settings.confidence, (settings.detectable_effect or 0) / 100
-    smallest = smallest_p(num_samples, family_size)
+    smallest = smallest_p(num_samples, family_size, is_mcnemar=is_mcnemar)
     sizes = {"prompts": prompts, "family_size": family_size}
     return PlannedComparison(
         name=name,
@@ -126,7 +131,7 @@ def _test(name: str, settings: PowerSettings, num_samples: int, family_size: int
         num_samples=num_samples,
         smallest_p=smallest,
         can_show=smallest < alpha,
-        fewest_samples=fewest_for_a_test(family_size, alpha),
+        fewest_samples=fewest_for_a_test(family_size, alpha, is_mcnemar=is_mcnemar),
         samples_for_effect=samples_to_find(effect, confidence=settings.confidence, **sizes),
         detectable=detectable(num_samples, confidence=settings.confidence, **sizes),
     )

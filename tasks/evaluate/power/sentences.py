@@ -15,10 +15,13 @@ def _line(planned: PlannedComparison, effect: float) -> str:
         return f"{planned.name}: {_margin(planned)}"
     if not planned.can_show:
         return f"{planned.name}: {_nothing(planned)}"
+    needed = (
+        "more samples than can be planned" if planned.samples_for_effect is None else f"{planned.samples_for_effect} samples"
+    )
     found = "no difference" if planned.detectable is None else f"differences from {100 * planned.detectable:.0f} points"
     return (
         f"{planned.name}: {planned.num_samples} samples find {found} (80 % power); smallest p {planned.smallest_p:.2g} after Holm over "
-        f"{planned.family_size} tests; {100 * effect:g} points need {planned.samples_for_effect} samples"
+        f"{planned.family_size} tests; {100 * effect:g} points need {needed}"
     )
 
 

@@ -146,7 +146,7 @@ def _candidates(number: int, text: CorpusText) -> Iterator[CorpusQuestion]:
     place = 0
     for index, paragraph in enumerate(text.paragraphs):
         if index == 0 and len(text.paragraphs) > 1 and (title := text.title):
-            yield from _question("title", number, (0, 1), title, text.paragraphs[1][0])
+            yield from _question("title", number, (0, len(paragraph)), title, text.paragraphs[1][0])
         if found := _CAPTION.fullmatch(" ".join(paragraph)):
             yield from _question("caption", number, (place, place + len(paragraph) - 1), found[1], found[2])
         for i, sentence in enumerate(paragraph, start=place):

@@ -44,6 +44,10 @@ def refuse_missing(evaluation: EvaluationParams) -> None:
     for field, path in data:
         if path and not Path(path).expanduser().exists():
             raise UserError(f"evaluation.published_data.{field} {path} does not exist: give an existing path.")
+    if "longppl" in evaluation.published and not Path(data.longppl_evaluator or "").expanduser().is_dir():
+        raise UserError(
+            f"evaluation.published_data.longppl_evaluator {data.longppl_evaluator} is not a folder: give {_HOW['longppl_evaluator']}."
+        )
     if "lost_in_the_middle" in evaluation.published and not middle_files(evaluation):
         raise UserError(
             f"evaluation.published_data.lost_in_the_middle {data.lost_in_the_middle} has no file of the authors' names: "

@@ -50,10 +50,10 @@ def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
     return levels
 
 
-def smallest_sign_flip_p(num_samples: int) -> float:
-    """The p-value of `sign_flip_test` if all samples favour the same model alike; McNemar's exact test has none below it."""
+def smallest_sign_flip_p(num_samples: int, *, is_mcnemar: bool = False) -> float:
+    """The p-value of `sign_flip_test`, or of McNemar's exact test, if all samples favour the same model alike."""
     exact = min(1.0, 2.0 ** (1 - num_samples))
-    return exact if 2**num_samples <= _SIGN_PATTERNS else max(exact, 2 / (_SIGN_PATTERNS + 1))
+    return exact if is_mcnemar or 2**num_samples <= _SIGN_PATTERNS else max(exact, 2 / (_SIGN_PATTERNS + 1))
 
 
 def sign_flip_test(values: np.ndarray, seed: int) -> float:

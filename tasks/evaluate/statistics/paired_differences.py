@@ -44,10 +44,16 @@ class PairedDifference:
         return agreeing(bounded_mean(self.differences, confidence=confidence), self.p_value, confidence)
 
 
+def is_mcnemar(differences: Sampled) -> bool:
+    """Whether each sample is one prompt that a model answers right or wrong, so that the test is McNemar's."""
+    sums, counts = differences.totals()
+    return bool(counts.max() == 1 and np.isin(sums, (-1.0, 0.0, 1.0)).all())
+
+
 def no_difference_test(differences: Sampled, seed: int) -> float:
     """Two-sided p-value of the mean of `differences`; the null is that each sample's are as likely with the other sign."""
-    sums, counts = differences.totals()
-    if counts.max() == 1 and np.isin(sums, (-1.0, 0.0, 1.0)).all():
+    sums, _ = differences.totals()
+    if is_mcnemar(differences):
         return mcnemar_exact(int((sums > 0).sum()), int((sums < 0).sum()))
     sums = np.where(np.abs(sums) < _TINY, 0.0, sums)
     return sign_flip_test(sums, seed)

@@ -12,8 +12,9 @@ import numpy as np
 
 from data_schemas.report import EvaluationSettings
 from data_schemas.report_sections import Bound, DifferenceVerdict, PairedTest, PairedTestFamily
+from tasks.evaluate.published.names import is_published
 from tasks.evaluate.statistics.hypothesis_tests import holm, holm_levels, mcnemar_exact, smallest_sign_flip_p
-from tasks.evaluate.statistics.paired_differences import PairedDifference, agreeing
+from tasks.evaluate.statistics.paired_differences import PairedDifference, agreeing, is_mcnemar
 from tasks.evaluate.statistics.primary import compared_pairs, primary_length
 from tasks.evaluate.statistics.task_cells import TaskCells, TaskKey, TaskRows
 
@@ -41,7 +42,7 @@ def paired_families(cells: TaskCells, settings: EvaluationSettings) -> tuple[Pai
 
 
 def _primary_length(keys: Sequence[TaskKey], task: str, second: str, settings: EvaluationSettings) -> int | None:
-    if settings.tasks and task not in settings.tasks:  # a published one
+    if task not in settings.tasks and (settings.tasks or is_published(task)):
         return None
     return primary_length(second, [key.length for key in keys if key.task == task], settings.base_window)
 
@@ -69,9 +70,11 @@ def _test(
     """`holm_level`: where Holm's method tests this difference."""
     estimate = difference.interval(settings.confidence)
     is_shown = p_holm < 1 - settings.confidence
-    decided = holm_level * (1 - _TINY if is_shown else 1 + _TINY)  # a p-value that equals its level is not left to rounding
+    nudge = max(_TINY, 1e-15 / max(holm_level, 1e-15))  # a p-value that equals its level is not left to rounding
+    decided = holm_level * (1 - nudge if is_shown else 1 + nudge)
     corrected = agreeing(difference.interval(1 - holm_level), decided, 1 - holm_level)
-    smallest = min(1.0, family_size * smallest_sign_flip_p(rows.num_samples))
+    at_best = smallest_sign_flip_p(rows.num_samples, is_mcnemar=is_mcnemar(difference.differences))
+    smallest = min(1.0, family_size * at_best)
     sums = difference.differences.totals()[0]
     sample_counts, prompt_counts = _discordant(sums), _discordant(difference.differences.values)
     return PairedTest(

@@ -9,7 +9,7 @@ import torch
 
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.full_layers import ranked
-from ray_jobs.finetune.training.layer_probe import probe_batches, probe_layers
+from ray_jobs.finetune.training.layer_probe import probe_batches, probe_group_size, probe_layers
 from ray_jobs.finetune.training.loop import set_up
 from ray_jobs.finetune.training.objective import num_full_layers_of
 from tasks.model.base_model import load_tokenizer
@@ -37,6 +37,33 @@ def test_the_last_quarter_repeats_text_from_further_away_than_a_group():
                 assert any(start - source > group_size + 31 for source in found)
                 assert scored[start : start + 32].tolist() == [False] * 8 + [True] * 24
             assert not scored[:text].any()
+
+
+@pytest.mark.parametrize("length", [32, 33, 48, 63, 64, 95, 127])
+def test_the_shortest_probes_are_whole_too(length):
+    for batch in probe_batches(Rows([packed(500, seed=1)]), length, length // 4, 0, CPU):
+        assert batch.input_ids.shape == batch.position_ids.shape == batch.scored.shape == (1, length)
+        assert 0 < batch.scored.sum() <= length // 4
+
+
+@pytest.mark.parametrize(
+    ("target", "row", "group", "expected"),
+    [
+        (2048, None, None, 512),
+        (16384, None, 4096, 1024),  # a quarter of the row, as of the probe
+        (16384, None, 16384, 1024),  # something is left further away
+        (8192, 1024, None, 256),  # as in the rows
+        (32, None, None, 8),
+    ],
+)
+def test_groups_of_the_probe_are_those_of_the_training(tmp_path, target, row, group, expected):
+    given = {"run_name": "x", "storage": str(tmp_path), "corpus": {"sources": [str(tmp_path)]}}
+    given |= {
+        "model": {"base": "demo", "target_length": target},
+        "packing": {"row_length": row},
+        "training": {"s2_group_size": group},
+    }
+    assert probe_group_size(PipelineParams.model_validate(given), min(target, 4096)) == expected
 
 
 def test_the_probe_is_a_function_of_rows_and_seed():
