@@ -104,7 +104,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_documents(base, t
     broken.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("inf")
     broken.save_pretrained(tmp_path / "broken")
     with pytest.raises(UserError, match=r"step 1: the loss is nan.*on documents d\d(, d\d)*; lower training.learning_rate"):
-        run(make_params(tmp_path / "broken"), tmp_path)
+        run(make_params(tmp_path / "broken", full_attention_layers="none"), tmp_path)
+    with pytest.raises(UserError, match=r"not finite in the probe .*try training.precision fp32, or check the base"):
+        run(make_params(tmp_path / "broken", full_attention_layers="auto"), tmp_path)
 
 
 def test_lora_targets_that_match_nothing_are_refused(base):
