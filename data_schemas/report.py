@@ -25,11 +25,8 @@ from data_schemas.report_sections import (
     EffectiveContextLengths,
     LongPpl,
     MiddleRow,
-    NonInferiority,
-    PairedTestFamily,
     PerplexityRow,
     PositionRow,
-    Power,
     ProtocolRow,
     RatioByLength,
     RecallRow,
@@ -39,6 +36,7 @@ from data_schemas.report_sections import (
     TaskRow,
 )
 from data_schemas.report_seen import SeenText
+from data_schemas.report_verdicts import NonInferiority, PairedTestFamily, Power
 
 SCHEMA_VERSION: Literal[3] = 3
 _AS_WRITTEN = "give the folder of an evaluation, or `evaluation` of a release, as it was written"

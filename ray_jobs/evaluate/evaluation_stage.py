@@ -19,8 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_schemas.errors import UserError
-from data_schemas.manifest import hash_file, stage_digest
+from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
@@ -31,6 +30,7 @@ from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.actors import measuring_workers
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
+from ray_jobs.evaluate.given_files import given_files, published_files
 from ray_jobs.evaluate.key_tokens import FindKeyTokens, asks_longppl, write_key_spans
 from ray_jobs.evaluate.measured_with import measured_with
 from ray_jobs.evaluate.measuring_units import MeasureUnit, Unit, plan_units, rows_name
@@ -38,7 +38,7 @@ from ray_jobs.evaluate.reordering import ARM, MeasureReorder, plan_reorder_units
 from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
 from ray_jobs.evaluate.time_budget import fitting_samples, keep_number, kept_number
 from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
-from ray_jobs.evaluate.workload import Workload, asks_qa, prepare_workload, write_workload
+from ray_jobs.evaluate.workload import Workload, prepare_workload, write_workload
 from ray_jobs.shared_storage import refuse_unshared
 from tasks.evaluate.power.plan import planned_power
 from tasks.evaluate.power.sentences import power_lines
@@ -50,7 +50,6 @@ from tasks.work import UnitFunction, Workers, run_units
 
 CODE_VERSION = 8
 KIND = "evaluations"
-_OF_LM_EVAL_TASKS = {".yaml", ".yml", ".py", ".json", ".jsonl"}
 STAGE = "evaluate"
 
 
@@ -64,7 +63,7 @@ def determining(params: PipelineParams) -> dict[str, Any]:
 def _inputs(params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> dict[str, Any]:
     from tasks.model.base_model import base_fingerprint
 
-    parents = {"documents": documents.digest, "base": base_fingerprint(params.model)} | _given_files(params)
+    parents = {"documents": documents.digest, "base": base_fingerprint(params.model)} | given_files(params)
     return {
         "stage": STAGE,
         "params": {
@@ -149,7 +148,7 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
         "arms": arms.names,
         "arms_left_out": arms.left_out,
         "as_served_note": arms.as_served_note,
-        "published_data": _published_files(params),
+        "published_data": published_files(params),
         "published_left_out": workload.published_left_out,
         "lengths": workload.lengths,
         "task_lengths": workload.task_lengths,
@@ -162,40 +161,6 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
     }
     asked = params.evaluation.model_dump(exclude={"num_documents", "batch_tokens", "rope_methods", "published_data"})
     return EvaluationSettings.model_validate(asked | measured).publishable()
-
-
-def _given_files(params: PipelineParams) -> dict[str, str]:
-    """Hashes of the files that the parameters name, as parents."""
-    given = {
-        "rope_factors": (params.model.rope_factors_file, "model.rope_factors_file"),
-        "qa": (params.evaluation.qa_file if asks_qa(params) else None, "evaluation.qa_file"),
-    }
-    hashes = {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
-    hashes |= {f"published_{name}": digest for name, digest in _published_files(params).items()}
-    folder = params.evaluation.lm_eval_include
-    if folder and params.evaluation.lm_eval_tasks:
-        files = (
-            path for path in sorted(Path(folder).expanduser().rglob("*")) if path.suffix in _OF_LM_EVAL_TASKS and path.is_file()
-        )
-        hashes |= {f"lm_eval/{i}": _hash(str(path), "evaluation.lm_eval_include") for i, path in enumerate(files)}
-    return hashes
-
-
-def _published_files(params: PipelineParams) -> dict[str, str]:
-    """Hashes of the authors' files, and of the evaluator of LongPPL, as far as evaluation.published needs them."""
-    from tasks.evaluate.published.files import data_files, evaluator_files
-
-    if not params.evaluation.published:
-        return {}
-    files = data_files(params.evaluation) | evaluator_files(params.evaluation)
-    return {name: _hash(str(path), f"evaluation.published_data {name}") for name, path in files.items()}
-
-
-def _hash(path: str, field: str) -> str:
-    try:
-        return hash_file(Path(path).expanduser())
-    except OSError as error:
-        raise UserError(f"{field} {path} cannot be read: {error.strerror}; give an existing file.") from error
 
 
 class _Evaluation:

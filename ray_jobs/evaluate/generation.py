@@ -151,7 +151,7 @@ class _Continuation:
         return self._text[: self._end]
 
     def take(self, chosen: np.ndarray, eos_ids: frozenset[int]) -> int:
-        """Take the model's tokens, [draft + 1], as far as the draft is right; how many of the draft were."""
+        """Take the model's tokens, [draft + 1], up to the first that differs from the draft; returns how many of the draft were right."""
         num_right = 0
         for token, guess in zip(chosen, [*self.draft, -1], strict=True):
             if int(token) in eos_ids:

@@ -77,7 +77,7 @@ def _sliding(text: ProtocolText, room: int, bos: int | None) -> list[ProtocolWin
 
 
 def _yarn(doc_id: str, number: int, tokens: np.ndarray, num_new: int, bos: int | None) -> ProtocolWindow:
-    """A window whose last `num_new` tokens are scored, as far as a token stands in front of them."""
+    """A window whose last `num_new` tokens are scored. The first token of a text without BOS is not, as nothing predicts it."""
     window = tokens if bos is None else np.concatenate([np.array([bos], np.int32), tokens])
     return ProtocolWindow(doc_id, number, window, min(num_new, len(window) - 1))
 

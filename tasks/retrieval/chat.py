@@ -1,14 +1,14 @@
-"""A chat template as the tokens between the messages of a conversation."""
+"""Questions and answers as turns of a chat template."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.tokens.chat import around_messages
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-_MARKS = ("ropeway-first-user", "ropeway-first-answer", "ropeway-next-user", "ropeway-next-answer")
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,7 @@ class ChatFrame:
 
 def chat_frame(tokenizer: PreTrainedTokenizerFast) -> ChatFrame | None:
     """The frame of the tokenizer's chat template; None if it has none, or one that does not write all four messages in turn."""
-    if not getattr(tokenizer, "chat_template", None):
+    if (around := around_messages(tokenizer, 4)) is None:
         return None
-    roles = ("user", "assistant", "user", "assistant")
-    messages = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=True)]
-    rest = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    frames = []
-    for mark in _MARKS:
-        before, found, rest = rest.partition(mark)
-        if not found:
-            return None
-        frames.append(before)
-    opening, to_answer, to_question, _ = frames
-    return ChatFrame(*(_ids(text, tokenizer) for text in (opening, to_answer, to_question, rest)))
-
-
-def _ids(text: str, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    opening, to_answer, to_question, _, closing = around
+    return ChatFrame(opening, to_answer, to_question, closing)

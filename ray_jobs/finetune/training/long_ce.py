@@ -47,11 +47,8 @@ def short_windows(lengths: np.ndarray, window: int) -> tuple[ShortWindows, Short
     found: tuple[list[tuple[int, int, np.ndarray]], ...] = ([], [])
     document = 0
     for length in np.asarray(lengths, np.int64).tolist():
-        number, start, first = (
-            0,
-            stride,
-            window,
-        )  # window, its start, and the first target that it scores, from the document's start
+        number, start = 0, stride  # of the window; places count from the document's start
+        first = window  # the first target that it scores
         while first < length:
             end = min(start + window, length)
             found[number % 2].append((document + start, document + end, document + np.arange(first, end)))

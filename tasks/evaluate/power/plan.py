@@ -10,7 +10,7 @@ from typing import Protocol
 
 from data_schemas.params import PipelineParams
 from data_schemas.report import EvaluationSettings
-from data_schemas.report_sections import PlannedComparison, Power
+from data_schemas.report_verdicts import PlannedComparison, Power
 from tasks.evaluate.labels import arm_label
 from tasks.evaluate.perplexity import evaluation_lengths
 from tasks.evaluate.power.best_case import fewest_for_a_test, fewest_for_the_margin, smallest_p

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_schemas.report_sections import PlannedComparison, Power
+from data_schemas.report_verdicts import PlannedComparison, Power
 
 
 def power_lines(power: Power) -> list[str]:

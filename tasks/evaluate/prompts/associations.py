@@ -13,7 +13,7 @@ from tasks.evaluate.prompts.words import word_list
 
 @dataclass(frozen=True)
 class Association:
-    """`clue` stands in the text and `place` in the question; `kind` chooses the sentences."""
+    """The text says `clue` and the question `place`. `kind` chooses the sentences."""
 
     kind: str
     clue: str

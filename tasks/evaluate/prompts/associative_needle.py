@@ -34,7 +34,7 @@ def shortest_associations(material: Material) -> int:
 
 
 def _evidence(rng: np.random.Generator, hay_text: str, sample: int, material: Material) -> Evidence:
-    """Words of the haystack are avoided as far as there are enough pairs and names."""
+    """Words of the haystack are avoided while there are enough pairs and names."""
     taken = words(hay_text)
     shuffled = [ASSOCIATIONS[i] for i in rng.permutation(len(ASSOCIATIONS)).tolist()]
     asked, *others = sorted(shuffled, key=lambda one: bool(content_words(one.place + " " + one.clue) & taken))

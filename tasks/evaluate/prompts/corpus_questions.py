@@ -87,7 +87,7 @@ def _pieces(sentence: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CorpusQuestion:
-    """A question about `named`; that and `answer` stand in sentences first..last of the document number `document`."""
+    """A question about `named`. Sentences first..last of document number `document` hold it and the `answer`."""
 
     kind: Kind
     document: int
@@ -104,7 +104,7 @@ def corpus_texts(texts: Sequence[str]) -> tuple[CorpusText, ...]:
 
 
 def corpus_questions(texts: Sequence[CorpusText], count: int, rng: np.random.Generator) -> list[CorpusQuestion]:
-    """Up to `count` questions in random order, of all kinds in turn as far as there are any."""
+    """Up to `count` questions in random order, of all kinds in turn."""
     everything = "\n".join(text.flat for text in texts)
     titles = Counter(text.title for text in texts)
     found: dict[Kind, list[CorpusQuestion]] = {}

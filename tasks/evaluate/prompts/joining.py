@@ -68,7 +68,7 @@ def _encoded_run(ids: np.ndarray, marks: list[int], tokenizer: Any, is_start: bo
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What stands around a haystack, int32 token ids; `reserved` tokens are left for the output."""
+    """The text around a haystack, int32 token ids. `reserved` tokens are left for the output."""
 
     front: np.ndarray
     question: np.ndarray

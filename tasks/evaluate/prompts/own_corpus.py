@@ -18,13 +18,13 @@ from itertools import islice
 import numpy as np
 
 from data_schemas.errors import UserError
-from tasks.evaluate.prompts.chat import chat_frame
 from tasks.evaluate.prompts.corpus_questions import CorpusQuestion, corpus_questions, corpus_texts
 from tasks.evaluate.prompts.hard_negatives import Passages
 from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.tokens.chat import around_messages
 
 NUM_SHOTS = 2
 PASSAGE_CHARACTERS = (40, 480)  # at least; the more, the longer the shortest length is
@@ -141,11 +141,11 @@ def _asked(question: CorpusQuestion, num_shots: int, length: int, prepared: _Pre
 def _framed(
     question: CorpusQuestion, shots: tuple[CorpusQuestion, ...], material: Material
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What stands before the passages, after them, and the answer."""
+    """The text before the passages, the text after them, and the answer."""
     tokenizer, bos = material.tokenizer, material.haystack.bos
     asking = QUESTION.format(question=question.question)
-    if frame := chat_frame(tokenizer):
-        before, after = frame
+    if around := around_messages(tokenizer, 1, add_generation_prompt=True):
+        before, after = (np.asarray(ids, np.int32) for ids in around)
         opens = [] if len(bos) and len(before) and before[0] == bos[0] else [bos]
         front = np.concatenate([*opens, before, encode(OPENING, tokenizer)])
         return front, np.concatenate([encode(asking, tokenizer), after]), encode(question.answer, tokenizer)

@@ -60,7 +60,7 @@ class Story:
 
 
 def make_story(num_facts: int, taken_words: frozenset[str], rng: np.random.Generator) -> Story:
-    """A story whose question needs `num_facts` facts, with words that are not in `taken_words` as far as there are enough.
+    """A story whose question needs `num_facts` facts, with words that are not in `taken_words` while there are enough.
 
     Every place occurs once, so neither the last place nor the most frequent one is the answer. Other people move, take and
     drop other things.

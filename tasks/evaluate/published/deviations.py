@@ -141,7 +141,7 @@ DEVIATIONS = (
         "own",
         (
             f"Invented words for nodes; {min(graph_walk.STEPS)} to {max(graph_walk.STEPS)} steps, and parents.",
-            "Scored by the share of the set, not F1.",
+            "Right only with exactly the set of nodes; GraphWalks scores F1.",
         ),
     ),
     Deviation(("spaced_evidence",), "LongPiBench (arXiv 2410.14641)", "own", ("Two pieces of evidence of Ropeway's own.",)),

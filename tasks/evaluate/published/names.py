@@ -1,4 +1,4 @@
-"""Names of the published tasks, as they stand in rows and reports. Ropeway's own tasks have other names."""
+"""Names of the published tasks, as rows and reports have them. Ropeway's own tasks have other names."""
 
 from __future__ import annotations
 

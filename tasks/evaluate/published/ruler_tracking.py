@@ -1,6 +1,6 @@
 """RULER's variable tracking: `vt` (Hsieh et al. 2024, arXiv 2404.06654, section 3; NVIDIA/RULER, Apache-2.0).
 
-A solved example stands in front of each prompt, with other names and another value each time.
+Each prompt begins with a solved example, with other names and another value each time.
 """
 
 from __future__ import annotations

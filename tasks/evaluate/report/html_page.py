@@ -111,7 +111,7 @@ def sort_key(text: str) -> str | None:
 
 
 def marked(note: str) -> Markup:
-    """A note with what stands in backticks as code; everything is escaped first."""
+    """A note as HTML: text in backticks becomes code. Everything is escaped first."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(note))))

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from data_schemas.report import Report
-from data_schemas.report_sections import EffectiveLength, ModelAtLength, PairedTest, PairedTestFamily
+from data_schemas.report_sections import EffectiveLength, ModelAtLength
+from data_schemas.report_verdicts import PairedTest, PairedTestFamily
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report import numbers
 from tasks.evaluate.report.section import Table

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_schemas.report import Report
-from data_schemas.report_sections import PUBLISHED_ARM, ComparisonRow, PairedTest, PairedTestFamily
+from data_schemas.report_sections import PUBLISHED_ARM, ComparisonRow
+from data_schemas.report_verdicts import PairedTest, PairedTestFamily
 from data_schemas.samples import served_arm
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.report.numbers import perplexity, points, ratio, share, with_interval

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from data_schemas.report import EvaluationSettings
-from data_schemas.report_sections import NonInferiority, PerplexityVerdict, TaskVerdict, Verdict
+from data_schemas.report_verdicts import NonInferiority, PerplexityVerdict, TaskVerdict, Verdict
 from tasks.evaluate.statistics.estimates import Estimate, is_non_inferior
 from tasks.evaluate.statistics.paired_differences import PairedDifference, tango_bounds
 from tasks.evaluate.statistics.perplexity_rows import Cell, ratio_of

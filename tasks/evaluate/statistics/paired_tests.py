@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data_schemas.report import EvaluationSettings
-from data_schemas.report_sections import Bound, DifferenceVerdict, PairedTest, PairedTestFamily
+from data_schemas.report_sections import Bound
+from data_schemas.report_verdicts import DifferenceVerdict, PairedTest, PairedTestFamily
 from tasks.evaluate.published.names import is_published
 from tasks.evaluate.statistics.hypothesis_tests import holm, holm_levels, mcnemar_exact, smallest_sign_flip_p
 from tasks.evaluate.statistics.paired_differences import PairedDifference, agreeing, is_mcnemar

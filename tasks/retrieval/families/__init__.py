@@ -5,7 +5,7 @@ keyword           a rare word is given: how does the sentence begin that contain
 position          how a sentence begins is given: how does the one after it, or before it, begin?
 fill_in           a quotation with a gap is given: what stood there?
 repeated_opening  a passage begins a second time at the end and goes on as before
-paragraph_order   paragraphs stand in random order under labels, and the labels are asked for in the true order
+paragraph_order   paragraphs in random order under labels, and the labels are asked for in the true order
 shuffled_chunks   chunks of several texts are mixed, and the chain of each text's labels is asked for (Untie the Knots, 2409.04774)
 hard_negatives    chunks of one text stand among passages of others that BM25 finds most like them (NExtLong, 2501.12766)
 """

@@ -1,0 +1,45 @@
+"""Files that the parameters of an evaluation name: their content, and not their place, decides what is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import hash_file
+from data_schemas.params import PipelineParams
+from ray_jobs.evaluate.workload import asks_qa
+
+_OF_LM_EVAL_TASKS = {".yaml", ".yml", ".py", ".json", ".jsonl"}
+
+
+def given_files(params: PipelineParams) -> dict[str, str]:
+    """Hashes of the files that the parameters name, as parents."""
+    given = {
+        "rope_factors": (params.model.rope_factors_file, "model.rope_factors_file"),
+        "qa": (params.evaluation.qa_file if asks_qa(params) else None, "evaluation.qa_file"),
+    }
+    hashes = {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
+    hashes |= {f"published_{name}": digest for name, digest in published_files(params).items()}
+    folder = params.evaluation.lm_eval_include
+    if folder and params.evaluation.lm_eval_tasks:
+        root = Path(folder).expanduser()
+        files = [path for path in sorted(root.rglob("*")) if path.suffix in _OF_LM_EVAL_TASKS and path.is_file()]
+        hashes |= {f"lm_eval/{path.relative_to(root)}": _hash(str(path), "evaluation.lm_eval_include") for path in files}
+    return hashes
+
+
+def published_files(params: PipelineParams) -> dict[str, str]:
+    """Hashes of the authors' files, and of the evaluator of LongPPL, that evaluation.published needs."""
+    from tasks.evaluate.published.files import data_files, evaluator_files
+
+    if not params.evaluation.published:
+        return {}
+    files = data_files(params.evaluation) | evaluator_files(params.evaluation)
+    return {name: _hash(str(path), f"evaluation.published_data {name}") for name, path in files.items()}
+
+
+def _hash(path: str, field: str) -> str:
+    try:
+        return hash_file(Path(path).expanduser())
+    except OSError as error:
+        raise UserError(f"{field} {path} cannot be read: {error.strerror}; give an existing file.") from error

@@ -1,0 +1,32 @@
+"""A tokenizer's chat template as the tokens around the messages of a conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_ROLES = ("user", "assistant")
+
+
+def around_messages(
+    tokenizer: PreTrainedTokenizerFast, num_messages: int, *, add_generation_prompt: bool = False
+) -> list[tuple[int, ...]] | None:
+    """Token ids before the first message, between messages, and after the last: num_messages + 1 of them.
+
+    User and assistant take turns, the user first. BOS is among the first ids where the template writes it. None without a template, or
+    with one that does not write all messages in turn.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    marks = [f"ropeway-message-{number}-" for number in range(num_messages)]
+    messages = [{"role": _ROLES[number % 2], "content": mark} for number, mark in enumerate(marks)]
+    rest = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+    texts = []
+    for mark in marks:
+        before, found, rest = rest.partition(mark)
+        if not found:
+            return None
+        texts.append(before)
+    return [tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in (*texts, rest)]
