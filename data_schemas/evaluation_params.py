@@ -13,6 +13,7 @@ from data_schemas.published_params import PublishedDataParams, PublishedName
 TaskName = Literal[
     "passkey",
     "key_value",
+    "short_key_value",
     "niah_single",
     "niah_multikey",
     "niah_multivalue",
@@ -68,9 +69,9 @@ class EvaluationParams(Params):
     tasks: tuple[TaskName, ...] = Field(
         ("passkey", "key_value"),
         description="Tasks to measure: passkey, key_value and document_qa (both from Lost in the Middle; document_qa needs "
-        "`qa_file`), like RULER's (niah_*, variable_tracking, common_words, frequent_words), several facts (facts_in_text, "
-        "spaced_evidence, graph_walk), a needle without the question's words (associative_needle), and questions from the "
-        "held-out documents (own_corpus).",
+        "`qa_file`), short_key_value (short keys and values, for small models), like RULER's (niah_*, variable_tracking, "
+        "common_words, frequent_words), several facts (facts_in_text, spaced_evidence, graph_walk), a needle without the "
+        "question's words (associative_needle), and questions from the held-out documents (own_corpus).",
     )
     task_lengths: tuple[Length, ...] | None = Field(
         None, description="Context lengths of the tasks, in tokens. Empty: the same as `lengths`."

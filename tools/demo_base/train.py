@@ -1,7 +1,8 @@
 """Train the demo's base model from scratch: a 4M-parameter Llama for Python source, window 512.
 
-From the root of the repository, `python -m tools.demo_base.train --out DIR` trains the tokenizer and the model; it takes about an
-hour on two cores. `tasks/model/demo_base` holds the result of such a run.
+From the root of the repository, `python -m tools.demo_base.train --out DIR` trains the tokenizer and the model; 24 million tokens take
+about an hour on two cores. `--from DIR` starts at the weights of a finished run, keeps its tokenizer and goes on in the order of its rows.
+`tasks/model/demo_base` holds the result of two such runs, one after the other.
 Matrices are trained with Muon, the rest with AdamW; the learning rate falls linearly to zero over the second half,
 which flattens the validation loss. Progress goes to DIR/training_log.jsonl. Weights are written as bfloat16 safetensors.
 A run that was cut off goes on where DIR/state.safetensors was last written, every 500 steps, if the packages are the same.
@@ -27,7 +28,7 @@ from tools.demo_base.corpus import training_texts
 WINDOW = 512
 VOCAB_SIZE = 4096
 BATCH_ROWS = 16
-MICRO_ROWS = 8
+MICRO_ROWS = 16
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -106,11 +107,17 @@ def load_state(path: Path, model: LlamaForCausalLM, optimizers: list[torch.optim
     return step
 
 
+def seen_tokens(finished: Path) -> int:
+    """The tokens that a finished run was trained on, from its log."""
+    return int(json.loads((finished / "training_log.jsonl").read_text().splitlines()[-1])["tokens"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and log")
     parser.add_argument("--tokens", type=float, default=24e6, help="tokens to train on")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate, of Muon and AdamW alike")
+    parser.add_argument("--from", dest="start", type=Path, help="folder of a finished run to go on from")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -119,16 +126,22 @@ def main() -> None:
 
     texts, heldout, versions = training_texts()
     random.Random(0).shuffle(texts)
-    tokenizer = train_tokenizer(texts[:: max(1, sum(map(len, texts)) // 30_000_000)])
+    if args.start:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start)
+    else:
+        tokenizer = train_tokenizer(texts[:: max(1, sum(map(len, texts)) // 30_000_000)])
     tokenizer.save_pretrained(args.out)
     stream, validation = token_stream(tokenizer, texts), token_stream(tokenizer, heldout)
     print(f"{len(texts)} texts, {len(stream):,} tokens; held out {len(heldout)} texts, {len(validation):,} tokens", flush=True)
 
-    model = new_model(tokenizer)
+    model = LlamaForCausalLM.from_pretrained(args.start, dtype=torch.float32) if args.start else new_model(tokenizer)
+    before = seen_tokens(args.start) if args.start else 0
 
     def mean_loss(rows: torch.Tensor) -> torch.Tensor:
-        hidden = model.model(input_ids=rows, use_cache=False).last_hidden_state
-        return F.cross_entropy(model.lm_head(hidden[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.model(input_ids=rows, use_cache=False).last_hidden_state
+            logits = model.lm_head(hidden[:, :-1]).flatten(0, 1)
+        return F.cross_entropy(logits.float(), rows[:, 1:].flatten())
 
     compiled = torch.compile(mean_loss)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -153,7 +166,8 @@ def main() -> None:
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = args.lr * scale
-            rows = [order[(step * BATCH_ROWS + i) % num_rows] for i in range(BATCH_ROWS)]
+            first = before // WINDOW + step * BATCH_ROWS
+            rows = [order[(first + i) % num_rows] for i in range(BATCH_ROWS)]
             batch = np.stack([stream[r * WINDOW : (r + 1) * WINDOW] for r in rows]).astype(np.int64)
             total = 0.0
             for micro in torch.from_numpy(batch).split(MICRO_ROWS):
@@ -170,7 +184,7 @@ def main() -> None:
                 with torch.no_grad():
                     heldout_loss = sum(compiled(micro).item() for micro in fixed.split(MICRO_ROWS)) * MICRO_ROWS / len(fixed)
                 line = {
-                    "step": step, "steps": steps, "tokens": (step + 1) * BATCH_ROWS * WINDOW, "loss": round(total, 4),
+                    "step": step, "steps": steps, "tokens": before + (step + 1) * BATCH_ROWS * WINDOW, "loss": round(total, 4),
                     "heldout_loss": round(heldout_loss, 4), "seconds": round(time.perf_counter() - started),
                 }  # fmt: skip
                 print(line, flush=True)

@@ -5,12 +5,16 @@ sample have the same object and ask for different keys (random pairs are exchang
 The control has another value in the asked pair.
 
 Where a pair for each depth does not fit the run's shortest length in UUIDs, keys and values have eight hexadecimal digits.
+
+`short_key_value` is the same with keys of one invented word and values of four digits, for models that are too small to copy a
+UUID. Its values are drawn with repetition, so a guess is right once in 9,000 times at every length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 import numpy as np
@@ -19,18 +23,24 @@ from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, probe_generators, sample_seed
 from tasks.evaluate.prompts.pieces import Needle, encode, encode_each, needles, questions_and_answers
 from tasks.evaluate.prompts.prompt import TaskPrompt
+from tasks.evaluate.prompts.words import invented_words
 
 OPENING = "Extract the value corresponding to the specified key in the JSON object below.\n\n{"
 PAIR = '\n "{key}": "{value}",'
 # The question ends like the pair up to its value: the answer is then the value alone, whatever a model would quote it with.
 QUESTION = '\n}}\n\nKey: "{key}"\nCorresponding value:\n "{key}": "'
 _DRAWN_AT_ONCE = 32
+Form = Literal["uuid", "hex", "short"]
+_TASKS: dict[Form, Literal["key_value", "short_key_value"]] = {
+    "uuid": "key_value", "hex": "key_value", "short": "short_key_value"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Pair:
     """A pair, the same key with another value, and the question for it: as tokens."""
 
+    key: str
     value: str
     given: Needle
     changed: np.ndarray
@@ -47,21 +57,32 @@ class _Pair:
 
 
 def key_value_prompts(length: int, material: Material) -> list[TaskPrompt]:
-    has_uuids = _has_uuids(material)
-    return [prompt for sample in range(material.num_samples) for prompt in _sample_prompts(length, sample, has_uuids, material)]
+    return _prompts(length, _long_form(material), material)
 
 
 def shortest_key_value(material: Material) -> int:
-    return _shortest(_has_uuids(material), material)
+    return _shortest(_long_form(material), material)
 
 
-def _has_uuids(material: Material) -> bool:
-    return _shortest(True, material) <= material.form_limit(_shortest(False, material))
+def short_key_value_prompts(length: int, material: Material) -> list[TaskPrompt]:
+    return _prompts(length, "short", material)
 
 
-def _shortest(has_uuids: bool, material: Material) -> int:
+def shortest_short_key_value(material: Material) -> int:
+    return _shortest("short", material)
+
+
+def _prompts(length: int, form: Form, material: Material) -> list[TaskPrompt]:
+    return [prompt for sample in range(material.num_samples) for prompt in _sample_prompts(length, sample, form, material)]
+
+
+def _long_form(material: Material) -> Form:
+    return "uuid" if _shortest("uuid", material) <= material.form_limit(_shortest("hex", material)) else "hex"
+
+
+def _shortest(form: Form, material: Material) -> int:
     """A pair for each depth, each as long as the longest probe."""
-    probes = [pair for rng in probe_generators() for pair in _draw(1, has_uuids, rng, material)]
+    probes = [pair for rng in probe_generators() for pair in _draw(1, form, rng, material)]
     pairs = material.num_depths * max(pair.num_tokens for pair in probes)
     return len(_front(material)) + pairs + max(pair.num_asking for pair in probes)
 
@@ -70,10 +91,10 @@ def _front(material: Material) -> np.ndarray:
     return np.concatenate([material.haystack.bos, encode(OPENING, material.tokenizer)])
 
 
-def _sample_prompts(length: int, sample: int, has_uuids: bool, material: Material) -> Iterator[TaskPrompt]:
-    seed = sample_seed(material.seed, "key_value", length, sample)
+def _sample_prompts(length: int, sample: int, form: Form, material: Material) -> Iterator[TaskPrompt]:
+    seed = sample_seed(material.seed, _TASKS[form], length, sample)
     front = _front(material)
-    drawn = _fill(length - len(front), has_uuids, np.random.default_rng(seed), material)
+    drawn = _fill(length - len(front), form, np.random.default_rng(seed), material)
 
     def needed(count: int) -> int:
         longest = max(range(material.num_depths), key=lambda i: drawn[_asked(material.depths[i], count)].num_asking)
@@ -88,12 +109,12 @@ def _sample_prompts(length: int, sample: int, has_uuids: bool, material: Materia
             break
         count -= 1
     if count < material.num_depths:
-        raise does_not_fit("key_value", length)
+        raise does_not_fit(_TASKS[form], length)
     pairs = drawn[:count]
     for depth, (joined, control) in zip(material.depths, made, strict=True):
         pair = pairs[_asked(depth, count)]
         yield TaskPrompt(
-            task="key_value",
+            task=_TASKS[form],
             length=length,
             depth=depth,
             position=joined.starts[0] / len(joined.tokens),
@@ -108,15 +129,15 @@ def _sample_prompts(length: int, sample: int, has_uuids: bool, material: Materia
         )
 
 
-def _fill(budget: int, has_uuids: bool, rng: np.random.Generator, material: Material) -> list[_Pair]:
-    """More pairs than fit."""
-    pairs: list[_Pair] = []
+def _fill(budget: int, form: Form, rng: np.random.Generator, material: Material) -> list[_Pair]:
+    """More pairs than fit, no key twice."""
+    pairs: dict[str, _Pair] = {}
     num_tokens = 0
     while num_tokens < 1.25 * budget and len(pairs) < budget:  # a pair has one token at least
-        new = _draw(_DRAWN_AT_ONCE, has_uuids, rng, material)
-        pairs += new
-        num_tokens += sum(pair.num_tokens for pair in new)
-    return pairs
+        new = {pair.key: pair for pair in _draw(_DRAWN_AT_ONCE, form, rng, material) if pair.key not in pairs}
+        pairs |= new
+        num_tokens += sum(pair.num_tokens for pair in new.values())
+    return list(pairs.values())
 
 
 def _count(pairs: list[_Pair], budget: int) -> int:
@@ -148,21 +169,26 @@ def _joined_pairs(
     return made
 
 
-def _draw(count: int, has_uuids: bool, rng: np.random.Generator, material: Material) -> list[_Pair]:
+def _draw(count: int, form: Form, rng: np.random.Generator, material: Material) -> list[_Pair]:
     tokenizer = material.tokenizer
-    names = _names(3 * count, has_uuids, rng)
-    keys, values, others = names[:count], names[count : 2 * count], names[2 * count :]
+    keys, values, others = _names(count, form, rng)
     given = needles([PAIR.format(key=k, value=v) for k, v in zip(keys, values, strict=True)], values, tokenizer)
     changed = encode_each([PAIR.format(key=k, value=o) for k, o in zip(keys, others, strict=True)], tokenizer)
     asking = questions_and_answers([QUESTION.format(key=key) for key in keys], values, tokenizer)
     return [
-        _Pair(value, pair, other, question, answer)
-        for value, pair, other, (question, answer) in zip(values, given, changed, asking, strict=True)
+        _Pair(key, value, pair, other, question, answer)
+        for key, value, pair, other, (question, answer) in zip(keys, values, given, changed, asking, strict=True)
     ]
 
 
-def _names(count: int, has_uuids: bool, rng: np.random.Generator) -> list[str]:
-    """Random UUIDs of version 4, or different numbers of eight hexadecimal digits."""
-    if has_uuids:
-        return [str(UUID(bytes=rng.bytes(16), version=4)) for _ in range(count)]
-    return [f"{number:08x}" for number in rng.choice(2**32, count, replace=False).tolist()]
+def _names(count: int, form: Form, rng: np.random.Generator) -> tuple[list[str], list[str], list[str]]:
+    """Keys, values, and another value for each key."""
+    if form == "short":
+        values = rng.integers(1000, 10_000, count)
+        others = 1000 + (values - 1000 + rng.integers(1, 9000, count)) % 9000
+        return invented_words(count, rng), [str(value) for value in values.tolist()], [str(value) for value in others.tolist()]
+    if form == "uuid":
+        names = [str(UUID(bytes=rng.bytes(16), version=4)) for _ in range(3 * count)]
+    else:
+        names = [f"{number:08x}" for number in rng.choice(2**32, 3 * count, replace=False).tolist()]
+    return names[:count], names[count : 2 * count], names[2 * count :]

@@ -15,7 +15,12 @@ from tasks.evaluate.prompts.facts_in_text import fact_prompts, shortest_facts
 from tasks.evaluate.prompts.frequent_words import frequent_word_prompts, shortest_frequent_words
 from tasks.evaluate.prompts.graph_walk import graph_prompts, shortest_graph
 from tasks.evaluate.prompts.hidden import PartsMaker, hidden_prompts, shortest_hidden
-from tasks.evaluate.prompts.key_value import key_value_prompts, shortest_key_value
+from tasks.evaluate.prompts.key_value import (
+    key_value_prompts,
+    short_key_value_prompts,
+    shortest_key_value,
+    shortest_short_key_value,
+)
 from tasks.evaluate.prompts.material import Material
 from tasks.evaluate.prompts.niah import multikey_parts, multiquery_parts, multivalue_parts, single_parts
 from tasks.evaluate.prompts.own_corpus import corpus_prompts, shortest_corpus
@@ -75,6 +80,7 @@ def _hidden(task: TaskName, parts: PartsMaker) -> _Task:
 _TASKS: dict[TaskName, _Task] = {
     "passkey": _hidden("passkey", passkey_parts),
     "key_value": _Task(key_value_prompts, shortest_key_value),
+    "short_key_value": _Task(short_key_value_prompts, shortest_short_key_value),
     "niah_single": _hidden("niah_single", single_parts),
     "niah_multikey": _hidden("niah_multikey", multikey_parts),
     "niah_multivalue": _hidden("niah_multivalue", multivalue_parts),

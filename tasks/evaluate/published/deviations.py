@@ -64,6 +64,16 @@ DEVIATIONS = (
             "The last pair has a comma too.",
         ),
     ),
+    Deviation(
+        ("short_key_value",),
+        _MIDDLE,
+        "own",
+        (
+            "As key_value.",
+            "Keys are invented words of five letters and values have four digits, so that small models can do it.",
+            "Two keys may have the same value.",
+        ),
+    ),
     Deviation(("niah_single",), _RULER, "own", (*_NEEDLES, "The needle is swept over the depths; RULER draws one of 40.")),
     Deviation(
         ("niah_multikey",),

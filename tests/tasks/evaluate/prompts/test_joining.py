@@ -24,7 +24,7 @@ from tests import ROOT
 from tests.tasks.tokens.made_tokenizers import KINDS
 
 EXACT = ("passkey", "niah_single", "niah_multikey", "niah_multivalue", "niah_multiquery", "variable_tracking")
-ASKED = ("key_value", "common_words", "frequent_words", "document_qa")
+ASKED = ("key_value", "short_key_value", "common_words", "frequent_words", "document_qa")
 LINES = (
     "The bridge hangs over the valley. It swings!\n",
     'A traveller, 27, said: "Pay" \u2013 then </s> stood on the wall\u2026\n',

@@ -27,6 +27,7 @@ LENGTHS = (512, 700, 1024, 2048)
 SWEPT = (
     "passkey",
     "key_value",
+    "short_key_value",
     "niah_single",
     "niah_multikey",
     "document_qa",
@@ -35,7 +36,7 @@ SWEPT = (
     "own_corpus",
 )
 GENERATED = ("niah_multivalue", "niah_multiquery", "variable_tracking", "common_words", "frequent_words", "graph_walk")
-AS_MANY_AS_FIT = ("key_value", "document_qa", "common_words", "frequent_words", "graph_walk", "own_corpus")
+AS_MANY_AS_FIT = ("key_value", "short_key_value", "document_qa", "common_words", "frequent_words", "graph_walk", "own_corpus")
 WITHOUT_CONTROL = ("common_words", "frequent_words")
 # Documents of short sentences that differ from each other.
 TEXTS = tuple(
@@ -142,7 +143,7 @@ def check_control_and_seed_of_samples(prompts: list[TaskPrompt], task: str, mate
     by_sample = [[p for p in prompts if p.sample == sample] for sample in sorted({p.sample for p in prompts})]
     for sample in by_sample:
         assert len({p.seed for p in sample}) == 1
-        if task != "key_value":
+        if task not in ("key_value", "short_key_value"):
             assert len({None if p.control is None else p.control.tobytes() for p in sample}) == 1
         positions = [p.position for p in sample if p.position is not None]
         assert len(positions) == (len(sample) if task in (*SWEPT, "spaced_evidence") else 0)

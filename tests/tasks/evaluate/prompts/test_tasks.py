@@ -259,6 +259,19 @@ def test_key_value_takes_short_hexadecimal_numbers_where_uuids_do_not_fit(materi
             assert re.fullmatch("[0-9a-f]{8}", prompt.golds[0])
 
 
+def test_short_key_value_has_one_word_and_four_digits_a_pair_and_no_key_twice(material: Material) -> None:
+    for length in (512, 3000):
+        for prompt, text in texts("short_key_value", length, material):
+            pairs = re.findall(r'\n "([a-z]{5})": "([1-9][0-9]{3})",', text)
+            assert len(pairs) == text.count('",\n')
+            assert len({key for key, _ in pairs}) == len(pairs) > length // 50
+            key, value = pairs[round((prompt.depth or 0) * (len(pairs) - 1))]
+            assert prompt.golds == (value,)
+            assert text.endswith(f'\n}}\n\nKey: "{key}"\nCorresponding value:\n "{key}": "')
+            changed = re.findall(r'\n "([a-z]{5})": "([0-9]{4})",', control_text(prompt, material))
+            assert [(a[0], b[0]) for a, b in zip(pairs, changed, strict=True) if a != b] == [(key, key)]
+
+
 def qa_material(material: Material, *examples: QaExample) -> Material:
     return replace(material, qa=examples, num_samples=len(examples), num_depths=3)
 
