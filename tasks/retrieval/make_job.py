@@ -53,7 +53,7 @@ def retrieval_part(number: int) -> str:
 
 @dataclass(frozen=True)
 class RetrievalJob:
-    """Makes the retrieval documents of one part of the corpus, each of `row_tokens` tokens.
+    """Makes the retrieval documents of one part of the corpus, each of `row_tokens` tokens, from its documents of `split`.
 
     Writes `retrieval-N.parquet`; returns how many documents there are, and how often a family could not make one, by reason. `parts`
     holds the tokenizer.
@@ -65,11 +65,12 @@ class RetrievalJob:
     special: SpecialTokens
     chat: ChatFrame | None
     row_tokens: int
+    split: str = "train"
 
     def __call__(self, unit: tuple[int, str]) -> dict[str, Any]:
         number, name = unit
         renderer = Renderer(_encoder(self.parts.kept(TOKENIZER_FILE)), self.special, self.chat)
-        making = _Part(self, number, _training_texts(self.documents, name), renderer)
+        making = _Part(self, number, _texts_of(self.split, self.documents, name), renderer)
         with (
             self.parts.writing(retrieval_part(number)) as path,
             pq.ParquetWriter(path, RETRIEVAL, compression="zstd") as writer,
@@ -153,12 +154,12 @@ def _draft(family: RetrievalFamily, request: Request, seed: Sequence[int], num_c
     return MAKERS[family](request, num_chars, np.random.default_rng(seed))
 
 
-def _training_texts(documents: Parts, name: str) -> list[SourceText]:
-    """The training documents of a part, all of which are in memory; held-out ones are never read further."""
+def _texts_of(split: str, documents: Parts, name: str) -> list[SourceText]:
+    """The documents of one split in a part, all of which are in memory; the others are never read further."""
     found: list[SourceText] = []
     with documents.reading(name) as path:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=64, columns=_COLUMNS):
-            for row in batch.filter(pc.equal(batch["split"], "train")).to_pylist():
+            for row in batch.filter(pc.equal(batch["split"], split)).to_pylist():
                 found.append(SourceText(row["doc_id"], row["text"], row["licence"], row["language"] or ""))
     return found
 
