@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from data_schemas.params import PipelineParams
-from data_schemas.retrieval_params import FAMILIES
+from data_schemas.retrieval_params import RetrievalParams
 
 UNTRAINED = ("scaling_only", "base")
 HELDOUT_FAMILY = "position"  # made by no arm with the mix, so that what transfers is seen
@@ -27,6 +27,7 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "s2": {"training": _S2},
     "s2-last-steps-full": {"training": _S2 | {"full_attention_steps": S2_LAST_STEPS}},
     "auto": {},
+    **{f"layer-{i}-alone": {"training": {"full_attention_layers": [i]}} for i in range(4)},
     "every-second": {"training": {"full_attention_layers": "none", "full_attention_every": 2}},
     "full": {"training": _FULL},
     "s2+mix": {"training": _S2, "retrieval": _mix(0.5)},
@@ -69,4 +70,4 @@ def arm_params(arm: str, seed: int, length: int, work: Path) -> PipelineParams:
 def families_of(arm: str) -> tuple[str, ...]:
     """The kinds of retrieval documents that the arm trains."""
     mix = ARMS.get(arm, {}).get("retrieval")
-    return tuple(family for family in FAMILIES if mix and family not in mix["heldout_families"])
+    return RetrievalParams.model_validate(mix).trained_families if mix else ()

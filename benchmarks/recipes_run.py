@@ -58,12 +58,11 @@ def prepare(params: PipelineParams, storage: Storage) -> tuple[Artifact, Artifac
 
 
 def train_for(arm: str, params: PipelineParams, shards: Path, seconds: int, folder: Path) -> tuple[dict[str, Any], Path]:
-    """Train for about `seconds` of processor time, set-up not counted; what it took, and the checkpoint."""
+    """Train for about `seconds` of processor time, with loading and the probe of layers; what it took, and the checkpoint."""
     trial = _timed_training(_with_steps(arm, params, TRIAL_STEPS), shards, folder / "trial")
     a_step = (trial["times"][-1] - trial["times"][WARM_UP_STEPS - 1]) / (TRIAL_STEPS - WARM_UP_STEPS)
-    # The layer probe is part of an arm's price: all before the second step that is not a step.
-    probe = max(0.0, trial["times"][0] - a_step)
-    steps = max(1, round((seconds - probe) / a_step))
+    before_steps = max(0.0, trial["times"][0] - a_step)
+    steps = max(1, round((seconds - before_steps) / a_step))
     done = _timed_training(_with_steps(arm, params, steps), shards, folder / "training")
     shutil.rmtree(folder / "trial")
     taken = done["times"][-1]

@@ -74,7 +74,7 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
     reorder = make_config(parts.params, published_curve(parts.report.recall_by_position), parts.report.reorder_decision)
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
-    if data := data_card(parts.params.model.target_length, parts.stages["shards"].summary):
+    if data := data_card(parts.params.row_tokens, parts.stages["shards"].summary):
         (directory / CARD_PAGE).write_text(data.markdown(), encoding="utf-8")
         write_json(directory / CARD_FILE, data.model_dump(mode="json", exclude_none=True))
     write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release))

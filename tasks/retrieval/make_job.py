@@ -143,7 +143,7 @@ class _Part:
             "language": (languages.pop() or None) if len(languages) == 1 else None,
             "made_from": list(draft.doc_ids),
             "input_ids": rendered.token_ids,
-            "loss_weights": loss_weights(rendered.is_answer, self._job.params.answer_weight),
+            "loss_weights": loss_weights(rendered.is_answer, rendered.is_invented, self._job.params.answer_weight),
             "is_answer": rendered.is_answer,
             "evidence": list(rendered.evidence),
             "answered": list(rendered.answered),

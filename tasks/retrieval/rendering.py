@@ -1,10 +1,11 @@
-"""A draft as the token ids of its whole text, and which tokens are answers.
+"""A draft as the token ids of its whole text, and which tokens are answers or invented.
 
 The text between control tokens is encoded as one piece, so the ids are those that the tokenizer gives the finished document.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,6 +26,7 @@ class Rendered:
 
     token_ids  int32 [num_tokens], BOS and EOS or the chat template's tokens included
     is_answer  bool [num_tokens]
+    is_invented  bool [num_tokens]: of a text that nothing foretells
     evidence   token at which each turn's evidence begins
     answered   token at which each turn's answer begins
     text       without control tokens
@@ -32,6 +34,7 @@ class Rendered:
 
     token_ids: np.ndarray
     is_answer: np.ndarray
+    is_invented: np.ndarray
     evidence: tuple[int, ...]
     answered: tuple[int, ...]
     text: str
@@ -50,28 +53,33 @@ class Renderer:
         writing = _Writing(self.encoder)
         marks = [turn.evidence for turn in draft.turns]
         body = draft.before + fill
+
+        def invented(question: str) -> list[Span]:
+            return [(0, len(question))] if draft.asks_invented else []
+
         opening = [] if self.special.bos is None else [self.special.bos]
         closing = [] if self.special.eos is None else [self.special.eos]
         if self.chat is None or not draft.turns:
             writing.add_ids(opening)
-            evidence = writing.add_text(body, draft.answers, marks)
+            evidence = writing.add_text(body, draft.answers, marks, draft.invented)
             writing.add_text(draft.after, [(0, len(draft.after))] if draft.after_weighs else [])
             answered = []
             for number, turn in enumerate(draft.turns):
-                writing.add_text((_BETWEEN_TURNS if number else _BEFORE_TURNS) + turn.question)
+                question = (_BETWEEN_TURNS if number else _BEFORE_TURNS) + turn.question
+                writing.add_text(question, invented=invented(question))
                 answered += writing.add_text(turn.answer, [_visible(turn.answer)], [_visible(turn.answer)[0]])
             writing.add_ids(closing)
             return writing.finish(evidence, answered)
         frame = self.chat
         writing.add_ids([] if frame.opening[:1] == tuple(opening) else opening)
         writing.add_ids(frame.opening)
-        evidence = writing.add_text(body, draft.answers, marks)
+        evidence = writing.add_text(body, draft.answers, marks, draft.invented)
         writing.add_text(draft.after + _BEFORE_TURNS)
         answered = []
         for number, turn in enumerate(draft.turns):
             if number:
                 writing.add_ids(frame.to_question)
-            writing.add_text(turn.question)
+            writing.add_text(turn.question, invented=invented(turn.question))
             writing.add_ids(frame.to_answer)
             answer = turn.answer.strip()
             answered += writing.add_text(answer, [(0, len(answer))], [0])
@@ -86,6 +94,13 @@ def _visible(text: str) -> Span:
     return len(text) - len(text.lstrip()), len(text.rstrip())
 
 
+def _marked(spans: list[Span], num_tokens: int) -> np.ndarray:
+    found = np.zeros(num_tokens, bool)
+    for start, end in spans:
+        found[start:end] = True
+    return found
+
+
 @dataclass
 class _Run:
     """Text between two control tokens, and what is marked in it."""
@@ -93,7 +108,8 @@ class _Run:
     encoder: Encoder
     first_token: int
     text: str = ""
-    spans: list[Span] = field(default_factory=list)
+    answers: list[Span] = field(default_factory=list)
+    invented: list[Span] = field(default_factory=list)
 
     @cached_property
     def encoded(self) -> EncodedText:
@@ -119,15 +135,21 @@ class _Writing:
         self._run = _Run(encoder, 0)
         self._texts: list[str] = []
         self._answers: list[Span] = []
+        self._invented: list[Span] = []
         self._marks: list[tuple[_Run, int]] = []
 
     def add_text(
-        self, text: str, spans: list[Span] | tuple[Span, ...] = (), marks: list[int] | tuple[int, ...] = ()
+        self,
+        text: str,
+        answers: Sequence[Span] = (),
+        marks: Sequence[int] = (),
+        invented: Sequence[Span] = (),
     ) -> list[int]:
-        """Write `text`, whose `spans` are answers; returns a number for each of `marks`, for `finish`."""
+        """Write `text` with its spans of answers and invented text; returns a number for each of `marks`, for `finish`."""
         run, start = self._run, len(self._run.text)
         run.text += text
-        run.spans += [(start + a, start + b) for a, b in spans]
+        run.answers += [(start + a, start + b) for a, b in answers]
+        run.invented += [(start + a, start + b) for a, b in invented]
         self._marks += [(run, start + mark) for mark in marks]
         return list(range(len(self._marks) - len(marks), len(self._marks)))
 
@@ -146,12 +168,14 @@ class _Writing:
     def finish(self, evidence: list[int], answered: list[int]) -> Rendered:
         self._end_run(None)
         ids = np.concatenate([np.empty(0, np.int32), *self._ids])
-        is_answer = np.zeros(len(ids), bool)
-        for start, end in self._answers:
-            is_answer[start:end] = True
         places = [run.token_of(char) for run, char in self._marks]
         return Rendered(
-            ids, is_answer, tuple(places[i] for i in evidence), tuple(places[i] for i in answered), "".join(self._texts)
+            ids,
+            _marked(self._answers, len(ids)),
+            _marked(self._invented, len(ids)),
+            tuple(places[i] for i in evidence),
+            tuple(places[i] for i in answered),
+            "".join(self._texts),
         )
 
     def _add_plain(self, ids: list[int]) -> None:
@@ -164,7 +188,8 @@ class _Writing:
             self._ids.append(run.encoded.ids)
             self._num_tokens += len(run.encoded.ids)
             self._texts.append(run.text)
-            self._answers += [(run.token_of(a), run.end_token(b)) for a, b in run.spans]
+            self._answers += [(run.token_of(a), run.end_token(b)) for a, b in run.answers]
+            self._invented += [(run.token_of(a), run.end_token(b)) for a, b in run.invented]
         if control is not None:
             self._ids.append(np.array([control], np.int32))
             self._num_tokens += 1

@@ -19,6 +19,7 @@ from tasks.retrieval.stretches import quiet_place
 STYLES = ("[{key}]", "{key} :=", "{key} ->", "@{key} @")
 _DISTRACTORS = 0.5  # lines that are not asked for, beside each that is
 _LINE_CHARS = 24
+_AT_THE_BEGINNING = 0.5  # of the documents have a line right at their beginning, which is asked for
 _LEAST_REACH = 24  # characters up to a line or word where a line is put in
 
 
@@ -34,16 +35,21 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
     style = STYLES[rng.integers(len(STYLES))]
     number = asked + max(1, math.ceil(_DISTRACTORS * asked))
     keys, values = _keys(number, request, rng), _values(number, request, rng)
-    order = np.argsort(depths := rng.random(number), kind="stable").tolist()
+    depths = rng.random(number)
+    if rng.random() < _AT_THE_BEGINNING:  # many models attend little to what comes right after the first token
+        depths[0] = 0
+    order = np.argsort(depths, kind="stable").tolist()
     pieces: list[str] = []
     evidence = [0] * number
+    lines: list[tuple[int, int]] = []
     taken = written = 0
     reach = max(_LEAST_REACH, len(text) // 100)
     for i in order:
-        place = max(taken, quiet_place(text, int(depths[i] * len(text)), reach))
+        place = max(taken, quiet_place(text, int(depths[i] * len(text)), reach)) if depths[i] else 0
         front = text[taken:place] + ("" if text[taken:place].endswith("\n") else "\n")
         line = f"{style.format(key=keys[i])} {values[i]}\n"
         evidence[i] = written + len(front)
+        lines.append((evidence[i], evidence[i] + len(line)))
         pieces += [front, line]
         taken, written = place, written + len(front) + len(line)
     turns = [Turn(style.format(key=keys[i]), f" {values[i]}", evidence[i]) for i in rng.permutation(asked).tolist()]
@@ -53,6 +59,8 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
         num_used=num_chars,
         doc_ids=request.supply.doc_ids(num_chars),
         turns=tuple(turns),
+        invented=tuple(lines),
+        asks_invented=True,
     )
 
 

@@ -149,12 +149,30 @@ def filled(fitted: Fitted) -> str:
 def test_answers_have_their_stated_share_of_the_loss() -> None:
     is_answer = np.zeros(1001, bool)
     is_answer[[10, 500, 501, 900]] = True
+    is_invented = np.zeros(1001, bool)
+    is_invented[400:502] = True
     for share in (0.01, 0.5, 1.0):
-        weights = loss_weights(is_answer, share)
+        weights = loss_weights(is_answer, is_invented, share)
         assert weights[1:].sum() == pytest.approx(1000, rel=1e-5)
         assert weights[is_answer].sum() == pytest.approx(1000 * share, rel=1e-5)
         assert len(set(weights[is_answer].tolist())) == 1
-    assert loss_weights(np.zeros(5, bool), 0.5).tolist() == [1, 1, 1, 1, 1]
+        assert not weights[is_invented & ~is_answer].any()
+    assert loss_weights(np.zeros(5, bool), np.zeros(5, bool), 0.5).tolist() == [1, 1, 1, 1, 1]
+
+
+def test_invented_keys_and_questions_about_them_weigh_nothing_but_the_text_does(makers: dict[str, Maker]) -> None:
+    for maker in makers.values():
+        fitted = maker.make("key_value")
+        rendered, draft = fitted.rendered, fitted.draft
+        invented = maker.encoder.text(rendered.token_ids[rendered.is_invented & ~rendered.is_answer])
+        kept = maker.encoder.text(rendered.token_ids[~rendered.is_invented & ~rendered.is_answer])
+        for turn in draft.turns:
+            key = re.sub(r"[^\w.]", "", turn.question)
+            assert invented.count(key) == 2, "in its line and in its question"
+            assert key not in kept
+        lines = sum(end - start for start, end in draft.invented)
+        assert len(kept) > 0.9 * (len(draft.before) - lines)
+    assert not makers["bytes"].make("keyword").rendered.is_invented.any()
 
 
 def test_a_length_that_is_too_short_is_a_reason() -> None:
