@@ -36,10 +36,12 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
     """
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
+    from tasks.model.base_model import check_weights
     from tasks.model.extended import rope_plan_for
 
     machine = machine or Machine()
     plan = rope_plan_for(params.model)
+    check_weights(params.model)
     shape = training_shape(params)
     speed = find_speed(params, shape, machine.tflops)
     seconds = None if speed is None else run_seconds(params, shape, speed)
