@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -90,7 +91,11 @@ def hub_tensors(repo: str, commit: str) -> dict[str, StoredTensor] | None:
                 return stored_tensors(Path(cached).parent, repo)
     try:
         with quiet_transformers():
-            files = HfApi().get_safetensors_metadata(repo, revision=commit).files_metadata
+            files = (
+                HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+                .get_safetensors_metadata(repo, revision=commit)
+                .files_metadata
+            )
     except NotASafetensorsRepoError as error:
         raise UserError(
             f"The base model {repo} on the hub has no {WEIGHTS}: choose a base with safetensors weights."

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams
-from tasks.model.base_model import check_weights, load_base, load_config
+from tasks.model.base_model import check_weights, hub_tensors, load_base, load_config
 from tasks.model.weight_files import stored_tensors
 from tasks.model.weight_fit import refuse_partly_loaded
+from tests.hub_release_server import TOKEN, Repository, hub_release_server
 from tests.tiny_models import KINDS, tiny_config
 
 FILE = "model.safetensors"
@@ -57,7 +58,6 @@ def into_shards(base: ModelParams) -> list[str]:
 def refused(base: ModelParams) -> str:
     """The sentence of the first second, which must be that of loading too."""
     with pytest.raises(UserError) as early:
-        load_config(base)
         check_weights(base)
     with pytest.raises(UserError) as late:
         load_base(base)
@@ -251,10 +251,28 @@ def test_files_that_are_not_all_the_weights_are_refused(
     base = write_base(tmp_path)
     damage(tmp_path, into_shards(base))
     with pytest.raises(UserError, match=words):
-        load_config(base)
         check_weights(base)
     with pytest.raises(UserError, match=words):
         load_base(base)
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_base_on_the_hub_is_judged_by_its_headers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = write_base(tmp_path / "base", length=2**14, vocab=2**14)
+    into_shards(base)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "base").iterdir()}
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with hub_release_server() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        repository = hub.repositories["org/base"] = Repository(private=False)
+        commit = repository.add("main", files, "base")
+        assert hub_tensors("org/base", commit) == stored_tensors(tmp_path / "base", "base")
+        pickled = repository.add("main", {"config.json": b"{}", "pytorch_model.bin": b"x"}, "pickled")
+        with pytest.raises(UserError, match=r"on the hub has no model.safetensors"):
+            hub_tensors("org/base", pickled)
+    assert hub_tensors("org/base", "0" * 40) is None, "nobody answers any more, so loading has to say what is wrong"
 
 
 def test_a_tokenizer_that_is_a_pointer_is_named(tmp_path: Path) -> None:
