@@ -34,6 +34,7 @@ from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, file_sizes, stage_digest
 from data_schemas.parts import Parts
 from data_schemas.remote import Remote
+from data_schemas.spelling import refuse_misspelt
 
 _PARTS = ".parts"
 _STALE_AFTER_S = 7 * 86_400
@@ -125,6 +126,7 @@ class Storage:
     """The storage root: a local folder, or a remote URI and its mirror. `root` is the folder of this machine."""
 
     def __init__(self, root: str) -> None:
+        refuse_misspelt(root, "The storage")
         self.remote = Remote(root) if is_remote(root) else None
         self.root = mirror_of(self.remote.uri) if self.remote else local_path(root).resolve()
 
