@@ -83,23 +83,19 @@ def hub_tensors(repo: str, commit: str) -> dict[str, StoredTensor] | None:
     UserError if the repository has no safetensors.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import NotASafetensorsRepoError
 
     for name in (WEIGHTS, INDEX):
         if isinstance(cached := try_to_load_from_cache(repo, name, revision=commit), str):
             with suppress(UserError):  # a download that is not finished
                 return stored_tensors(Path(cached).parent, repo)
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     try:
+        if not {WEIGHTS, INDEX} & set(hub.list_repo_files(repo, revision=commit)):
+            raise UserError(f"The base model {repo} on the hub has no {WEIGHTS}: choose a base with safetensors weights.")
         with quiet_transformers():
-            files = (
-                HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
-                .get_safetensors_metadata(repo, revision=commit)
-                .files_metadata
-            )
-    except NotASafetensorsRepoError as error:
-        raise UserError(
-            f"The base model {repo} on the hub has no {WEIGHTS}: choose a base with safetensors weights."
-        ) from error
+            files = hub.get_safetensors_metadata(repo, revision=commit).files_metadata
+    except UserError:
+        raise
     except Exception:  # offline, or a server without ranges: `load_base` finds what does not fit
         return None
     return {

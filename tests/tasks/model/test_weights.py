@@ -272,6 +272,7 @@ def test_a_base_on_the_hub_is_judged_by_its_headers_alone(tmp_path: Path, monkey
         pickled = repository.add("main", {"config.json": b"{}", "pytorch_model.bin": b"x"}, "pickled")
         with pytest.raises(UserError, match=r"on the hub has no model.safetensors"):
             hub_tensors("org/base", pickled)
+        assert hub_tensors("org/none", commit) is None
     assert hub_tensors("org/base", "0" * 40) is None, "nobody answers any more, so loading has to say what is wrong"
 
 
