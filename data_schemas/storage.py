@@ -32,6 +32,7 @@ from data_schemas.addresses import is_remote, local_path
 from data_schemas.cache_folder import cache_folder
 from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, file_sizes, stage_digest
+from data_schemas.modes import follow_umask
 from data_schemas.parts import Parts
 from data_schemas.remote import Remote
 from data_schemas.spelling import refuse_misspelt
@@ -269,6 +270,7 @@ class Storage:
                 files=file_entries(staging),
             )
             write_atomically(staging / MANIFEST_NAME, manifest.model_dump_json(indent=1))
+            follow_umask(staging)
             fsync_tree(staging)
             self._move_into_place(staging, final)
         finally:
