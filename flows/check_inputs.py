@@ -8,7 +8,10 @@ from data_schemas.storage import Storage
 
 
 def check_inputs(params: PipelineParams) -> None:
-    """UserError if base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work."""
+    """UserError if machine, base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work."""
+    from ray_jobs.machine_checks import refuse_impossible_machine
+
+    refuse_impossible_machine(params)  # before anything is imported that takes seconds
     from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
     from ray_jobs.submit.submission import is_submitted
     from tasks.evaluate.report.gates import refuse_impossible

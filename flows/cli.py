@@ -27,6 +27,10 @@ Settings = Annotated[
     ),
 ]
 
+NoPrefect = Annotated[
+    bool, typer.Option("--no-prefect", help="Run the stages without Prefect: no server, no run page, no queue for the GPUs.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
@@ -38,7 +42,9 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Entry point. Exits 0 only on success, and 2 with one sentence for an error that the user can fix."""
+    """Entry point. Exits 0 only on success, 2 with one sentence for an error that the user can fix, and 3 if the new version of a
+    release is kept but not served, because of its figures.
+    """
     try:
         app()
     except UserError as error:
@@ -54,24 +60,24 @@ def _refuse(sentence: str) -> int:
     return 2
 
 
-def _run(flow: str, config: str, settings: list[str] | None) -> None:
-    from flows.check_inputs import check_inputs
+def _run(flow: str, config: str, settings: list[str] | None, no_prefect: bool) -> None:
     from flows.commands.outcome import print_outcome
     from flows.config import load_config
-    from flows.terminal import run_flow
+    from flows.terminal import run_here
 
     params = load_config(config, settings or ())
-    check_inputs(params)
-    print_outcome(params, run_flow(flow, params))
+    published = print_outcome(params, run_here(flow, params, no_prefect))
+    if published is not None and published.failed:
+        raise typer.Exit(3)
 
 
 @app.command()
-def demo(settings: Settings = None) -> None:
+def demo(settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Run everything on a small model; needs no download.
 
     Model and corpus come with Ropeway and Python: a 4M-parameter base, and the standard library's source.
     """
-    _run("extend_context", "demo", settings)
+    _run("extend_context", "demo", settings, no_prefect)
 
 
 @app.command()
@@ -87,9 +93,9 @@ def params(
 
 
 @app.command()
-def run(config: Config, settings: Settings = None) -> None:
+def run(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Run everything from corpus to release. The last line printed is the release's folder."""
-    _run("extend_context", config, settings)
+    _run("extend_context", config, settings, no_prefect)
 
 
 @app.command()
@@ -140,9 +146,9 @@ def compare_rope(
 
 
 @app.command()
-def prepare(config: Config, settings: Settings = None) -> None:
+def prepare(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Read, chunk and pack the corpus into Arrow shards."""
-    _run("prepare", config, settings)
+    _run("prepare", config, settings, no_prefect)
 
 
 @app.command()
@@ -166,9 +172,9 @@ def inspect(
 
 
 @app.command()
-def finetune(config: Config, settings: Settings = None) -> None:
+def finetune(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Fine-tune the base for the longer context. Prepares the corpus first if needed."""
-    _run("finetune", config, settings)
+    _run("finetune", config, settings, no_prefect)
 
 
 @app.command()
@@ -185,6 +191,7 @@ def evaluate(
         Path | None,
         typer.Option(help="With --from-samples: folder to write to. Empty: evaluation-DIGEST in the current folder."),
     ] = None,
+    no_prefect: NoPrefect = False,
 ) -> None:
     """Measure base, scaling only and fine-tuned model. Trains first if needed."""
     if output is not None and from_samples is None:
@@ -196,15 +203,15 @@ def evaluate(
 
         show_recomputed(from_samples, output)
     elif config is not None and from_samples is None:
-        _run("evaluate", config, settings)
+        _run("evaluate", config, settings, no_prefect)
     else:
         raise UserError("Give either a CONFIG to measure, or --from-samples with the folder of a finished evaluation.")
 
 
 @app.command()
-def publish(config: Config, settings: Settings = None) -> None:
+def publish(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Write, verify and publish the release. Runs every missing stage first."""
-    _run("publish", config, settings)
+    _run("publish", config, settings, no_prefect)
 
 
 @app.command()

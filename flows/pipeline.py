@@ -84,11 +84,20 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
     try:
         checked = _checked(params)
         from flows.chain import Chain  # loads the stages; wrong parameters are refused without them
+        from flows.prefect_stages import PrefectStages
 
-        location = getattr(Chain(checked), goal)().location
+        artifact = getattr(Chain(checked, PrefectStages()), goal)()
+        told = _told(checked, artifact) if goal == "published" else goal
     except UserError as error:
         return Failed(message=str(error), data=error)
-    return Completed(message=f"{goal}: {location}", data=location)
+    return Completed(message=f"{told}: {artifact.location}", data=artifact.location)
+
+
+def _told(params: PipelineParams, release: Any) -> str:
+    """Whether the release is served, for the run's state."""
+    from tasks.publish.standing import standing
+
+    return "published" if standing(params, release.digest, release.path).is_current else "published, but not served"
 
 
 def _checked(params: PipelineParams | Mapping[str, Any]) -> PipelineParams:

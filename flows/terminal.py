@@ -6,6 +6,36 @@ from importlib import import_module
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+
+GOALS = {
+    "extend_context": ("published", "release"),
+    "prepare": ("prepared", "shards"),
+    "finetune": ("finetuned", "checkpoint"),
+    "evaluate": ("evaluated", "evaluation"),
+    "publish": ("published", "release"),
+}  # of each flow: the method of `flows.chain.Chain`, and what the run's record calls its last artifact
+
+
+def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
+    """Run the flow, with Prefect or without it; or find at once what an equal run has made. Returns the artifact's location.
+
+    UserError if the run cannot work.
+    """
+    goal, last = GOALS[flow]
+    if last in Storage(params.storage).recorded_run(params.run_name):
+        from flows.finished import find_finished
+
+        if found := find_finished(params, goal):
+            return found
+    from flows.check_inputs import check_inputs
+
+    check_inputs(params)
+    if not no_prefect:
+        return run_flow(flow, params)
+    from flows.plain_stages import run_plainly
+
+    return run_plainly(params, goal)
 
 
 def run_flow(name: str, params: PipelineParams) -> str:

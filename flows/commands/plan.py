@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from data_schemas.devices import cpu_computes_bf16
 from data_schemas.params import PipelineParams, TrainingParams
 from data_schemas.quantities import data_size, duration
 from data_schemas.storage import Storage
@@ -92,8 +93,14 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         ),
         ("tokens a step", f"up to {tokens:,} in {training.rows_per_step} rows of {target:,}"),
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
+        ("precision", training.precision + _why_slow(params)),
         ("workers", f"{params.ray.num_workers} on {'GPU' if params.ray.use_gpu else 'CPU'}, Ray at {params.ray.address}"),
     ]
+
+
+def _why_slow(params: PipelineParams) -> str:
+    is_slow = params.training.precision == "bf16" and not params.ray.use_gpu and not cpu_computes_bf16()
+    return "; this processor computes it many times slower than fp32: set training.precision to auto" if is_slow else ""
 
 
 def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
