@@ -45,6 +45,9 @@ def main() -> None:
     """Entry point. Exits 0 only on success, 2 with one sentence for an error that the user can fix, and 3 if the new version of a
     release is kept but not served, because of its figures.
     """
+    from flows.interrupt import stop_on_interrupt
+
+    stop_on_interrupt()
     try:
         app()
     except UserError as error:
@@ -287,6 +290,9 @@ def reorder(
         Path | None, typer.Option(help="tokenizer.json or its folder. Empty: passages need `num_tokens`.")
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="Strategy to use instead of the config's.")] = None,
+    ranking: Annotated[
+        str, typer.Option(help="score: higher `score` is better. distance: lower `distance` is better. given: as in the file.")
+    ] = "score",
     near_duplicates: Annotated[float | None, typer.Option(help="Merge passages at least this similar, such as 0.8.")] = None,
     join_overlaps: Annotated[bool, typer.Option(help="Join passages that overlap in one document.")] = False,
     keep_adjacent: Annotated[bool, typer.Option(help="Keep neighbouring chunks of a document together.")] = False,
@@ -299,6 +305,7 @@ def reorder(
 
     options = ReorderOptions(
         strategy=strategy,  # type: ignore[arg-type]  # checked there
+        ranking=ranking,  # type: ignore[arg-type]
         near_duplicates=near_duplicates,
         join_overlaps=join_overlaps,
         keep_adjacent=keep_adjacent,
@@ -314,10 +321,13 @@ def serve() -> None:
 
     Runs whatever is triggered there, by a schedule, the UI or the API, until interrupted.
     """
+    import signal
+
     from flows.deployments import serve_all
     from flows.terminal import be_quiet
 
     be_quiet()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Prefect's own end: it waits for the runs under way
     serve_all()
 
 
