@@ -22,8 +22,10 @@ def run_title() -> str:
     """
     from prefect.runtime import flow_run
 
+    from flows.flow_run_end import note_started
     from tasks.prefect_tasks.run_labels import base_name
 
+    note_started(flow_run.id)
     given = flow_run.parameters.get("params")
     given = given.model_dump(mode="json") if isinstance(given, PipelineParams) else _mapping(given)
     model = _mapping(given.get("model"))
@@ -73,12 +75,13 @@ def publish(params: PipelineParams) -> str:
 def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
     """Check `params`, then run the chain up to `goal`.
 
-    Returns the run's Prefect state: Completed with the artifact's location, or Failed with the sentence of a UserError.
-    Other exceptions pass through.
+    Returns the run's Prefect state: Completed with the artifact's location, Failed with the sentence of a UserError, or Cancelled
+    after Ctrl-C. Other exceptions pass through.
     """
-    from prefect.states import Completed, Failed
+    from prefect.states import Cancelled, Completed, Failed
 
     from flows.terminal import shorten_user_errors
+    from ray_jobs.reached import REACHED
 
     shorten_user_errors(keep_notes=True)
     try:
@@ -90,6 +93,8 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
         told = _told(checked, artifact) if goal == "published" else goal
     except UserError as error:
         return Failed(message=str(error), data=error)
+    except KeyboardInterrupt:
+        return Cancelled(message=REACHED.describe())
     return Completed(message=f"{told}: {artifact.location}", data=artifact.location)
 
 

@@ -10,7 +10,6 @@ from data_schemas.progress import print_progress
 from data_schemas.storage import Artifact, Storage
 from ray_jobs import stages
 from ray_jobs.evaluate.evaluation_stage import refuse_unmeasurable
-from tasks.publish import release_stage
 
 QUIET = {"TOKENIZERS_PARALLELISM": "true", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -36,8 +35,8 @@ class PlainStages:
     def publish(
         self, params: PipelineParams, documents: Artifact, shards: Artifact, checkpoint: Artifact, evaluation: Artifact
     ) -> Artifact:
-        storage = Storage(params.storage)
-        return release_stage.run(params, storage, documents, shards, checkpoint, evaluation, print_progress)
+        artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
+        return stages.publish(params, artifacts, print_progress)
 
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:

@@ -41,13 +41,29 @@ def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
 def run_flow(name: str, params: PipelineParams) -> str:
     """Run the flow in this process, on the server at PREFECT_API_URL or on a temporary one.
 
-    Returns what the flow returns. UserError passes through, and Prefect prints no traceback for it.
+    Returns what the flow returns. UserError passes through, and Prefect prints no traceback for it. An interrupted run is Cancelled
+    on the server.
     """
     be_quiet()
     flow = getattr(import_module("flows.pipeline"), name)
+    from prefect.exceptions import CancelledRun
+
+    from flows.embedded_server import ensure_server, kill_server
+    from flows.flow_run_end import ensure_cancelled
+    from flows.interrupt import at_the_latest
+
     shorten_user_errors()
     refuse_unreachable_server()
-    return str(flow(params))
+    at_the_latest(lambda: ensure_cancelled("Interrupted."))
+    at_the_latest(kill_server)
+    ensure_server()
+    try:
+        return str(flow(params))
+    except CancelledRun as cancelled:
+        raise KeyboardInterrupt from cancelled
+    except KeyboardInterrupt:
+        ensure_cancelled("Interrupted.")
+        raise
 
 
 def refuse_unreachable_server() -> None:
@@ -68,7 +84,7 @@ def be_quiet() -> None:
     for variable, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",  # on a slow machine
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; an automation takes long silence for a crash
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "PREFECT_LOGGING_FORMATTERS_STANDARD_FORMAT": line,
