@@ -134,6 +134,22 @@ def test_without_prefect_the_digests_are_equal(undisturbed, tmp_path):
     assert "refect" not in log
 
 
+@pytest.mark.slow
+def test_a_model_that_is_no_better_is_kept_and_the_command_says_so_and_exits_3(undisturbed, tmp_path):
+    home, _, _ = undisturbed
+    params = yaml.safe_load((home / "run.yaml").read_text())
+    params |= {"run_name": "kept", "publish": params["publish"] | {"name": "kept", "current": "if_better"}}
+    process = start(write_params(tmp_path / "run.yaml", params), tmp_path)
+    output, _ = process.communicate(timeout=HANGS_AFTER_S)
+    assert process.returncode == 3, (tmp_path / "log.txt").read_text()[-4000:]
+    *page, last = output.strip().splitlines()
+    kept = Path(last)
+    assert (kept / "manifest.json").is_file()
+    assert not (kept.parents[1] / "current").exists()
+    assert "Not served: this version is kept, and kept serves no version yet." in page
+    assert f"  ropeway rollback kept {kept.name[:12]} --at {params['storage']}" in page
+
+
 def test_a_prefect_server_shows_the_run_with_tables_and_plots(undisturbed, prefect_server, tmp_path):
     home, release, _ = undisturbed
     params = yaml.safe_load((home / "run.yaml").read_text())

@@ -11,6 +11,7 @@ from data_schemas.storage import Artifact, Storage
 from flows.commands.from_samples import show_recomputed
 from flows.commands.outcome import print_outcome
 from tasks.evaluate.report.result_files import SETTINGS_NAME, write_results
+from tasks.publish.releases import point_current
 from tests.tasks.evaluate.six_models import SETTINGS, six_samples
 
 STAGES = ("documents", "shards", "checkpoint", "evaluation", "release")
@@ -49,6 +50,7 @@ def test_the_closing_page_fits_one_screen(
     entry = {"digest": artifact.digest, "path": artifact.location, "reused": False, "seconds": 1234.5}
     record = {stage: entry for stage in STAGES} | {"shards": entry | {"reused": True}, "old": entry | {"of_earlier_run": True}}
     storage.record_run(params.run_name, record)
+    point_current(storage, params.release_name, artifact.digest)
     print_outcome(params, artifact.location)
     *page, last = capsys.readouterr().out.splitlines()
     assert last == artifact.location
@@ -60,6 +62,7 @@ def test_the_closing_page_fits_one_screen(
     assert f"Open {folder + '/' if folder else ''}report.html in the folder below" in text
     assert (artifact.path / folder / "report.html").is_file()
     assert "Does it work at 131072 tokens?" in text
+    assert ("Served: it is the current version of nightly." in text) == bool(folder)
 
 
 def test_from_samples_writes_the_page_and_prints_the_verdict(

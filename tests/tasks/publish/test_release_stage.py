@@ -203,15 +203,6 @@ def test_every_rope_method_is_published_and_the_same_bytes_twice(
     assert ("vllm serve" in (first.path / "README.md").read_text()) == (method != "dynamic")
 
 
-@pytest.mark.slow
-def test_a_failed_gate_publishes_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    run = finished_run(tmp_path, tokenizer, max_short_context_loss=0.001)
-    with pytest.raises(UserError, match=r"was not published: publish\.max_short_context_loss"):
-        run.publish()
-    assert versions(run) == []
-    assert served_folder(run.storage, "tiny") is None
-
-
 def test_a_release_that_does_not_verify_is_not_published(
     published: FinishedRun, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
