@@ -102,6 +102,26 @@ def run(config: Config, settings: Settings = None, no_prefect: NoPrefect = False
 
 
 @app.command()
+def doctor(
+    config: Annotated[str | None, typer.Argument(help=f"{_CONFIG_HELP} Empty: only the machine is looked at.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Check this machine: hardware, kernels, disk, ports, hub, and what each `auto` would be.
+
+    With a CONFIG also everything that is checked before its run. Nothing is made or changed.
+    """
+    if config is None and settings:
+        raise UserError("--set changes a CONFIG: give one, or remove --set.")
+    from flows.commands.doctor import show_findings
+    from flows.config import load_config
+    from flows.terminal import be_quiet
+
+    be_quiet()
+    if not show_findings(None if config is None else load_config(config, settings or ())):
+        raise typer.Exit(1)
+
+
+@app.command()
 def plan(
     config: Config,
     settings: Settings = None,

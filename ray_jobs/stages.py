@@ -45,6 +45,7 @@ def prepare(params: PipelineParams, documents: Artifact, tell: ProgressCallback)
 
 def finetune(params: PipelineParams, shards: Artifact, tell: ProgressCallback) -> Artifact:
     """Train the adapter on Ray, or continue an interrupted run."""
+    REACHED.num_steps = params.training.steps
     with REACHED.during("training", tell) as noted:
         if is_submitted(params.ray):
             determines, given = checkpoint_stage.determining, {"shards": shards}
