@@ -47,7 +47,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
     speed = find_speed(params, shape, machine.tflops)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     console = Console()
-    rows = [("base", params.model.base), *plan.describe(), *_training(params, shape)]
+    rows = [("base", params.model.base), *_own_code(params), *plan.describe(), *_training(params, shape)]
     if speed is not None and seconds is not None:
         rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
     else:
@@ -103,6 +103,15 @@ def _why_slow(params: PipelineParams) -> str:
     return "; this processor computes it many times slower than fp32: set training.precision to auto" if is_slow else ""
 
 
+def _own_code(params: PipelineParams) -> Iterator[tuple[str, str]]:
+    """Says so for a base that brings Python code, which is not used."""
+    from tasks.model.base_code import own_class
+    from tasks.model.base_model import load_config
+
+    if own := own_class(load_config(params.model)):
+        yield "code of the base", f"not run ({own}): transformers has this class itself"
+
+
 def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
     """What differs from a plain loss over neighbouring positions."""
     import numpy as np
@@ -151,7 +160,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
     rows.append((f"peak, in {found.moment}", data_size(found.total)))
-    available, origin = _available_bytes(params, machine)
+    available, origin = available_bytes(params, machine)
     most = training.rows_per_step // workers
     fitting = largest_micro_batch(shape, training, row_tokens, available, most=most, num_workers=workers, cuda=cuda)
     fits = f"{fitting} rows" + (" (all rows that a worker has in a step)" if fitting == most else "")
@@ -165,7 +174,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     _print(console, title, ("part", "estimate"), rows)
 
 
-def _available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, str]:
+def available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, str]:
     if machine.gpu_memory_gb is not None:
         return machine.gpu_memory_gb * GB, "stated by --gpu-memory"
     if not params.ray.use_gpu:

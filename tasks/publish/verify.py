@@ -95,7 +95,7 @@ def _card(release: Path) -> str:
     if not report_file.is_file():
         raise FileNotFoundError(2, "no such file", str(report_file))
     report = read_report(report_file)
-    problems = [f"the front matter lacks {key}" for key in ("license", "base_model", "library_name") if not matter.get(key)]
+    problems = [f"the front matter lacks {key}" for key in ("license", "library_name") if not matter.get(key)]
     stated, measured = stated_perplexities(matter), measured_perplexities(report)
     if stated != measured:
         problems.append(f"the card states perplexities {stated}, the report {measured}")

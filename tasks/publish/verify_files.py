@@ -12,6 +12,7 @@ from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.storage import read_manifest
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.checksums import CHECKSUMS, checksum_problems, files_below, listed_files
+from tasks.publish.portable import CODE_KEYS
 from tasks.publish.summary import release_summary
 
 REQUIRED = (
@@ -42,6 +43,7 @@ def check_staged_files(directory: Path) -> list[Check]:
         ),
         run_check("required files", lambda: _required(directory)),
         run_check("no pickle", lambda: _no_pickle(directory)),
+        run_check("no code", lambda: _no_code(directory)),
         run_check("adapter apart", lambda: _adapter_apart(directory)),
     ]
 
@@ -78,6 +80,16 @@ def _may_be_pickle(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".pkl") for name in archive.namelist())
     return False
+
+
+def _no_code(directory: Path) -> str:
+    """No Python file, and no configuration that tells a reader to run one."""
+    found = [f"{name} is Python code" for name in listed_files(directory) if name.endswith((".py", ".pyc", ".so"))]
+    for name, path in listed_files(directory).items():
+        if path.suffix == ".json" and path.name.endswith("config.json"):
+            named = CODE_KEYS & json.loads(path.read_text(encoding="utf-8")).keys()
+            found += [f"{name} has {key}, which names code to run" for key in sorted(named)]
+    return require(found, "none")
 
 
 def _adapter_apart(directory: Path) -> str:

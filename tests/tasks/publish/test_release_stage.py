@@ -109,7 +109,7 @@ def test_the_card_is_one_the_hub_reads(release: Path) -> None:
     measured = [round(row["perplexity"], 4) for row in report["perplexity"] if row["arm"] == "fine_tuned"]
     assert [result.metric_value for result in card.data.eval_results] == measured
     assert card.data.license == "apache-2.0"
-    assert card.data.base_model == "tiny-base"
+    assert card.data.base_model is None, "a folder's name is not a hub id, so it would link to nothing or to another model"
     assert "](evaluation/perplexity.png)" in card.text
 
 
