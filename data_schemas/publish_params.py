@@ -8,9 +8,9 @@ from pydantic import Field
 
 from data_schemas.closed import Params
 from data_schemas.credentials import SCHEMA_WITHOUT_CREDENTIALS
+from data_schemas.reorder_strategy import ReorderStrategy
 
 CurrentPolicy = Literal["if_better", "always", "never"]
-ReorderStrategy = Literal["important_first_last", "reverse_rank", "calibrated", "none"]
 
 _Destination = Annotated[str, Field(json_schema_extra=SCHEMA_WITHOUT_CREDENTIALS)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from data_schemas.errors import UserError
-from data_schemas.publish_params import ReorderStrategy
+from data_schemas.reorder_strategy import ReorderStrategy
 from tasks.reorder.passages import Ranking
 
 CountTokens = Callable[[str], int]
