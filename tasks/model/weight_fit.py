@@ -91,7 +91,7 @@ def _model_class(config: PretrainedConfig) -> Any:
     """The class that AutoModelForCausalLM chooses."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    classes = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not isinstance(classes, list | tuple):
         return classes
     named = getattr(config, "architectures", None) or []

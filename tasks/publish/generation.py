@@ -63,7 +63,8 @@ def check_generation(model: PreTrainedModel, window: int, target_length: int, ma
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about the default length, which is what is tried here
-            made: Any = model.generate(
+            generate: Any = model.generate  # its decorators hide its type
+            made = generate(
                 prompt, attention_mask=torch.ones_like(prompt), do_sample=False, num_beams=1, stopping_criteria=[enough]
             )
     except ValueError as error:

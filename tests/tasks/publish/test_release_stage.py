@@ -26,6 +26,7 @@ from tasks.publish import release_stage as stage
 from tasks.publish.checks import failures
 from tasks.publish.destinations.history import rollback
 from tasks.publish.releases import current_digest
+from tasks.publish.rounding import Rounding
 from tasks.publish.verify import verify_release
 from tasks.reorder import ChunkReorder
 from tests.heard import texts_into
@@ -208,12 +209,13 @@ def test_a_release_that_does_not_verify_is_not_published(
 ) -> None:
     real = stage.assemble
 
-    def assemble_and_damage(directory: Path, *parts: object) -> None:
-        real(directory, *parts)  # type: ignore[arg-type]
+    def assemble_and_damage(directory: Path, *parts: object) -> Rounding:
+        rounding = real(directory, *parts)  # type: ignore[arg-type]
         config = json.loads((directory / "config.json").read_text())
         for spelling in ("rope_parameters", "rope_scaling"):
             config[spelling]["factor"] = 2.0
         (directory / "config.json").write_text(json.dumps(config))
+        return rounding
 
     monkeypatch.setattr(stage, "assemble", assemble_and_damage)
     other = published.params.model_copy(update={"publish": published.params.publish.model_copy(update={"dtype": "float16"})})
