@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from data_schemas.chunking_params import ChunkingParams
+from data_schemas.corpus_params import CorpusParams
+from data_schemas.evaluation_params import EvaluationParams
+from data_schemas.model_params import ModelParams
+from data_schemas.publish_params import PublishParams
+from data_schemas.ray_params import RayParams
 from data_schemas.spelling import spelling_fault
 
-if TYPE_CHECKING:
-    from data_schemas.params import PipelineParams
+Address = tuple[str, str | None, tuple[str, ...]]
+"""The parameter's name, its value, and the prefixes that only this parameter has."""
 
 _A_HUB_ID = ("",)
 
 
-def refuse_misspelt_addresses(params: PipelineParams) -> None:
+def refuse_misspelt_addresses(
+    storage: str,
+    corpus: CorpusParams,
+    model: ModelParams,
+    chunking: ChunkingParams,
+    evaluation: EvaluationParams,
+    publish: PublishParams,
+    ray: RayParams,
+) -> None:
     """ValueError for an address that is almost a URI; it names the parameter and the right spelling."""
-    for name, address, own in _addresses(params):
+    found: list[Address] = [
+        ("storage", storage, ()),
+        ("model.base", model.base, _A_HUB_ID),
+        ("model.rope_factors_file", model.rope_factors_file, ()),
+        ("chunking.embedding_model", chunking.embedding_model, _A_HUB_ID),
+        ("ray.working_dir", ray.working_dir, ()),
+        *((f"publish.destinations[{i}]", place, ("hub",)) for i, place in enumerate(publish.destinations)),
+        *_of_corpus(corpus),
+        *_of_evaluation(evaluation),
+    ]
+    for name, address, own in found:
         if address and (fault := spelling_fault(address, own)):
             raise ValueError(f"{name} {address!r} is not an address: {fault}")
 
 
-def _addresses(params: PipelineParams) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
-    """The parameter's name, its value, and the prefixes that only this parameter has."""
-    yield "storage", params.storage, ()
-    for i, source in enumerate(params.corpus.sources):
+def _of_corpus(corpus: CorpusParams) -> Iterator[Address]:
+    for i, source in enumerate(corpus.sources):
         yield f"corpus.sources[{i}]", source.uri, ("hf", "stdlib")
-    for i, path in enumerate(params.corpus.decontamination.prompt_files):
+    for i, path in enumerate(corpus.decontamination.prompt_files):
         yield f"corpus.decontamination.prompt_files[{i}]", path, ()
-    yield "model.base", params.model.base, _A_HUB_ID
-    yield "model.rope_factors_file", params.model.rope_factors_file, ()
-    yield "chunking.embedding_model", params.chunking.embedding_model, _A_HUB_ID
-    yield "evaluation.qa_file", params.evaluation.qa_file, ()
-    yield "evaluation.lm_eval_include", params.evaluation.lm_eval_include, ()
-    for name, path in params.evaluation.published_data:
+
+
+def _of_evaluation(evaluation: EvaluationParams) -> Iterator[Address]:
+    yield "evaluation.qa_file", evaluation.qa_file, ()
+    yield "evaluation.lm_eval_include", evaluation.lm_eval_include, ()
+    for name, path in evaluation.published_data:
         yield f"evaluation.published_data.{name}", path, ()
-    for i, place in enumerate(params.publish.destinations):
-        yield f"publish.destinations[{i}]", place, ("hub",)
-    yield "ray.working_dir", params.ray.working_dir, ()

@@ -1,12 +1,8 @@
 """ropeway-reorder: the same code as `tasks.reorder`, installed where there is no torch, Ray, Prefect nor Ropeway."""
 
 import json
-import os
-import subprocess
 import sys
-import sysconfig
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
@@ -14,11 +10,10 @@ import pytest
 
 from tasks.reorder import ChunkReorder, permutation
 from tasks.reorder.config import to_json
+from tests.tasks.reorder.stranger import ROOT, bare_python, built_wheel, run
 from tests.tasks.reorder.test_options import REORDER
 
-ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NEEDED = ("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
 STRATEGIES = ("important_first_last", "reverse_rank", "none")
 USE = """
 import json, sys, warnings
@@ -40,34 +35,14 @@ print(json.dumps({
 """
 
 
-def run(*command: object, cwd: Path | None = None, **more: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with the stated requirement alone, linked from this one, so that nothing is downloaded."""
-    folder = tmp_path_factory.mktemp("stranger") / "env"
-    venv.create(folder, with_pip=False)
-    executable = folder / "bin" / "python"
-    there = Path(run(executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    here = Path(sysconfig.get_path("purelib"))
-    for name in NEEDED:
-        for found in (*here.glob(f"{name}-*.dist-info"), *here.glob(name), *here.glob(f"{name}.py")):
-            (there / found.name).symlink_to(found)
-    return executable
+    return bare_python(tmp_path_factory.mktemp("stranger") / "env")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from reorder/ as pip does it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--quiet", "--wheel-dir", folder, ROOT / "reorder")
-    (built,) = folder.glob("*.whl")
-    return built
+    return built_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_a_stranger_installs_it_alone_and_gets_the_same_orders(python: Path, wheel: Path, tmp_path: Path) -> None:
