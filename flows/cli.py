@@ -84,6 +84,45 @@ def demo(settings: Settings = None, no_prefect: NoPrefect = False) -> None:
 
 
 @app.command()
+def init(
+    model: Annotated[str | None, typer.Argument(help="Base model: a folder, a hub id such as org/name, or demo.")] = None,
+    corpus: Annotated[str | None, typer.Argument(help="Corpus: a folder or URI of long documents, or `stdlib:`.")] = None,
+    target_length: Annotated[int | None, typer.Option(min=32, help="Tokens of context to reach. Empty: it is asked.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.001, help="Hours that training may take. Empty: it is asked.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write. Empty: it is asked.")] = None,
+) -> None:
+    """Write a first config for your model, your corpus and this machine.
+
+    Asks for what is not given. Without a terminal the usual answers are taken, and MODEL and CORPUS must be given.
+    """
+    from flows.commands.init import write_config
+    from flows.terminal import ask, be_quiet
+
+    be_quiet()
+    write_config(model, corpus, target_length, hours, output, ask)
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option(help="File to write. Empty: print it.")] = None,
+) -> None:
+    """Print the JSON Schema of a config, for editors.
+
+    The line `# yaml-language-server: $schema=FILE` at the top of a config makes editors use it.
+    """
+    import json
+
+    from data_schemas.storage import write_atomically
+    from flows.params_schema import params_schema
+
+    text = json.dumps(params_schema(), indent=1)
+    if output is None:
+        print(text)
+    else:
+        write_atomically(output, text + "\n")
+
+
+@app.command()
 def params(
     group: Annotated[str, typer.Argument(help="Only parameters whose names begin with this, such as training.")] = "",
 ) -> None:

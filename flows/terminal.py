@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from importlib import import_module
 
 from data_schemas.errors import UserError
@@ -95,6 +96,20 @@ def be_quiet() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(variable, value)
+
+
+def ask(question: str, default: str | None) -> str:
+    """The answer from the terminal; without one the default. UserError if there is neither."""
+    if sys.stdin.isatty():
+        import typer
+
+        answer: str = typer.prompt(question, default=default)
+        return answer.strip()
+    if default is None:
+        raise UserError(
+            f"This is not a terminal, so nobody can answer ({question}): give MODEL and CORPUS, see `ropeway init --help`."
+        )
+    return default
 
 
 class _OneSentence(logging.Filter):

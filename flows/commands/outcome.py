@@ -1,6 +1,7 @@
 """What a finished run prints: the verdict or tables, and the artifact's path as the last line."""
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from data_schemas.storage import Storage, read_manifest
 from tasks.evaluate.report.closing_page import COLUMNS, closing_page
 from tasks.evaluate.report.result_files import HTML_NAME, REPORT_NAME
 from tasks.pack.inspection.prepared import show_prepared
+from tasks.publish.serving.table import serving_table
 from tasks.publish.standing import Standing, standing
 
 
@@ -28,10 +30,11 @@ def print_outcome(params: PipelineParams, location: str) -> Standing | None:
     report = next((file for file in (path / "evaluation" / REPORT_NAME, path / REPORT_NAME) if file.is_file()), None)
     if report is not None:
         print(_stages_in_short(params.run_name, record), end="\n\n")
-        page = report.with_name(HTML_NAME).relative_to(path)
         published = standing(params, path.name, path) if report.parent != path else None
         told = [row for line in published.lines() for row in _wrapped(line)] if published else []
-        print(closing_page(read_report(report), f"Open {page} in the folder below for every figure and table.", len(told)))
+        told += _next(path, published)
+        where = f"Every figure and table: {report.with_name(HTML_NAME)}"
+        print(closing_page(read_report(report), where, len(told)))
         print("".join(f"{row}\n" for row in told), end="")
     else:
         _print_stages(params.run_name, record, console)
@@ -44,6 +47,16 @@ def print_outcome(params: PipelineParams, location: str) -> Standing | None:
             console.print(table)
     print(location, flush=True)
     return published
+
+
+def _next(path: Path, published: Standing | None) -> list[str]:
+    """Three commands for a release that is served: check it, serve it, order passages for it."""
+    if published is None or not published.is_current:
+        return []
+    commands = {row.consumer: row.commands for row in serving_table(path, str(path))}
+    serve = [commands[name][0] for name in ("vllm", "transformers-5", "llama.cpp") if commands.get(name)][:1]
+    verify, reorder = f"ropeway verify {path}", f"ropeway reorder --config {path} PASSAGES.jsonl"
+    return ["Next:", *(f"  {command}" for command in (verify, *serve, reorder))]
 
 
 def _wrapped(line: str) -> list[str]:

@@ -98,7 +98,7 @@ def _measured_within(params: PipelineParams, tokens: int, most_s: float) -> tupl
         seconds = [_seconds_of(step)]
         left = most_s - (time.perf_counter() - started)
         more = min(tokens, 4 * few)
-        if few < tokens and 2 * seconds[0] * (more / few) ** 2 < left:  # twice; attention may grow with the square
+        if few < tokens and 1.5 * 2 * seconds[0] * more / few < left:  # twice, and attention grows faster than the tokens
             few = more
             continue
         while seconds[-1] < left and (len(seconds) < 2 or (sum(seconds) < 1.0 and len(seconds) < 20)):
