@@ -17,7 +17,7 @@ from tasks.model.base_code import needs_own_code, refuse_other_class
 from tasks.model.quantised import refuse_quantised
 from tasks.model.quiet import quiet_transformers
 from tasks.model.supported import refuse_unsupported
-from tasks.model.weight_files import INDEX, WEIGHTS, StoredTensor, refuse_pointers, stored_tensors
+from tasks.model.weight_files import INDEX, WEIGHTS, StoredTensor, refuse_other_files, stored_tensors
 from tasks.model.weight_fit import refuse_partly_loaded, refuse_unfit
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def check_weights(model: ModelParams) -> None:
 def _check_gguf(file: Path, model: ModelParams) -> None:
     if not file.is_file():
         raise UserError(f"The base model folder {model.base} has no file {model.gguf_file}: correct model.gguf_file.")
-    refuse_pointers(file.parent, model.base)
+    refuse_other_files(file.parent, model.base)
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise UserError(f"{model.gguf_file} of base model {model.base} is not a GGUF file: download it again.")
@@ -155,7 +155,7 @@ def _check_gguf(file: Path, model: ModelParams) -> None:
 def _check_folder(model: ModelParams) -> None:
     folder = Path(locate(model))
     if folder.is_dir():
-        refuse_pointers(folder, model.base)
+        refuse_other_files(folder, model.base)
 
 
 def load_config(model: ModelParams) -> PretrainedConfig:

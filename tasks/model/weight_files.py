@@ -46,20 +46,20 @@ def stored_tensors(folder: Path, base: str) -> dict[str, StoredTensor]:
     shards = sorted(set(places.values()))
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise UserError(
-            f"The base model folder {base} lacks {len(missing)} of its {len(shards)} weight files ({_some(missing)}): download them."
+            f"The base model folder {base} lacks {len(missing)} of its {len(shards)} weight files ({some_names(missing)}): download them."
         )
     found: dict[str, StoredTensor] = {}
     for name in shards:
         tensors = read_header(folder / name, base)
         if twice := sorted(found.keys() & tensors.keys()):
             raise UserError(
-                f"The base model folder {base} holds {_some(twice)} both in {found[twice[0]].file} and in {name}: download one model "
+                f"The base model folder {base} holds {some_names(twice)} both in {found[twice[0]].file} and in {name}: download one model "
                 "into an empty folder."
             )
         found |= tensors
     if absent := [key for key, name in sorted(places.items()) if key not in found or found[key].file != name]:
         raise UserError(
-            f"The base model folder {base} has an {INDEX} that names {_some(absent)} in {places[absent[0]]}, which that file does not "
+            f"The base model folder {base} has an {INDEX} that names {some_names(absent)} in {places[absent[0]]}, which that file does not "
             "hold: download index and weights of one revision."
         )
     return found
@@ -96,8 +96,13 @@ def read_header(file: Path, base: str) -> dict[str, StoredTensor]:
     return tensors
 
 
-def refuse_pointers(folder: Path, base: str) -> None:
-    """UserError if a file of the base is a Git LFS pointer, as after a clone without Git LFS."""
+def refuse_other_files(folder: Path, base: str) -> None:
+    """UserError if a file of the base is a Git LFS pointer, as after a clone without Git LFS, or if the folder is an adapter's."""
+    if (folder / "adapter_config.json").is_file():  # transformers would load the base that this file names, and add the adapter
+        raise UserError(
+            f"The base model folder {base} has an adapter_config.json: merge that adapter into its base first, or move the file out of "
+            "the folder if the weights are merged already."
+        )
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.stat().st_size < 1024:
             with file.open("rb") as opened:
@@ -146,15 +151,16 @@ def _why_none(folder: Path, base: str) -> str:
     """The sentence for a folder without weights that transformers would load."""
     if others := sorted(path.name for path in folder.glob("*.safetensors")):
         if any("-of-" in name for name in others):
-            return f"The base model folder {base} has weight files ({_some(others)}) but no {INDEX}: download that too."
-        return f"The base model folder {base} has {_some(others)} but no {WEIGHTS}: {_CONVERT}."
+            return f"The base model folder {base} has weight files ({some_names(others)}) but no {INDEX}: download that too."
+        return f"The base model folder {base} has {some_names(others)} but no {WEIGHTS}: {_CONVERT}."
     if pickled := sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern)):
         return (
-            f"The base model folder {base} has its weights only in {_some(pickled)}, a format that Ropeway does not load because it can "
-            f"run code: {_CONVERT}."
+            f"The base model folder {base} has its weights only in {some_names(pickled)}, a format that can run code, so "
+            f"Ropeway does not load it: {_CONVERT}."
         )
     return f"The base model folder {base} has no *.safetensors: convert its weights with save_pretrained."
 
 
-def _some(names: list[str]) -> str:
+def some_names(names: list[str]) -> str:
+    """The first three, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

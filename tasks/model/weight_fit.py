@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
 from tasks.model.quiet import quiet_transformers
-from tasks.model.weight_files import StoredTensor
+from tasks.model.weight_files import StoredTensor, some_names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_SHOWN = 3
 
 
 def refuse_unfit(config: PretrainedConfig, tensors: Mapping[str, StoredTensor], base: str) -> None:
@@ -30,7 +29,7 @@ def refuse_unfit(config: PretrainedConfig, tensors: Mapping[str, StoredTensor], 
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"The weights of base model {base} are stored as {tensors[name].dtype}, not as floating-point numbers ({_names(wrong)}): "
+            f"The weights of base model {base} are stored as {tensors[name].dtype}, not as floating-point numbers ({some_names(wrong)}): "
             "give the unquantised base."
         )
 
@@ -45,9 +44,9 @@ def refuse_partly_loaded(model: PreTrainedModel, report: Mapping[str, Any], base
     total = len(model.state_dict())
     found = []
     if missing:
-        found.append(f"{len(missing)} of the model's {total} tensors are not in the files ({_names(missing)})")
+        found.append(f"{len(missing)} of the model's {total} tensors are not in the files ({some_names(missing)})")
     if left_over:
-        found.append(f"the model has no place for {len(left_over)} tensors of the files ({_names(left_over)})")
+        found.append(f"the model has no place for {len(left_over)} tensors of the files ({some_names(left_over)})")
     if shapes:
         name, stored, wanted = shapes[0]
         others = f", and {len(shapes) - 1} more" if len(shapes) > 1 else ""
@@ -108,8 +107,3 @@ def _without_floats(model: PreTrainedModel, tensors: Mapping[str, StoredTensor])
         if stored.dtype not in _FLOATS and is_float:
             found.append(name)
     return found
-
-
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

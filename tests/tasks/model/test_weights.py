@@ -241,7 +241,7 @@ def another_name(folder: Path, shards: list[str]) -> None:
         (no_index, f"but no {INDEX}: download that too"),
         (index_out_of_its_folder, "cannot be used as an index of weight files .it must name safetensors files beside it"),
         (two_models, "holds model.norm.weight both in model-00001-of-00002.safetensors and in"),
-        (only_pickle, "only in pytorch_model.bin, a format that Ropeway does not load.*save_pretrained"),
+        (only_pickle, "only in pytorch_model.bin, a format that can run code.*save_pretrained"),
         (another_name, "has consolidated.safetensors but no model.safetensors: .*save_pretrained"),
     ],
 )
@@ -291,6 +291,14 @@ def test_a_gguf_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(POINTER)
     with pytest.raises(UserError, match="Git LFS pointer"):
         check_weights(base)
+
+
+def test_the_folder_of_an_adapter_is_not_a_base(tmp_path: Path) -> None:
+    """transformers would load the base that the adapter names, whatever weights are in the folder."""
+    base = write_base(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/other", "peft_type": "LORA"}))
+    with pytest.raises(UserError, match=r"has an adapter_config.json: merge that adapter into its base first"):
+        load_config(base)
 
 
 @pytest.mark.parametrize(
