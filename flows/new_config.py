@@ -147,7 +147,7 @@ def as_yaml(
         "num_workers": "one for each GPU" if params.ray.use_gpu else "of this machine's processors",
     }
     licence = f"      {'# licence: CC0-1.0':<{_COMMENT_COLUMN - 6}}# SPDX name of your corpus' licence, for the data card"
-    body = []
+    body: list[str] = []
     for line in yaml.safe_dump(mapping, sort_keys=False, default_flow_style=False, allow_unicode=True, width=200).splitlines():
         name = line.strip().removeprefix("- ").partition(":")[0]
         comment = comments.get(name)

@@ -98,13 +98,12 @@ def _chosen(
     from tasks.model.extended import rope_plan_for
 
     check_inputs(validate_params(mapping, origin))
-    fits = False
-    for setting in ways_to_fit(mapping["ray"]["num_workers"]):
+    workers, cuda, fits = mapping["ray"]["num_workers"], mapping["ray"]["use_gpu"], False
+    for setting in ways_to_fit(workers):
         tried = mapping | {"training": mapping["training"] | setting}
         params = validate_params(tried, origin)
         shape, available = training_shape(params), available_bytes(params, Machine())[0]
-        on = {"num_workers": params.ray.num_workers, "cuda": params.ray.use_gpu}
-        if largest_micro_batch(shape, params.training, params.row_tokens, available, most=1, **on):
+        if largest_micro_batch(shape, params.training, params.row_tokens, available, most=1, num_workers=workers, cuda=cuda):
             fits = True
             break
     speed = find_speed(params, shape, None) if fits else None
@@ -113,7 +112,7 @@ def _chosen(
     mapping = with_steps(tried, steps)
     params = validate_params(mapping, origin)
     plan = rope_plan_for(params.model)
-    peak = predict_memory(shape, params.training, params.row_tokens, **on).total
+    peak = predict_memory(shape, params.training, params.row_tokens, num_workers=workers, cuda=cuda).total
     seconds, origin_of_speed = (a_step * steps, speed.origin) if a_step and speed else (None, "")
     foreseen = Foreseen(plan.base_window, plan.method, seconds, origin_of_speed, peak, available, fits)
     return mapping, params, foreseen
