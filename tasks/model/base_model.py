@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
-from data_schemas.manifest import hash_file
+from data_schemas.known_hashes import known_hash
 from data_schemas.params import ModelParams
 from tasks.model.base_code import needs_own_code, refuse_other_class
 from tasks.model.quantised import refuse_quantised
@@ -51,7 +51,7 @@ def base_fingerprint(model: ModelParams) -> str:
     folder = Path(where)
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _DESCRIBING_SUFFIXES)
-        entries += [(p.name, hash_file(p)) for p in files]
+        entries += [(p.name, known_hash(p)) for p in files]
     else:
         entries += [where, hub_commit(where, model.revision)]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
