@@ -34,6 +34,12 @@ class PublishParams(Params):
         description="Name of a Prefect Secret block with the hub's token. The token is never stored. Empty: use HF_TOKEN.",
     )
     hub_pull_request: bool = Field(
+    signing_key: str | None = Field(
+        None,
+        min_length=1,
+        description="File of the private key that signs the release, as `ropeway keys NAME` makes it. Empty: unsigned; `ropeway sign` "
+        "signs later.",
+    )
         False, description="On the hub: open a pull request instead of committing to the main branch."
     )
     hub_private: bool = Field(True, description="On the hub: if the repository does not exist yet, create it as private.")

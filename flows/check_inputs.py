@@ -3,6 +3,8 @@
 `ray_jobs.preflight` holds the part that a single Ray job repeats; `check_inputs` adds corpus, storage, gates and destinations.
 """
 
+from pathlib import Path
+
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
 
@@ -26,3 +28,7 @@ def check_inputs(params: PipelineParams) -> None:
     refuse_unaskable(params)
     refuse_impossible(params, base_window(params.model))
     check_destinations(params.publish)
+    if params.publish.signing_key is not None:
+        from tasks.publish.signing import private_key
+
+        private_key(Path(params.publish.signing_key).expanduser())

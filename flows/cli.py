@@ -292,8 +292,11 @@ def verify(
         Path | None,
         typer.Option(help="Folder to keep those environments in. Empty: in ROPEWAY_CACHE, or else in the user's cache folder."),
     ] = None,
+    signed_by: Annotated[
+        Path | None, typer.Option(help="Public key (.pub) that must have signed it. Empty: any signature, or none.")
+    ] = None,
 ) -> None:
-    """Check a release: hashes, logits, RoPE, reorder config.
+    """Check a release: hashes, signature, logits, RoPE, reorder config.
 
     Loads the model again, and checks how each program that serves models reads its RoPE scaling.
     """
@@ -307,10 +310,29 @@ def verify(
     consumers = [name.strip() for name in run_with.split(",") if name.strip()] if run_with else []
 
     with release_folder(release, print_progress) as folder:
-        checks = verify_release(folder, consumers, environments, progress=print_progress)
+        checks = verify_release(folder, consumers, environments, progress=print_progress, signed_by=signed_by)
     print_checks(checks)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def keys(name: Annotated[Path, typer.Argument(help="Where to write the keys: NAME.key and NAME.pub.")]) -> None:
+    """Make a pair of keys to sign releases with."""
+    from flows.commands.sign import write_keys
+
+    write_keys(name)
+
+
+@app.command()
+def sign(
+    release: Annotated[Path, typer.Argument(help="A release folder. releases/NAME means its current version.")],
+    key: Annotated[Path, typer.Option(help="The private key, NAME.key.")],
+) -> None:
+    """Sign a release. Readers check it with `ropeway verify --signed-by NAME.pub`."""
+    from flows.commands.sign import sign_release
+
+    sign_release(release, key)
 
 
 _WHERE_HELP = "Where the releases are: a storage root, a destination (folder or URI), or hub:org/name."

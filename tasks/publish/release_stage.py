@@ -26,6 +26,7 @@ from tasks.publish.destinations.delivery import Delivery, check_destinations, de
 from tasks.publish.destinations.pointer import Pointed, how_to_serve
 from tasks.publish.portable import files_naming, portable
 from tasks.publish.releases import current_digest, keep_back, point_current
+from tasks.publish.signing import fingerprint, private_key, sign
 from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
@@ -103,6 +104,9 @@ def run(
         progress(message("publish: verifying it by reloading"))
         _refuse_local_paths(directory, storage, base)
         _require(verify_staged(directory), "was not published", seen)
+        if params.publish.signing_key is not None:
+            signer = sign(directory, private_key(Path(params.publish.signing_key).expanduser()))
+            progress(message(f"publish: signed by {signer}"))
         return release_summary(directory)
 
     release = storage.build(
@@ -130,13 +134,16 @@ def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]
     """The parameters that a release depends on besides its parents."""
     recorded = {
         "name": params.release_name,
-        "publish": params.publish.model_dump(mode="json", exclude={"name", *_WHERE, *_WHETHER}),
+        "publish": params.publish.model_dump(mode="json", exclude={"name", "signing_key", *_WHERE, *_WHETHER}),
         "chunking": params.chunking.model_dump(mode="json"),
         "training": params.training.model_dump(mode="json"),
         "sources": [{"uri": source.uri, "licence": source.licence} for source in params.corpus.sources],
         "target_length": params.model.target_length,
         "base": {"name": base.name, "revision": base.revision, "licence": base.licence},
     }
+    if params.publish.signing_key is not None:  # another key makes another version
+        key = private_key(Path(params.publish.signing_key).expanduser())
+        recorded["signed_by"] = fingerprint(key.public_key())
     return portable(recorded)
 
 

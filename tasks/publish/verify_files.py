@@ -11,7 +11,7 @@ from data_schemas.releases import is_version_folder
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.storage import read_manifest
 from tasks.publish.checks import Check, ProblemFound, require, run_check
-from tasks.publish.checksums import CHECKSUMS, checksum_problems, files_below, listed_files
+from tasks.publish.checksums import CHECKSUMS, SIGNATURE, checksum_problems, files_below, listed_files
 from tasks.publish.portable import CODE_KEYS
 from tasks.publish.summary import release_summary
 
@@ -104,7 +104,9 @@ def _manifest(directory: Path) -> str:
     if manifest is None:
         raise ProblemFound(f"{MANIFEST_NAME} cannot be read as a manifest")
     sizes = {name: path.stat().st_size for name, path in files_below(directory).items() if path.is_file()}
-    problems = file_differences(manifest.files, sizes, lambda name: hash_file(directory / name), besides=[MANIFEST_NAME])
+    problems = file_differences(
+        manifest.files, sizes, lambda name: hash_file(directory / name), besides=(MANIFEST_NAME, SIGNATURE)
+    )
     if raw != manifest.model_dump_json(indent=1).encode() or manifest.schema_version != SCHEMA_VERSION:
         problems.append(f"{MANIFEST_NAME} is altered: it is not in the form that is written")
     if stage_digest(manifest.stage, manifest.params, manifest.code_version, manifest.parents) != manifest.digest:
