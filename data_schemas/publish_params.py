@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_schemas.closed import Params
+from data_schemas.consumers import RunnableId
 from data_schemas.credentials import SCHEMA_WITHOUT_CREDENTIALS
 from data_schemas.reorder_strategy import ReorderStrategy
 
@@ -33,19 +34,24 @@ class PublishParams(Params):
         pattern=r"^[a-z0-9-]{1,200}$",
         description="Name of a Prefect Secret block with the hub's token. The token is never stored. Empty: use HF_TOKEN.",
     )
-    hub_pull_request: bool = Field(
     signing_key: str | None = Field(
         None,
         min_length=1,
         description="File of the private key that signs the release, as `ropeway keys NAME` makes it. Empty: unsigned; `ropeway sign` "
         "signs later.",
     )
+    hub_pull_request: bool = Field(
         False, description="On the hub: open a pull request instead of committing to the main branch."
     )
     hub_private: bool = Field(True, description="On the hub: if the repository does not exist yet, create it as private.")
     reorder_strategy: ReorderStrategy = Field(
         "important_first_last",
         description="Strategy of the reorder config if the evaluation did not measure which order is best.",
+    )
+    verify_with: tuple[RunnableId, ...] = Field(
+        (),
+        description="Programs that run the release before it is published, each in its own environment, which is installed the first "
+        "time. The model card names them. If one computes something else than was trained, nothing is published.",
     )
     current: CurrentPolicy = Field(
         "if_better",

@@ -285,7 +285,7 @@ def verify(
         str | None,
         typer.Option(
             "--with",
-            help="Also load the release in these programs, each in its own environment: transformers-5,transformers-4.57,vllm.",
+            help="Also load the release in these programs, each in its own environment: transformers-5,transformers-4.57,vllm,llama.cpp.",
         ),
     ] = None,
     environments: Annotated[

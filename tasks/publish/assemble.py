@@ -4,7 +4,7 @@ config.json  generation_config.json  model*.safetensors  tokenizer*        the f
 adapter/                                                                   the LoRA alone, never beside merged weights
 rope_plan.json  chunk_reorder.json  evaluation/  training/  README.md  provenance.json  LICENSE  NOTICE
 data_card.md  data_card.json                                               what it was trained on
-verification/                                                              logits before saving
+verification/                                                              logits before saving, and which servers ran
 SHA256SUMS                                                                 of all of these
 """
 
@@ -21,6 +21,7 @@ from data_schemas.data_card import CARD_FILE, CARD_PAGE, data_card
 from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressCallback
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.report import Report, read_settings
 from data_schemas.report_sections import published_curve
@@ -34,6 +35,7 @@ from tasks.publish.portable import rewrite_json, write_json
 from tasks.publish.provenance import provenance
 from tasks.publish.reorder_config import make_config
 from tasks.publish.rounding import Rounding, measure_rounding, refuse_too_coarse
+from tasks.publish.serving.ran import run_consumers
 from tasks.publish.serving.table import serving_table
 from tasks.reorder.config import to_json
 
@@ -62,10 +64,17 @@ class ReleaseParts:
     release: Mapping[str, Any]
 
 
-def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: ReleaseParts) -> Rounding:
+def assemble(
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    parts: ReleaseParts,
+    progress: ProgressCallback = lambda _: None,
+) -> Rounding:
     """Fill the empty folder `directory`. `model` is the merged model in float32; its weights are cast in place.
 
-    The same parts give the same bytes. Returns what the cast costs; UserError if that is too much.
+    The same parts give the same bytes. Returns what the cast costs; UserError if that is too much, or if a program of
+    `publish.verify_with` computes something else.
     """
     rounding = _write_model(directory, model, parts)
     _write_tokenizer(directory, tokenizer, parts.plan.target_length)
@@ -80,6 +89,7 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
         (directory / CARD_PAGE).write_text(data.markdown(), encoding="utf-8")
         write_json(directory / CARD_FILE, data.model_dump(mode="json", exclude_none=True))
     write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release, rounding))
+    run_consumers(directory, parts.params.publish.verify_with, progress)
     card = render_card(
         params=parts.params,
         base=parts.base,

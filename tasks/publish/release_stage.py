@@ -99,7 +99,7 @@ def run(
         with quiet_transformers():
             model = load_arm(params, "fine_tuned", checkpoint.path)
             progress(message("publish: writing the release"))
-            rounding = assemble(directory, model, _tokenizer(checkpoint.path), parts)
+            rounding = assemble(directory, model, _tokenizer(checkpoint.path), parts, progress)
         progress(message(f"publish: {rounding.describe()}"))
         progress(message("publish: verifying it by reloading"))
         _refuse_local_paths(directory, storage, base)
