@@ -6,6 +6,7 @@ import sys
 import tomllib
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -79,3 +80,14 @@ def test_images_are_pinned_everywhere_and_a_tag_that_is_left_is_found(copy):
 def test_only_a_digest_is_taken(image, capsys):
     assert pin.main([f"cpu={image}"]) == 2
     assert "--check" in capsys.readouterr().err
+
+
+def test_the_workflow_audits_every_lock_file():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "audit.yml").read_text())
+    job = workflow["jobs"]["audit"]
+    assert set(job["strategy"]["matrix"]["lock"]) == LOCKS.keys()
+    [command] = [step["run"] for step in job["steps"] if step.get("run", "").startswith("pip-audit ")]
+    assert {"--strict", "--disable-pip", "--require-hashes"} <= set(command.split())
+    assert command.endswith("--requirement deploy/images/${{ matrix.lock }}")
+    assert {"push", "pull_request", "schedule"} <= workflow[True].keys()  # YAML reads `on` as true
+    assert workflow["permissions"] == {"contents": "read"}
