@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from data_schemas.chunking_params import ChunkingParams
 from data_schemas.closed import Params
@@ -52,6 +52,8 @@ __all__ = [
 
 class PipelineParams(Params):
     """One run of the whole chain."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # a refused credential is not printed either
 
     run_name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",

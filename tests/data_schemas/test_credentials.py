@@ -80,6 +80,12 @@ def test_ordinary_addresses_stay(address):
     validate_params(given(address), origin="my.yaml")
 
 
+def test_the_library_s_own_message_holds_none_either():
+    with pytest.raises(ValueError, match="a password before its `@`") as caught:
+        PipelineParams.model_validate({"corpus": {"sources": ["s3://k:hunter2@b"]}})
+    assert "hunter2" not in str(caught.value)
+
+
 def test_prefect_refuses_them_before_it_stores_a_run():
     schema = {"type": "object", "properties": {"params": {"$ref": "#/definitions/PipelineParams"}}, "required": ["params"]}
     whole = PipelineParams.model_json_schema(ref_template="#/definitions/{model}")
