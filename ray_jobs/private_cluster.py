@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_schemas.errors import UserError
 
@@ -82,10 +83,11 @@ def _environment(settings: Mapping[str, str], without: str) -> Iterator[None]:
 
 def _read_again() -> None:
     """Let Ray in this process read its settings and the token again: it keeps the first ones that it has read."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    import ray
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    compiled: Any = ray._raylet  # its stub leaves these two out
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 
@@ -18,8 +19,9 @@ from ray_jobs.private_cluster import private_folder
 
 
 class _MeetInFile(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Connect all workers. Ray calls it again whenever it starts the group again, each time with another file."""
+        assert isinstance(backend_config, TorchConfig)
         folder = private_folder()
         folder.mkdir(exist_ok=True)
         backend = backend_config.backend or ("nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo")

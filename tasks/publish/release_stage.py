@@ -26,7 +26,6 @@ from tasks.publish.destinations.delivery import Delivery, check_destinations, de
 from tasks.publish.destinations.pointer import Pointed, how_to_serve
 from tasks.publish.portable import files_naming, portable
 from tasks.publish.releases import current_digest, keep_back, point_current
-from tasks.publish.signing import fingerprint, private_key, sign
 from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
@@ -105,6 +104,8 @@ def run(
         _refuse_local_paths(directory, storage, base)
         _require(verify_staged(directory), "was not published", seen)
         if params.publish.signing_key is not None:
+            from tasks.publish.signing import private_key, sign
+
             signer = sign(directory, private_key(Path(params.publish.signing_key).expanduser()))
             progress(message(f"publish: signed by {signer}"))
         return release_summary(directory)
@@ -142,6 +143,8 @@ def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]
         "base": {"name": base.name, "revision": base.revision, "licence": base.licence},
     }
     if params.publish.signing_key is not None:  # another key makes another version
+        from tasks.publish.signing import fingerprint, private_key
+
         key = private_key(Path(params.publish.signing_key).expanduser())
         recorded["signed_by"] = fingerprint(key.public_key())
     return portable(recorded)
