@@ -15,6 +15,7 @@ from ray_jobs.finetune import checkpoint_stage
 from tasks.ingest import documents_stage
 from tasks.pack import shards_stage
 from tasks.publish import release_stage
+from tasks.publish.releases import current_digest
 from tasks.publish.standing import standing
 
 
@@ -54,8 +55,10 @@ class _FindingReleases(_FindingStorage):
 
     def build(self, kind: str, **identity: Any) -> Artifact:
         found = super().build(kind, **identity)
-        place = standing(self._params, found.digest, found.path)
-        return _required(found if place.is_current or place.failed else None)
+        if current_digest(self, self._params.release_name) == found.digest:
+            return found
+        is_held_back = self.remote is None and standing(self._params, found.digest, found.path).failed
+        return _required(found if is_held_back else None)
 
 
 class _FindingStages:
