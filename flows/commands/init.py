@@ -41,10 +41,11 @@ def write_config(
 
     UserError if base or corpus cannot be used, the file exists, or an answer has no sense.
     """
-    from tasks.model.extended import base_window
+    from tasks.model.base_model import load_config
+    from tasks.model.rope_config import read_base_rope
 
     model = model or ask("Base model: a folder, a hub id such as org/name, or demo", "demo")
-    window = base_window(ModelParams(base=model, target_length=16_777_216, rope_method="auto"))
+    window = read_base_rope(load_config(ModelParams(base=model, target_length=target_length or 32))).window
     corpus = corpus or ask("Corpus: a folder of long documents", None)
     seen = _look_at(corpus)
     usual = usual_target(window, seen.longest_tokens)
