@@ -34,6 +34,7 @@ def refuse_misspelt_addresses(
         ("model.rope_factors_file", model.rope_factors_file, ()),
         ("chunking.embedding_model", chunking.embedding_model, _A_HUB_ID),
         ("ray.working_dir", ray.working_dir, ()),
+        ("publish.signing_key", publish.signing_key, ()),
         *((f"publish.destinations[{i}]", place, ("hub",)) for i, place in enumerate(publish.destinations)),
         *_of_corpus(corpus),
         *_of_evaluation(evaluation),
