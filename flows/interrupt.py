@@ -13,13 +13,14 @@ from types import FrameType
 from typing import NoReturn
 
 STATUS = 130
-GRACE_S = 4.0  # for the run's own end; then the process exits whatever it is doing
+GRACE_S = 3.5  # for the run's own end; then the process exits whatever it is doing
+_ACT_S = 0.5
 
 _AT_THE_LATEST: list[Callable[[], None]] = []
 
 
 def at_the_latest(act: Callable[[], None]) -> None:
-    """Call `act` before a process exits that could not end by itself. It is quick, and its exceptions are ignored."""
+    """Call `act` before a process exits that could not end by itself. It has half a second, and its exceptions are ignored."""
     _AT_THE_LATEST.append(act)
 
 
@@ -59,6 +60,12 @@ def _exit_later() -> None:
 
 def _exit_now() -> NoReturn:
     for act in _AT_THE_LATEST:
-        with contextlib.suppress(Exception):
-            act()
+        thread = threading.Thread(target=_quietly, args=(act,), daemon=True)
+        thread.start()
+        thread.join(_ACT_S)
     os._exit(STATUS)
+
+
+def _quietly(act: Callable[[], None]) -> None:
+    with contextlib.suppress(Exception):
+        act()

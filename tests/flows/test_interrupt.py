@@ -63,6 +63,7 @@ from flows import interrupt
 interrupt.GRACE_S = 0.01
 kept = __import__('os').dup(1)
 interrupt.at_the_latest(lambda: 1 / 0)
+interrupt.at_the_latest(threading.Event().wait)
 interrupt.at_the_latest(lambda: __import__('os').write(kept, b'cancelled'))
 interrupt.stop_on_interrupt()
 try: __import__('signal').raise_signal(2)
