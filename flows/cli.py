@@ -91,9 +91,9 @@ def init(
     hours: Annotated[float | None, typer.Option(min=0.001, help="Hours that training may take. Empty: it is asked.")] = None,
     output: Annotated[Path | None, typer.Option(help="File to write. Empty: it is asked.")] = None,
 ) -> None:
-    """Write a first config for your model, your corpus and this machine.
+    """Write a first config for your model and corpus.
 
-    Asks for what is not given. Without a terminal the usual answers are taken, and MODEL and CORPUS must be given.
+    It fits this machine, and says the time and memory foreseen. Asks for what is not given. Without a terminal the usual answers are taken, and MODEL and CORPUS must be given.
     """
     from flows.commands.init import write_config
     from flows.terminal import ask, be_quiet
@@ -145,9 +145,10 @@ def doctor(
     config: Annotated[str | None, typer.Argument(help=f"{_CONFIG_HELP} Empty: only the machine is looked at.")] = None,
     settings: Settings = None,
 ) -> None:
-    """Check this machine: hardware, kernels, disk, ports, hub, and what each `auto` would be.
+    """Check this machine, and say what each `auto` would be.
 
-    With a CONFIG also everything that is checked before its run. Nothing is made or changed.
+    A line each for hardware, kernels, disk, ports and hub. With a CONFIG also everything that is checked before its run. Nothing is
+    made or changed.
     """
     if config is None and settings:
         raise UserError("--set changes a CONFIG: give one, or remove --set.")
