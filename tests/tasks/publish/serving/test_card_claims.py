@@ -66,9 +66,11 @@ def test_which_tokenizers_the_converter_takes(tiny: Path, tmp_path: Path, monkey
     demo = config_of(DEMO)
     assert "does not know" in why_unknown(DEMO, demo)
     own = fingerprint(Tokenizer.from_file(str(DEMO / "tokenizer.json")).encode(TEXT).ids)
-    monkeypatch.setattr(llama_cpp, "known_fingerprints", lambda: frozenset({own}))
+    monkeypatch.setattr(llama_cpp, "listed", lambda name: frozenset({own, "LlamaForCausalLM"}))
     assert why_unknown(DEMO, demo) == ""
 
+    other = demo | {"architectures": ["NewForCausalLM"]}
+    assert "does not know NewForCausalLM" in why_unknown(DEMO, other)
     (tmp_path / "tokenizer.model").touch()
     assert why_unknown(tmp_path, demo) == ""
     (tmp_path / "tokenizer.model").unlink()
@@ -78,12 +80,15 @@ def test_which_tokenizers_the_converter_takes(tiny: Path, tmp_path: Path, monkey
 def test_what_did_not_run_is_said_to_follow_from_rules_with_the_version_read(tiny: Path) -> None:
     rows = {row.consumer: row for row in serving_table(tiny)}
     assert rows["vllm"].how_known == (
-        "not run on this release; follows from its rules, read in the source of 0.32.0; 0.32.0 ran on a tiny model with such a RoPE"
+        "not run on this release; follows from its rules, read in the source of 0.32.0; vLLM 0.32.0 ran on a tiny model with such a RoPE"
     )
     assert rows["sglang"].how_known == (
         "not run on this release; follows from its rule for the length, read in the source of main of 2026"
     )
-    assert rows["ollama"].how_known.startswith("not run on this release; follows from the rules of llama.cpp's converter")
+    assert rows["ollama"].version == "(by llama.cpp b11549)"
+    assert rows["ollama"].how_known.endswith(
+        "read in the source of b11549; llama.cpp b11549 ran on a tiny model with such a RoPE"
+    )
 
 
 @pytest.mark.slow

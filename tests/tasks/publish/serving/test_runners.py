@@ -19,7 +19,7 @@ from data_schemas.errors import UserError
 from tasks.model.rope_use import rope_use
 from tasks.publish.serving import next_tokens
 from tasks.publish.serving.contract import trained_as_planned
-from tasks.publish.serving.llama_cpp import CONVERTER, TEXT, known_fingerprints
+from tasks.publish.serving.llama_cpp import CONVERTER, TEXT, listed
 from tasks.publish.serving.runners import RUNNERS, Runner, ask, default_home, environment_for
 from tasks.publish.serving.served import Answer, answers_of, check_served, why_declined
 from tasks.publish.verify import verify_release
@@ -100,13 +100,15 @@ def test_a_tokenizer_that_llama_cpps_converter_refuses_is_told_and_its_numbers_a
 
 
 @pytest.mark.slow
-def test_the_list_of_tokenizers_is_that_of_the_converter() -> None:
+def test_the_lists_are_those_of_the_converter() -> None:
     python = environment_for(RUNNERS["llama.cpp"], default_home())
     (source,) = python.parents[1].glob("lib/python*/site-packages/conversion/base.py")
     text = source.read_text(encoding="utf-8")
-    assert set(re.findall(r'chkhsh == "([0-9a-f]{64})"', text)) == known_fingerprints()
+    assert set(re.findall(r'chkhsh == "([0-9a-f]{64})"', text)) == listed("tokenizers")
     (encoded,) = re.findall(r"^ +chktxt = ('.*')$", text, re.MULTILINE)
     assert ast.literal_eval(encoded) == TEXT
+    models = source.with_name("__init__.py").read_text(encoding="utf-8").partition("TEXT_MODEL_MAP")[2].partition("}\n")[0]
+    assert set(re.findall(r'"([^"]+)":', models)) == listed("architectures")
 
 
 @pytest.mark.slow
@@ -234,7 +236,7 @@ def test_an_environment_is_made_once_and_debris_is_made_anew(tmp_path: Path) -> 
 _MAKE = """
 import sys
 from pathlib import Path
-from tasks.publish.serving.llama_cpp import CONVERTER, TEXT, known_fingerprints
+from tasks.publish.serving.llama_cpp import CONVERTER, TEXT, listed
 from tasks.publish.serving.runners import Runner, environment_for
 
 folder = Path(sys.argv[1])
