@@ -17,11 +17,17 @@ GRACE_S = 3.5  # for the run's own end; then the process exits whatever it is do
 _ACT_S = 0.5
 
 _AT_THE_LATEST: list[Callable[[], None]] = []
+_INTERRUPTED = threading.Event()
 
 
 def at_the_latest(act: Callable[[], None]) -> None:
     """Call `act` before a process exits that could not end by itself. It has half a second, and its exceptions are ignored."""
     _AT_THE_LATEST.append(act)
+
+
+def was_interrupted() -> bool:
+    """Whether SIGINT has come since `stop_on_interrupt`."""
+    return _INTERRUPTED.is_set()
 
 
 def stop_on_interrupt() -> None:
@@ -34,6 +40,7 @@ def stop_on_interrupt() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGINT, lambda number, frame: _exit_now())
+    _INTERRUPTED.set()
     os.write(2, f"{_line()}\n".encode())  # `print` may be what was interrupted
     _be_silent()
     threading.Thread(target=_exit_later, name="interrupted", daemon=True).start()

@@ -51,7 +51,7 @@ def run_flow(name: str, params: PipelineParams) -> str:
 
     from flows.embedded_server import ensure_server, kill_server
     from flows.flow_run_end import ensure_cancelled
-    from flows.interrupt import at_the_latest
+    from flows.interrupt import at_the_latest, was_interrupted
 
     shorten_user_errors()
     refuse_unreachable_server()
@@ -61,7 +61,9 @@ def run_flow(name: str, params: PipelineParams) -> str:
     try:
         return str(flow(params))
     except CancelledRun as cancelled:
-        raise KeyboardInterrupt from cancelled
+        if was_interrupted():
+            raise KeyboardInterrupt from cancelled
+        raise UserError("The run was cancelled in Prefect: run again to go on.") from cancelled
     except KeyboardInterrupt:
         ensure_cancelled("Interrupted.")
         raise
