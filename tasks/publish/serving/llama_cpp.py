@@ -1,7 +1,8 @@
 """Whether llama.cpp's converter takes a model, by its rules.
 
-It refuses an architecture that is not on its list. Of tokenizers it takes a `tokenizer.model` of SentencePiece; of Llama and Mistral also a BPE that falls back to bytes, if it has a token for every
-row of the model; and any other tokenizer only if it knows how that splits text, which it recognises by the token ids of one text.
+It refuses an architecture that is not on its list. Of tokenizers it takes a `tokenizer.model` of SentencePiece; of Llama and Mistral
+also a BPE that falls back to bytes, if it has a token for every row of the model; and any other only if it knows how that splits
+text, which it recognises by the token ids of one text.
 """
 
 from __future__ import annotations
