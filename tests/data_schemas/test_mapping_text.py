@@ -6,9 +6,11 @@ import pytest
 
 from data_schemas.errors import UserError
 from data_schemas.mapping_text import parse_json, parse_yaml
+from data_schemas.params import ModelParams
 from data_schemas.params_reading import load_params
 from flows.config import load_config
 from flows.deployments import definitions
+from tasks.model.extended import rope_factors
 
 MODEL = "model: {base: demo, target_length: 1024}\n"
 
@@ -53,6 +55,13 @@ def test_what_yaml_allows_stays_allowed():
     assert parse_yaml("", "f") is None
     value = {"a": {"x": [1, {"x": 2}]}, "x": "\t:", "b": {"x": 1e-3}}
     assert parse_json(json.dumps(value), "f") == value
+
+
+def test_factors_are_read_the_same_way(tmp_path):
+    path = tmp_path / "factors.json"
+    path.write_text('{"short_factor": [1.0],\n "long_factor": [2.0],\n "long_factor": [4.0]}')
+    with pytest.raises(UserError, match=r"factors\.json gives long_factor twice, on lines 2 and 3: keep one of the two"):
+        rope_factors(ModelParams(base="demo", target_length=2048, rope_method="longrope", rope_factors_file=str(path)))
 
 
 def test_the_deployments_are_read_the_same_way(tmp_path, monkeypatch):
