@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_schemas.modes import umask
 from flows.config import load_config
 from flows.finished import find_finished
 from tests.flows.small_run import small_params, write_params
+from tests.modes import narrower_than_umask
 from tests.waiting import HANGS_AFTER_S, EndedTooSoon, interrupted, wait_until
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
@@ -80,6 +82,12 @@ def test_documents_in_a_release_out(undisturbed):
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release).returncode == 0
     documents = json.loads((Path(record(home / "storage")["documents"]["path"]) / "manifest.json").read_text())
     assert documents["summary"]["quarantined"] == {"undecodable": 1}
+
+
+def test_whom_the_umask_lets_read_reads_every_artifact(undisturbed):
+    home, _, _ = undisturbed
+    stages = [home / "storage" / kind for kind in ("documents", "shards", "checkpoints", "evaluations", "releases", "runs")]
+    assert [line for stage in stages for line in narrower_than_umask(stage, umask())] == []
 
 
 def test_the_release_verifies_from_the_command_line(undisturbed):
