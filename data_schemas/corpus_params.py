@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from data_schemas.addresses import without_user
 from data_schemas.closed import Params
+from data_schemas.credentials import SCHEMA_WITHOUT_CREDENTIALS
 
 # The formats that documents come in; JSON and CSV files are more often settings and figures, so they must be asked for.
 # These match in upper and lower case; patterns that a user gives are case-sensitive.
@@ -24,7 +25,8 @@ class CorpusSource(Params):
         min_length=1,
         description="A file, a folder or a glob pattern: a local path or an fsspec URI (s3://, gs://, https://, zip://, ...). "
         "`hf:NAME` reads a Hugging Face data set, by hub id or from a local folder. `stdlib:` reads the running Python's "
-        "standard library.",
+        "standard library. It may not contain credentials.",
+        json_schema_extra=SCHEMA_WITHOUT_CREDENTIALS,
     )
     name: str | None = Field(
         None,
@@ -108,6 +110,9 @@ class CorpusSource(Params):
         plain = without_user(self.uri.split("::")[0]).split("?")[0].rstrip("/").rstrip(":")
         last = re.split(r"[/:]", re.sub(r"/[^/]*[*?\[].*", "", plain))[-1]
         return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:96] or "source"
+
+
+_PlainSource = Annotated[str, Field(json_schema_extra=SCHEMA_WITHOUT_CREDENTIALS)]
 
 
 def _as_source(value: Any) -> Any:
@@ -218,11 +223,11 @@ class QualityParams(Params):
 class CorpusParams(Params):
     """What is read, and what is never trained on."""
 
-    sources: tuple[Annotated[CorpusSource, BeforeValidator(_as_source, json_schema_input_type=str | CorpusSource)], ...] = (
-        Field(min_length=1, description="Where the documents come from: paths, URIs or source objects.")
-    )
+    sources: tuple[
+        Annotated[CorpusSource, BeforeValidator(_as_source, json_schema_input_type=_PlainSource | CorpusSource)], ...
+    ] = Field(min_length=1, description="Where the documents come from: paths, URIs or source objects.")
     heldout_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Expected share of works kept out of training, for validation and evaluation."
+        0.1, gt=0, le=0.9, description="Expected share of works kept out of training, for validation and evaluation."
     )
     split_seed: int = Field(0, ge=0, description="Seed of the split into training and held-out works.")
     max_quarantined_fraction: float = Field(

@@ -23,6 +23,13 @@ class ModelParams(Params):
     revision: str | None = Field(
         None, description="Hub revision of `base`. Only a commit hash makes the run reproducible. Empty: the latest."
     )
+    base_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=193,
+        description="Hub id of a base that was downloaded to a folder, for the release's model card. Empty: the card names no base on "
+        "the hub.",
+    )
     gguf_file: str | None = Field(
         None, description="Name of a GGUF file in `base` to load the weights from. Empty: load safetensors."
     )

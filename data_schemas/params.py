@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import ConfigDict, Field, model_validator
 
 from data_schemas.chunking_params import ChunkingParams
 from data_schemas.closed import Params
@@ -15,9 +17,12 @@ from data_schemas.corpus_params import (
     NearDuplicateParams,
     QualityParams,
 )
+from data_schemas.credentials import SCHEMA_WITHOUT_CREDENTIALS, refuse_credentials
 from data_schemas.evaluation_params import EvaluationParams
 from data_schemas.model_params import ModelParams, RopeMethod
 from data_schemas.packing_params import PackingParams, TokenBudget
+from data_schemas.params_addresses import refuse_misspelt_addresses
+from data_schemas.precision import auto_precision
 from data_schemas.publish_params import PublishParams
 from data_schemas.ray_params import RayParams
 from data_schemas.retrieval_params import RetrievalParams
@@ -48,6 +53,8 @@ __all__ = [
 class PipelineParams(Params):
     """One run of the whole chain."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # a refused credential is not printed either
+
     run_name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
         description="Name of the run. Also the release's name, unless `publish.name` is set.",
@@ -56,6 +63,7 @@ class PipelineParams(Params):
         "ropeway-storage",
         min_length=1,
         description="Where everything is stored: a local folder, or a URI such as s3://bucket/folder.",
+        json_schema_extra=SCHEMA_WITHOUT_CREDENTIALS,
     )
     model: ModelParams
     corpus: CorpusParams
@@ -67,8 +75,25 @@ class PipelineParams(Params):
     publish: PublishParams = PublishParams()
     ray: RayParams = RayParams()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_credentials(cls, given: Any) -> Any:
+        refuse_credentials(given)  # before anything else, so that no other error repeats one
+        return given
+
+    @model_validator(mode="after")
+    def _names_the_precision(self) -> PipelineParams:
+        """Replace `auto` at once, so that every digest, job and record says which precision was used."""
+        if self.training.precision == "auto":
+            chosen = self.training.model_copy(update={"precision": auto_precision(self.ray)})
+            self.__dict__["training"] = chosen  # the model is frozen
+        return self
+
     @model_validator(mode="after")
     def _fits_together(self) -> PipelineParams:
+        refuse_misspelt_addresses(
+            self.storage, self.corpus, self.model, self.chunking, self.evaluation, self.publish, self.ray
+        )
         target = self.model.target_length
         labels = [source.label for source in self.corpus.sources]
         for i, budget in enumerate(self.packing.budgets):

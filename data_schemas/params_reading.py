@@ -8,9 +8,12 @@ import yaml
 from pydantic import ValidationError
 
 from data_schemas.addresses import holds_secret
+from data_schemas.credentials import credential_in
 from data_schemas.errors import UserError
+from data_schemas.mapping_text import parse_json, parse_yaml
 from data_schemas.params import PipelineParams
 from data_schemas.remote import told
+from data_schemas.spelling import refuse_misspelt
 
 _MAX_BYTES = 4_000_000  # a file of parameters has a few kilobytes; a larger file is something else
 
@@ -32,7 +35,7 @@ def read_mapping(text_or_path: str) -> dict[str, Any]:
     else:
         text, origin = _content(text_or_path), text_or_path
     try:
-        value = json.loads(text) if is_json(text) else yaml.safe_load(text)
+        value = parse_json(text, origin) if is_json(text) else parse_yaml(text, origin)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{origin} is not valid YAML or JSON: {' '.join(str(error).split())}.") from error
     if not isinstance(value, dict):
@@ -41,6 +44,7 @@ def read_mapping(text_or_path: str) -> dict[str, Any]:
 
 
 def _content(path_or_uri: str) -> str:
+    refuse_misspelt(path_or_uri, "The parameter file")
     try:
         content = _from_uri(path_or_uri) if "://" in path_or_uri else _from_file(Path(path_or_uri).expanduser())
         if content is None:
@@ -91,5 +95,10 @@ def _sentence(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         message = "no such parameter; check the spelling"
     elif error["type"] != "value_error" and error["type"] != "missing" and isinstance(error.get("input"), (str, int, float)):
-        message += f", got {error['input']!r}"
+        message += f", got {_shown(error['input'])!r}"
     return f"{where}: {message}" if where else message
+
+
+def _shown(value: Any) -> Any:
+    """A wrong value as it may be repeated: texts that contain a credential are not."""
+    return "..." if isinstance(value, str) and credential_in(value) else value

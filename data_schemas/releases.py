@@ -3,9 +3,10 @@
 <name>/versions/<digest>/   one version; it never changes
 <name>/current              the digest of the version that is served
 <name>/rolled_back          digests that a rollback took from service, one a line: publishing them again does not serve them
+<name>/held_back            digests that publishing kept but did not serve, one a line
 <name>/announced            the digest of the last release event
 
-The three small files are replaced atomically. All paths here are relative, with slashes.
+The small files are replaced atomically. All paths here are relative, with slashes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ RELEASES = "releases"
 CURRENT = "current"
 _VERSIONS = "versions"
 _ROLLED_BACK = "rolled_back"
+_HELD_BACK = "held_back"
 _ANNOUNCED = "announced"
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
@@ -52,6 +54,11 @@ def current_key(name: str) -> str:
 def rolled_back_key(name: str) -> str:
     """The file that holds the digests that rollbacks took from service."""
     return f"{name}/{_ROLLED_BACK}"
+
+
+def held_back_key(name: str) -> str:
+    """The file that holds the digests that publishing kept but did not serve."""
+    return f"{name}/{_HELD_BACK}"
 
 
 def announced_key(name: str) -> str:
@@ -87,10 +94,12 @@ def parse_pointer(raw: bytes | None) -> str | None:
 def resolve_release(directory: Path) -> Path:
     """The version that `current` in `directory` names; `directory` itself if it has no `current`.
 
-    Raises UserError if `current` names a version that is not there.
+    Raises UserError if `current` names a version that is not there, or if `directory` has versions but serves none.
     """
     pointer = directory / CURRENT
     if not pointer.is_file():
+        if kept := sorted(path.name for path in directory.glob(f"{_VERSIONS}/*") if is_digest(path.name)):
+            raise UserError(f"No version in {directory} is served: name one, such as {directory / version_below(kept[0])}.")
         return directory
     raw = pointer.read_bytes()
     digest = parse_pointer(raw)

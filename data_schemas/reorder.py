@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data_schemas.publish_params import ReorderStrategy
+from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.record import Record
 
 REORDER_FILE_NAME = "chunk_reorder.json"

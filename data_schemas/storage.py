@@ -14,7 +14,6 @@ root are the truth.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -31,9 +30,13 @@ from pydantic import ValidationError
 from data_schemas.addresses import is_remote, local_path
 from data_schemas.cache_folder import cache_folder
 from data_schemas.errors import UserError, is_disk_full
+from data_schemas.locks import locked, locked_at_once
 from data_schemas.manifest import MANIFEST_NAME, Manifest, damaged_files, file_entries, file_sizes, stage_digest
+from data_schemas.modes import follow_umask
 from data_schemas.parts import Parts
+from data_schemas.progress import message, print_progress
 from data_schemas.remote import Remote
+from data_schemas.spelling import refuse_misspelt
 
 _PARTS = ".parts"
 _STALE_AFTER_S = 7 * 86_400
@@ -125,6 +128,7 @@ class Storage:
     """The storage root: a local folder, or a remote URI and its mirror. `root` is the folder of this machine."""
 
     def __init__(self, root: str) -> None:
+        refuse_misspelt(root, "The storage")
         self.remote = Remote(root) if is_remote(root) else None
         self.root = mirror_of(self.remote.uri) if self.remote else local_path(root).resolve()
 
@@ -267,6 +271,7 @@ class Storage:
                 files=file_entries(staging),
             )
             write_atomically(staging / MANIFEST_NAME, manifest.model_dump_json(indent=1))
+            follow_umask(staging)
             fsync_tree(staging)
             self._move_into_place(staging, final)
         finally:
@@ -293,7 +298,7 @@ class Storage:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Hold the lock on making one artifact. A second run waits, and then finds the artifact.
+        """Hold the lock on making one artifact. A second run says whom it waits for, and then finds the artifact.
 
         The kernel frees the lock of a killed process. Staging folders whose lock is free are removed as debris.
         """
@@ -304,17 +309,16 @@ class Storage:
             raise UserError(
                 f"Cannot write to the storage {self.root} ({error.strerror}): change its permissions, or set another `storage`."
             ) from error
-        with (locks / name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(locks / name, lambda holder: print_progress(message(f"waiting for {holder}, which makes {_in_words(name)}"))):
             for debris in (self.root / ".staging").glob("*"):
                 if debris.name != name:
                     self._remove_if_unlocked(debris, debris.name)
             yield
 
     def _remove_if_unlocked(self, folder: Path, lock_name: str) -> None:
-        with (self.root / ".locks" / lock_name).open("w") as lock, contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+        with locked_at_once(self.root / ".locks" / lock_name) as is_free:
+            if is_free:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _move_into_place(self, staging: Path, final: Path) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -339,6 +343,11 @@ class Storage:
         except (OSError, json.JSONDecodeError):
             return {}
         return record
+
+
+def _in_words(lock_name: str) -> str:
+    kind, _, digest = lock_name.rpartition("-")
+    return f"the same {kind} ({digest[:12]})"
 
 
 def _parsed(manifest: bytes | None) -> Manifest | None:

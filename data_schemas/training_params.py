@@ -66,8 +66,10 @@ class TrainingParams(Params):
     )
     train_norms: bool = Field(True, description="Also train the norm weights, as LongLoRA does.")
     train_embeddings: bool = Field(True, description="Also train the embeddings, as LongLoRA does.")
-    precision: Literal["bf16", "fp32"] = Field(
-        "bf16", description="Precision of the computation (autocast). Trained weights stay float32."
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto",
+        description="Precision of the computation (autocast). Trained weights stay float32. auto: bf16 where the device has "
+        "instructions for it, else fp32. A run records which one it was.",
     )
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
     activation_offload: bool = Field(

@@ -1,33 +1,52 @@
-"""Which stage follows which. Each method runs its stage and the stages it needs; finished artifacts are reused."""
+"""Which stage follows which. Each method runs its stage and the stages it needs; finished artifacts are reused.
+
+`Stages` says how a stage is run: in Prefect (`flows.prefect_stages`), by itself (`flows.plain_stages`), or not at all
+(`flows.finished`).
+"""
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
-
-from prefect import get_run_logger, tags
+from typing import Any, Protocol
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
-from flows.limits import gpu_turn
-from ray_jobs.evaluate import evaluation_stage as evaluate_stage
-from ray_jobs.finetune import checkpoint_stage as finetune_stage
-from tasks.prefect_tasks.evaluate import evaluate
-from tasks.prefect_tasks.finetune import finetune
-from tasks.prefect_tasks.ingest import ingest
-from tasks.prefect_tasks.prepare import prepare
-from tasks.prefect_tasks.publish import publish
-from tasks.prefect_tasks.run_labels import run_tags
+from ray_jobs.evaluate import evaluation_key
+from ray_jobs.finetune import checkpoint_stage
 
 _ON_GPU = ("checkpoint", "evaluation")
 
 
+class Stages(Protocol):
+    """The stages of one run. Each makes its artifact or finds it."""
+
+    def ingest(self, params: PipelineParams) -> Artifact: ...
+
+    def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact: ...
+
+    def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
+        """UserError, before any training, if the evaluation is impossible."""
+
+    def finetune(self, params: PipelineParams, shards: Artifact) -> Artifact: ...
+
+    def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact: ...
+
+    def publish(
+        self, params: PipelineParams, documents: Artifact, shards: Artifact, checkpoint: Artifact, evaluation: Artifact
+    ) -> Artifact: ...
+
+    def around(self, params: PipelineParams, needs_gpu: bool) -> AbstractContextManager[None]:
+        """Open while a stage runs. `needs_gpu`: it will compute on the GPUs if `ray.use_gpu` is set."""
+
+
 @dataclass
 class Chain:
-    """One run: the artifacts so far, recorded under `runs/<run_name>.json` after every stage."""
+    """One run: the artifacts so far, recorded under `runs/<run_name>.json` after every stage if `records`."""
 
     params: PipelineParams
+    stages: Stages
+    records: bool = True
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -35,25 +54,25 @@ class Chain:
         self._earlier = Storage(self.params.storage).recorded_run(self.params.run_name)
 
     def prepared(self) -> Artifact:
-        documents = self._do("documents", ingest, self.params)
-        return self._do("shards", prepare, self.params, documents)
+        documents = self._do("documents", self.stages.ingest, self.params)
+        return self._do("shards", self.stages.prepare, self.params, documents)
 
     def finetuned(self) -> Artifact:
         shards = self.artifacts.get("shards") or self.prepared()
-        found = finetune_stage.find(self.params, Storage(self.params.storage), shards)
-        return self._do("checkpoint", finetune, self.params, shards, found=found)
+        found = checkpoint_stage.find(self.params, Storage(self.params.storage), shards)
+        return self._do("checkpoint", self.stages.finetune, self.params, shards, found=found)
 
     def evaluated(self) -> Artifact:
         """Trains first only if a fine-tuned model is to be measured."""
         if "fine_tuned" in self.params.evaluation.arms:
             shards = self.prepared()
-            evaluate_stage.refuse_unmeasurable(self.params, Storage(self.params.storage), self.artifacts["documents"], shards)
+            self.stages.refuse_unmeasurable(self.params, self.artifacts["documents"], shards)
             return self._measured(self.artifacts["documents"], self.finetuned())
-        return self._measured(self._do("documents", ingest, self.params), None)
+        return self._measured(self._do("documents", self.stages.ingest, self.params), None)
 
     def _measured(self, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
-        found = evaluate_stage.find(self.params, Storage(self.params.storage), documents, checkpoint)
-        return self._do("evaluation", evaluate, self.params, documents, checkpoint, found=found)
+        found = evaluation_key.find(self.params, Storage(self.params.storage), documents, checkpoint)
+        return self._do("evaluation", self.stages.evaluate, self.params, documents, checkpoint, found=found)
 
     def published(self) -> Artifact:
         if "fine_tuned" not in self.params.evaluation.arms:
@@ -62,13 +81,19 @@ class Chain:
             )
         evaluation = self.evaluated()
         done = self.artifacts
-        return self._do("release", publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation)
+        return self._do(
+            "release", self.stages.publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation
+        )
+
+    def keep_record(self) -> None:
+        """Write the stages so far under `runs/<run_name>.json`, beside those of an earlier run that still hold."""
+        carried_over = {stage: entry | {"of_earlier_run": True} for stage, entry in self._earlier.items()}
+        Storage(self.params.storage).record_run(self.params.run_name, carried_over | self.record)
 
     def _do(self, name: str, stage: Any, *inputs: Any, found: Artifact | None = None) -> Artifact:
         """Run a stage and record it. `found`: its artifact if that exists already; then no GPU is needed."""
         started = time.perf_counter()
-        turn = gpu_turn(self.params.ray, get_run_logger().info) if name in _ON_GPU and found is None else nullcontext()
-        with tags(*run_tags(self.params)), turn:
+        with self.stages.around(self.params, needs_gpu=name in _ON_GPU and found is None):
             artifact: Artifact = stage(*inputs)
         self.artifacts[name] = artifact
         self.record[name] = {
@@ -79,6 +104,6 @@ class Chain:
         }
         if self._earlier.get(name, {}).get("digest") != artifact.digest:
             self._earlier = {}  # what an earlier run of this name made from other inputs is not this run's any more
-        carried_over = {stage: entry | {"of_earlier_run": True} for stage, entry in self._earlier.items()}
-        Storage(self.params.storage).record_run(self.params.run_name, carried_over | self.record)
+        if self.records:
+            self.keep_record()
         return artifact

@@ -3,23 +3,33 @@
 `ray_jobs.preflight` holds the part that a single Ray job repeats; `check_inputs` adds corpus, storage, gates and destinations.
 """
 
+from pathlib import Path
+
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
 
 
 def check_inputs(params: PipelineParams) -> None:
-    """UserError if base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work."""
-    from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
+    """UserError if machine, base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work."""
+    from ray_jobs.machine_checks import refuse_impossible_machine
+
+    refuse_impossible_machine(params)  # before anything is imported that takes seconds
     from ray_jobs.submit.submission import is_submitted
-    from tasks.evaluate.report.gates import refuse_impossible
     from tasks.ingest.corpus_units import refuse_missing
+
+    Storage(params.storage)
+    if not is_submitted(params.ray):  # else only the cluster sees the corpus
+        refuse_missing(params.corpus)
+    from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
+    from tasks.evaluate.report.gates import refuse_impossible
     from tasks.model.extended import base_window
     from tasks.publish.destinations.delivery import check_destinations
 
-    Storage(params.storage)
     refuse_untrainable(params)
-    if not is_submitted(params.ray):  # else only the cluster sees the corpus
-        refuse_missing(params.corpus)
     refuse_unaskable(params)
     refuse_impossible(params, base_window(params.model))
     check_destinations(params.publish)
+    if params.publish.signing_key is not None:
+        from tasks.publish.signing import private_key
+
+        private_key(Path(params.publish.signing_key).expanduser())

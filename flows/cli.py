@@ -27,6 +27,10 @@ Settings = Annotated[
     ),
 ]
 
+NoPrefect = Annotated[
+    bool, typer.Option("--no-prefect", help="Run the stages without Prefect: no server, no run page, no queue for the GPUs.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
@@ -38,7 +42,12 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Entry point. Exits 0 only on success, and 2 with one sentence for an error that the user can fix."""
+    """Entry point. Exits 0 only on success, 2 with one sentence for an error that the user can fix, and 3 if the new version of a
+    release is kept but not served, because of its figures.
+    """
+    from flows.interrupt import stop_on_interrupt
+
+    stop_on_interrupt()
     try:
         app()
     except UserError as error:
@@ -54,24 +63,64 @@ def _refuse(sentence: str) -> int:
     return 2
 
 
-def _run(flow: str, config: str, settings: list[str] | None) -> None:
-    from flows.check_inputs import check_inputs
+def _run(flow: str, config: str, settings: list[str] | None, no_prefect: bool) -> None:
     from flows.commands.outcome import print_outcome
     from flows.config import load_config
-    from flows.terminal import run_flow
+    from flows.terminal import run_here
 
     params = load_config(config, settings or ())
-    check_inputs(params)
-    print_outcome(params, run_flow(flow, params))
+    published = print_outcome(params, run_here(flow, params, no_prefect))
+    if published is not None and published.failed:
+        raise typer.Exit(3)
 
 
 @app.command()
-def demo(settings: Settings = None) -> None:
+def demo(settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Run everything on a small model; needs no download.
 
     Model and corpus come with Ropeway and Python: a 4M-parameter base, and the standard library's source.
     """
-    _run("extend_context", "demo", settings)
+    _run("extend_context", "demo", settings, no_prefect)
+
+
+@app.command()
+def init(
+    model: Annotated[str | None, typer.Argument(help="Base model: a folder, a hub id such as org/name, or demo.")] = None,
+    corpus: Annotated[str | None, typer.Argument(help="Corpus: a folder or URI of long documents, or `stdlib:`.")] = None,
+    target_length: Annotated[int | None, typer.Option(min=32, help="Tokens of context to reach. Empty: it is asked.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.001, help="Hours that training may take. Empty: it is asked.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write. Empty: it is asked.")] = None,
+) -> None:
+    """Write a first config for your model and corpus.
+
+    It fits this machine, and says the time and memory foreseen. Asks for what is not given; without a terminal the usual answers
+    are taken, and MODEL and CORPUS must be given.
+    """
+    from flows.commands.init import write_config
+    from flows.terminal import ask, be_quiet
+
+    be_quiet()
+    write_config(model, corpus, target_length, hours, output, ask)
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option(help="File to write. Empty: print it.")] = None,
+) -> None:
+    """Print the JSON Schema of a config, for editors.
+
+    The line `# yaml-language-server: $schema=FILE` at the top of a config makes editors use it.
+    """
+    import json
+
+    from data_schemas.storage import write_atomically
+    from flows.params_schema import params_schema
+
+    text = json.dumps(params_schema(), indent=1)
+    if output is None:
+        print(text)
+    else:
+        write_atomically(output, text + "\n")
 
 
 @app.command()
@@ -87,9 +136,30 @@ def params(
 
 
 @app.command()
-def run(config: Config, settings: Settings = None) -> None:
+def run(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Run everything from corpus to release. The last line printed is the release's folder."""
-    _run("extend_context", config, settings)
+    _run("extend_context", config, settings, no_prefect)
+
+
+@app.command()
+def doctor(
+    config: Annotated[str | None, typer.Argument(help=f"{_CONFIG_HELP} Empty: only the machine is looked at.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Check this machine, and say what each `auto` would be.
+
+    A line each for hardware, kernels, disk, ports and hub. With a CONFIG also everything that is checked before its run. Nothing is
+    made or changed.
+    """
+    if config is None and settings:
+        raise UserError("--set changes a CONFIG: give one, or remove --set.")
+    from flows.commands.doctor import show_findings
+    from flows.config import load_config
+    from flows.terminal import be_quiet
+
+    be_quiet()
+    if not show_findings(None if config is None else load_config(config, settings or ())):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -140,9 +210,9 @@ def compare_rope(
 
 
 @app.command()
-def prepare(config: Config, settings: Settings = None) -> None:
+def prepare(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Read, chunk and pack the corpus into Arrow shards."""
-    _run("prepare", config, settings)
+    _run("prepare", config, settings, no_prefect)
 
 
 @app.command()
@@ -166,9 +236,9 @@ def inspect(
 
 
 @app.command()
-def finetune(config: Config, settings: Settings = None) -> None:
+def finetune(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Fine-tune the base for the longer context. Prepares the corpus first if needed."""
-    _run("finetune", config, settings)
+    _run("finetune", config, settings, no_prefect)
 
 
 @app.command()
@@ -185,6 +255,7 @@ def evaluate(
         Path | None,
         typer.Option(help="With --from-samples: folder to write to. Empty: evaluation-DIGEST in the current folder."),
     ] = None,
+    no_prefect: NoPrefect = False,
 ) -> None:
     """Measure base, scaling only and fine-tuned model. Trains first if needed."""
     if output is not None and from_samples is None:
@@ -196,15 +267,15 @@ def evaluate(
 
         show_recomputed(from_samples, output)
     elif config is not None and from_samples is None:
-        _run("evaluate", config, settings)
+        _run("evaluate", config, settings, no_prefect)
     else:
         raise UserError("Give either a CONFIG to measure, or --from-samples with the folder of a finished evaluation.")
 
 
 @app.command()
-def publish(config: Config, settings: Settings = None) -> None:
+def publish(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Write, verify and publish the release. Runs every missing stage first."""
-    _run("publish", config, settings)
+    _run("publish", config, settings, no_prefect)
 
 
 @app.command()
@@ -216,15 +287,18 @@ def verify(
         str | None,
         typer.Option(
             "--with",
-            help="Also load the release in these programs, each in its own environment: transformers-5,transformers-4.57,vllm.",
+            help="Also load the release in these programs, each in its own environment: transformers-5,transformers-4.57,vllm,llama.cpp.",
         ),
     ] = None,
     environments: Annotated[
         Path | None,
         typer.Option(help="Folder to keep those environments in. Empty: in ROPEWAY_CACHE, or else in the user's cache folder."),
     ] = None,
+    signed_by: Annotated[
+        Path | None, typer.Option(help="Public key (.pub) that must have signed it. Empty: any signature, or none.")
+    ] = None,
 ) -> None:
-    """Check a release: hashes, logits, RoPE, reorder config.
+    """Check a release: hashes, signature, logits, RoPE, reorder config.
 
     Loads the model again, and checks how each program that serves models reads its RoPE scaling.
     """
@@ -238,10 +312,29 @@ def verify(
     consumers = [name.strip() for name in run_with.split(",") if name.strip()] if run_with else []
 
     with release_folder(release, print_progress) as folder:
-        checks = verify_release(folder, consumers, environments, progress=print_progress)
+        checks = verify_release(folder, consumers, environments, progress=print_progress, signed_by=signed_by)
     print_checks(checks)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def keys(name: Annotated[Path, typer.Argument(help="Where to write the keys: NAME.key and NAME.pub.")]) -> None:
+    """Make a pair of keys to sign releases with."""
+    from flows.commands.sign import write_keys
+
+    write_keys(name)
+
+
+@app.command()
+def sign(
+    release: Annotated[Path, typer.Argument(help="A release folder. releases/NAME means its current version.")],
+    key: Annotated[Path, typer.Option(help="The private key, NAME.key.")],
+) -> None:
+    """Sign a release. Readers check it with `ropeway verify --signed-by NAME.pub`."""
+    from flows.commands.sign import sign_release
+
+    sign_release(release, key)
 
 
 _WHERE_HELP = "Where the releases are: a storage root, a destination (folder or URI), or hub:org/name."
@@ -280,6 +373,9 @@ def reorder(
         Path | None, typer.Option(help="tokenizer.json or its folder. Empty: passages need `num_tokens`.")
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="Strategy to use instead of the config's.")] = None,
+    ranking: Annotated[
+        str, typer.Option(help="score: higher `score` is better. distance: lower `distance` is better. given: as in the file.")
+    ] = "score",
     near_duplicates: Annotated[float | None, typer.Option(help="Merge passages at least this similar, such as 0.8.")] = None,
     join_overlaps: Annotated[bool, typer.Option(help="Join passages that overlap in one document.")] = False,
     keep_adjacent: Annotated[bool, typer.Option(help="Keep neighbouring chunks of a document together.")] = False,
@@ -292,6 +388,7 @@ def reorder(
 
     options = ReorderOptions(
         strategy=strategy,  # type: ignore[arg-type]  # checked there
+        ranking=ranking,  # type: ignore[arg-type]
         near_duplicates=near_duplicates,
         join_overlaps=join_overlaps,
         keep_adjacent=keep_adjacent,
@@ -307,10 +404,13 @@ def serve() -> None:
 
     Runs whatever is triggered there, by a schedule, the UI or the API, until interrupted.
     """
+    import signal
+
     from flows.deployments import serve_all
     from flows.terminal import be_quiet
 
     be_quiet()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Prefect's own end: it waits for the runs under way
     serve_all()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import UserError
+from data_schemas.mapping_text import parse_json
 from data_schemas.params import PipelineParams
 from data_schemas.params_reading import read_mapping, validate_params
 
@@ -40,7 +41,7 @@ def _set(mapping: dict[str, Any], setting: str) -> None:
     if not equals or not all(path.split(".")):
         raise UserError(f"--set {setting!r} does not have the form NAME.NAME=VALUE, such as training.steps=100.")
     try:
-        value = json.loads(text)
+        value = parse_json(text, f"--set {path}=...")
     except json.JSONDecodeError:
         value = text
     *parents, last = path.split(".")

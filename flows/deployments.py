@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from data_schemas.mapping_text import parse_yaml
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -19,7 +19,7 @@ DEFINITIONS = Path(__file__).parent / "prefect.yaml"
 
 def definitions() -> list[dict[str, Any]]:
     """The entries of `deployments` in prefect.yaml, in its order."""
-    entries: list[dict[str, Any]] = yaml.safe_load(DEFINITIONS.read_text(encoding="utf-8"))["deployments"]
+    entries: list[dict[str, Any]] = parse_yaml(DEFINITIONS.read_text(encoding="utf-8"), str(DEFINITIONS))["deployments"]
     return entries
 
 

@@ -22,8 +22,10 @@ def run_title() -> str:
     """
     from prefect.runtime import flow_run
 
+    from flows.flow_run_end import note_started
     from tasks.prefect_tasks.run_labels import base_name
 
+    note_started(flow_run.id)
     given = flow_run.parameters.get("params")
     given = given.model_dump(mode="json") if isinstance(given, PipelineParams) else _mapping(given)
     model = _mapping(given.get("model"))
@@ -73,22 +75,34 @@ def publish(params: PipelineParams) -> str:
 def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
     """Check `params`, then run the chain up to `goal`.
 
-    Returns the run's Prefect state: Completed with the artifact's location, or Failed with the sentence of a UserError.
-    Other exceptions pass through.
+    Returns the run's Prefect state: Completed with the artifact's location, Failed with the sentence of a UserError, or Cancelled
+    after Ctrl-C. Other exceptions pass through.
     """
-    from prefect.states import Completed, Failed
+    from prefect.states import Cancelled, Completed, Failed
 
     from flows.terminal import shorten_user_errors
+    from ray_jobs.reached import REACHED
 
     shorten_user_errors(keep_notes=True)
     try:
         checked = _checked(params)
         from flows.chain import Chain  # loads the stages; wrong parameters are refused without them
+        from flows.prefect_stages import PrefectStages
 
-        location = getattr(Chain(checked), goal)().location
+        artifact = getattr(Chain(checked, PrefectStages()), goal)()
+        told = _told(checked, artifact) if goal == "published" else goal
     except UserError as error:
         return Failed(message=str(error), data=error)
-    return Completed(message=f"{goal}: {location}", data=location)
+    except KeyboardInterrupt:
+        return Cancelled(message=REACHED.describe())
+    return Completed(message=f"{told}: {artifact.location}", data=artifact.location)
+
+
+def _told(params: PipelineParams, release: Any) -> str:
+    """Whether the release is served, for the run's state."""
+    from tasks.publish.standing import standing
+
+    return "published" if standing(params, release.digest, release.path).is_current else "published, but not served"
 
 
 def _checked(params: PipelineParams | Mapping[str, Any]) -> PipelineParams:

@@ -2,22 +2,71 @@
 
 import logging
 import os
+import sys
 from importlib import import_module
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+
+GOALS = {
+    "extend_context": ("published", "release"),
+    "prepare": ("prepared", "shards"),
+    "finetune": ("finetuned", "checkpoint"),
+    "evaluate": ("evaluated", "evaluation"),
+    "publish": ("published", "release"),
+}  # of each flow: the method of `flows.chain.Chain`, and what the run's record calls its last artifact
+
+
+def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
+    """Run the flow, with Prefect or without it; or find at once what an equal run has made. Returns the artifact's location.
+
+    UserError if the run cannot work.
+    """
+    goal, last = GOALS[flow]
+    if last in Storage(params.storage).recorded_run(params.run_name):
+        from flows.finished import find_finished
+
+        if found := find_finished(params, goal):
+            return found
+    from flows.check_inputs import check_inputs
+
+    check_inputs(params)
+    if not no_prefect:
+        return run_flow(flow, params)
+    from flows.plain_stages import run_plainly
+
+    return run_plainly(params, goal)
 
 
 def run_flow(name: str, params: PipelineParams) -> str:
     """Run the flow in this process, on the server at PREFECT_API_URL or on a temporary one.
 
-    Returns what the flow returns. UserError passes through, and Prefect prints no traceback for it.
+    Returns what the flow returns. UserError passes through, and Prefect prints no traceback for it. An interrupted run is Cancelled
+    on the server.
     """
     be_quiet()
     flow = getattr(import_module("flows.pipeline"), name)
+    from prefect.exceptions import CancelledRun
+
+    from flows.embedded_server import ensure_server, kill_server
+    from flows.flow_run_end import ensure_cancelled
+    from flows.interrupt import at_the_latest, was_interrupted
+
     shorten_user_errors()
     refuse_unreachable_server()
-    return str(flow(params))
+    at_the_latest(lambda: ensure_cancelled("Interrupted."))
+    at_the_latest(kill_server)
+    ensure_server()
+    try:
+        return str(flow(params))
+    except CancelledRun as cancelled:
+        if was_interrupted():
+            raise KeyboardInterrupt from cancelled
+        raise UserError("The run was cancelled in Prefect: run again to go on.") from cancelled
+    except KeyboardInterrupt:
+        ensure_cancelled("Interrupted.")
+        raise
 
 
 def refuse_unreachable_server() -> None:
@@ -38,7 +87,7 @@ def be_quiet() -> None:
     for variable, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",  # on a slow machine
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; an automation takes long silence for a crash
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "PREFECT_LOGGING_FORMATTERS_STANDARD_FORMAT": line,
@@ -49,6 +98,20 @@ def be_quiet() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(variable, value)
+
+
+def ask(question: str, default: str | None) -> str:
+    """The answer from the terminal; without one the default. UserError if there is neither."""
+    if sys.stdin.isatty():
+        import typer
+
+        answer: str = typer.prompt(question, default=default)
+        return answer.strip()
+    if default is None:
+        raise UserError(
+            f"This is not a terminal, so nobody can answer ({question}): give MODEL and CORPUS, see `ropeway init --help`."
+        )
+    return default
 
 
 class _OneSentence(logging.Filter):

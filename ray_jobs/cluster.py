@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from data_schemas.errors import UserError
 from data_schemas.params import RayParams
+from ray_jobs.private_cluster import private_to_this_run
 
 T = TypeVar("T")
 
@@ -20,43 +21,63 @@ T = TypeVar("T")
 def connected(params: RayParams) -> Iterator[None]:
     """Connect to Ray for the duration of the block, quietly. A process that is connected already stays as it is.
 
-    `local` starts a private cluster, with all CPUs of this machine or as many as the workers need if that is more, and stops it
-    afterwards. UserError if the cluster cannot be reached.
+    `local` starts a private cluster (see `ray_jobs.private_cluster`), with all CPUs of this machine or as many as the workers need
+    if that is more, and stops it afterwards. Any other address is reached with the token that the environment gives. UserError if
+    the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2", "1")
-    if params.address == "local":
-        # A private cluster on loopback needs no token, and must not write one into the home directory.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
     if ray.is_initialized():
         yield
         return
+    from ray.exceptions import AuthenticationError
+
     on_termination = signal.getsignal(signal.SIGTERM)
-    try:
-        if params.address == "local":
-            needed = int(params.num_workers * params.cpus_per_worker + 0.999)
-            ray.init(
-                address="local",
-                num_cpus=max(needed, os.cpu_count() or 1),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        else:
-            ray.init(address=params.address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"Cannot reach a Ray cluster at ray.address {params.address!r} ({detail}): start it, or correct the address."
-        ) from error
-    if callable(on_termination) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_termination)  # Ray's own handler exits, which would turn a cancellation into a crash
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            if params.address == "local":
+                folder = stack.enter_context(private_to_this_run())
+                stack.callback(ray.shutdown)
+                needed = int(params.num_workers * params.cpus_per_worker + 0.999)
+                ray.init(
+                    address="local",
+                    num_cpus=max(needed, os.cpu_count() or 1),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder),
+                )
+            else:
+                stack.callback(ray.shutdown)
+                ray.init(address=params.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+            if _is_refused(error):
+                raise UserError(
+                    f"The Ray cluster at ray.address {params.address!r} refuses this token, or asks for one: set RAY_AUTH_MODE=token and "
+                    "its RAY_AUTH_TOKEN."
+                ) from error
+            detail = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"Cannot reach a Ray cluster at ray.address {params.address!r} ({detail}): start it, or correct the address."
+            ) from error
+        if callable(on_termination) and threading.current_thread() is threading.main_thread():
+            signal.signal(
+                signal.SIGTERM, on_termination
+            )  # Ray's own handler exits, which would turn a cancellation into a crash
         yield
-    finally:
-        ray.shutdown()
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether the cluster refused the token: Ray tries again for a while, and then hides that below another error."""
+    from ray.exceptions import AuthenticationError
+
+    while error is not None:
+        if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def interruptibly(wait: Callable[[], T]) -> T:

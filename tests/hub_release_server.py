@@ -152,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, [_entry(path, content) for path, content in sorted(files.items())], {}
         if verb == "commits":
             return 200, [_described(one, repository.commits[one]) for one in repository.history(oid)], {}
+        if verb == "resolve" and file not in files:
+            return 404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"}
         if verb == "resolve":
             return 200, files[file], {"ETag": f'"{_blob_id(files[file])}"', "X-Repo-Commit": oid}
         if verb == "tag":

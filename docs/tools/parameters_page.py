@@ -13,7 +13,8 @@ HEAD = """# Parameters
 
 <!-- Written by docs/tools/parameters_page.py. Change the descriptions in data_schemas/, then run it again. -->
 
-Every value that a YAML file, `--set` or the run form may hold. `ropeway params training` prints one group in a terminal.
+Every value that a YAML file, `--set` or the run form may hold. `ropeway params training` prints one group in a terminal,
+and `ropeway schema` the JSON Schema that editors complete and check YAML with.
 `[]` stands for one entry of a list. A default of *empty* means that the program chooses, as the description says.
 """
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from data_schemas.addresses import is_remote, local_path
 from data_schemas.errors import UserError
+from data_schemas.spelling import refuse_misspelt
 from data_schemas.storage import Storage
 
 
@@ -21,6 +22,7 @@ def show_shards(location: str, plot: Path | None, push: str | None = None) -> No
     from tasks.pack.inspection.tables import show
     from tasks.publish.destinations.shards import push_shards
 
+    refuse_misspelt(location, "The folder of shards")
     folder, documents = local_path(location), None
     if is_remote(location):
         address = re.fullmatch(r"(.+)/shards/([0-9a-f]{32})/?", location)

@@ -1,6 +1,7 @@
 """What a finished run prints: the verdict or tables, and the artifact's path as the last line."""
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,19 +13,29 @@ from data_schemas.storage import Storage, read_manifest
 from tasks.evaluate.report.closing_page import COLUMNS, closing_page
 from tasks.evaluate.report.result_files import HTML_NAME, REPORT_NAME
 from tasks.pack.inspection.prepared import show_prepared
+from tasks.publish.serving.table import serving_table
+from tasks.publish.standing import Standing, standing
 
 
-def print_outcome(params: PipelineParams, location: str) -> None:
-    """Print the stages, the verdict or the figures, and as the last line where the result is: a path or a URI."""
+def print_outcome(params: PipelineParams, location: str) -> Standing | None:
+    """Print the stages, the verdict or the figures, and as the last line where the result is: a path or a URI.
+
+    Of a release it also prints whether it is served, and returns that.
+    """
     console = Console()
     storage = Storage(params.storage)
     path = storage.local(location)
     record = storage.recorded_run(params.run_name)
+    published: Standing | None = None
     report = next((file for file in (path / "evaluation" / REPORT_NAME, path / REPORT_NAME) if file.is_file()), None)
     if report is not None:
         print(_stages_in_short(params.run_name, record), end="\n\n")
-        page = report.with_name(HTML_NAME).relative_to(path)
-        print(closing_page(read_report(report), f"Open {page} in the folder below for every figure and table."))
+        published = standing(params, path.name, path) if report.parent != path else None
+        told = [row for line in published.lines() for row in _wrapped(line)] if published else []
+        told += _next(path, published)
+        where = f"Every figure and table: {report.with_name(HTML_NAME)}"
+        print(closing_page(read_report(report), where, len(told)))
+        print("".join(f"{row}\n" for row in told), end="")
     else:
         _print_stages(params.run_name, record, console)
         if "shards" in record and storage.local(location).name == record["shards"]["digest"]:
@@ -35,6 +46,25 @@ def print_outcome(params: PipelineParams, location: str) -> None:
                 table.add_row(name, str(value))
             console.print(table)
     print(location, flush=True)
+    return published
+
+
+def _next(path: Path, published: Standing | None) -> list[str]:
+    """Three commands for a release that is served: check it, serve it, order passages for it."""
+    if published is None or not published.is_current:
+        return []
+    commands = {row.consumer: row.commands for row in serving_table(path, str(path))}
+    serve = [commands[name][0] for name in ("vllm", "transformers-5", "llama.cpp") if commands.get(name)][:1]
+    verify, reorder = f"ropeway verify {path}", f"ropeway reorder --config {path} PASSAGES.jsonl"
+    return ["Next:", *(f"  {command}" for command in (verify, *serve, reorder))]
+
+
+def _wrapped(line: str) -> list[str]:
+    """A command stays on one line, so that it can be copied."""
+    what, command, rest = line.partition("ropeway ")
+    if command:
+        return [what.rstrip(), f"  {command}{rest}"]
+    return textwrap.wrap(line, COLUMNS, subsequent_indent="     ", break_on_hyphens=False, break_long_words=False)
 
 
 def _stages_in_short(run_name: str, record: dict[str, Any]) -> str:

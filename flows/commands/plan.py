@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from data_schemas.devices import cpu_computes_bf16
 from data_schemas.params import PipelineParams, TrainingParams
 from data_schemas.quantities import data_size, duration
 from data_schemas.storage import Storage
@@ -36,15 +37,17 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
     """
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
+    from tasks.model.base_model import check_weights
     from tasks.model.extended import rope_plan_for
 
     machine = machine or Machine()
     plan = rope_plan_for(params.model)
+    check_weights(params.model)
     shape = training_shape(params)
     speed = find_speed(params, shape, machine.tflops)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     console = Console()
-    rows = [("base", params.model.base), *plan.describe(), *_training(params, shape)]
+    rows = [("base", params.model.base), *_own_code(params), *plan.describe(), *_training(params, shape)]
     if speed is not None and seconds is not None:
         rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
     else:
@@ -90,8 +93,23 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         ),
         ("tokens a step", f"up to {tokens:,} in {training.rows_per_step} rows of {target:,}"),
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
+        ("precision", training.precision + _why_slow(params)),
         ("workers", f"{params.ray.num_workers} on {'GPU' if params.ray.use_gpu else 'CPU'}, Ray at {params.ray.address}"),
     ]
+
+
+def _why_slow(params: PipelineParams) -> str:
+    is_slow = params.training.precision == "bf16" and not params.ray.use_gpu and not cpu_computes_bf16()
+    return "; this processor computes it many times slower than fp32: set training.precision to auto" if is_slow else ""
+
+
+def _own_code(params: PipelineParams) -> Iterator[tuple[str, str]]:
+    """Says so for a base that brings Python code, which is not used."""
+    from tasks.model.base_code import own_class
+    from tasks.model.base_model import load_config
+
+    if own := own_class(load_config(params.model)):
+        yield "code of the base", f"not run ({own}): transformers has this class itself"
 
 
 def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
@@ -142,7 +160,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
     rows.append((f"peak, in {found.moment}", data_size(found.total)))
-    available, origin = _available_bytes(params, machine)
+    available, origin = available_bytes(params, machine)
     most = training.rows_per_step // workers
     fitting = largest_micro_batch(shape, training, row_tokens, available, most=most, num_workers=workers, cuda=cuda)
     fits = f"{fitting} rows" + (" (all rows that a worker has in a step)" if fitting == most else "")
@@ -156,7 +174,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     _print(console, title, ("part", "estimate"), rows)
 
 
-def _available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, str]:
+def available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, str]:
     if machine.gpu_memory_gb is not None:
         return machine.gpu_memory_gb * GB, "stated by --gpu-memory"
     if not params.ray.use_gpu:

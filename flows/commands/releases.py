@@ -16,7 +16,12 @@ def show_releases(where: str) -> None:
         return
     table = Table("release", Column("version", min_width=12), "published", "base", "tokens", "MB", "")
     for row in rows:
-        states = {"current": row.is_current, "incomplete": not row.is_complete, "rolled back": row.is_rolled_back}
+        states = {
+            "current": row.is_current,
+            "incomplete": not row.is_complete,
+            "rolled back": row.is_rolled_back,
+            "not served": row.is_held_back,
+        }
         state = ", ".join(name for name, holds in states.items() if holds)
         created = f"{row.created:%Y-%m-%d %H:%M}" if row.created else ""
         tokens = f"{row.target_length:,}" if row.target_length else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +32,13 @@ def print_reordered(
                 f"{file} is not a tokenizer ({error}): give a tokenizer.json or the folder of a release."
             ) from error
         options = replace(options, count_tokens=lambda text: sum(len(encoded.ids) for encoded in counter.encode([text])))
-    arranged = arrange_file(config, passages, budget_tokens, options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the note is printed below
+        arranged = arrange_file(config, passages, budget_tokens, options)
     for part in arranged.parts():
         print(json.dumps(part, ensure_ascii=False))
+    if arranged.note:
+        print(arranged.note, file=sys.stderr)
     if arranged.dropped:
         print(f"{len(arranged.dropped)} passages do not fit {budget_tokens} tokens and were left out.", file=sys.stderr)
     if arranged.merged:

@@ -30,7 +30,8 @@ from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.actors import measuring_workers
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
-from ray_jobs.evaluate.given_files import given_files, published_files
+from ray_jobs.evaluate.evaluation_key import KIND, inputs_of
+from ray_jobs.evaluate.given_files import published_files
 from ray_jobs.evaluate.key_tokens import FindKeyTokens, asks_longppl, write_key_spans
 from ray_jobs.evaluate.measured_with import measured_with
 from ray_jobs.evaluate.measuring_units import MeasureUnit, Unit, plan_units, rows_name
@@ -48,38 +49,12 @@ from tasks.evaluate.sample_set import SCHEMAS, Samples
 from tasks.reorder.candidates import compared_strategies
 from tasks.work import UnitFunction, Workers, run_units
 
-CODE_VERSION = 8
-KIND = "evaluations"
-STAGE = "evaluate"
-
 
 def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what the job `evaluate` makes, which trains first where that is missing."""
     from ray_jobs.finetune import checkpoint_stage
 
     return checkpoint_stage.determining(params) | {"evaluation": params.evaluation.model_dump(mode="json")}
-
-
-def _inputs(params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> dict[str, Any]:
-    from tasks.model.base_model import base_fingerprint
-
-    parents = {"documents": documents.digest, "base": base_fingerprint(params.model)} | given_files(params)
-    return {
-        "stage": STAGE,
-        "params": {
-            "evaluation": params.evaluation.model_dump(mode="json", exclude={"qa_file", "published_data", "lm_eval_include"}),
-            "target_length": params.model.target_length,
-            "rope_method": params.model.rope_method,
-            "use_gpu": params.ray.use_gpu,
-        },
-        "code_version": CODE_VERSION,
-        "parents": parents | ({"checkpoint": checkpoint.digest} if checkpoint else {}),
-    }
-
-
-def find(params: PipelineParams, storage: Storage, documents: Artifact, checkpoint: Artifact | None) -> Artifact | None:
-    """The evaluation of an equal run, or None."""
-    return storage.find(KIND, stage_digest(**_inputs(params, documents, checkpoint)))
 
 
 def run(
@@ -101,7 +76,7 @@ def run(
     """
     arms = choose_arms(params, checkpoint is not None)
     lm_eval.refuse_unavailable(params.evaluation, arms.names)
-    inputs = _inputs(params, documents, checkpoint)
+    inputs = inputs_of(params, documents, checkpoint)
     parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:

@@ -7,9 +7,18 @@ from pathlib import Path
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import PipelineParams
-from ray_jobs.evaluate.workload import asks_qa
 
 _OF_LM_EVAL_TASKS = {".yaml", ".yml", ".py", ".json", ".jsonl"}
+
+
+def asks_qa(params: PipelineParams) -> bool:
+    """Whether questions come from evaluation.qa_file, if there is one."""
+    return "document_qa" in params.evaluation.tasks or asks_ranked(params)
+
+
+def asks_ranked(params: PipelineParams) -> bool:
+    """Whether reorder strategies are compared, on the published arm."""
+    return params.evaluation.reorder_samples > 0 and "fine_tuned" in params.evaluation.arms
 
 
 def given_files(params: PipelineParams) -> dict[str, str]:

@@ -21,6 +21,7 @@ import numpy as np
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.parts import Parts
+from ray_jobs.evaluate.given_files import asks_qa, asks_ranked
 from ray_jobs.evaluate.key_tokens import TextSpans, read_key_spans
 from ray_jobs.evaluate.published_work import (
     NO_TEXTS,
@@ -110,7 +111,7 @@ def prepare_workload(
         tokenizer,
         min_tokens=max(lengths),
         num_documents=evaluation.num_documents,
-        haystack_tokens=2 * longest if evaluation.tasks or _asks_ranked(params) else 0,
+        haystack_tokens=2 * longest if evaluation.tasks or asks_ranked(params) else 0,
     )
     try:
         targets = target_documents(
@@ -124,7 +125,7 @@ def prepare_workload(
             ) from error
         raise
     prompts: dict[tuple[str, int], Prompts] = {}
-    if evaluation.tasks or _asks_ranked(params):
+    if evaluation.tasks or asks_ranked(params):
         material = _material(params, tokenizer, chosen, lengths)
         for task in dict.fromkeys(evaluation.tasks):
             for length in usable_lengths(task, evaluation.task_lengths, lengths, material):
@@ -135,7 +136,7 @@ def prepare_workload(
     heldout = [(document.doc_id, document.token_ids[document.num_leading :]) for document in chosen]
     texts = published_texts(evaluation, lengths, heldout, tokenizer) if asked else NO_TEXTS
     doc_ids = frozenset(document.doc_id for document in chosen)
-    ranked = _ranked(params, base_window, lengths, material) if _asks_ranked(params) else NOT_COMPARED
+    ranked = _ranked(params, base_window, lengths, material) if asks_ranked(params) else NOT_COMPARED
     return Workload(
         tuple(targets),
         lengths,
@@ -148,16 +149,6 @@ def prepare_workload(
         left_out,
         num_samples=material.num_samples if evaluation.tasks else None,
     )
-
-
-def asks_qa(params: PipelineParams) -> bool:
-    """Whether questions come from evaluation.qa_file, if there is one."""
-    return "document_qa" in params.evaluation.tasks or _asks_ranked(params)
-
-
-def _asks_ranked(params: PipelineParams) -> bool:
-    """Whether reorder strategies are compared, on the published arm."""
-    return params.evaluation.reorder_samples > 0 and "fine_tuned" in params.evaluation.arms
 
 
 def _ranked(params: PipelineParams, base_window: int, lengths: tuple[int, ...], material: Any) -> RankedSet:

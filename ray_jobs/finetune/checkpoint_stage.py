@@ -10,7 +10,6 @@ computed, not how: the number of workers may change in between.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 from data_schemas.absolute_paths import absolute_paths
 from data_schemas.errors import UserError
+from data_schemas.locks import holder_of, locked_at_once
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, TrainingStarted, message
@@ -45,7 +45,9 @@ _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in 
 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
     """Parameters that determine the trained weights. The worker count is one of them, because it changes the order of summation."""
-    model = params.model.model_dump(mode="json", exclude={"base", "licence", "revision", "rope_factors_file", "serve_with"})
+    model = params.model.model_dump(
+        mode="json", exclude={"base", "base_id", "licence", "revision", "rope_factors_file", "serve_with"}
+    )
     elastic = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     return {
         "model": model | {"rope_factors": planned_factors(params.model)},
@@ -134,13 +136,11 @@ def _report_executor(params: PipelineParams, progress: ProgressCallback) -> None
 def _alone(work: Path) -> Iterator[None]:
     """Hold the lock of `work`; UserError while another run trains there. The kernel frees the lock of a killed run."""
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another run is training with the same parameters in {work}: wait for it, or stop it first."
-            ) from error
+    lock = work / "lock"
+    with locked_at_once(lock) as is_free:
+        if not is_free:
+            who = holder_of(lock)
+            raise UserError(f"Another run ({who}) trains with the same parameters in {work}: wait for it, or stop it first.")
         yield
 
 
@@ -214,6 +214,8 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
         from ray.train.torch import TorchTrainer
 
+        from ray_jobs.finetune.worker_group import torch_config
+
         refuse_unshared(params, storage, parts_only=False)
         trainer = TorchTrainer(
             train_on_worker,
@@ -223,6 +225,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
                 "work": str(work),
                 "unlisted": str(unlisted) if unlisted else None,
             },
+            torch_config=torch_config(params.ray.address),
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
                 use_gpu=params.ray.use_gpu,

@@ -17,6 +17,7 @@ from data_schemas.addresses import is_remote, without_secrets
 from data_schemas.params import CorpusParams, CorpusSource
 from tasks.ingest.decontamination.evaluated_prompts import read_prompts
 from tasks.ingest.listing.local_files import check_local
+from tasks.ingest.listing.nothing_found import refuse_if_nothing_matches
 from tasks.ingest.listing.remote_files import check_remote
 from tasks.ingest.listing.sources import DATASET_SCHEME, Listing, list_files
 from tasks.ingest.quality.filters import finished
@@ -98,7 +99,7 @@ def plan_corpus(params: CorpusParams, leave_out: Path | str | None = None) -> Co
 
 
 def refuse_missing(params: CorpusParams) -> None:
-    """UserError for any problem of the corpus that can be found without listing or downloading it."""
+    """UserError for any problem of the corpus that can be found without listing all of it or downloading it."""
     check_languages(params.languages)
     if params.decontamination.enabled:
         read_prompts(params.decontamination.prompt_files)
@@ -107,6 +108,7 @@ def refuse_missing(params: CorpusParams) -> None:
             check_dataset(index, source)  # anything else only the hub can say
         else:
             (check_remote if is_remote(source.uri) else check_local)(index, source)
+            refuse_if_nothing_matches(index, source)
 
 
 def read_unit(unit: ReadUnit, params: CorpusParams) -> Iterator[Document | Refused | Skipped]:

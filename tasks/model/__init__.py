@@ -1,6 +1,8 @@
 """The model: its base, whether it is supported, and the plan of its rotary embedding. Runs no cluster job.
 
 base_model         the base, found, fingerprinted and loaded; supported says whether S2-Attn can train it
+weight_files       what the headers of its weight files say; weight_fit compares that with the model of its config.json
+quantised          bases that are refused because their weights are quantised; base_code: because they need code of their own
 rope_config        how a config.json states a rotary embedding: read from a base, written into a release
 rope_methods       what each scaling method makes of a base, or why it cannot
 rope_frequencies   the frequencies of each method

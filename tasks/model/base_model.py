@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
-from data_schemas.manifest import hash_file
+from data_schemas.known_hashes import known_hash
 from data_schemas.params import ModelParams
+from tasks.model.base_code import needs_own_code, refuse_other_class
+from tasks.model.quantised import refuse_quantised
 from tasks.model.quiet import quiet_transformers
 from tasks.model.supported import refuse_unsupported
+from tasks.model.weight_files import INDEX, WEIGHTS, StoredTensor, refuse_other_files, stored_tensors
+from tasks.model.weight_fit import refuse_partly_loaded, refuse_unfit
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +51,7 @@ def base_fingerprint(model: ModelParams) -> str:
     folder = Path(where)
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _DESCRIBING_SUFFIXES)
-        entries += [(p.name, hash_file(p)) for p in files]
+        entries += [(p.name, known_hash(p)) for p in files]
     else:
         entries += [where, hub_commit(where, model.revision)]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
@@ -70,6 +76,35 @@ def hub_commit(repo: str, revision: str | None) -> str:
         ) from error
 
 
+@lru_cache(maxsize=16)
+def hub_tensors(repo: str, commit: str) -> dict[str, StoredTensor] | None:
+    """The tensors of a base on the hub by the headers of its files, which are read alone; None if that is not possible now.
+
+    UserError if the repository has no safetensors.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    for name in (WEIGHTS, INDEX):
+        if isinstance(cached := try_to_load_from_cache(repo, name, revision=commit), str):
+            with suppress(UserError):  # a download that is not finished
+                return stored_tensors(Path(cached).parent, repo)
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    try:
+        if not {WEIGHTS, INDEX} & set(hub.list_repo_files(repo, revision=commit)):
+            raise UserError(f"The base model {repo} on the hub has no {WEIGHTS}: choose a base with safetensors weights.")
+        with quiet_transformers():
+            files = hub.get_safetensors_metadata(repo, revision=commit).files_metadata
+    except UserError:
+        raise
+    except Exception:  # offline, or a server without ranges: `load_base` finds what does not fit
+        return None
+    return {
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, file)
+        for file, metadata in files.items()
+        for name, tensor in metadata.tensors.items()
+    }
+
+
 def _source(model: ModelParams) -> dict[str, Any]:
     where = locate(model)
     revision = (
@@ -80,26 +115,54 @@ def _source(model: ModelParams) -> dict[str, Any]:
 
 
 def _refused(model: ModelParams, part: str, error: Exception) -> UserError:
+    if needs_own_code(error):
+        return UserError(
+            f"The {part} of base model {model.base!r} needs code that comes with it (auto_map), which Ropeway does not run: choose a base "
+            "of a model type that transformers has."
+        )
     detail = " ".join(str(error).split())[:300]
     return UserError(f"Cannot load the {part} of base model {model.base!r}: {detail}")
 
 
 def check_weights(model: ModelParams) -> None:
-    """UserError for a base folder without weights, before any work."""
+    """UserError for a base whose weights are missing, damaged or not those of its config.json; reads headers only.
+
+    A base on the hub is checked if its headers can be read there or in the local cache; `load_base` checks every base again.
+    """
     folder = Path(locate(model))
-    if not folder.is_dir():
-        return
     if model.gguf_file:
-        if not (folder / model.gguf_file).is_file():
-            raise UserError(f"The base model folder {model.base} has no file {model.gguf_file}: correct model.gguf_file.")
-    elif not any(folder.glob("*.safetensors")):
-        raise UserError(f"The base model folder {model.base} has no *.safetensors: convert its weights with save_pretrained.")
+        if folder.is_dir():
+            _check_gguf(folder / model.gguf_file, model)
+        return
+    tensors = (
+        stored_tensors(folder, model.base)
+        if folder.is_dir()
+        else hub_tensors(str(folder), hub_commit(locate(model), model.revision))
+    )
+    if tensors is not None:
+        refuse_unfit(load_config(model), tensors, model.base)
+
+
+def _check_gguf(file: Path, model: ModelParams) -> None:
+    if not file.is_file():
+        raise UserError(f"The base model folder {model.base} has no file {model.gguf_file}: correct model.gguf_file.")
+    refuse_other_files(file.parent, model.base)
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise UserError(f"{model.gguf_file} of base model {model.base} is not a GGUF file: download it again.")
+
+
+def _check_folder(model: ModelParams) -> None:
+    folder = Path(locate(model))
+    if folder.is_dir():
+        refuse_other_files(folder, model.base)
 
 
 def load_config(model: ModelParams) -> PretrainedConfig:
     """The base's configuration. UserError if transformers cannot read it, or the model type is not supported."""
     from transformers import AutoConfig
 
+    _check_folder(model)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(locate(model), **_source(model))
@@ -107,7 +170,10 @@ def load_config(model: ModelParams) -> PretrainedConfig:
         raise
     except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "configuration", error) from error
+    if not model.gguf_file:
+        refuse_quantised(config, model.base)
     refuse_unsupported(config)
+    refuse_other_class(config, model.base)
     return config
 
 
@@ -115,6 +181,7 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
     """The base's fast tokenizer. UserError if it has none."""
     from transformers import AutoTokenizer
 
+    _check_folder(model)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(locate(model), use_fast=True, **_source(model))
     except UserError:
@@ -134,22 +201,35 @@ def load_base(
     dtype: torch.dtype | str | None = None,
     attention: str = "sdpa",
 ) -> PreTrainedModel:
-    """The base's weights with its own configuration or `config`; float32 by default (`dtype` "auto": as stored)."""
+    """The base's weights with its own configuration or `config`; float32 by default (`dtype` "auto": as stored).
+
+    UserError if they do not fit, before they are read and, by transformers' own report, after.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
+    check_weights(model)
     options: dict[str, Any] = {"config": config} if config is not None else {}
     if not model.gguf_file:
         options["use_safetensors"] = True
     try:
         with quiet_transformers():
-            loaded = AutoModelForCausalLM.from_pretrained(
-                locate(model), dtype=dtype or torch.float32, attn_implementation=attention, **options, **_source(model)
+            answer: Any = AutoModelForCausalLM.from_pretrained(
+                locate(model),
+                dtype=dtype or torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, in one sentence
+                **options,
+                **_source(model),
             )
     except UserError:
         raise
     except Exception as error:  # broken files raise whatever their parser raises
         raise _refused(model, "weights", error) from error
+    loaded: PreTrainedModel = answer[0]
+    # A GGUF file may hold tensors that transformers makes itself, such as RoPE frequencies.
+    refuse_partly_loaded(loaded, answer[1], model.base, unexpected=not model.gguf_file)
     if hasattr(loaded.config, "quantization_config"):
         del loaded.config.quantization_config  # loaded GGUF weights are plain, and saving would refuse this leftover
     return loaded

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data_schemas.errors import UserError
+from data_schemas.mapping_text import parse_json
 from data_schemas.params import ModelParams, PipelineParams
 from tasks.model.as_served import served_plan
 from tasks.model.base_model import load_base, load_config, locate
@@ -51,7 +52,8 @@ def rope_factors(model: ModelParams) -> dict[str, Any] | None:
     if not model.rope_factors_file:
         return None
     try:
-        factors = json.loads(Path(model.rope_factors_file).expanduser().read_text(encoding="utf-8"))
+        text = Path(model.rope_factors_file).expanduser().read_text(encoding="utf-8")
+        factors = parse_json(text, f"model.rope_factors_file {model.rope_factors_file}")
     except (OSError, ValueError) as error:
         raise UserError(f"model.rope_factors_file {model.rope_factors_file} cannot be read as JSON: {error}.") from error
     if not isinstance(factors, dict):

@@ -24,6 +24,16 @@ WITH_ORIGINAL_INSIDE = ("yarn", "longrope", "llama3")
 
 # The top-level `original_max_position_embeddings` that these config classes fill in; it goes before the one in the dict.
 _TOP_LEVEL_ORIGINAL = dict.fromkeys(PHI3, 4096)
+# Other names for the window. vLLM serves the smallest that it finds (0.32, `model_arch_config_convertor.py`).
+_WINDOW_NAMES = (
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
 # Config classes that have other names for `rope_theta` and `partial_rotary_factor`.
 _OWN_NAMES = {
     name: {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"} for name in ("gpt_neox", "gpt_neox_japanese")
@@ -126,9 +136,11 @@ def published_config(config: Mapping[str, Any], parameters: Mapping[str, Any], m
     """`config` (the content of a config.json) with its rotary embedding in the spellings of all consumers.
 
     `rope_parameters` for transformers 5; for transformers 4 `rope_scaling`, without a `rope_theta` inside, and a top-level
-    `rope_theta`. A top-level `original_max_position_embeddings` is removed, because vLLM would serve only that length.
+    `rope_theta`. A top-level `original_max_position_embeddings` is removed, because vLLM would serve only that length, and every
+    other name of the window gets the new value.
     """
     published = {**config, "rope_parameters": dict(parameters), "max_position_embeddings": max_position_embeddings}
+    published |= {name: max_position_embeddings for name in _WINDOW_NAMES if isinstance(config.get(name), int)}
     scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
     published["rope_scaling"] = scaling if parameters["rope_type"] != "default" else None
     published["rope_theta"] = parameters["rope_theta"]

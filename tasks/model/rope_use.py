@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data_schemas.consumers import LLAMA_CPP_ORIGINAL, RopeUse
+from data_schemas.consumers import RopeUse
 from tasks.model.rope_frequencies import yarn_attention_factor
 
 
@@ -18,11 +18,9 @@ def rope_use(config: Mapping[str, Any], target_length: int) -> RopeUse:
         "target": target_length,
         "served": int(maximum * (parameters.get("factor") or 1)),
         "original": parameters.get("original_max_position_embeddings") or maximum,
-        "assumed": config.get("original_max_position_embeddings") or LLAMA_CPP_ORIGINAL,
     }
     details = {
         "linear_other_length": rope_type == "linear" and numbers["served"] != target_length,
-        "llama3_other_original": rope_type == "llama3" and numbers["original"] != numbers["assumed"],
         "longrope_two_lists": rope_type == "longrope"
         and list(parameters.get("short_factor", ())) != list(parameters.get("long_factor", ())),
     }

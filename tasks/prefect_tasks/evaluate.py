@@ -6,9 +6,8 @@ from prefect import task
 
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressEvent
-from data_schemas.storage import Artifact, Storage
-from ray_jobs.evaluate import evaluation_stage as stage
-from ray_jobs.submit.submission import is_submitted, run_job
+from data_schemas.storage import Artifact
+from ray_jobs import stages
 from tasks.prefect_tasks.live import LiveEvaluation
 from tasks.prefect_tasks.observer import Observer, observed, task_run_name
 from tasks.prefect_tasks.pages.evaluation import evaluation_shown
@@ -27,9 +26,6 @@ def evaluate(params: PipelineParams, documents: Artifact, checkpoint: Artifact |
                 observer.tell(event)
                 live.hear(event)
 
-            if is_submitted(params.ray):
-                inputs = {"documents": documents} | ({"checkpoints": checkpoint} if checkpoint else {})
-                return run_job("evaluate", params, tell, kind="evaluations", determining=stage.determining, inputs=inputs)
-            return stage.run(params, Storage(params.storage), documents, checkpoint, tell)
+            return stages.evaluate(params, documents, checkpoint, tell)
 
     return observed("evaluate", params, make, partial(evaluation_shown, title=title))

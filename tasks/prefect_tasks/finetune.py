@@ -6,9 +6,8 @@ from prefect import task
 
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressEvent
-from data_schemas.storage import Artifact, Storage
-from ray_jobs.finetune import checkpoint_stage as stage
-from ray_jobs.submit.submission import is_submitted, run_job
+from data_schemas.storage import Artifact
+from ray_jobs import stages
 from tasks.prefect_tasks.live import LiveTraining
 from tasks.prefect_tasks.observer import Observer, observed, task_run_name
 from tasks.prefect_tasks.pages.training import finished_training
@@ -27,10 +26,6 @@ def finetune(params: PipelineParams, shards: Artifact) -> Artifact:
                 observer.tell(event)
                 live.hear(event)
 
-            if is_submitted(params.ray):
-                return run_job(
-                    "finetune", params, tell, kind="checkpoints", determining=stage.determining, inputs={"shards": shards}
-                )
-            return stage.run(params, Storage(params.storage), shards, tell)
+            return stages.finetune(params, shards, tell)
 
     return observed("finetune", params, make, partial(finished_training, title=title))

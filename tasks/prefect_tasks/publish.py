@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, PublishParams
 from data_schemas.storage import Artifact, Storage
+from ray_jobs import stages
 from tasks.prefect_tasks.observer import Observer, observed, task_run_name
 from tasks.prefect_tasks.pages.elements import Shown
 from tasks.prefect_tasks.pages.release import release_pages
-from tasks.publish import release_stage as stage
 from tasks.publish.checks import Check
 from tasks.publish.destinations.delivery import Delivery
 from tasks.publish.event import announce
@@ -28,8 +28,8 @@ def publish(
     seen: list[Check | Delivery] = []
 
     def make(observer: Observer) -> Artifact:
-        storage, token = Storage(params.storage), hub_token(params.publish)
-        return stage.run(params, storage, documents, shards, checkpoint, evaluation, observer.tell, seen.append, token)
+        artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
+        return stages.publish(params, artifacts, observer.tell, seen.append, hub_token(params.publish))
 
     def shown(artifact: Artifact) -> Iterator[Shown]:
         checks = [found for found in seen if isinstance(found, Check)]

@@ -4,7 +4,7 @@ config.json  generation_config.json  model*.safetensors  tokenizer*        the f
 adapter/                                                                   the LoRA alone, never beside merged weights
 rope_plan.json  chunk_reorder.json  evaluation/  training/  README.md  provenance.json  LICENSE  NOTICE
 data_card.md  data_card.json                                               what it was trained on
-verification/                                                              logits before saving
+verification/                                                              logits before saving, and which servers ran
 SHA256SUMS                                                                 of all of these
 """
 
@@ -21,6 +21,7 @@ from data_schemas.data_card import CARD_FILE, CARD_PAGE, data_card
 from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressCallback
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.report import Report, read_settings
 from data_schemas.report_sections import published_curve
@@ -29,9 +30,12 @@ from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
 from tasks.publish.card import render_card
 from tasks.publish.checksums import write_checksums
+from tasks.publish.generation import write_generation_settings
 from tasks.publish.portable import rewrite_json, write_json
 from tasks.publish.provenance import provenance
 from tasks.publish.reorder_config import make_config
+from tasks.publish.rounding import Rounding, measure_rounding, refuse_too_coarse
+from tasks.publish.serving.ran import run_consumers
 from tasks.publish.serving.table import serving_table
 from tasks.reorder.config import to_json
 
@@ -60,12 +64,19 @@ class ReleaseParts:
     release: Mapping[str, Any]
 
 
-def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: ReleaseParts) -> None:
+def assemble(
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    parts: ReleaseParts,
+    progress: ProgressCallback = lambda _: None,
+) -> Rounding:
     """Fill the empty folder `directory`. `model` is the merged model in float32; its weights are cast in place.
 
-    The same parts give the same bytes.
+    The same parts give the same bytes. Returns what the cast costs; UserError if that is too much, or if a program of
+    `publish.verify_with` computes something else.
     """
-    _write_model(directory, model, parts)
+    rounding = _write_model(directory, model, parts)
     _write_tokenizer(directory, tokenizer, parts.plan.target_length)
     _copy_adapter(parts.checkpoint / "adapter", directory / "adapter", parts.base.name)
     (directory / "rope_plan.json").write_text(parts.plan.to_json(), encoding="utf-8")
@@ -77,7 +88,8 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     if data := data_card(parts.params.row_tokens, parts.stages["shards"].summary):
         (directory / CARD_PAGE).write_text(data.markdown(), encoding="utf-8")
         write_json(directory / CARD_FILE, data.model_dump(mode="json", exclude_none=True))
-    write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release))
+    write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release, rounding))
+    run_consumers(directory, parts.params.publish.verify_with, progress)
     card = render_card(
         params=parts.params,
         base=parts.base,
@@ -94,30 +106,39 @@ def assemble(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     for file in terms_files(parts.base):
         shutil.copyfile(file, directory / file.name)
     write_checksums(directory)
+    return rounding
 
 
-def _write_model(directory: Path, model: PreTrainedModel, parts: ReleaseParts) -> None:
+def _write_model(directory: Path, model: PreTrainedModel, parts: ReleaseParts) -> Rounding:
     import torch
 
     dtype = getattr(torch, parts.params.publish.dtype)
+    model.eval()
+    fixed = probes.make_probes(model.config.vocab_size, parts.plan.target_length)
+    before = probes.probe_logits(model, fixed)["logits"]
     # Only parameters: casting the whole model would also round the rotary frequencies, which loading keeps in float32.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype).float()
-    model.eval()
+    rounding = measure_rounding(before, probes.probe_logits(model, fixed)["logits"], parts.params.publish.dtype)
+    refuse_too_coarse(rounding)
     probes.record(directory, model, parts.plan.target_length, parts.base_window)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
     model.save_pretrained(directory, max_shard_size=int(parts.params.publish.shard_gigabytes * 1e9))
     parts.plan.write_config(directory)
+    write_generation_settings(directory, parts.plan.target_length, parts.plan.max_position_embeddings)
     for name in ("config.json", "generation_config.json"):
         if (directory / name).is_file():
             rewrite_json(directory / name)
+    return rounding
 
 
 def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerFast, target_length: int) -> None:
     """Write it in the form of transformers 4, which 5 reads too; 4 does not know the class name and the list that 5 writes."""
     tokenizer.model_max_length = target_length
+    tokenizer.backend_tokenizer.no_truncation()  # readers of tokenizer.json would cut texts at the old window
+    tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(directory)
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -126,6 +147,7 @@ def _write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerFast, target
         config.pop("backend", None)
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    config.pop("max_length", None)  # where texts were cut by default
     write_json(path, config)
     rewrite_json(path)
 

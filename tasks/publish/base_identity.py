@@ -26,7 +26,7 @@ _TERMS_ON_HUB += ["*USE_POLICY*", "*use_policy*", "*Use_Policy*"]
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """`name` is a hub id, or the folder's name; `revision` is the commit of a base on the hub.
+    """`name` is `hub_id`, or the folder's name for a base without one; `revision` is the commit of a base on the hub.
 
     `folder` holds the base's card and terms on this machine. `licence_card` has the card's `license_name` and `license_link`, for a
     licence without an SPDX name.
@@ -38,6 +38,7 @@ class BaseIdentity:
     licence: str | None
     folder: Path
     licence_card: Mapping[str, str] = field(default_factory=dict)
+    hub_id: str | None = None
 
 
 def identify(model: ModelParams) -> BaseIdentity:
@@ -49,16 +50,17 @@ def identify(model: ModelParams) -> BaseIdentity:
 
     where, revision = locate(model), model.revision
     if Path(where).is_dir():
-        folder, name = Path(where), Path(where).name
+        folder, name, hub_id = Path(where), model.base_id or Path(where).name, model.base_id
     else:
         revision = hub_commit(where, model.revision)
-        folder, name = _terms_from_hub(where, revision), where
-    if model.base == "demo":
+        folder, name, hub_id = _terms_from_hub(where, revision), where, where
+    if model.base == "demo" and not hub_id:
         name = "ropeway-demo-base"  # the name of its folder means nothing outside this repository
     card = {key: _text(value) for key, value in card_front_matter(folder / "README.md").items()}
     card = {key: value for key, value in card.items() if value}
     named: dict[str, str] = {key: card[key] for key in _NAMED_BY_CARD if key in card and model.licence is None}
-    return BaseIdentity(name, revision, base_fingerprint(model), model.licence or card.get("license"), folder, named)
+    licence = model.licence or card.get("license")
+    return BaseIdentity(name, revision, base_fingerprint(model), licence, folder, named, hub_id)
 
 
 def _terms_from_hub(repo: str, commit: str) -> Path:

@@ -25,8 +25,8 @@ _DIGITS = 4
 def front_matter(name: str, base: BaseIdentity, report: Report) -> dict[str, Any]:
     """Model card metadata (https://huggingface.co/docs/hub/model-cards), with the fine-tuned arm's perplexities."""
     matter: dict[str, Any] = _licence_fields(base) | {
-        "base_model": base.name,
-        "base_model_relation": "finetune",
+        # The hub links a card to its base by this id; a folder's name would link to somebody else's model, or to nothing.
+        **({"base_model": base.hub_id, "base_model_relation": "finetune"} if base.hub_id else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["long-context", "longlora", "rope-scaling", "ropeway"],
@@ -69,6 +69,7 @@ def render_card(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tasks.evaluate.report.markdown_page import markdown_tables, markdown_verdict
+    from tasks.publish.decision import doubts_about
     from tasks.reorder.recall_curve import why_not_calibrated
 
     environment = Environment(
@@ -83,6 +84,7 @@ def render_card(
         base=base,
         plan=plan,
         base_window=base_window,
+        doubts=doubts_about(report),
         verdict=markdown_verdict(report).strip(),
         tables=markdown_tables(report).strip(),
         plots=plots,

@@ -1,4 +1,4 @@
-"""`SHA256SUMS`, in the format of `sha256sum -c`: every file of a release except itself and the manifest."""
+"""`SHA256SUMS`, in the format of `sha256sum -c`: every file of a release except itself, its signature and the manifest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from data_schemas.manifest import MANIFEST_NAME, FileEntry, file_differences, hash_file
 
 CHECKSUMS = "SHA256SUMS"
+SIGNATURE = "SHA256SUMS.sig"  # tasks.publish.signing
 HUBS_OWN = (".gitattributes",)  # in every repository of the hub
 _HUBS_CACHE = ".cache/huggingface/"  # in every folder that its client downloads to
 
@@ -21,7 +22,7 @@ def files_below(directory: Path) -> dict[str, Path]:
 
 def listed_files(directory: Path) -> dict[str, Path]:
     """The files a release's checksums cover, by POSIX path below it, sorted."""
-    return {name: path for name, path in files_below(directory).items() if name not in (CHECKSUMS, MANIFEST_NAME)}
+    return {name: path for name, path in files_below(directory).items() if name not in (CHECKSUMS, SIGNATURE, MANIFEST_NAME)}
 
 
 def write_checksums(directory: Path) -> None:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 # Keys in which transformers and peft record where a model was on this machine.
 _LOCAL_KEYS = {"_name_or_path", "name_or_path", "_commit_hash", "is_local", "local_files_only"}
+# Keys that name Python code for a reader to run. A release has no code, and its base was loaded without its own.
+CODE_KEYS = {"auto_map"}
 
 
 def portable(value: Any) -> Any:
@@ -34,9 +36,12 @@ def _portable_text(text: str) -> str:
 
 
 def rewrite_json(path: Path, **replacements: Any) -> None:
-    """Rewrite a JSON object without local keys, with sorted keys, and with `replacements` for keys that are present."""
+    """Rewrite a JSON object without local keys and keys that name code, with sorted keys.
+
+    `replacements` replace the values of keys that are present.
+    """
     content = json.loads(path.read_text(encoding="utf-8"))
-    kept = {key: replacements.get(key, value) for key, value in content.items() if key not in _LOCAL_KEYS}
+    kept = {key: replacements.get(key, value) for key, value in content.items() if key not in _LOCAL_KEYS | CODE_KEYS}
     write_json(path, kept)
 
 

@@ -11,6 +11,7 @@ from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.portable import portable
+from tasks.publish.rounding import Rounding
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "ray", "numpy", "pyarrow", "spacy", "datasets")
 
@@ -18,9 +19,13 @@ _FOUND = ("full_attention",)  # what a stage chose by itself: the layers in full
 
 
 def provenance(
-    params: PipelineParams, base: BaseIdentity, stages: Mapping[str, Manifest], release: Mapping[str, Any]
+    params: PipelineParams,
+    base: BaseIdentity,
+    stages: Mapping[str, Manifest],
+    release: Mapping[str, Any],
+    rounding: Rounding | None = None,
 ) -> dict[str, Any]:
-    """JSON values: the base, each stage's digest, code version and parameters, seeds, and package versions.
+    """JSON values: the base, what rounding its weights cost, each stage's digest, code version and parameters, seeds, and package versions.
 
     It depends only on the parents' manifests, the release's digest and the installed packages, so two runs with the same digest
     write the same bytes on the same installation.
@@ -40,6 +45,7 @@ def provenance(
             for name, manifest in stages.items()
         },
         **_retrieval(stages),
+        **({"rounding": rounding.to_json()} if rounding else {}),
         "seeds": {
             "corpus.split_seed": params.corpus.split_seed,
             **({"retrieval.seed": params.retrieval.seed} if params.retrieval.share else {}),

@@ -1,4 +1,6 @@
-"""The publish stage: pass the gates, assemble and verify in a staging folder, rename it, move `current`, copy to destinations."""
+"""The publish stage: assemble and verify in a staging folder, rename it, move `current` if the version is to be served, copy to
+destinations.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +15,35 @@ from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.releases import version_kind
-from data_schemas.report import Report, read_report
+from data_schemas.report import read_report
 from data_schemas.storage import Artifact, Storage
 from tasks.evaluate.report.result_files import REPORT_NAME
 from tasks.model.quiet import quiet_transformers
 from tasks.publish.assemble import ReleaseParts, assemble
 from tasks.publish.base_identity import BaseIdentity, identify
+from tasks.publish.decision import decide
 from tasks.publish.destinations.delivery import Delivery, check_destinations, deliver
 from tasks.publish.destinations.pointer import Pointed, how_to_serve
 from tasks.publish.portable import files_naming, portable
-from tasks.publish.releases import current_digest, point_current
+from tasks.publish.releases import current_digest, keep_back, point_current
 from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 6
+CODE_VERSION = 7
 _WHERE = (
     "destinations",
     "hub_pull_request",
     "hub_private",
     "token_secret",
 )  # not in the digest: a destination does not change the release
+_WHETHER = (
+    "current",
+    "min_effective_length",
+    "min_task_scores",
+    "max_short_context_loss",
+    "min_long_context_gain",
+)  # not in the digest: whether it is served does not change it either
 
 
 def run(
@@ -49,10 +59,10 @@ def run(
 ) -> Artifact:
     """Publish the model of `checkpoint` as the current version of `params.release_name`, here and at every destination.
 
-    Raises UserError if a gate or the verification fails; then no version is written and `current` does not move. A version that is
-    already there is not written again, and a rolled-back one does not become current. If a destination fails, a UserError is raised
-    after all others have the release. `seen` gets each check and each delivery. `token` is the content of
-    `params.publish.token_secret`; only the hub's client gets it, and it is stored nowhere.
+    A version that is not to be served (`tasks.publish.decision`) is kept, and `current` does not move. Raises UserError if the
+    verification fails; then no version is written. A version that is already there is not written again, and a rolled-back one does
+    not become current. If a destination fails, a UserError is raised after all others have the release. `seen` gets each check and
+    each delivery. `token` is the content of `params.publish.token_secret`; only the hub's client gets it, and it is stored nowhere.
     """
     check_destinations(params.publish)
     if params.publish.token_secret and token is None:
@@ -60,8 +70,7 @@ def run(
     base = identify(params.model)
     plan_file = checkpoint.path / "rope_plan.json"
     report = read_report(evaluation.path / REPORT_NAME)
-    base_window = report.settings.base_window
-    _pass_gates(params, report, base_window)
+    decision = decide(params, report)
 
     stages = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
     digest_params = release_params(params, base)
@@ -78,7 +87,7 @@ def run(
         parts = ReleaseParts(
             params=params,
             base=base,
-            base_window=base_window,
+            base_window=report.settings.base_window,
             plan=RopePlan.from_json(plan_file.read_text(encoding="utf-8")),
             checkpoint=checkpoint.path,
             evaluation=evaluation.path,
@@ -89,10 +98,16 @@ def run(
         with quiet_transformers():
             model = load_arm(params, "fine_tuned", checkpoint.path)
             progress(message("publish: writing the release"))
-            assemble(directory, model, _tokenizer(checkpoint.path), parts)
+            rounding = assemble(directory, model, _tokenizer(checkpoint.path), parts, progress)
+        progress(message(f"publish: {rounding.describe()}"))
         progress(message("publish: verifying it by reloading"))
         _refuse_local_paths(directory, storage, base)
         _require(verify_staged(directory), "was not published", seen)
+        if params.publish.signing_key is not None:
+            from tasks.publish.signing import private_key, sign
+
+            signer = sign(directory, private_key(Path(params.publish.signing_key).expanduser()))
+            progress(message(f"publish: signed by {signer}"))
         return release_summary(directory)
 
     release = storage.build(
@@ -103,12 +118,15 @@ def run(
         parents=parents,
         make=make,
     )
-    is_moving = current_digest(storage, params.release_name) != release.digest
+    is_moving = decision.is_to_serve and current_digest(storage, params.release_name) != release.digest
     if release.reused and (is_moving or params.publish.destinations):
         _require(check_files(release.path), f"is damaged, so delete {release.path} and publish again", seen)
-    pointed = point_current(storage, params.release_name, release.digest)
+    place_it = point_current if decision.is_to_serve else keep_back
+    pointed = place_it(storage, params.release_name, release.digest)
     progress(message(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}"))
-    for delivery in deliver(params.release_name, release.path, params.publish, progress, token):
+    for delivery in deliver(
+        params.release_name, release.path, params.publish, progress, token, is_to_serve=decision.is_to_serve
+    ):
         seen(delivery)
     return release
 
@@ -117,13 +135,18 @@ def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]
     """The parameters that a release depends on besides its parents."""
     recorded = {
         "name": params.release_name,
-        "publish": params.publish.model_dump(mode="json", exclude={"name", *_WHERE}),
+        "publish": params.publish.model_dump(mode="json", exclude={"name", "signing_key", *_WHERE, *_WHETHER}),
         "chunking": params.chunking.model_dump(mode="json"),
         "training": params.training.model_dump(mode="json"),
         "sources": [{"uri": source.uri, "licence": source.licence} for source in params.corpus.sources],
         "target_length": params.model.target_length,
         "base": {"name": base.name, "revision": base.revision, "licence": base.licence},
     }
+    if params.publish.signing_key is not None:  # another key makes another version
+        from tasks.publish.signing import fingerprint, private_key
+
+        key = private_key(Path(params.publish.signing_key).expanduser())
+        recorded["signed_by"] = fingerprint(key.public_key())
     return portable(recorded)
 
 
@@ -131,17 +154,9 @@ def _standing(params: PipelineParams, release: Artifact, pointed: Pointed) -> st
     state = "is unchanged" if release.reused else "is verified"
     if pointed is Pointed.ROLLED_BACK:
         return f"{state}; {how_to_serve(params.storage, params.release_name, release.digest)}"
+    if pointed is Pointed.HELD_BACK:
+        return f"{state} and kept, but not served"
     return f"{state} and current"
-
-
-def _pass_gates(params: PipelineParams, report: Report, base_window: int) -> None:
-    from tasks.evaluate.report.gates import failed_gates
-
-    if failed := failed_gates(report, params.publish, base_window, params.model.target_length):
-        reasons = "; ".join(reason.rstrip(".") for reason in failed)
-        raise UserError(
-            f"{params.release_name} was not published: {reasons}. Train longer or change the gates under `publish`."
-        )
 
 
 def _tokenizer(checkpoint: Path) -> Any:

@@ -24,3 +24,11 @@ def point_current(storage: Storage, name: str, digest: str) -> Pointed:
     from tasks.publish.destinations.pointer import serve_published
 
     return serve_published(storage_place(storage), name, digest)
+
+
+def keep_back(storage: Storage, name: str, digest: str) -> Pointed:
+    """Mark a version that is there as not to be served. One that is served already stays so."""
+    from tasks.publish.destinations.history import storage_place
+    from tasks.publish.destinations.pointer import hold_back
+
+    return hold_back(storage_place(storage), name, digest)

@@ -17,6 +17,7 @@ from tasks.publish.checks import Check, failures, require, run_check
 from tasks.publish.serving.contract import read_plan
 from tasks.publish.serving.runners import runner_named
 from tasks.publish.serving.served import check_served
+from tasks.publish.signing import check_signature, public_key
 from tasks.publish.verify_files import check_files, check_staged_files
 from tasks.publish.verify_model import check_model
 from tasks.reorder.config import golden_permutations, read_config
@@ -29,24 +30,31 @@ def verify_release(
     consumers: Sequence[str] = (),
     consumers_home: Path | None = None,
     progress: ProgressCallback = lambda _: None,
+    signed_by: Path | None = None,
 ) -> list[Check]:
     """Check a release folder, or the current version of a `releases/NAME` folder.
 
     `consumers` are ids in `tasks.publish.serving.runners.RUNNERS`. They are run on the release, each in its own environment below
-    `consumers_home` (default: the cache folder), which is installed the first time.
+    `consumers_home` (default: the cache folder), which is installed the first time. `signed_by` is the public key that must have signed.
 
     Works on any folder: a check of something that is not there fails with "absent". Raises UserError if `directory` is not a
     folder or a consumer is unknown.
     """
     for name in consumers:
         runner_named(name)
+    signer = public_key(signed_by) if signed_by is not None else None
     if not directory.is_dir():
         raise UserError(f"There is no folder {directory}: give a release, or the folder releases/NAME of the storage.")
     try:
         release = resolve_release(directory.resolve())
     except UserError as error:
         return [Check("current", False, str(error))]
-    return [*check_files(release), *_check_contents(release), *check_served(release, consumers, consumers_home, progress)]
+    return [
+        *check_files(release),
+        check_signature(release, signer),
+        *_check_contents(release),
+        *check_served(release, consumers, consumers_home, progress),
+    ]
 
 
 def verify_staged(directory: Path) -> list[Check]:
@@ -95,7 +103,7 @@ def _card(release: Path) -> str:
     if not report_file.is_file():
         raise FileNotFoundError(2, "no such file", str(report_file))
     report = read_report(report_file)
-    problems = [f"the front matter lacks {key}" for key in ("license", "base_model", "library_name") if not matter.get(key)]
+    problems = [f"the front matter lacks {key}" for key in ("license", "library_name") if not matter.get(key)]
     stated, measured = stated_perplexities(matter), measured_perplexities(report)
     if stated != measured:
         problems.append(f"the card states perplexities {stated}, the report {measured}")

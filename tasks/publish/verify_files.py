@@ -11,7 +11,8 @@ from data_schemas.releases import is_version_folder
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.storage import read_manifest
 from tasks.publish.checks import Check, ProblemFound, require, run_check
-from tasks.publish.checksums import CHECKSUMS, checksum_problems, files_below, listed_files
+from tasks.publish.checksums import CHECKSUMS, SIGNATURE, checksum_problems, files_below, listed_files
+from tasks.publish.portable import CODE_KEYS
 from tasks.publish.summary import release_summary
 
 REQUIRED = (
@@ -42,6 +43,7 @@ def check_staged_files(directory: Path) -> list[Check]:
         ),
         run_check("required files", lambda: _required(directory)),
         run_check("no pickle", lambda: _no_pickle(directory)),
+        run_check("no code", lambda: _no_code(directory)),
         run_check("adapter apart", lambda: _adapter_apart(directory)),
     ]
 
@@ -80,6 +82,16 @@ def _may_be_pickle(path: Path) -> bool:
     return False
 
 
+def _no_code(directory: Path) -> str:
+    """No Python file, and no configuration that tells a reader to run one."""
+    found = [f"{name} is Python code" for name in listed_files(directory) if name.endswith((".py", ".pyc", ".so"))]
+    for name, path in listed_files(directory).items():
+        if path.suffix == ".json" and path.name.endswith("config.json"):
+            named = CODE_KEYS & json.loads(path.read_text(encoding="utf-8")).keys()
+            found += [f"{name} has {key}, which names code to run" for key in sorted(named)]
+    return require(found, "none")
+
+
 def _adapter_apart(directory: Path) -> str:
     if (directory / "adapter_config.json").exists():
         raise ProblemFound("adapter_config.json is beside the merged weights, so loading them would apply the adapter twice")
@@ -92,7 +104,9 @@ def _manifest(directory: Path) -> str:
     if manifest is None:
         raise ProblemFound(f"{MANIFEST_NAME} cannot be read as a manifest")
     sizes = {name: path.stat().st_size for name, path in files_below(directory).items() if path.is_file()}
-    problems = file_differences(manifest.files, sizes, lambda name: hash_file(directory / name), besides=[MANIFEST_NAME])
+    problems = file_differences(
+        manifest.files, sizes, lambda name: hash_file(directory / name), besides=(MANIFEST_NAME, SIGNATURE)
+    )
     if raw != manifest.model_dump_json(indent=1).encode() or manifest.schema_version != SCHEMA_VERSION:
         problems.append(f"{MANIFEST_NAME} is altered: it is not in the form that is written")
     if stage_digest(manifest.stage, manifest.params, manifest.code_version, manifest.parents) != manifest.digest:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.model.quiet import quiet_transformers
 from tasks.publish import probes
 from tasks.publish.checks import Check, ProblemFound, require, run_check
+from tasks.publish.generation import check_generation
 from tasks.publish.serving import next_tokens
 from tasks.publish.serving.contract import check_contract, compared_lengths, read_plan, trained
 
@@ -39,6 +40,7 @@ def check_model(directory: Path) -> list[Check]:
             run_check("tokenizer", lambda: _tokenizer(directory)),
             run_check("logits", lambda: _logits(directory, model())),
             run_check("next tokens", lambda: _next_tokens(directory, model())),
+            run_check("generation", lambda: _generation(directory, model())),
             run_check("RoPE in the reloaded model", lambda: _rope_in_use(directory, model())),
             *check_contract(directory),
         ]
@@ -127,6 +129,11 @@ def _next_tokens(directory: Path, model: PreTrainedModel) -> str:
     left = [str(len(p.token_ids)) for p in recording.prompts if len(p.token_ids) > _MAX_PROMPT_TOKENS]
     tail = f"; prompts of {', '.join(left)} tokens are checked only with --with" if left else ""
     return require([] if worst <= next_tokens.TOLERANCE else [text], f"{text}, in prompts of up to {longest} tokens{tail}")
+
+
+def _generation(directory: Path, model: PreTrainedModel) -> str:
+    plan = read_plan(directory)
+    return check_generation(model, plan.base_window, plan.target_length, _MAX_PROMPT_TOKENS)
 
 
 def _rope_in_use(directory: Path, model: PreTrainedModel) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from data_schemas.reorder import ReorderConfig
 from tasks.reorder.arrangement import Arrangement
 from tasks.reorder.config import read_config
 from tasks.reorder.joining import Piece, runs
-from tasks.reorder.options import ReorderOptions
-from tasks.reorder.passages import PassageView, view
+from tasks.reorder.options import Ranking, ReorderOptions
+from tasks.reorder.passages import view
 from tasks.reorder.permutations import permutation
+from tasks.reorder.ranking import rank_passages
 from tasks.reorder.recall_curve import why_not_calibrated
 from tasks.reorder.selection import select
 
@@ -62,10 +64,12 @@ class ChunkReorder:
     ) -> list[Any]:
         """The same passages in prompt order, between instructions and question if those are given.
 
-        Give them best first, or with scores: a higher score ranks better, and equal scores keep their order. Raises UserError if
-        only some have a score, or a score is not a finite number. `arrange` also returns what was dropped and merged.
+        Give them best first, or with scores: a higher score ranks better, and equal scores keep their order. With
+        `ranking="distance"` a lower number ranks better. If a framework's passage has None as its score, all keep the given order. That,
+        and scores that rise where retrievers give the best first, is said in a warning. Raises UserError for a score that is not a
+        finite number. `arrange` also returns what was dropped and merged.
         """
-        return self.arrange(passages, budget_tokens, options=options, **changes).parts()
+        return self._arranged(passages, budget_tokens, replace(options, **changes)).parts()
 
     def arrange(
         self,
@@ -81,9 +85,16 @@ class ChunkReorder:
         `budget_tokens`, group neighbours in a document, and order the rest. `changes` are fields of `ReorderOptions` that override
         those of `options`.
         """
-        options = replace(options, **changes)
-        views = [view(p, i, is_scored=options.ranking == "score") for i, p in enumerate(passages, 1)]
-        selection = select(rank_views(views, options), options, budget_tokens)
+        return self._arranged(passages, budget_tokens, replace(options, **changes))
+
+    def _arranged(
+        self, passages: Sequence[Passage], budget_tokens: int | None, options: ReorderOptions
+    ) -> Arrangement[Passage]:
+        views = [view(p, i, ranking=options.ranking) for i, p in enumerate(passages, 1)]
+        ranked = rank_passages(views, options)
+        if ranked.note:
+            warnings.warn(ranked.note, stacklevel=3)  # at the line that called `apply` or `arrange`
+        selection = select(ranked.passages, options, budget_tokens)
         groups = _grouped(selection.pieces, options)
         size = options.context_tokens or (selection.num_tokens if options.count_tokens else None) or None
         strategy, curve = options.strategy or self.config.strategy, self.config.recall_by_position
@@ -97,20 +108,8 @@ class ChunkReorder:
             num_tokens=selection.num_tokens,
             instructions=options.instructions,
             question=options.question,
+            note=ranked.note,
         )
-
-
-def rank_views(passages: Sequence[PassageView], options: ReorderOptions = _DEFAULTS) -> list[PassageView]:
-    """Best first: by descending score if every passage has one; as given if none has, or `options` say so."""
-    scores = [passage.score for passage in passages]
-    if options.ranking == "given" or all(score is None for score in scores):
-        return list(passages)
-    if None in scores:
-        raise UserError(
-            f"Passage {scores.index(None) + 1} has no score but others have: give every passage a number in `score`, or none."
-        )
-    # sorted is stable, and with reverse as well
-    return sorted(passages, key=lambda passage: passage.score, reverse=True)
 
 
 def _grouped(pieces: list[Piece], options: ReorderOptions) -> list[list[Piece]]:
@@ -124,11 +123,11 @@ def arrange_file(
 
     Blank lines are skipped. Raises UserError with the number of a wrong line.
     """
-    passages = _read_passages(passages_jsonl, is_scored=options.ranking == "score")
+    passages = _read_passages(passages_jsonl, ranking=options.ranking)
     return ChunkReorder.load(config_path).arrange(passages, budget_tokens, options=options)
 
 
-def _read_passages(path: Path, *, is_scored: bool) -> list[dict[str, Any] | str]:
+def _read_passages(path: Path, *, ranking: Ranking) -> list[dict[str, Any] | str]:
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
@@ -146,7 +145,7 @@ def _read_passages(path: Path, *, is_scored: bool) -> list[dict[str, Any] | str]
         if not isinstance(passage, dict | str):
             raise UserError(f"{path}, line {number} is a {type(passage).__name__}: give an object or a string a line.")
         try:
-            view(passage, number, is_scored=is_scored)
+            view(passage, number, ranking=ranking)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from error
         passages.append(passage)

@@ -18,7 +18,7 @@ class Arrangement(Generic[Passage]):
 
     `groups` are the ranks in prompt order; neighbouring chunks of one document are in one group. `num_tokens` is the size of
     passages, instructions and question, None if nothing was counted. `fallback_reason` says why `calibrated` used
-    `important_first_last` instead, and is empty if it did not.
+    `important_first_last` instead, and is empty if it did not. `note` says what is doubtful about the ranks.
     """
 
     passages: list[Passage]
@@ -29,6 +29,7 @@ class Arrangement(Generic[Passage]):
     num_tokens: int | None
     instructions: str | None = None
     question: str | None = None
+    note: str = ""
 
     def parts(self) -> list[Passage | str]:
         """Instructions, passages and question, in this order; those that were not given are left out."""
@@ -41,6 +42,6 @@ class Arrangement(Generic[Passage]):
 
         The budget does not include the separator, unless `separator_tokens` is set, or the text that a template adds.
         """
-        write = template or (lambda passage: view(passage, 1 + self.passages.index(passage), is_scored=False).need_text())
+        write = template or (lambda passage: view(passage, 1 + self.passages.index(passage), ranking="given").need_text())
         texts = [write(passage) for passage in self.passages]
         return separator.join(text for text in (self.instructions, *texts, self.question) if text is not None)

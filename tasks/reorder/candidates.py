@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from data_schemas.publish_params import ReorderStrategy
+from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.reorder import RecallPoint
 from tasks.reorder.permutations import permutation
 from tasks.reorder.recall_curve import why_not_calibrated

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_schemas.errors import UserError
-from data_schemas.publish_params import ReorderStrategy
+from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.releases import resolve_release
 from data_schemas.reorder import (
     GOLDEN_SIZES,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from data_schemas.errors import UserError
-from data_schemas.publish_params import ReorderStrategy
+from data_schemas.reorder_strategy import ReorderStrategy
+from tasks.reorder.passages import Ranking
 
 CountTokens = Callable[[str], int]
 
@@ -18,8 +19,9 @@ class ReorderOptions:
 
     strategy: ReorderStrategy | None = None
     """Use this strategy instead of the config's."""
-    ranking: Literal["score", "given"] = "score"
-    """score: by descending score if passages have one; given: in the given order, best first, ignoring scores."""
+    ranking: Ranking = "score"
+    """score: by descending score if passages have one; distance: by rising `distance`, else `score`, as vector stores return it;
+    given: in the given order, best first, ignoring both."""
     context_tokens: int | None = None
     """Tokens of the whole prompt, for `calibrated`; None: as counted with `count_tokens`, else the longest measured length."""
     count_tokens: CountTokens | None = None
@@ -42,8 +44,8 @@ class ReorderOptions:
     def __post_init__(self) -> None:
         if self.strategy is not None and self.strategy not in get_args(ReorderStrategy):
             raise UserError(f"There is no strategy {self.strategy!r}: choose one of {', '.join(get_args(ReorderStrategy))}.")
-        if self.ranking not in ("score", "given"):
-            raise UserError(f"ranking is {self.ranking!r}: choose `score` or `given`.")
+        if self.ranking not in get_args(Ranking):
+            raise UserError(f"ranking is {self.ranking!r}: choose `score`, `distance` or `given`.")
         if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
             raise UserError(f"near_duplicates is {self.near_duplicates}: give a Jaccard similarity above 0, at most 1.")
         if self.context_tokens is not None and self.context_tokens < 1:

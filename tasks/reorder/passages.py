@@ -10,6 +10,9 @@ NodeWithScore        content                                   else as in LangCh
 Haystack Document    content        score                      meta, as in LangChain    meta char_start or    meta
                                                                                         split_idx_start       num_tokens
 
+With ranking by distance, `distance` of a mapping or metadata is read, and where that is missing the score as above, but never a
+`relevance_score`.
+
 A document that a framework split into pages counts as one document a page. A missing `char_end` is the start plus the length of
 the text. Any other object is ranked as given and moved unchanged.
 """
@@ -21,9 +24,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 from data_schemas.errors import UserError
+
+Ranking = Literal["score", "distance", "given"]
 
 _DOCUMENT_KEYS = ("doc_id", "source_id", "source")
 _START_KEYS = ("char_start", "start_index", "split_idx_start")
@@ -62,24 +67,27 @@ class PassageView:
         return self.text
 
 
-def view(passage: object, number: int, *, is_scored: bool = True) -> PassageView:
-    """The view of one passage; without its score if `is_scored` is False.
+def view(passage: object, number: int, *, ranking: Ranking = "score") -> PassageView:
+    """The view of one passage. Its `score` is the number that `ranking` goes by; None if it is ranked as given.
 
     Raises UserError for a score that is not a finite number, or an impossible position.
     """
     if isinstance(passage, str):
         return PassageView(passage, number, text=passage)
     if isinstance(passage, Mapping):
-        return _view(passage, number, text=passage.get("text"), score=_mapped_score(passage, number, is_scored), meta=passage)
+        score = _number(passage, passage.get("score"), number, ranking)
+        return _view(passage, number, text=passage.get("text"), score=score, meta=passage)
     if _is_node(passage):
-        return _node_view(passage, number, is_scored)
+        return _node_view(passage, number, ranking)
     if _is_langchain(passage):
         meta: Mapping[str, Any] = passage.metadata or {}  # type: ignore[attr-defined]
-        score = meta.get("relevance_score", meta.get("score"))
-        return _view(passage, number, text=passage.page_content, score=_finite(score, number, is_scored), meta=meta)  # type: ignore[attr-defined]
+        own = meta.get("score") if ranking == "distance" else meta.get("relevance_score", meta.get("score"))
+        score = _number(meta, own, number, ranking)
+        return _view(passage, number, text=passage.page_content, score=score, meta=meta)  # type: ignore[attr-defined]
     if _is_haystack(passage):
-        meta, score = passage.meta or {}, passage.score  # type: ignore[attr-defined]
-        return _view(passage, number, text=passage.content, score=_finite(score, number, is_scored), meta=meta)  # type: ignore[attr-defined]
+        meta = passage.meta or {}  # type: ignore[attr-defined]
+        score = _number(meta, passage.score, number, ranking)  # type: ignore[attr-defined]
+        return _view(passage, number, text=passage.content, score=score, meta=meta)  # type: ignore[attr-defined]
     return PassageView(passage, number)
 
 
@@ -121,13 +129,13 @@ def _is_haystack(passage: object) -> bool:
     return hasattr(passage, "content") and hasattr(passage, "meta") and hasattr(passage, "score")
 
 
-def _node_view(passage: Any, number: int, is_scored: bool) -> PassageView:
+def _node_view(passage: Any, number: int, ranking: Ranking) -> PassageView:
     node = getattr(passage, "node", passage)
     meta = dict(node.metadata)
     start, end = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
     meta |= {"char_start": start, "char_end": end} if start is not None else {}
     meta |= {"doc_id": node.ref_doc_id} if node.ref_doc_id is not None else {}
-    score = _finite(getattr(passage, "score", None), number, is_scored)
+    score = _number(meta, getattr(passage, "score", None), number, ranking)
     return _view(passage, number, text=node.get_content(), score=score, meta=meta)
 
 
@@ -149,17 +157,16 @@ def _view(passage: object, number: int, *, text: object, score: Any, meta: Mappi
     )
 
 
-def _mapped_score(passage: Mapping[str, Any], number: int, is_scored: bool) -> Any:
-    if "score" not in passage:
+def _number(meta: Mapping[str, Any], score: Any, number: int, ranking: Ranking) -> Any:
+    """The number that the passage is ranked by; None if it has none. UserError if it is not a finite number."""
+    if ranking == "given":
         return None
-    return _finite(passage["score"], number, is_scored, may_be_none=False)
-
-
-def _finite(score: Any, number: int, is_scored: bool, may_be_none: bool = True) -> Any:
-    if not is_scored or (score is None and may_be_none):
+    if ranking == "distance" and meta.get("distance") is not None:
+        score = meta["distance"]
+    if score is None:
         return None
     if isinstance(score, bool) or not isinstance(score, Real) or not math.isfinite(score):
-        raise UserError(f"The score of passage {number} is {score!r}: give a finite number, or leave all scores out.")
+        raise UserError(f"The {ranking} of passage {number} is {score!r}: give a finite number, or leave all {ranking}s out.")
     return score
 
 

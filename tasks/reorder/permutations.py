@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_schemas.publish_params import ReorderStrategy
+from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.reorder import RecallPoint
 from tasks.reorder.recall_curve import DepthRecall, curve_at, recall_at, why_not_calibrated
 

@@ -18,7 +18,7 @@ from data_schemas.consumers import (
 )
 from data_schemas.model_params import ModelParams
 
-_NUMBERS = {"target": 256, "served": 256, "original": 64, "assumed": 8192}
+_NUMBERS = {"target": 256, "served": 256, "original": 64}
 
 
 def use(model_type: str = "llama", rope_type: str = "default", *details: str) -> RopeUse:
@@ -55,7 +55,7 @@ def test_exceptions_by_model_type() -> None:
     assert why_not("vllm", use("phi3", "longrope")) == "vLLM serves 64 tokens of this model unless max_model_len is given"
     assert "never uses the long factors" in why_not("transformers-4.57", use("llama", "longrope", "longrope_two_lists"))
     assert why_not("transformers-4.57", use("phi3", "longrope", "longrope_two_lists")) == ""
-    assert "converter of qwen3" in why_not("llama.cpp", use("qwen3", "llama3"))
+    assert "no llama3 factors for qwen3" in why_not("llama.cpp", use("qwen3", "llama3"))
 
 
 def test_an_old_id_is_accepted_where_users_type_and_nowhere_kept() -> None:

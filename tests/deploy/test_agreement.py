@@ -51,7 +51,7 @@ def test_two_images_of_this_version():
     version = PROJECT["version"]
     assert images == {f"ropeway-cpu:{version}", f"ropeway-gpu:{version}"}
     for name in images:
-        assert f"docker build -f deploy/Dockerfile -t {name} " in PAGE
+        assert f"-t {name} " in PAGE
     for launcher in ("machines", "aws"):
         named = re.findall(r"(?:\S+/)?(ropeway-[cg]pu:\S+)", (DEPLOY / "ray" / f"{launcher}.yaml").read_text())
         assert set(named) <= images
@@ -144,10 +144,64 @@ def test_secrets_are_references_and_the_page_makes_each():
     secrets = {reference["name"] for reference in mentioned("secretKeyRef") + mentioned("secretRef")} | set(
         mentioned("secretName")
     )
-    assert secrets == set(re.findall(r"create secret generic (\S+)", PAGE))
+    [redis] = mentioned("secretKeyRef", applied("gcs-redis")["RayCluster", "ropeway"]["spec"]["gcsFaultToleranceOptions"])
+    assert secrets | {redis["name"]} == set(re.findall(r"create secret generic (\S+)", PAGE))
     assert not [object_ for object_ in EVERYTHING if object_["kind"] == "Secret"]
     for env in environment():
-        assert not re.search("TOKEN|SECRET|PASSWORD", env["name"]) or "value" not in env
+        names_a_secret = env["name"].startswith("PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_")
+        assert not re.search("TOKEN|SECRET|PASSWORD|AUTH_STRING", env["name"]) or "value" not in env or names_a_secret
+
+
+def test_the_prefect_server_asks_for_a_login_and_all_that_call_it_have_one():
+    [server] = pods(applied()["Deployment", "prefect-server"])[0]["containers"]
+    told = {env["name"]: env for env in server["env"]}
+    login = {"secretKeyRef": {"name": "ropeway-prefect-login", "key": "auth_string"}}
+    assert told["PREFECT_SERVER_API_AUTH_STRING"]["valueFrom"] == login
+    assert told["PREFECT_UI_API_URL"]["value"] == "http://127.0.0.1:4200/api"
+    assert "kubectl port-forward service/prefect-server 4200" in PAGE
+    callers = [c for c in CONTAINERS if any(env["name"] == "PREFECT_API_URL" for env in c.get("env", ()))]
+    assert len(callers) == 2
+    for container in callers:
+        env = {env["name"]: env for env in container["env"]}
+        assert env["PREFECT_API_AUTH_STRING"]["valueFrom"] == login
+    worker = {env["name"]: env.get("value") for env in callers[-1]["env"]}
+    prefix = "PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET"
+    assert {"name": worker[f"{prefix}_NAME"], "key": worker[f"{prefix}_KEY"]} == login["secretKeyRef"], "flow runs' pods"
+
+
+def test_only_the_pods_that_must_reach_the_servers_do():
+    policies = {name: object_["spec"] for (kind, name), object_ in applied().items() if kind == "NetworkPolicy"}
+    closed = policies.pop("closed-by-default")
+    assert (closed["podSelector"], closed["policyTypes"], closed.get("ingress")) == ({}, ["Ingress"], None)
+    server = applied()["Deployment", "prefect-server"]["spec"]["template"]["metadata"]["labels"]
+    assert policies["prefect-server"]["podSelector"]["matchLabels"] == server
+    worker = applied()["Deployment", "prefect-worker"]["spec"]["template"]["metadata"]["labels"]
+    assert {"podSelector": {"matchLabels": worker}} in policies["prefect-server"]["ingress"][0]["from"]
+    [submitter] = [
+        sender["podSelector"]["matchLabels"]
+        for sender in policies["ray-dashboard"]["ingress"][0]["from"]
+        if "matchLabels" in sender.get("podSelector", {})
+    ]
+    assert RAY_JOB["spec"]["submitterPodTemplate"]["metadata"]["labels"] == submitter
+    for policy in policies.values():
+        assert policy["policyTypes"] == ["Ingress"]
+        assert all(rule["from"] for rule in policy["ingress"]), "no rule admits everybody"
+    assert [rule["ports"] for rule in policies["ray-dashboard"]["ingress"]] == [[{"protocol": "TCP", "port": 8265}]]
+
+
+def test_every_container_says_how_much_disk_it_takes():
+    for container in (*CONTAINERS, CLUSTER["spec"]["autoscalerOptions"]):
+        assert container["resources"]["requests"]["ephemeral-storage"]
+        assert container["resources"]["limits"]["ephemeral-storage"]
+
+
+def test_gpu_pods_go_to_gpu_nodes_and_are_evicted_one_at_a_time():
+    groups = {group["groupName"]: pods(group)[0] for group in CLUSTER["spec"]["workerGroupSpecs"]}
+    assert groups["gpu"]["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert "nodeSelector" not in groups["cpu"]
+    budgets = {name: object_["spec"] for (kind, name), object_ in applied().items() if kind == "PodDisruptionBudget"}
+    assert budgets["ropeway-gpu"] == {"maxUnavailable": 1, "selector": {"matchLabels": {"ray.io/group": "gpu"}}}
+    assert budgets["ropeway-head"] == {"maxUnavailable": 0, "selector": {"matchLabels": {"ray.io/node-type": "head"}}}
 
 
 def test_service_accounts_exist_and_only_the_worker_and_the_autoscaler_speak_to_kubernetes():

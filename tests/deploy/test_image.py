@@ -58,14 +58,41 @@ def test_all_packages_of_the_project_are_copied(image):
     assert packages <= {value.split()[0] for value in instructions(image, "COPY")}
 
 
-def test_it_installs_what_pyproject_pins(image):
+def test_everything_it_installs_is_fixed_by_a_hash(image):
     arguments = dict(value.split("=", 1) for value in instructions(image, "ARG") if "=" in value)
     assert f"torch=={arguments['TORCH']}" in PROJECT["project"]["dependencies"]
-    assert set(arguments["EXTRAS"].split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
-    assert arguments["PYTHON"] in ("3.11", "3.12", "3.13")
-    assert PROJECT["project"]["requires-python"] == ">=3.11"
-    installed = [name for value in instructions(image, "RUN") for name in re.findall(r"pip install (\S+)", value)]
-    assert installed == ['"torch==${TORCH}"', '".[${EXTRAS}]"']  # nothing beside the project's own pins
+    commands = [
+        command
+        for value in instructions(image, "RUN")
+        for command in re.findall(r"pip install [^;&]*", value.replace("\\\n", " "))
+    ]
+    assert len(commands) == 5
+    for command in commands:
+        assert "--no-deps" in command
+        by_hash = "--require-hashes" in command or '"flash-attn @ ${FLASH_ATTN}"' in command
+        assert by_hash or command.split()[-1] == ".", command
+    everything = " ".join(instructions(image, "RUN"))
+    assert "&& pip check" in everything
+    assert 'case "${FLASH_ATTN}" in *"#sha256="*) ;; *)' in everything
+
+
+def test_its_base_has_no_tag_and_must_come_with_a_digest(image):
+    outside = [value.split()[0] for value in instructions(image, "FROM")]
+    stages = {value.split(" AS ")[1] for value in instructions(image, "FROM") if " AS " in value}
+    assert {name for name in outside if name not in stages and name != "runtime-${DEVICE}"} == {"${BASE}"}
+    assert instructions(image, "ARG").count("BASE") == 2, "no value of its own, in either place"
+    [check] = [value for value in instructions(image, "RUN") if value.startswith("case")]
+    for base, status in (("python:3.11-slim", 1), ("python@sha256:" + "0" * 64, 0)):
+        shell = subprocess.run(["sh", "-c", check.split("python -c")[0]], env={"BASE": base}, capture_output=True, text=True)
+        assert shell.returncode == status
+        assert ("is a tag" in shell.stdout) == bool(status)
+
+
+def test_the_gpu_image_has_the_kernels(image):
+    [smoke] = [value for value in instructions(image, "RUN") if "flash_attn" in value]
+    assert smoke == 'python -c "import bitsandbytes, flash_attn, liger_kernel"'
+    extra = {requirement.split("==")[0] for requirement in PROJECT["project"]["optional-dependencies"]["gpu"]}
+    assert extra == {"liger-kernel", "bitsandbytes"}
 
 
 def test_both_builds_end_as_an_ordinary_user_with_the_command(image):

@@ -13,11 +13,12 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from tests.deploy.objects import DEPLOY, KUBERNETES, applied, documents, problems, read
 
 # Maps whose names are the user's own.
-FREE = {"labels", "matchLabels", "requests", "limits", "capacity", "rayStartParams"}
+FREE = {"labels", "matchLabels", "requests", "limits", "capacity", "rayStartParams", "nodeSelector"}
 
 OBJECTS = (
     {f"{kind}-{name}": object_ for (kind, name), object_ in applied().items()}
     | {f"kind-{kind}-{name}": object_ for (kind, name), object_ in applied("kind").items()}
+    | {"redis-RayCluster": applied("gcs-redis")["RayCluster", "ropeway"]}
     | {"RayJob": read(KUBERNETES / "rayjob.yaml")}
 )
 

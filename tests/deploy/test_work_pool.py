@@ -43,7 +43,7 @@ def test_the_worker_makes_a_valid_job_with_the_secrets_by_reference():
     [pod] = pods(job)
     [container] = pod["containers"]
     assert container["args"] == ["prefect", "flow-run", "execute"]
-    assert container["resources"]["requests"] == {"cpu": "1", "memory": "4Gi"}
+    assert container["resources"]["requests"] == {"cpu": "1", "memory": "4Gi", "ephemeral-storage": "10Gi"}
     env = {entry["name"]: entry for entry in container["env"]}
     assert env["OMP_NUM_THREADS"]["value"] == "2"
     assert env["RAY_AUTH_TOKEN"] == {

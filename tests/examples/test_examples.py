@@ -21,8 +21,13 @@ PRINTS = {
 }
 
 
+RAG = ("rag_haystack", "rag_langchain", "rag_llama_index")  # run in test_rag.py
+CONFIGS = ("own_pdfs", "s3_corpus")  # run in test_configs.py
+
+
 def test_every_example_is_run() -> None:
-    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == set(PRINTS)
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {*PRINTS, *RAG}
+    assert {path.stem for path in (ROOT / "examples").glob("*.yaml")} == set(CONFIGS)
 
 
 @pytest.mark.parametrize("name", PRINTS)
@@ -36,8 +41,8 @@ def test_example_runs(name: str) -> None:
         assert line in ran.stdout
 
 
-@pytest.mark.parametrize("name", PRINTS)
+@pytest.mark.parametrize("name", [*PRINTS, *RAG])
 def test_example_is_short_and_explains_itself(name: str) -> None:
     source = (ROOT / "examples" / f"{name}.py").read_text()
-    assert len(source.splitlines()) <= 40
+    assert len(source.splitlines()) <= 45
     assert f"python examples/{name}.py" in (ast.get_docstring(ast.parse(source)) or "")

@@ -13,23 +13,32 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_schemas.modes import umask
+from flows.config import load_config
+from flows.finished import find_finished
 from tests.flows.small_run import small_params, write_params
+from tests.modes import narrower_than_umask
 from tests.waiting import HANGS_AFTER_S, EndedTooSoon, interrupted, wait_until
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 pytestmark = pytest.mark.usefixtures("servers")
 
 
-def start(config, home, **variables):
+def start(config, home, *options, **variables):
     environment = os.environ | {"PREFECT_HOME": str(home / "prefect"), "OMP_NUM_THREADS": "1"} | variables
     log = (home / "log.txt").open("a")
     return subprocess.Popen(
-        [ROPEWAY, "run", config], stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True
+        [ROPEWAY, "run", config, *options],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
 
 
-def finish(config, home, **variables):
-    process = start(config, home, **variables)
+def finish(config, home, *options, **variables):
+    process = start(config, home, *options, **variables)
     output, _ = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 0, (home / "log.txt").read_text()[-4000:]
     return Path(output.strip().splitlines()[-1]), output
@@ -63,7 +72,7 @@ def test_documents_in_a_release_out(undisturbed):
         "adapter/adapter_config.json",
     ):
         assert (release / name).is_file(), name
-    for said in ("Run small: documents ", "Does it work at 128 tokens?", "Open evaluation/report.html in the folder below"):
+    for said in ("Run small: documents ", "Does it work at 128 tokens?", "evaluation/report.html", "Next:"):
         assert said in output
     assert len(output.splitlines()) <= 24
     page = (release / "evaluation" / "report.html").read_text()
@@ -73,6 +82,12 @@ def test_documents_in_a_release_out(undisturbed):
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release).returncode == 0
     documents = json.loads((Path(record(home / "storage")["documents"]["path"]) / "manifest.json").read_text())
     assert documents["summary"]["quarantined"] == {"undecodable": 1}
+
+
+def test_whom_the_umask_lets_read_reads_every_artifact(undisturbed):
+    home, _, _ = undisturbed
+    stages = [home / "storage" / kind for kind in ("documents", "shards", "checkpoints", "evaluations", "releases", "runs")]
+    assert [line for stage in stages for line in narrower_than_umask(stage, umask())] == []
 
 
 def test_the_release_verifies_from_the_command_line(undisturbed):
@@ -88,6 +103,59 @@ def test_running_again_makes_nothing(undisturbed):
     assert again == release
     assert all(entry["reused"] for entry in record(home / "storage").values())
     assert {path: path.stat().st_mtime_ns for path in release.rglob("*")} == before
+
+
+def test_a_run_with_nothing_to_do_loads_nothing_heavy(undisturbed):
+    home, release, _ = undisturbed
+    code = (
+        "import sys; sys.argv = ['ropeway', 'run', sys.argv[1]]\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'ray', 'prefect', 'spacy', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(home / "run.yaml")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == str(release)
+    assert "release reused" in done.stdout
+
+
+def test_a_changed_parameter_is_not_found_finished(undisturbed):
+    home, *_ = undisturbed
+    for changes, is_found in (([], True), (["training.steps=7"], False), (["publish.dtype=bfloat16"], False)):
+        assert bool(find_finished(load_config(str(home / "run.yaml"), changes), "published")) is is_found, changes
+
+
+def test_without_prefect_the_digests_are_equal(undisturbed, tmp_path):
+    home, release, _ = undisturbed
+    config = write_params(
+        tmp_path / "run.yaml", yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(tmp_path / "s")}
+    )
+    again, _ = finish(config, tmp_path, "--no-prefect", PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert again.name == release.name
+    assert (again / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
+    there, here = record(home / "storage"), record(tmp_path / "s")
+    assert {stage: entry["digest"] for stage, entry in here.items()} == {stage: there[stage]["digest"] for stage in there}
+    log = (tmp_path / "log.txt").read_text()
+    assert "publish: small is verified" in log
+    assert "Prefect" not in log
+
+
+@pytest.mark.slow
+def test_a_model_that_is_no_better_is_kept_and_the_command_says_so_and_exits_3(undisturbed, tmp_path):
+    home, _, _ = undisturbed
+    params = yaml.safe_load((home / "run.yaml").read_text())
+    params |= {"run_name": "kept", "publish": params["publish"] | {"name": "kept", "current": "if_better"}}
+    process = start(write_params(tmp_path / "run.yaml", params), tmp_path)
+    output, _ = process.communicate(timeout=HANGS_AFTER_S)
+    assert process.returncode == 3, (tmp_path / "log.txt").read_text()[-4000:]
+    *page, last = output.strip().splitlines()
+    kept = Path(last)
+    assert (kept / "manifest.json").is_file()
+    assert not (kept.parents[1] / "current").exists()
+    assert "Not served: this version is kept, and kept serves no version yet." in page
+    assert f"  ropeway rollback kept {kept.name[:12]} --at {params['storage']}" in page
 
 
 def test_a_prefect_server_shows_the_run_with_tables_and_plots(undisturbed, prefect_server, tmp_path):
@@ -124,7 +192,7 @@ def assert_pages_are_shown(artifacts):
             "| fine-tuned |",
             "### Effective context length",
         ),
-        "release": ("## Release small", "| storage |", "the current one"),
+        "release": ("## Release small", "| storage |", "Served: it is the current version of small"),
         "release-serving": (f"| transformers {version('transformers')} | yes |",),
     }
     for key, texts in told.items():

@@ -75,6 +75,10 @@ def test_the_form_shows_the_fields_in_their_order_with_titles_and_few_choices_of
         ("training.full_attention_layers", [-1], False),
         ("training.steps", "many", False),
         ("corpus.sources", [], False),
+        ("corpus.sources", ["https://me:pw@host/x"], False),  # no credential gets into Prefect's database
+        ("corpus.sources", [{"uri": "https://host/x?token=abc"}], False),
+        ("corpus.sources", ["sftp://me@host/x", "https://host/y?page=2"], True),
+        ("storage", "s3://key:secret@bucket/x", False),
         ("run_name", "two words", False),
         ("trainning", {}, False),
     ],
@@ -154,6 +158,10 @@ def test_a_value_out_of_bounds_never_becomes_a_run(worker: PrefectServer, small:
     path = f"deployments/{deployment(worker, 'prepare')['id']}/create_flow_run"
     with pytest.raises(AssertionError, match=r"409.*'params.model.target_length'.*minimum of 32"):
         worker.post(path, parameters={"params": small | {"model": small["model"] | {"target_length": 3}}})
+    for source in ("s3://key:hunter2@bucket/x", {"uri": "https://host/x?token=hunter2"}):
+        with pytest.raises(AssertionError, match="409"):
+            worker.post(path, parameters={"params": small | {"corpus": small["corpus"] | {"sources": [source]}}})
+    assert "hunter2" not in str(worker.post("flow_runs/filter"))
 
 
 def test_values_that_do_not_fit_together_end_the_run_in_its_first_second_with_one_sentence(

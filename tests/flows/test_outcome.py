@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
 from data_schemas.report import record_json
@@ -11,7 +12,9 @@ from data_schemas.storage import Artifact, Storage
 from flows.commands.from_samples import show_recomputed
 from flows.commands.outcome import print_outcome
 from tasks.evaluate.report.result_files import SETTINGS_NAME, write_results
+from tasks.publish.releases import point_current
 from tests.tasks.evaluate.six_models import SETTINGS, six_samples
+from tests.tasks.release_example import finished_run
 
 STAGES = ("documents", "shards", "checkpoint", "evaluation", "release")
 
@@ -27,8 +30,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("folder", ["", "evaluation"])
 def test_the_closing_page_fits_one_screen(
-    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
+    monkeypatch.setattr("flows.commands.outcome.serving_table", lambda release, address: [])  # there is no model to serve
     params = PipelineParams.model_validate(
         {
             "run_name": "nightly",
@@ -49,17 +53,38 @@ def test_the_closing_page_fits_one_screen(
     entry = {"digest": artifact.digest, "path": artifact.location, "reused": False, "seconds": 1234.5}
     record = {stage: entry for stage in STAGES} | {"shards": entry | {"reused": True}, "old": entry | {"of_earlier_run": True}}
     storage.record_run(params.run_name, record)
+    point_current(storage, params.release_name, artifact.digest)
     print_outcome(params, artifact.location)
     *page, last = capsys.readouterr().out.splitlines()
     assert last == artifact.location
     assert len(page) <= 22, "the path may need two rows"
-    assert max(map(len, page)) <= 80
+    assert max(len(line) for line in page if str(tmp_path) not in line) <= 80
     text = "\n".join(page)
     assert "Run nightly: documents 20.6 min, shards reused" in text
     assert "old" not in text.split()
-    assert f"Open {folder + '/' if folder else ''}report.html in the folder below" in text
+    assert f"Every figure and table: {artifact.path / folder / 'report.html'}" in text
     assert (artifact.path / folder / "report.html").is_file()
     assert "Does it work at 131072 tokens?" in text
+    assert ("Served: it is the current version of nightly." in text) == bool(folder)
+
+
+def test_a_release_that_is_served_names_three_commands(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished_run(tmp_path, tokenizer, current="always")
+    release = run.publish()
+    print_outcome(run.params, release.location)
+    said = capsys.readouterr().out
+    *_, title, verify, serve, reorder, last = said.splitlines()
+    assert (title, last) == ("Next:", release.location)
+    assert verify == f"  ropeway verify {release.path}"
+    assert serve == f"  vllm serve {release.path} --max-model-len 256"
+    assert reorder == f"  ropeway reorder --config {release.path} PASSAGES.jsonl"
+    held = finished_run(tmp_path / "held", tokenizer, current="never")
+    print_outcome(held.params, held.publish().location)
+    said = capsys.readouterr().out
+    assert "Next:" not in said
+    assert "To serve it all the same:" in said
 
 
 def test_from_samples_writes_the_page_and_prints_the_verdict(

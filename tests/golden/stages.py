@@ -68,7 +68,7 @@ STAGES = {
         GoldenStage("retrieval", "tasks.retrieval.retrieval_stage", None),
         GoldenStage("shards", "tasks.pack.shards_stage", None),
         GoldenStage("checkpoints", "ray_jobs.finetune.checkpoint_stage", 2e-4),
-        GoldenStage("evaluations", "ray_jobs.evaluate.evaluation_stage", 2e-4),
+        GoldenStage("evaluations", "ray_jobs.evaluate.evaluation_key", 2e-4),
         GoldenStage("rope_comparisons", "ray_jobs.evaluate.compare_rope", 2e-4),
         GoldenStage("releases", "tasks.publish.release_stage", 2e-4),
     )

@@ -48,11 +48,13 @@ def finished_run(
     tokenizer: PreTrainedTokenizerFast,
     method: str = "yarn",
     orders: Mapping[str, float] | None = None,
+    fine_tuned: Callable[[int], float] = lambda length: 3.3 - length / 2048,
     **publish: Any,
 ) -> FinishedRun:
     """Artifacts of all stages below `root`/storage, and the base in `root`/tiny-base.
 
     `orders`: the share of questions that is answered under each order of passages, where that is to have been measured.
+    `fine_tuned`: nats a token at a length; the base has 3.25 at its window.
     """
     _write_base(root / "tiny-base", tokenizer)
     factors = None
@@ -70,7 +72,7 @@ def finished_run(
                 "rope_method": method,
                 "rope_factors_file": factors,
             },
-            "training": {"lora_rank": 4, "steps": 3},
+            "training": {"lora_rank": 4, "steps": 3, "precision": "bf16"},
             "publish": publish,
         }
     )
@@ -84,7 +86,7 @@ def finished_run(
     shards = build("shards", lambda folder: {"num_rows": 4, "num_tokens": 1000}, documents=documents.digest)
     checkpoint = build("checkpoints", lambda folder: _write_checkpoint(folder, params, tokenizer), shards=shards.digest)
     evaluation = build(
-        "evaluations", lambda folder: _write_evaluation(folder, params, orders or {}), checkpoint=checkpoint.digest
+        "evaluations", lambda folder: _write_evaluation(folder, params, orders or {}, fine_tuned), checkpoint=checkpoint.digest
     )
     return FinishedRun(params, storage, documents, shards, checkpoint, evaluation)
 
@@ -122,9 +124,11 @@ def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTraine
     return {}
 
 
-def _write_evaluation(folder: Path, params: PipelineParams, orders: Mapping[str, float]) -> dict[str, Any]:
+def _write_evaluation(
+    folder: Path, params: PipelineParams, orders: Mapping[str, float], fine_tuned: Callable[[int], float]
+) -> dict[str, Any]:
     """The base gets worse beyond its window, the fine-tuned model better; recall is best at the ends."""
-    nll_of_arm = {"base": lambda n: 3 + n / WINDOW / 4, "scaling_only": lambda n: 3.4, "fine_tuned": lambda n: 3.3 - n / 2048}
+    nll_of_arm = {"base": lambda n: 3 + n / WINDOW / 4, "scaling_only": lambda n: 3.4, "fine_tuned": fine_tuned}
     lengths = (WINDOW, TARGET)
 
     def is_recalled(arm: str, task: str, length: int, depth: float | None, sample: int) -> float:

@@ -19,6 +19,8 @@ from ray_jobs.finetune.planning.shape import TrainingShape
 USUAL_MFU = 0.4  # assumed share of a GPU's peak, if only the peak is known
 _MEASURED_LAYERS = 2
 _MOST_MEASURED_TOKENS = 4096
+_FEWEST_MEASURED_TOKENS = 64  # at 2 GFLOP/s, a bf16 CPU without the instructions, two layers of a large model take seconds
+MOST_MEASURING_S = 4.0
 _MOST_MEASURED_BYTES = 4e9
 
 
@@ -79,18 +81,36 @@ def measure_speed(params: PipelineParams, shape: TrainingShape) -> Speed | None:
     tokens = min(params.row_tokens, _MOST_MEASURED_TOKENS)
     if predict_memory(shape, params.training, tokens).total / max(1, shape.num_layers // 4) > _MOST_MEASURED_BYTES:
         return None
-    step, cost, group_size = _two_layers(params, tokens)
     num_threads = max(1, int(params.ray.cpus_per_worker))
-    seconds: list[float] = []
     with _threads(num_threads):
-        step()  # warms up
-        while len(seconds) < 2 or (sum(seconds) < 1.0 and len(seconds) < 20):
-            started = time.perf_counter()
-            step()
-            seconds.append(time.perf_counter() - started)
-    reached = cost.step_flops(np.array([tokens]), group_size) / float(np.median(seconds))
+        tokens, reached = _measured_within(params, tokens, MOST_MEASURING_S)
     threads = f"{num_threads} thread" + "s" * (num_threads > 1)
     return Speed(reached, f"{reached / 1e9:,.1f} GFLOP/s a worker, measured here on {tokens:,} tokens with {threads}")
+
+
+def _measured_within(params: PipelineParams, tokens: int, most_s: float) -> tuple[int, float]:
+    """(tokens measured, FLOP/s). Begins with few tokens, and takes more only while they fit into about `most_s` seconds."""
+    started, few = time.perf_counter(), min(tokens, _FEWEST_MEASURED_TOKENS)
+    while True:
+        step, cost, group_size = _two_layers(params, few)
+        flops = cost.step_flops(np.array([few]), group_size)
+        step()  # warms up
+        seconds = [_seconds_of(step)]
+        left = most_s - (time.perf_counter() - started)
+        more = min(tokens, 4 * few)
+        if few < tokens and 1.5 * 2 * seconds[0] * more / few < left:  # twice, and attention grows faster than the tokens
+            few = more
+            continue
+        while seconds[-1] < left and (len(seconds) < 2 or (sum(seconds) < 1.0 and len(seconds) < 20)):
+            seconds.append(_seconds_of(step))
+            left -= seconds[-1]
+        return few, flops / float(np.median(seconds))
+
+
+def _seconds_of(step: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
 
 
 @contextmanager

@@ -12,9 +12,10 @@ _VERDICT_ROWS = 13
 _INDENT = " " * 13
 
 
-def closing_page(report: Report, where: str) -> str:
-    """`where` says in a few words where `report.html` is."""
-    lines = next(rows for most in (3, 2) if len(rows := _verdict_rows(report, most)) <= _VERDICT_ROWS or most == 2)
+def closing_page(report: Report, where: str, num_rows_after: int = 0) -> str:
+    """`where` says in a few words where `report.html` is. `num_rows_after`: rows that the caller prints below it."""
+    space = _VERDICT_ROWS - num_rows_after
+    lines = next(rows for most in (3, 2, 1) if len(rows := _verdict_rows(report, most)) <= space or most == 1)
     names = [number.name for number in four_numbers(report)]
     width = max(map(len, names))
     lines.append("")

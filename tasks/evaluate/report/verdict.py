@@ -62,7 +62,7 @@ class Figure:
 def verdict(report: Report) -> list[Line]:
     """Five lines. They judge the fine-tuned model, or scaling only where nothing was trained."""
     arm = subject(report)
-    return [_long(report, arm), _training(report), _short(report, arm), _tasks(report, arm), _order(report)]
+    return [works_at_target(report, arm), _training(report), short_prompts(report, arm), _tasks(report, arm), _order(report)]
 
 
 def four_numbers(report: Report) -> list[Figure]:
@@ -96,7 +96,8 @@ def _ratio_text(row: ComparisonRow | None) -> str:
     return ratio(row.ratio, row.low, row.high) if row else "not measured"
 
 
-def _long(report: Report, arm: str) -> Line:
+def works_at_target(report: Report, arm: str) -> Line:
+    """Whether perplexity at the target stays within the margin of the base's at its own window."""
     settings = report.settings
     target, window, margin = settings.target_length, settings.base_window, settings.non_inferiority_margin
     question = f"Does it work at {target} tokens?"
@@ -131,8 +132,11 @@ def _training(report: Report) -> Line:
     return Line(question, "not shown", f"No difference in perplexity is shown: {figure}.")
 
 
-def _short(report: Report, arm: str) -> Line:
-    """Where the model was also measured as a server runs it, the worse of the two decides, since that is what users get."""
+def short_prompts(report: Report, arm: str) -> Line:
+    """Whether short prompts stay as good as with the base.
+
+    Where the model was also measured as a server runs it, the worse of the two decides, since that is what users get.
+    """
     section = report.non_inferiority
     question = "Do short prompts stay as good?"
     rows = [row for row in section.perplexity if row.arm in (arm, served_arm(arm))]

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.errors import UserError
-from data_schemas.publish_params import ReorderStrategy
+from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.reorder import ReorderDecision, StrategyResult
 from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval
 from tasks.evaluate.statistics.hypothesis_tests import holm, mcnemar_exact, sign_flip_test

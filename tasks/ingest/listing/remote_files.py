@@ -17,6 +17,7 @@ from tasks.ingest.reading.records import Refused, Unmatched
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _CONTENT_STAMPS = ("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "Digest", "checksum", "sha")
 _TIME_STAMPS = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
+_FEW_FOLDERS, _FEW_NAMES = 100, 20_000  # looked at before a run; ingest lists everything
 _REFUSED_ACCESS = (
     "NoCredentialsError",
     "PartialCredentialsError",
@@ -52,6 +53,33 @@ def check_remote(index: int, source: CorpusSource) -> None:
             system.info(root)
         elif not _is_web_folder(location) and system.info(root)["type"] != "directory":
             refuse_no_document(index, source, _name_of(root))
+
+
+def holds_match(index: int, source: CorpusSource) -> bool | None:
+    """Whether a file below a remote folder matches; None if that takes longer than a look at a few folders, or is not a folder."""
+    from fsspec.core import url_to_fs
+
+    location = parse_location(source.uri)
+    with _explaining(index, source, location):
+        if location.is_zip:
+            return (
+                None
+                if is_remote(location.archive)
+                else any(not isinstance(f, Unmatched) for f in list_remote(index, source, None))
+            )
+        system, root = url_to_fs(location.filesystem)
+        if not location.pattern and not _is_web_folder(location) and system.info(root)["type"] != "directory":
+            return True
+        wanted, base = _matcher(source, location), f"{root.rstrip('/')}/" if root else ""
+        num_names = 0
+        for number, (folder, _, names) in enumerate(system.walk(root)):
+            for name in names:
+                if wanted(f"{folder}/{name}".removeprefix(base)):
+                    return True
+            num_names += len(names)
+            if number >= _FEW_FOLDERS or num_names >= _FEW_NAMES:
+                return None
+    return False
 
 
 def _list_system(

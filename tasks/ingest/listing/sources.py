@@ -10,6 +10,7 @@ from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest.globs import any_of
 from tasks.ingest.listing.gitignore import GITIGNORE, not_ignored
 from tasks.ingest.listing.local_files import list_local
+from tasks.ingest.listing.nothing_found import nothing_matches
 from tasks.ingest.listing.remote_files import list_remote
 from tasks.ingest.reading.files import Files, SourceFile
 from tasks.ingest.reading.records import Refused, Unmatched, Unusable
@@ -40,7 +41,7 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = N
     """Every matching file of every source except data sets (`hf:`), which the `datasets` library lists.
 
     `leave_out` is a folder or a URI that is never part of a corpus (the storage root, when it lies inside one).
-    Raises UserError for a source that does not exist or cannot be read from here.
+    Raises UserError for a source that does not exist, cannot be read from here, or in which no file matches.
     """
     files: list[SourceFile] = []
     refused: list[Refused] = []
@@ -51,6 +52,8 @@ def list_files(sources: Sequence[CorpusSource], leave_out: Path | str | None = N
         if source.uri.startswith(DATASET_SCHEME):
             continue
         found = list(_list_source(index, source, leave_out))
+        if all(isinstance(one, Unmatched) for one in found):
+            raise nothing_matches(index, source)
         of_source = sorted((f for f in found if isinstance(f, SourceFile)), key=lambda file: (file.relative, file.location))
         files += of_source if source.repository == "no" else _of_repository(of_source, source)
         if source.repository == "whole" and _holds_git(source, of_source):

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from data_schemas.addresses import is_remote
 from data_schemas.params import PipelineParams
 from data_schemas.quantities import data_size
-from data_schemas.storage import Artifact, Storage
+from data_schemas.storage import Artifact
 from tasks.prefect_tasks.pages.elements import Page, markdown_table, plain
 from tasks.prefect_tasks.run_labels import extension_of
 from tasks.publish.checks import Check
 from tasks.publish.destinations.delivery import Delivery
-from tasks.publish.releases import current_digest
+from tasks.publish.standing import Standing, standing
 
 KEY = "release"
 
@@ -31,19 +31,26 @@ def release_pages(
 
 def _release(artifact: Artifact, params: PipelineParams, deliveries: Sequence[Delivery]) -> str:
     done = artifact.manifest.summary
-    is_current = current_digest(Storage(params.storage), params.release_name) == artifact.digest
+    status = standing(params, artifact.digest, artifact.path)
     places = [("storage", _link(artifact.location), "found" if artifact.reused else "written and verified")]
     places += [
         (plain(d.destination), _link(d.location), "written and checked" if d.is_new else "unchanged") for d in deliveries
     ]
     return (
-        f"## Release {params.release_name}\n\n{extension_of(params.model)}. Version `{artifact.digest}`, "
-        f"{'the current one' if is_current else 'not the current one: another version is served'}; {done['num_files']:,} files, "
-        f"{data_size(done['num_bytes'])}, of which weights {data_size(done['weights_bytes'])}.\n\n"
+        f"## Release {params.release_name}\n\n{extension_of(params.model)}. Version `{artifact.digest}`: "
+        f"{done['num_files']:,} files, {data_size(done['num_bytes'])}, of which weights {data_size(done['weights_bytes'])}.\n\n"
+        f"{_served(status)}\n\n"
         f"{markdown_table(('place', 'address', 'this run'), places)}\n\n"
         f"`ropeway verify {artifact.location}` verifies it again. In that folder, its model card is `README.md` "
         "and its evaluation is `evaluation/report.html`.\n"
     )
+
+
+def _served(status: Standing) -> str:
+    """Whether it is served; if not, a list of why, what to try, and the command that serves it."""
+    first, *more = status.lines()
+    listed = "".join(f"\n- {plain(line, 400)}" for line in more)
+    return f"**{first}**" + (f"\n{listed}" if listed else "")
 
 
 def _link(location: str) -> str:

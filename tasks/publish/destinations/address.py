@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from data_schemas.addresses import is_remote, local_path, without_user
 from data_schemas.errors import UserError
 from data_schemas.remote import Remote
+from data_schemas.spelling import refuse_misspelt
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.hub import HubPlace
 from tasks.publish.destinations.objects import ObjectPlace
@@ -28,6 +29,8 @@ def place_at(where: str, token: SecretStr | None = None) -> FolderPlace | Object
     UserError where it cannot be one, or has a secret in it; nothing is looked up there.
     """
     _refuse_secrets(where)
+    if not where.startswith("hf://"):  # refused below, with the reason
+        refuse_misspelt(where, "The destination", (_HUB.rstrip(":"),))
     if where.startswith(_HUB):
         repo = where.removeprefix(_HUB)
         if not _REPO_ID.fullmatch(repo):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from data_schemas.errors import UserError, is_disk_full
 from data_schemas.manifest import MANIFEST_NAME, damaged_files, hash_file
+from data_schemas.modes import follow_umask
 from data_schemas.storage import fsync_tree, write_atomically
 from tasks.publish.destinations.version import Version, parse_manifest, refuse_other
 
@@ -110,12 +111,12 @@ def _sizes(top: Path) -> Iterator[tuple[str, int]]:
 
 def _copy(version: Version, staging: Path) -> None:
     """Copy all files, the manifest last, sync them to the disk, and read every one back."""
-    os.chmod(staging, 0o777 & ~_umask())  # mkdtemp makes it private
     for entry in version.manifest.files:
         target = staging / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(version.folder / entry.path, target)
     (staging / MANIFEST_NAME).write_bytes(version.manifest_bytes)
+    follow_umask(staging)  # mkdtemp makes it private
     fsync_tree(staging)
     if problems := damaged_files(staging, version.manifest):
         raise UserError(
@@ -135,12 +136,6 @@ def _replace(staging: Path, final: Path) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _fsync_folder(folder: Path) -> None:

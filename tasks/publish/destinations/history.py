@@ -14,7 +14,7 @@ from tasks.publish.destinations.address import place_at
 from tasks.publish.destinations.folder import FolderPlace
 from tasks.publish.destinations.hub import HubPlace
 from tasks.publish.destinations.objects import ObjectPlace
-from tasks.publish.destinations.pointer import rolled_back, serve_by_hand
+from tasks.publish.destinations.pointer import held_back, rolled_back, serve_by_hand
 from tasks.publish.destinations.version import Place, parse_manifest, problems_at
 
 
@@ -22,7 +22,8 @@ from tasks.publish.destinations.version import Place, parse_manifest, problems_a
 class ReleaseRow:
     """One version. `created` is when its manifest was written there; None: unknown, because the version is incomplete.
 
-    `is_rolled_back`: a rollback took it from service, so publishing it again does not serve it.
+    `is_rolled_back`: a rollback took it from service, so publishing it again does not serve it. `is_held_back`: publishing did not
+    serve it, because its figures or the parameters forbade it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ReleaseRow:
     base: str | None
     target_length: int | None
     num_bytes: int
+    is_held_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def list_releases(where: Storage | str) -> list[ReleaseRow]:
 
 
 def rollback(where: Storage | str, name: str, digest: str | None = None) -> Rollback:
-    """Serve the version `digest` of `name`; None: the latest one before the current one that was not rolled back itself.
+    """Serve the version `digest` of `name`; None: the latest one before the current one that was neither
+    rolled back nor held back.
 
     First every file of it is read and compared with its manifest and SHA256SUMS. UserError, and nothing changes, if there is no such
     version, if it is incomplete or altered, or if `where` is the hub. Publishing the version that was served before again does not
@@ -105,22 +108,26 @@ def _rows(place: Place) -> list[ReleaseRow]:
             versions.setdefault((name, digest), {})[file] = size
     current = {name: parse_pointer(place.read(current_key(name))) for name in {name for name, _ in versions}}
     left = {name: rolled_back(place, name) for name in current}
+    kept = {name: held_back(place, name) for name in current}
     rows = [
-        _row(place, name, digest, files, current[name] == digest, digest in left[name])
+        _row(place, name, digest, files, current[name] == digest, digest in left[name], digest in kept[name])
         for (name, digest), files in versions.items()
     ]
     return sorted(sorted(rows, key=_time, reverse=True), key=lambda row: row.name)
 
 
-def _row(place: Place, name: str, digest: str, files: dict[str, int], is_current: bool, is_left: bool) -> ReleaseRow:
+def _row(
+    place: Place, name: str, digest: str, files: dict[str, int], is_current: bool, is_left: bool, is_kept: bool
+) -> ReleaseRow:
     path = f"{version_key(name, digest)}/{MANIFEST_NAME}"
     manifest = parse_manifest(place.read(path)) if MANIFEST_NAME in files else None
     is_complete = manifest is not None and all(files.get(entry.path) == entry.num_bytes for entry in manifest.files)
     created = place.written_at(path) if manifest else None
     described = _described(manifest)
     return ReleaseRow(
-        name, digest, created, is_current, is_complete, is_left and not is_current, *described, sum(files.values())
-    )
+        name, digest, created, is_current, is_complete, is_left and not is_current, *described, sum(files.values()),
+        is_kept and not is_current,
+    )  # fmt: skip
 
 
 def _described(manifest: Manifest | None) -> tuple[str | None, int | None]:
@@ -155,10 +162,11 @@ def _previous(rows: list[ReleaseRow], name: str, place: Place) -> str:
     earlier = [row for row in rows if row.is_complete and row is not current and _time(row) <= _time(current)]
     if not earlier:
         raise UserError(f"{name} at {place.uri} has no version before {current.digest}: there is nothing to go back to.")
-    earlier = [row for row in earlier if not row.is_rolled_back]
+    earlier = [row for row in earlier if not (row.is_rolled_back or row.is_held_back)]
     if not earlier:
         raise UserError(
-            f"Every version of {name} at {place.uri} before {current.digest} was rolled back: give the digest of the one to serve."
+            f"Every version of {name} at {place.uri} before {current.digest} was rolled back or never served: give the digest of the one "
+            "to serve."
         )
     return max(earlier, key=_time).digest
 

@@ -1,4 +1,5 @@
-"""Which version of a release a place serves (`current`), and which ones were taken from service by hand (`rolled_back`).
+"""Which version of a release a place serves (`current`), which ones were taken from service by hand (`rolled_back`), and which ones
+publishing kept but did not serve (`held_back`).
 
 A rollback writes `rolled_back` before it moves `current`. A publisher reads `current`, then `rolled_back`, and replaces `current`
 only if it still holds what was read. So in either order, publishing an unchanged release does not undo a rollback; and a
@@ -10,7 +11,7 @@ from __future__ import annotations
 import enum
 
 from data_schemas.errors import UserError
-from data_schemas.releases import current_key, is_digest, parse_pointer, rolled_back_key
+from data_schemas.releases import current_key, held_back_key, is_digest, parse_pointer, rolled_back_key
 from tasks.publish.destinations.version import Place
 
 _TRIES = 8
@@ -22,6 +23,12 @@ class Pointed(enum.Enum):
     MOVED = "is served now"
     UNMOVED = "was served already"
     ROLLED_BACK = "was rolled back, so it is not served"
+    HELD_BACK = "was kept, but is not served"
+
+
+def held_back(place: Place, name: str) -> frozenset[str]:
+    """Digests that publishing kept at `place` but did not serve."""
+    return _parse(place.read(held_back_key(name)))
 
 
 def rolled_back(place: Place, name: str) -> frozenset[str]:
@@ -39,8 +46,17 @@ def serve_published(place: Place, name: str, digest: str) -> Pointed:
         if digest in rolled_back(place, name):
             return Pointed.ROLLED_BACK
         if place.swap(path, f"{digest}\n".encode(), seen):
+            _change(place, held_back_key(name), drop=digest)
             return Pointed.MOVED
     raise _moved_by_others(place, path)
+
+
+def hold_back(place: Place, name: str, digest: str) -> Pointed:
+    """Mark a version that is there as not to be served. One that is served already stays so."""
+    if parse_pointer(place.read(current_key(name))) == digest:
+        return Pointed.UNMOVED
+    _change(place, held_back_key(name), add=digest)
+    return Pointed.HELD_BACK
 
 
 def how_to_serve(where: str, name: str, digest: str) -> str:
@@ -54,25 +70,26 @@ def serve_by_hand(place: Place, name: str, digest: str) -> str | None:
     for _ in range(_TRIES):
         seen = place.read(path)
         before = parse_pointer(seen)
-        _change_rolled_back(place, name, add=before if before != digest else None, drop=digest)
+        _change(place, rolled_back_key(name), add=before if before != digest else None, drop=digest)
         if before == digest or place.swap(path, f"{digest}\n".encode(), seen):
+            _change(place, held_back_key(name), drop=digest)
             return before
     raise _moved_by_others(place, path)
 
 
-def _change_rolled_back(place: Place, name: str, add: str | None, drop: str) -> None:
-    path = rolled_back_key(name)
+def _change(place: Place, path: str, add: str | None = None, drop: str | None = None) -> None:
+    """Add a digest to a list of digests, or take one out; nothing is written if the list stays the same."""
     for _ in range(_TRIES):
         seen = place.read(path)
         there = _parse(seen)
-        wanted = (there | ({add} if add else set())) - {drop}
+        wanted = (there | ({add} if add else set())) - ({drop} if drop else set())
         if wanted == there or place.swap(path, "".join(f"{one}\n" for one in sorted(wanted)).encode(), seen):
             return
     raise _moved_by_others(place, path)
 
 
 def _parse(raw: bytes | None) -> frozenset[str]:
-    """The digests in `rolled_back`; anything else in it was not written by Ropeway and is ignored."""
+    """The digests in such a file; anything else in it was not written by Ropeway and is ignored."""
     words = (raw or b"").decode("utf-8", errors="replace").split()
     return frozenset(word for word in words if is_digest(word))
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from data_schemas.errors import UserError
 from data_schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, file_differences
 from data_schemas.releases import version_key
-from tasks.publish.checksums import CHECKSUMS
+from tasks.publish.checksums import CHECKSUMS, SIGNATURE
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def problems_at(place: Place, name: str, digest: str) -> list[str]:
     if manifest is None:
         return [f"it is incomplete: its {MANIFEST_NAME} cannot be read"]
     hashes = {path: place.sha256(f"{key}/{path}") for path in sorted(sizes) if path != MANIFEST_NAME}
-    problems = file_differences(manifest.files, sizes, hashes.__getitem__, besides=[MANIFEST_NAME])
+    problems = file_differences(manifest.files, sizes, hashes.__getitem__, besides=(MANIFEST_NAME, SIGNATURE))
     if manifest.digest != digest:
         problems.append(f"its manifest is that of {manifest.digest}")
     listed = place.read(f"{key}/{CHECKSUMS}") or b""
-    wanted = "".join(f"{hashes[path]}  {path}\n" for path in sorted(hashes) if path != CHECKSUMS)
+    wanted = "".join(f"{hashes[path]}  {path}\n" for path in sorted(hashes) if path not in (CHECKSUMS, SIGNATURE))
     if listed != wanted.encode():
         problems.append(f"{CHECKSUMS} does not list these files")
     return problems
@@ -102,7 +102,9 @@ def problems_at(place: Place, name: str, digest: str) -> list[str]:
 def refuse_other(place: Place, version: Version) -> None:
     """UserError unless the finished version at the place has exactly the files of `version`."""
     there = place.sizes(version.key)
-    if problems := file_differences(version.entries, there, lambda path: place.sha256(f"{version.key}/{path}"), besides=()):
+    if problems := file_differences(
+        version.entries, there, lambda path: place.sha256(f"{version.key}/{path}"), besides=(SIGNATURE,)
+    ):
         raise UserError(
             f"{place.uri}/{version.key} holds other files than this release ({'; '.join(problems[:5])}): a published version is never "
             "overwritten, so find out who wrote it, delete that folder there and publish again."

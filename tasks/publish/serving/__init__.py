@@ -8,5 +8,7 @@ contract      these readings against what was trained; a difference blocks a rel
 next_tokens   log-probabilities recorded before saving, at positions below, at and beyond the old window
 runners       the programs themselves, each in an environment of its own, and their probe scripts
 served        the answers of a consumer that was run, against the recording
+ran           the consumers that ran before publishing, for the card
+llama_cpp     whether its converter takes a tokenizer
 table, gguf   the servers and commands that a model card lists
 """

@@ -1,6 +1,6 @@
 """From a release to GGUF, for llama.cpp and Ollama: whether its RoPE survives, and the commands.
 
-`data_schemas.consumers` holds the claims, read in the source of https://github.com/ggml-org/llama.cpp and not run here.
+`data_schemas.consumers` holds the claims. `tasks.publish.serving.llama_cpp` says whether the converter takes the tokenizer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data_schemas.consumers import claim_about
+from data_schemas.consumers import Claim, claim_about
 from tasks.model.rope_use import rope_use
 from tasks.publish.serving.rules import Written, read_as_transformers5
 
@@ -21,12 +21,15 @@ GgufReader = Literal["llama.cpp", "ollama"]
 
 @dataclass(frozen=True)
 class Route:
-    """`preserves_rope`, with the reason why or why not; shell commands, none if there is no way. `version` was checked."""
+    """`preserves_rope`, with the reason why or why not; shell commands, none if there is no way. `version` and `claim` say what
+    was checked.
+    """
 
     preserves_rope: bool
     reason: str
     version: str
     commands: tuple[str, ...] = ()
+    claim: Claim | None = None
 
 
 def gguf_route(
@@ -39,7 +42,7 @@ def gguf_route(
     if claim is None:
         return Route(False, f"rope type {use.rope_type} was not checked with llama.cpp's converter", "not checked")
     if not claim.reads:
-        return Route(False, claim.reason(use), claim.version)
+        return Route(False, claim.reason(use), claim.version, claim=claim)
     file = f"{name}.gguf"
     convert = f"python convert_hf_to_gguf.py {directory} --outtype auto --outfile {file}"
     if consumer == "ollama":
@@ -47,7 +50,7 @@ def gguf_route(
         commands: tuple[str, ...] = (convert, modelfile, f"ollama create {name} -f Modelfile", f"ollama run {name}")
     else:
         commands = (convert, f"llama-server -m {file} -c {length}{_length_override(config, length)}")
-    return Route(True, claim.reason(use), claim.version, commands)
+    return Route(True, claim.reason(use), claim.version, commands, claim)
 
 
 def _length_override(config: Mapping[str, Any], length: int) -> str:

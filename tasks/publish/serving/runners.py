@@ -84,6 +84,7 @@ RUNNERS = {
         Runner("transformers-5", "probe_transformers.py"),
         Runner("transformers-4.57", "probe_transformers.py", "transformers-4.57.txt", on_host=True),
         Runner("vllm", "probe_vllm.py", "vllm.txt", on_host=True, environment=_VLLM_ENVIRONMENT),
+        Runner("llama.cpp", "probe_llama_cpp.py", "llama.cpp.txt", on_host=True),
     )
 }
 """By consumer id. The pins are of the versions that `data_schemas.consumers.CONSUMERS` states as `run`."""
@@ -181,7 +182,8 @@ def ask(
     with tempfile.TemporaryDirectory(prefix="ropeway-probe-") as scratch:
         request, response, log = (Path(scratch) / name for name in ("request.json", "response.json", "log"))
         request.write_text(json.dumps({"models": list(models)}), encoding="utf-8")
-        command = [str(python), str(_HERE / runner.probe), str(request), str(response)]
+        # -P: the modules beside the script must not stand in for packages of the same name, such as gguf.
+        command = [str(python), "-P", str(_HERE / runner.probe), str(request), str(response)]
         try:
             with log.open("w") as output:
                 subprocess.run(
@@ -199,7 +201,7 @@ def ask(
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             said = _last_line(log) if log.is_file() else str(error)
             raise UserError(
-                f"{runner.name} did not answer ({said}): run {python} {_HERE / runner.probe} by hand to see why."
+                f"{runner.name} did not answer ({said}): run {python} -P {_HERE / runner.probe} by hand to see why."
             ) from error
     return answer
 

@@ -9,24 +9,39 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_schemas.consumers import why_not
 from data_schemas.errors import UserError
 from data_schemas.progress import ProgressCallback, message
+from tasks.model.rope_use import rope_use
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.serving import next_tokens
 from tasks.publish.serving.contract import trained
 from tasks.publish.serving.next_tokens import Prompt, Recording
+from tasks.publish.serving.rules import Written
 from tasks.publish.serving.runners import RUNNERS, Runner, ask, environment_for, runner_named
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A consumer's answers for one model. `problems` is empty if they are as recorded; `worst` in nats, None without answers."""
+    """A consumer's answers for one model. `problems` is empty if they are as recorded; `worst` in nats, None without answers.
+
+    `note`: why the program would refuse the release although its numbers may agree, such as an unknown tokenizer.
+    """
 
     program: str
     version: str
     context_length: int | None
     worst: float | None
     problems: tuple[str, ...]
+    note: str = ""
+
+
+def why_declined(directory: Path, name: str) -> str:
+    """Why the release in `directory` is not for the consumer `name`; "" if it is."""
+    if name != "llama.cpp":
+        return trained(directory).declined.get(name, "")
+    written = Written.load(directory)
+    return why_not("llama.cpp", rope_use(written.config, trained(directory).context_length))
 
 
 def check_served(
@@ -43,8 +58,7 @@ def check_served(
 
 
 def _served(directory: Path, runner: Runner, home: Path | None, progress: ProgressCallback) -> str:
-    meant = trained(directory)
-    if reason := meant.declined.get(runner.name):
+    if reason := why_declined(directory, runner.name):
         raise ProblemFound(f"not run, because the release is not for it: {reason}")
     try:
         recording, source = reference(directory)
@@ -53,11 +67,16 @@ def _served(directory: Path, runner: Runner, home: Path | None, progress: Progre
         answer = answers_of(runner, python, {directory: recording})[directory]
     except UserError as error:
         raise ProblemFound(f"not checked: {error}") from error
+    if answer.note and not answer.problems:
+        raise ProblemFound(
+            f"{answer.program} {answer.version}: {answer.note}; with text split another way, its next tokens differ by at most "
+            f"{answer.worst or 0:.2g} from {source}"
+        )
     fine = (
         f"{answer.program} {answer.version}: {answer.context_length} tokens; next tokens at {_where(recording)} differ by at most "
         f"{answer.worst or 0:.2g} from {source}, allowed {next_tokens.TOLERANCE:g}"
     )
-    return require(list(answer.problems), fine)
+    return require([*filter(None, [answer.note]), *answer.problems], fine)
 
 
 def reference(directory: Path) -> tuple[Recording, str]:
@@ -97,12 +116,13 @@ def _judged(response: dict[str, Any], model: dict[str, Any], recording: Recordin
         return Answer(program, version, None, None, (f"{program} {version} does not run it: {model['error'][:300]}",))
     length, prompts = model["context_length"], model["prompts"]
     problems = next_tokens.differences(recording, length, prompts)
-    return Answer(program, version, length, next_tokens.largest_difference(recording, prompts), tuple(problems))
+    worst = next_tokens.largest_difference(recording, prompts)
+    return Answer(program, version, length, worst, tuple(problems), model.get("note", ""))
 
 
 def _request(directory: Path, prompts: Sequence[Prompt]) -> dict[str, Any]:
     asked = [{"token_ids": p.token_ids, "positions": p.positions, "candidates": p.candidates} for p in prompts]
-    return {"directory": str(directory), "prompts": asked}
+    return {"directory": str(directory), "prompts": asked, "context_length": trained(directory).context_length}
 
 
 def _where(recording: Recording) -> str:

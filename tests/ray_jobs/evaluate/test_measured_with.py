@@ -20,7 +20,7 @@ def params_of(folder: Path, base: str, **model: object) -> PipelineParams:
         {
             "run_name": "measured",
             "storage": str(folder / "storage"),
-            "corpus": {"sources": [str(folder / "private" / "books"), {"uri": "s3://user:secret@bucket/law?key=1"}]},
+            "corpus": {"sources": [str(folder / "private" / "books"), {"uri": "sftp://secret@bucket/law?page=1"}]},
             "model": {"base": base, "target_length": 256, "rope_method": "auto", **model},
         }
     )

@@ -139,7 +139,7 @@ def test_what_is_no_cluster_for_us_is_one_sentence(mapping: dict[str, Any], answ
 
 def test_what_cannot_be_submitted_is_one_sentence(mapping: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET_HERE", raising=False)
-    source = {"uri": "s3://user:secret@bucket/x", "name": "x"}
+    source = {"uri": "sftp://secret@bucket/x", "name": "x"}
     for group, change, sentence in (
         ("ray", {"address": "http://127.0.0.1:9"}, "does not answer: start the cluster"),
         ("ray", {"env_vars": ["NOT_SET_HERE"]}, "ray.env_vars names NOT_SET_HERE"),

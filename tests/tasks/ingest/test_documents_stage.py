@@ -272,7 +272,7 @@ def test_a_storage_root_inside_the_corpus_is_left_out(corpus: Path) -> None:
     [
         ("nowhere/at-all", r"corpus\.sources\[0\] 'nowhere/at-all' does not exist"),
         ("nowhere/*.txt", "does not exist, correct the pattern"),
-        ({"uri": "{corpus}", "include": ["*.nothing"]}, r"empty: .*\*\.nothing.* matched 0 files"),
+        ({"uri": "{corpus}", "include": ["*.nothing"]}, r"no file matches `include` \*\.nothing; there are 8 \.txt"),
     ],
 )
 def test_a_wrong_source_is_one_sentence(corpus: Path, tmp_path: Path, source: Any, message: str) -> None:

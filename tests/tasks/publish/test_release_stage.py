@@ -26,6 +26,7 @@ from tasks.publish import release_stage as stage
 from tasks.publish.checks import failures
 from tasks.publish.destinations.history import rollback
 from tasks.publish.releases import current_digest
+from tasks.publish.rounding import Rounding
 from tasks.publish.verify import verify_release
 from tasks.reorder import ChunkReorder
 from tests.heard import texts_into
@@ -109,7 +110,7 @@ def test_the_card_is_one_the_hub_reads(release: Path) -> None:
     measured = [round(row["perplexity"], 4) for row in report["perplexity"] if row["arm"] == "fine_tuned"]
     assert [result.metric_value for result in card.data.eval_results] == measured
     assert card.data.license == "apache-2.0"
-    assert card.data.base_model == "tiny-base"
+    assert card.data.base_model is None, "a folder's name is not a hub id, so it would link to nothing or to another model"
     assert "](evaluation/perplexity.png)" in card.text
 
 
@@ -203,26 +204,18 @@ def test_every_rope_method_is_published_and_the_same_bytes_twice(
     assert ("vllm serve" in (first.path / "README.md").read_text()) == (method != "dynamic")
 
 
-@pytest.mark.slow
-def test_a_failed_gate_publishes_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    run = finished_run(tmp_path, tokenizer, max_short_context_loss=0.001)
-    with pytest.raises(UserError, match=r"was not published: publish\.max_short_context_loss"):
-        run.publish()
-    assert versions(run) == []
-    assert served_folder(run.storage, "tiny") is None
-
-
 def test_a_release_that_does_not_verify_is_not_published(
     published: FinishedRun, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = stage.assemble
 
-    def assemble_and_damage(directory: Path, *parts: object) -> None:
-        real(directory, *parts)  # type: ignore[arg-type]
+    def assemble_and_damage(directory: Path, *parts: object) -> Rounding:
+        rounding = real(directory, *parts)  # type: ignore[arg-type]
         config = json.loads((directory / "config.json").read_text())
         for spelling in ("rope_parameters", "rope_scaling"):
             config[spelling]["factor"] = 2.0
         (directory / "config.json").write_text(json.dumps(config))
+        return rounding
 
     monkeypatch.setattr(stage, "assemble", assemble_and_damage)
     other = published.params.model_copy(update={"publish": published.params.publish.model_copy(update={"dtype": "float16"})})

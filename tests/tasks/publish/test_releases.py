@@ -113,7 +113,7 @@ def test_going_back_without_a_digest_passes_over_what_was_left_before(out: Path,
     assert rollback(str(out), NAME).now == second
     assert rollback(str(out), NAME).now == first
     rollback(str(out), NAME, second)
-    with pytest.raises(UserError, match=rf"Every version of {NAME} .* before {second} was rolled back:"):
+    with pytest.raises(UserError, match=rf"Every version of {NAME} .* before {second} was rolled back or never served:"):
         rollback(str(out), NAME)
 
 

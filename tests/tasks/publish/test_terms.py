@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams
@@ -39,6 +40,7 @@ def test_card_licence_and_notices_of_a_hub_base_are_those_of_the_commit(
         repository.add("main", FILES | {"LICENSE": b"others"}, "later")
         base = identify(ModelParams(base="org/base", revision=commit, target_length=64))
         assert (base.name, base.revision, base.licence) == ("org/base", commit, "other")
+        assert base.hub_id == "org/base"
         assert {path.name: path.read_bytes() for path in terms_files(base)} == {
             name: FILES[name] for name in ("LICENSE", "NOTICE.txt", "USE_POLICY.md")
         }
@@ -48,6 +50,25 @@ def test_card_licence_and_notices_of_a_hub_base_are_those_of_the_commit(
         assert matter["license_link"] == "https://example.org/terms"
         with pytest.raises(UserError, match="The licence of the base org/none cannot be read from the hub"):
             identify(ModelParams(base="org/none", revision="0" * 40, target_length=64))
+
+
+def test_a_card_names_its_base_only_by_a_hub_id(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(FILES["config.json"])
+    folder = identify(ModelParams(base=str(tmp_path), target_length=64))
+    assert (folder.name, folder.hub_id) == (tmp_path.name, None)
+    assert not {"base_model", "base_model_relation"} & front_matter("tiny", folder, NOTHING_MEASURED).keys()
+    named = identify(ModelParams(base=str(tmp_path), base_id="org/base-8k", target_length=64))
+    assert (named.name, named.hub_id) == ("org/base-8k", "org/base-8k")
+    matter = front_matter("tiny", named, NOTHING_MEASURED)
+    assert (matter["base_model"], matter["base_model_relation"]) == ("org/base-8k", "finetune")
+    demo = identify(ModelParams(base="demo", target_length=2048))
+    assert (demo.name, demo.hub_id) == ("ropeway-demo-base", None)
+
+
+@pytest.mark.parametrize("wrong", ["base", "/models/base", "org/base/x", "org/", "https://hub/org/base"])
+def test_a_base_id_that_the_hub_could_not_have_is_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError):
+        ModelParams(base="x", base_id=wrong, target_length=64)
 
 
 @pytest.mark.parametrize(

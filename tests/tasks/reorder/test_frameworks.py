@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,28 @@ class TestLangChain:
         assert [d.id for d in transformer.transform_documents(given)] == ["4", "2", "3"]
         assert [d.id for d in transformer.transform_documents(given, budget_tokens=4)] == ["4", "3"]
 
+    def test_distances_of_a_vector_store(self, config: Path) -> None:
+        from tasks.reorder.langchain import RopewayReorder
+
+        given = [self.make(i, distance=i / 10, relevance_score=1 - i / 10) for i in range(1, 6)]
+        assert [d.id for d in RopewayReorder(config, ranking="distance").transform_documents(given)] == [
+            "1",
+            "3",
+            "5",
+            "4",
+            "2",
+        ]
+        given = [self.make(i, score=i / 10) for i in range(1, 6)]  # as langchain-community stores call an L2 distance
+        with pytest.warns(UserWarning, match="if these are distances set ranking to `distance`"):
+            RopewayReorder(config).transform_documents(given)
+        assert [d.id for d in RopewayReorder(config, ranking="distance").transform_documents(given)] == [
+            "1",
+            "3",
+            "5",
+            "4",
+            "2",
+        ]
+
     def test_overlapping_chunks_as_its_splitters_mark_them_are_joined(self, config: Path) -> None:
         from tasks.reorder.langchain import RopewayReorder
 
@@ -93,6 +116,31 @@ class TestLlamaIndex:
         assert all(n is given[int(n.node_id) - 1] for n in ordered)
         assert asyncio.run(processor.apostprocess_nodes(given)) == ordered
         assert [n.node_id for n in processor.postprocess_nodes([self.node(i, None) for i in range(3)])] == ["0", "2", "1"]
+
+    def test_nodes_that_its_own_postprocessors_add_without_a_score(self, config: Path) -> None:
+        from llama_index.core.postprocessor import PrevNextNodePostprocessor
+        from llama_index.core.storage.docstore import SimpleDocumentStore
+
+        from tasks.reorder.llama_index import RopewayReorder
+
+        nodes = [self.node(i, 0.9).node for i in range(5)]
+        for node, following in pairwise(nodes):
+            node.relationships[self.schema.NodeRelationship.NEXT] = self.schema.RelatedNodeInfo(node_id=following.node_id)
+        store = SimpleDocumentStore()
+        store.add_documents(nodes)
+        found = [self.schema.NodeWithScore(node=nodes[0], score=0.9), self.schema.NodeWithScore(node=nodes[3], score=0.5)]
+        widened = PrevNextNodePostprocessor(docstore=store, num_nodes=1, mode="next").postprocess_nodes(found)
+        assert [n.score for n in widened].count(None) == 2
+        with pytest.warns(UserWarning, match="has no score but others have, so all passages keep the given order"):
+            ordered = RopewayReorder(config=str(config)).postprocess_nodes(widened)
+        assert [n.node_id for n in ordered] == [widened[i].node_id for i in (0, 2, 3, 1)]
+
+    def test_distances(self, config: Path) -> None:
+        from tasks.reorder.llama_index import RopewayReorder
+
+        given = [self.node(i, i / 10) for i in range(1, 6)]
+        ordered = RopewayReorder(config=str(config), options={"ranking": "distance"}).postprocess_nodes(given)
+        assert [n.node_id for n in ordered] == ["1", "3", "5", "4", "2"]
 
     def test_it_is_written_and_read_again(self, config: Path) -> None:
         from tasks.reorder.llama_index import RopewayReorder
@@ -154,6 +202,16 @@ class TestHaystack:
         for n in range(1, 9):
             theirs = LostInTheMiddleRanker().run(documents=self.ranked(n))["documents"]
             assert RopewayReorder(str(config)).run(documents=self.ranked(n))["documents"] == theirs
+
+    def test_distances_and_missing_scores(self, config: Path) -> None:
+        from tasks.reorder.haystack import RopewayReorder
+
+        given = [self.haystack.Document(id=str(i), content=f"text {i}", score=i / 10) for i in range(1, 6)]
+        component = RopewayReorder(str(config), options={"ranking": "distance"})
+        assert [d.id for d in component.run(documents=given)["documents"]] == ["1", "3", "5", "4", "2"]
+        given[2] = self.haystack.Document(id="3", content="text 3")
+        with pytest.warns(UserWarning, match="Passage 3 has no score"):
+            assert [d.id for d in RopewayReorder(str(config)).run(documents=given)["documents"]] == ["1", "3", "5", "4", "2"]
 
     def test_chunks_as_its_splitter_marks_them_are_joined(self, config: Path) -> None:
         from tasks.reorder.haystack import RopewayReorder

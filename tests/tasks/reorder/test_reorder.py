@@ -112,7 +112,7 @@ def test_some_scores_or_a_strange_one_is_refused() -> None:
     reorder = ChunkReorder(config())
     with pytest.raises(UserError, match="Passage 2 has no score"):
         reorder.apply([{"score": 1.0}, {"text": "a"}])
-    for strange in (float("nan"), "0.5", True, None):
+    for strange in (float("nan"), "0.5", True):
         with pytest.raises(UserError, match="score of passage 1"):
             reorder.apply([{"score": strange}])
 

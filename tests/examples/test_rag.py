@@ -1,0 +1,80 @@
+"""The retrieval loops, each with its real framework, against a server that speaks the API of vLLM and repeats what it was asked."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_schemas.params import PipelineParams
+from tasks.publish.reorder_config import make_config
+from tasks.reorder.config import to_json
+from tests.examples.test_examples import RAG, ROOT
+
+MODEL = "path/to/release"
+
+
+class Server(BaseHTTPRequestHandler):
+    asked: list[dict[str, Any]]
+
+    def do_GET(self) -> None:
+        assert self.path == "/v1/models"
+        self.answer({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/completions"
+        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.answer({"choices": [{"index": 0, "text": " It is 81 m long.", "finish_reason": "stop"}]})
+
+    def answer(self, content: Any) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """The requests for completions that the server got."""
+    Server.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+    yield Server.asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", RAG)
+@pytest.mark.slow
+def test_the_passages_reach_the_server_in_the_order_of_the_release(
+    name: str, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    params = PipelineParams.model_validate(
+        {"run_name": "r", "corpus": {"sources": ["books"]}, "model": {"base": "demo", "target_length": 1024}}
+    )
+    (tmp_path / "chunk_reorder.json").write_text(to_json(make_config(params, [])))
+    environment = os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": str(ROOT)}
+    script = ROOT / "examples" / f"{name}.py"
+    ran = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-2:] == ["ranks in prompt order: [1, 3, 5, 4, 2]", " It is 81 m long."]
+    (request,) = served
+    assert request["model"] == MODEL
+    *passages, question, end = request["prompt"].split("\n\n")
+    assert (question, end) == ("Question: How long is the iron bridge?", "Answer:")
+    assert passages[0] == "The iron bridge is 81 m long."
+    assert len(passages) == 5
+    assert all(re.fullmatch(r"The \w+ bridge is \d+ m long\.", passage) for passage in passages)

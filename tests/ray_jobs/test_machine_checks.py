@@ -1,0 +1,94 @@
+"""What a machine lacks is refused before anything is loaded."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from data_schemas import devices, precision
+from data_schemas.devices import Gpu
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from ray_jobs import machine_checks
+from ray_jobs.machine_checks import refuse_impossible_machine
+
+V100, H200 = Gpu("Tesla V100", 32 * 10**9, (7, 0)), Gpu("NVIDIA H200", 150 * 10**9, (9, 0))
+
+
+def params(**groups: Any) -> PipelineParams:
+    required = {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
+    return PipelineParams.model_validate(required | groups)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call it with the machine that the checks are to find."""
+
+    def make(gpus: tuple[Gpu, ...] = (), cpus: int = 2, cpu_bf16: bool = False) -> None:
+        monkeypatch.setattr(machine_checks, "gpus", lambda: gpus)
+        monkeypatch.setattr(machine_checks, "num_cpus", lambda: cpus)
+        monkeypatch.setattr(precision, "gpus", lambda: gpus)
+        monkeypatch.setattr(precision, "cpu_computes_bf16", lambda: cpu_bf16)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ({"ray": {"use_gpu": True}}, "no GPU is visible on this machine"),
+        ({"ray": {"num_workers": 4}}, "needs 4 processors, but this machine has 2"),
+        ({"ray": {"num_workers": 2, "cpus_per_worker": 1.5}}, "needs 3 processors"),
+        ({"training": {"s2_executor": "flash_attn"}}, "the package flash_attn, which is not installed"),
+        ({"training": {"s2_executor": "torch_varlen"}}, "ray.use_gpu is off"),
+        ({"training": {"loss_kernel": "liger"}}, "the package liger_kernel, which is not installed"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_sentence(machine: Any, groups: dict[str, Any], sentence: str) -> None:
+    machine()
+    with pytest.raises(UserError, match=sentence):
+        refuse_impossible_machine(params(**groups))
+
+
+def test_too_few_gpus_and_a_kernel_for_them(machine: Any) -> None:
+    machine(gpus=(H200,), cpus=16)
+    refuse_impossible_machine(params(ray={"use_gpu": True}))
+    with pytest.raises(UserError, match=r"ray.num_workers 2 needs 2 GPUs, but this machine has 1"):
+        refuse_impossible_machine(params(ray={"use_gpu": True, "num_workers": 2}))
+    refuse_impossible_machine(params(ray={"use_gpu": True, "num_workers": 2, "min_workers": 1}))
+    with pytest.raises(UserError, match="bitsandbytes, which is not installed"):
+        refuse_impossible_machine(params(ray={"use_gpu": True}, training={"optimizer": "adamw_8bit"}))
+
+
+@pytest.mark.parametrize("address", ["auto", "http://head:8265", "head:6379"])
+def test_a_cluster_is_not_judged_by_this_machine(machine: Any, address: str) -> None:
+    machine()
+    refuse_impossible_machine(params(ray={"use_gpu": True, "num_workers": 8, "address": address}))
+
+
+@pytest.mark.parametrize(
+    ("ray", "found", "expected"),
+    [
+        ({}, {}, "fp32"),
+        ({}, {"cpu_bf16": True}, "bf16"),
+        ({"address": "auto"}, {"cpu_bf16": True}, "fp32"),
+        ({"use_gpu": True}, {"gpus": (H200,)}, "bf16"),
+        ({"use_gpu": True}, {"gpus": (H200, V100)}, "fp32"),
+        ({"use_gpu": True, "address": "http://head:8265"}, {}, "bf16"),
+    ],
+)
+def test_auto_is_the_fast_precision_of_the_device(machine: Any, ray: Any, found: Any, expected: str) -> None:
+    machine(**found)
+    chosen = params(ray=ray)
+    assert chosen.training.precision == expected
+    assert chosen.model_dump(mode="json")["training"]["precision"] == expected
+    assert params(ray=ray, training={"precision": "bf16"}).training.precision == "bf16"
+
+
+def test_this_machine_is_read_without_torch() -> None:
+    assert devices.num_cpus() >= 1
+    assert devices.memory_bytes() > 10**8
+    assert devices.cpu_name()
+    code = "import sys; from ray_jobs import machine_checks; machine_checks.gpus(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
