@@ -91,9 +91,7 @@ class PipelineParams(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PipelineParams:
-        refuse_misspelt_addresses(
-            self.storage, self.corpus, self.model, self.chunking, self.evaluation, self.publish, self.ray
-        )
+        refuse_misspelt_addresses(self.storage, self.corpus, self.model, self.chunking, self.evaluation, self.publish, self.ray)
         target = self.model.target_length
         labels = [source.label for source in self.corpus.sources]
         for i, budget in enumerate(self.packing.budgets):

@@ -25,8 +25,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.record import Record
+from data_schemas.reorder_strategy import ReorderStrategy
 
 REORDER_FILE_NAME = "chunk_reorder.json"
 SCHEMA_FILE_NAME = "chunk_reorder.schema.json"

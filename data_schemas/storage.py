@@ -309,7 +309,9 @@ class Storage:
             raise UserError(
                 f"Cannot write to the storage {self.root} ({error.strerror}): change its permissions, or set another `storage`."
             ) from error
-        with locked(locks / name, lambda holder: print_progress(message(f"waiting for {holder}, which makes {_in_words(name)}"))):
+        with locked(
+            locks / name, lambda holder: print_progress(message(f"waiting for {holder}, which makes {_in_words(name)}"))
+        ):
             for debris in (self.root / ".staging").glob("*"):
                 if debris.name != name:
                     self._remove_if_unlocked(debris, debris.name)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.reorder import RecallPoint
+from data_schemas.reorder_strategy import ReorderStrategy
 from tasks.reorder.permutations import permutation
 from tasks.reorder.recall_curve import why_not_calibrated
 

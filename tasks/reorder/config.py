@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_schemas.errors import UserError
-from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.releases import resolve_release
 from data_schemas.reorder import (
     GOLDEN_SIZES,
@@ -16,6 +15,7 @@ from data_schemas.reorder import (
     RecallPoint,
     ReorderConfig,
 )
+from data_schemas.reorder_strategy import ReorderStrategy
 from tasks.reorder.permutations import permutation
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.reorder import RecallPoint
+from data_schemas.reorder_strategy import ReorderStrategy
 from tasks.reorder.recall_curve import DepthRecall, curve_at, recall_at, why_not_calibrated
 
 # Interpolated recalls that agree to this many digits are ties, so that rounding does not decide the order.

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.errors import UserError
-from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.reorder import ReorderDecision, StrategyResult
+from data_schemas.reorder_strategy import ReorderStrategy
 from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval
 from tasks.evaluate.statistics.hypothesis_tests import holm, mcnemar_exact, sign_flip_test
 from tasks.evaluate.statistics.paired_differences import agreeing, bounded_mean
