@@ -37,8 +37,7 @@ _NAMES = re.compile(
 )
 
 SCHEMA_WITHOUT_CREDENTIALS: dict[str, Any] = {"pattern": rf"^(?![\s\S]*({'|'.join(f'({kind})' for kind in _KINDS.values())}))"}
-"""For the JSON schema of an address: Prefect then refuses a run from its form or API before it stores the parameters. A pattern and not
-`not`, which the form does not know."""
+"""For the JSON schema of an address: Prefect then refuses a run from its form or API before it stores the parameters."""
 
 
 def credential_in(text: str) -> str:
