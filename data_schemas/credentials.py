@@ -36,7 +36,7 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 
-SCHEMA_WITHOUT_CREDENTIALS: dict[str, Any] = {"not": {"pattern": "|".join(f"({kind})" for kind in _KINDS.values())}}
+SCHEMA_WITHOUT_CREDENTIALS: dict[str, Any] = {"pattern": rf"^(?![\s\S]*({'|'.join(f'({kind})' for kind in _KINDS.values())}))"}
 """For the JSON schema of an address: Prefect then refuses a run from its form or API before it stores the parameters."""
 
 

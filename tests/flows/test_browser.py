@@ -1,6 +1,7 @@
 """A colleague's way in: the real UI in a real browser, from the form to the artifacts of the finished run."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -72,13 +73,28 @@ def submit(page: Page, then: str) -> None:
     pytest.fail(f"The form was not taken. The page says:\n{page.locator('body').inner_text()}")
 
 
-def test_fill_the_form_watch_the_run_find_the_artifacts(page: Page, served: PrefectServer) -> None:
+def open_form(page: Page, served: PrefectServer) -> str:
+    """Open the form of the chain's deployment, and return the deployment's id."""
     page.goto(f"{served.ui}/v2/deployments")
-    chain = served.get("deployments/name/extend-context/ropeway")["id"]
+    chain: str = served.get("deployments/name/extend-context/ropeway")["id"]
     page.locator(f'a[href$="{chain}"]').first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
+    return chain
 
+
+def test_a_credential_in_the_form_never_becomes_a_run(page: Page, served: PrefectServer) -> None:
+    open_form(page, served)
+    page.get_by_label("Run name", exact=True).fill("leaked")
+    page.get_by_label(re.compile("^Storage")).first.fill("s3://key:hunter2@bucket/x")
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_function("document.activeElement.validationMessage || document.body.innerText.includes('does not match')")
+    picture(page, "credential")
+    assert "hunter2" not in str(served.post("flow_runs/filter"))
+
+
+def test_fill_the_form_watch_the_run_find_the_artifacts(page: Page, served: PrefectServer) -> None:
+    chain = open_form(page, served)
     length = page.get_by_label("Target length", exact=True)
     page.get_by_label("Run name", exact=True).fill("clicked")
     length.fill("3")

@@ -1,7 +1,7 @@
 """What another user without the token gets from a run's ports: `python stranger.py '{"user": ..., "gcs": ..., "ports": [...]}'`.
 
-It becomes that user after its imports, for other users may not see this Python. Prints one JSON object: for each port what answered
-to gRPC calls and HTTP requests, and what `ray.init` said.
+It becomes that user after its imports, for other users may not see this Python. It prints one JSON object: for each port what
+answered to gRPC calls and HTTP requests, and what `ray.init` said.
 """
 
 import http.client

@@ -27,6 +27,7 @@ DETERMINING: dict[str, Any] = {
     "prepare": prepare_job.determining, "finetune": checkpoint_stage.determining, "evaluate": evaluation_stage.determining,
 }  # fmt: skip
 GIVEN: dict[str, Any] = {
+    "training": {"precision": "bf16"},  # the precision of `auto` is that of the machine
     "run_name": "r", "storage": "store", "corpus": {"sources": ["texts", "s3://b/x", "hf:a/b"]},
     "model": {"base": "demo", "target_length": 128},
 }  # fmt: skip
@@ -161,9 +162,9 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     """Recorded before the stages named what determines their jobs. A new parameter changes them: then record them again."""
     params = PipelineParams.model_validate(GIVEN)
     recorded = {
-        ("prepare", "documents"): "ropeway-prepare-a85199cf6aea5904",
-        ("finetune", "checkpoints"): "ropeway-finetune-c59eccd501b89461",
-        ("evaluate", "evaluations"): "ropeway-evaluate-0195bba1de6fa0c1",
+        ("prepare", "documents"): "ropeway-prepare-1596b088e2d8e3c2",
+        ("finetune", "checkpoints"): "ropeway-finetune-0834bafdd482e48b",
+        ("evaluate", "evaluations"): "ropeway-evaluate-2fe77be2257a2c5f",
     }
     given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
     for (job, kind), expected in recorded.items():

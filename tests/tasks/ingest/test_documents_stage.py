@@ -305,7 +305,7 @@ def test_a_corpus_of_unreadable_files_is_refused(corpus: Path, tmp_path: Path) -
         ingest(tmp_path, str(corpus), max_quarantined_fraction=1)
 
 
-@pytest.mark.parametrize(("fraction", "missing"), [(1e-9, "held-out"), (1 - 1e-9, "training")])
+@pytest.mark.parametrize(("fraction", "missing"), [(1e-9, "held-out"), (0.9, "training")])
 def test_a_corpus_on_one_side_is_refused(corpus: Path, tmp_path: Path, fraction: float, missing: str) -> None:
     with pytest.raises(UserError, match=f"no {missing} document.*heldout_fraction"):
         ingest(tmp_path, str(corpus), heldout_fraction=fraction)
