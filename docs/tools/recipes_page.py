@@ -1,6 +1,6 @@
 """Write docs/recipes/README.md: what each recipe needs, and the longest rows by GPU and model, both from `ropeway plan`'s formulas.
 
-    .venv/bin/python docs/tools/recipes_page.py
+.venv/bin/python docs/tools/recipes_page.py
 """
 
 from dataclasses import dataclass
@@ -48,8 +48,8 @@ alone, at {MFU:.0%} of the GPU's peak. **All of it is foreseen and none of it wa
 FIGURES = """
 Expected figures: perplexity at the target at or below that of the base at its own window, short prompts within the margin of 5 %, and
 recall at every depth. Those are what the evaluation reports, and a release that does not reach them is not served. What the
-demo reaches is [measured](../evaluation.md#the-demos-results). The price of a run is GPU hours times that of your provider, and an
-evaluation at the target takes about as long as a tenth of such a training.
+demo reaches is [measured](../evaluation.md#the-demos-results). The price of a training is its GPU hours times that of your provider; the
+evaluation at the target comes on top.
 
 The first three need an account on the hub that may read the model. Their `corpus.sources` should be documents longer than
 the rows: `ropeway prepare` refuses a corpus without them.
@@ -88,7 +88,9 @@ def _row(recipe: Recipe) -> str:
 
 def of_recipe(recipe: Recipe) -> PipelineParams:
     """The recipe's parameters with the shape of its base from a config beside it."""
-    return load_config(str(RECIPES / recipe.file), [f"model.base={RECIPES / 'configs' / recipe.config}", "training.precision=bf16"])
+    return load_config(
+        str(RECIPES / recipe.file), [f"model.base={RECIPES / 'configs' / recipe.config}", "training.precision=bf16"]
+    )
 
 
 def _longest_table() -> str:
