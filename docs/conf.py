@@ -17,6 +17,7 @@ include_patterns = [
     "CHANGELOG.md",
     "deploy/**.md",
     "docs/*.md",
+    "docs/recipes/*.md",
     "benchmarks/results/demo/report.md",
     "tasks/model/demo_base/README.md",
 ]
@@ -35,8 +36,9 @@ html_show_copyright = False
 
 # The menu stands here and not in README.md, which a code host shows as it is.
 MENU = {
-    "How it works": ("docs/index docs/architecture docs/data docs/retrieval-mix docs/training docs/attention docs/evaluation docs/release "
-                     "docs/orchestration docs/storage deploy/README"),
+    "How it works": ("docs/index docs/recipes/README docs/architecture docs/data docs/retrieval-mix docs/training "
+                     "docs/attention docs/evaluation docs/release "
+                     "docs/orchestration docs/storage docs/security deploy/README"),
     "Look up": "docs/parameters docs/troubleshooting docs/benchmarks docs/glossary",
     "Change it": "CONTRIBUTING CHANGELOG",
 }  # fmt: skip

@@ -36,7 +36,7 @@ def test_a_dead_link_fails_the_build(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docs/conf.py", tmp_path / "docs")
     menu = runpy.run_path(str(ROOT / "docs/conf.py"))["MENU"]
     for page in " ".join(menu.values()).split():
-        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / f"{page}.md").write_text(f"# {page}\n")
     (tmp_path / "README.md").write_text("# Title\n\n[fine](docs/index.md)\n")
     fine = build(tmp_path, tmp_path / "fine")
