@@ -1,9 +1,9 @@
-"""Which recipe trains best in equal time: the table that the defaults of training follow.
+"""Which recipe trains best in equal time.
 
 `python -m benchmarks.recipes --work DIR [--length 2048] [--seconds 240] [--seeds 3] [--arms NAME ...] [--json FILE]`
 
 Each arm trains the demo base with LoRA from 512 tokens to `--length` on the running Python's library, for the same processor time on one
-thread, so other work on the machine changes nothing. A first trial of a few steps tells how many steps that is. Every arm is
+thread, so other work on the machine matters little. A first trial of a few steps tells how many steps that is. Every arm is
 measured on the same documents and prompts. What is finished lies in `--work` and is found again, so the table can be made over days;
 `--at-once 2` runs two arms beside each other.
 

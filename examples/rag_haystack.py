@@ -3,7 +3,7 @@
     vllm serve path/to/release --port 8000
     python examples/rag_haystack.py path/to/release
 
-OPENAI_BASE_URL names another server with this API. Only ropeway-reorder[haystack] is needed: import ropeway_reorder.haystack then.
+OPENAI_BASE_URL names another server with this API. With ropeway-reorder[haystack] alone, import ropeway_reorder.haystack.
 """
 
 import json

@@ -3,7 +3,7 @@
     vllm serve path/to/release --port 8000
     python examples/rag_langchain.py path/to/release
 
-OPENAI_BASE_URL names another server with this API. Only ropeway-reorder[langchain] is needed: import ropeway_reorder.langchain then.
+OPENAI_BASE_URL names another server with this API. With ropeway-reorder[langchain] alone, import ropeway_reorder.langchain.
 """
 
 import json

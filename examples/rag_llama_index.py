@@ -3,7 +3,7 @@
     vllm serve path/to/release --port 8000
     python examples/rag_llama_index.py path/to/release
 
-OPENAI_BASE_URL names another server with this API. Only ropeway-reorder[llama-index] is needed: import ropeway_reorder.llama_index then.
+OPENAI_BASE_URL names another server with this API. With ropeway-reorder[llama-index] alone, import ropeway_reorder.llama_index.
 """
 
 import json

@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_CONFIG_HELP = "Name of a preset (demo, smollm2), or path of a YAML file of parameters."
+_CONFIG_HELP = "Name of a preset (demo, demo-long, smollm2), or path of a YAML file of parameters."
 Config = Annotated[str, typer.Argument(help=_CONFIG_HELP)]
 Settings = Annotated[
     list[str] | None,
@@ -148,8 +148,8 @@ def doctor(
 ) -> None:
     """Check this machine, and say what each `auto` would be.
 
-    A line each for hardware, kernels, disk, ports and hub. With a CONFIG also everything that is checked before its run. Nothing is
-    made or changed.
+    One line each for hardware, kernels, disk, ports and hub. With a CONFIG also what is checked before its run. Nothing is made or
+    changed.
     """
     if config is None and settings:
         raise UserError("--set changes a CONFIG: give one, or remove --set.")

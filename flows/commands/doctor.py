@@ -122,7 +122,7 @@ def _precision(ray: RayParams, params: PipelineParams | None) -> Finding:
     chosen = auto_precision(ray)
     device = "the GPU" if ray.use_gpu else "the processor"
     if ray.address != "local":
-        why = "clusters' GPUs compute bf16, and their processors are taken not to"
+        why = "a cluster's GPUs are taken to compute bf16, its processors fp32"
     else:
         why = f"{device} {'has' if chosen == 'bf16' else 'lacks'} instructions for bfloat16"
     if params and params.training.precision == "bf16" and chosen == "fp32":

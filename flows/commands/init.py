@@ -39,7 +39,7 @@ def write_config(
 ) -> Path:
     """Write a config and its schema, and print what is foreseen. What is None is asked, five questions at most.
 
-    UserError if base or corpus cannot be used, the file exists, or an answer has no sense.
+    UserError if base or corpus cannot be used, the file exists, or an answer makes no sense.
     """
     from tasks.model.base_model import load_config
     from tasks.model.rope_config import read_base_rope

@@ -57,9 +57,9 @@ def run(
     seen: Callable[[Check | Delivery], None] = lambda _: None,
     token: SecretStr | None = None,
 ) -> Artifact:
-    """Publish the model of `checkpoint` as the current version of `params.release_name`, here and at every destination.
+    """Publish the model of `checkpoint` as a version of `params.release_name`, here and at every destination.
 
-    A version that is not to be served (`tasks.publish.decision`) is kept, and `current` does not move. Raises UserError if the
+    `current` moves to it if it is to be served (`tasks.publish.decision`). Raises UserError if the
     verification fails; then no version is written. A version that is already there is not written again, and a rolled-back one does
     not become current. If a destination fails, a UserError is raised after all others have the release. `seen` gets each check and
     each delivery. `token` is the content of `params.publish.token_secret`; only the hub's client gets it, and it is stored nowhere.

@@ -30,7 +30,7 @@ class Draft:
     turns     questions and answers at the end; what they weigh is the answers
     after     text after the filling
     answers   spans of characters of `before` that weigh like answers; with `after_weighs`, so does all of `after`
-    invented  spans of characters of `before` that nothing foretells, such as keys: they weigh nothing; with `asks_invented`, nor do
+    invented  spans of characters of `before` that nothing predicts, such as keys: they weigh nothing; with `asks_invented`, nor do
               the questions
     num_used  characters taken from the supply for `before` and `after`
     doc_ids   the documents that `before` and `after` are from

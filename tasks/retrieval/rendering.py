@@ -26,7 +26,7 @@ class Rendered:
 
     token_ids  int32 [num_tokens], BOS and EOS or the chat template's tokens included
     is_answer  bool [num_tokens]
-    is_invented  bool [num_tokens]: of a text that nothing foretells
+    is_invented  bool [num_tokens]: of a text that nothing predicts
     evidence   token at which each turn's evidence begins
     answered   token at which each turn's answer begins
     text       without control tokens

@@ -9,7 +9,7 @@ def loss_weights(is_answer: np.ndarray, is_invented: np.ndarray, answer_share: f
     """float32 [num_tokens]: the weight of each token as a target, with a mean of 1 over all targets.
 
     `is_answer` and `is_invented` are bool [num_tokens]. The first token is not a target. Answers have `answer_share` of the weight in
-    sum, or all or nothing where only one kind of target exists. Invented text has none unless it is an answer: what nothing foretells
+    sum, or all or nothing where only one kind of target exists. Invented text has none unless it is an answer: what nothing predicts
     teaches nothing, and its noise would hide what the rest teaches.
     """
     weights = np.ones(len(is_answer), np.float32)

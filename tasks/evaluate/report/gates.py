@@ -1,6 +1,6 @@
-"""The gates: is the measured model good enough to publish?
+"""The gates: is the measured model good enough to serve?
 
-It is compared with what would be published otherwise: with scaling only at the same length, and with the base at its own window. The
+It is compared with what would be served otherwise: with scaling only at the same length, and with the base at its own window. The
 base beyond its window is broken, and any model is better.
 """
 

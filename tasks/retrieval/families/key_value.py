@@ -36,7 +36,7 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
     number = asked + max(1, math.ceil(_DISTRACTORS * asked))
     keys, values = _keys(number, request, rng), _values(number, request, rng)
     depths = rng.random(number)
-    if rng.random() < _AT_THE_BEGINNING:  # many models attend little to what comes right after the first token
+    if rng.random() < _AT_THE_BEGINNING:  # so that depth 0 is asked for too
         depths[0] = 0
     order = np.argsort(depths, kind="stable").tolist()
     pieces: list[str] = []
