@@ -2,7 +2,6 @@
 
 From the root of the repository, `python -m tools.demo_base.train --out DIR` trains the tokenizer and the model; 24 million tokens take
 about an hour on two cores. `--from DIR` starts at the weights of a finished run, keeps its tokenizer and goes on in the order of its rows.
-`tasks/model/demo_base` holds the result of two such runs, one after the other.
 Matrices are trained with Muon, the rest with AdamW; the learning rate falls linearly to zero over the second half,
 which flattens the validation loss. Progress goes to DIR/training_log.jsonl. Weights are written as bfloat16 safetensors.
 A run that was cut off goes on where DIR/state.safetensors was last written, every 500 steps, if the packages are the same.
