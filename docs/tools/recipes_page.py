@@ -16,7 +16,6 @@ MFU = 0.4  # what `ropeway plan` assumes where it cannot measure
 GPUS = {"24 GB": 24e9, "48 GB": 48e9, "80 GB": 80e9, "141 GB": 141e9}
 STEP = 1024  # tokens between the lengths that are tried
 LONGEST = 1 << 22
-DEMO = "[demo-long](../../flows/presets/demo-long.yaml)"
 
 
 @dataclass(frozen=True)
@@ -39,34 +38,36 @@ HEAD = f"""# Recipes
 
 <!-- written by docs/tools/recipes_page.py -->
 
-Configurations to start from: `ropeway plan RECIPE.yaml` prints the same for your own numbers. Memory is on each GPU. Time is of training
-alone, at {MFU:.0%} of the GPU's peak. **All of it is foreseen and none of it was measured on a GPU**; only the last row was run.
+Configurations to start from. `ropeway plan RECIPE.yaml` computes memory and time again for your changes. Memory is on each GPU. Time is of
+training alone, at {MFU:.0%} of the GPU's peak. **None of it was measured on a GPU**: all figures are `plan`'s estimates.
 
 | recipe | from | to | hardware | memory | GPU hours | training tokens |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 FIGURES = """
-Expected figures: perplexity at the target at or below that of the base at its own window, short prompts within the margin of 5 %, and
-recall at every depth. Those are what the evaluation reports, and a release that does not reach them is not served. What the
-demo reaches is [measured](../evaluation.md#the-demos-results). The price of a training is its GPU hours times that of your provider; the
-evaluation at the target comes on top.
+A laptop runs the presets [demo](../../flows/presets/demo.yaml) and [demo-long](../../flows/presets/demo-long.yaml) without a GPU. What the demo
+reaches is [measured](../evaluation.md#the-demos-results).
 
-The first three need an account on the hub that may read the model. Their `corpus.sources` should be documents longer than
-the rows: `ropeway prepare` refuses a corpus without them.
+Expect perplexity at the target at or below that of the base at its own window, and short prompts within 5 %. A release that is not shown
+to be longer than its base, or that loses more on short prompts, is kept and not served. The price of a training is its GPU hours times
+that of your provider; the evaluation at the target comes on top.
+
+- Some bases need an account on the hub that may read the model.
+- Documents must be longer than the rows: `ropeway prepare` refuses a corpus without them.
+- The recipes are for one machine with all the GPUs. Several machines also need [a shared folder](../storage.md).
 
 ## Longest row by GPU and model
 
 One row on each GPU: LoRA with norms and embeddings, gradient checkpointing, bf16. The second figure is with
-`training.activation_offload`. Eight GPUs split the weights (`training.parallelism: fsdp`) in the rows that say so.
-`training.position_skipping` trains windows 4 to 16 times longer than the row.
+`training.activation_offload`. Eight GPUs split the weights (`training.parallelism: fsdp`) in the rows that say so. With
+`training.position_skipping` the window can be longer than the row.
 
 """
 
 
 def recipes_page() -> str:
     rows = [_row(recipe) for recipe in HAND]
-    demo = f"| {DEMO} | 512 | 2048 | a laptop, 2 cores | 2 GB a worker | no GPU; about half an hour in all | 8 million |"
-    return HEAD + "\n".join([*rows, demo]) + "\n" + FIGURES + _longest_table() + "\n"
+    return HEAD + "\n".join(rows) + "\n" + FIGURES + _longest_table() + "\n"
 
 
 def _row(recipe: Recipe) -> str:
