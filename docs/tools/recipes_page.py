@@ -45,8 +45,8 @@ training alone, at {MFU:.0%} of the GPU's peak. **None of it was measured on a G
 | --- | --- | --- | --- | --- | --- | --- |
 """
 FIGURES = """
-A laptop runs the presets [demo](../../flows/presets/demo.yaml) and [demo-long](../../flows/presets/demo-long.yaml) without a GPU. What the demo
-reaches is [measured](../evaluation.md#the-demos-results).
+A laptop runs the presets [demo](../../flows/presets/demo.yaml) and [demo-long](../../flows/presets/demo-long.yaml) without a GPU.
+What the demo reaches is [measured](../evaluation.md#the-demos-results).
 
 Expect perplexity at the target at or below that of the base at its own window, and short prompts within 5 %. A release that is not shown
 to be longer than its base, or that loses more on short prompts, is kept and not served. The price of a training is its GPU hours times
