@@ -25,7 +25,7 @@ def known_hash(path: Path) -> str:
     if state["num_bytes"] < FROM_BYTES:
         return hash_file(path)
     kept = cache_folder() / "hashes" / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(kept.read_text())
         if known["state"] == state:
             return str(known["sha256"])

@@ -9,11 +9,15 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
 
 
-def check_inputs(params: PipelineParams) -> None:
-    """UserError if machine, base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work."""
-    from ray_jobs.machine_checks import refuse_impossible_machine
+def check_inputs(params: PipelineParams, *, trains: bool = True) -> None:
+    """UserError if machine, base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work.
 
-    refuse_impossible_machine(params)  # before anything is imported that takes seconds
+    `trains`: whether the run may train or measure, which the machine must be able to do. Preparing data needs no GPU.
+    """
+    if trains:
+        from ray_jobs.machine_checks import refuse_impossible_machine
+
+        refuse_impossible_machine(params)  # before anything is imported that takes seconds
     from ray_jobs.submit.submission import is_submitted
     from tasks.ingest.corpus_units import refuse_missing
 

@@ -15,6 +15,7 @@ from ray_jobs.finetune import checkpoint_stage
 from tasks.ingest import documents_stage
 from tasks.pack import shards_stage
 from tasks.publish import release_stage
+from tasks.publish.event import is_announced
 from tasks.publish.releases import current_digest
 from tasks.publish.standing import standing
 
@@ -23,13 +24,13 @@ class _NotFinishedError(Exception):
     """Some stage has work to do."""
 
 
-def find_finished(params: PipelineParams, goal: str) -> str | None:
+def find_finished(params: PipelineParams, goal: str, announces: bool) -> str | None:
     """The location of what the run makes, if equal runs made all of it; else None. `goal`: a method of `Chain`.
 
-    Nothing is made, checked or moved. The corpus is listed and hashed, as in every run.
+    Nothing is made, checked or moved. The corpus is listed and hashed, as in every run. With `announces`, a release whose event was not
+    sent is not finished.
     """
-    storage = _FindingStorage(params.storage)
-    chain = Chain(params, _FindingStages(storage), records=False)
+    chain = Chain(params, _FindingStages(_FindingStorage(params.storage), announces), records=False)
     try:
         location: str = getattr(chain, goal)().location
     except (_NotFinishedError, UserError):  # the run itself says what is wrong
@@ -49,14 +50,15 @@ class _FindingStorage(Storage):
 class _FindingReleases(_FindingStorage):
     """Finds the release only if it is the current version, or is not to be served, so that nothing is moved."""
 
-    def __init__(self, params: PipelineParams) -> None:
+    def __init__(self, params: PipelineParams, announces: bool) -> None:
         super().__init__(params.storage)
-        self._params = params
+        self._params, self._announces = params, announces
 
     def build(self, kind: str, **identity: Any) -> Artifact:
         found = super().build(kind, **identity)
         if current_digest(self, self._params.release_name) == found.digest:
-            return found
+            is_told = not self._announces or is_announced(self, self._params.release_name, found.digest)
+            return _required(found if is_told else None)
         is_held_back = self.remote is None and standing(self._params, found.digest, found.path).failed
         return _required(found if is_held_back else None)
 
@@ -64,8 +66,8 @@ class _FindingReleases(_FindingStorage):
 class _FindingStages:
     """See `flows.chain.Stages`. Each finds its artifact, or raises `_NotFinishedError`."""
 
-    def __init__(self, storage: _FindingStorage) -> None:
-        self._storage = storage
+    def __init__(self, storage: _FindingStorage, announces: bool) -> None:
+        self._storage, self._announces = storage, announces
 
     def ingest(self, params: PipelineParams) -> Artifact:
         return documents_stage.run(params, self._storage, _no_workers, _unheard)
@@ -88,7 +90,7 @@ class _FindingStages:
         """Not finished where destinations have to be compared with the release."""
         if params.publish.destinations or params.publish.token_secret:
             raise _NotFinishedError
-        releases = _FindingReleases(params)
+        releases = _FindingReleases(params, self._announces)
         return release_stage.run(params, releases, documents, shards, checkpoint, evaluation, _unheard)
 
     @contextmanager

@@ -85,7 +85,7 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
 
     shorten_user_errors(keep_notes=True)
     try:
-        checked = _checked(params)
+        checked = _checked(params, trains=goal != "prepared")
         from flows.chain import Chain  # loads the stages; wrong parameters are refused without them
         from flows.prefect_stages import PrefectStages
 
@@ -105,14 +105,14 @@ def _told(params: PipelineParams, release: Any) -> str:
     return "published" if standing(params, release.digest, release.path).is_current else "published, but not served"
 
 
-def _checked(params: PipelineParams | Mapping[str, Any]) -> PipelineParams:
+def _checked(params: PipelineParams | Mapping[str, Any], trains: bool) -> PipelineParams:
     """The parameters, validated and checked before the first stage. UserError says what is wrong."""
     from data_schemas.params_reading import validate_params
     from flows.check_inputs import check_inputs
 
     if not isinstance(params, PipelineParams):  # from a deployment; a command has checked its parameters before it gets here
         params = validate_params(dict(params), origin="the run's parameters")
-        check_inputs(params)
+        check_inputs(params, trains=trains)
     if params.publish.token_secret:  # a missing block is found now, not in the last stage
         from tasks.prefect_tasks.publish import hub_token
 

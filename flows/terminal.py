@@ -1,5 +1,6 @@
 """Running a flow from a terminal: Prefect logs only readable lines, and a UserError is one sentence."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -17,6 +18,9 @@ GOALS = {
     "publish": ("published", "release"),
 }  # of each flow: the method of `flows.chain.Chain`, and what the run's record calls its last artifact
 
+# Publishing trains only what is missing, which is usually nothing.
+TRAINING_FLOWS = frozenset({"extend_context", "finetune", "evaluate"})
+
 
 def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
     """Run the flow, with Prefect or without it; or find at once what an equal run has made. Returns the artifact's location.
@@ -24,14 +28,15 @@ def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
     UserError if the run cannot work.
     """
     goal, last = GOALS[flow]
-    if last in Storage(params.storage).recorded_run(params.run_name):
+    is_submitted = params.ray.address.startswith(("http://", "https://"))  # then only the cluster sees the corpus
+    if not is_submitted and last in Storage(params.storage).recorded_run(params.run_name):
         from flows.finished import find_finished
 
-        if found := find_finished(params, goal):
+        if found := find_finished(params, goal, announces=not no_prefect):
             return found
     from flows.check_inputs import check_inputs
 
-    check_inputs(params)
+    check_inputs(params, trains=flow in TRAINING_FLOWS)
     if not no_prefect:
         return run_flow(flow, params)
     from flows.plain_stages import run_plainly
@@ -65,7 +70,8 @@ def run_flow(name: str, params: PipelineParams) -> str:
             raise KeyboardInterrupt from cancelled
         raise UserError("The run was cancelled in Prefect: run again to go on.") from cancelled
     except KeyboardInterrupt:
-        ensure_cancelled("Interrupted.")
+        with contextlib.suppress(Exception):  # the server may be gone
+            ensure_cancelled("Interrupted.")
         raise
 
 

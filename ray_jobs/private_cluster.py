@@ -24,6 +24,14 @@ _LOOPBACK_NAMES = ("lo", "lo0")
 _TOKEN, _TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
+_running = False  # whether this process is inside `private_to_this_run`
+
+
+def is_private() -> bool:
+    """Whether the cluster that this process is connected to is private to its run."""
+    return _running
+
+
 @contextlib.contextmanager
 def private_to_this_run() -> Iterator[Path]:
     """Inside the block, `ray.init(address="local", _temp_dir=...)` starts a private cluster. Yields the folder to give it.
@@ -33,8 +41,13 @@ def private_to_this_run() -> Iterator[Path]:
     folder = private_folder()
     token = {"RAY_AUTH_MODE": "token", _TOKEN: secrets.token_hex(32)}
     settings = token | _NO_METRICS | _ON_LOOPBACK | _loopback_interface()
+    global _running
     with _environment(settings, without=_TOKEN_FILE), _started_on_loopback():
-        yield folder
+        _running = True
+        try:
+            yield folder
+        finally:
+            _running = False
 
 
 def private_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def _number(kind: Any, answer: str) -> Any:
         number = kind(answer)
     except ValueError:
         raise UserError(f"{answer!r} is not a number: run again.") from None
-    if number <= 0:
-        raise UserError(f"{answer} is not above 0: run again.")
+    if not 0 < number < math.inf:
+        raise UserError(f"{answer} is not a number above 0: run again.")
     return number
 
 

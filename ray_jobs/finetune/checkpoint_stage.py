@@ -225,7 +225,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
                 "work": str(work),
                 "unlisted": str(unlisted) if unlisted else None,
             },
-            torch_config=torch_config(params.ray.address),
+            torch_config=torch_config(),
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
                 use_gpu=params.ray.use_gpu,

@@ -15,7 +15,7 @@ from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 
-from ray_jobs.private_cluster import private_folder
+from ray_jobs.private_cluster import is_private, private_folder
 
 
 class _MeetInFile(_TorchBackend):
@@ -51,6 +51,6 @@ class PrivateTorchConfig(TorchConfig):
         return _MeetInFile
 
 
-def torch_config(address: str) -> TorchConfig:
-    """The `TorchConfig` for training at `ray.address`."""
-    return PrivateTorchConfig() if address == "local" else TorchConfig()
+def torch_config() -> TorchConfig:
+    """The `TorchConfig` for training on the cluster that this process is connected to."""
+    return PrivateTorchConfig() if is_private() else TorchConfig()

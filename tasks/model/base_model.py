@@ -17,7 +17,7 @@ from tasks.model.base_code import needs_own_code, refuse_other_class
 from tasks.model.quantised import refuse_quantised
 from tasks.model.quiet import quiet_transformers
 from tasks.model.supported import refuse_unsupported
-from tasks.model.weight_files import INDEX, WEIGHTS, StoredTensor, refuse_other_files, stored_tensors
+from tasks.model.weight_files import INDEX, WEIGHTS, StoredTensor, refuse_other_files, refuse_pointer, stored_tensors
 from tasks.model.weight_fit import refuse_partly_loaded, refuse_unfit
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def _check_gguf(file: Path, model: ModelParams) -> None:
         raise UserError(f"The base model folder {model.base} has no file {model.gguf_file}: correct model.gguf_file.")
     refuse_other_files(file.parent, model.base)
     with file.open("rb") as opened:
+        refuse_pointer(file.name, opened, model.base)
         if opened.read(4) != b"GGUF":
             raise UserError(f"{model.gguf_file} of base model {model.base} is not a GGUF file: download it again.")
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from data_schemas.errors import UserError
 from data_schemas.quantities import data_size
@@ -20,6 +20,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _CONVERT = "load it once with transformers and write it with save_pretrained"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+_LOADED = frozenset({".json", ".model", ".txt", ".jinja"})  # endings of what is read beside the weights
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 
@@ -97,17 +98,27 @@ def read_header(file: Path, base: str) -> dict[str, StoredTensor]:
 
 
 def refuse_other_files(folder: Path, base: str) -> None:
-    """UserError if a file of the base is a Git LFS pointer, as after a clone without Git LFS, or if the folder is an adapter's."""
+    """UserError if a file that is loaded beside the weights is a Git LFS pointer, or if the folder is an adapter's.
+
+    Weights are looked at where they are read: other formats of the same weights may well be pointers.
+    """
     if (folder / "adapter_config.json").is_file():  # transformers would load the base that this file names, and add the adapter
         raise UserError(
             f"The base model folder {base} has an adapter_config.json: merge that adapter into its base first, or move the file out of "
             "the folder if the weights are merged already."
         )
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.stat().st_size < 1024:
+        if file.suffix in _LOADED and file.is_file() and file.stat().st_size < 1024:
             with file.open("rb") as opened:
                 if _is_pointer(opened.read(len(_POINTER))):
                     raise _pointer(file.name, base)
+
+
+def refuse_pointer(name: str, opened: BinaryIO, base: str) -> None:
+    """UserError if an open file is a Git LFS pointer; else it is at its start again."""
+    if _is_pointer(opened.read(len(_POINTER))):
+        raise _pointer(name, base)
+    opened.seek(0)
 
 
 def _is_pointer(start: bytes) -> bool:

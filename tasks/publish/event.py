@@ -18,6 +18,14 @@ def release_event(name: str, artifact: Artifact) -> dict[str, Any]:
     return {"event": RELEASED, "resource": resource | labels, "payload": payload}
 
 
+def is_announced(storage: Storage, name: str, digest: str) -> bool:
+    """Whether the last event of `name` was about this version."""
+    from data_schemas.releases import announced_key, parse_pointer
+    from tasks.publish.destinations.history import storage_place
+
+    return parse_pointer(storage_place(storage).read(announced_key(name))) == digest
+
+
 def announce(storage: Storage, name: str, artifact: Artifact, emit: Callable[..., Any]) -> None:
     """Emit the event, unless `name` serves another version or the last event was about this one.
 

@@ -124,9 +124,8 @@ def run(
     place_it = point_current if decision.is_to_serve else keep_back
     pointed = place_it(storage, params.release_name, release.digest)
     progress(message(f"publish: {params.release_name} {_standing(params, release, pointed)}: {release.path}"))
-    for delivery in deliver(
-        params.release_name, release.path, params.publish, progress, token, is_to_serve=decision.is_to_serve
-    ):
+    is_served = decision.is_to_serve or current_digest(storage, params.release_name) == release.digest  # also by `rollback`
+    for delivery in deliver(params.release_name, release.path, params.publish, progress, token, is_to_serve=is_served):
         seen(delivery)
     return release
 

@@ -124,7 +124,21 @@ def test_a_run_with_nothing_to_do_loads_nothing_heavy(undisturbed):
 def test_a_changed_parameter_is_not_found_finished(undisturbed):
     home, *_ = undisturbed
     for changes, is_found in (([], True), (["training.steps=7"], False), (["publish.dtype=bfloat16"], False)):
-        assert bool(find_finished(load_config(str(home / "run.yaml"), changes), "published")) is is_found, changes
+        params = load_config(str(home / "run.yaml"), changes)
+        assert bool(find_finished(params, "published", announces=True)) is is_found, changes
+
+
+def test_a_release_whose_event_was_not_sent_is_not_finished_with_prefect(undisturbed):
+    home, *_ = undisturbed
+    params = load_config(str(home / "run.yaml"), [])
+    announced = next((home / "storage" / "releases").rglob("announced"))
+    content = announced.read_bytes()
+    announced.unlink()
+    try:
+        assert find_finished(params, "published", announces=True) is None
+        assert find_finished(params, "published", announces=False)
+    finally:
+        announced.write_bytes(content)
 
 
 def test_without_prefect_the_digests_are_equal(undisturbed, tmp_path):

@@ -29,7 +29,8 @@ STRANGER = Path(__file__).with_name("stranger.py")
 class Run:
     """A local cluster with a worker at work, and what its processes listen on."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: set[psutil.Process]) -> None:
+        """`others`: processes of this one that are not the cluster's, such as servers of other tests."""
         import ray
 
         @ray.remote
@@ -42,7 +43,7 @@ class Run:
         self.gcs = ray.get_runtime_context().gcs_address
         self.token = os.environ["RAY_AUTH_TOKEN"]
         self.folder = private_folder()
-        self.processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        self.processes = [psutil.Process(), *(set(psutil.Process().children(recursive=True)) - others)]
 
     def listening(self) -> dict[int, tuple[str, str]]:
         """The address and the process of each port."""
@@ -60,8 +61,9 @@ class Run:
 def run(servers: None) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_AUTH_MODE", "disabled")  # a user who has set this gets a token all the same
+        others = set(psutil.Process().children(recursive=True))
         with connected(RayParams(num_workers=2)):
-            yield Run()
+            yield Run(others)
 
 
 def as_nobody() -> int:
@@ -240,7 +242,7 @@ def test_training_workers_listen_on_loopback_only(run: Run, tmp_path: Path) -> N
     TorchTrainer(
         loop,
         train_loop_config={"folder": str(tmp_path)},
-        torch_config=torch_config("local"),
+        torch_config=torch_config(),
         scaling_config=ScalingConfig(num_workers=2),
         run_config=ray_run_config(tmp_path),
     ).fit()

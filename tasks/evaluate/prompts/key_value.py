@@ -135,6 +135,8 @@ def _fill(budget: int, form: Form, rng: np.random.Generator, material: Material)
     num_tokens = 0
     while num_tokens < 1.25 * budget and len(pairs) < budget:  # a pair has one token at least
         new = {pair.key: pair for pair in _draw(_DRAWN_AT_ONCE, form, rng, material) if pair.key not in pairs}
+        if not new:
+            raise does_not_fit(_TASKS[form], budget)
         pairs |= new
         num_tokens += sum(pair.num_tokens for pair in new.values())
     return list(pairs.values())

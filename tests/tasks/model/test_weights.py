@@ -283,6 +283,14 @@ def test_a_tokenizer_that_is_a_pointer_is_named(tmp_path: Path) -> None:
         load_config(base)
 
 
+def test_other_formats_of_the_weights_may_be_pointers(tmp_path: Path) -> None:
+    base = write_base(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(POINTER)
+    (tmp_path / "model-Q4.gguf").write_bytes(POINTER)
+    check_weights(base)
+    load_config(base)
+
+
 def test_a_gguf_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"<html>")
     base = ModelParams(base=str(tmp_path), gguf_file="model.gguf", target_length=256)
