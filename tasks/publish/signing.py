@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from data_schemas.errors import UserError
+from data_schemas.manifest import MANIFEST_NAME, Manifest
 from data_schemas.storage import write_atomically
 from tasks.publish.checks import Check, ProblemFound, run_check
 from tasks.publish.checksums import CHECKSUMS, SIGNATURE, checksum_problems
@@ -82,6 +83,11 @@ def sign(directory: Path, key: Ed25519PrivateKey) -> str:
     problems = [f"{CHECKSUMS} is missing"] if not (directory / CHECKSUMS).is_file() else checksum_problems(directory)
     if problems:
         raise UserError(f"{directory} is not signed, because {problems[0]}: publish it again, then sign it.")
+    if _is_in_manifest(directory) and _raw(_read(directory / SIGNATURE)[0]) != _raw(key.public_key()):
+        raise UserError(
+            f"{directory} was published with the signature of another key, which is part of it: publish it again with "
+            "publish.signing_key set to your key."
+        )
     signed = {
         "algorithm": _ALGORITHM,
         "public_key": base64.b64encode(_raw(key.public_key())).decode(),
@@ -89,6 +95,14 @@ def sign(directory: Path, key: Ed25519PrivateKey) -> str:
     }
     write_atomically(directory / SIGNATURE, json.dumps(signed, indent=1) + "\n")
     return fingerprint(key.public_key())
+
+
+def _is_in_manifest(directory: Path) -> bool:
+    """Whether the signature is one of the files that make the version."""
+    manifest = directory / MANIFEST_NAME
+    return manifest.is_file() and any(
+        entry.path == SIGNATURE for entry in Manifest.model_validate_json(manifest.read_bytes()).files
+    )
 
 
 def check_signature(directory: Path, signed_by: Ed25519PublicKey | None = None) -> Check:

@@ -156,6 +156,11 @@ def test_the_publish_stage_signs_and_destinations_get_the_signature(
     assert all(check.ok for check in check_files(copied))
     assert release.digest != finished.publish().digest, "who signed belongs to the version"
     assert str(me[0]) not in (release.path / "provenance.json").read_text()
+    other, *_ = make_keys(tmp_path / "other")
+    with pytest.raises(UserError, match="with the signature of another key, which is part of it: publish it again"):
+        sign(release.path, private_key(other))
+    sign(release.path, private_key(me[0]))
+    assert all(check.ok for check in check_files(release.path))
     assert published(finished, signing_key=str(me[0]), destinations=(str(place),)).reused
 
 
