@@ -44,5 +44,5 @@ def test_example_runs(name: str) -> None:
 @pytest.mark.parametrize("name", [*PRINTS, *RAG])
 def test_example_is_short_and_explains_itself(name: str) -> None:
     source = (ROOT / "examples" / f"{name}.py").read_text()
-    assert len(source.splitlines()) <= 45
+    assert len(source.splitlines()) <= 50
     assert f"python examples/{name}.py" in (ast.get_docstring(ast.parse(source)) or "")

@@ -220,7 +220,8 @@ def assert_pages_are_shown(artifacts):
 
 def test_an_unreachable_prefect_server_is_one_sentence(undisturbed, tmp_path):
     home, *_ = undisturbed
-    process = start(str(home / "run.yaml"), tmp_path, PREFECT_API_URL="http://127.0.0.1:1/api")
+    changed = ("--set", "training.steps=7")  # else nothing is to do, and no server is asked
+    process = start(str(home / "run.yaml"), tmp_path, *changed, PREFECT_API_URL="http://127.0.0.1:1/api")
     process.communicate(timeout=HANGS_AFTER_S)
     log = (tmp_path / "log.txt").read_text()
     assert (process.returncode, "does not answer" in log, "Traceback" in log) == (2, True, False)

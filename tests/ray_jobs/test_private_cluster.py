@@ -29,8 +29,8 @@ STRANGER = Path(__file__).with_name("stranger.py")
 class Run:
     """A local cluster with a worker at work, and what its processes listen on."""
 
-    def __init__(self, others: set[psutil.Process]) -> None:
-        """`others`: processes of this one that are not the cluster's, such as servers of other tests."""
+    def __init__(self, others: set[psutil.Process], theirs: set[int]) -> None:
+        """`others`: this process and its children before the cluster started; their ports are those of servers of other tests."""
         import ray
 
         @ray.remote
@@ -38,12 +38,14 @@ class Run:
             def address(self) -> str:
                 return str(ray.util.get_node_ip_address())
 
+        self.theirs = theirs
         self.worker = Worker.remote()
         self.worker_address = ray.get(self.worker.address.remote())
         self.gcs = ray.get_runtime_context().gcs_address
         self.token = os.environ["RAY_AUTH_TOKEN"]
         self.folder = private_folder()
-        self.processes = [psutil.Process(), *(set(psutil.Process().children(recursive=True)) - others)]
+        self.processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        self.processes = [process for process in self.processes if process not in others or process.pid == os.getpid()]
 
     def listening(self) -> dict[int, tuple[str, str]]:
         """The address and the process of each port."""
@@ -52,18 +54,28 @@ class Run:
             with contextlib.suppress(psutil.NoSuchProcess):
                 name = process.name()
                 for connection in process.net_connections("tcp"):
-                    if connection.status == psutil.CONN_LISTEN:
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr.port not in self.theirs:
                         found[connection.laddr.port] = (connection.laddr.ip, name)
         return found
+
+
+def ports_of(processes: set[psutil.Process]) -> set[int]:
+    """The ports on which these processes listen."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+    return found
 
 
 @pytest.fixture(scope="module")
 def run(servers: None) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_AUTH_MODE", "disabled")  # a user who has set this gets a token all the same
-        others = set(psutil.Process().children(recursive=True))
+        others = {psutil.Process(), *psutil.Process().children(recursive=True)}
+        theirs = ports_of(others)
         with connected(RayParams(num_workers=2)):
-            yield Run(others)
+            yield Run(others, theirs)
 
 
 def as_nobody() -> int:
