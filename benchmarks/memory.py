@@ -1,4 +1,4 @@
-"""Memory of a training step as `ropeway plan` foresees it, beside what a real step takes.
+"""Memory of a training step as `ropeway plan` estimates it, beside what a real step takes.
 
 `python -m benchmarks.memory [--only NAME ...] [--json FILE]`. Each case trains in a process of its own, by the project's own loop,
 on a random Llama. Measured is the peak resident memory of the second step, once gradients and optimizer states exist, over that

@@ -93,8 +93,8 @@ def init(
 ) -> None:
     """Write a first config for your model and corpus.
 
-    It fits this machine, and says the time and memory foreseen. Asks for what is not given; without a terminal the usual answers
-    are taken, and MODEL and CORPUS must be given.
+    It fits this machine, and says the estimated time and memory. Asks for what is not given. Without a terminal it takes the usual
+    answers, and MODEL and CORPUS must be given.
     """
     from flows.commands.init import write_config
     from flows.terminal import ask, be_quiet

@@ -39,7 +39,7 @@ class CorpusSeen:
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class PlanEstimate:
     """What the plan says of the chosen parameters. `seconds` is None if the speed cannot be known here."""
 
     base_window: int
@@ -120,16 +120,16 @@ def with_steps(mapping: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def as_yaml(
-    mapping: dict[str, Any], params: PipelineParams, seen: CorpusSeen, foreseen: Foreseen, schema: str, file: str
+    mapping: dict[str, Any], params: PipelineParams, seen: CorpusSeen, estimate: PlanEstimate, schema: str, file: str
 ) -> str:
-    """The file: the parameters of `mapping` with what each means here, and what the plan foresees."""
+    """The file: the parameters of `mapping` with what each means here, and the plan's estimates."""
     training, evaluation = mapping["training"], mapping["evaluation"]
     comments = {
         "run_name": "also the release's name",
         "storage": "a folder or URI; finished stages are found here again",
-        "base": f"works up to {foreseen.base_window:,} tokens",
-        "target_length": f"{params.model.target_length / foreseen.base_window:g} times as many",
-        "rope_method": f"{foreseen.rope_method} for this base",
+        "base": f"works up to {estimate.base_window:,} tokens",
+        "target_length": f"{params.model.target_length / estimate.base_window:g} times as many",
+        "rope_method": f"{estimate.rope_method} for this base",
         "uri": f"{seen.num_files:,} files, {data_size(seen.num_bytes)}, very roughly {seen.num_tokens:,} tokens",
         "heldout_fraction": "kept out of training, to measure on",
         "steps": "the number that fits the hours and the corpus",
@@ -154,28 +154,28 @@ def as_yaml(
         body += [""] if not line.startswith(" ") and line.endswith(":") and body else []
         body.append(f"{line:<{_COMMENT_COLUMN - 2}}  # {comment}" if comment else line)
         body += [licence] if name == "uri" else []
-    return "\n".join([*_heading(foreseen, schema, file), "", *body, ""])
+    return "\n".join([*_heading(estimate, schema, file), "", *body, ""])
 
 
-def _heading(foreseen: Foreseen, schema: str, file: str) -> list[str]:
+def _heading(estimate: PlanEstimate, schema: str, file: str) -> list[str]:
     devices = ", ".join(gpu.name for gpu in gpus()) or "no GPU"
     machine = f"{cpu_name()}, {num_cpus()} processors, {data_size(memory_bytes())} of memory, {devices}"
     return [
         f"# yaml-language-server: $schema={schema}",
         f"# Made by `ropeway init` for this machine: {machine}.",
-        *(f"# {line}" for line in foreseen_lines(foreseen)),
+        *(f"# {line}" for line in estimate_lines(estimate)),
         f"# See it with `ropeway plan {file}`, check the machine with `ropeway doctor {file}`, run it with `ropeway run {file}`.",
         "# `ropeway params` explains every parameter. Those that are not named here have their defaults.",
     ]
 
 
-def foreseen_lines(foreseen: Foreseen) -> list[str]:
+def estimate_lines(estimate: PlanEstimate) -> list[str]:
     """The plan's time and memory."""
     time = (
-        f"at most about {duration(foreseen.seconds)}" if foreseen.seconds else "unknown (`ropeway plan --tflops` computes it)"
+        f"at most about {duration(estimate.seconds)}" if estimate.seconds else "unknown (`ropeway plan --tflops` computes it)"
     )
-    memory = f"{data_size(foreseen.peak_bytes)} of {data_size(foreseen.available_bytes)} on each worker"
+    memory = f"{data_size(estimate.peak_bytes)} of {data_size(estimate.available_bytes)} on each worker"
     return [
-        f"Training time foreseen: {time}{f', at {foreseen.speed}' if foreseen.speed else ''}; the evaluation comes on top.",
-        f"Memory foreseen: {memory}{'' if foreseen.fits else ', WHICH DOES NOT FIT: lower target_length, or use more GPUs'}.",
+        f"Estimated training time: {time}{f', at {estimate.speed}' if estimate.speed else ''}; the evaluation comes on top.",
+        f"Estimated memory: {memory}{'' if estimate.fits else ', WHICH DOES NOT FIT: lower target_length, or use more GPUs'}.",
     ]

@@ -27,9 +27,12 @@ def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
 
     UserError if the run cannot work.
     """
+    from ray_jobs.submit.submission import is_submitted
+
     goal, last = GOALS[flow]
-    is_submitted = params.ray.address.startswith(("http://", "https://"))  # then only the cluster sees the corpus
-    if not is_submitted and last in Storage(params.storage).recorded_run(params.run_name):
+    if not is_submitted(params.ray) and last in Storage(params.storage).recorded_run(
+        params.run_name
+    ):  # else only the cluster sees the corpus
         from flows.finished import find_finished
 
         if found := find_finished(params, goal, announces=not no_prefect):

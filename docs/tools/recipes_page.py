@@ -78,7 +78,7 @@ def _row(recipe: Recipe) -> str:
     params = of_recipe(recipe)
     shape, workers = training_shape(params), params.ray.num_workers
     memory = predict_memory(shape, params.training, params.row_tokens, num_workers=workers, cuda=True).total
-    speed = Speed(MFU * (params.ray.peak_tflops or 0) * 1e12, "foreseen")
+    speed = Speed(MFU * (params.ray.peak_tflops or 0) * 1e12, "stated")
     hours = run_seconds(params, shape, speed) * workers / 3600
     tokens = params.training.steps * params.training.rows_per_step * params.row_tokens
     return (

@@ -16,11 +16,11 @@ from data_schemas.storage import write_atomically
 from flows.commands.plan import Machine, available_bytes
 from flows.new_config import (
     CorpusSeen,
-    Foreseen,
+    PlanEstimate,
     as_yaml,
+    estimate_lines,
     first_parameters,
     fitting_steps,
-    foreseen_lines,
     usual_name,
     usual_target,
     ways_to_fit,
@@ -38,7 +38,7 @@ _CPU_HOURS, _GPU_HOURS = 1.0, 8.0
 def write_config(
     model: str | None, corpus: str | None, target_length: int | None, hours: float | None, output: Path | None, ask: Ask
 ) -> Path:
-    """Write a config and its schema, and print what is foreseen. What is None is asked, five questions at most.
+    """Write a config and its schema, and print the estimates. What is None is asked, five questions at most.
 
     UserError if base or corpus cannot be used, the file exists, or an answer makes no sense.
     """
@@ -58,11 +58,11 @@ def write_config(
     output = output or Path(ask("File to write", f"{name}.yaml"))
     if output.exists():
         raise UserError(f"{output} exists already: remove it, or give another name with --output.")
-    mapping, params, foreseen = _chosen(first_parameters(model, corpus, target_length, window, name), hours, seen, str(output))
-    write_atomically(output, as_yaml(mapping, params, seen, foreseen, f"./{SCHEMA_NAME}", str(output)))
+    mapping, params, estimate = _chosen(first_parameters(model, corpus, target_length, window, name), hours, seen, str(output))
+    write_atomically(output, as_yaml(mapping, params, seen, estimate, f"./{SCHEMA_NAME}", str(output)))
     write_atomically(output.with_name(SCHEMA_NAME), json.dumps(params_schema(), indent=1) + "\n")
     print(f"Wrote {output}, and {SCHEMA_NAME} beside it for your editor.")
-    print(*foreseen_lines(foreseen), sep="\n")
+    print(*estimate_lines(estimate), sep="\n")
     if seen.longest_tokens < target_length:
         print(
             f"The largest file has very roughly {seen.longest_tokens:,} tokens, but training needs a document of {target_length:,}: "
@@ -91,7 +91,7 @@ def _number(kind: Any, answer: str) -> Any:
 
 def _chosen(
     mapping: dict[str, Any], hours: float, seen: CorpusSeen, origin: str
-) -> tuple[dict[str, Any], PipelineParams, Foreseen]:
+) -> tuple[dict[str, Any], PipelineParams, PlanEstimate]:
     """The parameters with the fastest training that fits, and as many steps as the hours allow."""
     from flows.check_inputs import check_inputs
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
@@ -116,5 +116,5 @@ def _chosen(
     plan = rope_plan_for(params.model)
     peak = predict_memory(shape, params.training, params.row_tokens, num_workers=workers, cuda=cuda).total
     seconds, origin_of_speed = (a_step * steps, speed.origin) if a_step and speed else (None, "")
-    foreseen = Foreseen(plan.base_window, plan.method, seconds, origin_of_speed, peak, available, fits)
-    return mapping, params, foreseen
+    estimate = PlanEstimate(plan.base_window, plan.method, seconds, origin_of_speed, peak, available, fits)
+    return mapping, params, estimate

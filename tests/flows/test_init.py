@@ -58,8 +58,8 @@ def test_five_questions_make_a_file_that_runs(
     assert (params.model.target_length, params.training.steps, params.evaluation.lengths) == (256, 10, (64, 128, 256))
     assert text.startswith(f"# yaml-language-server: $schema=./{SCHEMA_NAME}\n")
     for said in (
-        "Training time foreseen: at most about",
-        "Memory foreseen: ",
+        "Estimated training time: at most about",
+        "Estimated memory: ",
         "# works up to 64 tokens",
         "15 files",
         "on this machine",

@@ -22,10 +22,9 @@ def record(stage: GoldenStage) -> str | None:
     recorded, output = stage.recorded(), stage.output()
     changed = stage.differences(output)
     if recorded is not None and recorded["code_version"] == stage.code_version:
-        added = changed and all(one.endswith(" is new") for one in changed)  # a new kind changes nothing that was made before
-        if changed and not added:
-            return f"{stage.name} is not recorded: its output has changed ({changed[0]}), so raise CODE_VERSION in {stage.code} first."
-        if not added:
+        if told := [one for one in changed if not stage.is_new_kind(one)]:
+            return f"{stage.name} is not recorded: its output has changed ({told[0]}), so raise CODE_VERSION in {stage.code} first."
+        if not changed:
             print(f"{stage.name}: nothing to record")
             return None
     content = {"code_version": stage.code_version, "output": output}

@@ -20,11 +20,16 @@ def _parsed(number: str) -> float:
 
 @dataclass(frozen=True)
 class GoldenStage:
-    """`module` has CODE_VERSION; tests.golden.`name` makes the output; `tolerance` None compares exactly."""
+    """`module` has CODE_VERSION; tests.golden.`name` makes the output; `tolerance` None compares exactly.
+
+    `by_kind`: the part of the output that has an entry for each kind of work that a user can ask for. A new kind there changes nothing
+    that an earlier version made.
+    """
 
     name: str
     module: str
     tolerance: float | None
+    by_kind: str | None = None
 
     @property
     def code(self) -> str:
@@ -59,6 +64,10 @@ class GoldenStage:
         recorded = self.recorded()
         return ["nothing is recorded"] if recorded is None else differences(recorded["output"], output, self.tolerance)
 
+    def is_new_kind(self, difference: str) -> bool:
+        """Whether a sentence of `differences` is about a kind that was not there before."""
+        return self.by_kind is not None and difference.startswith(f"/{self.by_kind}/") and difference.endswith(" is new")
+
 
 # Trained and scored floats agree to some 1e-6 between machines; what a change of the algorithm does to them is above 1e-3.
 STAGES = {
@@ -68,7 +77,7 @@ STAGES = {
         GoldenStage("retrieval", "tasks.retrieval.retrieval_stage", None),
         GoldenStage("shards", "tasks.pack.shards_stage", None),
         GoldenStage("checkpoints", "ray_jobs.finetune.checkpoint_stage", 2e-4),
-        GoldenStage("evaluations", "ray_jobs.evaluate.evaluation_key", 2e-4),
+        GoldenStage("evaluations", "ray_jobs.evaluate.evaluation_key", 2e-4, by_kind="prompts of every task"),
         GoldenStage("rope_comparisons", "ray_jobs.evaluate.compare_rope", 2e-4),
         GoldenStage("releases", "tasks.publish.release_stage", 2e-4),
     )

@@ -47,6 +47,25 @@ def test_recording_refuses_a_changed_output_of_the_same_version(monkeypatch: pyt
     assert record.main(["nothing"]) == 2
 
 
+def test_only_a_new_kind_is_recorded_without_a_new_version(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    stage = STAGES["evaluations"]
+    monkeypatch.setattr("tests.golden.stages.FOLDER", tmp_path)
+    made = {stage.by_kind: {"passkey": "a"}, "report": {"n": 1}}
+    monkeypatch.setattr(GoldenStage, "output", lambda _: made)
+    assert record.main(["evaluations"]) == 0
+    with_kind = {stage.by_kind: {"passkey": "a", "short_key_value": "b"}, "report": {"n": 1}}
+    for wrong in (
+        with_kind | {"report": {"n": 1, "m": 2}},
+        with_kind | {"settings": 1},
+        {stage.by_kind: {}, "report": {"n": 1}},
+    ):
+        made = wrong
+        assert record.main(["evaluations"]) == 1
+    made = with_kind
+    assert record.main(["evaluations"]) == 0
+    assert json.loads(stage.file.read_text())["output"] == with_kind
+
+
 @pytest.mark.parametrize(
     ("recorded", "found", "tolerance", "same"),
     [
