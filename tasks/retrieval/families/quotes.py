@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.retrieval.draft import Draft, NotMade, Turn
+from tasks.retrieval.families.asking import in_some_order
 from tasks.retrieval.families.request import Request
 from tasks.retrieval.stretches import Stretch, is_long_word, nearest, opening, stretches, words
 
@@ -83,7 +84,7 @@ def _quotes(ask: Ask, request: Request, num_chars: int, rng: np.random.Generator
         spare=whole[num_chars:],
         num_used=num_chars,
         doc_ids=request.supply.doc_ids(num_chars),
-        turns=tuple(turns.values()),
+        turns=in_some_order(list(turns.values()), rng),
     )
 
 
