@@ -78,7 +78,9 @@ def s2_attention_forward(
     if position_ids is None:
         position_ids = torch.arange(length, device=query_BHLD.device).expand(batch, -1)
     segments = _segments(module, position_ids, batch, s2_in_full)
-    window = sliding_window if sliding_window is not None and sliding_window < segments.documents.max_length else None
+    # Chosen by the layer and the group alone: a document's output must not depend on what else is in the batch.
+    in_groups = module.training and not is_full_layer(module) and not _is_shorter(sliding_window, _group_size(module))
+    window = sliding_window if _is_shorter(sliding_window, segments.documents.max_length) else None
 
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = dropout if module.training else 0.0
@@ -91,7 +93,7 @@ def s2_attention_forward(
         width = max(value_dim, query.shape[-1])
         query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout)
-    if module.training and not is_full_layer(module) and (window is None or window >= _group_size(module)):
+    if in_groups:
         output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window)
     else:
         output = execute(query, key, value, segments.documents, scale, dropout, window)
@@ -136,15 +138,21 @@ def is_full_layer(module: torch.nn.Module) -> bool:
     return getattr(module, "layer_idx", None) in (getattr(module.config, "s2_full_layers", None) or ())
 
 
+def _is_shorter(window: int | None, num_tokens: int) -> bool:
+    return window is not None and window < num_tokens
+
+
 def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int, in_full: torch.Tensor | None) -> RowSegments:
     """The batch's segments, computed once and kept on the `position_ids` tensor, which is the same for all layers."""
     group_size = _group_size(module)
-    key = (group_size, batch, position_ids._version)
+    # In torch.inference_mode tensors do not count their changes, so nothing is kept.
+    key = None if position_ids.is_inference() else (group_size, batch, position_ids._version)
     cached = getattr(position_ids, "_s2_segments", None)
-    if cached is not None and cached[0] == key and cached[1] is in_full:
+    if key is not None and cached is not None and cached[0] == key and cached[1] is in_full:
         return cached[2]
     segments = segment_batch(position_ids.expand(batch, -1), group_size, None if in_full is None else in_full.expand(batch, -1))
-    position_ids._s2_segments = (key, in_full, segments)  # type: ignore[attr-defined]
+    if key is not None:
+        position_ids._s2_segments = (key, in_full, segments)  # type: ignore[attr-defined]
     if in_full is not None:
         in_full._s2_is_read = True  # type: ignore[attr-defined]  # tells the caller that the model passed it on
     return segments
