@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -11,11 +11,13 @@ from data_schemas.consumers import ServableId, current_id
 
 # Runs and schedules that were written with an old id keep working.
 Servable = Annotated[ServableId, BeforeValidator(current_id, json_schema_input_type=Literal[ServableId, "transformers>=5"])]
-RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
+RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3", "theta"]
 
 
 class ModelParams(Params):
     """The base model, and the context length to extend it to."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"rope_theta"})
 
     base: str = Field(
         min_length=1, description="A model folder, a hub id such as org/name, or `demo` for the base that comes with Ropeway."
@@ -40,6 +42,12 @@ class ModelParams(Params):
     )
     rope_factors_file: str | None = Field(
         None, description="For longrope: path of a JSON file with `short_factor` and `long_factor`."
+    )
+    rope_theta: float | None = Field(
+        None,
+        gt=1,
+        le=1e15,
+        description="For theta: the new base frequency of RoPE, `rope_theta`. With rope_method auto it chooses theta.",
     )
     serve_with: tuple[Servable, ...] = Field(
         (),

@@ -54,7 +54,7 @@ def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what the job `evaluate` makes, which trains first where that is missing."""
     from ray_jobs.finetune import checkpoint_stage
 
-    return checkpoint_stage.determining(params) | {"evaluation": params.evaluation.model_dump(mode="json")}
+    return checkpoint_stage.determining(params) | {"evaluation": params.evaluation.recorded()}
 
 
 def run(

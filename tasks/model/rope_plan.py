@@ -128,12 +128,14 @@ def plan_rope(
     method: RopeMethod = "auto",
     *,
     factors: Mapping[str, Sequence[float]] | None = None,
+    theta: float | None = None,
     packed_rows: bool = True,
     serving: tuple[str, ...] = (),
 ) -> RopePlan:
     """Choose and check the scaling that extends `config`'s model to `target_length` tokens; `config` is not changed.
 
     `factors` holds longrope's `short_factor` and `long_factor`, a number for each pair of rotated channels.
+    `theta` is the new base frequency for the method of that name.
     `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
     (keys of `servable_by`) that must compute what the plan says. Refusals are UserErrors that say what to use instead.
     """
@@ -143,14 +145,20 @@ def plan_rope(
             f"There is nothing to extend: target_length {target_length} is within the base's window of {base.window} tokens; "
             "choose a longer target, or use the base without Ropeway."
         )
-    chosen = auto_method(base, factors) if method == "auto" else method
+    chosen = auto_method(base, factors, theta) if method == "auto" else method
     refuse_impossible(chosen, base, factors, packed_rows, target_length, by_auto=method == "auto")
-    parameters, maximum = rope_parameters(chosen, base, target_length, factors)
+    if (chosen == "theta") != (theta is not None):
+        raise UserError(
+            "rope_method theta needs model.rope_theta: give the new base frequency, or choose ntk."
+            if theta is None
+            else f"model.rope_theta is for theta, and rope_method is {chosen}: remove it, or choose theta."
+        )
+    parameters, maximum = rope_parameters(chosen, base, target_length, factors, theta)
     extension = target_length / base.window
     training_required = extension > USABLE_UNTRAINED[chosen]
     plan = RopePlan(
         method=chosen,
-        factor=extension if chosen == "ntk" else float(parameters.get("factor", extension)),
+        factor=extension if chosen in ("ntk", "theta") else float(parameters.get("factor", extension)),
         original_length=base.original_length,
         base_window=base.window,
         target_length=target_length,
