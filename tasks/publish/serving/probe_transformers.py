@@ -30,11 +30,20 @@ def context_length(directory: str, config: Any) -> int:
     return min(stated, AutoTokenizer.from_pretrained(directory, local_files_only=True).model_max_length)
 
 
+def attention(directory: str) -> str:
+    """SDPA, or the eager attention for a model whose scores SDPA does not compute."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
+    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa and not is_capped else "eager"
+
+
 def answer(directory: str, prompts: list) -> dict:
     import torch
     from transformers import AutoModelForCausalLM
 
-    options = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
+    options = {"local_files_only": True, "use_safetensors": True, "attn_implementation": attention(directory)}
     try:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **options)
     except TypeError:  # before 4.56
