@@ -17,7 +17,7 @@ RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "ll
 class ModelParams(Params):
     """The base model, and the context length to extend it to."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"rope_theta"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"window", "rope_theta"})
 
     base: str = Field(
         min_length=1, description="A model folder, a hub id such as org/name, or `demo` for the base that comes with Ropeway."
@@ -36,6 +36,13 @@ class ModelParams(Params):
         None, description="Name of a GGUF file in `base` to load the weights from. Empty: load safetensors."
     )
     licence: str | None = Field(None, description="SPDX name of the base model's licence. Empty: taken from its model card.")
+    window: int | None = Field(
+        None,
+        ge=16,
+        le=16_777_216,
+        description="Context length in tokens that the base works up to, where its config.json can be read in two ways: for example 16384 "
+        "for deepseek-coder, whose maximum includes its linear scaling. Empty: read from the config.",
+    )
     target_length: int = Field(ge=32, le=16_777_216, description="Context length to reach, in tokens.")
     rope_method: RopeMethod = Field(
         "auto", description="How RoPE frequencies are scaled for the longer context. auto: Ropeway chooses and says why."

@@ -57,7 +57,15 @@ def candidates(model: ModelParams) -> Candidates:
         if method == "theta" and theta is None:
             continue  # nothing was asked for
         try:
-            plan = plan_rope(config, model.target_length, method, factors=fitting, theta=theta, serving=model.serve_with)
+            plan = plan_rope(
+                config,
+                model.target_length,
+                method,
+                factors=fitting,
+                theta=theta,
+                serving=model.serve_with,
+                window=model.window,
+            )
         except UserError as error:
             refused[method] = str(error)
             continue

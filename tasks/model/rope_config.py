@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.consumers import PHI3
 from data_schemas.errors import UserError
 from data_schemas.storage import write_atomically
+from tasks.model.base_lengths import read_lengths
+from tasks.model.rope_keys import refuse_own_scaling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 BASE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
-WITH_ORIGINAL_INSIDE = ("yarn", "longrope", "llama3")
+DUAL_CHUNK = "dual_chunk_attention_config"  # Qwen2.5-1M; vLLM then ignores the rotary scaling (read at 0cd5784)
 
 # The top-level `original_max_position_embeddings` that these config classes fill in; it goes before the one in the dict.
 _TOP_LEVEL_ORIGINAL = dict.fromkeys(PHI3, 4096)
@@ -52,6 +54,8 @@ class BaseRope:
     rotary_dim: int
     takes_yarn: bool  # the configs of the Phi-3 family accept only longrope
     sliding_window: int | None
+    stated_window: int | None = None  # what the user says in `model.window`
+    dual_chunk: bool = False  # it has a `dual_chunk_attention_config`, which only vLLM computes
 
     @property
     def rope_type(self) -> str:
@@ -62,8 +66,11 @@ class BaseRope:
         return float(self.parameters["rope_theta"])
 
 
-def read_base_rope(config: PreTrainedConfig) -> BaseRope:
-    """The base's rotary embedding. UserError if its positions cannot be extended by scaling one set of frequencies."""
+def read_base_rope(config: PreTrainedConfig, window: int | None = None) -> BaseRope:
+    """The base's rotary embedding; `window` states up to how many tokens it works, where the config can be read in two ways.
+
+    UserError if its positions cannot be extended by scaling one set of frequencies, or if the config cannot mean that window.
+    """
     name = f"{type(config).__name__.removesuffix('Config')} (model_type {config.model_type})"
     given = getattr(config, "rope_parameters", None)
     if not isinstance(given, Mapping) or not given or getattr(config, "alibi", False):
@@ -91,16 +98,28 @@ def read_base_rope(config: PreTrainedConfig) -> BaseRope:
         raise UserError(
             f"{name} has max_position_embeddings {maximum!r}: set it in config.json to the window the base was trained on."
         )
-    original = _original_length(config, parameters, maximum)
+    rotary_dim = _rotary_dim(config, parameters, name)
+    refuse_own_scaling(name, parameters, rotary_dim)
+    dual_chunk = getattr(config, DUAL_CHUNK, None) or {}
+    lengths = read_lengths(
+        parameters,
+        maximum,
+        # In transformers 5 a top-level value overrides the one in the dict.
+        original=getattr(config, "original_max_position_embeddings", None)
+        or parameters.get("original_max_position_embeddings"),
+        stated=window or dual_chunk.get("original_max_position_embeddings"),
+    )
     return BaseRope(
         model_type=config.model_type,
         parameters=parameters,
         max_position_embeddings=maximum,
-        original_length=original,
-        window=_window(parameters, original, maximum),
-        rotary_dim=_rotary_dim(config, parameters, name),
-        takes_yarn=config.model_type not in _TOP_LEVEL_ORIGINAL,
+        original_length=lengths.original,
+        window=lengths.window,
+        rotary_dim=rotary_dim,
+        takes_yarn=config.model_type not in {*_TOP_LEVEL_ORIGINAL, "phimoe"},
         sliding_window=_sliding_window(config),
+        stated_window=window,
+        dual_chunk=bool(dual_chunk),
     )
 
 
@@ -117,27 +136,12 @@ def _sliding_window(config: PreTrainedConfig) -> int | None:
     return window if window and getattr(config, "use_sliding_window", True) else None
 
 
-def _original_length(config: PreTrainedConfig, parameters: Mapping[str, Any], maximum: int) -> int:
-    if parameters["rope_type"] not in WITH_ORIGINAL_INSIDE:
-        return maximum
-    # In transformers 5 a top-level value overrides the one in the dict.
-    top_level = getattr(config, "original_max_position_embeddings", None)
-    return int(top_level or parameters.get("original_max_position_embeddings") or maximum)
-
-
-def _window(parameters: Mapping[str, Any], original: int, maximum: int) -> int:
-    """Linear and YaRN: original times factor, as vLLM reads them. Dynamic: the original, because it scales only beyond that."""
-    if parameters["rope_type"] in ("linear", "yarn") and parameters.get("factor"):
-        return int(original * parameters["factor"])
-    return maximum
-
-
 def published_config(config: Mapping[str, Any], parameters: Mapping[str, Any], max_position_embeddings: int) -> dict[str, Any]:
     """`config` (the content of a config.json) with its rotary embedding in the spellings of all consumers.
 
     `rope_parameters` for transformers 5; for transformers 4 `rope_scaling`, without a `rope_theta` inside, and a top-level
-    `rope_theta`. A top-level `original_max_position_embeddings` is removed, because vLLM would serve only that length, and every
-    other name of the window gets the new value.
+    `rope_theta`. A top-level `original_max_position_embeddings` is removed, because vLLM would serve only that length, and so is
+    `dual_chunk_attention_config`, for which vLLM would ignore the scaling. Every other name of the window gets the new value.
     """
     published = {**config, "rope_parameters": dict(parameters), "max_position_embeddings": max_position_embeddings}
     published |= {name: max_position_embeddings for name in _WINDOW_NAMES if isinstance(config.get(name), int)}
@@ -151,6 +155,7 @@ def published_config(config: Mapping[str, Any], parameters: Mapping[str, Any], m
         if ours in parameters:
             published[theirs] = parameters[ours]
     published.pop("original_max_position_embeddings", None)
+    published.pop(DUAL_CHUNK, None)
     original = parameters.get("original_max_position_embeddings")
     if original is not None and original != _TOP_LEVEL_ORIGINAL.get(model_type, original):
         published["original_max_position_embeddings"] = original

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from data_schemas.errors import UserError
+from tasks.model.reading_notes import reading_notes
 from tasks.model.rope_config import BaseRope
 from tasks.model.rope_frequencies import longrope_attention_factor, ntk_theta, yarn_attention_factor
+from tasks.model.rope_keys import with_carried
 
 Parameters = dict[str, Any]
 Factors = Mapping[str, Sequence[float]]
@@ -105,9 +107,17 @@ def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:
 
 
 def rope_parameters(
-    method: str, base: BaseRope, target_length: int, factors: Factors | None, theta: float | None = None
+    method: str,
+    base: BaseRope,
+    target_length: int,
+    factors: Factors | None,
+    theta: float | None = None,
+    packed_rows: bool = True,
 ) -> tuple[Parameters, int]:
-    """The new `rope_parameters` (transformers 5) and the `max_position_embeddings` to publish with them."""
+    """The new `rope_parameters` (transformers 5) and the `max_position_embeddings` to publish with them.
+
+    UserError if `method` would change the meaning of a key that the base needs.
+    """
     if theta is not None and method == "theta":
         built = _with_theta(base, theta)
     else:
@@ -116,7 +126,8 @@ def rope_parameters(
     if "partial_rotary_factor" in base.parameters:
         parameters["partial_rotary_factor"] = base.parameters["partial_rotary_factor"]
     # Linear: vLLM and SGLang multiply the maximum by the factor. Dynamic: transformers scales only beyond the maximum.
-    return parameters, base.original_length if method in ("linear", "dynamic") else target_length
+    maximum = base.original_length if method in ("linear", "dynamic") else target_length
+    return with_carried(base.parameters, parameters, method, maximum, packed_rows), maximum
 
 
 def _scale(target: int, original: int) -> float:
@@ -228,12 +239,7 @@ def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> 
 
 def notes(method: str, base: BaseRope, parameters: Parameters, target_length: int, packed_rows: bool) -> tuple[str, ...]:
     """What a user of the extended model should know, one sentence each."""
-    found = []
-    if base.rope_type == "linear":
-        found.append(
-            f"The base's max_position_embeddings {base.max_position_embeddings} is read as its window before scaling, as in vLLM. "
-            f"If it is the scaled window, divide it by {base.parameters['factor']:g} in the base's config.json."
-        )
+    found = reading_notes(base)
     if base.rope_type == "dynamic":
         found.append("The base's dynamic scaling is replaced; within its window, where it was trained, nothing changes.")
     if base.rope_type == "llama3" and method == "llama3":
@@ -248,7 +254,9 @@ def notes(method: str, base: BaseRope, parameters: Parameters, target_length: in
             changed += f"; for this extension ntk would choose {by_ntk:g}"
         found.append(changed + ".")
         if parameters["rope_theta"] < base.theta:
-            found.append("A smaller rope_theta turns all pairs faster, which longer contexts rarely gain from: is it what you want?")
+            found.append(
+                "A smaller rope_theta turns all pairs faster, which longer contexts rarely gain from: is it what you want?"
+            )
     if base.rope_type == "llama3" and method in ("ntk", "theta"):
         found.append(
             "rope_theta is raised below the base's llama3 bands, so some frequencies that were kept may now be in the bands."

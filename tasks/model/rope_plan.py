@@ -19,6 +19,7 @@ from data_schemas.consumers import SERVABLE, ServableId, current_id, why_not
 from data_schemas.errors import UserError
 from data_schemas.params import RopeMethod
 from tasks.model.rope_config import (
+    DUAL_CHUNK,
     published_config,
     read_base_rope,
     reading_difference,
@@ -66,6 +67,7 @@ class RopePlan:
             config.original_max_position_embeddings = self.original_length
         else:
             config.__dict__.pop("original_max_position_embeddings", None)
+        config.__dict__.pop(DUAL_CHUNK, None)
         config.rope_parameters = copy.deepcopy(self.rope_parameters)
         config.max_position_embeddings = self.max_position_embeddings
 
@@ -131,15 +133,17 @@ def plan_rope(
     theta: float | None = None,
     packed_rows: bool = True,
     serving: tuple[str, ...] = (),
+    window: int | None = None,
 ) -> RopePlan:
     """Choose and check the scaling that extends `config`'s model to `target_length` tokens; `config` is not changed.
 
     `factors` holds longrope's `short_factor` and `long_factor`, a number for each pair of rotated channels.
     `theta` is the new base frequency for the method of that name.
     `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
-    (keys of `servable_by`) that must compute what the plan says. Refusals are UserErrors that say what to use instead.
+    (keys of `servable_by`) that must compute what the plan says. `window` states how many tokens the base works up to, where its config
+    can be read in two ways. Refusals are UserErrors that say what to use instead.
     """
-    base = read_base_rope(config)
+    base = read_base_rope(config, window)
     if target_length <= base.window:
         raise UserError(
             f"There is nothing to extend: target_length {target_length} is within the base's window of {base.window} tokens; "
@@ -153,7 +157,7 @@ def plan_rope(
             if theta is None
             else f"model.rope_theta is for theta, and rope_method is {chosen}: remove it, or choose theta."
         )
-    parameters, maximum = rope_parameters(chosen, base, target_length, factors, theta)
+    parameters, maximum = rope_parameters(chosen, base, target_length, factors, theta, packed_rows)
     extension = target_length / base.window
     training_required = extension > USABLE_UNTRAINED[chosen]
     plan = RopePlan(
