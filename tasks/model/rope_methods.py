@@ -125,8 +125,10 @@ def rope_parameters(
     parameters = {"rope_theta": base.theta} | built
     if "partial_rotary_factor" in base.parameters:
         parameters["partial_rotary_factor"] = base.parameters["partial_rotary_factor"]
-    # Linear: vLLM and SGLang multiply the maximum by the factor. Dynamic: transformers scales only beyond the maximum.
-    maximum = base.original_length if method in ("linear", "dynamic") else target_length
+    # Linear: vLLM and SGLang multiply the maximum by the factor, but not for Gemma 3. Dynamic: transformers scales only beyond the
+    # maximum.
+    keeps_maximum = method == "dynamic" or (method == "linear" and not base.maximum_is_scaled)
+    maximum = base.original_length if keeps_maximum else target_length
     return with_carried(base.parameters, parameters, method, maximum, packed_rows), maximum
 
 

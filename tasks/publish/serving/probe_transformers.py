@@ -23,7 +23,9 @@ def context_length(directory: str, config: Any) -> int:
     stated = config.max_position_embeddings
     # transformers 5 has the first, 4 the second; these two methods state the window before scaling.
     scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if scaling.get("rope_type", scaling.get("type")) in ("linear", "dynamic"):
+    scaling = scaling.get("full_attention") or scaling
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind == "dynamic" or (kind == "linear" and not config.model_type.startswith("gemma3")):
         stated = int(stated * scaling["factor"])
     if not os.path.isfile(os.path.join(directory, "tokenizer_config.json")):
         return stated

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
-    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -188,7 +187,6 @@ def test_a_stated_theta_stands_below_the_bands_of_llama3() -> None:
 def test_refusals_say_what_to_use_instead() -> None:
     assert "window of 512" in refusal(base(), 512)
     assert "GPT2" in refusal(GPT2Config())
-    assert "layer type" in refusal(Gemma3TextConfig(), 1 << 20)
     assert "multimodal" in refusal(base(mrope_section=[4, 6, 6]))
     assert "choose auto" in refusal(extended(512, 1024, "llama3"), 4096, "yarn")
     assert "factor from 2 to 8" in refusal(extended(512, 1024, "llama3"), 4096, "llama3")
