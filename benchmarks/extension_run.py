@@ -30,14 +30,15 @@ def train_on(
     params: PipelineParams, shards: Path, work: Path, device: torch.device, deadline: float, say: Callable[[str], None]
 ) -> Path:
     """The finished checkpoint's folder. Raises OutOfTime after a checkpoint, where training does not end before `deadline`."""
+    from ray_jobs.finetune.training.checkpoint import last_complete
     from ray_jobs.finetune.training.distributed import Worker
     from ray_jobs.finetune.training.loop import train
     from tasks.pack.reading import open_rows
 
-    latest = work / "checkpoint"
     work.mkdir(parents=True, exist_ok=True)
-    done = json.loads((latest / "cursor.json").read_text())["step"] if latest.is_dir() else 0
-    if done >= params.training.steps:
+    latest = last_complete(work)
+    done = json.loads((latest / "cursor.json").read_text())["step"] if latest else 0
+    if latest and done >= params.training.steps:
         return latest
     say(f"training goes on after step {done} of {params.training.steps}")
 
@@ -50,19 +51,26 @@ def train_on(
         say(f"step {metrics['step']}: loss {metrics['loss']:.3f}, {metrics['tokens'] / metrics['seconds']:,.0f} tokens/s")
         if directory is None:
             return
-        previous = work / "checkpoint.previous"
-        shutil.rmtree(previous, ignore_errors=True)
-        if latest.exists():
-            latest.rename(previous)
-        directory.rename(latest)
-        shutil.rmtree(previous, ignore_errors=True)
+        keep(directory, work, metrics["step"])
         if over() and metrics["step"] < params.training.steps:
             raise OutOfTime(f"stopped after step {metrics['step']}")
 
     worker = Worker(rank=0, world_size=1, device=device)
-    resume = latest if latest.is_dir() else None
-    train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, resume, work, over)
-    return latest
+    train(params, open_rows(shards), open_rows(shards / "heldout"), worker, report, latest, work, over)
+    finished = last_complete(work)
+    assert finished is not None
+    return finished
+
+
+def keep(directory: Path, work: Path, step: int) -> Path:
+    """Move a new checkpoint into `work` beside the ones before, then remove those: at every moment a complete one is there."""
+    kept = work / f"checkpoint_{step:06d}"
+    shutil.rmtree(kept, ignore_errors=True)  # debris of a stopped run, or this very step done again
+    directory.rename(kept)
+    for other in work.glob("checkpoint_*"):
+        if other != kept:
+            shutil.rmtree(other)
+    return kept
 
 
 def measure_arms(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 _WRITTEN_SO = {
-    "cpus": "CPUs", "ddp": "DDP", "fsdp": "FSDP", "gguf": "GGUF", "gpu": "GPU", "heldout": "held-out", "hub": "Hub", "lm": "LM",
-    "longppl": "LongPPL", "lora": "LoRA", "mfu": "MFU", "ngram": "n-gram", "num": "number of", "qa": "QA", "ray": "Ray",
-    "rope": "RoPE", "s2": "S²", "spacy": "spaCy", "tflops": "TFLOP/s", "uri": "URI",
+    "cpus": "CPUs", "ddp": "DDP", "dora": "DoRA", "fsdp": "FSDP", "gguf": "GGUF", "gpu": "GPU", "heldout": "held-out", "hub": "Hub",
+    "lm": "LM", "longppl": "LongPPL", "lora": "LoRA", "mfu": "MFU", "ngram": "n-gram", "num": "number of", "qa": "QA", "ray": "Ray",
+    "rope": "RoPE", "rslora": "rsLoRA", "s2": "S²", "spacy": "spaCy", "tflops": "TFLOP/s", "uri": "URI",
 }  # fmt: skip
 
 
@@ -20,7 +20,7 @@ def readable(name: str) -> str:
     """A title for a field's or model's name: `lora_rank` is "LoRA rank", `NearDuplicateParams` "Near duplicate"."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.removesuffix("Params")).lower().split("_")
     title = " ".join(_WRITTEN_SO.get(word, word) for word in words)
-    return title if words[0] in ("spacy", "ngram") else title[0].upper() + title[1:]
+    return title if words[0] in ("spacy", "ngram", "rslora") else title[0].upper() + title[1:]
 
 
 class Params(BaseModel):
@@ -38,6 +38,14 @@ class Params(BaseModel):
         model_title_generator=lambda model: readable(model.__name__),
         field_title_generator=lambda name, _: readable(name),
     )
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()  # fields that `recorded` leaves out at their default
+
+    def recorded(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
+        """The fields as JSON values, for digests and names of runs. Fields of `ADDED` are in it only where they are set: they were
+        added later, and a run that does not use them keeps its digest."""
+        unused = {name for name in self.ADDED if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=(exclude or set()) | unused)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -29,6 +29,7 @@ Evidence = Literal["run", "read", "documented"]
 
 # A rope type of transformers 5 (a static base change, `ntk`, is "default"), or a detail beside it that some program misreads.
 Feature = Literal[
+    "by_layer_type",
     "default",
     "linear",
     "linear_other_length",
@@ -184,6 +185,21 @@ def _claims(
 
 # Of one consumer the first claim that is about a config counts, so exceptions come before the rule.
 CLAIMS: tuple[Claim, ...] = (
+    *_claims(
+        "transformers-4.57", "4.57.6", "read", False, "by_layer_type", except_for=("gemma3*",),
+        why="transformers 4 reads one RoPE for all layers of {model_type}",
+    ),
+    *_claims(
+        "vllm", "0.32.0", "read", False, "default", "linear", "llama3", "longrope", only_for=("gpt_oss",),
+        why="vLLM computes YaRN for every {model_type}",
+    ),
+    *_claims(
+        "sglang", "main of 2026", "read", None, "by_layer_type", why="its RoPE by layer type was not checked",
+    ),
+    *_claims(
+        "llama.cpp", "b11549", "read", None, "by_layer_type",
+        why="its converter was not tried with scaled RoPE in some layers only",
+    ),
     *_claims("transformers-5", "5.23.0", "run", True, "default", "linear", "dynamic", "yarn", "llama3", "longrope"),
     *_claims(
         "transformers-4.57", "4.57.6", "run", False, "longrope_two_lists", except_for=PHI3,

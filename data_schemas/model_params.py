@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -11,11 +11,13 @@ from data_schemas.consumers import ServableId, current_id
 
 # Runs and schedules that were written with an old id keep working.
 Servable = Annotated[ServableId, BeforeValidator(current_id, json_schema_input_type=Literal[ServableId, "transformers>=5"])]
-RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3"]
+RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3", "theta"]
 
 
 class ModelParams(Params):
     """The base model, and the context length to extend it to."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"window", "rope_theta"})
 
     base: str = Field(
         min_length=1, description="A model folder, a hub id such as org/name, or `demo` for the base that comes with Ropeway."
@@ -34,12 +36,25 @@ class ModelParams(Params):
         None, description="Name of a GGUF file in `base` to load the weights from. Empty: load safetensors."
     )
     licence: str | None = Field(None, description="SPDX name of the base model's licence. Empty: taken from its model card.")
+    window: int | None = Field(
+        None,
+        ge=16,
+        le=16_777_216,
+        description="Context length in tokens that the base works up to, where its config.json can be read in two ways: for example 16384 "
+        "for deepseek-coder, whose maximum includes its linear scaling. Empty: read from the config.",
+    )
     target_length: int = Field(ge=32, le=16_777_216, description="Context length to reach, in tokens.")
     rope_method: RopeMethod = Field(
         "auto", description="How RoPE frequencies are scaled for the longer context. auto: Ropeway chooses and says why."
     )
     rope_factors_file: str | None = Field(
         None, description="For longrope: path of a JSON file with `short_factor` and `long_factor`."
+    )
+    rope_theta: float | None = Field(
+        None,
+        gt=1,
+        le=1e15,
+        description="For theta: the new base frequency of RoPE, `rope_theta`. With rope_method auto it chooses theta.",
     )
     serve_with: tuple[Servable, ...] = Field(
         (),

@@ -151,6 +151,24 @@ class PipelineParams(Params):
         too_long = [n for n in (*(self.evaluation.lengths or ()), *(self.evaluation.task_lengths or ())) if n > target]
         if too_long:
             raise ValueError(f"evaluation length {too_long[0]} is above model.target_length {target}: remove it")
+        if self.training.average_last_steps > self.training.steps:
+            raise ValueError(
+                f"training.average_last_steps is {self.training.average_last_steps}, above training.steps {self.training.steps}: "
+                f"choose at most {self.training.steps}"
+            )
+        if self.model.rope_method == "theta" and self.model.rope_theta is None:
+            raise ValueError("model.rope_method theta needs model.rope_theta: give the new base frequency, or choose ntk")
+        if "theta" in self.evaluation.rope_methods and self.model.rope_theta is None:
+            raise ValueError("evaluation.rope_methods has theta, which needs model.rope_theta: give it, or remove theta")
+        if self.model.rope_theta is not None and self.model.rope_factors_file and self.model.rope_method == "auto":
+            raise ValueError(
+                "model.rope_theta and model.rope_factors_file both choose a RoPE method: remove one, or set model.rope_method"
+            )
+        if self.model.rope_theta is not None and not {"theta", "auto"} & {self.model.rope_method, *self.evaluation.rope_methods}:
+            raise ValueError(
+                f"model.rope_theta is for theta, but model.rope_method is {self.model.rope_method}: remove it, choose theta, or add "
+                "theta to evaluation.rope_methods to compare the two"
+            )
         if self.model.rope_method == "longrope" and not self.model.rope_factors_file:
             raise ValueError("model.rope_method longrope needs model.rope_factors_file: give one, or choose yarn")
         if self.model.rope_factors_file and not {"longrope", "auto"} & {self.model.rope_method, *self.evaluation.rope_methods}:

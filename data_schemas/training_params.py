@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,8 @@ from data_schemas.closed import Params
 
 class TrainingParams(Params):
     """LongLoRA fine-tuning."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"base_precision", "dora", "rslora", "average_last_steps"})
 
     attention: Literal["s2", "full"] = Field(
         "s2",
@@ -57,8 +59,18 @@ class TrainingParams(Params):
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay of the LoRA weights.")
     max_grad_norm: float = Field(1.0, gt=0, description="Clip gradients to this norm.")
     lora_rank: int = Field(16, ge=1, le=1024, description="Rank of the LoRA update.")
-    lora_alpha: int = Field(32, ge=1, description="LoRA scale: the update is multiplied by alpha / rank.")
+    lora_alpha: int = Field(
+        32, ge=1, description="LoRA scale: the update is multiplied by alpha / rank, or with `rslora` by alpha / √rank."
+    )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the LoRA update.")
+    rslora: bool = Field(
+        False, description="Rank-stabilised LoRA: the update is multiplied by alpha / √rank, so that a high rank still learns fast."
+    )
+    dora: bool = Field(
+        False,
+        description="DoRA: train the length of each output channel's weight apart from its direction, which LoRA updates. A step "
+        "takes longer. The merged model has no extra weights.",
+    )
     lora_targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),
         min_length=1,
@@ -70,6 +82,12 @@ class TrainingParams(Params):
         "auto",
         description="Precision of the computation (autocast). Trained weights stay float32. auto: bf16 where the device has "
         "instructions for it, else fp32. A run records which one it was.",
+    )
+    base_precision: Literal["full", "int8", "nf4"] = Field(
+        "full",
+        description="How the frozen weights of linear layers are held in training. full: as loaded. int8: 8 bits a weight. nf4: 4 bits "
+        "(QLoRA). The adapter is merged into the original weights, and the evaluation measures what this costs. Needs the package "
+        "bitsandbytes.",
     )
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
     activation_offload: bool = Field(
@@ -123,6 +141,12 @@ class TrainingParams(Params):
     loss_chunk_tokens: int = Field(2048, ge=16, description="Number of tokens whose logits are computed at a time.")
     validate_every: int = Field(100, ge=1, description="Number of steps between validations, which use full attention.")
     validation_rows: int = Field(8, ge=1, description="Number of held-out rows in one validation.")
+    average_last_steps: int = Field(
+        0,
+        ge=0,
+        description="Publish the mean of the trained weights after each of this many last steps, instead of the weights after the last "
+        "one. 0: off.",
+    )
     checkpoint_every: int = Field(100, ge=1, description="Number of steps between checkpoints.")
     seed: int = Field(0, ge=0, description="Seed of the initialisation and of the reading order.")
 

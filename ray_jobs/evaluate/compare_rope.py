@@ -24,6 +24,7 @@ from data_schemas.progress import ProgressCallback, message
 from data_schemas.report import record_json
 from data_schemas.rope_comparison import RopeComparison, RopeComparisonSettings, read_rope_comparison
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.evaluate.evaluation_key import stated_theta
 from tasks.model.base_model import base_fingerprint, load_base, load_config, load_tokenizer
 from tasks.model.extended import rope_factors
 from tasks.model.rope_plan import RopePlan, plan_rope
@@ -52,8 +53,19 @@ def candidates(model: ModelParams) -> Candidates:
     refused: dict[str, str] = {}
     for method in get_args(RopeMethod):
         fitting = factors if method in ("longrope", "auto") else None
+        theta = model.rope_theta if method in ("theta", "auto") else None
+        if method == "theta" and theta is None:
+            continue  # nothing was asked for
         try:
-            plan = plan_rope(config, model.target_length, method, factors=fitting, serving=model.serve_with)
+            plan = plan_rope(
+                config,
+                model.target_length,
+                method,
+                factors=fitting,
+                theta=theta,
+                serving=model.serve_with,
+                window=model.window,
+            )
         except UserError as error:
             refused[method] = str(error)
             continue
@@ -85,7 +97,7 @@ def identity(params: PipelineParams, documents_digest: str, num_documents: int) 
         "use_gpu": params.ray.use_gpu,
         "factors": rope_factors(params.model),
         "serve_with": list(params.model.serve_with),
-    }
+    } | stated_theta(params.model)
     return settings, {"documents": documents_digest, "base": base_fingerprint(params.model)}
 
 

@@ -25,9 +25,10 @@ from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.report import BenchmarkResults, EvaluationSettings, Report, read_report, record_json
 from data_schemas.report_sections import published_curve
+from data_schemas.samples import QUANTISED_ARM
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import lm_eval
-from ray_jobs.evaluate.actors import measuring_workers
+from ray_jobs.actors import measuring_workers
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
 from ray_jobs.evaluate.evaluation_key import KIND, inputs_of
@@ -54,7 +55,7 @@ def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what the job `evaluate` makes, which trains first where that is missing."""
     from ray_jobs.finetune import checkpoint_stage
 
-    return checkpoint_stage.determining(params) | {"evaluation": params.evaluation.model_dump(mode="json")}
+    return checkpoint_stage.determining(params) | {"evaluation": params.evaluation.recorded()}
 
 
 def run(
@@ -119,7 +120,7 @@ def refuse_unmeasurable(params: PipelineParams, storage: Storage, documents: Art
 
 def report_settings(params: PipelineParams, base_window: int, workload: Workload, arms: Arms) -> EvaluationSettings:
     """The settings of this evaluation, without paths, since reports are published."""
-    measured = {
+    measured: dict[str, Any] = {
         "arms": arms.names,
         "arms_left_out": arms.left_out,
         "as_served_note": arms.as_served_note,
@@ -134,7 +135,12 @@ def report_settings(params: PipelineParams, base_window: int, workload: Workload
         "rope_method": params.model.rope_method,
         "measured_with": measured_with(params),
     }
-    asked = params.evaluation.model_dump(exclude={"num_documents", "batch_tokens", "rope_methods", "published_data"})
+    if QUANTISED_ARM in arms.names:
+        measured["base_precision"] = params.training.base_precision
+    if workload.asks_in_chat:
+        measured["chat_template"] = True
+    not_told = {"num_documents", "batch_tokens", "rope_methods", "published_data", "chat_template"}
+    asked = params.evaluation.model_dump(exclude=not_told)
     return EvaluationSettings.model_validate(asked | measured).publishable()
 
 

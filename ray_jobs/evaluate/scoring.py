@@ -17,8 +17,9 @@ import torch
 
 from ray_jobs.evaluate.logprobs import MAX_LOGITS, TargetScores, logprobs_of, target_scores
 from ray_jobs.evaluate.tree_passes import TreeScores, can_share, rope_types
+from tasks.model.output_layer import output_layer
 
-_linear_heads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_known_heads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,17 @@ def _last_logits(model: Any, ids_BL: torch.Tensor, keep: int) -> torch.Tensor:
 def score_positions(model: Any, tokens: np.ndarray, *, max_logits: int = MAX_LOGITS) -> np.ndarray:
     """Log-probability, in nats, of every token given all before it: float64 [L-1] for `tokens` int32 [L].
 
-    The hidden states are computed once and the logits in pieces of at most `max_logits`. A model whose logits are not
-    simply its output embedding of its last hidden states (soft-capping, scaling) gives all its logits at once.
+    The hidden states are computed once and the logits in pieces of at most `max_logits`. A model that computes its logits in
+    another way than `output_layer` gives all of them at once.
     """
     ids_BL = torch.from_numpy(np.asarray(tokens, np.int64))[None].to(model.device)
     targets_L = ids_BL[0, 1:]
     if not len(targets_L):
         return np.empty(0)
     forget_lengths(model)
-    if not _head_is_linear(model, ids_BL[:, :8]):
+    if not _head_is_known(model, ids_BL[:, :8]):
         return logprobs_of(_last_logits(model, ids_BL, ids_BL.shape[1])[0, :-1], targets_L)
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     hidden_LE = model.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state[0, :-1]
     piece = max(1, max_logits // model.config.get_text_config().vocab_size)
     return np.concatenate(
@@ -129,11 +130,11 @@ def score_positions(model: Any, tokens: np.ndarray, *, max_logits: int = MAX_LOG
     )
 
 
-def _head_is_linear(model: Any, probe_BL: torch.Tensor) -> bool:
-    """Whether the output embedding of the base model's last hidden states is what the model gives as logits; tried once."""
-    if model not in _linear_heads:
-        _linear_heads[model] = _try_head(model, probe_BL)
-    return _linear_heads[model]
+def _head_is_known(model: Any, probe_BL: torch.Tensor) -> bool:
+    """Whether `output_layer` of the base model's last hidden states is what the model gives as logits; tried once."""
+    if model not in _known_heads:
+        _known_heads[model] = _try_head(model, probe_BL)
+    return _known_heads[model]
 
 
 def _try_head(model: Any, probe_BL: torch.Tensor) -> bool:
@@ -144,7 +145,7 @@ def _try_head(model: Any, probe_BL: torch.Tensor) -> bool:
     hidden = model.base_model(input_ids=probe_BL, use_cache=False)[0]
     if hidden.shape[-1] != model.get_output_embeddings().weight.shape[-1]:
         return False
-    mine, own = model.get_output_embeddings()(hidden), model(input_ids=probe_BL, use_cache=False).logits
+    mine, own = output_layer(model)(hidden), model(input_ids=probe_BL, use_cache=False).logits
     return mine.shape == own.shape and torch.equal(mine, own)
 
 

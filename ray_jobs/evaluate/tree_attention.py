@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from tasks.model.attention_scores import ScoreChange
+
 NAME = "ropeway_tree"
 # Elements of a mask, where a device needs one: 64 MB as booleans.
 MAX_MASK = 64 * 1024 * 1024
@@ -79,7 +81,9 @@ def attending(configs: Sequence[Any], layout: Layout) -> Iterator[None]:
 def attend(
     module: Any, query_1HTD: torch.Tensor, key_1NTD: torch.Tensor, value_1NTD: torch.Tensor, mask: Any, **options: Any
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers calls it: [1, T, H, D]."""
+    """Attention as transformers calls it: [1, T, H, D]. ValueError for a layer that changes its scores, by a cap or a sink."""
+    if ScoreChange.of_options(options) is not None:
+        raise ValueError(f"{type(module).__name__} changes its attention scores")
     layout, layer = _layout.get(), int(module.layer_idx)
     for number, first, end in layout.keeps:
         layout.kept[layer, number] = key_1NTD[:, :, first:end].clone(), value_1NTD[:, :, first:end].clone()

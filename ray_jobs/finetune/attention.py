@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from data_schemas.errors import UserError
 from ray_jobs.finetune.executors import Executor, attention_dtype, choose_executor
 from ray_jobs.finetune.segments import RowSegments, default_group_size, segment_batch
+from tasks.model.attention_scores import ScoreChange, full_attention_forward
 from tasks.model.supported import UNCOMPUTED_OPTIONS
 
 S2_ATTENTION = "s2"
@@ -67,18 +68,24 @@ def s2_attention_forward(
 
     Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention. A layer whose sliding window is
     shorter than a group computes exactly that window in both modes: it is cheaper than groups already, and the base's own pattern
-    is kept. UserError for padding while training, and for logit soft-capping, attention sinks, position biases and non-causal layers.
+    is kept. Logit soft-capping (`softcap`) and attention sinks (`s_aux`) are computed as the base does. UserError for padding
+    while training, and for position biases and non-causal layers.
     """
     batch, _, length, _ = query_BHLD.shape
     _refuse_options(module, kwargs)
     if module.training and attention_mask is not None:
         raise UserError("S2-Attn trains on packed rows: pass position_ids that restart at each document and no padding mask.")
     if not module.training and (attention_mask is not None or length != key_BKLD.shape[2]):
-        return _transformers_sdpa(module, query_BHLD, key_BKLD, value_BKLD, attention_mask, scaling, kwargs)
+        return full_attention_forward(
+            module, query_BHLD, key_BKLD, value_BKLD, attention_mask, scaling=scaling,
+            sliding_window=sliding_window, **kwargs,
+        )  # fmt: skip
     if position_ids is None:
         position_ids = torch.arange(length, device=query_BHLD.device).expand(batch, -1)
     segments = _segments(module, position_ids, batch, s2_in_full)
-    window = sliding_window if sliding_window is not None and sliding_window < segments.documents.max_length else None
+    # Chosen by the layer and the group alone: a document's output must not depend on what else is in the batch.
+    in_groups = module.training and not is_full_layer(module) and not _is_shorter(sliding_window, _group_size(module))
+    window = sliding_window if _is_shorter(sliding_window, segments.documents.max_length) else None
 
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = dropout if module.training else 0.0
@@ -90,11 +97,12 @@ def s2_attention_forward(
     ):  # multi-head latent attention; the added zeros change neither the scores nor the other values
         width = max(value_dim, query.shape[-1])
         query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
-    execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout)
-    if module.training and not is_full_layer(module) and (window is None or window >= _group_size(module)):
-        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window)
+    change = ScoreChange.of_options(kwargs)
+    execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout, change)
+    if in_groups:
+        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window, change)
     else:
-        output = execute(query, key, value, segments.documents, scale, dropout, window)
+        output = execute(query, key, value, segments.documents, scale, dropout, window, change)
     return output[..., :value_dim].to(query_BHLD.dtype).unflatten(0, (batch, length)), None
 
 
@@ -107,6 +115,7 @@ def shifted_sparse_attention(
     scale: float,
     dropout: float = 0.0,
     window: int | None = None,
+    change: ScoreChange | None = None,
 ) -> torch.Tensor:
     """S2-Attn over T flattened tokens: [T, H, D] from [T, H, D] and twice [T, K, D].
 
@@ -114,20 +123,23 @@ def shifted_sparse_attention(
     both halves share it and the query heads are split. A `window` of at least a group cuts the documents that attend in full.
     """
     if segments.unshifted.bounds == segments.shifted.bounds:  # no document is longer than half a group
-        return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout, window)
+        return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout, window, change)
     num_heads, num_kv = query_THD.shape[1], key_TKD.shape[1]
     kv_split = (num_kv + 1) // 2
     if num_kv == 1:
         head_split, left, right = (num_heads + 1) // 2, slice(0, 1), slice(0, 1)
     else:
         head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
-    parts = [
-        execute(query_THD[:, :head_split], key_TKD[:, left], value_TKD[:, left], segments.unshifted, scale, dropout, window)
-    ]
+    halves = [(slice(0, head_split), left, segments.unshifted)]
     if head_split < num_heads:
-        parts.append(
-            execute(query_THD[:, head_split:], key_TKD[:, right], value_TKD[:, right], segments.shifted, scale, dropout, window)
+        halves.append((slice(head_split, None), right, segments.shifted))
+    parts = [
+        execute(
+            query_THD[:, heads], key_TKD[:, kv_heads], value_TKD[:, kv_heads], partition, scale, dropout, window,
+            None if change is None else change.of_heads(heads),
         )
+        for heads, kv_heads, partition in halves
+    ]  # fmt: skip
     return torch.cat(parts, dim=1)
 
 
@@ -136,15 +148,25 @@ def is_full_layer(module: torch.nn.Module) -> bool:
     return getattr(module, "layer_idx", None) in (getattr(module.config, "s2_full_layers", None) or ())
 
 
+def _is_shorter(window: int | None, num_tokens: int) -> bool:
+    return window is not None and window < num_tokens
+
+
 def _segments(module: torch.nn.Module, position_ids: torch.Tensor, batch: int, in_full: torch.Tensor | None) -> RowSegments:
     """The batch's segments, computed once and kept on the `position_ids` tensor, which is the same for all layers."""
     group_size = _group_size(module)
-    key = (group_size, batch, position_ids._version)
+    # In torch.inference_mode tensors do not count their changes, so nothing is kept.
+    key = None if position_ids.is_inference() else (group_size, batch, position_ids._version)
     cached = getattr(position_ids, "_s2_segments", None)
-    if cached is not None and cached[0] == key and cached[1] is in_full:
+    if key is not None and cached is not None and cached[0] == key and cached[1] is in_full:
         return cached[2]
-    segments = segment_batch(position_ids.expand(batch, -1), group_size, None if in_full is None else in_full.expand(batch, -1))
-    position_ids._s2_segments = (key, in_full, segments)  # type: ignore[attr-defined]
+    positions, marks = (  # as they are where possible, with their copies on the CPU
+        t if t is None or len(t) == batch else t.expand(batch, -1) for t in (position_ids, in_full)
+    )
+    assert positions is not None
+    segments = segment_batch(positions, group_size, marks)
+    if key is not None:
+        position_ids._s2_segments = (key, in_full, segments)  # type: ignore[attr-defined]
     if in_full is not None:
         in_full._s2_is_read = True  # type: ignore[attr-defined]  # tells the caller that the model passed it on
     return segments
@@ -163,16 +185,3 @@ def _refuse_options(module: torch.nn.Module, kwargs: dict[str, Any]) -> None:
     if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
         raise UserError(f"{name} is not causal: S2-Attn is for causal language models.")
 
-
-def _transformers_sdpa(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    kwargs: dict[str, Any],
-) -> tuple[torch.Tensor, None]:
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **kwargs)

@@ -1,8 +1,9 @@
 """Causal attention inside segments, by the best kernel that this machine has.
 
-Every executor has the signature `(query_THD, key_TKD, value_TKD, segments, scale, dropout, window) -> output_THD`, where T is
-the number of tokens, H of query heads, K of key-value heads (K divides H) and D the head dimension. With a `window` a token
-sees itself and the `window - 1` tokens before it, inside its segment. No key or value is repeated, memory is linear in T.
+Every executor has the signature `(query_THD, key_TKD, value_TKD, segments, scale, dropout, window, change) -> output_THD`, where T
+is the number of tokens, H of query heads, K of key-value heads (K divides H) and D the head dimension. With a `window` a token
+sees itself and the `window - 1` tokens before it, inside its segment. A `change` caps the scores or adds sinks to them; `CHANGES`
+says which executor computes which. No key or value is repeated, memory is linear in T.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +20,8 @@ import torch.nn.functional as F
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.segments import Segments
+from ray_jobs.finetune.sinks import AttentionWithSinks
+from tasks.model.attention_scores import ScoreChange, attend_in_blocks, changes_of
 
 if TYPE_CHECKING:
     from data_schemas.params import TrainingParams
@@ -37,6 +41,7 @@ class Executor(Protocol):
         scale: float,
         dropout: float = 0.0,
         window: int | None = None,
+        change: ScoreChange | None = None,
     ) -> torch.Tensor: ...
 
 
@@ -48,8 +53,9 @@ def sdpa_segments(
     scale: float,
     dropout: float = 0.0,
     window: int | None = None,
+    change: ScoreChange | None = None,
 ) -> torch.Tensor:
-    """One scaled_dot_product_attention call for each run of segments of equal length; any device, any dtype."""
+    """One scaled_dot_product_attention call for each run of segments of equal length; any device, any dtype, any `change`."""
     outputs = []
     num_heads, head_dim = query_THD.shape[1:]
     num_kv = key_TKD.shape[1]
@@ -61,10 +67,16 @@ def sdpa_segments(
             t[rows].view(count, length, num_kv, 1, head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1).expand_as(query)
             for t in (key_TKD, value_TKD)
         )
-        if window is None or length <= window:
+        reach = None if window is None or length <= window else window
+        if change is not None:
+            sinks = None if change.sinks_H is None else change.sinks_H.view(num_kv, -1).repeat(count, 1)
+            out = attend_in_blocks(
+                query, key, value, scale, ScoreChange(change.softcap, sinks), window=reach, dropout=dropout
+            )
+        elif reach is None:
             out = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1, scale=scale, dropout_p=dropout)
         else:
-            out = _banded(query, key, value, window, scale, dropout)
+            out = _banded(query, key, value, reach, scale, dropout)
         out = out.unflatten(0, (count, num_kv)).permute(0, 3, 1, 2, 4)
         outputs.append(out.reshape(count * length, num_heads, head_dim))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -95,12 +107,18 @@ def torch_varlen(
     scale: float,
     dropout: float = 0.0,
     window: int | None = None,
+    change: ScoreChange | None = None,
 ) -> torch.Tensor:
-    """FlashAttention as torch ships it (CUDA, bfloat16 or float16). Raises ValueError for dropout, which it does not have."""
+    """FlashAttention as torch ships it (CUDA, bfloat16 or float16), with sinks through its log-sum-exp.
+
+    Raises ValueError for dropout and for soft-capping, which it does not have.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     if dropout:
         raise ValueError("the torch_varlen executor has no attention dropout: set it to 0, or training.s2_executor to sdpa")
+    if change is not None and change.softcap is not None:
+        raise ValueError("the torch_varlen executor has no soft-capping of scores: set training.s2_executor to sdpa")
     grouped: dict[str, Any] = {}
     if key_TKD.shape[1] != query_THD.shape[1]:
         if "enable_gqa" in _varlen_options():
@@ -110,9 +128,48 @@ def torch_varlen(
             key_TKD, value_TKD = (t.repeat_interleave(repeats, dim=1) for t in (key_TKD, value_TKD))
     cu, longest = segments.cu_seqlens, segments.max_length
     left = -1 if window is None else window - 1
+    if change is not None and change.sinks_H is not None:
+        kernel = _TorchVarlen(cu, longest, scale, left, grouped)
+        with_sinks: torch.Tensor = AttentionWithSinks.apply(query_THD, key_TKD, value_TKD, change.sinks_H, kernel)
+        return with_sinks
     output = varlen_attn(query_THD, key_TKD, value_TKD, cu, cu, longest, longest, scale=scale, window_size=(left, 0), **grouped)
     assert isinstance(output, torch.Tensor)  # it returns a pair only with the log-sum-exp
     return output
+
+
+@dataclass(frozen=True)
+class _TorchVarlen:
+    """torch's kernel and its backward, for `AttentionWithSinks`: the public function does not take another log-sum-exp back."""
+
+    cu_seqlens: torch.Tensor
+    longest: int
+    scale: float
+    left: int  # tokens before a query that it sees; -1: all
+    grouped: dict[str, Any]
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        output, sums, _ = torch.ops.torch_attn._varlen_attn(
+            query, key, value, self.cu_seqlens, self.cu_seqlens, self.longest, self.longest,
+            self.left == -1, self.scale, [self.left, 0], **self.grouped,
+        )  # fmt: skip
+        return output, sums
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        output: torch.Tensor,
+        sums: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        no_dropout = torch.zeros(2, dtype=torch.uint64, device=query.device)
+        return torch.ops.torch_attn._varlen_attn_backward(
+            grad, query, key, value, output, sums, self.cu_seqlens, self.cu_seqlens, self.longest, self.longest,
+            self.left == -1, no_dropout, self.scale, [self.left, 0],
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -131,24 +188,45 @@ def flash_attn_varlen(
     scale: float,
     dropout: float = 0.0,
     window: int | None = None,
+    change: ScoreChange | None = None,
 ) -> torch.Tensor:
-    """The flash_attn package's variable-length kernel (CUDA, bfloat16 or float16)."""
+    """The flash_attn package's variable-length kernel (CUDA, bfloat16 or float16), with soft-capping from version 2.6.
+
+    Raises ValueError for attention sinks, which it does not have.
+    """
     from flash_attn import flash_attn_varlen_func
+
+    if change is not None and change.sinks_H is not None:
+        raise ValueError("the flash_attn executor has no attention sinks: set training.s2_executor to torch_varlen or sdpa")
+    capped = {} if change is None or change.softcap is None else {"softcap": change.softcap}
 
     cu, longest = segments.cu_seqlens, segments.max_length
     reach = (-1, -1) if window is None else (window - 1, 0)
     return flash_attn_varlen_func(
         query_THD, key_TKD, value_TKD, cu, cu, longest, longest,
-        dropout_p=dropout, softmax_scale=scale, causal=True, window_size=reach,
+        dropout_p=dropout, softmax_scale=scale, causal=True, window_size=reach, **capped,
     )  # fmt: skip
 
 
 EXECUTORS: dict[str, Executor] = {"flash_attn": flash_attn_varlen, "torch_varlen": torch_varlen, "sdpa": sdpa_segments}
+CHANGES: dict[str, frozenset[str]] = {
+    "flash_attn": frozenset({"soft-capping of scores"}),
+    "torch_varlen": frozenset({"attention sinks"}),
+    "sdpa": frozenset({"soft-capping of scores", "attention sinks"}),
+}
+"""The changes of scores (`ScoreChange.kinds`) that each executor computes."""
 
 
 @lru_cache(maxsize=64)
-def obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int, has_dropout: bool = False) -> str:
-    """Why this executor cannot compute such tensors on this machine; "" if it can."""
+def obstacle(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    has_dropout: bool = False,
+    changes: frozenset[str] = frozenset(),
+) -> str:
+    """Why this executor cannot compute such tensors, with these changes of scores, on this machine; "" if it can."""
     if name == "sdpa":
         return ""
     if name == "flash_attn" and not importlib.util.find_spec("flash_attn"):
@@ -167,6 +245,8 @@ def obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int,
         return f"torch {torch.__version__} is older than 2.11"
     if name == "torch_varlen" and has_dropout:
         return "it has no attention dropout"
+    if missing := changes - CHANGES[name]:
+        return f"it has no {', '.join(sorted(missing))}"
     return _load_failure(name)
 
 
@@ -181,21 +261,29 @@ def _load_failure(name: str) -> str:
     return ""
 
 
-def choose_name(name: str, device: torch.device, dtype: torch.dtype, head_dim: int, has_dropout: bool = False) -> str:
+def choose_name(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    has_dropout: bool = False,
+    changes: frozenset[str] = frozenset(),
+) -> str:
     """The executor of that name; for "auto" the first of flash_attn, torch_varlen and sdpa that can compute such tensors.
 
     UserError if the named one cannot.
     """
     if name == "auto":
-        return next(one for one in EXECUTORS if not obstacle(one, device, dtype, head_dim, has_dropout))
-    if why := obstacle(name, device, dtype, head_dim, has_dropout):
+        return next(one for one in EXECUTORS if not obstacle(one, device, dtype, head_dim, has_dropout, changes))
+    if why := obstacle(name, device, dtype, head_dim, has_dropout, changes):
         raise UserError(f"training.s2_executor is {name}, which cannot run here: {why}; choose auto or sdpa.")
     return name
 
 
-def choose_executor(name: str, query: torch.Tensor, dropout: float = 0.0) -> Executor:
+def choose_executor(name: str, query: torch.Tensor, dropout: float = 0.0, change: ScoreChange | None = None) -> Executor:
     """`choose_name` for queries like [..., D]."""
-    return EXECUTORS[choose_name(name, query.device, query.dtype, query.shape[-1], dropout > 0)]
+    changes: frozenset[str] = frozenset() if change is None else change.kinds
+    return EXECUTORS[choose_name(name, query.device, query.dtype, query.shape[-1], dropout > 0, changes)]
 
 
 def describe_executor(config: Any, training: TrainingParams, device: torch.device) -> str:
@@ -206,11 +294,12 @@ def describe_executor(config: Any, training: TrainingParams, device: torch.devic
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     has_dropout = bool(getattr(config, "attention_dropout", 0.0))
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
-    chosen = choose_name(training.s2_executor, device, dtype, head_dim, has_dropout)
+    changes = changes_of(config)
+    chosen = choose_name(training.s2_executor, device, dtype, head_dim, has_dropout, changes)
     if training.s2_executor != "auto":
         return f"attention computed by {chosen}, as set in training.s2_executor"
     passed_over = list(EXECUTORS)[: list(EXECUTORS).index(chosen)]
-    reasons = "; ".join(f"not {name}: {obstacle(name, device, dtype, head_dim, has_dropout)}" for name in passed_over)
+    reasons = "; ".join(f"not {name}: {obstacle(name, device, dtype, head_dim, has_dropout, changes)}" for name in passed_over)
     return f"attention computed by {chosen}" + (f" ({reasons})" if reasons else "")
 
 

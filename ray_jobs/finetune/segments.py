@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -60,26 +61,42 @@ def document_starts(position_ids: torch.Tensor) -> torch.Tensor:
     return starts.flatten()
 
 
+def with_host_copy(tensor: torch.Tensor, values: np.ndarray) -> torch.Tensor:
+    """`tensor`, which remembers the equal `values` in the CPU's memory, so that finding segments need not wait for the device."""
+    if not tensor.is_inference():  # in torch.inference_mode tensors do not count their changes
+        tensor._s2_on_host = (tensor._version, values)  # type: ignore[attr-defined]
+    return tensor
+
+
+def _on_host(tensor: torch.Tensor) -> np.ndarray:
+    version, values = getattr(tensor, "_s2_on_host", (None, None))
+    return values if values is not None and version == tensor._version else tensor.cpu().numpy()
+
+
 def segment_batch(position_ids: torch.Tensor, group_size: int, in_full: torch.Tensor | None = None) -> RowSegments:
     """Partitions of a batch with `position_ids` [B, L] that restart at each document (LongLoRA, arXiv 2309.12307, 3.2).
 
-    `in_full` bool [B, L] is True at the tokens of documents that attend in full: these are not cut into groups.
+    `in_full` bool [B, L] is True at the tokens of documents that attend in full: these are not cut into groups. Computed on the
+    CPU: nothing waits for the device if both tensors have their copy there (`with_host_copy`).
     Raises ValueError for a group size below 2: half a group would be empty.
     """
     if group_size < 2:
         raise ValueError(f"s2_group_size is {group_size}: it must be at least 2")
-    starts = document_starts(position_ids)
-    tokens = torch.arange(starts.numel(), device=starts.device)
-    offset = tokens - torch.where(starts, tokens, 0).cummax(0).values  # position within the document
+    positions = _on_host(position_ids)
+    starts = np.ones(positions.shape, bool)
+    starts[:, 1:] = positions[:, 1:] <= positions[:, :-1]
+    starts = starts.reshape(-1)
+    tokens = np.arange(len(starts))
+    offset = tokens - np.maximum.accumulate(np.where(starts, tokens, 0))  # position within the document
     half = group_size // 2
     unshifted = offset % group_size == 0
     shifted = (offset == 0) | ((offset >= half) & ((offset - half) % group_size == 0))
     if in_full is not None:
-        unshifted, shifted = (starts | (boundary & ~in_full.flatten()) for boundary in (unshifted, shifted))
-    return RowSegments(_segments(starts), _segments(unshifted), _segments(shifted))
+        whole = _on_host(in_full).reshape(-1)
+        unshifted, shifted = (starts | (boundary & ~whole) for boundary in (unshifted, shifted))
+    return RowSegments(*(_segments(boundary, position_ids.device) for boundary in (starts, unshifted, shifted)))
 
 
-def _segments(boundary: torch.Tensor) -> Segments:
-    first = boundary.nonzero().flatten()
-    cu_seqlens = torch.cat([first, first.new_tensor([boundary.numel()])]).to(torch.int32)
-    return Segments(cu_seqlens, tuple(cu_seqlens.tolist()))
+def _segments(boundary: np.ndarray, device: torch.device) -> Segments:
+    bounds = (*np.flatnonzero(boundary).tolist(), len(boundary))
+    return Segments(torch.tensor(bounds, dtype=torch.int32, device=device), bounds)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.errors import UserError
 from data_schemas.known_hashes import known_hash
 from data_schemas.params import ModelParams
+from tasks.model.attention_scores import register_full_attention
 from tasks.model.base_code import needs_own_code, refuse_other_class
 from tasks.model.quantised import refuse_quantised
 from tasks.model.quiet import quiet_transformers
@@ -200,9 +201,11 @@ def load_base(
     *,
     config: PretrainedConfig | None = None,
     dtype: torch.dtype | str | None = None,
-    attention: str = "sdpa",
+    attention: str | None = None,
 ) -> PreTrainedModel:
     """The base's weights with its own configuration or `config`; float32 by default (`dtype` "auto": as stored).
+
+    `attention` is a name that transformers knows; by default SDPA, and the same with caps and sinks for layers that have them.
 
     UserError if they do not fit, before they are read and, by transformers' own report, after.
     """
@@ -218,7 +221,7 @@ def load_base(
             answer: Any = AutoModelForCausalLM.from_pretrained(
                 locate(model),
                 dtype=dtype or torch.float32,
-                attn_implementation=attention,
+                attn_implementation=attention or register_full_attention(),
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, in one sentence
                 **options,

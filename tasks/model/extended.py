@@ -33,7 +33,8 @@ def rope_plan_for(model: ModelParams) -> RopePlan:
 def _computed_plan(model: ModelParams, factors_json: str, config_state: tuple[int, int] | None) -> RopePlan:
     """`config_state` is only part of the cache's key."""
     factors = json.loads(factors_json)
-    return plan_rope(load_config(model), model.target_length, model.rope_method, factors=factors, serving=model.serve_with)
+    config, theta = load_config(model), planned_theta(model)
+    return plan_rope(config, model.target_length, model.rope_method, factors=factors, theta=theta, serving=model.serve_with)
 
 
 def _config_state(model: ModelParams) -> tuple[int, int] | None:
@@ -45,6 +46,11 @@ def _config_state(model: ModelParams) -> tuple[int, int] | None:
 def planned_factors(model: ModelParams) -> dict[str, Any] | None:
     """`rope_factors` if the method may take them; otherwise they are for a longrope arm of the evaluation."""
     return rope_factors(model) if model.rope_method in ("longrope", "auto") else None
+
+
+def planned_theta(model: ModelParams) -> float | None:
+    """`rope_theta` if the method may take it; otherwise it is for another arm of the evaluation."""
+    return model.rope_theta if model.rope_method in ("theta", "auto") else None
 
 
 def rope_factors(model: ModelParams) -> dict[str, Any] | None:

@@ -7,21 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from data_schemas.errors import UserError
+from tasks.model.reading_notes import reading_notes
 from tasks.model.rope_config import BaseRope
 from tasks.model.rope_frequencies import longrope_attention_factor, ntk_theta, yarn_attention_factor
+from tasks.model.rope_keys import with_carried
 
 Parameters = dict[str, Any]
 Factors = Mapping[str, Sequence[float]]
 
 # Extension over the base's window up to which a method is usable without fine-tuning. YaRN, longrope: as their papers claim;
 # ntk, dynamic: from the comparison in YaRN's. Linear interpolation always needs training, and there are no reports on llama3
-# without it.
-USABLE_UNTRAINED = {"linear": 1, "dynamic": 4, "ntk": 2, "yarn": 4, "longrope": 8, "llama3": 1}
+# without it, nor can any hold for a rope_theta that the user chooses.
+USABLE_UNTRAINED = {"linear": 1, "dynamic": 4, "ntk": 2, "yarn": 4, "longrope": 8, "llama3": 1, "theta": 1}
 
 # The scaled bases that each method can extend further: the result must again be one scaling that a config can hold. A dynamic
 # base was trained unscaled and scales only longer prompts, so it counts as unscaled. `ntk` on llama3 raises rope_theta below the
-# base's bands: llama3 maps each frequency by itself, so the lowest is divided by the extension and the highest kept. Only `auto`
-# may choose `llama3` on llama3, see `refuse_impossible`.
+# base's bands, and so does `theta`: llama3 maps each frequency by itself, so with `ntk` the lowest is divided by the extension and
+# the highest kept. Only `auto` may choose `llama3` on llama3, see `refuse_impossible`.
 _GOES_ON_FROM = {
     "linear": ("default", "dynamic", "linear"),
     "dynamic": ("default", "dynamic"),
@@ -29,11 +31,14 @@ _GOES_ON_FROM = {
     "yarn": ("default", "dynamic", "yarn"),
     "longrope": ("default", "dynamic", "longrope"),
     "llama3": ("default", "dynamic", "llama3"),
+    "theta": ("default", "dynamic", "llama3"),
 }
 
 
-def auto_method(base: BaseRope, factors: Factors | None) -> str:
-    """YaRN, unless longrope factors are given, only the base's own method can extend it, or its class takes no YaRN."""
+def auto_method(base: BaseRope, factors: Factors | None, theta: float | None = None) -> str:
+    """YaRN, unless `theta` or longrope factors are given, only the base's own method can extend it, or its class takes no YaRN."""
+    if theta is not None:
+        return "theta"
     if factors is not None or base.rope_type == "longrope":
         return "longrope"
     if base.rope_type in ("linear", "llama3"):
@@ -101,13 +106,30 @@ def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:
     return [float(value) for value in values or ()]
 
 
-def rope_parameters(method: str, base: BaseRope, target_length: int, factors: Factors | None) -> tuple[Parameters, int]:
-    """The new `rope_parameters` (transformers 5) and the `max_position_embeddings` to publish with them."""
-    parameters = {"rope_theta": base.theta} | _BUILDERS[method](base, target_length, factors or {})
+def rope_parameters(
+    method: str,
+    base: BaseRope,
+    target_length: int,
+    factors: Factors | None,
+    theta: float | None = None,
+    packed_rows: bool = True,
+) -> tuple[Parameters, int]:
+    """The new `rope_parameters` (transformers 5) and the `max_position_embeddings` to publish with them.
+
+    UserError if `method` would change the meaning of a key that the base needs.
+    """
+    if theta is not None and method == "theta":
+        built = _with_theta(base, theta)
+    else:
+        built = _BUILDERS[method](base, target_length, factors or {})
+    parameters = {"rope_theta": base.theta} | built
     if "partial_rotary_factor" in base.parameters:
         parameters["partial_rotary_factor"] = base.parameters["partial_rotary_factor"]
-    # Linear: vLLM and SGLang multiply the maximum by the factor. Dynamic: transformers scales only beyond the maximum.
-    return parameters, base.original_length if method in ("linear", "dynamic") else target_length
+    # Linear: vLLM and SGLang multiply the maximum by the factor, but not for Gemma 3. Dynamic: transformers scales only beyond the
+    # maximum.
+    keeps_maximum = method == "dynamic" or (method == "linear" and not base.maximum_is_scaled)
+    maximum = base.original_length if keeps_maximum else target_length
+    return with_carried(base.parameters, parameters, method, maximum, packed_rows), maximum
 
 
 def _scale(target: int, original: int) -> float:
@@ -125,7 +147,11 @@ def _dynamic(base: BaseRope, target: int, factors: Factors) -> Parameters:
 
 
 def _ntk(base: BaseRope, target: int, factors: Factors) -> Parameters:
-    theta = ntk_theta(base.theta, target / base.window, base.rotary_dim)
+    return _with_theta(base, ntk_theta(base.theta, target / base.window, base.rotary_dim))
+
+
+def _with_theta(base: BaseRope, theta: float) -> Parameters:
+    """Another base frequency (Xiong et al. 2023, arXiv 2309.16039), below the bands of a llama3 base."""
     if base.rope_type == "llama3":
         bands = ("factor", "low_freq_factor", "high_freq_factor")
         kept = {name: base.parameters[name] for name in bands}
@@ -194,6 +220,8 @@ def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> 
     limit = USABLE_UNTRAINED[method]
     if not chosen_here:
         why = f"{method} was asked for"
+    elif method == "theta":
+        why = "model.rope_theta was given"
     elif method == "yarn":
         why = "YaRN keeps the high frequencies, which order nearby tokens, as the base learned them"
         if base.rope_type == "yarn":
@@ -213,12 +241,7 @@ def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> 
 
 def notes(method: str, base: BaseRope, parameters: Parameters, target_length: int, packed_rows: bool) -> tuple[str, ...]:
     """What a user of the extended model should know, one sentence each."""
-    found = []
-    if base.rope_type == "linear":
-        found.append(
-            f"The base's max_position_embeddings {base.max_position_embeddings} is read as its window before scaling, as in vLLM. "
-            f"If it is the scaled window, divide it by {base.parameters['factor']:g} in the base's config.json."
-        )
+    found = reading_notes(base)
     if base.rope_type == "dynamic":
         found.append("The base's dynamic scaling is replaced; within its window, where it was trained, nothing changes.")
     if base.rope_type == "llama3" and method == "llama3":
@@ -226,7 +249,17 @@ def notes(method: str, base: BaseRope, parameters: Parameters, target_length: in
             f"The base's llama3 bands stay, and its factor rises from {base.parameters['factor']:g} to {parameters['factor']:g}: one "
             "scaling of the original window, not a second on top of the first."
         )
-    if base.rope_type == "llama3" and method == "ntk":
+    if method == "theta":
+        changed = f"rope_theta changes from {base.theta:g} to {parameters['rope_theta']:g}"
+        if base.rotary_dim > 2:
+            by_ntk = ntk_theta(base.theta, target_length / base.window, base.rotary_dim)
+            changed += f"; for this extension ntk would choose {by_ntk:g}"
+        found.append(changed + ".")
+        if parameters["rope_theta"] < base.theta:
+            found.append(
+                "A smaller rope_theta turns all pairs faster, which longer contexts rarely gain from: is it what you want?"
+            )
+    if base.rope_type == "llama3" and method in ("ntk", "theta"):
         found.append(
             "rope_theta is raised below the base's llama3 bands, so some frequencies that were kept may now be in the bands."
         )
@@ -238,7 +271,7 @@ def notes(method: str, base: BaseRope, parameters: Parameters, target_length: in
             found.append("Packed rows are trained with the frequencies of their longest document.")
     if "attention_factor" in parameters and method == "yarn":
         found.append("The base's own attention_factor is kept, because it differs from the one its factor implies.")
-    if target_length % base.original_length and method != "ntk":
+    if target_length % base.original_length and method not in ("ntk", "theta"):
         found.append(f"The target is {target_length / base.original_length:g} times the original length, not a whole number.")
     if base.sliding_window and base.sliding_window < target_length:
         found.append(f"Layers with a sliding window still see only {base.sliding_window} tokens back.")

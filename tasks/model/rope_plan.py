@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,14 @@ from data_schemas.consumers import SERVABLE, ServableId, current_id, why_not
 from data_schemas.errors import UserError
 from data_schemas.params import RopeMethod
 from tasks.model.rope_config import (
+    DUAL_CHUNK,
     published_config,
     read_base_rope,
     reading_difference,
     write_published_config,
 )
 from tasks.model.rope_frequencies import FloatArray, scaled_frequencies
+from tasks.model.rope_layers import joined
 from tasks.model.rope_methods import USABLE_UNTRAINED, auto_method, notes, reason, refuse_impossible, rope_parameters
 from tasks.model.rope_use import rope_use
 
@@ -37,7 +39,8 @@ class RopePlan:
     """Rotary embedding of the extended model; lengths in tokens.
 
     `factor` is that of the method's formula. `base_window` is the length that the base works up to, and `original_length` the length
-    it was trained on before any scaling; they differ only if the base is an extended model.
+    it was trained on before any scaling; they differ only if the base is an extended model. `layers` has the layer types that keep
+    their RoPE (see `rope_layers`); all else is about the layers in full.
     """
 
     method: str
@@ -53,6 +56,7 @@ class RopePlan:
     training_required: bool
     reason: str
     notes: tuple[str, ...] = ()
+    layers: dict[str, Any] = field(default_factory=dict)
 
     @property
     def extension(self) -> float:
@@ -66,7 +70,8 @@ class RopePlan:
             config.original_max_position_embeddings = self.original_length
         else:
             config.__dict__.pop("original_max_position_embeddings", None)
-        config.rope_parameters = copy.deepcopy(self.rope_parameters)
+        config.__dict__.pop(DUAL_CHUNK, None)
+        config.rope_parameters = copy.deepcopy(joined(self.rope_parameters, self.layers))
         config.max_position_embeddings = self.max_position_embeddings
 
     def frequencies(self, seq_len: int) -> tuple[FloatArray, float]:
@@ -78,13 +83,13 @@ class RopePlan:
 
     def write_config(self, model_dir: Path) -> None:
         """Rewrite `model_dir`/config.json so that every reader finds this plan; call it after `save_pretrained`."""
-        write_published_config(Path(model_dir), self.rope_parameters, self.max_position_embeddings)
+        write_published_config(Path(model_dir), self.rope_parameters, self.max_position_embeddings, self.layers)
 
     def servable_by(self) -> dict[ServableId, str]:
         """Consumer to "" if it computes the same frequencies up to the target, else the reason why not."""
         config = {
             "model_type": self.model_type,
-            "rope_parameters": self.rope_parameters,
+            "rope_parameters": joined(self.rope_parameters, self.layers),
             "max_position_embeddings": self.max_position_embeddings,
         }
         use = rope_use(config, self.target_length)
@@ -105,15 +110,16 @@ class RopePlan:
         ]
 
     def to_json(self) -> str:
-        """Canonical JSON: the same plan gives the same text."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        """Canonical JSON: the same plan gives the same text. `layers` is in it only where there are any."""
+        content = {key: value for key, value in asdict(self).items() if key != "layers" or value}
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> RopePlan:
         """The plan that `to_json` wrote; UserError for any other text."""
         try:
             data = json.loads(text)
-            if set(data) != {field.name for field in fields(cls)}:
+            if set(data) | {"layers"} != {one.name for one in fields(cls)}:
                 raise ValueError(f"it has the keys {sorted(data)}")
             return cls(**{**data, "notes": tuple(data["notes"])})
         except (ValueError, TypeError) as error:
@@ -128,29 +134,39 @@ def plan_rope(
     method: RopeMethod = "auto",
     *,
     factors: Mapping[str, Sequence[float]] | None = None,
+    theta: float | None = None,
     packed_rows: bool = True,
     serving: tuple[str, ...] = (),
+    window: int | None = None,
 ) -> RopePlan:
     """Choose and check the scaling that extends `config`'s model to `target_length` tokens; `config` is not changed.
 
     `factors` holds longrope's `short_factor` and `long_factor`, a number for each pair of rotated channels.
+    `theta` is the new base frequency for the method of that name.
     `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
-    (keys of `servable_by`) that must compute what the plan says. Refusals are UserErrors that say what to use instead.
+    (keys of `servable_by`) that must compute what the plan says. `window` states how many tokens the base works up to, where its config
+    can be read in two ways. Refusals are UserErrors that say what to use instead.
     """
-    base = read_base_rope(config)
+    base = read_base_rope(config, window)
     if target_length <= base.window:
         raise UserError(
             f"There is nothing to extend: target_length {target_length} is within the base's window of {base.window} tokens; "
             "choose a longer target, or use the base without Ropeway."
         )
-    chosen = auto_method(base, factors) if method == "auto" else method
+    chosen = auto_method(base, factors, theta) if method == "auto" else method
     refuse_impossible(chosen, base, factors, packed_rows, target_length, by_auto=method == "auto")
-    parameters, maximum = rope_parameters(chosen, base, target_length, factors)
+    if (chosen == "theta") != (theta is not None):
+        raise UserError(
+            "rope_method theta needs model.rope_theta: give the new base frequency, or choose ntk."
+            if theta is None
+            else f"model.rope_theta is for theta, and rope_method is {chosen}: remove it, or choose theta."
+        )
+    parameters, maximum = rope_parameters(chosen, base, target_length, factors, theta, packed_rows)
     extension = target_length / base.window
     training_required = extension > USABLE_UNTRAINED[chosen]
     plan = RopePlan(
         method=chosen,
-        factor=extension if chosen == "ntk" else float(parameters.get("factor", extension)),
+        factor=extension if chosen in ("ntk", "theta") else float(parameters.get("factor", extension)),
         original_length=base.original_length,
         base_window=base.window,
         target_length=target_length,
@@ -162,6 +178,7 @@ def plan_rope(
         training_required=training_required,
         reason=reason(chosen, method == "auto", base, extension),
         notes=notes(chosen, base, parameters, target_length, packed_rows),
+        layers=base.layers,
     )
     _refuse_unless_read_back(plan, config)
     _refuse_unless_servable(plan, serving)
@@ -173,8 +190,8 @@ def _refuse_unless_read_back(plan: RopePlan, config: PreTrainedConfig) -> None:
     trial = copy.deepcopy(config)
     try:
         plan.apply(trial)
-        written = published_config(trial.to_dict(), plan.rope_parameters, plan.max_position_embeddings)
-        difference = reading_difference(type(config).from_dict(written), plan.rope_parameters, plan.max_position_embeddings)
+        planned = (plan.rope_parameters, plan.max_position_embeddings, plan.layers)
+        difference = reading_difference(type(config).from_dict(published_config(trial.to_dict(), *planned)), *planned)
     except Exception as error:  # each config class refuses in its own way
         difference = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
     if difference:

@@ -7,19 +7,22 @@ from typing import Any
 
 from data_schemas.consumers import RopeUse
 from tasks.model.rope_frequencies import yarn_attention_factor
+from tasks.model.rope_layers import is_by_layer, maximum_is_scaled, of_full_layers
 
 
 def rope_use(config: Mapping[str, Any], target_length: int) -> RopeUse:
     """The features of `config`, the content of a config.json of a model for `target_length` tokens."""
-    parameters = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    parameters = config.get("rope_scaling") or of_full_layers(config.get("rope_parameters"))
+    model_type = config.get("model_type", "")
     rope_type = parameters.get("rope_type") or parameters.get("type") or "default"
     maximum = config["max_position_embeddings"]
     numbers = {
         "target": target_length,
-        "served": int(maximum * (parameters.get("factor") or 1)),
+        "served": maximum if maximum_is_scaled(model_type) else int(maximum * (parameters.get("factor") or 1)),
         "original": parameters.get("original_max_position_embeddings") or maximum,
     }
     details = {
+        "by_layer_type": is_by_layer(config.get("rope_parameters")),
         "linear_other_length": rope_type == "linear" and numbers["served"] != target_length,
         "longrope_two_lists": rope_type == "longrope"
         and list(parameters.get("short_factor", ())) != list(parameters.get("long_factor", ())),
@@ -29,4 +32,4 @@ def rope_use(config: Mapping[str, Any], target_length: int) -> RopeUse:
         implied = yarn_attention_factor({"factor": parameters["factor"]})
         details["yarn_other_attention_factor"] = yarn_attention_factor(parameters) != implied
     features = frozenset({rope_type, *(name for name, is_used in details.items() if is_used)})
-    return RopeUse(model_type=config.get("model_type", ""), rope_type=rope_type, features=features, numbers=numbers)
+    return RopeUse(model_type=model_type, rope_type=rope_type, features=features, numbers=numbers)

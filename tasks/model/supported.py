@@ -2,7 +2,7 @@
 
 First the configuration is checked. Then the model is built without storage, and eight tokens run through it with an attention
 function that only records how each layer calls it: whether all layers do, whether they pass the documents' positions, and which
-extras (soft-capping, sinks, biases) would be left out. This takes well under a second for any size.
+extras (biases by position) would be left out. This takes well under a second for any size.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 PROBE = "ropeway_probe"
-UNCOMPUTED_OPTIONS = ("softcap", "s_aux", "position_bias")  # options of a layer that change its scores
+UNCOMPUTED_OPTIONS = ("position_bias",)  # options of a layer that change its scores
 KNOWN_GOOD = "Llama, Mistral, Qwen2, Qwen3, Gemma (1) and Phi-3 work"
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention", "dense", "sparse"}
-_OWN_OBJECTIVES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 _probed: dict[str, str] = {}  # the probe's answer by configuration, because every stage of a run loads the same one
 
 
@@ -59,11 +58,6 @@ def _configured(config: PretrainedConfig) -> str:
     kinds = set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ())
     if strange := sorted(kinds - _ATTENTION_LAYERS):
         return f"it has layers of type {', '.join(strange)}, which do not keep packed documents apart"
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "it caps attention scores (attn_logit_softcapping), which no S2-Attn executor computes"
-    for name in _OWN_OBJECTIVES:
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            return f"it changes the logits after the output layer ({name}), which the loss in linear memory does not compute"
     return ""
 
 
@@ -111,7 +105,7 @@ def _probe(config: PretrainedConfig) -> str:
 
 
 def _uncomputed(module: Any, mask: Any, options: dict[str, Any]) -> str:
-    what = {"softcap": "soft-capping of scores", "s_aux": "attention sinks", "position_bias": "a bias by position"}
+    what = {"position_bias": "a bias by position"}
     for name in UNCOMPUTED_OPTIONS:
         if options.get(name) is not None:
             return f"its attention has {what[name]} ({name}), which no S2-Attn executor computes"

@@ -54,7 +54,7 @@ _PROGRESS_EVERY_BYTES = 20_000_000
 
 def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what this stage makes of its documents, for the name of a job."""
-    return {group: getattr(params, group).model_dump(mode="json") for group in ("chunking", "packing", "model", "retrieval")}
+    return {group: getattr(params, group).recorded() for group in ("chunking", "packing", "model", "retrieval")}
 
 
 def run(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.model.rope_layers import of_full_layers
 from tasks.publish.portable import write_json
 from tasks.publish.serving import next_tokens
 
@@ -88,7 +89,7 @@ def record(directory: Path, model: PreTrainedModel, target_length: int, window: 
 
 
 def _stated_window(model: PreTrainedModel, target_length: int) -> int:
-    scaling = getattr(model.config, "rope_parameters", None) or {}
+    scaling = of_full_layers(getattr(model.config, "rope_parameters", None))
     stated = int(scaling.get("original_max_position_embeddings") or model.config.max_position_embeddings)
     return stated if stated < target_length else max(1, target_length // 4)
 

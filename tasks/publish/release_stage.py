@@ -135,8 +135,8 @@ def release_params(params: PipelineParams, base: BaseIdentity) -> dict[str, Any]
     recorded = {
         "name": params.release_name,
         "publish": params.publish.model_dump(mode="json", exclude={"name", "signing_key", *_WHERE, *_WHETHER}),
-        "chunking": params.chunking.model_dump(mode="json"),
-        "training": params.training.model_dump(mode="json"),
+        "chunking": params.chunking.recorded(),
+        "training": params.training.recorded(),
         "sources": [{"uri": source.uri, "licence": source.licence} for source in params.corpus.sources],
         "target_length": params.model.target_length,
         "base": {"name": base.name, "revision": base.revision, "licence": base.licence},

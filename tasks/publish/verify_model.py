@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.model.quiet import quiet_transformers
 from tasks.publish import probes
+from tasks.model.rope_frequencies import scaled_frequencies
+from tasks.model.rope_layers import FULL, LOCAL
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.generation import check_generation
 from tasks.publish.serving import next_tokens
@@ -143,32 +145,44 @@ def _rope_in_use(directory: Path, model: PreTrainedModel) -> str:
     """
     import numpy as np
 
-    rotaries = [module for module in model.modules() if hasattr(module, "inv_freq")]
+    rotaries = [(module, kind) for module in model.modules() for kind in _kinds_of_layers(module)]
     if not rotaries:
         raise ProblemFound("the model has no rotary embedding")
     meant = trained(directory)
     lengths = compared_lengths(meant.window, meant.context_length)
     problems = []
     for length in lengths:
-        inv_freq, factor = meant.frequencies(length)
-        for rotary in rotaries:
-            used, scale = _used_frequencies(rotary, length)
+        for rotary, kind in rotaries:
+            used, scale = _used_frequencies(rotary, length, kind)
+            if kind in (None, FULL):
+                inv_freq, factor = meant.frequencies(length)
+            else:
+                inv_freq, factor = scaled_frequencies(meant.layers[kind], 2 * used.size, meant.context_length, length)
+            where = f" in {kind} layers" if kind else ""
             if used.shape != inv_freq.shape or not np.allclose(used, inv_freq, rtol=1e-5, atol=0):
-                problems.append(f"frequencies at {length} tokens differ from {meant.source}")
+                problems.append(f"frequencies at {length} tokens{where} differ from {meant.source}")
             if not np.allclose(scale, factor, rtol=1e-5):
                 problems.append(
-                    f"the factor on cosine and sine at {length} tokens is {scale.mean():.6g} instead of {factor:.6g}"
+                    f"the factor on cosine and sine at {length} tokens{where} is {scale.mean():.6g} instead of {factor:.6g}"
                 )
     return require(problems, f"as in {meant.source} at {', '.join(map(str, lengths))} tokens")
 
 
-def _used_frequencies(rotary: Any, length: int) -> tuple[Any, Any]:
+def _kinds_of_layers(module: Any) -> list[str | None]:
+    """The layer types that a rotary embedding computes; [None] if all are alike, [] for other modules."""
+    if hasattr(module, "inv_freq"):
+        return [None]
+    return [kind for kind in (FULL, LOCAL) if hasattr(module, f"{kind}_inv_freq")]
+
+
+def _used_frequencies(rotary: Any, length: int, kind: str | None) -> tuple[Any, Any]:
     """At position 1 the angle is the frequency itself; the second position sets the length for methods that depend on it."""
     import numpy as np
     import torch
 
     with torch.inference_mode():
-        cos, sin = rotary(torch.zeros(1, 2, 1), torch.tensor([[1, length - 1]]))
+        options = {"layer_type": kind} if kind else {}
+        cos, sin = rotary(torch.zeros(1, 2, 1), torch.tensor([[1, length - 1]]), **options)
     half = cos.shape[-1] // 2
     cosine, sine = (value[0, 0, :half].double().numpy() for value in (cos, sin))
     return np.arctan2(sine, cosine), np.hypot(sine, cosine)

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ray_jobs.finetune.segments import with_host_copy
 from ray_jobs.finetune.training.balance import attention_cost, deal, group_similar
 from tasks.pack.reading import sample_order
 
@@ -143,9 +144,11 @@ def _in_full(read: list[dict[str, np.ndarray]], device: torch.device) -> torch.T
     if not any(np.any(r.get("full_attention", False)) for r in read):
         return None
     of_rows = [np.repeat(r.get("full_attention", np.zeros(len(r["seq_lengths"]), bool)), r["seq_lengths"]) for r in read]
-    return torch.from_numpy(np.concatenate(of_rows))[None].to(device)
+    values = np.concatenate(of_rows)[None]
+    return with_host_copy(torch.from_numpy(values).to(device), values)
 
 
 def _as_row(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """int64 [1, T]."""
-    return torch.from_numpy(values.astype(np.int64))[None].to(device)
+    row = values.astype(np.int64)[None]
+    return with_host_copy(torch.from_numpy(row).to(device), row)

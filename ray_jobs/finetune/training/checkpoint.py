@@ -1,8 +1,10 @@
 """What a run needs to continue exactly: trained weights, optimizer moments and the step.
 
-Learning rate, reading order and random state are pure functions of the step, so they are not stored. A checkpoint is one
-safetensors file and one JSON file, without pickle. Tensors are stored whole, even if they were sharded, so a run can continue with
-another number of workers or another kind of parallelism.
+Learning rate, reading order and random state are pure functions of the step, so they are not stored. Tensors are stored whole, even
+if they were sharded, so a run can continue with another number of workers or another kind of parallelism. There is no pickle.
+
+A checkpoint is a folder. Its cursor, a JSON file, is written last and names every other file with its size, so a folder that was
+copied or written in part is known at sight, whichever file is missing.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from data_schemas.storage import write_atomically
 from ray_jobs.finetune.training.distributed import like, whole
 from ray_jobs.finetune.training.lora import trainable
 
@@ -33,7 +36,10 @@ class Cursor:
 
 
 def save_checkpoint(directory: Path | None, model: torch.nn.Module, optimizer: torch.optim.Optimizer, cursor: Cursor) -> None:
-    """Write the state into `directory`, which exists. Called on every rank; only rank 0 has a directory."""
+    """Write the state into `directory`, and last the cursor, which names all files that are there by then.
+
+    Called on every rank; only rank 0 has a directory, which exists.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trainable(model):
         state = optimizer.state.get(parameter, {})
@@ -46,22 +52,34 @@ def save_checkpoint(directory: Path | None, model: torch.nn.Module, optimizer: t
                 tensors[key] = full.cpu().contiguous()
     if directory is not None:
         save_file(tensors, directory / STATE_FILE)
-        (directory / CURSOR_FILE).write_text(json.dumps({"step": cursor.step}))
+        sizes = {str(f.relative_to(directory)): f.stat().st_size for f in sorted(directory.rglob("*")) if f.is_file()}
+        write_atomically(directory / CURSOR_FILE, json.dumps({"step": cursor.step, "files": sizes}))
 
 
 def last_complete(folder: Path) -> Path | None:
     """The latest checkpoint below `folder` that is complete (a kill or a full disk leaves incomplete ones), or None."""
-    steps = {path: step for path in folder.glob("checkpoint_*") if (step := _whole_step(path)) is not None}
+    steps = {path: step for path in folder.glob("checkpoint_*") if (step := complete_step(path)) is not None}
     return max(steps, key=lambda path: steps[path], default=None)
 
 
-def _whole_step(directory: Path) -> int | None:
+def first_complete(*directories: Path | None) -> Path | None:
+    """The first of these checkpoints that exists and is complete, or None."""
+    return next((one for one in directories if one is not None and complete_step(one) is not None), None)
+
+
+def complete_step(directory: Path) -> int | None:
+    """The step of a complete checkpoint; None if a file is missing, cut off or unreadable."""
     try:
+        cursor = json.loads((directory / CURSOR_FILE).read_text())
+        # Before November 2026 a cursor did not name the files.
+        sizes = {name: size for name, size in cursor.get("files", {}).items() if name != CURSOR_FILE}
+        if any((directory / name).stat().st_size != size for name, size in sizes.items()):
+            return None
         for tensors in (directory / STATE_FILE, *directory.rglob("*.safetensors")):
             with safe_open(tensors, framework="pt"):  # fails for a file that is shorter than its header says
                 pass
-        return int(json.loads((directory / CURSOR_FILE).read_text())["step"])
-    except (OSError, ValueError, KeyError, SafetensorError):
+        return int(cursor["step"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError):
         return None
 
 

@@ -87,9 +87,9 @@ def train(
             if worker.rank == 0:
                 directory = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=scratch))
                 write_full_layers(directory, chosen)
-            save_checkpoint(directory, model, optimizer, Cursor(step=done))
             if last:
                 save_adapter(directory and directory / "adapter", model)
+            save_checkpoint(directory, model, optimizer, Cursor(step=done))  # after all else: it names the folder's files
         report(metrics, directory)
     return model
 

@@ -16,6 +16,7 @@ from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.chunked_loss import LossSums, token_losses
 from ray_jobs.finetune.training.loss import IGNORED, next_token_targets, summed_cross_entropy, weighted_cross_entropy
 from ray_jobs.finetune.training.token_weights import TokenWeights
+from tasks.model.output_layer import output_layer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -41,7 +42,7 @@ def _predictions(model: PeftModel, batch: MicroBatch) -> tuple[Any, torch.Tensor
     targets = next_token_targets(batch.input_ids[0], batch.position_ids[0])
     if batch.scored is not None:
         targets[:-1] = torch.where(batch.scored[0, 1:], targets[:-1], IGNORED)
-    return causal_lm.get_output_embeddings(), hidden[0], targets
+    return output_layer(causal_lm), hidden[0], targets
 
 
 class Objective(torch.nn.Module):

@@ -17,12 +17,13 @@ REFUSAL = "refused.txt"  # a worker's UserError, which no restart by Ray can fix
 def train_on_worker(config: dict[str, Any]) -> None:
     """Train with `config` = {"params", "shards", "work", "unlisted"}.
 
-    Starts from Ray's latest checkpoint, else from the checkpoint folder `unlisted`, else (None) from step 0.
+    Starts from Ray's latest checkpoint, else from the checkpoint folder `unlisted`, whichever is complete, else from step 0.
     """
     import ray.train
     import torch
     from ray.train.torch import get_device
 
+    from ray_jobs.finetune.training.checkpoint import first_complete
     from ray_jobs.finetune.training.distributed import Worker
     from ray_jobs.finetune.training.loop import train
     from ray_jobs.finetune.training.training_log import TrainingLog
@@ -40,8 +41,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))
     worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
     checkpoint = ray.train.get_checkpoint()
-    found = checkpoint.path if checkpoint else config["unlisted"]
-    resume_from = Path(found) if found else None
+    unlisted = Path(config["unlisted"]) if config["unlisted"] else None
+    resume_from = first_complete(Path(checkpoint.path) if checkpoint else None, unlisted)
     first_step = json.loads((resume_from / "cursor.json").read_text())["step"] if resume_from else 0
     scratch = work / "scratch"
     log = None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_schemas.consumers import ServableId
+from tasks.model.rope_layers import of_full_layers
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.serving.formulas import Frequencies
 from tasks.publish.serving.rules import READERS, Written, read_as_transformers5, spelling_problems
@@ -27,7 +28,8 @@ RELATIVE_TOLERANCE = 1e-6
 class Trained:
     """What was trained and is to be served; lengths in tokens.
 
-    `declined` maps a consumer to the reason why the release is not meant for it. `source` says where all this comes from.
+    `declined` maps a consumer to the reason why the release is not meant for it. `source` says where all this comes from. `layers`
+    has the RoPE of layer types that keep theirs; the frequencies are those of the layers in full.
     """
 
     context_length: int
@@ -35,6 +37,7 @@ class Trained:
     frequencies: Callable[[int], tuple[Frequencies, float]]
     declined: Mapping[str, str]
     source: str
+    layers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def planned(self) -> bool:
@@ -52,7 +55,7 @@ def read_plan(directory: Path) -> RopePlan:
 def trained_as_planned(plan: RopePlan) -> Trained:
     """The plan's own frequencies, and the consumers that do not compute them."""
     declined: dict[str, str] = {name: why for name, why in plan.servable_by().items() if why}
-    return Trained(plan.target_length, plan.base_window, plan.frequencies, declined, _PLAN)
+    return Trained(plan.target_length, plan.base_window, plan.frequencies, declined, _PLAN, plan.layers)
 
 
 def trained(directory: Path) -> Trained:
@@ -61,7 +64,7 @@ def trained(directory: Path) -> Trained:
         return trained_as_planned(read_plan(directory))
     written = Written.load(directory)
     reading = read_as_transformers5(written)
-    scaling = written.config.get("rope_scaling") or written.config.get("rope_parameters") or {}
+    scaling = written.config.get("rope_scaling") or of_full_layers(written.config.get("rope_parameters"))
     window = scaling.get("original_max_position_embeddings") or written.config["max_position_embeddings"]
     length = reading.context_length
     return Trained(
@@ -70,6 +73,7 @@ def trained(directory: Path) -> Trained:
         reading.frequencies,
         {},
         "transformers 5, because there is no plan",
+        reading.layers,
     )
 
 
@@ -85,6 +89,9 @@ def contract_problems(consumer: ServableId, written: Written, meant: Trained) ->
     problems = []
     if reading.context_length != meant.context_length:
         problems.append(f"it would serve {reading.context_length} tokens instead of {meant.context_length}")
+    for kind, expected_layers in meant.layers.items():
+        if reading.layers.get(kind) != expected_layers:
+            problems.append(f"RoPE of {kind} layers would be {reading.layers.get(kind)} instead of {expected_layers}")
     for length in compared_lengths(meant.window, meant.context_length):
         inv_freq, factor = reading.frequencies(length)
         expected, expected_factor = meant.frequencies(length)

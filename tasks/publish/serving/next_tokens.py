@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.model.rope_layers import of_full_layers
 from tasks.publish.portable import write_json
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def forget_lengths(model: PreTrainedModel) -> None:
     """Reset dynamic NTK, which keeps the frequencies of its longest prompt until it gets one shorter than its window."""
     import torch
 
-    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "dynamic":
+    if of_full_layers(getattr(model.config, "rope_parameters", None)).get("rope_type") == "dynamic":
         with torch.inference_mode():
             model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
 

@@ -23,18 +23,29 @@ def context_length(directory: str, config: Any) -> int:
     stated = config.max_position_embeddings
     # transformers 5 has the first, 4 the second; these two methods state the window before scaling.
     scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if scaling.get("rope_type", scaling.get("type")) in ("linear", "dynamic"):
+    scaling = scaling.get("full_attention") or scaling
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind == "dynamic" or (kind == "linear" and not config.model_type.startswith("gemma3")):
         stated = int(stated * scaling["factor"])
     if not os.path.isfile(os.path.join(directory, "tokenizer_config.json")):
         return stated
     return min(stated, AutoTokenizer.from_pretrained(directory, local_files_only=True).model_max_length)
 
 
+def attention(directory: str) -> str:
+    """SDPA, or the eager attention for a model whose scores SDPA does not compute."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
+    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa and not is_capped else "eager"
+
+
 def answer(directory: str, prompts: list) -> dict:
     import torch
     from transformers import AutoModelForCausalLM
 
-    options = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
+    options = {"local_files_only": True, "use_safetensors": True, "attn_implementation": attention(directory)}
     try:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **options)
     except TypeError:  # before 4.56

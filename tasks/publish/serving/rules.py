@@ -6,6 +6,7 @@ transformers-4.57   reads `rope_scaling` and a top-level `rope_theta`; nothing r
 transformers-5      `rope_scaling` overrides `rope_parameters` (`convert_rope_params_to_dict`), and a top-level original length
                     overrides the one inside (`standardize_rope_params`).
 vllm                reads the config through transformers 5, and derives the length it serves by itself.
+by layer type       see `tasks.model.rope_layers`; the frequencies here are those of the layers in full.
 sglang              derives a length; its frequencies are not computed here.
 
 transformers itself has no limit. Its context length is taken to be the smaller of the config's and the tokenizer's
@@ -16,11 +17,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_schemas.consumers import CONSUMERS, SERVABLE, ConsumerId, ServableId
+from tasks.model.rope_layers import LOCAL, LOCAL_THETA, is_by_layer, maximum_is_scaled, of_full_layers, other_layers
 from tasks.publish.serving import formulas
 from tasks.publish.serving.formulas import Frequencies
 
@@ -50,11 +52,13 @@ class Written:
 @dataclass(frozen=True)
 class Reading:
     """`context_length` in tokens. `frequencies` maps a prompt's number of tokens to the inverse frequencies, float64
-    [rotary_dim / 2] in radians a token, and the factor on cosine and sine, of a freshly loaded model."""
+    [rotary_dim / 2] in radians a token, and the factor on cosine and sine, of a freshly loaded model. `layers` has the
+    `rope_parameters` of the other layers, if RoPE differs by layer type."""
 
     context_length: int
     rope_type: str
     frequencies: Callable[[int], tuple[Frequencies, float]]
+    layers: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_as_transformers4(written: Written) -> Reading:
@@ -77,7 +81,8 @@ def read_as_transformers4(written: Written) -> Reading:
         original = scaling.get("original_max_position_embeddings") or maximum
         return _by_type(rope_type, theta, dim, scaling, original, maximum, length)
 
-    return Reading(_transformers_length(written, rope_type, scaling), rope_type, frequencies)
+    local = {LOCAL: {"rope_type": "default", "rope_theta": config[LOCAL_THETA]}} if LOCAL_THETA in config else {}
+    return Reading(_transformers_length(written, rope_type, scaling), rope_type, frequencies, local)
 
 
 def read_as_transformers5(written: Written) -> Reading:
@@ -96,7 +101,8 @@ def read_as_transformers5(written: Written) -> Reading:
             return formulas.longrope(formulas.unscaled(parameters["rope_theta"], dim), chosen), float(factor)
         return _by_type(rope_type, parameters["rope_theta"], dim, parameters, original, maximum, length)
 
-    return Reading(_transformers_length(written, rope_type, parameters), rope_type, frequencies)
+    layers = other_layers(config.get("rope_parameters"))
+    return Reading(_transformers_length(written, rope_type, parameters), rope_type, frequencies, layers)
 
 
 def read_as_vllm(written: Written) -> Reading:
@@ -107,7 +113,8 @@ def read_as_vllm(written: Written) -> Reading:
     if rope_type == "su":
         rope_type = "longrope"
     dim = _rotary_dim(config, parameters.get("partial_rotary_factor", 1.0))
-    served = maximum if rope_type in _EXTENDED_IN_VLLM else int(maximum * (parameters.get("factor") or 1.0))
+    is_extended = rope_type in _EXTENDED_IN_VLLM or maximum_is_scaled(config.get("model_type", ""))
+    served = maximum if is_extended else int(maximum * (parameters.get("factor") or 1.0))
     if rope_type == "longrope":
         served = int(config.get("original_max_position_embeddings") or served)
     original = parameters.get("original_max_position_embeddings", maximum)
@@ -126,7 +133,7 @@ def read_as_vllm(written: Written) -> Reading:
             return formulas.longrope(formulas.unscaled(theta, dim), chosen), float(factor)
         return _by_type(rope_type, theta, dim, parameters, original, maximum, length)
 
-    return Reading(served, rope_type, frequencies)
+    return Reading(served, rope_type, frequencies, other_layers(config.get("rope_parameters")))
 
 
 def sglang_context_length(config: Mapping[str, Any]) -> int:
@@ -149,14 +156,18 @@ def spelling_problems(config: Mapping[str, Any]) -> list[str]:
 
     Programs differ in which spelling they prefer, so they would serve a config that contradicts itself in different ways.
     """
-    new, old = config.get("rope_parameters"), config.get("rope_scaling")
+    new, old = of_full_layers(config.get("rope_parameters")), config.get("rope_scaling")
     if not new or not ("rope_scaling" in config or "rope_theta" in config):
         return []
     legacy = {"rope_theta": _legacy_theta(config), "rope_type": "default", **(old or {})}
     if config.get("partial_rotary_factor") is not None:
         legacy["partial_rotary_factor"] = config["partial_rotary_factor"]
     keys = sorted((set(legacy) | set(new)) - {"type"})
-    return [
+    local = other_layers(config.get("rope_parameters")).get(LOCAL) or {}
+    other = [] if config.get(LOCAL_THETA) == local.get("rope_theta") else [
+        f"{LOCAL_THETA} is {config.get(LOCAL_THETA)!r}, and rope_theta of {LOCAL} {local.get('rope_theta')!r}"
+    ]
+    return other + [
         f"{key} is {new.get(key)!r} in rope_parameters and {legacy.get(key)!r} in the older spelling"
         for key in keys
         if new.get(key) != legacy.get(key)
@@ -184,9 +195,13 @@ def _by_type(
 
 
 def _parameters_of_5(config: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
-    if any(isinstance(value, Mapping) for value in parameters.values()):
-        raise ValueError("the config has different rotary frequencies for each layer type, for which there is no rule")
+    given = config.get("rope_parameters") or {}
+    if is_by_layer(given):
+        parameters = {**of_full_layers(given), **(config.get("rope_scaling") or {})}
+        if not parameters:
+            raise ValueError("the config has rotary frequencies for each layer type, and none for layers that attend in full")
+    else:
+        parameters = dict(config.get("rope_scaling") or given)
     parameters.setdefault("rope_theta", _legacy_theta(config))
     parameters.setdefault("rope_type", parameters.get("type", "default"))
     partial = config.get("partial_rotary_factor", config.get("rotary_pct"))
@@ -211,6 +226,6 @@ def _rotary_dim(config: Mapping[str, Any], partial: float | None) -> int:
 
 def _transformers_length(written: Written, rope_type: str, parameters: Mapping[str, Any]) -> int:
     stated = written.config["max_position_embeddings"]
-    if rope_type in ("linear", "dynamic"):
+    if rope_type == "dynamic" or (rope_type == "linear" and not maximum_is_scaled(written.config.get("model_type", ""))):
         stated = int(stated * parameters["factor"])
     return int(min(stated, written.tokenizer.get("model_max_length") or stated))

@@ -96,6 +96,9 @@ def test_candidates_of_a_llama3_base_are_its_own_scaling_and_a_raised_theta(tmp_
     assert set(found.plans) == {"llama3", "ntk"}
     assert found.plans["llama3"].factor == 8.0
     assert set(found.refused) == {"linear", "dynamic", "yarn", "longrope"}
+    stated = compare_rope.candidates(ModelParams(base=str(tmp_path), target_length=512, rope_theta=3e6))
+    assert stated.plans["theta"].rope_theta == 3e6
+    assert {*stated.plans, *stated.refused} == {*found.plans, *found.refused, "theta"}
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_schemas.errors import UserError
@@ -174,6 +174,45 @@ def test_a_sliding_window_agrees_with_the_dense_reference(window):
     (expected * weight).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad.double(), b.grad, atol=1e-5, rtol=1e-5)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 24), min_size=2, max_size=4),
+    group=st.integers(2, 12),
+    window=st.integers(1, 14),
+    full_layers=st.sampled_from([(), (0,)]),
+    in_full=st.sets(st.integers(0, 3)),
+)
+@example(lengths=[19, 4], group=6, window=5, full_layers=(), in_full=set())  # half a group < window < a group
+@settings(max_examples=60)
+def test_under_any_window_a_document_comes_out_as_it_does_alone(lengths, group, window, full_layers, in_full):
+    layer = attention_layer(0, group=group, s2_full_layers=full_layers)
+    row = [torch.randn(1, n, sum(lengths), 8) for n in (4, 2, 2)]
+
+    def run(tensors, lengths, marked):
+        options = {"position_ids": positions(lengths), "sliding_window": window, "s2_in_full": marked}
+        return s2_attention_forward(layer, *tensors, None, **options)[0]
+
+    marked = marks(lengths, in_full)
+    packed = run(row, lengths, marked)
+    for start, length in zip(torch.tensor([0, *lengths]).cumsum(0).tolist(), lengths, strict=False):
+        part = slice(start, start + length)
+        alone = run([t[:, :, part] for t in row], [length], marked[:, part])
+        torch.testing.assert_close(packed[:, part], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_it_runs_in_inference_mode_and_sees_positions_that_were_changed_in_place():
+    model = tiny_model("llama")
+    ids, place = torch.randint(0, 64, (1, 20)), positions([12, 8])
+    expected = model(input_ids=ids, position_ids=place, use_cache=False).logits
+    with torch.inference_mode():
+        made_inside = torch.arange(20)[None]
+        model(input_ids=ids, position_ids=made_inside, use_cache=False)
+        made_inside.copy_(place)
+        for given_positions in (place, made_inside):
+            logits = model(input_ids=ids, position_ids=given_positions, use_cache=False).logits
+            torch.testing.assert_close(logits, expected)
+        model.eval()(ids, use_cache=False)
 
 
 @pytest.mark.parametrize("value_dim", [5, 12])

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
-    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -165,10 +164,29 @@ def test_phi3_gets_a_changed_theta_because_its_config_knows_no_yarn() -> None:
     assert "Phi3Config does not take rope_method linear" in refusal(Phi3Config(), 8192, "linear")
 
 
+def test_a_stated_theta_is_the_base_frequency_and_nothing_else_changes() -> None:
+    plan = plan_rope(base(), 2048, "theta", theta=5e5)
+    assert plan.rope_parameters == {"rope_type": "default", "rope_theta": 5e5}
+    assert plan_rope(base(), 2048, theta=5e5).rope_parameters == plan.rope_parameters  # auto takes it
+    assert plan.rope_theta == 5e5
+    assert (plan.max_position_embeddings, plan.factor, plan.training_required) == (2048, 4.0, True)
+    assert not any(plan.servable_by().values())
+    np.testing.assert_allclose(plan.frequencies(2048)[0], 5e5 ** (-np.arange(0, 32, 2) / 32))
+    by_ntk = plan_rope(base(), 2048, "ntk")
+    assert plan_rope(base(), 2048, "theta", theta=by_ntk.rope_theta).rope_parameters == by_ntk.rope_parameters
+    assert f"{by_ntk.rope_theta:g}" in " ".join(plan.notes)
+    assert "smaller" in " ".join(plan_rope(base(), 2048, "theta", theta=100).notes)
+
+
+def test_a_stated_theta_stands_below_the_bands_of_llama3() -> None:
+    plan = plan_rope(extended(512, 1024, "llama3"), 4096, "theta", theta=1e6)
+    assert plan.rope_parameters["rope_theta"] == 1e6
+    assert (plan.rope_parameters["rope_type"], plan.rope_parameters["factor"]) == ("llama3", 2.0)
+
+
 def test_refusals_say_what_to_use_instead() -> None:
     assert "window of 512" in refusal(base(), 512)
     assert "GPT2" in refusal(GPT2Config())
-    assert "layer type" in refusal(Gemma3TextConfig(), 1 << 20)
     assert "multimodal" in refusal(base(mrope_section=[4, 6, 6]))
     assert "choose auto" in refusal(extended(512, 1024, "llama3"), 4096, "yarn")
     assert "factor from 2 to 8" in refusal(extended(512, 1024, "llama3"), 4096, "llama3")
@@ -176,6 +194,9 @@ def test_refusals_say_what_to_use_instead() -> None:
     assert "choose linear" in refusal(extended(512, 1024, "linear"), 4096, "dynamic")
     assert "rope_factors_file" in refusal(base(), method="longrope")
     assert "longrope" in refusal(base(), method="yarn", factors={"short_factor": [], "long_factor": []})
+    assert "rope_theta" in refusal(base(), method="theta")
+    assert "choose theta" in refusal(base(), method="yarn", theta=1e6)
+    assert "choose linear" in refusal(extended(512, 1024, "linear"), 4096, theta=1e6)
     assert "yarn or ntk" in refusal(base(), method="dynamic", serving=("vllm",))
     assert "transformers-5, transformers-4.57, vllm" in refusal(base(), serving=("ollama",))
 

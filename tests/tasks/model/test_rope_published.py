@@ -14,7 +14,7 @@ from data_schemas.errors import UserError
 from tasks.model.rope_plan import RopePlan, plan_rope
 
 WINDOW, TARGET, HEAD_DIM = 64, 256, 16
-METHODS = ["linear", "dynamic", "ntk", "yarn", "llama3", "longrope"]
+METHODS = ["linear", "dynamic", "ntk", "yarn", "llama3", "longrope", "theta"]
 
 
 def base(**extra: Any) -> LlamaConfig:
@@ -34,7 +34,8 @@ def base(**extra: Any) -> LlamaConfig:
 def planned(config: LlamaConfig, method: str) -> RopePlan:
     half = HEAD_DIM // 2
     factors = {"short_factor": [1.0] * half, "long_factor": [1.0 + i for i in range(half)]} if method == "longrope" else None
-    return plan_rope(config, TARGET, method, factors=factors, packed_rows=False)  # type: ignore[arg-type]
+    theta = 2e6 if method == "theta" else None
+    return plan_rope(config, TARGET, method, factors=factors, theta=theta, packed_rows=False)  # type: ignore[arg-type]
 
 
 def published(method: str, directory: Path) -> tuple[LlamaForCausalLM, RopePlan]:
@@ -78,7 +79,7 @@ def test_both_spellings_hold_equal_values(method: str, tmp_path: Path) -> None:
     assert written["rope_parameters"] == plan.rope_parameters
     assert written["rope_theta"] == plan.rope_theta
     without_theta = {key: value for key, value in plan.rope_parameters.items() if key != "rope_theta"}
-    assert written["rope_scaling"] == (None if method == "ntk" else without_theta)
+    assert written["rope_scaling"] == (None if method in ("ntk", "theta") else without_theta)
     assert written["max_position_embeddings"] == plan.max_position_embeddings
     assert "original_max_position_embeddings" not in written
     assert (written["vocab_size"], written["architectures"]) == (32, ["LlamaForCausalLM"])

@@ -4,16 +4,21 @@ import gc
 import importlib.util
 import json
 import math
+import shutil
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from benchmarks.extension_run import keep
 from data_schemas.errors import UserError
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, FullLayers, ranked, read_full_layers, write_full_layers
 from ray_jobs.finetune.training.batches import num_targets, read_micro_batch, rows_of_rank, rows_of_step
+from ray_jobs.finetune.training.checkpoint import complete_step, first_complete, last_complete
 from ray_jobs.finetune.training.loop import train
 from ray_jobs.finetune.training.lora import trainable
 from ray_jobs.finetune.training.objective import Objective, group_size_at, summed_loss
@@ -152,8 +157,57 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 
 def test_the_checkpoint_is_readable_json_and_safetensors(base, tmp_path):
     _, _, kept = run(make_params(base), tmp_path)
-    assert json.loads((kept[2] / "cursor.json").read_text()) == {"step": 2}
+    cursor = json.loads((kept[2] / "cursor.json").read_text())
+    assert cursor["step"] == 2
+    assert cursor["files"] == {n: (kept[2] / n).stat().st_size for n in (FULL_LAYERS_FILE, "state.safetensors")}
     assert (kept[4] / "adapter" / "adapter_model.safetensors").is_file()
+    is_known_when_torn(kept, tmp_path / "torn")
+
+
+def is_known_when_torn(kept, folder):
+    """A final checkpoint that lacks any one of its files, or a part of one, is passed over for the one before."""
+    before, final = folder / "checkpoint_1", folder / "checkpoint_2"
+    shutil.copytree(kept[2], before)
+    shutil.copytree(kept[4], final)
+    assert last_complete(folder) == first_complete(None, final, before) == final
+    files = [path.relative_to(kept[4]) for path in kept[4].rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"state.safetensors", "cursor.json", "adapter_config.json", "adapter_model.safetensors"}
+    for file in files:
+        whole_file = (final / file).read_bytes()
+        (final / file).write_bytes(whole_file[: len(whole_file) // 2])
+        assert last_complete(folder) == first_complete(final, before) == before, file
+        (final / file).unlink()
+        assert last_complete(folder) == first_complete(final, before) == before, file
+        (final / file).write_bytes(whole_file)
+    shutil.rmtree(final / "adapter")
+    assert last_complete(folder) == before
+    assert first_complete(final, None) is None
+
+
+def test_a_benchmark_s_training_keeps_a_complete_checkpoint_at_every_moment(tmp_path, monkeypatch):
+    """Whatever call fails while one is kept, a complete one is there."""
+    real_rename, real_rmtree = Path.rename, shutil.rmtree
+
+    def write(folder, step):
+        folder.mkdir()
+        save_file({"a": torch.zeros(1)}, folder / "state.safetensors")
+        (folder / "cursor.json").write_text(json.dumps({"step": step}))
+        return folder
+
+    assert keep(write(tmp_path / "new", 1), tmp_path, 1) == last_complete(tmp_path)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    for step, name in ((2, "rename"), (3, "rmtree")):
+        monkeypatch.setattr(Path, "rename", killed if name == "rename" else real_rename)
+        monkeypatch.setattr(shutil, "rmtree", killed if name == "rmtree" else real_rmtree)
+        with pytest.raises(KeyboardInterrupt):
+            keep(write(tmp_path / f"new{step}", step), tmp_path, step)
+        assert complete_step(last_complete(tmp_path)) in (1, step)
+    monkeypatch.undo()
+    keep(write(tmp_path / "new4", 4), tmp_path, 4)
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_000004"]
 
 
 def micro_gradients(params, model):

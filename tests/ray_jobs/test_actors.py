@@ -14,7 +14,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import RayParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected
-from ray_jobs.evaluate.actors import RayActors, measuring_workers
+from ray_jobs.actors import RayActors, measuring_workers
 from tasks.work import InProcess
 from tests.ray_jobs.evaluate.deadly_units import Square
 from tests.ray_jobs.evaluate.evaluation_example import TinyRun, make_tiny_run, write_questions

@@ -1,4 +1,4 @@
-"""The workers of the evaluation: this process, or Ray actors that keep a model between units."""
+"""Workers that keep a model between units: this process, or Ray actors. For the evaluation and the search for RoPE factors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ray_jobs.cluster import connected, interruptibly
 from tasks.work import InProcess, UnitFunction, Workers, become_worker
 
 _RETRIES = 2
+_REMEDY = "lower evaluation.batch_tokens or ray.num_workers"
 _UNITS_AHEAD = 4  # for each worker: limits the results that wait in memory behind a slow unit
 
 
@@ -35,8 +36,9 @@ class RayActors:
     replaced and its unit is tried again, at most twice.
     """
 
-    def __init__(self, params: RayParams) -> None:
+    def __init__(self, params: RayParams, remedy: str = _REMEDY) -> None:
         self._params = params
+        self._remedy = remedy
         self.on_other_machines = params.address != "local"
         self._actors: list[Any] = []
 
@@ -67,7 +69,7 @@ class RayActors:
                         failures[of_unit] = failures.get(of_unit, 0) + 1
                         self._drop(actor)
                         if failures[of_unit] > _RETRIES:
-                            raise _killed(failures[of_unit]) from error
+                            raise _killed(failures[of_unit], self._remedy) from error
                         waiting.append(of_unit)
                         idle.append(self._start())
                 yield results.pop(number)
@@ -115,16 +117,19 @@ def _told(error: Any) -> BaseException:
     return inner if type(inner) is UserError else error
 
 
-def _killed(times: int) -> UserError:
+def _killed(times: int, remedy: str) -> UserError:
     return UserError(
-        f"A worker of the evaluation was killed {times} times on the same unit, perhaps because memory ran out: lower "
-        "evaluation.batch_tokens or ray.num_workers and run again; finished units are kept."
+        f"A worker was killed {times} times on the same unit, perhaps because memory ran out: {remedy} and run again; finished units are "
+        "kept."
     )
 
 
 @contextmanager
-def measuring_workers(params: RayParams) -> Iterator[Workers]:
+def measuring_workers(params: RayParams, remedy: str = _REMEDY) -> Iterator[Workers]:
     """This process for one local worker, else Ray actors on the cluster at `params.address`.
+
+    Args:
+        remedy: what a user can do where workers keep dying, for the error's sentence.
 
     Raises:
         UserError: the cluster cannot be reached, or has fewer GPUs than there are workers.
@@ -134,7 +139,7 @@ def measuring_workers(params: RayParams) -> Iterator[Workers]:
         return
     with connected(params):
         _refuse_too_few_gpus(params)
-        actors = RayActors(params)
+        actors = RayActors(params, remedy)
         try:
             yield actors
         finally:

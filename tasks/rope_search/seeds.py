@@ -1,0 +1,71 @@
+"""Where a search starts, and what it has to beat: the closed forms, as a factor for each pair and the factor on cosine and sine.
+
+NTK at a critical pair c (LongRoPE2, section 3.1) is NTK with the base that gives the factor s at pair c instead of at the last one:
+factor_i = s^(i / c), the base is theta * s^(P / c). With the pair at which a base is really undertrained, it needs no search.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.model.rope_frequencies import default_frequencies, scaled_frequencies
+from tasks.rope_search.space import Candidate, Genome, RopeSpace
+
+NTK_CRITICAL = "ntk_critical"
+CLOSED_FORMS = ("linear", "ntk", "yarn", "llama3")
+_CRITICAL_STEPS = (-6, -4, -2, 0, 2, 4, 6)  # of the pairs that are measured first, around the theoretical one
+
+
+def critical_theta(space: RopeSpace, critical: int) -> float:
+    """`rope_theta` of NTK at pair `critical`."""
+    return float(space.theta * space.extension ** (space.num_pairs / critical))
+
+
+def ntk_critical(space: RopeSpace, critical: int) -> Candidate:
+    """NTK at pair `critical`."""
+    return Candidate(tuple(float(f) for f in space.extension ** (np.arange(space.num_pairs) / critical)), 1.0)
+
+
+def closed_form(space: RopeSpace, method: str) -> Candidate:
+    """One of `CLOSED_FORMS`, as a plan of that method computes it."""
+    parameters = {
+        "rope_type": method,
+        "rope_theta": space.theta,
+        "factor": space.extension,
+        "original_max_position_embeddings": space.original_length,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
+    if method == "ntk":
+        return ntk_critical(space, space.num_pairs - 1)
+    dim, target = 2 * space.num_pairs, space.target_length
+    scaled, attention = scaled_frequencies(parameters, dim, target, target)
+    return Candidate(tuple(float(f) for f in default_frequencies(space.theta, dim) / scaled), attention)
+
+
+def critical_candidates(space: RopeSpace) -> list[int]:
+    """The pairs at which NTK is measured first, ascending."""
+    low, high = space.critical_bounds
+    middle = min(space.theoretical_critical, high)
+    return sorted({min(max(middle + step, low), high) for step in _CRITICAL_STEPS})
+
+
+def critical_neighbours(space: RopeSpace, best: int, known: list[int]) -> list[int]:
+    """The pairs beside the best one that were not measured yet."""
+    low, high = space.critical_bounds
+    return [pair for pair in (best - 1, best + 1) if low <= pair <= high and pair not in known]
+
+
+def seed_genomes(space: RopeSpace, critical: int) -> list[Genome]:
+    """The first candidates of the space. `critical`: the measured critical pair."""
+    yarn, linear, ntk = (closed_form(space, method) for method in ("yarn", "linear", "ntk"))
+    rising = np.asarray(yarn.factors)
+    pairs, split = np.arange(space.num_pairs), float(critical)
+    usual = space.longrope_attention
+    seeds = [space.fitted(yarn.factors, yarn.attention), space.fitted(linear.factors, usual), space.fitted(ntk.factors, usual)]
+    for top in (1.0, space.upper**0.25):
+        highest = top * space.extension
+        seeds.append(space.fitted(np.minimum(highest ** (pairs / critical), highest), usual, split))
+    # YaRN's shape with a higher plateau: a lower frequency keeps more of what was never trained within its bounds.
+    seeds += [space.fitted(rising**power, yarn.attention, split) for power in (1.1, 1.2)]
+    return list(dict.fromkeys(seeds))
