@@ -17,7 +17,7 @@ RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "ll
 class ModelParams(Params):
     """The base model, and the context length to extend it to."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"window", "rope_theta"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"window", "rope_theta", "rope_length"})
 
     base: str = Field(
         min_length=1, description="A model folder, a hub id such as org/name, or `demo` for the base that comes with Ropeway."
@@ -55,6 +55,14 @@ class ModelParams(Params):
         gt=1,
         le=1e15,
         description="For theta: the new base frequency of RoPE, `rope_theta`. With rope_method auto it chooses theta.",
+    )
+    rope_length: int | None = Field(
+        None,
+        ge=32,
+        le=16_777_216,
+        description="Context length in tokens that RoPE is scaled for, target_length or more. More helps recall from the far end of the "
+        "window, because a base saw few tokens that are nearly its whole window apart; it costs some perplexity before training. Not for "
+        "dynamic, longrope or theta. Empty: target_length.",
     )
     serve_with: tuple[Servable, ...] = Field(
         (),

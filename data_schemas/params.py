@@ -151,6 +151,10 @@ class PipelineParams(Params):
         too_long = [n for n in (*(self.evaluation.lengths or ()), *(self.evaluation.task_lengths or ())) if n > target]
         if too_long:
             raise ValueError(f"evaluation length {too_long[0]} is above model.target_length {target}: remove it")
+        if self.model.rope_length is not None and self.model.rope_length < target:
+            raise ValueError(
+                f"model.rope_length {self.model.rope_length} is below model.target_length {target}: choose {target} or more, or none"
+            )
         if self.training.average_last_steps > self.training.steps:
             raise ValueError(
                 f"training.average_last_steps is {self.training.average_last_steps}, above training.steps {self.training.steps}: "
@@ -164,7 +168,10 @@ class PipelineParams(Params):
             raise ValueError(
                 "model.rope_theta and model.rope_factors_file both choose a RoPE method: remove one, or set model.rope_method"
             )
-        if self.model.rope_theta is not None and not {"theta", "auto"} & {self.model.rope_method, *self.evaluation.rope_methods}:
+        if self.model.rope_theta is not None and not {"theta", "auto"} & {
+            self.model.rope_method,
+            *self.evaluation.rope_methods,
+        }:
             raise ValueError(
                 f"model.rope_theta is for theta, but model.rope_method is {self.model.rope_method}: remove it, choose theta, or add "
                 "theta to evaluation.rope_methods to compare the two"

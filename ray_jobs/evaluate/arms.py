@@ -85,7 +85,7 @@ def served_arms(plan: RopePlan, names: Sequence[str]) -> tuple[tuple[str, ...], 
 
 def _with_method(params: PipelineParams, arm: str) -> PipelineParams:
     """`params` with the RoPE method that `arm` is named after. It is only compared, so no server has to support it."""
-    changes: dict[str, Any] = {"rope_method": arm.removeprefix(_METHOD_ARM), "serve_with": ()}
+    changes: dict[str, Any] = {"rope_method": arm.removeprefix(_METHOD_ARM), "rope_length": None, "serve_with": ()}
     return params.model_copy(update={"model": params.model.model_copy(update=changes)})
 
 

@@ -34,7 +34,15 @@ def _computed_plan(model: ModelParams, factors_json: str, config_state: tuple[in
     """`config_state` is only part of the cache's key."""
     factors = json.loads(factors_json)
     config, theta = load_config(model), planned_theta(model)
-    return plan_rope(config, model.target_length, model.rope_method, factors=factors, theta=theta, serving=model.serve_with)
+    return plan_rope(
+        config,
+        model.target_length,
+        model.rope_method,
+        factors=factors,
+        theta=theta,
+        serving=model.serve_with,
+        rope_length=model.rope_length,
+    )
 
 
 def _config_state(model: ModelParams) -> tuple[int, int] | None:
@@ -85,11 +93,13 @@ def extended_config(model: ModelParams, *, as_served: bool = False) -> Pretraine
 def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *, as_served: bool = False) -> PreTrainedModel:
     """One of the compared models, float32, full attention, evaluation mode; `checkpoint` is a checkpoint artifact's folder.
 
+    Scaling only has RoPE scaled for the target length, whatever `model.rope_length` says: that is what people get without training.
     `as_served` is for the models with scaled RoPE: see `extended_config`.
     """
     if arm == "base":
         return load_base(params.model).eval()
-    model = load_base(params.model, config=extended_config(params.model, as_served=as_served))
+    scaled = params.model if arm == "fine_tuned" else params.model.model_copy(update={"rope_length": None})
+    model = load_base(scaled, config=extended_config(scaled, as_served=as_served))
     if arm == "fine_tuned":
         if checkpoint is None:
             raise ValueError("the fine_tuned arm needs a checkpoint")

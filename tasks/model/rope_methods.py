@@ -239,7 +239,9 @@ def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> 
     return f"{why}; {extension:g}x is within the {limit}x at which it is usable untrained, and fine-tuning improves it."
 
 
-def notes(method: str, base: BaseRope, parameters: Parameters, target_length: int, packed_rows: bool) -> tuple[str, ...]:
+def notes(
+    method: str, base: BaseRope, parameters: Parameters, target_length: int, scaled_for: int, packed_rows: bool
+) -> tuple[str, ...]:
     """What a user of the extended model should know, one sentence each."""
     found = reading_notes(base)
     if base.rope_type == "dynamic":
@@ -271,6 +273,11 @@ def notes(method: str, base: BaseRope, parameters: Parameters, target_length: in
             found.append("Packed rows are trained with the frequencies of their longest document.")
     if "attention_factor" in parameters and method == "yarn":
         found.append("The base's own attention_factor is kept, because it differs from the one its factor implies.")
+    if scaled_for != target_length:
+        found.append(
+            f"RoPE is scaled for {scaled_for} tokens and trained up to {target_length}; a server that reads the length from the scaling, "
+            f"as vLLM does, needs a stated maximum of {target_length}."
+        )
     if target_length % base.original_length and method not in ("ntk", "theta"):
         found.append(f"The target is {target_length / base.original_length:g} times the original length, not a whole number.")
     if base.sliding_window and base.sliding_window < target_length:

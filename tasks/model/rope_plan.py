@@ -138,6 +138,7 @@ def plan_rope(
     packed_rows: bool = True,
     serving: tuple[str, ...] = (),
     window: int | None = None,
+    rope_length: int | None = None,
 ) -> RopePlan:
     """Choose and check the scaling that extends `config`'s model to `target_length` tokens; `config` is not changed.
 
@@ -145,7 +146,8 @@ def plan_rope(
     `theta` is the new base frequency for the method of that name.
     `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
     (keys of `servable_by`) that must compute what the plan says. `window` states how many tokens the base works up to, where its config
-    can be read in two ways. Refusals are UserErrors that say what to use instead.
+    can be read in two ways. `rope_length` is the length that frequencies are scaled for, if it is not the
+    target. Refusals are UserErrors that say what to use instead.
     """
     base = read_base_rope(config, window)
     if target_length <= base.window:
@@ -161,12 +163,19 @@ def plan_rope(
             if theta is None
             else f"model.rope_theta is for theta, and rope_method is {chosen}: remove it, or choose theta."
         )
-    parameters, maximum = rope_parameters(chosen, base, target_length, factors, theta, packed_rows)
+    if rope_length not in (None, target_length) and chosen in ("dynamic", "longrope", "theta"):
+        raise UserError(
+            f"model.rope_length cannot be used with rope_method {chosen}, which is not scaled for a stated length: remove it, or choose "
+            "yarn."
+        )
+    scaled_for = rope_length or target_length
+    parameters, maximum = rope_parameters(chosen, base, scaled_for, factors, theta, packed_rows)
+    maximum = target_length if maximum == scaled_for else maximum
     extension = target_length / base.window
     training_required = extension > USABLE_UNTRAINED[chosen]
     plan = RopePlan(
         method=chosen,
-        factor=extension if chosen in ("ntk", "theta") else float(parameters.get("factor", extension)),
+        factor=scaled_for / base.window if chosen in ("ntk", "theta") else float(parameters.get("factor", extension)),
         original_length=base.original_length,
         base_window=base.window,
         target_length=target_length,
@@ -177,7 +186,7 @@ def plan_rope(
         model_type=base.model_type,
         training_required=training_required,
         reason=reason(chosen, method == "auto", base, extension),
-        notes=notes(chosen, base, parameters, target_length, packed_rows),
+        notes=notes(chosen, base, parameters, target_length, scaled_for, packed_rows),
         layers=base.layers,
     )
     _refuse_unless_read_back(plan, config)

@@ -7,7 +7,7 @@ import pytest
 from transformers import LlamaConfig
 
 from data_schemas.errors import UserError
-from data_schemas.params import ModelParams
+from data_schemas.params import ModelParams, PipelineParams
 from tasks.model import extended
 from tasks.model.extended import rope_plan_for
 
@@ -45,3 +45,10 @@ def test_a_refusal_is_repeated(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match="gone"):
             rope_plan_for(ModelParams(base=str(tmp_path / "gone"), target_length=2048))
+
+
+def test_scaling_only_is_scaled_for_the_target_whatever_the_trained_model_is_scaled_for() -> None:
+    model = ModelParams(base="demo", target_length=2048, rope_method="yarn", rope_length=4096)
+    params = PipelineParams.model_validate({"corpus": {"sources": [{"uri": "stdlib:"}]}, "model": model.model_dump()})
+    assert extended.load_arm(params, "scaling_only").config.rope_parameters["factor"] == 4
+    assert extended.extended_config(model).rope_parameters["factor"] == 8

@@ -274,3 +274,22 @@ def test_description_has_a_row_for_each_thing_a_person_decides_by() -> None:
     assert rows["context length"] == "512 -> 2048 tokens (4x)"
     assert rows["read by vllm"].startswith("no: ")
     assert {"method", "why", "training", "rope_parameters", "max_position_embeddings", "note"} <= set(rows)
+
+
+@pytest.mark.parametrize("method", ["yarn", "linear", "ntk", "llama3"])
+def test_frequencies_can_be_scaled_for_more_than_the_target(method: Any) -> None:
+    plan = plan_rope(base(), 2048, method, rope_length=4096)
+    longer, short = plan_rope(base(), 4096, method), plan_rope(base(), 2048, method)
+    np.testing.assert_array_equal(plan.frequencies(2048)[0], longer.frequencies(2048)[0])
+    assert (plan.factor, plan.target_length, plan.max_position_embeddings) == (
+        longer.factor,
+        2048,
+        short.max_position_embeddings,
+    )
+    assert any("scaled for 4096" in note for note in plan.notes)
+    assert plan_rope(base(), 2048, method, rope_length=2048) == short
+
+
+def test_methods_without_a_length_refuse_another_one() -> None:
+    assert "dynamic" in refusal(base(), method="dynamic", rope_length=4096)
+    assert "theta" in refusal(base(), theta=1e6, rope_length=4096)

@@ -113,7 +113,9 @@ def test_every_line_has_its_own_key_and_value_and_keys_of_two_parts_share_them(m
         keys, values = zip(*lines, strict=True)
         assert len(set(keys)) == len(keys) == len(set(values))
         assert len(keys) > len(draft.turns) >= 4, "some lines are not asked for"
-        asked = [key for turn in draft.turns for key in keys if re.search(rf"(?<![\w.-]){re.escape(key)}(?![\w.-])", turn.question)]
+        asked = [
+            key for turn in draft.turns for key in keys if re.search(rf"(?<![\w.-]){re.escape(key)}(?![\w.-])", turn.question)
+        ]
         assert len(set(asked)) == len(asked) == len(draft.turns)
         has_parts = "." in keys[0]
         found_kinds.add((has_parts, len(keys) >= 2 * len(draft.turns)))
