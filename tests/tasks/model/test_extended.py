@@ -48,7 +48,13 @@ def test_a_refusal_is_repeated(tmp_path: Path) -> None:
 
 
 def test_scaling_only_is_scaled_for_the_target_whatever_the_trained_model_is_scaled_for() -> None:
-    model = ModelParams(base="demo", target_length=2048, rope_method="yarn", rope_length=4096)
-    params = PipelineParams.model_validate({"corpus": {"sources": [{"uri": "stdlib:"}]}, "model": model.model_dump()})
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "longer",
+            "storage": "storage",
+            "corpus": {"sources": [{"uri": "stdlib:", "licence": "PSF-2.0"}]},
+            "model": {"base": "demo", "target_length": 2048, "rope_method": "yarn", "rope_length": 4096},
+        }
+    )
     assert extended.load_arm(params, "scaling_only").config.rope_parameters["factor"] == 4
-    assert extended.extended_config(model).rope_parameters["factor"] == 8
+    assert extended.extended_config(params.model).rope_parameters["factor"] == 8
