@@ -11,30 +11,33 @@ from data_schemas.params import PipelineParams
 from data_schemas.retrieval_params import RetrievalParams
 
 UNTRAINED = ("scaling_only", "base")
-HELDOUT_FAMILY = "position"  # made by no arm with the mix, so that what transfers is seen
+HELDOUT_FAMILY = "position"  # made by no arm, so that what transfers is seen
 S2_LAST_STEPS = 1 / 3  # share of the steps that attend in full, for the arm that does
+
+RANK, RATE, FULL_WEIGHT_RATE = 32, 2e-3, 1e-3  # of all arms
+LONGER_ROPE = 2  # RoPE is scaled for that many times the target, in the arms that say so
 
 _S2: dict[str, Any] = {"full_attention_layers": "none"}
 _FULL: dict[str, Any] = {"attention": "full"}
-
-
-def _mix(share: float, **others: Any) -> dict[str, Any]:
-    return {"share": share, "heldout_families": [HELDOUT_FAMILY], **others}
-
+_MIX: dict[str, Any] = {"share": 0.3, "families": ["key_value", "fill_in"], "answer_weight": 0.4, "questions": 32}
+_ALL_KINDS: dict[str, Any] = {"share": 0.3, "heldout_families": [HELDOUT_FAMILY], "answer_weight": 0.4, "questions": 32}
+_LONGER_ROPE: dict[str, Any] = {"rope_length": LONGER_ROPE}  # times the target, see `arm_params`
 
 # Arm: what it changes of the demo's parameters, by section. The default has one layer of four in full, chosen by the probe.
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
-    "s2": {"training": _S2},
-    "s2-last-steps-full": {"training": _S2 | {"full_attention_steps": S2_LAST_STEPS}},
     "auto": {},
+    "s2": {"training": _S2},
+    "full": {"training": _FULL},
+    "auto+longer-rope": {"model": _LONGER_ROPE},
+    "auto+mix": {"retrieval": _MIX},
+    "auto+mix+longer-rope": {"retrieval": _MIX, "model": _LONGER_ROPE},
+    "s2+mix+longer-rope": {"training": _S2, "retrieval": _MIX, "model": _LONGER_ROPE},
+    "full+mix+longer-rope": {"training": _FULL, "retrieval": _MIX, "model": _LONGER_ROPE},
+    "auto+half-mix+longer-rope": {"retrieval": _MIX | {"share": 0.5}, "model": _LONGER_ROPE},
+    "auto+all-kinds+longer-rope": {"retrieval": _ALL_KINDS, "model": _LONGER_ROPE},
     **{f"layer-{i}-alone": {"training": {"full_attention_layers": [i]}} for i in range(4)},
     "every-second": {"training": {"full_attention_layers": "none", "full_attention_every": 2}},
-    "full": {"training": _FULL},
-    "s2+mix": {"training": _S2, "retrieval": _mix(0.5)},
-    "auto+mix": {"retrieval": _mix(0.5)},
-    "auto+little-mix": {"retrieval": _mix(0.2)},
-    "auto+mix-answers": {"retrieval": _mix(0.5, answer_weight=0.9)},
-    "full+mix": {"training": _FULL, "retrieval": _mix(0.5)},
+    "s2-last-steps-full": {"training": _S2 | {"full_attention_steps": S2_LAST_STEPS}},
     "auto+exact": {"training": {"loss_weighting": "exact"}},
     "auto+long-ce": {"training": {"loss_weighting": "long_ce"}},
     "auto+short-rows": {"packing": {"row_length": 1024}},
@@ -43,22 +46,34 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def arm_params(arm: str, seed: int, length: int, work: Path) -> PipelineParams:
-    """The demo's parameters with those of the arm; artifacts lie below `work`. Steps are set later, by time."""
+    """The demo's corpus and base with the settings of the arm; artifacts lie below `work`. Steps are set later, by time."""
     import flows
 
     preset = yaml.safe_load((Path(flows.__file__).parent / "presets" / "demo.yaml").read_text())
+    preset.pop("retrieval", None)  # the demo may have a mix
     changed = {section: dict(values) for section, values in ARMS.get(arm, {}).items()}
+    longer = changed.pop("model", {}).get("rope_length", 1)
     changed.setdefault("training", {}).pop("full_attention_steps", None)
+    preset["training"] |= {
+        "lora_rank": RANK,
+        "lora_alpha": 2 * RANK,
+        "learning_rate": RATE,
+        "full_weight_learning_rate": FULL_WEIGHT_RATE,
+        "precision": "auto",
+        "seed": seed,
+        "validation_rows": 1,
+        "validate_every": 1_000_000,
+        "checkpoint_every": 1_000_000,
+    }
     for section, values in changed.items():
         preset.setdefault(section, {}).update(values)
     preset["storage"] = str(work)
-    preset["model"]["target_length"] = length
-    preset["training"] |= {"seed": seed, "validation_rows": 1, "validate_every": 1_000_000, "checkpoint_every": 1_000_000}
+    preset["model"] |= {"target_length": length, "rope_length": longer * length}
     preset["evaluation"] = {
         "lengths": [512, length],
         "num_documents": 48,
         "position_curve": False,
-        "tasks": ["passkey", "short_key_value", "variable_tracking"],
+        "tasks": ["passkey", "short_key_value", "niah_single"],
         "num_depths": 5,
         "num_samples": 16,
         "reorder_samples": 0,

@@ -24,7 +24,7 @@ def table_of(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
     longest, window = max(scaling_only.lengths), min(scaling_only.lengths)
     rows = [_row(name, _Measured.read(folder, name), scaling_only, base, longest, window) for name in ("scaling_only", *arms)]
     return {
-        "machine": f"{platform.machine()}, 1 thread an arm, float32, torch {torch.__version__}",
+        "machine": f"{platform.machine()}, 1 thread an arm, bf16 where the processor has it, torch {torch.__version__}",
         "length": longest,
         "window": window,
         "arms": rows,
