@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from data_schemas.errors import UserError
 from ray_jobs.finetune.executors import Executor, attention_dtype, choose_executor
 from ray_jobs.finetune.segments import RowSegments, default_group_size, segment_batch
+from ray_jobs.finetune.sequence_parallel.attention import Heads, RowPart, attend_part, attend_part_in_full
 from tasks.model.attention_scores import ScoreChange, full_attention_forward
 from tasks.model.supported import UNCOMPUTED_OPTIONS
 
@@ -82,7 +83,8 @@ def s2_attention_forward(
         )  # fmt: skip
     if position_ids is None:
         position_ids = torch.arange(length, device=query_BHLD.device).expand(batch, -1)
-    segments = _segments(module, position_ids, batch, s2_in_full)
+    part = part_of(position_ids)
+    segments = _segments(module, position_ids, batch, s2_in_full) if part is None else part.segments
     # Chosen by the layer and the group alone: a document's output must not depend on what else is in the batch.
     in_groups = module.training and not is_full_layer(module) and not _is_shorter(sliding_window, _group_size(module))
     window = sliding_window if _is_shorter(sliding_window, segments.documents.max_length) else None
@@ -99,7 +101,13 @@ def s2_attention_forward(
         query, key, value = (F.pad(t, (0, width - t.shape[-1])) for t in (query, key, value))
     change = ScoreChange.of_options(kwargs)
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout, change)
-    if in_groups:
+    if part is not None:
+        if in_groups and segments.unshifted.bounds != segments.documents.bounds:
+            halves = halves_of(query.shape[1], key.shape[1], segments)
+            output = attend_part(query, key, value, part, halves, execute, scale, dropout, window, change)
+        else:
+            output = attend_part_in_full(query, key, value, part, execute, scale, dropout, window, change)
+    elif in_groups:
         output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window, change)
     else:
         output = execute(query, key, value, segments.documents, scale, dropout, window, change)
@@ -124,23 +132,41 @@ def shifted_sparse_attention(
     """
     if segments.unshifted.bounds == segments.shifted.bounds:  # no document is longer than half a group
         return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout, window, change)
-    num_heads, num_kv = query_THD.shape[1], key_TKD.shape[1]
-    kv_split = (num_kv + 1) // 2
-    if num_kv == 1:
-        head_split, left, right = (num_heads + 1) // 2, slice(0, 1), slice(0, 1)
-    else:
-        head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
-    halves = [(slice(0, head_split), left, segments.unshifted)]
-    if head_split < num_heads:
-        halves.append((slice(head_split, None), right, segments.shifted))
     parts = [
         execute(
             query_THD[:, heads], key_TKD[:, kv_heads], value_TKD[:, kv_heads], partition, scale, dropout, window,
             None if change is None else change.of_heads(heads),
         )
-        for heads, kv_heads, partition in halves
+        for heads, kv_heads, partition in halves_of(query_THD.shape[1], key_TKD.shape[1], segments)
     ]  # fmt: skip
     return torch.cat(parts, dim=1)
+
+
+def halves_of(num_heads: int, num_kv: int, segments: RowSegments) -> list[Heads]:
+    """The unshifted and the shifted heads; one query head is unshifted."""
+    kv_split = (num_kv + 1) // 2
+    if num_kv == 1:
+        head_split, left, right = (num_heads + 1) // 2, slice(0, 1), slice(0, 1)
+    else:
+        head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
+    halves = [Heads(slice(0, head_split), left, segments.unshifted)]
+    if head_split < num_heads:
+        halves.append(Heads(slice(head_split, None), right, segments.shifted))
+    return halves
+
+
+def mark_part(position_ids: torch.Tensor, part: RowPart) -> torch.Tensor:
+    """`position_ids` [1, t] of one worker's part of a row, with which attention layers find the rest of the row."""
+    position_ids._s2_part = part  # type: ignore[attr-defined]
+    return position_ids
+
+
+def part_of(position_ids: torch.Tensor) -> RowPart | None:
+    """The part that `position_ids` were marked with; None for whole rows."""
+    part: RowPart | None = getattr(position_ids, "_s2_part", None)
+    if part is not None:
+        part.is_read = True
+    return part
 
 
 def is_full_layer(module: torch.nn.Module) -> bool:

@@ -1,0 +1,161 @@
+"""Attention of one worker's tokens of a row that is cut over several workers: equal to attention over the whole row.
+
+Layers in groups: segments that begin in this part are computed while the halo travels. Then follow the part's first tokens, which go
+on with a segment of an earlier part, with the halo's keys and values before their own.
+
+Layers and documents in full: heads are exchanged for tokens where the number of key-value heads is a multiple of the workers; else
+a halo reaches back to the document's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from ray_jobs.finetune.executors import Executor
+from ray_jobs.finetune.segments import RowSegments, Segments
+from ray_jobs.finetune.sequence_parallel.all_to_all import heads_for_tokens, tokens_for_heads
+from ray_jobs.finetune.sequence_parallel.exchange import Exchange, Link
+from ray_jobs.finetune.sequence_parallel.halo import local_segments, pieces
+from tasks.model.attention_scores import ScoreChange, attend_in_blocks
+
+
+class Heads(NamedTuple):
+    """Query heads and their key-value heads that share a partition of the row into segments."""
+
+    query: slice
+    key_value: slice
+    segments: Segments
+
+
+@dataclass
+class RowPart:
+    """This worker's part of a row: `segments` of the whole row, the `cuts` [C + 1] between parts, and who has the others.
+
+    `is_read` tells whether an attention layer has asked for it.
+    """
+
+    segments: RowSegments
+    cuts: tuple[int, ...]
+    link: Link
+    is_read: bool = field(default=False)
+
+    @property
+    def start(self) -> int:
+        return self.cuts[self.link.index]
+
+    @property
+    def end(self) -> int:
+        return self.cuts[self.link.index + 1]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each part."""
+        return [b - a for a, b in zip(self.cuts, self.cuts[1:], strict=False)]
+
+
+def attend_part(
+    query_tHD: torch.Tensor,
+    key_tKD: torch.Tensor,
+    value_tKD: torch.Tensor,
+    part: RowPart,
+    groups: Sequence[Heads],
+    execute: Executor,
+    scale: float,
+    dropout: float = 0.0,
+    window: int | None = None,
+    change: ScoreChange | None = None,
+) -> torch.Tensor:
+    """[t, H, D] of this part's t tokens, from its queries [t, H, D], keys and values [t, K, D]; `groups` covers all heads in order."""
+    found = pieces([heads.segments for heads in groups], part.cuts, window)
+    call = Exchange(found, [heads.key_value for heads in groups], part.start, part.link)
+    key, value, token = call.start(key_tKD, value_tKD)
+    split = [local_segments(heads.segments, part.start, part.end) for heads in groups]
+    inner = [
+        _inner(query_tHD, key, value, heads, count, bounds, execute, scale, dropout, window, change)
+        for heads, (count, bounds) in zip(groups, split, strict=True)
+    ]
+    halos = call.finish(token)
+    outputs = []
+    for number, (heads, (count, _), computed) in enumerate(zip(groups, split, inner, strict=True)):
+        parts = [] if computed is None else [computed]
+        if count:
+            halo = halos.get(number)
+            own = (key[:count, heads.key_value], value[:count, heads.key_value])
+            keys, values = own if halo is None else (torch.cat(pair) for pair in zip(halo, own, strict=True))
+            of_heads = None if change is None else change.of_heads(heads.query)
+            parts.insert(0, _after_halo(query_tHD[:count, heads.query], keys, values, scale, dropout, window, of_heads))
+        outputs.append(parts[0] if len(parts) == 1 else torch.cat(parts))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _inner(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    heads: Heads,
+    first: int,
+    bounds: tuple[int, ...],
+    execute: Executor,
+    scale: float,
+    dropout: float,
+    window: int | None,
+    change: ScoreChange | None,
+) -> torch.Tensor | None:
+    """The segments that begin in this part, from its token `first` on; None if there is none."""
+    if first == len(query):
+        return None
+    counted = tuple(bound - first for bound in bounds)
+    segments = Segments(torch.tensor(counted, dtype=torch.int32, device=query.device), counted)
+    rows = slice(first, None)
+    of_heads = None if change is None else change.of_heads(heads.query)
+    return execute(
+        query[rows, heads.query], key[rows, heads.key_value], value[rows, heads.key_value],
+        segments, scale, dropout, window, of_heads,
+    )  # fmt: skip
+
+
+def _after_halo(
+    query_tHD: torch.Tensor,
+    key_mKD: torch.Tensor,
+    value_mKD: torch.Tensor,
+    scale: float,
+    dropout: float,
+    window: int | None,
+    change: ScoreChange | None,
+) -> torch.Tensor:
+    """Causal attention of t queries that are the last t of m tokens of one segment: [t, H, D]."""
+    num_kv = key_mKD.shape[1]
+    query = query_tHD.unflatten(1, (num_kv, -1)).permute(1, 2, 0, 3)  # [K, H / K, t, D]
+    key, value = (t.transpose(0, 1)[:, None] for t in (key_mKD, value_mKD))
+    sinks = None if change is None or change.sinks_H is None else change.sinks_H.view(num_kv, -1)
+    by_head = ScoreChange(None if change is None else change.softcap, sinks)
+    reach = window if window is not None and window < len(key_mKD) else None
+    out = attend_in_blocks(query, key, value, scale, by_head, window=reach, dropout=dropout)
+    return out.permute(2, 0, 1, 3).flatten(1, 2)
+
+
+def attend_part_in_full(
+    query_tHD: torch.Tensor,
+    key_tKD: torch.Tensor,
+    value_tKD: torch.Tensor,
+    part: RowPart,
+    execute: Executor,
+    scale: float,
+    dropout: float = 0.0,
+    window: int | None = None,
+    change: ScoreChange | None = None,
+) -> torch.Tensor:
+    """As `attend_part`, within whole documents."""
+    num_heads, num_kv, workers = query_tHD.shape[1], key_tKD.shape[1], part.link.num_workers
+    if num_kv % workers or window is not None:  # a window's halo is short
+        every = Heads(slice(0, num_heads), slice(0, num_kv), part.segments.documents)
+        return attend_part(query_tHD, key_tKD, value_tKD, part, [every], execute, scale, dropout, window, change)
+    query, key, value = (heads_for_tokens(t, part.lengths, part.link) for t in (query_tHD, key_tKD, value_tKD))
+    mine = num_heads // workers
+    of_heads = None if change is None else change.of_heads(slice(part.link.index * mine, (part.link.index + 1) * mine))
+    out = execute(query, key, value, part.segments.documents, scale, dropout, window, of_heads)
+    return tokens_for_heads(out, part.lengths, part.link)
