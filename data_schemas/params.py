@@ -142,10 +142,15 @@ class PipelineParams(Params):
                 f"training.loss_long_from is {long_from}, but rows have {self.row_tokens} tokens, so no target has that much left "
                 f"context: choose at most {self.row_tokens - 1}"
             )
-        per_pass = self.ray.num_workers * self.training.micro_batch_rows
-        if self.training.rows_per_step % per_pass:
+        if self.ray.sequence_workers > 1 and self.training.loss_weighting == "long_ce":
             raise ValueError(
-                f"training.rows_per_step is {self.training.rows_per_step}, not a multiple of ray.num_workers x "
+                "training.loss_weighting long_ce needs whole rows: set ray.sequence_workers to 1, or choose another weighting"
+            )
+        per_pass = self.ray.num_workers // self.ray.sequence_workers * self.training.micro_batch_rows
+        if self.training.rows_per_step % per_pass:
+            readers = "ray.num_workers" if self.ray.sequence_workers == 1 else "ray.num_workers / ray.sequence_workers"
+            raise ValueError(
+                f"training.rows_per_step is {self.training.rows_per_step}, not a multiple of {readers} x "
                 f"training.micro_batch_rows = {per_pass}: choose {per_pass * max(1, self.training.rows_per_step // per_pass)}"
             )
         too_long = [n for n in (*(self.evaluation.lengths or ()), *(self.evaluation.task_lengths or ())) if n > target]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from data_schemas.closed import Params
 
 class RayParams(Params):
     """Where the heavy work runs."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"sequence_workers"})
 
     address: str = Field(
         "local",
@@ -23,6 +25,12 @@ class RayParams(Params):
         None,
         ge=1,
         description="Elastic training: if workers are lost, go on with no fewer than this many. Empty: the number is fixed.",
+    )
+    sequence_workers: int = Field(
+        1,
+        ge=1,
+        description="Cut each row over this many training workers, for rows that do not fit one. The result does not depend on it. "
+        "ray.num_workers must be a multiple of it.",
     )
     use_gpu: bool = Field(False, description="Give each worker one GPU. Off: workers use CPUs.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker.")
@@ -47,6 +55,12 @@ class RayParams(Params):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> RayParams:
+        if self.num_workers % self.sequence_workers:
+            raise ValueError(
+                f"ray.num_workers {self.num_workers} is not a multiple of ray.sequence_workers {self.sequence_workers}: change one of them"
+            )
+        if self.sequence_workers > 1 and self.min_workers is not None:
+            raise ValueError("ray.min_workers cannot be used with ray.sequence_workers, which needs whole groups: leave one out")
         if "@" in self.address:
             raise ValueError("ray.address contains credentials: leave them out, and give the cluster's token as RAY_AUTH_TOKEN")
         if self.address.startswith("ray://"):

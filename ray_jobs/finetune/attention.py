@@ -102,7 +102,7 @@ def s2_attention_forward(
     change = ScoreChange.of_options(kwargs)
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout, change)
     if part is not None:
-        if in_groups and segments.unshifted.bounds != segments.documents.bounds:
+        if in_groups and segments.unshifted.bounds != segments.shifted.bounds:
             halves = halves_of(query.shape[1], key.shape[1], segments)
             output = attend_part(query, key, value, part, halves, execute, scale, dropout, window, change)
         else:
@@ -210,4 +210,3 @@ def _refuse_options(module: torch.nn.Module, kwargs: dict[str, Any]) -> None:
             raise UserError(f"{name} uses {option}, which this attention does not compute: choose a base without it.")
     if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
         raise UserError(f"{name} is not causal: S2-Attn is for causal language models.")
-

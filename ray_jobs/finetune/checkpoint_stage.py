@@ -46,7 +46,9 @@ _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
     """Parameters that determine the trained weights. The worker count is one of them, because it changes the order of summation."""
     model = params.model.recorded(exclude={"base", "base_id", "licence", "revision", "rope_factors_file", "serve_with"})
-    elastic = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
+    elastic: dict[str, Any] = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
+    if params.ray.sequence_workers > 1:
+        elastic["sequence_workers"] = params.ray.sequence_workers
     return {
         "model": model | {"rope_factors": planned_factors(params.model)},
         "training": params.training.recorded(),
@@ -58,6 +60,8 @@ def stage_params(params: PipelineParams) -> dict[str, Any]:
 def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what the job `finetune` makes, which prepares the shards first where they are missing."""
     workers = params.ray.model_dump(mode="json", include=_NAMING_WORKERS)
+    if params.ray.sequence_workers > 1:
+        workers["sequence_workers"] = params.ray.sequence_workers
     return prepare_job.determining(params) | {"training": params.training.recorded(), "ray": workers}
 
 

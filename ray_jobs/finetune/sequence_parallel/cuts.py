@@ -21,13 +21,15 @@ class RowCost:
     """What a token costs, and what sending costs, for one model.
 
     linear        cost of a token in all layers without attention, in units of one query times one key in all heads and layers
-    full_share    share of the layers that attend in full and are computed where their tokens are; layers whose heads are exchanged
-                  instead (`all_to_all`) cost the same wherever the cut is, so they are counted in neither
+    in_groups     share of the layers that attend in groups
+    in_full       share of the layers that attend in full where their tokens are; layers whose heads are exchanged instead
+                  (`all_to_all`) cost and send the same wherever the cut is, so they are in neither share
     unshifted     share of the key-value heads that are unshifted
     """
 
     linear: float
-    full_share: float = 0.0
+    in_groups: float = 1.0
+    in_full: float = 0.0
     unshifted: float = 0.5
 
 
@@ -50,8 +52,8 @@ def plan_cuts(
     offsets = _offsets(lengths)
     marks = np.zeros(len(lengths), bool) if in_full is None else np.asarray(in_full, bool)
     whole = np.repeat(marks, lengths)
-    total = np.concatenate([[0.0], np.cumsum(_token_costs(offsets, group_size, cost, whole))])
-    sent = _sent(offsets, group_size, cost, whole)
+    sent = _reach(offsets, group_size, cost, whole)
+    total = np.concatenate([[0.0], np.cumsum(cost.linear + 1 + sent)])
     part = total[-1] / num_parts
     cuts = [0]
     for number in range(1, num_parts):
@@ -90,14 +92,8 @@ def _halos(offsets: np.ndarray, group_size: int, whole: np.ndarray) -> tuple[np.
     return np.where(whole, offsets, offsets % group_size), np.where(whole, offsets, shifted)
 
 
-def _token_costs(offsets: np.ndarray, group_size: int, cost: RowCost, whole: np.ndarray) -> np.ndarray:
+def _reach(offsets: np.ndarray, group_size: int, cost: RowCost, whole: np.ndarray) -> np.ndarray:
+    """float64 [T]: tokens before each token that it looks at, as a mean over layers and heads; a cut before it sends as many."""
     unshifted, shifted = _halos(offsets, group_size, whole)
     grouped = cost.unshifted * unshifted + (1 - cost.unshifted) * shifted
-    return cost.linear + 1 + cost.full_share * offsets + (1 - cost.full_share) * grouped
-
-
-def _sent(offsets: np.ndarray, group_size: int, cost: RowCost, whole: np.ndarray) -> np.ndarray:
-    """float64 [T]: tokens that are sent for a cut before each token, as a mean over the layers and heads."""
-    unshifted, shifted = _halos(offsets, group_size, whole)
-    grouped = cost.unshifted * unshifted + (1 - cost.unshifted) * shifted
-    return cost.full_share * offsets + (1 - cost.full_share) * grouped
+    return cost.in_full * offsets + cost.in_groups * grouped

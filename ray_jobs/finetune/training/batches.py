@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ray_jobs.finetune.segments import with_host_copy
+from ray_jobs.finetune.sequence_parallel.attention import RowPart
 from ray_jobs.finetune.training.balance import attention_cost, deal, group_similar
 from tasks.pack.reading import sample_order
 
@@ -37,7 +38,7 @@ class MicroBatch:
 
     `in_full` bool [1, T] is True at the tokens of documents that attend in full; None if there are none. With `scored`, bool
     [1, T], only the tokens with True count in the loss. `loss_weights` float32 [1, T] are those that the shards state for each token
-    as a target; None if they state none.
+    as a target; None if they state none. `part` is set where the tokens are one worker's part of a row, which `whole` has.
     """
 
     input_ids: torch.Tensor
@@ -45,6 +46,8 @@ class MicroBatch:
     in_full: torch.Tensor | None = None
     scored: torch.Tensor | None = None
     loss_weights: torch.Tensor | None = None
+    part: RowPart | None = None
+    whole: MicroBatch | None = None
 
 
 class StepOrder:

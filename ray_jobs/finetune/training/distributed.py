@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ray_jobs.finetune.sequence_parallel.exchange import Link
 from ray_jobs.finetune.training.objective import Objective
 
 _BUCKET_NUMEL = 16 * 1024**2  # small tensors are summed together, in messages of at most this many values
@@ -15,11 +16,22 @@ _BUCKET_NUMEL = 16 * 1024**2  # small tensors are summed together, in messages o
 
 @dataclass(frozen=True)
 class Worker:
-    """This process's rank and device."""
+    """This process's rank and device, and the workers that share its rows, if rows are cut over several (`link`)."""
 
     rank: int
     world_size: int
     device: torch.device
+    link: Link | None = None
+
+    @property
+    def num_readers(self) -> int:
+        """How many rows are computed at a time: workers, or groups of workers that share a row."""
+        return self.world_size // (self.link.num_workers if self.link else 1)
+
+    @property
+    def reader(self) -> int:
+        """This worker's number, or its group's, among them."""
+        return self.rank // (self.link.num_workers if self.link else 1)
 
 
 def sum_over_ranks(tensors: list[torch.Tensor], worker: Worker) -> None:

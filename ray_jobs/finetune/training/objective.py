@@ -15,6 +15,7 @@ from ray_jobs.finetune.segments import default_group_size
 from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.chunked_loss import LossSums, token_losses
 from ray_jobs.finetune.training.loss import IGNORED, next_token_targets, summed_cross_entropy, weighted_cross_entropy
+from ray_jobs.finetune.training.row_parts import part_of_places, shifted_places
 from ray_jobs.finetune.training.token_weights import TokenWeights
 from tasks.model.output_layer import output_layer
 
@@ -32,17 +33,23 @@ def _predictions(model: PeftModel, batch: MicroBatch) -> tuple[Any, torch.Tensor
     """(the output layer, hidden states [T, E], targets [T])."""
     causal_lm: Any = model.get_base_model()
     backbone = getattr(causal_lm, causal_lm.base_model_prefix)
-    marks = {} if batch.in_full is None else {"s2_in_full": batch.in_full}
+    whole, part = batch.whole or batch, batch.part
+    marks = {} if batch.in_full is None or part is not None else {"s2_in_full": batch.in_full}
     hidden = backbone(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **marks).last_hidden_state
     if batch.in_full is not None and not getattr(batch.in_full, "_s2_is_read", False):
         raise UserError(
             f"{type(causal_lm).__name__} does not pass on which documents attend in full: set training.attention to full, "
             "or train without such documents."
         )
-    targets = next_token_targets(batch.input_ids[0], batch.position_ids[0])
-    if batch.scored is not None:
-        targets[:-1] = torch.where(batch.scored[0, 1:], targets[:-1], IGNORED)
-    return output_layer(causal_lm), hidden[0], targets
+    if part is not None and not part.is_read:
+        raise UserError(
+            f"{type(causal_lm).__name__} does not pass its positions on to its attention layers, so a row cannot be cut: set "
+            "ray.sequence_workers to 1."
+        )
+    targets = next_token_targets(whole.input_ids[0], whole.position_ids[0])
+    if whole.scored is not None:
+        targets[:-1] = torch.where(whole.scored[0, 1:], targets[:-1], IGNORED)
+    return output_layer(causal_lm), hidden[0], part_of_places(targets, part)
 
 
 class Objective(torch.nn.Module):
@@ -65,7 +72,7 @@ class Objective(torch.nn.Module):
         if token_weights is None:
             with autocast(training, device):
                 return summed_loss(self.model, batch, training.loss_chunk_tokens, training.loss_kernel)
-        weigh = token_weights.of_batch(batch, self._token_losses)
+        weigh = shifted_places(token_weights.of_batch(batch.whole or batch, self._token_losses), batch.part)
         with autocast(training, device):
             return weighted_cross_entropy(*_predictions(self.model, batch), training.loss_chunk_tokens, weigh)
 

@@ -26,6 +26,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     from ray_jobs.finetune.training.checkpoint import first_complete
     from ray_jobs.finetune.training.distributed import Worker
     from ray_jobs.finetune.training.loop import train
+    from ray_jobs.finetune.training.row_parts import sequence_link
     from ray_jobs.finetune.training.training_log import TrainingLog
     from tasks.pack.reading import open_rows
 
@@ -39,7 +40,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     if not params.ray.use_gpu:
         torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))
-    worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    worker = Worker(rank, world_size, get_device(), sequence_link(rank, world_size, params.ray.sequence_workers))
     checkpoint = ray.train.get_checkpoint()
     unlisted = Path(config["unlisted"]) if config["unlisted"] else None
     resume_from = first_complete(Path(checkpoint.path) if checkpoint else None, unlisted)

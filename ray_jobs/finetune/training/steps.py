@@ -14,7 +14,9 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from ray_jobs.finetune.planning.flops import cost_of
 from ray_jobs.finetune.training.batches import (
+    MicroBatch,
     PositionsOfRow,
     Rows,
     costs_of_rows,
@@ -29,6 +31,7 @@ from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ran
 from ray_jobs.finetune.training.lora import trainable
 from ray_jobs.finetune.training.objective import Objective, evaluating, group_size_at, num_full_layers_of, set_group_size
 from ray_jobs.finetune.training.optimization import clip_gradients, learning_rate_scale
+from ray_jobs.finetune.training.row_parts import part_of_batch, row_cost
 from ray_jobs.finetune.training.skipped_positions import skipped_positions
 from ray_jobs.finetune.training.token_weights import TokenWeights
 
@@ -93,11 +96,12 @@ def _backward(
     targets = num_targets(rows, indices)
     mean_weight = 1.0 if token_weights is None else token_weights.mean_weight
     costs = costs_of_rows(rows, indices, group_size_at(step, params), full_share(objective))
-    micros = rows_of_rank(indices, worker.rank, worker.world_size, training.micro_batch_rows, costs)
+    micros = rows_of_rank(indices, worker.reader, worker.num_readers, training.micro_batch_rows, costs)
     losses, sums = torch.zeros(len(indices), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
 
     def summed(row_indices: list[int]) -> LossSums:
         batch = read_micro_batch(rows, row_indices, worker.device, positions_at(step, params))
+        batch = cut_for(objective, batch, worker, group_size_at(step, params))
         if token_weights is not None:
             return LossSums(*objective(batch, token_weights))
         loss = objective(batch)
@@ -111,10 +115,19 @@ def _backward(
             losses[indices.index(row)] += (found.plain / targets).item() / len(micro)
     if training.parallelism == "fsdp":
         shortest = min(indices, key=lambda i: len(rows.row(i)["input_ids"]))
-        for _ in range(_passes(len(indices), worker.world_size, training.micro_batch_rows) - len(micros)):
+        for _ in range(_passes(len(indices), worker.num_readers, training.micro_batch_rows) - len(micros)):
             # All ranks gather layers together, so a rank with fewer micro batches takes part and adds nothing.
             (summed([shortest]).weighted * 0.0).backward()
     return losses, sums
+
+
+def cut_for(objective: Objective, batch: MicroBatch, worker: Worker, group_size: int, sparse: bool = True) -> MicroBatch:
+    """This worker's part of a batch where workers share rows, else the batch."""
+    if worker.link is None:
+        return batch
+    model = objective.model
+    cost = row_cost(cost_of(model, model.get_base_model().config), num_full_layers_of(model), worker.link.num_workers, sparse)
+    return part_of_batch(batch, worker.link, group_size, cost)
 
 
 def positions_at(step: int, params: PipelineParams) -> PositionsOfRow:
@@ -145,15 +158,18 @@ def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: W
     """Mean held-out loss (nats a token) with full attention, and also with S2-Attn if that is trained; the gap is the cost of S2-Attn."""
     training = params.training
     indices = rows_of_step(0, min(training.validation_rows, len(rows)), len(rows), seed=0)
-    mine = indices[worker.rank :: worker.world_size]
-    missing = _passes(len(indices), worker.world_size, 1) - len(mine) if training.parallelism == "fsdp" else 0
+    mine = indices[worker.reader :: worker.num_readers]
+    missing = _passes(len(indices), worker.num_readers, 1) - len(mine) if training.parallelism == "fsdp" else 0
     kinds = {"validation_loss": False} | ({"s2_validation_loss": True} if training.attention == "s2" else {})
     sums = torch.zeros(len(kinds), dtype=torch.float64)
     set_group_size(objective, group_size_at(0, params))
     for column, sparse in enumerate(kinds.values()):
         with evaluating(objective, sparse=sparse):
             for place, index in enumerate(mine + indices[:1] * missing):
-                loss = objective(read_micro_batch(rows, [index], worker.device)).item()
+                batch = cut_for(
+                    objective, read_micro_batch(rows, [index], worker.device), worker, group_size_at(0, params), sparse
+                )
+                loss = objective(batch).item()
                 sums[column] += loss if place < len(mine) else 0.0
     reshard(objective)
     sum_over_ranks([sums], worker)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from ray_jobs.finetune.training.distributed import Worker
+from ray_jobs.finetune.training.row_parts import sequence_link
 from tests.ray_jobs.finetune.training_example import CPU, make_params, run, write_base
 
 pytestmark = pytest.mark.slow
@@ -27,6 +29,9 @@ SCENARIOS = {
     "fsdp-full": ("tied", {"attention": "full", "parallelism": "fsdp"}),
     "ddp-exact": ("tied", {"micro_batch_rows": 2, "loss_weighting": "exact", "position_skipping": 2}),
     "ddp-long-ce": ("tied", {"loss_weighting": "long_ce", "loss_long_from": 16}),
+    "ddp-sequence": ("tied", {"micro_batch_rows": 2, "sequence_workers": 2}),
+    "fsdp-sequence": ("untied", {"parallelism": "fsdp", "sequence_workers": 2, "full_attention_layers": "auto"}),
+    "ddp-sequence-exact": ("tied", {"sequence_workers": 2, "loss_weighting": "exact", "position_skipping": 2}),
     "fsdp-uneven-long-ce": (
         "untied",
         {"rows_per_step": 3, "loss_weighting": "long_ce", "loss_long_from": 48, "parallelism": "fsdp"},
@@ -45,7 +50,9 @@ def one_of_two(rank, folder):
         if rank == 0:
             home.mkdir()
         dist.barrier()
-        weights, reports, kept = run(make_params(folder / base, **training), home, worker, resume_from)
+        settings = dict(training)
+        of_row = replace(worker, link=sequence_link(rank, 2, settings.pop("sequence_workers", 1)))
+        weights, reports, kept = run(make_params(folder / base, **settings), home, of_row, resume_from)
         if rank == 0:
             save_file({key: value.contiguous() for key, value in weights.items()}, home / "weights.safetensors")
             (home / "reports.json").write_text(json.dumps(reports))
@@ -90,6 +97,7 @@ def assert_same_training(folder, weights, reports, tolerance=1e-5):
 def test_two_workers_train_what_one_does(together, tmp_path, name):
     base, training = SCENARIOS[name]
     alone = training | {"parallelism": "ddp", "activation_offload": False}
+    alone.pop("sequence_workers", None)
     for micro_batch_rows in {1, alone.get("rows_per_step", 4)}:  # accumulation of single rows, and all rows at once
         folder = tmp_path / str(micro_batch_rows)
         folder.mkdir()

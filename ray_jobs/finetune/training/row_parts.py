@@ -1,0 +1,78 @@
+"""Micro batches cut over the workers that share a row (`ray.sequence_workers`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from data_schemas.errors import UserError
+from ray_jobs.finetune.attention import mark_part
+from ray_jobs.finetune.planning.flops import ModelCost
+from ray_jobs.finetune.segments import segment_batch
+from ray_jobs.finetune.sequence_parallel.attention import RowPart
+from ray_jobs.finetune.sequence_parallel.cuts import RowCost, plan_cuts
+from ray_jobs.finetune.sequence_parallel.exchange import Link
+from ray_jobs.finetune.training.batches import MicroBatch
+
+
+def sequence_link(rank: int, world_size: int, num_sharing: int) -> Link | None:
+    """How this worker reaches those that share its rows, which have neighbouring ranks; None if none does. All ranks must call it.
+
+    UserError if the workers cannot be put into groups of `num_sharing`.
+    """
+    if num_sharing == 1:
+        return None
+    if world_size % num_sharing:
+        raise UserError(
+            f"{world_size} training workers cannot be put into groups of ray.sequence_workers {num_sharing}: make ray.num_workers a "
+            "multiple of it."
+        )
+    link = None
+    for first in range(0, world_size, num_sharing):
+        ranks = tuple(range(first, first + num_sharing))
+        group = dist.new_group(list(ranks))
+        if rank in ranks:
+            link = Link(rank - first, ranks, group)
+    return link
+
+
+def row_cost(cost: ModelCost, num_full_layers: int, num_sharing: int, sparse: bool = True) -> RowCost:
+    """The costs that decide the cuts of a model whose `num_full_layers` attend in full, or all if it is not `sparse`."""
+    linear = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) / (12 * cost.head_dim * cost.heads * cost.layers)
+    full = (num_full_layers if sparse else cost.layers) / cost.layers
+    stays = cost.kv_heads % num_sharing != 0  # else heads are exchanged for tokens
+    unshifted = (cost.kv_heads + 1) // 2 / cost.kv_heads if cost.kv_heads > 1 else 0.5
+    return RowCost(linear, in_groups=1 - full, in_full=full if stays else 0.0, unshifted=unshifted)
+
+
+def part_of_batch(batch: MicroBatch, link: Link, group_size: int, cost: RowCost) -> MicroBatch:
+    """This worker's part of `batch`, whose rows are cut as one. A pure function of the batch, so all workers cut alike."""
+    segments = segment_batch(batch.position_ids, group_size, batch.in_full)
+    bounds = np.array(segments.documents.bounds)
+    marks = None if batch.in_full is None else batch.in_full[0].cpu().numpy()[bounds[:-1]]
+    cuts = plan_cuts(np.diff(bounds), link.num_workers, group_size, cost, marks)
+    part = RowPart(segments, cuts, link)
+    mine = slice(part.start, part.end)
+    positions = mark_part(batch.position_ids[:, mine].clone(), part)
+    return MicroBatch(batch.input_ids[:, mine], positions, part=part, whole=batch)
+
+
+def part_of_places(values: torch.Tensor, part: RowPart | None) -> torch.Tensor:
+    """[t] of this part from [T] of the whole row."""
+    return values if part is None else values[part.start : part.end]
+
+
+def shifted_places(weigh: Any, part: RowPart | None) -> Any:
+    """A rule for the weights of the whole row's targets, for places that count from this part's first token."""
+    if part is None:
+        return weigh
+
+    def of_part(places: slice, losses: torch.Tensor) -> torch.Tensor:
+        first = part.start + places.start
+        weights: torch.Tensor = weigh(slice(first, first + len(losses)), losses)
+        return weights
+
+    return of_part
