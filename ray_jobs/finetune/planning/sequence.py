@@ -1,0 +1,78 @@
+"""What cutting rows over several workers sends, and how long a row then fits, from configurations alone.
+
+Bytes that one worker sends for a row in a step, counted for a row that is a single document, which is the dearest to cut:
+
+    layer in groups    2 D s (K_u h_u + K_s h_s)                keys and values of its halo: K_u unshifted and K_s shifted key-value
+                                                               heads, h tokens each, D channels of s bytes
+    layer in full      t (2 H + 2 K) D s (C - 1) / C           heads for tokens and back, where C divides K; else the keys and
+                                                               values from the document's start
+    a step             3 times that with gradient checkpointing (forward twice, gradients once), else 2 times
+
+Ring attention (Liu et al. 2023, arXiv 2310.01889) sends 2 K t D s (C - 1) in each layer and pass, for the t tokens of a worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_schemas.params import PipelineParams
+from ray_jobs.finetune.planning.memory import SHARE_USED, predict_memory
+from ray_jobs.finetune.planning.shape import TrainingShape
+from ray_jobs.finetune.sequence_parallel.cuts import plan_cuts, sent_tokens
+
+
+@dataclass(frozen=True)
+class SentBytes:
+    """Of the worker that sends most, for a row: in the forward pass of a layer in groups and of one in full, and in a step."""
+
+    layer_in_groups: float
+    layer_in_full: float
+    step: float
+    ring_layer: float
+
+
+def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: int, group_size: int) -> SentBytes:
+    """For the rows of these parameters, cut over `ray.sequence_workers` workers."""
+    from ray_jobs.finetune.training.row_parts import row_cost
+
+    count, cost, size = params.ray.sequence_workers, shape.cost, shape.compute_bytes
+    lengths = np.array([params.row_tokens])
+    cuts = plan_cuts(lengths, count, group_size, row_cost(cost, num_full_layers, count))
+    unshifted = (cost.kv_heads + 1) // 2 if cost.kv_heads > 1 else 1
+    shifted = cost.kv_heads - unshifted if cost.kv_heads > 1 else 1
+    halos = [sent_tokens(lengths, cut, group_size) for cut in cuts[1:-1]]
+    in_groups = max(2 * cost.head_dim * size * (unshifted * u + shifted * s) for u, s in halos)
+    most = max(b - a for a, b in zip(cuts, cuts[1:], strict=False))
+    if cost.kv_heads % count == 0:
+        in_full = most * 2 * (cost.heads + cost.kv_heads) * cost.head_dim * size * (count - 1) / count
+    else:
+        in_full = most * 2 * cost.kv_heads * cost.head_dim * size * (count - 1)  # to every worker behind it
+    passes = 3 if params.training.gradient_checkpointing else 2
+    sparse = 0 if params.training.attention == "full" else cost.layers - num_full_layers
+    step = passes * (sparse * in_groups + (cost.layers - sparse) * in_full)
+    ring = 2 * cost.kv_heads * most * cost.head_dim * size * (count - 1)
+    return SentBytes(in_groups, in_full, step, ring)
+
+
+def longest_row(
+    params: PipelineParams, shape: TrainingShape, available_bytes: float, num_workers: int, cuda: bool
+) -> int:
+    """Tokens of the longest row that fits `num_workers` workers of `available_bytes` which share it; 0 if the model does not fit."""
+
+    def fits(tokens: int) -> bool:
+        found = predict_memory(shape, params.training, tokens, num_workers=num_workers, cuda=cuda)
+        return found.total <= available_bytes * SHARE_USED
+
+    if not fits(1):
+        return 0
+    most = 1
+    while fits(2 * most):
+        most *= 2
+    step = most // 2
+    while step:
+        if fits(most + step):
+            most += step
+        step //= 2
+    return most * num_workers
