@@ -12,7 +12,7 @@ from data_schemas.closed import Params
 class TrainingParams(Params):
     """LongLoRA fine-tuning."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"base_precision", "dora", "rslora", "average_last_steps"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"base_precision", "dora", "rslora", "average_last_steps", "mlp_tile_tokens"})
 
     attention: Literal["s2", "full"] = Field(
         "s2",
@@ -92,6 +92,12 @@ class TrainingParams(Params):
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
     activation_offload: bool = Field(
         False, description="Keep the activations between layers in CPU memory. Needs `gradient_checkpointing`."
+    )
+    mlp_tile_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="Compute each layer's MLP on this many tokens at a time, so that its memory does not grow with the row; such as 4096 for "
+        "rows of 100,000 tokens and more. It costs one more forward pass of the MLPs. Empty: all at once.",
     )
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw",

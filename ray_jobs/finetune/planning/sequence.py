@@ -13,6 +13,7 @@ Ring attention (Liu et al. 2023, arXiv 2310.01889) sends 2 K t D s (C - 1) in ea
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: in
     shifted = cost.kv_heads - unshifted if cost.kv_heads > 1 else 1
     halos = [sent_tokens(lengths, cut, group_size) for cut in cuts[1:-1]]
     in_groups = max(2 * cost.head_dim * size * (unshifted * u + shifted * s) for u, s in halos)
-    most = max(b - a for a, b in zip(cuts, cuts[1:], strict=False))
+    most = max(b - a for a, b in itertools.pairwise(cuts))
     if cost.kv_heads % count == 0:
         in_full = most * 2 * (cost.heads + cost.kv_heads) * cost.head_dim * size * (count - 1) / count
     else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ray_jobs.finetune.sequence_parallel.exchange import Link
 from ray_jobs.finetune.training.objective import Objective
+from ray_jobs.finetune.training.tiled_mlp import decoder_layers_of
 
 _BUCKET_NUMEL = 16 * 1024**2  # small tensors are summed together, in messages of at most this many values
 
@@ -84,9 +84,7 @@ def reshard(objective: Objective) -> None:
 
 def decoder_layers(objective: Objective) -> list[torch.nn.Module]:
     """The modules that transformers itself lists as not to be split."""
-    base: Any = objective.model.get_base_model()
-    names = set(base._no_split_modules or ())
-    return [module for module in base.modules() if type(module).__name__ in names]
+    return decoder_layers_of(objective.model.get_base_model())
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from data_schemas.params import PipelineParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from ray_jobs.finetune.training.objective import group_size_at, set_group_size
+from ray_jobs.finetune.training.tiled_mlp import tile_mlps
 from tasks.model.base_model import load_base
 from tasks.model.extended import extended_config
 
@@ -38,6 +39,8 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
     if training.activation_offload:
         offload_layer_inputs(base, pin_memory=device.type == "cuda")
     model = add_trainable_weights(base, training)
+    if training.mlp_tile_tokens is not None:
+        tile_mlps(base, training.mlp_tile_tokens)
     if place:
         model = model.to(device)
     set_group_size(model, group_size_at(0, params))

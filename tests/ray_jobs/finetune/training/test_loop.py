@@ -67,6 +67,23 @@ def test_gradients_do_not_depend_on_how_a_step_is_split(base):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("memory", [{"gradient_checkpointing": False}, {}, {"activation_offload": True}])
+def test_tiled_mlps_have_every_gradient(base, memory):
+    gradients = []
+    for tile in (None, 16):
+        params = make_params(base, lora_targets=["all-linear"], mlp_tile_tokens=tile, **memory)
+        model = build_model(params, CPU).double().train()
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:  # zeros at first, which would hide lora_A's gradients
+                torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(len(name)))
+        summed_loss(model, read_micro_batch(ROWS, [0, 2], CPU), 64).backward()
+        gradients.append({name: weight.grad for name, weight in trainable(model)})
+    assert any("mlp" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-12, rtol=1e-12)
+
+
 @pytest.mark.parametrize("rows_per_step", [1, 4, 5])
 def test_each_row_is_seen_once_an_epoch(rows_per_step):
     num_rows, steps = 10, 10
@@ -171,7 +188,12 @@ def is_known_when_torn(kept, folder):
     shutil.copytree(kept[4], final)
     assert last_complete(folder) == first_complete(None, final, before) == final
     files = [path.relative_to(kept[4]) for path in kept[4].rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"state.safetensors", "cursor.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in files} >= {
+        "state.safetensors",
+        "cursor.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
     for file in files:
         whole_file = (final / file).read_bytes()
         (final / file).write_bytes(whole_file[: len(whole_file) // 2])

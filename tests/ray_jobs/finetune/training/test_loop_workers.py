@@ -23,7 +23,10 @@ SCENARIOS = {
     "ddp-untied": ("untied", {"gradient_checkpointing": False}),
     "fsdp-untied": ("untied", {"gradient_checkpointing": False, "parallelism": "fsdp"}),
     "ddp-uneven": ("tied", {"rows_per_step": 3, "validation_rows": 3}),
-    "fsdp-uneven": ("tied", {"rows_per_step": 3, "validation_rows": 3, "parallelism": "fsdp", "activation_offload": True}),
+    "fsdp-uneven": (
+        "tied",
+        {"rows_per_step": 3, "validation_rows": 3, "parallelism": "fsdp", "activation_offload": True, "mlp_tile_tokens": 16},
+    ),
     "ddp-auto": ("tied", {"full_attention_layers": "auto"}),
     "fsdp-auto": ("tied", {"full_attention_layers": "auto", "parallelism": "fsdp"}),
     "fsdp-full": ("tied", {"attention": "full", "parallelism": "fsdp"}),
@@ -97,7 +100,8 @@ def assert_same_training(folder, weights, reports, tolerance=1e-5):
 def test_two_workers_train_what_one_does(together, tmp_path, name):
     base, training = SCENARIOS[name]
     alone = training | {"parallelism": "ddp", "activation_offload": False}
-    alone.pop("sequence_workers", None)
+    for only_how in ("sequence_workers", "mlp_tile_tokens"):
+        alone.pop(only_how, None)
     for micro_batch_rows in {1, alone.get("rows_per_step", 4)}:  # accumulation of single rows, and all rows at once
         folder = tmp_path / str(micro_batch_rows)
         folder.mkdir()
