@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
+# pip compiles the whole library of packages on one core. Instead each module is compiled, once, when it is first imported.
+unexport PYTHONDONTWRITEBYTECODE
+PIP := $(BIN)/pip --quiet --disable-pip-version-check install --no-compile
+LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
 .PHONY: setup demo test test-fast lint browser bench docs
 setup: $(STAMP)
 
@@ -11,33 +16,33 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV); the first time takes a few minutes."
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ropeway needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[dev]'
+	$(BIN)/python -c 'import flows.prefect_stages, prefect.server.api.server, ray.data, ray.train.torch'  # before several processes compile them
 	touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/ropeway demo
 
 lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(LINT)
 
 browser:  # for the tests of Prefect's run form
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
 	  (apt-get update -q && apt-get install -y -q --no-install-recommends chromium) || \
 	  (echo "The tests need Chromium, and it could not be installed: install your system's chromium package." && exit 1)
 
-test: $(STAMP) browser lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(STAMP) browser  # lint runs beside the tests, and is printed after them
+	@($(LINT)) > $(VENV)/lint.txt 2>&1 & lint=$$!; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$lint; linted=$$?; cat $(VENV)/lint.txt; exit $$((tests | linted))
 
 test-fast: $(STAMP)  # no browser, cluster or server, nothing slow; without lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-servers
 
 bench: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps litdata==0.2.76 lightning-utilities obstore tifffile  # without torchvision
+	$(PIP) --editable '.[bench]'
+	$(PIP) --no-deps litdata==0.2.76 lightning-utilities obstore tifffile  # without torchvision
 	for name in attention chunking packing reading deduplication prepare training memory evaluation orchestration; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 docs: $(STAMP)  # warnings, such as a dead link, fail it

@@ -20,6 +20,7 @@ from data_schemas.errors import UserError
 # Metrics have no authentication. A port that does not exist makes Ray log an error and go on without that server.
 _NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
 _ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_NO_NOTICES = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # nobody announces that this one machine goes away
 _LOOPBACK_NAMES = ("lo", "lo0")
 _TOKEN, _TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
@@ -40,7 +41,7 @@ def private_to_this_run() -> Iterator[Path]:
     """
     folder = private_folder()
     token = {"RAY_AUTH_MODE": "token", _TOKEN: secrets.token_hex(32)}
-    settings = token | _NO_METRICS | _ON_LOOPBACK | _loopback_interface()
+    settings = token | _NO_METRICS | _NO_NOTICES | _ON_LOOPBACK | _loopback_interface()
     global _running
     with _environment(settings, without=_TOKEN_FILE), _started_on_loopback():
         _running = True

@@ -1,12 +1,19 @@
 """A run small enough for a test: a tiny random base, window 64 -> 128, and a dozen made-up documents."""
 
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Storage
+from tasks.ingest import documents_stage
+from tasks.pack import shards_stage
+from tasks.work import InProcess
 
 WORDS = (
     "rope",
@@ -68,6 +75,14 @@ def small_params(home: Path, tokenizer: PreTrainedTokenizerFast, **groups: Any) 
         "ray": {"num_workers": 2},
     }  # fmt: skip
     return params | {name: params.get(name, {}) | value if isinstance(value, dict) else value for name, value in groups.items()}
+
+
+def prepare_here(params: dict[str, Any]) -> None:
+    """Make the documents and shards in this process, so that a job need not start Ray Data for them."""
+    checked = PipelineParams.model_validate(params)
+    storage, here = Storage(checked.storage), lambda _: nullcontext(InProcess())
+    documents = documents_stage.run(checked, storage, here, lambda _: None)
+    shards_stage.run(checked, storage, documents, here, lambda _: None)
 
 
 def write_params(path: Path, params: dict[str, Any]) -> str:

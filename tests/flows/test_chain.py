@@ -52,7 +52,8 @@ def record(storage):
 def undisturbed(tmp_path_factory, tokenizer):
     """(home, release, output) of a run that nothing happened to."""
     home = tmp_path_factory.mktemp("undisturbed")
-    release, output = finish(write_params(home / "run.yaml", small_params(home, tokenizer)), home)
+    params = small_params(home, tokenizer, ray={"num_workers": 1})  # two: test_job.py and test_actors.py
+    release, output = finish(write_params(home / "run.yaml", params), home)
     return home, release, output
 
 
@@ -141,27 +142,12 @@ def test_a_release_whose_event_was_not_sent_is_not_finished_with_prefect(undistu
         announced.write_bytes(content)
 
 
-def test_without_prefect_the_digests_are_equal(undisturbed, tmp_path):
-    home, release, _ = undisturbed
-    config = write_params(
-        tmp_path / "run.yaml", yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(tmp_path / "s")}
-    )
-    again, _ = finish(config, tmp_path, "--no-prefect", PREFECT_API_URL="http://127.0.0.1:1/api")
-    assert again.name == release.name
-    assert (again / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
-    there, here = record(home / "storage"), record(tmp_path / "s")
-    assert {stage: entry["digest"] for stage, entry in here.items()} == {stage: there[stage]["digest"] for stage in there}
-    log = (tmp_path / "log.txt").read_text()
-    assert "publish: small is verified" in log
-    assert "Prefect" not in log
-
-
 @pytest.mark.slow
-def test_a_model_that_is_no_better_is_kept_and_the_command_says_so_and_exits_3(undisturbed, tmp_path):
+def test_a_model_that_is_no_better_is_kept_and_the_command_says_so_and_exits_3(undisturbed, prefect_server, tmp_path):
     home, _, _ = undisturbed
     params = yaml.safe_load((home / "run.yaml").read_text())
     params |= {"run_name": "kept", "publish": params["publish"] | {"name": "kept", "current": "if_better"}}
-    process = start(write_params(tmp_path / "run.yaml", params), tmp_path)
+    process = start(write_params(tmp_path / "run.yaml", params), tmp_path, PREFECT_API_URL=prefect_server.url)
     output, _ = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 3, (tmp_path / "log.txt").read_text()[-4000:]
     *page, last = output.strip().splitlines()
@@ -236,17 +222,26 @@ def kill(process):
 FOLDERS = ("documents", "shards", "checkpoints", "evaluations", "releases")  # in the order in which a run makes them
 
 
-def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, prefect_server, tmp_path):
+def test_sigkill_in_every_stage_with_and_without_prefect_changes_nothing_in_the_end(undisturbed, prefect_server, tmp_path):
+    """Two of the runs are Prefect's: the one that is killed in `documents`, together with a server of its own, and the one that
+    takes over the training and is killed in `evaluations`. So every stage is made without Prefect, at least in part.
+    """
     home, release, _ = undisturbed
-    storage = tmp_path / "storage"
+    storage, log = tmp_path / "storage", tmp_path / "log.txt"
+    without_prefect = ("--no-prefect",), {"PREFECT_API_URL": "http://127.0.0.1:1/api"}  # where nothing answers
+    with_prefect = {
+        "documents": ((), {"PREFECT_HOME": str(home / "prefect")}),
+        "evaluations": ((), {"PREFECT_API_URL": prefect_server.url}),
+    }
     params = yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(storage)}
     config = write_params(tmp_path / "run.yaml", params)
     finished = []
 
     def kill_a_run_in(folder):
         """Kill a run in the stage that fills `folder`; EndedTooSoon, with that stage undone, where it was over before."""
-        embedded = folder == "checkpoints"  # with a server of its own, which is killed with it; the others start sooner
-        process = start(config, tmp_path, **{} if embedded else {"PREFECT_API_URL": prefect_server.url})
+        options, variables = with_prefect.get(folder, without_prefect)
+        log.unlink(missing_ok=True)
+        process = start(config, tmp_path, *options, **variables)
 
         def in_stage():
             if folder == "checkpoints":  # far enough that there is a checkpoint to go on from
@@ -260,7 +255,8 @@ def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, prefect_
             wait_until(lambda: in_stage() or is_over() or process.poll(), folder, process, step_s=0.01)
         finally:
             kill(process)
-        assert process.returncode in (0, -signal.SIGKILL), (tmp_path / "log.txt").read_text()[-4000:]
+        assert process.returncode in (0, -signal.SIGKILL), log.read_text()[-4000:]
+        assert folder in with_prefect or "Prefect" not in log.read_text()
         if is_over():
             for undone in FOLDERS[FOLDERS.index(folder) :]:
                 shutil.rmtree(storage / undone, ignore_errors=True)
@@ -272,10 +268,16 @@ def test_sigkill_in_every_stage_changes_nothing_in_the_end(undisturbed, prefect_
         for earlier in finished:
             assert len(list(storage.glob(f"{earlier}/*/manifest.json"))) == 1
         finished.append(folder)
-    again, _ = finish(config, tmp_path, PREFECT_API_URL=prefect_server.url)
+    log.unlink()
+    options, variables = without_prefect
+    again, _ = finish(config, tmp_path, *options, **variables)
     assert again.name == release.name
     assert (again / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
+    there, here = record(home / "storage"), record(storage)
+    assert {stage: entry["digest"] for stage, entry in here.items()} == {stage: there[stage]["digest"] for stage in there}
     assert not any((storage / ".staging").iterdir())
+    assert "publish: small is verified" in log.read_text()
+    assert "Prefect" not in log.read_text()
 
 
 @pytest.mark.parametrize(

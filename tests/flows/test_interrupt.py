@@ -78,7 +78,7 @@ def test_a_run_is_stopped_in_training_like_from_a_terminal(tokenizer, tmp_path_f
     def attempt(amount: int) -> None:
         home = tmp_path_factory.mktemp("interrupt")
         training = {"steps": 200 * amount, "checkpoint_every": 5, "validate_every": 100}
-        config = write_params(home / "run.yaml", small_params(home, tokenizer, training=training))
+        config = write_params(home / "run.yaml", small_params(home, tokenizer, training=training, ray={"num_workers": 1}))
         environment = os.environ | {"PREFECT_HOME": str(home / "prefect"), "OMP_NUM_THREADS": "1"}
         environment.pop("PREFECT_API_URL", None)
         with (home / "log.txt").open("w") as log:

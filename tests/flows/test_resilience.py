@@ -36,7 +36,7 @@ def served(prefect_server, tmp_path_factory):
 
 def params_of(home: Path, tokenizer, steps: int):
     training = {"steps": steps, "checkpoint_every": 5, "validate_every": steps // 2}
-    params = small_params(home, tokenizer, training=training)
+    params = small_params(home, tokenizer, training=training, ray={"num_workers": 1})
     params["corpus"]["sources"] = [{"uri": uri} for uri in params["corpus"]["sources"]]
     return params | {"run_name": f"resilient-{steps}"}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ def finished_run(
     shards = build("shards", lambda folder: {"num_rows": 4, "num_tokens": 1000}, documents=documents.digest)
     checkpoint = build("checkpoints", lambda folder: _write_checkpoint(folder, params, tokenizer), shards=shards.digest)
     evaluation = build(
-        "evaluations", lambda folder: _write_evaluation(folder, params, orders or {}, fine_tuned), checkpoint=checkpoint.digest
+        "evaluations", lambda folder: _write_evaluation(folder, orders or {}, fine_tuned), checkpoint=checkpoint.digest
     )
     return FinishedRun(params, storage, documents, shards, checkpoint, evaluation)
 
@@ -124,9 +126,15 @@ def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTraine
     return {}
 
 
-def _write_evaluation(
-    folder: Path, params: PipelineParams, orders: Mapping[str, float], fine_tuned: Callable[[int], float]
-) -> dict[str, Any]:
+def _write_evaluation(folder: Path, orders: Mapping[str, float], fine_tuned: Callable[[int], float]) -> dict[str, Any]:
+    for name, content in _evaluation_files(tuple(orders.items()), fine_tuned).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return {}
+
+
+@cache  # drawing the figures takes seconds
+def _evaluation_files(orders: tuple[tuple[str, float], ...], fine_tuned: Callable[[int], float]) -> dict[str, bytes]:
     """The base gets worse beyond its window, the fine-tuned model better; recall is best at the ends."""
     nll_of_arm = {"base": lambda n: 3 + n / WINDOW / 4, "scaling_only": lambda n: 3.4, "fine_tuned": fine_tuned}
     lengths = (WINDOW, TARGET)
@@ -138,15 +146,17 @@ def _write_evaluation(
         perplexity=perplexity_table(lambda arm, length, d: nll_of_arm[arm](length) + d / 100, ARMS, lengths, 6, num_tokens=8),
         position=position_table(lambda arm, start: 3 + 1 / start, ARMS, TARGET, 6),
         task=task_table(is_recalled, lengths=lengths, num_samples=20),
-        reorder=reorder_table(orders, lengths, num_samples=40),
+        reorder=reorder_table(dict(orders), lengths, num_samples=40),
     )
     settings = changed_settings(
         base_window=WINDOW,
-        target_length=params.model.target_length,
+        target_length=TARGET,
         target_tokens=8,
         qa_file="/home/somebody/private/questions.jsonl",
     )
-    samples.write(folder)
-    (folder / "settings.json").write_text(record_json(settings))
-    write_results(folder, samples, settings)
-    return {}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        samples.write(folder)
+        (folder / "settings.json").write_text(record_json(settings))
+        write_results(folder, samples, settings)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
