@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from data_schemas.closed import Params
+
+_EMBEDDINGS_BEFORE = {True: "both", False: "none"}  # what the parameter was until November 2026
+# Runs and schedules that were written then keep working.
+TrainedEmbeddings = Annotated[
+    Literal["input", "both", "none"],
+    BeforeValidator(
+        lambda given: _EMBEDDINGS_BEFORE[given] if isinstance(given, bool) else given,
+        json_schema_input_type=Literal["input", "both", "none", True, False],
+    ),
+]
 
 
 class TrainingParams(Params):
@@ -74,10 +84,15 @@ class TrainingParams(Params):
     lora_targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),
         min_length=1,
-        description="Names of the linear layers that get LoRA, or `all-linear`.",
+        description="Names of the layers that get LoRA, such as `gate_proj`, or `experts.gate_proj` for the experts of a layer. "
+        "`all-linear`: all linear layers but the output layer and the routers of experts.",
     )
     train_norms: bool = Field(True, description="Also train the norm weights, as LongLoRA does.")
-    train_embeddings: bool = Field(True, description="Also train the embeddings, as LongLoRA does.")
+    train_embeddings: TrainedEmbeddings = Field(
+        "both",
+        description="Also train embeddings in full. both: of the input and of the output (the head). input: of the input alone, as LongLoRA "
+        "does; the same as both where the two are tied. none: neither. Runs of before say true for both and false for none.",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto",
         description="Precision of the computation (autocast). Trained weights stay float32. auto: bf16 where the device has "
@@ -149,6 +164,12 @@ class TrainingParams(Params):
     )
     checkpoint_every: int = Field(100, ge=1, description="Number of steps between checkpoints.")
     seed: int = Field(0, ge=0, description="Seed of the initialisation and of the reading order.")
+
+    def recorded(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
+        """See `Params.recorded`; trained embeddings as they were recorded before, so that those runs keep their digests."""
+        values = super().recorded(exclude=exclude)
+        before = {name: given for given, name in _EMBEDDINGS_BEFORE.items()}
+        return {k: before.get(v, v) if k == "train_embeddings" else v for k, v in values.items()}
 
     @property
     def probes_layers(self) -> bool:

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.attention import register_s2_attention
-from ray_jobs.finetune.training.lora import linear_names, resolve_targets, trainable
+from ray_jobs.finetune.training.lora import trainable
+from ray_jobs.finetune.training.targets import linear_names, resolve_targets
 from ray_jobs.finetune.training.training_model import build_model
 from tasks.model.extended import ADAPTER_DIR, load_arm
 from tests.tiny_models import GROUP, KINDS, influence, positions, tiny_config, tiny_model

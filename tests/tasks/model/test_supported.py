@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, TrainingParams
-from ray_jobs.finetune.training.lora import linear_names, resolve_targets
+from ray_jobs.finetune.training.targets import linear_names, resolve_targets
 from tasks.model.base_model import load_config
 from tasks.model.supported import refusal, refuse_unsupported
 from tests.tiny_models import KINDS, tiny_config

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape, training_shape
+from tasks.model.quantised_linear import quantise_linears
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
 from tests.flows.small_run import small_params
 
@@ -31,7 +32,7 @@ def with_training(params: PipelineParams, **changes: Any) -> PipelineParams:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"train_embeddings": False}, {"train_norms": False}, {"lora_targets": ("all-linear",), "lora_rank": 4}]
+    "changes", [{}, {"train_embeddings": "none"}, {"train_norms": False}, {"lora_targets": ("all-linear",), "lora_rank": 4}]
 )
 def test_weights_are_counted_as_a_real_model_has_them(params: PipelineParams, changes: dict[str, Any]) -> None:
     changed = with_training(params, **changes)
@@ -42,7 +43,21 @@ def test_weights_are_counted_as_a_real_model_has_them(params: PipelineParams, ch
     assert counted.num_trainable == sum(p.numel() for _, p in trainable(model))
     held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
     assert 4 * (counted.num_trainable + counted.num_frozen) == sum(held.values())
-    assert counted.trains_head is changes.get("train_embeddings", True)  # tied
+    assert counted.trains_head is (changes.get("train_embeddings") != "none")  # tied
+
+
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_quantised_weights_are_counted_as_a_real_model_holds_them(params: PipelineParams, precision: str) -> None:
+    changed = with_training(params, base_precision=precision, average_last_steps=1)
+    base = LlamaForCausalLM.from_pretrained(params.model.base)
+    quantise_linears(base, changed.training.base_precision, torch.device("cpu"))  # type: ignore[arg-type]
+    model = add_trainable_weights(base, changed.training)
+    held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
+    shape = training_shape(changed)
+    foreseen = predict_memory(shape, changed.training, 64).weights - 4 * shape.num_trainable  # the mean of the weights
+    assert foreseen == pytest.approx(sum(held.values()), rel=0.02)
+    full = predict_memory(training_shape(params), params.training, 64).weights
+    assert full - foreseen == pytest.approx(shape.num_quantised * (4 - shape.quantised_bytes))
 
 
 def test_what_reads_each_input_of_a_layer(params: PipelineParams, shape: TrainingShape) -> None:
@@ -70,9 +85,9 @@ def kept_for_backward(model: torch.nn.Module, ids: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "k_proj", "v_proj", "o_proj"), ("all-linear",), ("q_proj", "v_proj")])
-@pytest.mark.parametrize("train_norms", [True, False])
+@pytest.mark.parametrize(("train_norms", "dora"), [(True, False), (False, False), (True, True)])
 def test_the_formula_of_a_layer_is_what_autograd_keeps(
-    params: PipelineParams, targets: tuple[str, ...], train_norms: bool
+    params: PipelineParams, targets: tuple[str, ...], train_norms: bool, dora: bool
 ) -> None:
     """The difference between four and two layers, so that embeddings and the last norm do not count."""
     from ray_jobs.finetune.attention import register_s2_attention
@@ -81,7 +96,7 @@ def test_the_formula_of_a_layer_is_what_autograd_keeps(
 
     register_s2_attention()
     tokens, kept = 256, {}
-    changed = with_training(params, lora_targets=targets, train_norms=train_norms)
+    changed = with_training(params, lora_targets=targets, train_norms=train_norms, dora=dora)
     for layers in (2, 4):
         torch.manual_seed(0)
         config = LlamaConfig(
