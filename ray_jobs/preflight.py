@@ -10,14 +10,19 @@ def refuse_untrainable(params: PipelineParams) -> None:
     from ray_jobs.finetune.full_layers import check_full_layers
     from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.training.lora import check_targets
+    from tasks.evaluate.prompts.chat import asked_chat
     from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
+    from tasks.pack.conversation_sequences import check_instructions
     from tasks.pack.settings import check_settings
     from tasks.retrieval.settings import check_retrieval
 
     rope_plan_for(params.model)
     check_weights(params.model)
-    check_retrieval(params, load_tokenizer(params.model))
+    tokenizer = load_tokenizer(params.model)
+    check_retrieval(params, tokenizer)
+    check_instructions(params, tokenizer)
+    asked_chat(params, tokenizer)
     check_full_layers(params.training, load_config(params.model).get_text_config())
     check_weighting(params)
     check_targets(params)
