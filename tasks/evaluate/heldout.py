@@ -48,15 +48,15 @@ def read_heldout(
     """
     files = document_files(documents)
     asks = {file: TURNS in pq.read_schema(file).names for file in files}
-    place_of = _places([file for file in files if not asks[file]], min_bytes, leave_out)
-    place_of = place_of or _places([file for file in files if asks[file]], min_bytes, leave_out)
+    place_of = _places([file for file in files if not asks[file]], split, min_bytes, leave_out)
+    place_of = place_of or _places([file for file in files if asks[file]], split, min_bytes, leave_out)
     for doc_id in sorted(place_of, key=lambda doc_id: hashlib.sha256(doc_id.encode()).digest()):
         file, group = place_of[doc_id]
         table = pq.ParquetFile(file).read_row_group(group, columns=["doc_id", "text"])
         yield doc_id, table.filter(pc.field("doc_id") == doc_id)["text"][0].as_py()
 
 
-def _places(files: Iterable[Path], min_bytes: int, leave_out: Set[str]) -> dict[str, tuple[Path, int]]:
+def _places(files: Iterable[Path], split: str, min_bytes: int, leave_out: Set[str]) -> dict[str, tuple[Path, int]]:
     """The file and row group of each wanted document, by its id."""
     place_of: dict[str, tuple[Path, int]] = {}
     for file in files:

@@ -55,6 +55,8 @@ def base_fingerprint(model: ModelParams) -> str:
         entries += [(p.name, known_hash(p)) for p in files]
     else:
         entries += [where, hub_commit(where, model.revision)]
+    if model.chat_template:
+        entries.append(["chat_template", _template(model.chat_template)])
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
 
 
@@ -179,8 +181,20 @@ def load_config(model: ModelParams) -> PretrainedConfig:
     return config
 
 
+def _template(path: str) -> str:
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The file {path} of model.chat_template cannot be read ({type(error).__name__}): give a Jinja file."
+        ) from error
+    if not text.strip():
+        raise UserError(f"The file {path} of model.chat_template is empty: give a Jinja file.")
+    return text
+
+
 def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
-    """The base's fast tokenizer. UserError if it has none."""
+    """The base's fast tokenizer, with `model.chat_template` where that is given. UserError if it has none."""
     from transformers import AutoTokenizer
 
     _check_folder(model)
@@ -192,6 +206,8 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
         raise _refused(model, "tokenizer", error) from error
     if not tokenizer.is_fast:
         raise UserError(f"The base model {model.base!r} has no fast tokenizer, which chunking needs: choose another base.")
+    if model.chat_template:
+        tokenizer.chat_template = _template(model.chat_template)
     tokenizer.model_max_length = int(1e30)  # the target length differs from the base's, whose warning would mislead
     return tokenizer
 

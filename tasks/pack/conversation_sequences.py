@@ -40,7 +40,7 @@ def conversation_rules(params: PipelineParams, tokenizer: PreTrainedTokenizerFas
     if template is None:
         raise UserError(
             f"The base model {params.model.base} has no chat template, which the instruction data of {labels} is written with: choose an "
-            "instruct base, or save a chat_template.jinja beside the base's tokenizer."
+            "instruct base, or give a template in model.chat_template."
         )
     try:
         template.render(_PROBE)

@@ -20,6 +20,7 @@ from ray_jobs.finetune.training.loss import next_token_targets, weighted_cross_e
 from ray_jobs.finetune.training.stated_weights import StatedWeights
 from tasks.evaluate.heldout import read_heldout
 from tasks.ingest import documents_stage
+from tasks.model.base_model import base_fingerprint, load_tokenizer
 from tasks.pack import shards_stage
 from tasks.pack.conversation_sequences import check_instructions
 from tasks.pack.reading import open_rows
@@ -241,7 +242,7 @@ def test_perplexity_is_measured_on_documents_and_on_conversations_only_without_a
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        (None, "has no chat template.*choose an instruct base, or save a chat_template.jinja"),
+        (None, "has no chat template.*choose an instruct base, or give a template in model.chat_template"),
         (
             "{{ raise_exception('not today') }}",
             "cannot be trained on: the chat template fails: .*not today; correct the template",
