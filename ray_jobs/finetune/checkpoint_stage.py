@@ -45,7 +45,8 @@ _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in 
 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
     """Parameters that determine the trained weights. The worker count is one of them, because it changes the order of summation."""
-    model = params.model.recorded(exclude={"base", "base_id", "licence", "revision", "rope_factors_file", "serve_with"})
+    not_recorded = {"base", "base_id", "chat_template", "licence", "revision", "rope_factors_file", "serve_with"}
+    model = params.model.recorded(exclude=not_recorded)
     elastic = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     return {
         "model": model | {"rope_factors": planned_factors(params.model)},
