@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from data_schemas.addresses import is_remote
 from data_schemas.errors import UserError
 from data_schemas.mapping_text import parse_json
 from data_schemas.params import ModelParams, PipelineParams
+from data_schemas.remote import Remote
 from tasks.model.as_served import served_plan
 from tasks.model.base_model import load_base, load_config, locate
+from tasks.model.optional_imports import load_peft
 from tasks.model.rope_plan import RopePlan, plan_rope
 
 if TYPE_CHECKING:
@@ -34,7 +38,8 @@ def _computed_plan(model: ModelParams, factors_json: str, config_state: tuple[in
     """`config_state` is only part of the cache's key."""
     factors = json.loads(factors_json)
     config, theta = load_config(model), planned_theta(model)
-    return plan_rope(config, model.target_length, model.rope_method, factors=factors, theta=theta, serving=model.serve_with)
+    asked = {"factors": factors, "theta": theta, "serving": model.serve_with, "window": model.window}
+    return plan_rope(config, model.target_length, model.rope_method, **asked)
 
 
 def _config_state(model: ModelParams) -> tuple[int, int] | None:
@@ -58,7 +63,7 @@ def rope_factors(model: ModelParams) -> dict[str, Any] | None:
     if not model.rope_factors_file:
         return None
     try:
-        text = Path(model.rope_factors_file).expanduser().read_text(encoding="utf-8")
+        text = read_factors_file(model.rope_factors_file).decode("utf-8")
         factors = parse_json(text, f"model.rope_factors_file {model.rope_factors_file}")
     except (OSError, ValueError) as error:
         raise UserError(f"model.rope_factors_file {model.rope_factors_file} cannot be read as JSON: {error}.") from error
@@ -67,6 +72,17 @@ def rope_factors(model: ModelParams) -> dict[str, Any] | None:
             f"model.rope_factors_file {model.rope_factors_file} must hold an object with short_factor and long_factor."
         )
     return factors
+
+
+def read_factors_file(address: str) -> bytes:
+    """The content of a factors file at a path or URI. OSError if there is none."""
+    if not is_remote(address):
+        return Path(address).expanduser().read_bytes()
+    folder, _, name = address.rpartition("/")
+    content = Remote(folder).read(name)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such file")
+    return content
 
 
 def base_window(model: ModelParams) -> int:
@@ -82,14 +98,21 @@ def extended_config(model: ModelParams, *, as_served: bool = False) -> Pretraine
     return config
 
 
-def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *, as_served: bool = False) -> PreTrainedModel:
+def load_arm(
+    params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *, as_served: bool = False, as_trained: bool = False
+) -> PreTrainedModel:
     """One of the compared models, float32, full attention, evaluation mode; `checkpoint` is a checkpoint artifact's folder.
 
-    `as_served` is for the models with scaled RoPE: see `extended_config`.
+    `as_served` is for the models with scaled RoPE: see `extended_config`. `as_trained` is for the fine-tuned model: its adapter is
+    merged into what `training.base_precision` leaves of the base, which is what was trained, and not into the original weights.
     """
     if arm == "base":
         return load_base(params.model).eval()
     model = load_base(params.model, config=extended_config(params.model, as_served=as_served))
+    if as_trained and params.training.base_precision != "full":
+        from tasks.model.quantised_linear import round_trip
+
+        round_trip(model, params.training.base_precision)
     if arm == "fine_tuned":
         if checkpoint is None:
             raise ValueError("the fine_tuned arm needs a checkpoint")
@@ -99,6 +122,7 @@ def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *
 
 def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """`model` with LoRA folded into its weights and the trained norms and embeddings in place; tied weights stay tied."""
+    load_peft()
     from peft import PeftModel
 
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
