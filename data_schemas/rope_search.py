@@ -54,7 +54,9 @@ class RopeSearchResult(Record):
     target_length: int
     theoretical_critical_pair: int
     critical_pair: int = Field(description="Where NTK scores best: LongRoPE2's real critical dimension, as a pair of channels.")
-    critical_scores: dict[int, float] = Field(description="Mean score of NTK at each pair that was tried, on the first samples.")
+    critical_scores: dict[int, float] = Field(
+        description="Mean score of NTK at each pair that was tried, on the first samples."
+    )
     critical_theta: float = Field(description="rope_theta of NTK at that pair.")
     factors: tuple[float, ...] = Field(description="The best factors found, one a pair.")
     attention_factor: float

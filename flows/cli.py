@@ -209,6 +209,18 @@ def compare_rope(
     show_comparison(params, documents)
 
 
+@app.command(name="search-rope")
+def search_rope(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
+    """Search RoPE factors for the target length (LongRoPE).
+
+    Prints how they compare with YaRN and NTK, and which is used. With model.rope_method longrope a run searches by itself.
+    """
+    from flows.commands.search_rope import search
+    from flows.config import load_config
+
+    search(load_config(config, settings or ()), no_prefect)
+
+
 @app.command()
 def prepare(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Read, chunk and pack the corpus into Arrow shards."""

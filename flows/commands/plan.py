@@ -37,17 +37,24 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
     """
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
+    from ray_jobs.finetune.proof.prove import refuse_unproven
     from tasks.model.base_model import check_weights
     from tasks.model.extended import rope_plan_for
+    from tasks.rope_search.plans import foreseen, with_stand_in
 
     machine = machine or Machine()
+    searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
     check_weights(params.model)
+    proof = refuse_unproven(params)
     shape = training_shape(params)
     speed = find_speed(params, shape, machine.tflops)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     console = Console()
-    rows = [("base", params.model.base), *_own_code(params), *plan.describe(), *_training(params, shape)]
+    if searches:
+        console.print(foreseen(params), highlight=False, markup=False, soft_wrap=True)
+    rows = [("base", params.model.base), *_own_code(params), *plan.describe(), ("support", proof.describe())]
+    rows += _training(params, shape)
     if speed is not None and seconds is not None:
         rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
     else:
@@ -89,8 +96,9 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         *_loss_and_positions(params, shape),
         (
             "trained weights",
-            f"{shape.num_trainable:,} of {shape.num_total:,} (LoRA of rank {training.lora_rank}{_also_trained(training)})",
+            f"{shape.num_trainable:,} of {shape.num_total:,} ({_adapter(training)}{_also_trained(training)})",
         ),
+        *_held_and_averaged(training, shape),
         ("tokens a step", f"up to {tokens:,} in {training.rows_per_step} rows of {target:,}"),
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("precision", training.precision + _why_slow(params)),
@@ -144,9 +152,23 @@ def _in_full(training: TrainingParams, num_layers: int) -> str:
     return f", full in {which}"
 
 
+def _adapter(training: TrainingParams) -> str:
+    name = "DoRA" if training.dora else "LoRA"
+    return f"{name} of rank {training.lora_rank}{', rank-stabilised' if training.rslora else ''}"
+
+
+def _held_and_averaged(training: TrainingParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
+    if shape.num_quantised:
+        held = f"{training.base_precision}: {shape.num_quantised:,} of {shape.num_total:,} weights in {8 * shape.quantised_bytes:.3g} bits"
+        yield "frozen weights", f"{held}; the adapter is merged into the original ones"
+    if training.average_last_steps:
+        yield "published weights", f"the mean over the last {training.average_last_steps:,} steps"
+
+
 def _also_trained(training: TrainingParams) -> str:
+    embeddings = "input embeddings" if training.train_embeddings == "input" else "embeddings"
     parts = [
-        name for name, is_trained in (("norms", training.train_norms), ("embeddings", training.train_embeddings)) if is_trained
+        name for name, is_trained in (("norms", training.train_norms), (embeddings, training.train_embeddings != "none")) if is_trained
     ]
     return "".join(f" + {name}" for name in parts)
 

@@ -32,8 +32,8 @@ from ray_jobs.shared_storage import refuse_unshared
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
 from tasks.model.base_model import load_config, load_tokenizer
 from tasks.rope_search.decision import FOUND, Decision, decide
-from tasks.rope_search.plans import factors_file, race_settings, rivals, space_for
-from tasks.rope_search.race import Race, most_passes, run_race
+from tasks.rope_search.plans import factors_file, foreseen_passes, race_settings, rivals, space_for
+from tasks.rope_search.race import Race, run_race
 from tasks.rope_search.samples import SampleRequest, SearchSample, make_samples, write_samples
 from tasks.rope_search.scores import Measured, Scored
 from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, closed_form, critical_theta, ntk_critical
@@ -86,8 +86,7 @@ class _Search:
         self._space = space_for(self._config, params)
         self._samples = _samples(params, documents, self._space)
         self._records: list[dict[str, Any]] = []
-        self._passes_foreseen = 0
-        self._most = most_passes(self._space, race_settings(params))
+        self._passes_foreseen = foreseen_passes(params, self._space)
 
     def write(self, directory: Path, workers: Workers, log: Parts) -> dict[str, Any]:
         """Search, decide, fill `directory`, and return the summary."""
@@ -104,9 +103,7 @@ class _Search:
         race = run_race(self._space, race_settings(self._params), measure, self._tell)
         forms = self._forms(race)
         deciding = range(self._settings.samples, len(self._samples))
-        of_forms = dict(
-            zip(forms, self._measured(workers, measuring, list(forms.values()), deciding, "decision"), strict=True)
-        )
+        of_forms = dict(zip(forms, self._measured(workers, measuring, list(forms.values()), deciding, "decision"), strict=True))
         compared = rivals(self._space, self._params, self._config)
         decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence)
         result = self._result(race, of_forms, decision)
@@ -121,8 +118,6 @@ class _Search:
 
     def _announce(self) -> None:
         space, settings = self._space, self._settings
-        num_forms = len(CLOSED_FORMS) + 2
-        self._passes_foreseen = self._most + num_forms * settings.deciding_samples
         texts = len({sample.doc_id for sample in self._samples})
         self._say(
             f"factors for {space.extension:g}x ({space.original_length} -> {space.target_length} tokens) in the {space.kind} space, on "
@@ -225,7 +220,11 @@ def _samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[
     tokenizer = load_tokenizer(params.model)
     wanted = settings.samples + settings.deciding_samples
     found = select_documents(
-        read_heldout(documents, min_bytes=target, split="train"), tokenizer, min_tokens=target, num_documents=wanted, haystack_tokens=0
+        read_heldout(documents, min_bytes=target, split="train"),
+        tokenizer,
+        min_tokens=target,
+        num_documents=wanted,
+        haystack_tokens=0,
     )
     long: list[HeldOutDocument] = [document for document in found if len(document.token_ids) >= target]
     if len(long) < 4:
@@ -235,9 +234,7 @@ def _samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[
         )
     # Shares as the numbers of samples, and at least two documents on each side.
     cut = min(max(2, round(len(long) * settings.samples / wanted)), len(long) - 2)
-    request = SampleRequest(
-        length=target, num_depths=settings.depths, text_tokens=settings.text_tokens, seed=settings.seed
-    )
+    request = SampleRequest(length=target, num_depths=settings.depths, text_tokens=settings.text_tokens, seed=settings.seed)
     return [
         *make_samples(long[:cut], request, tokenizer, purpose="search", count=settings.samples),
         *make_samples(long[cut:], request, tokenizer, purpose="decide", count=settings.deciding_samples),

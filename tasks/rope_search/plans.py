@@ -12,8 +12,8 @@ from tasks.model.base_model import load_config
 from tasks.model.rope_config import read_base_rope
 from tasks.model.rope_plan import plan_rope
 from tasks.rope_search.decision import FOUND
-from tasks.rope_search.race import RaceSettings, fewest_evaluations
-from tasks.rope_search.seeds import NTK_CRITICAL
+from tasks.rope_search.race import RaceSettings, fewest_evaluations, most_passes
+from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL
 from tasks.rope_search.served import searches_attention
 from tasks.rope_search.space import RopeSpace
 
@@ -121,3 +121,28 @@ def with_stand_in(params: PipelineParams) -> PipelineParams:
         return params
     space_of(params)
     return params.model_copy(update={"model": params.model.model_copy(update={"rope_method": "ntk", "serve_with": ()})})
+
+
+def as_search(params: PipelineParams) -> PipelineParams:
+    """`params` for a search that is asked for by name, whatever method they have. UserError if they have a factors file."""
+    if params.model.rope_factors_file:
+        raise UserError(
+            "model.rope_factors_file gives the factors, so there is nothing to search: remove it, or run without search-rope."
+        )
+    changes = {"rope_method": "longrope", "rope_theta": None}
+    return params.model_copy(update={"model": params.model.model_copy(update=changes)})
+
+
+def foreseen_passes(params: PipelineParams, space: RopeSpace) -> int:
+    """Forward passes of the target's length that a search and its decision take at most."""
+    num_forms = len(CLOSED_FORMS) + 2  # the found factors, and NTK at the critical pair
+    return most_passes(space, race_settings(params)) + num_forms * params.rope_search.deciding_samples
+
+
+def foreseen(params: PipelineParams) -> str:
+    """What `ropeway plan` says of a search that is still to be done."""
+    passes = foreseen_passes(params, space_of(params))
+    return (
+        f"RoPE factors are searched first: at most {params.rope_search.evaluations} candidates, which take at most {passes:,} forward "
+        f"passes of {params.model.target_length:,} tokens. Until then this plan shows ntk in their place."
+    )

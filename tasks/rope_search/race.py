@@ -59,7 +59,7 @@ def most_passes(space: RopeSpace, settings: RaceSettings) -> int:
     rest = settings.samples - settings.first_samples
     proposed = max(0, settings.evaluations - fewest_evaluations(space) + 1)
     generations = -(-proposed // settings.generation_size)
-    return settings.evaluations * settings.first_samples + (1 + generations) * (settings.finalists + 1) * rest
+    return settings.evaluations * settings.first_samples + (1 + generations) * settings.finalists * rest
 
 
 def run_race(space: RopeSpace, settings: RaceSettings, measure: Measure, told: Told) -> Race:
@@ -79,9 +79,7 @@ def run_race(space: RopeSpace, settings: RaceSettings, measure: Measure, told: T
         incumbent = racing.run(genomes, generation, incumbent)
         history.append(incumbent.mean())
         told(generation, racing.num_evaluations, incumbent)
-    return Race(
-        critical, racing.critical_means, incumbent, tuple(racing.results), racing.num_evaluations, tuple(history)
-    )
+    return Race(critical, racing.critical_means, incumbent, tuple(racing.results), racing.num_evaluations, tuple(history))
 
 
 class _Racing:

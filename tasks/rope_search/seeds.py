@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.model.rope_frequencies import default_frequencies, scaled_frequencies
 from data_schemas.rope_search import Form
+from tasks.model.rope_frequencies import default_frequencies, scaled_frequencies
 from tasks.rope_search.space import Candidate, Genome, RopeSpace
 
 NTK_CRITICAL: Form = "ntk_critical"
