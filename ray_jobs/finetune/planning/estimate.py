@@ -136,6 +136,7 @@ def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None]
     from ray_jobs.finetune.training.lora import add_trainable_weights
     from ray_jobs.finetune.training.objective import Objective, group_size_at, set_group_size
     from tasks.model.extended import extended_config
+    from tasks.model.quantised_linear import quantise_linears
     from tasks.model.quiet import quiet_transformers
 
     register_s2_attention()
@@ -147,6 +148,8 @@ def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None]
     with torch.random.fork_rng(devices=[]), quiet_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
         base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=torch.float32)
+        if params.training.base_precision != "full":
+            quantise_linears(base, params.training.base_precision, torch.device("cpu"))
         if params.training.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model = add_trainable_weights(base, params.training).train()

@@ -16,6 +16,8 @@ from ray_jobs.finetune.training.lora import add_trainable_weights
 from ray_jobs.finetune.training.objective import group_size_at, set_group_size
 from tasks.model.base_model import load_base
 from tasks.model.extended import extended_config
+from tasks.model.quantised_linear import quantise_linears
+from tasks.model.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,13 +35,34 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
     torch.manual_seed(training.seed)
     dtype = "auto" if training.precision == "bf16" and device.type == "cuda" else torch.float32
     base = load_base(params.model, config=config, dtype=dtype, attention=S2_ATTENTION)
+    if training.base_precision != "full":
+        quantise_linears(base, training.base_precision, device)
+    model = _in_training(base, params, pin_memory=device.type == "cuda")
+    return model.to(device) if place else model
+
+
+def build_model_without_weights(params: PipelineParams) -> PeftModel:
+    """As `build_model` makes it, of meta tensors with the types that training has. Nothing is loaded."""
+    from transformers import AutoModelForCausalLM
+
+    register_s2_attention()
+    config = extended_config(params.model)
+    config.s2_executor = params.training.s2_executor
+    on_gpu = params.training.precision == "bf16" and params.ray.use_gpu
+    dtype = (config.dtype if on_gpu else None) or torch.float32
+    with torch.device("meta"), quiet_transformers():
+        base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=dtype)
+        return _in_training(base, params, pin_memory=False)
+
+
+def _in_training(base: Any, params: PipelineParams, *, pin_memory: bool) -> PeftModel:
+    """With recomputed and offloaded layers as asked for, and trainable weights."""
+    training = params.training
     if training.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if training.activation_offload:
-        offload_layer_inputs(base, pin_memory=device.type == "cuda")
+        offload_layer_inputs(base, pin_memory=pin_memory)
     model = add_trainable_weights(base, training)
-    if place:
-        model = model.to(device)
     set_group_size(model, group_size_at(0, params))
     return model
 
