@@ -11,6 +11,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -217,6 +220,20 @@ CHANGES: dict[str, frozenset[str]] = {
 """The changes of scores (`ScoreChange.kinds`) that each executor computes."""
 
 
+_REHEARSED = torch.device("meta")  # tensors without content, which stand for a recent GPU's
+_rehearsing: ContextVar[bool] = ContextVar("rehearsing", default=False)
+
+
+@contextmanager
+def rehearsing_gpu() -> Iterator[None]:
+    """Within it, executors are chosen for tensors without content as a recent GPU would choose them."""
+    token = _rehearsing.set(True)
+    try:
+        yield
+    finally:
+        _rehearsing.reset(token)
+
+
 @lru_cache(maxsize=64)
 def obstacle(
     name: str,
@@ -233,9 +250,11 @@ def obstacle(
         return "the package flash_attn is not installed"
     if name == "torch_varlen" and not importlib.util.find_spec("torch.nn.attention.varlen"):
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
-    if device.type != "cuda":
+    if name == "flash_attn" and device == _REHEARSED:
+        return "it computes nothing without a GPU"
+    if device.type != "cuda" and device != _REHEARSED:
         return f"it needs a CUDA device, not {device.type}"
-    if torch.cuda.get_device_capability(device) < (8, 0):
+    if device != _REHEARSED and torch.cuda.get_device_capability(device) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or newer"
     if dtype not in (torch.bfloat16, torch.float16):
         return f"it computes in bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
@@ -283,7 +302,8 @@ def choose_name(
 def choose_executor(name: str, query: torch.Tensor, dropout: float = 0.0, change: ScoreChange | None = None) -> Executor:
     """`choose_name` for queries like [..., D]."""
     changes: frozenset[str] = frozenset() if change is None else change.kinds
-    return EXECUTORS[choose_name(name, query.device, query.dtype, query.shape[-1], dropout > 0, changes)]
+    device = _REHEARSED if _rehearsing.get() else query.device
+    return EXECUTORS[choose_name(name, device, query.dtype, query.shape[-1], dropout > 0, changes)]
 
 
 def describe_executor(config: Any, training: TrainingParams, device: torch.device) -> str:

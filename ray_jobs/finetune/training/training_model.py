@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
+from ray_jobs.finetune.hybrids import keep_documents_apart
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from ray_jobs.finetune.training.objective import group_size_at, set_group_size
 from tasks.model.base_model import load_base
@@ -52,12 +53,15 @@ def build_model_without_weights(params: PipelineParams) -> PeftModel:
     dtype = (config.dtype if on_gpu else None) or torch.float32
     with torch.device("meta"), quiet_transformers():
         base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=dtype)
+        if params.training.base_precision != "full":
+            quantise_linears(base, params.training.base_precision, torch.device("meta"))
         return _in_training(base, params, pin_memory=False)
 
 
 def _in_training(base: Any, params: PipelineParams, *, pin_memory: bool) -> PeftModel:
-    """With recomputed and offloaded layers as asked for, and trainable weights."""
+    """With recomputed and offloaded layers as asked for, documents apart in all layers, and trainable weights."""
     training = params.training
+    keep_documents_apart(base)
     if training.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if training.activation_offload:
