@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -39,13 +40,15 @@ class Unit:
 class MeasureCandidate:
     """Measures a unit, or finds its record. Small and picklable, so that it can be sent to workers.
 
-    `model_json` holds ModelParams with absolute paths; `theta` and `num_pairs` are of the base's unscaled frequencies.
+    `model_json` holds ModelParams with absolute paths; `theta` and `num_pairs` are of the base's unscaled frequencies. Every worker
+    computes with `num_threads` threads of torch, because another number changes the last bits of a sum.
     """
 
     model_json: str
     use_gpu: bool
     theta: float
     num_pairs: int
+    num_threads: int
     log: Parts
 
     def __call__(self, unit: Unit) -> dict[str, Any]:
@@ -59,7 +62,8 @@ class MeasureCandidate:
         started = time.perf_counter()
         scaled = default_frequencies(self.theta, 2 * self.num_pairs) / np.asarray(unit.candidate.factors)
         model.swap(Rotation(tuple(scaled.tolist()), unit.candidate.attention))
-        answers, text = model.score(sample)
+        with _threads(self.num_threads):
+            answers, text = model.score(sample)
         record = Evaluation(
             key=name.removesuffix(".json"),
             purpose=unit.purpose,
@@ -73,6 +77,18 @@ class MeasureCandidate:
         with self.log.writing(name) as path:
             path.write_text(json.dumps(record), encoding="utf-8")
         return record
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def record_name(candidate: Candidate, sample: SearchSample) -> str:

@@ -84,7 +84,7 @@ class _Search:
         self._params, self._settings, self._progress = params, params.rope_search, progress
         self._config: Any = load_config(params.model)
         self._space = space_for(self._config, params)
-        self._samples = _samples(params, documents, self._space)
+        self._samples = search_samples(params, documents, self._space)
         self._records: list[dict[str, Any]] = []
         self._passes_foreseen = foreseen_passes(params, self._space)
 
@@ -93,8 +93,15 @@ class _Search:
         if not log.has(SAMPLES):
             with log.writing(SAMPLES) as path:
                 write_samples(self._samples, path)
-        model_json = absolute_paths(self._params).model.model_dump_json()
-        measuring = MeasureCandidate(model_json, self._params.ray.use_gpu, self._space.theta, self._space.num_pairs, log)
+        ray = self._params.ray
+        measuring = MeasureCandidate(
+            model_json=absolute_paths(self._params).model.model_dump_json(),
+            use_gpu=ray.use_gpu,
+            theta=self._space.theta,
+            num_pairs=self._space.num_pairs,
+            num_threads=max(1, int(ray.cpus_per_worker)),
+            log=log,
+        )
         self._announce()
 
         def measure(candidates: Sequence[Candidate], first: int, stop: int, why: str) -> list[Measured]:
@@ -214,7 +221,7 @@ def _pretty(record: Record) -> str:
     return record.model_dump_json(indent=1) + "\n"
 
 
-def _samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[SearchSample]:
+def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[SearchSample]:
     """Those of the search, then those of the decision, from different documents."""
     settings, target = params.rope_search, space.target_length
     tokenizer = load_tokenizer(params.model)

@@ -31,8 +31,8 @@ def space_of(params: PipelineParams) -> RopeSpace:
     return space_for(load_config(params.model), params)
 
 
-def space_for(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
-    """`space_of` with the base's configuration at hand."""
+def bare_space(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
+    """The space without a look at servers and budget. UserError where the base or the target leaves nothing to search."""
     search, model = params.rope_search, params.model
     base = read_base_rope(config, model.window)
     if base.layers:
@@ -52,6 +52,13 @@ def space_for(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
         attention=searches_attention(params),
     )
     space.check()
+    return space
+
+
+def space_for(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
+    """`space_of` with the base's configuration at hand."""
+    search, model = params.rope_search, params.model
+    space = bare_space(config, params)
     # A plan with linear factors stands for any other: it has everything that a base or a server may refuse.
     attention = {"attention_factor": space.longrope_attention + 0.01} if space.attention else {}
     lists: dict[str, Any] = dict.fromkeys(("short_factor", "long_factor"), [space.extension] * space.num_pairs)

@@ -70,4 +70,6 @@ def seed_genomes(space: RopeSpace, critical: int) -> list[Genome]:
         seeds.append(space.fitted(np.minimum(highest ** (pairs / critical), highest), usual, split))
     # YaRN's shape with a higher plateau: a lower frequency keeps more of what was never trained within its bounds.
     seeds += [space.fitted(rising**power, yarn.attention, split) for power in (1.1, 1.2)]
+    # Small models want more than YaRN's factor on cosine and sine, which was fitted to large ones.
+    seeds += [space.fitted(rising**power, 1 + 1.4 * (yarn.attention - 1), split) for power in (1.0, 1.2)]
     return list(dict.fromkeys(seeds))

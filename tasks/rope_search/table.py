@@ -20,7 +20,7 @@ NAMES = {
 def forms_table(result: RopeSearchResult) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns, and a row for each form, best first: perplexities, score, and the found factors' paired difference."""
     columns = ("form", "needle perplexity", "text perplexity", "score (nats)", "found minus this [interval]")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for form in result.forms:
         difference = ""
         if form.difference is not None and form.low is not None and form.high is not None:

@@ -35,7 +35,7 @@ def test_a_source_may_be_a_plain_path_or_an_object():
         ({"evaluation": {"lengths": [-5]}}, "evaluation.lengths"),
         ({"evaluation": {"longppl_evaluator": "finetuned"}}, "evaluation.longppl_evaluator"),
         ({"publish": {"min_task_scores": {"passkey": 1.5}}}, "publish.min_task_scores"),
-        ({"model": {"rope_method": "longrope"}}, "rope_factors_file"),
+        ({"rope_search": {"evaluations": 0}}, "rope_search.evaluations"),
         ({"model": {"rope_method": "yarn", "rope_factors_file": "x.json"}}, "remove the file"),
         ({"training": {"optimizer": "adamw_8bit"}}, "adamw_8bit needs a GPU"),
         (
