@@ -31,6 +31,13 @@ LIMIT_S = 30
 WORKS, REFUSED, NOT_BUILT = "works", "refused", "not built"
 
 
+# Where a class's defaults have no attention layer, the places that its released models have them at.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [9, 18, 27]},
+    "granitemoehybrid": {"layer_types": (["linear_attention"] * 5 + ["full_attention"]) * 5 + ["linear_attention"] * 2},
+}
+
+
 def model_types() -> list[str]:
     """Those that transformers has a causal language model for."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
@@ -48,7 +55,7 @@ def judge(model_type: str) -> dict[str, Any]:
 
     row: dict[str, Any] = {"model_type": model_type, "outcome": REFUSED, "reason": "", "method": "", "failed": ""}
     try:
-        config = CONFIG_MAPPING[model_type]()
+        config = CONFIG_MAPPING[model_type](**SETTINGS.get(model_type, {}))
     except Exception as error:  # a class that has no defaults
         return row | {"outcome": NOT_BUILT, "reason": f"its configuration has no defaults ({type(error).__name__})"}
     if why := refusal(config):

@@ -16,7 +16,8 @@ _WIDTHS = {  # names of widths in configurations, and what they become at most; 
     "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2, "moe_topk": 2,
     "n_group": 1, "topk_group": 1, "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1, "moe_k": 2,
     "q_lora_rank": 16, "kv_lora_rank": 16, "index_topk": 4096, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "hidden_size_per_layer_input": 16, "laurel_rank": 8, "dim_model_base": 64, "zero_expert_num": 1,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+    "hidden_size_per_layer_input": 16, "laurel_rank": 8, "dim_model_base": 64, "zero_expert_num": 1,
 }  # fmt: skip
 _FIRST_LAYERS = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", "max_window_layers")
 _OFF = {
@@ -52,19 +53,21 @@ def shrunken(config: Any, row_tokens: int, group_size: int) -> Any:
     for name, value in _OFF.items():
         if hasattr(config, name):
             _set(small, name, value)
+    _shrink_state_space(small)
     _keep_layers(small, config)
     _scale_windows(small, row_tokens, group_size)
     _without_chance(small)
-    for name, value in (("pad_token_id", None), ("bos_token_id", 1), ("eos_token_id", 2)):
+    special: dict[str, int | None] = {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}
+    for name, token in special.items():
         if hasattr(config, name):
-            _set(small, name, value)
+            _set(small, name, token)
     return small
 
 
 def kept_layers(config: Any) -> list[int]:
     """Numbers of the layers that a proof keeps: the first of each kind, and at least two. A kind is what all lists by layer say."""
     count = config.num_hidden_layers
-    by_layer = [value for value in _lists(config, count).values()]
+    by_layer = [*_lists(config, count).values(), *_kinds(config, count)]
     firsts: dict[str, int] = {}
     for layer in range(count):
         firsts.setdefault(repr([values[layer] for values in by_layer] + [layer < _num_first(config)]), layer)
@@ -82,8 +85,26 @@ def _lists(config: Any, count: int) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if isinstance(value, list | tuple) and len(value) == count > 2}
 
 
+def _kinds(config: Any, count: int) -> list[Any]:
+    """Kinds of layers that a class computes from other settings, such as a period."""
+    found = [getattr(config, name, None) for name in ("layer_types", "layers_block_type")]
+    return [value for value in found if isinstance(value, list | tuple) and len(value) == count]
+
+
 def _keep_layers(small: Any, config: Any) -> None:
     kept = kept_layers(config)
+    if getattr(config, "attn_layer_period", None):  # Jamba: attention in every k-th layer
+        for name, value in (
+            ("attn_layer_period", 2),
+            ("attn_layer_offset", 1),
+            ("expert_layer_period", 2),
+            ("expert_layer_offset", 1),
+        ):
+            _set(small, name, value)
+    if isinstance(indices := getattr(config, "attn_layer_indices", None), list):  # Bamba
+        _set(small, "attn_layer_indices", [place for place, layer in enumerate(kept) if layer in indices])
+    if pattern := getattr(config, "block_types", None):  # RecurrentGemma repeats it
+        _set(small, "block_types", [pattern[layer % len(pattern)] for layer in kept])
     for name, values in _lists(config, config.num_hidden_layers).items():
         _set(small, name, [values[layer] for layer in kept])
     for name in _FIRST_LAYERS:
@@ -93,6 +114,17 @@ def _keep_layers(small: Any, config: Any) -> None:
     if isinstance(sparse := getattr(config, "mlp_only_layers", None), list):
         _set(small, "mlp_only_layers", [place for place, layer in enumerate(kept) if layer in sparse])
     _set(small, "num_hidden_layers", len(kept))
+
+
+def _shrink_state_space(small: Any) -> None:
+    """State-space layers with few heads and a small state; their width is that of the hidden states times `expand`."""
+    inner = small.hidden_size * (getattr(small, "mamba_expand", None) or getattr(small, "expand", None) or 1)
+    sizes = {"mamba_n_heads": 4, "mamba_d_head": inner // 4, "mamba_d_ssm": inner, "mamba_d_state": 16, "mamba_chunk_size": 8,
+             "mamba_n_groups": 1, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 1,
+             "lru_width": small.hidden_size}  # fmt: skip
+    for name, value in sizes.items():
+        if getattr(small, name, None) is not None:
+            _set(small, name, value)
 
 
 def _scale_windows(small: Any, row_tokens: int, group_size: int) -> None:

@@ -43,11 +43,6 @@ def test_bases_of_every_kind_pass(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "failed", "reason"),
     [
-        (
-            "Qwen3NextConfig",
-            "documents",
-            r"document \d of a packed row changes by .* \(it has layers of type .*linear_attention\)",
-        ),
         ("DogeConfig", "calls", "its layers make attention masks of their own"),
         ("BloomConfig", "calls", "its layers do not call transformers' attention interface"),
     ],
@@ -137,6 +132,14 @@ def test_the_small_model_keeps_what_decides_the_attention() -> None:
     small = shrunken(experts, row_tokens=4096, group_size=1024)
     assert (small.num_experts, small.attention_dropout, small.output_router_logits) == (4, 0.0, False)
     assert (experts.num_experts, experts.attention_dropout) == (60, 0.3), "the base's own is not touched"
+
+
+def test_hybrids_keep_a_layer_of_each_kind() -> None:
+    jamba = transformers.JambaConfig()
+    assert [jamba.layers_block_type[layer] for layer in kept_layers(jamba)] == ["mamba", "attention"]
+    assert shrunken(jamba, 4096, 1024).layers_block_type == ["mamba", "attention"]
+    bamba = shrunken(transformers.BambaConfig(attn_layer_indices=[9, 18]), 4096, 1024)
+    assert (bamba.layers_block_type, bamba.mamba_n_heads) == (["linear_attention", "full_attention"], 4)
 
 
 def test_a_configuration_that_gives_no_model_says_why() -> None:
