@@ -15,6 +15,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
     from tasks.evaluate.prompts.chat import asked_chat
     from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
+    from tasks.model.vocabulary import refuse_unknown_ids
     from tasks.pack.conversation_sequences import check_instructions
     from tasks.pack.settings import check_settings
     from tasks.retrieval.settings import check_retrieval
@@ -24,6 +25,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
     rope_plan_for(params.model)
     check_weights(params.model)
     tokenizer = load_tokenizer(params.model)
+    refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)
     check_retrieval(params, tokenizer)
     check_instructions(params, tokenizer)
     asked_chat(params, tokenizer)

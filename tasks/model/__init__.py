@@ -1,6 +1,7 @@
 """The model: its base, whether it is supported, and the plan of its rotary embedding. Runs no cluster job.
 
 base_model         the base, found, fingerprinted and loaded; supported refuses what is no causal language model of text
+vocabulary         whether every id of the tokenizer has a row in the embeddings
 base_lengths       how long a base works, by its config or as the user states it
 weight_files       what the headers of its weight files say; weight_fit compares that with the model of its config.json
 quantised          bases that are refused because their weights are quantised; base_code: because they need code of their own

@@ -16,6 +16,7 @@ from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
 from ray_jobs.finetune.training.targets import expert_names, linear_names, lora_places, resolve_targets, router_names
 from ray_jobs.finetune.training.training_model import build_model
 from tasks.model.extended import ADAPTER_DIR, load_arm, merge_adapter
+from tasks.model.vocabulary import refuse_unknown_ids
 from tests.ray_jobs.finetune.training_example import CPU, make_params, write_base
 from tests.tiny_models import tiny_config
 
@@ -69,7 +70,9 @@ def test_experts_are_named_trained_merged_and_reloaded(tmp_path: Any) -> None:
 
     training = TrainingParams(lora_targets=("q_proj", "gate_proj", "experts.gate_proj", "experts.down_proj"), lora_rank=2)
     for wrong in ({"lora_dropout": 0.1}, {"dora": True}):
-        with pytest.raises(UserError, match=r"includes .*experts\.gate_up_proj.* cannot be trained with training\.(lora_dropout|dora)"):
+        with pytest.raises(
+            UserError, match=r"includes .*experts\.gate_up_proj.* cannot be trained with training\.(lora_dropout|dora)"
+        ):
             add_trainable_weights(copy.deepcopy(base), training.model_copy(update=wrong))
     model = add_trainable_weights(copy.deepcopy(base), training).train()
     experts = [weight for name, weight in trainable(model) if "experts" in name and "lora_B" in name]
@@ -115,6 +118,10 @@ def test_old_values_are_read_and_old_runs_keep_their_digests(tmp_path: Any) -> N
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_vocabulary_that_was_enlarged_is_trained_merged_and_reloaded(tied: bool, tmp_path: Any, tokenizer: Any) -> None:
     """The rows behind the tokenizer's last id are padding; they must survive unchanged in number."""
+    largest = max(tokenizer.get_vocab().values())
+    refuse_unknown_ids(tokenizer, tiny_config("llama", vocab=largest + 1), "x")
+    with pytest.raises(UserError, match=rf"ids up to {largest}, but the model has only {largest} embeddings: enlarge them"):
+        refuse_unknown_ids(tokenizer, tiny_config("llama", vocab=largest), "x")
     folder = write_base(tmp_path / "base", tokenizer, tied=tied)
     resized = AutoModelForCausalLM.from_pretrained(folder)
     resized.resize_token_embeddings(391, mean_resizing=False)
