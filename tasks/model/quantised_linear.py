@@ -31,7 +31,9 @@ _ROUTERS = {"gate", "router", "shared_expert_gate"}  # of mixtures of experts: s
 
 
 def quantised(weight: torch.Tensor, precision: Quantisation) -> dict[str, torch.Tensor]:
-    """What is held of `weight` [out, in], by name, on its device."""
+    """What is held of `weight` [out, in], by name, on its device; of a weight without data only the sizes."""
+    if _has_no_data(weight):
+        return _sizes(weight, precision)
     functional = bitsandbytes_functional()
     if precision == "int8":
         codes, scales, _ = functional.int8_vectorwise_quant(weight.detach().half())
@@ -47,6 +49,8 @@ def restored(
     held: Mapping[str, torch.Tensor], shape: tuple[int, int], precision: Quantisation, dtype: torch.dtype
 ) -> torch.Tensor:
     """The weight [out, in] that `held` stands for."""
+    if _has_no_data(held["codes"]):
+        return held["codes"].new_empty(shape, dtype=dtype)
     functional, device = bitsandbytes_functional(), held["codes"].device
     if precision == "int8":
         full: torch.Tensor = functional.int8_vectorwise_dequant(held["codes"], held["scales"])
@@ -88,7 +92,7 @@ class QuantisedLinear(torch.nn.Linear):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         device = inputs.device.type
-        if torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             inputs = inputs.to(torch.get_autocast_dtype(device))
         bias = None if self.bias is None else self.bias.to(inputs.dtype)
         shape = (self.out_features, self.in_features)
@@ -169,6 +173,25 @@ def refuse_unreached(model: PreTrainedModel, precision: Quantisation) -> None:
             f"training.base_precision {precision} reaches only {reached / matrices:.0%} of the weights of {type(model).__name__}, because "
             "the others, such as experts, are not in linear layers: choose full."
         )
+
+
+def _has_no_data(tensor: torch.Tensor) -> bool:
+    """Whether this is a meta or fake tensor, as in a plan or a dry run."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def _sizes(weight: torch.Tensor, precision: Quantisation) -> dict[str, torch.Tensor]:
+    if precision == "int8":
+        return {"codes": weight.new_empty(weight.shape, dtype=torch.int8), "scales": weight.new_empty(len(weight), dtype=torch.float32)}
+    blocks = -(-weight.numel() // BLOCK)
+    return {
+        "codes": weight.new_empty(-(-weight.numel() // 2), dtype=torch.uint8),
+        "scales": weight.new_empty(blocks, dtype=torch.uint8),
+        "scale_scales": weight.new_empty(-(-blocks // SCALE_BLOCK), dtype=torch.float32),
+        "scale_offset": weight.new_empty(1, dtype=torch.float32),
+    }
 
 
 _scale_code_tables: dict[torch.device, torch.Tensor] = {}

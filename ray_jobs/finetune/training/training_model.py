@@ -13,6 +13,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
 from ray_jobs.finetune.hybrids import keep_documents_apart
+from ray_jobs.finetune.training.fast_layers import compile_layers, keep_first_layers, keep_hidden_states_in_bf16
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from ray_jobs.finetune.training.objective import group_size_at, set_group_size
 from tasks.model.base_model import load_base
@@ -64,9 +65,15 @@ def _in_training(base: Any, params: PipelineParams, *, pin_memory: bool) -> Peft
     keep_documents_apart(base)
     if training.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if training.kept_layers and training.gradient_checkpointing:
+        keep_first_layers(base, training.kept_layers)
     if training.activation_offload:
         offload_layer_inputs(base, pin_memory=pin_memory)
     model = add_trainable_weights(base, training)
+    if training.hidden_states == "bf16" and training.precision == "bf16":
+        keep_hidden_states_in_bf16(model)
+    if training.compile_layers:
+        compile_layers(model)
     set_group_size(model, group_size_at(0, params))
     return model
 
