@@ -78,8 +78,9 @@ class BaseRope:
 
 
 def read_base_rope(config: PreTrainedConfig, window: int | None = None) -> BaseRope:
-    """The base's rotary embedding, of the layers in full if layer types differ; `window` states up to how many tokens it works, where the config can be read in two ways.
+    """The base's rotary embedding, of the layers in full if layer types differ.
 
+    `window` states up to how many tokens it works, where the config can be read in two ways.
     UserError if its positions cannot be extended by scaling one set of frequencies, or if the config cannot mean that window.
     """
     name = f"{type(config).__name__.removesuffix('Config')} (model_type {config.model_type})"

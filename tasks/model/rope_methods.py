@@ -124,10 +124,8 @@ def rope_parameters(
 
     UserError if `method` would change the meaning of a key that the base needs.
     """
-    if theta is not None and method == "theta":
-        built = _with_theta(base, theta)
-    else:
-        built = _BUILDERS[method](base, target_length, factors or {})
+    stated = theta if method == "theta" else None
+    built = _BUILDERS[method](base, target_length, factors or {}) if stated is None else _with_theta(base, stated)
     parameters = {"rope_theta": base.theta} | built
     if "partial_rotary_factor" in base.parameters:
         parameters["partial_rotary_factor"] = base.parameters["partial_rotary_factor"]
