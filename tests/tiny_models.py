@@ -29,7 +29,16 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "granite-scaled": ("GraniteConfig", {"attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5}),
 }
 # Not trained in all tests of the architectures above.
-FURTHER: dict[str, tuple[str, dict[str, Any]]] = {"cohere": ("CohereConfig", {"logit_scale": 0.25})}
+FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "cohere": ("CohereConfig", {"logit_scale": 0.25}),
+    "lfm2-convolution": ("Lfm2Config", {"layer_types": ["conv", "full_attention"], "pad_token_id": None}),
+    "qwen3-next-linear-attention": (
+        "Qwen3NextConfig",
+        {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+         "linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 2, "num_experts_per_tok": 1,
+         "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "pad_token_id": None},
+    ),
+}  # fmt: skip
 GROUP = 6
 
 

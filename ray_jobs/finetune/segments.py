@@ -73,6 +73,15 @@ def _on_host(tensor: torch.Tensor) -> np.ndarray:
     return values if values is not None and version == tensor._version else tensor.cpu().numpy()
 
 
+def documents_of_rows(position_ids: torch.Tensor) -> list[list[tuple[int, int]]]:
+    """For each row of `position_ids` [B, L], the first token and the end of its documents, counted within the row."""
+    found = []
+    for row in np.atleast_2d(_on_host(position_ids)):
+        bounds = [0, *(np.flatnonzero(row[1:] <= row[:-1]) + 1).tolist(), len(row)]
+        found.append(list(zip(bounds, bounds[1:], strict=False)))
+    return found
+
+
 def segment_batch(position_ids: torch.Tensor, group_size: int, in_full: torch.Tensor | None = None) -> RowSegments:
     """Partitions of a batch with `position_ids` [B, L] that restart at each document (LongLoRA, arXiv 2309.12307, 3.2).
 

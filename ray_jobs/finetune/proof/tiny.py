@@ -11,6 +11,7 @@ import torch
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.attention import s2_attention_forward, s2_mask
+from ray_jobs.finetune.hybrids import keep_documents_apart
 from ray_jobs.finetune.proof.shrink import VOCABULARY
 from ray_jobs.finetune.training.objective import set_group_size
 from tasks.model.quiet import quiet_transformers
@@ -56,6 +57,7 @@ def build(config: Any) -> Any:
             copy.deepcopy(config), attn_implementation=PROOF_ATTENTION, dtype=torch.float32, trust_remote_code=False
         )
     make_visible(model)
+    keep_documents_apart(model)
     return model.train()
 
 
