@@ -50,8 +50,8 @@ class SwappingModel:
         config.__dict__.pop("original_max_position_embeddings", None)
         config.max_position_embeddings = max(model.target_length, base.max_position_embeddings)
         self._device = "cuda" if use_gpu else "cpu"
-        loaded: Any = load_base(model, config=config).to(self._device)
-        self._model: Any = loaded.eval()
+        loaded: Any = load_base(model, config=config)
+        self._model: Any = loaded.to(self._device).eval()
         self.num_pairs = base.rotary_dim // 2
         self._rotary = rotary_modules(self._model, self.num_pairs)
 
