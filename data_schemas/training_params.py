@@ -22,7 +22,9 @@ TrainedEmbeddings = Annotated[
 class TrainingParams(Params):
     """LongLoRA fine-tuning."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"base_precision", "dora", "rslora", "average_last_steps"})
+    ADDED: ClassVar[frozenset[str]] = frozenset(
+        {"base_precision", "dora", "rslora", "average_last_steps", "hidden_states", "compile_layers", "kept_layers"}
+    )
 
     attention: Literal["s2", "full"] = Field(
         "s2",
@@ -107,6 +109,20 @@ class TrainingParams(Params):
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
     activation_offload: bool = Field(
         False, description="Keep the activations between layers in CPU memory. Needs `gradient_checkpointing`."
+    )
+    kept_layers: int = Field(
+        0,
+        ge=0,
+        description="With `gradient_checkpointing`: keep the activations of this many layers instead of recomputing them, where memory "
+        "is left. `ropeway plan` says how many fit.",
+    )
+    hidden_states: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="With `precision` bf16: type of the values between layers. fp32: that of the trained embeddings and norms. bf16: "
+        "moves fewer bytes. Weights stay float32. Not tried on a GPU yet.",
+    )
+    compile_layers: bool = Field(
+        False, description="Compile each layer with torch.compile into fewer kernels. Not tried on a GPU yet."
     )
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw",

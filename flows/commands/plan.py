@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,12 +29,13 @@ class Machine:
     gpu_memory_gb: float | None = None
     tflops: float | None = None
     budget_hours: float | None = None
+    measured: Path | None = None  # a table of benchmarks.gpu_training
 
 
-def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
+def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_run: bool = False) -> None:
     """Print the RoPE plan and its reason, what is trained, memory, time, and whether chunking would serve better.
 
-    UserError if the run cannot work.
+    With `dry_run` also what one training step holds, computes and sends, by running it on tensors without content. UserError if the run cannot work.
     """
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
@@ -48,7 +50,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
     check_weights(params.model)
     proof = refuse_unproven(params)
     shape = training_shape(params)
-    speed = find_speed(params, shape, machine.tflops)
+    speed = find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     console = Console()
     if searches:
@@ -61,6 +63,10 @@ def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
         rows.append(("training time", "unknown: give --tflops, the speed that one worker reaches"))
     _print(console, f"Plan of {params.run_name}", ("what", "value"), rows)
     _print_memory(console, params, shape, machine)
+    if dry_run:
+        from flows.commands.plan_dry_run import print_dry_run
+
+        print_dry_run(console, params, shape)
     _print_power(console, params, plan.base_window)
     _print_advice(console, params, plan, None if seconds is None else seconds / 3600, machine)
 
@@ -174,7 +180,7 @@ def _also_trained(training: TrainingParams) -> str:
 
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
-    from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
+    from ray_jobs.finetune.planning.memory import largest_micro_batch, most_kept_layers, predict_memory
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
     row_tokens = params.row_tokens
@@ -191,6 +197,9 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     rows.append((f"largest micro batch in {available / GB:.0f} GB", f"{fits}; {origin}"))
     if fitting and training.micro_batch_rows > fitting:
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
+    tokens = training.micro_batch_rows * row_tokens
+    if kept := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
+        rows.append(("training.kept_layers", f"up to {kept} of {shape.num_layers} layers fit, which are then not recomputed"))
     kind = "GPU" if cuda else "CPU worker"
     title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"
     _print(console, title, ("part", "estimate"), rows)

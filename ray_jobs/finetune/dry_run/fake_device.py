@@ -7,13 +7,15 @@ step on a fake CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 
 class ScalarsWithoutContent(TorchDispatchMode):
@@ -106,6 +108,18 @@ def materialise(model: torch.nn.Module, device: torch.device) -> None:
                 if tensor is not None:
                     tensors[name] = on_device(tensor)  # type: ignore[assignment]
     del held
+
+
+def offload_out_of_sight(model: torch.nn.Module) -> None:
+    """Make checkpointed layers keep only their inputs' shapes: on a fake CPU, an input moved to the CPU would still count."""
+
+    def offloaded(layer: Callable[..., Any], *inputs: Any) -> Any:
+        with saved_tensors_hooks(lambda t: (t.shape, t.dtype, t.device), lambda kept: torch.empty(kept[0], dtype=kept[1], device=kept[2])):
+            return checkpoint(layer, *inputs, use_reentrant=False)
+
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module._gradient_checkpointing_func = offloaded  # type: ignore[assignment]
 
 
 @contextmanager

@@ -96,11 +96,11 @@ class Ledger(TorchDispatchMode):
         name = func._opname.strip("_")
         share = (self._num_workers - 1) / self._num_workers
         if "allgather" in name:
-            self.sent_bytes["all-gather"] += round(share * _num_bytes(args[0]))
+            self.sent_bytes["all-gather"] += round(share * num_bytes(args[0]))
         elif "reduce_scatter" in name:
-            self.sent_bytes["reduce-scatter"] += round(share * _num_bytes(args[1]))
+            self.sent_bytes["reduce-scatter"] += round(share * num_bytes(args[1]))
         elif "allreduce" in name:
-            self.sent_bytes["all-reduce"] += round(2 * share * _num_bytes(args[0]))
+            self.sent_bytes["all-reduce"] += round(2 * share * num_bytes(args[0]))
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
@@ -109,5 +109,6 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _num_bytes(tensors: Any) -> int:
+def num_bytes(tensors: Any) -> int:
+    """Of all tensors in nested lists, tuples and dictionaries."""
     return sum(t.numel() * t.element_size() for t in tree_iter(tensors) if isinstance(t, torch.Tensor))

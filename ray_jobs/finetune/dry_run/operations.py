@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ray_jobs.finetune import executors
+from ray_jobs.finetune.dry_run.ledger import num_bytes
 from ray_jobs.finetune.segments import Segments
 
 
@@ -51,6 +52,9 @@ def _causal_pairs(length: int, window: int | None) -> float:
     return reach * (reach + 1) / 2 + (length - reach) * reach
 
 
+_NO_KERNEL = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "detach", "_unsafe_view", "lift_fresh"}
+
+
 class OperationCounter(TorchDispatchMode):
     """torch's formulas, and for attention over segments 4 D a pair and head forward, 10 D backward, which recomputes the scores.
 
@@ -61,6 +65,8 @@ class OperationCounter(TorchDispatchMode):
         super().__init__()
         self.matrix_flops = 0.0
         self.attention_flops = 0.0
+        self.num_kernels = 0
+        self.moved_bytes = 0
         self._pairs = pairs
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,6 +75,9 @@ class OperationCounter(TorchDispatchMode):
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # it computes with its local tensors, which come here in their turn
         found = func(*args, **(kwargs or {}))
+        if not (func.is_view or func._opname in _NO_KERNEL):
+            self.num_kernels += 1
+            self.moved_bytes += num_bytes((args, kwargs)) + num_bytes(found)
         if "varlen_attn" in func._opname:
             is_backward = "backward" in func._opname
             query, boundaries, longest = (args[1], args[6], args[8]) if is_backward else (args[0], args[3], args[5])

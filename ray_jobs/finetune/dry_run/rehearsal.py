@@ -22,7 +22,13 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.dry_run.fake_device import fake_process_group, fake_tensors, materialise, pretended_cuda
+from ray_jobs.finetune.dry_run.fake_device import (
+    fake_process_group,
+    fake_tensors,
+    materialise,
+    offload_out_of_sight,
+    pretended_cuda,
+)
 from ray_jobs.finetune.dry_run.ledger import GRADIENTS, OPTIMIZER, WEIGHTS, Ledger
 from ray_jobs.finetune.dry_run.operations import AttentionPairs, OperationCounter
 from ray_jobs.finetune.executors import rehearsing_gpu
@@ -45,7 +51,8 @@ class DryRun:
     attention_flops: float
     needed_flops: float  # without recomputed layers, as `plan` counts them
     sent_bytes: dict[str, int]  # by one worker
-    num_operations: int
+    num_kernels: int  # operations that compute or copy, as they are called without torch.compile
+    moved_bytes: int  # that these read and write
     seconds: float
     notes: tuple[str, ...] = field(default=())
 
@@ -100,7 +107,8 @@ def dry_run(params: PipelineParams, shape: TrainingShape) -> DryRun:
         attention_flops=operations.attention_flops,
         needed_flops=_needed_flops(params, shape),
         sent_bytes=dict(ledger.sent_bytes),
-        num_operations=ledger.num_operations,
+        num_kernels=operations.num_kernels,
+        moved_bytes=operations.moved_bytes,
         seconds=time.perf_counter() - started,
         notes=notes,
     )
@@ -113,6 +121,9 @@ def _replaced(params: PipelineParams) -> tuple[PipelineParams, tuple[str, ...]]:
     change["full_attention_steps"] = 0
     if training.loss_kernel == "liger" or (training.loss_kernel == "auto" and training.precision == "bf16"):
         change["loss_kernel"] = "chunked"
+    if training.compile_layers:
+        change["compile_layers"] = False
+        notes.append("counted without training.compile_layers")
     if training.optimizer == "adamw_8bit":
         change["optimizer"] = "adamw"
         notes.append("adamw_8bit needs a GPU: counted with adamw, whose states are four times as large")
@@ -170,6 +181,8 @@ def _objective(params: PipelineParams, device: torch.device) -> Any:
 
     model = build_model_without_weights(params)
     materialise(model, device)
+    if params.training.activation_offload:
+        offload_out_of_sight(model)
     objective = Objective(model, params.training).train()
     stated = stated_full_layers(params.training, objective.num_layers)
     set_full_layers(objective, stated or tuple(range(num_full_layers(params.training, objective.num_layers))))

@@ -21,7 +21,7 @@ Kept for the backward pass
                   + n r c               the values between LoRA's two factors
                   + 2 O c ]             DoRA: both parts of each projection's output, of O channels together
                 + c P_layer             a layer's frozen weights as cast by autocast, if they are stored wider and not quantised
-                for one layer with gradient checkpointing (recomputed in its turn), for all L without
+                for one layer with gradient checkpointing (recomputed in its turn) and for `kept_layers`, for all L without
     backward    T (3 F c + 2 E s)       gradients at the MLP's product, in the current layer
                 + (c + 4) M             the one matrix that is restored at a time, where weights are quantised
                 + 12 M                  DoRA: a weight with its update, whose length is computed
@@ -133,9 +133,9 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
     inside = tokens * inside_layer_bytes(shape) + cast_weights
     of_dora = 12 * shape.largest_matrix if training.dora else 0
     backward = tokens * (3 * shape.intermediate * c + 2 * width * s) + restored + of_dora
-    all_layers = not training.gradient_checkpointing
-    kept = between + (shape.num_layers * inside if all_layers else 0)
-    under_way = backward + (0 if all_layers else inside)
+    kept_layers_inside = min(training.kept_layers, shape.num_layers) if training.gradient_checkpointing else shape.num_layers
+    kept = between + kept_layers_inside * inside
+    under_way = backward + (0 if kept_layers_inside == shape.num_layers else inside)
     matrix = 4 * shape.vocabulary * width
     chunk = 4 * min(training.loss_chunk_tokens, tokens) * shape.vocabulary
     trained = matrix if shape.trains_head else 0
@@ -147,6 +147,19 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
 def _gathered_bytes(shape: TrainingShape) -> float:
     """FSDP2 gathers the current and the prefetched layer, and keeps embedding and output layer whole while they compute."""
     return 2 * shape.num_layer * (shape.quantised_bytes or shape.frozen_bytes) + 4 * shape.vocabulary * shape.hidden
+
+
+def most_kept_layers(
+    shape: TrainingShape, training: TrainingParams, tokens: int, available_bytes: float, *, num_workers: int = 1, cuda: bool = False
+) -> int:
+    """How many layers' activations fit beside all else, so that they need not be recomputed; 0 without recomputed layers."""
+    if not training.gradient_checkpointing or training.activation_offload:
+        return 0
+    for count in range(shape.num_layers, 0, -1):
+        keeping = training.model_copy(update={"kept_layers": count})
+        if predict_memory(shape, keeping, tokens, num_workers=num_workers, cuda=cuda).total <= available_bytes * SHARE_USED:
+            return count
+    return 0
 
 
 def largest_micro_batch(

@@ -96,7 +96,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         num_frozen=num_all - num_trainable,
         num_layer=num_layer,
         frozen_bytes=frozen_bytes,
-        residual_bytes=4 if trains_embeddings else frozen_bytes,
+        residual_bytes=2 if half and training.hidden_states == "bf16" else 4 if trains_embeddings else frozen_bytes,
         compute_bytes=2 if half else 4,
         lora_rank=training.lora_rank,
         lora_reads=_lora_reads(layer),
