@@ -100,7 +100,9 @@ class QuantisedLinear(torch.nn.Linear):
         return output
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, {self.precision}"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, {self.precision}"
+        )
 
 
 class _Product(torch.autograd.Function):
@@ -147,7 +149,9 @@ def quantise_linears(model: PreTrainedModel, precision: Quantisation, device: to
     refuse_unreached(model, precision)
     for parent, name, layer in quantisable(model):
         held = quantised(layer.weight.to(device), precision)
-        setattr(parent, name, QuantisedLinear(layer, precision, {key: part.to(layer.weight.device) for key, part in held.items()}))
+        setattr(
+            parent, name, QuantisedLinear(layer, precision, {key: part.to(layer.weight.device) for key, part in held.items()})
+        )
 
 
 def round_trip(model: PreTrainedModel, precision: Quantisation) -> None:
@@ -184,7 +188,10 @@ def _has_no_data(tensor: torch.Tensor) -> bool:
 
 def _sizes(weight: torch.Tensor, precision: Quantisation) -> dict[str, torch.Tensor]:
     if precision == "int8":
-        return {"codes": weight.new_empty(weight.shape, dtype=torch.int8), "scales": weight.new_empty(len(weight), dtype=torch.float32)}
+        return {
+            "codes": weight.new_empty(weight.shape, dtype=torch.int8),
+            "scales": weight.new_empty(len(weight), dtype=torch.float32),
+        }
     blocks = -(-weight.numel() // BLOCK)
     return {
         "codes": weight.new_empty(-(-weight.numel() // 2), dtype=torch.uint8),

@@ -13,8 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape, training_shape
-from tasks.model.quantised_linear import quantise_linears
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
+from tasks.model.quantised_linear import quantise_linears
 from tests.flows.small_run import small_params
 
 

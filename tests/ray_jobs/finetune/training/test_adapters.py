@@ -61,7 +61,9 @@ def test_what_the_parameters_change(base):
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.0]
     batch = read_micro_batch(ROWS, [1], CPU)
     with evaluating(plain, sparse=False), evaluating(dora, sparse=False):
-        torch.testing.assert_close(summed_loss(dora, batch, 64), summed_loss(plain, batch, 64))  # at the start they are the base
+        torch.testing.assert_close(
+            summed_loss(dora, batch, 64), summed_loss(plain, batch, 64)
+        )  # at the start they are the base
 
 
 @pytest.mark.parametrize("precision", ["nf4", "int8"])
@@ -87,7 +89,9 @@ def test_a_quantised_base_trains_resumes_and_is_merged_into_the_original(base, t
 def test_a_mixture_whose_experts_are_no_linear_layers_is_not_quantised(tmp_path):
     tiny_config("mixtral").save_pretrained(tmp_path)
     params = make_params(tmp_path, base_precision="nf4")
-    with pytest.raises(UserError, match=r"base_precision nf4 reaches only \d+% of the weights of MixtralForCausalLM.*choose full"):
+    with pytest.raises(
+        UserError, match=r"base_precision nf4 reaches only \d+% of the weights of MixtralForCausalLM.*choose full"
+    ):
         check_targets(params.model_copy(update={"model": params.model.model_copy(update={"target_length": 256})}))
 
 
@@ -110,4 +114,3 @@ def test_the_mean_of_the_last_steps_is_published_and_exact_over_resumption(base,
         resumed, later, _ = run(params, folder, resume_from=kept[step])
         assert later[-1]["validation_loss"] == reports[-1]["validation_loss"]
         assert all(torch.equal(weights[name], resumed[name]) for name in weights)
-

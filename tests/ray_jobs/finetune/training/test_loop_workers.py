@@ -27,7 +27,13 @@ SCENARIOS = {
     "fsdp-full": ("tied", {"attention": "full", "parallelism": "fsdp"}),
     "fsdp-nf4": (
         "tied",
-        {"base_precision": "nf4", "dora": True, "average_last_steps": 3, "full_attention_layers": "none", "parallelism": "fsdp"},
+        {
+            "base_precision": "nf4",
+            "dora": True,
+            "average_last_steps": 3,
+            "full_attention_layers": "none",
+            "parallelism": "fsdp",
+        },
     ),
     "ddp-exact": ("tied", {"micro_batch_rows": 2, "loss_weighting": "exact", "position_skipping": 2}),
     "ddp-long-ce": ("tied", {"loss_weighting": "long_ce", "loss_long_from": 16}),
