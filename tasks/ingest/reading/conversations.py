@@ -70,8 +70,8 @@ def conversation_columns(names: Sequence[str], source: CorpusSource) -> list[str
 
 
 def hint(fields: Mapping[str, Any]) -> str:
-    """What to set where a record without the text field holds a conversation; empty for any other record."""
-    holds_one = any(isinstance(fields.get(name), list) for name in _LISTS["auto"]) or {"instruction", "output"} <= fields.keys()
+    """What to set where a record, or a table's columns, without the text field hold conversations; else empty."""
+    holds_one = any(name in fields for name in _LISTS["auto"]) or {"instruction", "output"} <= fields.keys()
     return "; it holds a conversation: set the source's instructions to auto" if holds_one else ""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.params import CorpusSource
 from tasks.ingest.reading.arrow_messages import FILE_MAGIC, BatchHeader, batch_headers
 from tasks.ingest.reading.compression import refuse_bomb
-from tasks.ingest.reading.conversations import conversation_columns
+from tasks.ingest.reading.conversations import conversation_columns, hint
 from tasks.ingest.reading.faults import tried
 from tasks.ingest.reading.file_formats import compression_of
 from tasks.ingest.reading.files import Files, SourceFile
@@ -183,7 +183,7 @@ def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
             raise Unusable("no_messages", f"no column with a conversation, but {', '.join(schema.names)[:200]}")
         return [*columns, *(name for name in _LABELS if schema.names.count(name) == 1)]
     if schema.names.count(source.text_field) != 1:
-        raise Unusable("missing_text", f"no column {source.text_field!r}")
+        raise Unusable("missing_text", f"no column {source.text_field!r}{hint(dict.fromkeys(schema.names))}")
     kind = schema.field(source.text_field).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)

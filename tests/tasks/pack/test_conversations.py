@@ -24,6 +24,7 @@ from tasks.model.base_model import base_fingerprint, load_tokenizer
 from tasks.pack import shards_stage
 from tasks.pack.conversation_sequences import check_instructions
 from tasks.pack.reading import open_rows
+from tasks.prefect_tasks.pages.packing import packing_page
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.provenance import provenance
 from tests.golden.inputs import byte_tokenizer, prose, story, workers_here, write_base
@@ -69,12 +70,13 @@ def write_corpus(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
 
 
-def params_of(folder: Path, **packing: Any) -> PipelineParams:
-    sources = [
+def params_of(folder: Path, weights: tuple[int, ...] = (), **packing: Any) -> PipelineParams:
+    sources: list[dict[str, Any]] = [
         {"uri": str(folder / "texts")},
         {"uri": str(folder / "chats.jsonl"), "instructions": "auto"},
         {"uri": str(folder / "papers.jsonl"), "instructions": "alpaca", "context_field": "paper"},
     ]
+    sources = [source | {"weight": weight} for source, weight in zip(sources, weights, strict=True)] if weights else sources
     corpus = {"sources": sources, "heldout_fraction": 0.3, "split_seed": 3, "detect_language": False}
     given = {"run_name": "r", "storage": str(folder / "storage"), "corpus": corpus, "packing": packing}
     return validate_params(given | {"model": {"base": str(folder / "base"), "target_length": TARGET}}, "a test")
@@ -87,8 +89,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def packed(folder: Path, **packing: Any) -> tuple[Artifact, Artifact]:
-    params, told = params_of(folder, **packing), lambda event: None
+def packed(folder: Path, weights: tuple[int, ...] = (), **packing: Any) -> tuple[Artifact, Artifact]:
+    params, told = params_of(folder, weights, **packing), lambda event: None
     storage = Storage(params.storage)
     documents = documents_stage.run(params, storage, workers_here, told)
     return documents, shards_stage.run(params, storage, documents, workers_here, told)
@@ -181,8 +183,9 @@ def test_everything_is_counted(made: tuple[Artifact, Artifact]) -> None:
     assert packed_papers.documents == told["cut"]
     page = (shards.path / "README.md").read_text()
     assert f"{told['conversations']} conversations with {told['answers']} answers" in page
-    stages = {"shards": shards.manifest}
-    said = provenance(params_of(shards.path), stages, BaseIdentity("b", None, "f", None, None), {"name": "r"})
+    params, base = params_of(shards.path), BaseIdentity("b", None, "f", None, shards.path)
+    said = provenance(params, base, {"shards": shards.manifest}, {})
+    assert f"| kind | instruction data |  | {told['share']:.1%} |" in packing_page(shards, params).text
     assert said["instructions"] == told
 
 
@@ -224,6 +227,17 @@ def test_conversations_that_are_too_long_are_left_out_by_default_and_attend_in_g
     assert not any(mark for *_, mark in sequences(shards.path))
 
 
+def test_weights_of_sources_hold_for_conversations_too(folder: Path) -> None:
+    _, shards = packed(folder, (4, 1, 2), long_conversations="cut_context")
+    reached = {share["name"]: (share["wanted"], share["reached"]) for share in shards.manifest.summary["sources"]}
+    assert reached.keys() == {"texts", "chats.jsonl", "papers.jsonl"}
+    for wanted, share in reached.values():
+        assert share == pytest.approx(wanted, abs=0.06)
+    told = shards.manifest.summary["instructions"]
+    assert told["share"] == pytest.approx(3 / 7, abs=0.06)
+    assert told["tokens"] == sum(len(ids) for _, ids, weights, _ in sequences(shards.path) if weights.min() == 0)
+
+
 def test_perplexity_is_measured_on_documents_and_on_conversations_only_without_any(
     made: tuple[Artifact, Artifact], tmp_path: Path
 ) -> None:
@@ -254,6 +268,13 @@ def test_a_base_that_no_conversation_can_be_written_for_is_refused(template: str
     tokenizer.chat_template = template
     with pytest.raises(UserError, match=told):
         check_instructions(params_of(folder), tokenizer)
+    params = params_of(folder)
+    (folder / "own.jinja").write_text(TEMPLATE)
+    given = params.model.model_copy(update={"chat_template": str(folder / "own.jinja")})
+    check_instructions(params, load_tokenizer(given))
+    assert base_fingerprint(given) != base_fingerprint(params.model)
+    with pytest.raises(UserError, match=r"cannot be read \(FileNotFoundError\): give a Jinja file"):
+        load_tokenizer(given.model_copy(update={"chat_template": str(folder / "none.jinja")}))
     plain = PipelineParams.model_validate(
         {"run_name": "r", "corpus": {"sources": ["x"]}, "model": {"base": "b", "target_length": 64}}
     )

@@ -14,6 +14,7 @@ from tasks.ingest.quality.filters import finished
 from tasks.ingest.reading.conversations import conversation_of
 from tasks.ingest.reading.record_fields import from_fields
 from tasks.ingest.reading.records import Document, Origin, Refused, Unusable
+from tasks.ingest.reading.tables import text_and_labels
 
 ASKED = [("user", "Who?\n\nMore."), ("assistant", "Ann.")]
 OPENAI = [{"role": "user", "content": "Who?\n\nMore."}, {"role": "assistant", "content": [{"type": "text", "text": "Ann."}]}]
@@ -105,6 +106,8 @@ def test_what_cannot_be_learned_from_is_refused_by_reason(fields: dict[str, Any]
 
 def test_a_conversation_in_a_source_of_documents_says_what_to_set() -> None:
     plain = Origin("x.jsonl", "x.jsonl", CorpusSource(uri="x.jsonl"))
+    with pytest.raises(Unusable, match="set the source's instructions to auto"):
+        text_and_labels(pa.schema([("conversations", pa.string())]), plain.source)
     for fields in ({"messages": OPENAI}, {"instruction": "Who?", "output": "Ann."}):
         with pytest.raises(Unusable, match="set the source's instructions to auto"):
             from_fields(fields, 1, None, plain)
