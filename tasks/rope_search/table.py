@@ -7,8 +7,8 @@ import math
 from data_schemas.rope_search import RopeSearchResult
 
 NAMES = {
-    "longrope": "found factors",
-    "ntk_critical": "NTK at the critical pair",
+    "longrope": "found",
+    "ntk_critical": "NTK, critical",
     "yarn": "YaRN",
     "ntk": "NTK",
     "linear": "linear",
@@ -19,7 +19,7 @@ NAMES = {
 
 def forms_table(result: RopeSearchResult) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns, and a row for each form, best first: perplexities, score, and the found factors' paired difference."""
-    columns = ("form", "needle perplexity", "text perplexity", "score (nats)", "found minus this [interval]")
+    columns = ("form", "needle\nperplexity", "text\nperplexity", "score\n(nats)", "found minus this\n[interval], nats")
     rows: list[tuple[str, ...]] = []
     for form in result.forms:
         difference = ""

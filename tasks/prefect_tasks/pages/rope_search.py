@@ -16,6 +16,7 @@ def search_pages(artifact: Artifact) -> Iterator[Page]:
     """One page."""
     result = load_result(artifact)
     columns, rows = forms_table(result)
+    columns = tuple(column.replace("\n", " ") for column in columns)
     yield Page(
         KEY,
         f"## RoPE factors for {result.target_length} tokens\n\n**{plain(result.verdict, 400)}**\n\n"
