@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_CONFIG_HELP = "Name of a preset (demo, demo-long, smollm2), or path of a YAML file of parameters."
+_CONFIG_HELP = "Name of a preset (demo, demo-long, smollm2, gemma3-270m), or path of a YAML file of parameters."
 Config = Annotated[str, typer.Argument(help=_CONFIG_HELP)]
 Settings = Annotated[
     list[str] | None,

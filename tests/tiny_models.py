@@ -17,10 +17,25 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("GemmaConfig", {}),
     "phi3": ("Phi3Config", {"pad_token_id": None}),
     "gemma2": ("Gemma2Config", {"sliding_window": 4, "attn_logit_softcapping": 1.5, "query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3TextConfig", {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"],
-               "query_pre_attn_scalar": 8, "pad_token_id": None}),
-    "gpt-oss": ("GptOssConfig", {"sliding_window": 4, "num_local_experts": 2, "num_experts_per_tok": 1, "pad_token_id": None,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0}}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "query_pre_attn_scalar": 8,
+            "pad_token_id": None,
+        },
+    ),
+    "gpt-oss": (
+        "GptOssConfig",
+        {
+            "sliding_window": 4,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+            "pad_token_id": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0},
+        },
+    ),
     # Not promised by name; each has something of its own.
     "qwen2-window-in-one-layer": ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
     "mixtral": ("MixtralConfig", {"num_local_experts": 2, "sliding_window": None}),

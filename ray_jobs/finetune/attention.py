@@ -185,4 +185,3 @@ def _refuse_options(module: torch.nn.Module, kwargs: dict[str, Any]) -> None:
             raise UserError(f"{name} uses {option}, which this attention does not compute: choose a base without it.")
     if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
         raise UserError(f"{name} is not causal: S2-Attn is for causal language models.")
-

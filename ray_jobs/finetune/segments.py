@@ -10,6 +10,7 @@ A document that attends in full is one segment for all heads, beside documents i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def documents_of_rows(position_ids: torch.Tensor) -> list[list[tuple[int, int]]]
     found = []
     for row in np.atleast_2d(_on_host(position_ids)):
         bounds = [0, *(np.flatnonzero(row[1:] <= row[:-1]) + 1).tolist(), len(row)]
-        found.append(list(zip(bounds, bounds[1:], strict=False)))
+        found.append(list(pairwise(bounds)))
     return found
 
 

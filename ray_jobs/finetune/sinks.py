@@ -19,9 +19,7 @@ import torch
 class Kernel(Protocol):
     """Attention of T tokens: queries [T, H, D], keys and values [T, K, D]; the log-sum-exp is float32 or wider, [H, T]."""
 
-    def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The output [T, H, D] and the log-sum-exp."""
         ...
 

@@ -250,6 +250,15 @@ def load_base(
     loaded: PreTrainedModel = answer[0]
     # A GGUF file may hold tensors that transformers makes itself, such as RoPE frequencies.
     refuse_partly_loaded(loaded, answer[1], model.base, unexpected=not model.gguf_file)
-    if hasattr(loaded.config, "quantization_config"):
-        del loaded.config.quantization_config  # loaded GGUF weights are plain, and saving would refuse this leftover
+    if model.gguf_file:
+        _forget_quantiser(loaded)
     return loaded
+
+
+def _forget_quantiser(loaded: Any) -> None:
+    """Weights of a GGUF file are plain once they are loaded, but saving them would be refused for what they were."""
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    if getattr(loaded, "hf_quantizer", None) is not None:
+        loaded.hf_quantizer = None
+        loaded.is_quantized = False

@@ -65,7 +65,9 @@ class BaseRope:
     sliding_window: int | None
     stated_window: int | None = None  # what the user says in `model.window`
     maximum_is_scaled: bool = False  # the maximum is the length after a linear scaling, for all readers
-    layers: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # of layer types that keep their RoPE, see `rope_layers`
+    layers: dict[str, dict[str, Any] | None] = field(
+        default_factory=dict
+    )  # of layer types that keep their RoPE, see `rope_layers`
     dual_chunk: bool = False  # it has a `dual_chunk_attention_config`, which only vLLM computes
 
     @property

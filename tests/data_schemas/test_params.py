@@ -100,7 +100,7 @@ def test_settings_are_json_or_text_and_reach_nested_fields(tmp_path):
 
 
 def test_presets_are_valid_and_an_unknown_one_names_them():
-    assert {"demo", "smollm2"} <= set(preset_names())
+    assert {"demo", "smollm2", "gemma3-270m"} <= set(preset_names())
     for name in preset_names():
         load_config(name)
     with pytest.raises(UserError, match="demo"):
