@@ -18,6 +18,7 @@ from ray_jobs.finetune.proof.tiny import OWN_ATTENTION, Calls, attention, groups
 from ray_jobs.finetune.proof.tiny import positions as positions_of
 from tasks.model.rope_plan import RopePlan
 
+NO_INTERFACE = "its layers do not call transformers' attention interface"
 LENGTHS = (25, 7, 16)
 _FAR = 1e-4  # of the largest logit: far above rounding in float32, far below what one other token does
 _FAR_GRADIENT = 1e-3
@@ -36,7 +37,7 @@ def calls_attention(model: Any) -> str:
     with groups_of(model, GROUP):
         found = logits(model, tokens(LENGTHS), LENGTHS)
     if not Calls.layers:
-        return "its layers do not call transformers' attention interface"
+        return NO_INTERFACE
     return "" if found.isfinite().all() else "its logits are not finite"
 
 

@@ -72,8 +72,8 @@ def add_trainable_weights(model: PreTrainedModel, training: TrainingParams) -> P
         peft_model = get_peft_model(model, config)
     except ValueError as error:
         raise UserError(
-            f"training.lora_targets {list(training.lora_targets)} match no layer of {type(model).__name__}: "
-            "name its projections, or use all-linear."
+            f"training.lora_targets {list(training.lora_targets)} cannot be used on {type(model).__name__} "
+            f"({' '.join(str(error).split())[:200]}): name other projections of it."
         ) from error
     for _, parameter in trainable(peft_model):
         parameter.data = parameter.data.float()

@@ -101,14 +101,24 @@ def lora_places(model: PreTrainedModel, targets: Sequence[str]) -> tuple[str | l
     linear, experts = linear_names(model), expert_names(model)
     wanted = resolve_targets(targets, [*linear, *experts], type(model).__name__)
     if wanted == (ALL_LINEAR,):
-        routers = router_names(model)
-        if not experts and not routers:
+        left_out = [*router_names(model), *_inside_kernels(model)]
+        if not experts and not left_out:
             return ALL_LINEAR, []
-        wanted = _ends(name for name in [*linear, *experts] if not _is_named(name, routers))
+        wanted = _ends(name for name in [*linear, *experts] if not _is_named(name, left_out))
     tensors = [name for name in wanted if any(_is_named(tensor, [name]) for tensor in experts)]
     rewritten = [name for name in wanted if experts and name not in tensors and name.rsplit(".", 1)[-1] in _REWRITTEN]
     modules = [name for name in wanted if name not in tensors and name not in rewritten]
     return modules, [*tensors, *(f"{name}.weight" for name in rewritten)]
+
+
+def _inside_kernels(model: PreTrainedModel) -> list[str]:
+    """The last projections of state-space layers, whose weights are given to a kernel: LoRA beside them would be passed over."""
+    modules = dict(model.named_modules())
+    return [
+        name
+        for name in linear_names(model)
+        if name.endswith(".out_proj") and hasattr(modules[name.rpartition(".")[0]], "A_log")
+    ]
 
 
 def _ends(names: Iterable[str]) -> tuple[str, ...]:
