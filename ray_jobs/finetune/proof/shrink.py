@@ -47,6 +47,8 @@ def shrunken(config: Any, row_tokens: int, group_size: int) -> Any:
         given = getattr(config, name, None)
         if isinstance(given, int) and not isinstance(given, bool):
             _set(small, name, min(given, most))
+        elif isinstance(given, list | tuple) and all(isinstance(width, int) for width in given):  # one for each layer
+            _set(small, name, [min(width, most) for width in given])
     for name in ("vocab_size", "vocab_size_per_layer_input"):
         if hasattr(config, name):
             _set(small, name, VOCABULARY)
@@ -105,7 +107,7 @@ def _keep_layers(small: Any, config: Any) -> None:
         _set(small, "attn_layer_indices", [place for place, layer in enumerate(kept) if layer in indices])
     if pattern := getattr(config, "block_types", None):  # RecurrentGemma repeats it
         _set(small, "block_types", [pattern[layer % len(pattern)] for layer in kept])
-    for name, values in _lists(config, config.num_hidden_layers).items():
+    for name, values in _lists(small, config.num_hidden_layers).items():
         _set(small, name, [values[layer] for layer in kept])
     for name in _FIRST_LAYERS:
         number = getattr(config, name, None)
