@@ -106,7 +106,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         num_quantised=num_quantised,
         quantised_bytes=BYTES_A_WEIGHT.get(training.base_precision, 0.0),
         largest_matrix=max(m.in_features * m.out_features for m in matrices),
-        dora_writes=sum(m.out_features for m in layer.modules() if training.dora and hasattr(m, "lora_A")),
+        dora_writes=_lora_writes(layer) if training.dora else 0,
     )
 
 
@@ -124,6 +124,11 @@ def _lora_reads(layer: Any) -> dict[str, int]:
             last = name.rsplit(".", 1)[-1]
             found[_READS.get(last, "mlp")] += 1
     return found
+
+
+def _lora_writes(layer: Any) -> int:
+    """Output channels of all LoRA projections of a layer."""
+    return sum(module.out_features for module in layer.modules() if hasattr(module, "lora_A"))
 
 
 def _element_bytes(config: Any) -> int:

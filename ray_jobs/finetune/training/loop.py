@@ -98,9 +98,8 @@ def train(
                 write_full_layers(directory, chosen)
             if last:
                 save_adapter(directory and directory / "adapter", model)
-            save_checkpoint(
-                directory, model, optimizer, Cursor(step=done), average
-            )  # after all else: it names the folder's files
+            # After all else, because it names the folder's files.
+            save_checkpoint(directory, model, optimizer, Cursor(step=done), average)
         report(metrics, directory)
     return model
 
