@@ -237,7 +237,9 @@ def print_table(cells: list[dict[str, Any]]) -> None:
     cells = sorted(cells, key=lambda c: (list(SHARES).index(c["rows"]), c["length"], SYSTEMS.index(c["system"])))
     print(f"{'rows':<8} {'length':>7} {'system':<13} {'tokens/s':>9} {'peak MB':>8} {'loss':>8} {'memory':>8} {'ratio':>7}")
     for cell in cells:
-        ours = next((c for c in cells if c["system"] == "ropeway" and (c["rows"], c["length"]) == (cell["rows"], cell["length"])), {})
+        ours = next(
+            (c for c in cells if c["system"] == "ropeway" and (c["rows"], c["length"]) == (cell["rows"], cell["length"])), {}
+        )
         head = f"{cell['rows']:<8} {cell['length']:>7} {cell['system']:<13}"
         if "failed" in cell:
             print(f"{head} {cell['failed']}")
@@ -253,7 +255,9 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(SHARES), default=list(SHARES))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--steps", type=int, default=3, help="of which the first warms up")
-    parser.add_argument("--json", type=Path, help="write the figures to this file after every cell; cells that it holds are not run again")
+    parser.add_argument(
+        "--json", type=Path, help="write the figures to this file after every cell; cells that it holds are not run again"
+    )
     parser.add_argument("--cell", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cell:
@@ -266,7 +270,13 @@ def main() -> None:
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     device = f"{platform.processor() or platform.machine()} CPU"
     record = {"device": device, "threads": threads, "versions": {name: version(name) for name in names}}
-    record["model"] = {"width": WIDTH, "layers": LAYERS, "vocabulary": VOCABULARY, "lora_rank": RANK, "trained_in_full": IN_FULL}
+    record["model"] = {
+        "width": WIDTH,
+        "layers": LAYERS,
+        "vocabulary": VOCABULARY,
+        "lora_rank": RANK,
+        "trained_in_full": IN_FULL,
+    }
     kept = json.loads(args.json.read_text())["cells"] if args.json and args.json.exists() else []
     cells: list[dict[str, Any]] = [cell for cell in kept if "failed" not in cell]
     done = {(cell["rows"], cell["length"], cell["system"]) for cell in cells}

@@ -46,8 +46,10 @@ class TrainingParams(Params):
     full_attention_steps: int = Field(
         0, ge=0, description="With S²-Attn: number of steps at the end of training that use full attention."
     )
-    s2_executor: Literal["auto", "flash_attn", "torch_varlen", "sdpa"] = Field(
-        "auto", description="Kernel that computes S²-Attn. auto: the fastest one available."
+    s2_executor: Literal["auto", "flash_attn", "torch_varlen", "sdpa", "flash_attn_3"] = Field(
+        "auto",
+        description="Kernel that computes S²-Attn. auto: the fastest one available of flash_attn, torch_varlen and sdpa. flash_attn_3, "
+        "for Hopper GPUs, must be named: it has not been tried yet.",
     )
     steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
     rows_per_step: int = Field(
@@ -76,7 +78,8 @@ class TrainingParams(Params):
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the LoRA update.")
     rslora: bool = Field(
-        False, description="Rank-stabilised LoRA: the update is multiplied by alpha / √rank, so that a high rank still learns fast."
+        False,
+        description="Rank-stabilised LoRA: the update is multiplied by alpha / √rank, so that a high rank still learns fast.",
     )
     dora: bool = Field(
         False,

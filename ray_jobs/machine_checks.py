@@ -62,6 +62,7 @@ def _check_kernels(training: TrainingParams, use_gpu: bool) -> None:
     named = {
         ("training.s2_executor", training.s2_executor if training.attention == "s2" else "auto", "auto or sdpa"): {
             "flash_attn": "flash_attn",
+            "flash_attn_3": "flash_attn_interface",
             "torch_varlen": "torch",
         },
         ("training.loss_kernel", training.loss_kernel, "auto or chunked"): {"liger": "liger_kernel"},

@@ -35,7 +35,8 @@ class Machine:
 def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_run: bool = False) -> None:
     """Print the RoPE plan and its reason, what is trained, memory, time, and whether chunking would serve better.
 
-    With `dry_run` also what one training step holds, computes and sends, by running it on tensors without content. UserError if the run cannot work.
+    With `dry_run` also what one training step holds, computes and sends, by running it on tensors without content.
+    UserError if the run cannot work.
     """
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
@@ -174,7 +175,9 @@ def _held_and_averaged(training: TrainingParams, shape: "TrainingShape") -> Iter
 def _also_trained(training: TrainingParams) -> str:
     embeddings = "input embeddings" if training.train_embeddings == "input" else "embeddings"
     parts = [
-        name for name, is_trained in (("norms", training.train_norms), (embeddings, training.train_embeddings != "none")) if is_trained
+        name
+        for name, is_trained in (("norms", training.train_norms), (embeddings, training.train_embeddings != "none"))
+        if is_trained
     ]
     return "".join(f" + {name}" for name in parts)
 

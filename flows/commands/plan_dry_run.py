@@ -21,7 +21,9 @@ def print_dry_run(console: Console, params: PipelineParams, shape: "TrainingShap
 
     found = dry_run(params, shape)
     workers = f"{found.num_workers} workers, {params.training.parallelism}" if found.num_workers > 1 else "one worker"
-    table = Table("what", "value", title=f"Dry run of one micro batch of {found.tokens:,} tokens, {workers}", title_justify="left")
+    table = Table(
+        "what", "value", title=f"Dry run of one micro batch of {found.tokens:,} tokens, {workers}", title_justify="left"
+    )
     for row in rows_of(found):
         table.add_row(*row)
     console.print(table)
@@ -37,7 +39,9 @@ def rows_of(found: "DryRun") -> list[tuple[str, str]]:
     recomputed = needed / found.needed_flops - 1
     operations = f"{found.matrix_flops / 1e12:,.3g} in matrix products, {found.attention_flops / 1e12:,.3g} in attention"
     rows.append(("TFLOP of a worker", f"{operations}; {recomputed:+.0%} beside what training needs, for recomputed layers"))
-    rows.append(("kernels", f"{found.num_kernels:,} without torch.compile, which read and write {data_size(found.moved_bytes)}"))
+    rows.append(
+        ("kernels", f"{found.num_kernels:,} without torch.compile, which read and write {data_size(found.moved_bytes)}")
+    )
     for name, size in found.sent_bytes.items():
         rows.append((f"sent by a worker: {name}", data_size(size)))
     rows += [("note", note) for note in found.notes]

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from data_schemas.errors import UserError
+from ray_jobs.finetune.flash_attn_3 import flash_attn_3_varlen, obstacle_to_flash_attn_3
 from ray_jobs.finetune.segments import Segments
 from ray_jobs.finetune.sinks import AttentionWithSinks
 from tasks.model.attention_scores import ScoreChange, attend_in_blocks, changes_of
@@ -73,9 +74,7 @@ def sdpa_segments(
         reach = None if window is None or length <= window else window
         if change is not None:
             sinks = None if change.sinks_H is None else change.sinks_H.view(num_kv, -1).repeat(count, 1)
-            out = attend_in_blocks(
-                query, key, value, scale, ScoreChange(change.softcap, sinks), window=reach, dropout=dropout
-            )
+            out = attend_in_blocks(query, key, value, scale, ScoreChange(change.softcap, sinks), window=reach, dropout=dropout)
         elif reach is None:
             out = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1, scale=scale, dropout_p=dropout)
         else:
@@ -150,9 +149,7 @@ class _TorchVarlen:
     left: int  # tokens before a query that it sees; -1: all
     grouped: dict[str, Any]
 
-    def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output, sums, _ = torch.ops.torch_attn._varlen_attn(
             query, key, value, self.cu_seqlens, self.cu_seqlens, self.longest, self.longest,
             self.left == -1, self.scale, [self.left, 0], **self.grouped,
@@ -211,8 +208,14 @@ def flash_attn_varlen(
     )  # fmt: skip
 
 
-EXECUTORS: dict[str, Executor] = {"flash_attn": flash_attn_varlen, "torch_varlen": torch_varlen, "sdpa": sdpa_segments}
+EXECUTORS: dict[str, Executor] = {
+    "flash_attn": flash_attn_varlen,
+    "torch_varlen": torch_varlen,
+    "sdpa": sdpa_segments,
+    "flash_attn_3": flash_attn_3_varlen,  # after sdpa, which can compute all: auto never takes it
+}
 CHANGES: dict[str, frozenset[str]] = {
+    "flash_attn_3": frozenset({"soft-capping of scores"}),
     "flash_attn": frozenset({"soft-capping of scores"}),
     "torch_varlen": frozenset({"attention sinks"}),
     "sdpa": frozenset({"soft-capping of scores", "attention sinks"}),
@@ -250,7 +253,9 @@ def obstacle(
         return "the package flash_attn is not installed"
     if name == "torch_varlen" and not importlib.util.find_spec("torch.nn.attention.varlen"):
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
-    if name == "flash_attn" and device == _REHEARSED:
+    if name == "flash_attn_3" and (why := obstacle_to_flash_attn_3(device, has_dropout)):
+        return why
+    if name in ("flash_attn", "flash_attn_3") and device == _REHEARSED:
         return "it computes nothing without a GPU"
     if device.type != "cuda" and device != _REHEARSED:
         return f"it needs a CUDA device, not {device.type}"

@@ -46,7 +46,9 @@ class WithoutDriver(TorchFunctionMode):
         if func is torch.Tensor.__setitem__:
             tensor, index, value = args
             target = _indexed(tensor, index)
-            return torch.ops.aten.add.Tensor(target, value) if isinstance(value, torch.Tensor) else target  # shapes and devices fit
+            return (
+                torch.ops.aten.add.Tensor(target, value) if isinstance(value, torch.Tensor) else target
+            )  # shapes and devices fit
         if func is torch.Tensor.copy_:
             args[1].expand(args[0].shape)  # the shape fits; there is no content to copy
             return args[0]
@@ -81,7 +83,10 @@ def _indexed(tensor: torch.Tensor, index: Any) -> torch.Tensor:
 @contextmanager
 def pretended_cuda() -> Iterator[None]:
     """Within it, autocast for "cuda" is on where it is asked for and indexing works, also in a build of torch without CUDA."""
-    changed = ((torch.cuda.amp.common, "amp_definitely_not_available", lambda: False), (torch.cuda, "is_bf16_supported", lambda: True))
+    changed = (
+        (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+        (torch.cuda, "is_bf16_supported", lambda: True),
+    )
     with ExitStack() as back:
         for owner, name, pretended in changed:
             back.callback(setattr, owner, name, getattr(owner, name))
@@ -114,7 +119,9 @@ def offload_out_of_sight(model: torch.nn.Module) -> None:
     """Make checkpointed layers keep only their inputs' shapes: on a fake CPU, an input moved to the CPU would still count."""
 
     def offloaded(layer: Callable[..., Any], *inputs: Any) -> Any:
-        with saved_tensors_hooks(lambda t: (t.shape, t.dtype, t.device), lambda kept: torch.empty(kept[0], dtype=kept[1], device=kept[2])):
+        with saved_tensors_hooks(
+            lambda t: (t.shape, t.dtype, t.device), lambda kept: torch.empty(kept[0], dtype=kept[1], device=kept[2])
+        ):
             return checkpoint(layer, *inputs, use_reentrant=False)
 
     for module in model.modules():

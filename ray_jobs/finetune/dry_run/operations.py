@@ -32,7 +32,9 @@ class AttentionPairs:
     def __enter__(self) -> AttentionPairs:
         kernel = executors.EXECUTORS["torch_varlen"]
 
-        def remembering(query: Any, key: Any, value: Any, segments: Segments, scale: float, *more: Any, **named: Any) -> torch.Tensor:
+        def remembering(
+            query: Any, key: Any, value: Any, segments: Segments, scale: float, *more: Any, **named: Any
+        ) -> torch.Tensor:
             window = named.get("window", more[1] if len(more) > 1 else None)
             ends = zip(segments.bounds, segments.bounds[1:], strict=False)
             self._pairs[len(segments.bounds), segments.max_length] = sum(_causal_pairs(b - a, window) for a, b in ends)
@@ -52,6 +54,7 @@ def _causal_pairs(length: int, window: int | None) -> float:
     return reach * (reach + 1) / 2 + (length - reach) * reach
 
 
+_WITH_KERNELS = {"aten", "torch_attn"}
 _NO_KERNEL = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "detach", "_unsafe_view", "lift_fresh"}
 
 
@@ -75,7 +78,7 @@ class OperationCounter(TorchDispatchMode):
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # it computes with its local tensors, which come here in their turn
         found = func(*args, **(kwargs or {}))
-        if not (func.is_view or func._opname in _NO_KERNEL):
+        if func.namespace in _WITH_KERNELS and not (func.is_view or func._opname in _NO_KERNEL):
             self.num_kernels += 1
             self.moved_bytes += num_bytes((args, kwargs)) + num_bytes(found)
         if "varlen_attn" in func._opname:

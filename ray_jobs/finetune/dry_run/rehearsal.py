@@ -117,10 +117,16 @@ def dry_run(params: PipelineParams, shape: TrainingShape) -> DryRun:
 def _replaced(params: PipelineParams) -> tuple[PipelineParams, tuple[str, ...]]:
     """The parameters of a step with one micro batch a worker, without what needs a real GPU; and what was replaced."""
     training, notes = params.training, []
-    change: dict[str, Any] = {"rows_per_step": params.ray.num_workers * training.micro_batch_rows, "warmup_steps": 0, "steps": 1}
+    change: dict[str, Any] = {
+        "rows_per_step": params.ray.num_workers * training.micro_batch_rows,
+        "warmup_steps": 0,
+        "steps": 1,
+    }
     change["full_attention_steps"] = 0
     if training.loss_kernel == "liger" or (training.loss_kernel == "auto" and training.precision == "bf16"):
         change["loss_kernel"] = "chunked"
+    if training.s2_executor.startswith("flash_attn"):
+        change["s2_executor"] = "auto"
     if training.compile_layers:
         change["compile_layers"] = False
         notes.append("counted without training.compile_layers")

@@ -49,7 +49,9 @@ def read_measured(path: Path) -> list[MeasuredMfu]:
             attention = "full" if variant.startswith("full") else "s2"
             found.append(MeasuredMfu(device, name, tokens, attention, float(case["weights_bytes"]), float(case["mfu"]), peak))
     if not found:
-        raise UserError(f"--measured {path} has no MFU of {device}: measure there on a GPU whose peak is known, or give --tflops.")
+        raise UserError(
+            f"--measured {path} has no MFU of {device}: measure there on a GPU whose peak is known, or give --tflops."
+        )
     return found
 
 

@@ -150,7 +150,13 @@ def _gathered_bytes(shape: TrainingShape) -> float:
 
 
 def most_kept_layers(
-    shape: TrainingShape, training: TrainingParams, tokens: int, available_bytes: float, *, num_workers: int = 1, cuda: bool = False
+    shape: TrainingShape,
+    training: TrainingParams,
+    tokens: int,
+    available_bytes: float,
+    *,
+    num_workers: int = 1,
+    cuda: bool = False,
 ) -> int:
     """How many layers' activations fit beside all else, so that they need not be recomputed; 0 without recomputed layers."""
     if not training.gradient_checkpointing or training.activation_offload:

@@ -43,7 +43,9 @@ def keep_first_layers(model: torch.nn.Module, count: int) -> None:
     """Keep the activations of the first `count` layers instead of recomputing them, in place. UserError if there are fewer."""
     layers = layers_of(model)
     if count > len(layers):
-        raise UserError(f"training.kept_layers is {count}, but the model has {len(layers)} layers: choose at most {len(layers)}.")
+        raise UserError(
+            f"training.kept_layers is {count}, but the model has {len(layers)} layers: choose at most {len(layers)}."
+        )
     for layer in layers[:count]:
         layer.gradient_checkpointing = False
 

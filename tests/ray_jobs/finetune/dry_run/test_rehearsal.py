@@ -62,18 +62,19 @@ def test_a_gpu_is_rehearsed_without_one(alone: DryRun) -> None:
 
 
 def test_offloaded_inputs_are_not_counted(base: Path, alone: DryRun) -> None:
-    offloading = rehearsed(base, {"activation_offload": True, "hidden_states": "bf16"}, GPU)
-    narrow = alone.predicted.total - offloading.predicted.total
-    assert alone.peak_bytes - offloading.peak_bytes >= 0.9 * narrow  # the formula keeps the inputs of two layers on the GPU
-    assert offloading.moved_bytes < 0.75 * alone.moved_bytes  # narrower hidden states
-    assert offloading.num_kernels < alone.num_kernels
+    offloading = rehearsed(base, {"activation_offload": True}, GPU)
+    assert alone.peak_bytes - offloading.peak_bytes == pytest.approx(
+        2 * TOKENS * 256 * 4, rel=0.01
+    )  # inputs of two of three layers
 
 
 def test_a_cluster_is_rehearsed_in_one_process(base: Path, alone: DryRun) -> None:
-    copies = rehearsed(base, {"rows_per_step": 4}, GPU | {"num_workers": 4})
+    copies = rehearsed(base, {"rows_per_step": 4, "kept_layers": 2}, GPU | {"num_workers": 4})
     shards = rehearsed(base, {"rows_per_step": 4, "parallelism": "fsdp"}, GPU | {"num_workers": 4})
     trained = alone.parts["gradients"]
     assert copies.sent_bytes["all-reduce"] == pytest.approx(2 * 3 / 4 * trained, rel=0.01)
+    assert copies.peak_bytes > alone.peak_bytes  # two layers are not recomputed
+    assert abs(copies.ratio - 1) < 0.1
     assert shards.parts["gradients"] == pytest.approx(trained / 4, rel=0.05)
     assert shards.parts["weights"] == pytest.approx(alone.parts["weights"] / 4, rel=0.05)
     assert shards.sent_bytes["reduce-scatter"] == pytest.approx(3 / 4 * trained, rel=0.01)
@@ -89,5 +90,5 @@ def test_code_that_would_fail_on_a_gpu_is_found(base: Path, monkeypatch: pytest.
         return correct(ids, positions) + torch.ones(len(positions), dtype=torch.int64)  # works wherever the default device is
 
     monkeypatch.setattr("ray_jobs.finetune.training.objective.next_token_targets", on_the_cpu)
-    with pytest.raises(UserError, match="dry run failed on a GPU.*two devices, cuda:0 and cpu"):
+    with pytest.raises(UserError, match=r"dry run failed on a GPU.*two devices, cuda:0 and cpu"):
         rehearsed(base, {}, GPU)
