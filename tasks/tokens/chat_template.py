@@ -103,8 +103,8 @@ class ChatTemplate:
         source = _FIXED_DATE + self.source if "strftime_now" in self.source else self.source
         is_marked = bool(_MARKS.search(self.source))
         try:
-            texts, marked = render_jinja_template(  # type: ignore[misc]
-                conversations=[[{"role": m.role, "content": m.content} for m in messages]],  # type: ignore[misc]
+            rendered: Any = render_jinja_template(
+                conversations=[[{"role": m.role, "content": m.content} for m in messages]],
                 chat_template=source,
                 add_generation_prompt=asks,
                 return_assistant_tokens_mask=is_marked,
@@ -112,7 +112,8 @@ class ChatTemplate:
             )
         except Exception as error:  # a template is a program: it raises whatever it likes
             raise NotRendered("template_failed", f"the chat template fails: {type(error).__name__}: {error}") from error
-        return str(texts[0]), [(int(a), int(b)) for a, b in marked[0]] if is_marked else []
+        (text,), marked = rendered
+        return str(text), [(int(a), int(b)) for a, b in marked[0]] if is_marked else []
 
     def _marked(self, messages: Sequence[Message], marked: list[Span]) -> list[Span]:
         of_assistant = [message for message in messages if message.role == "assistant"]
