@@ -18,6 +18,7 @@ from data_schemas.rope_search import FACTORS_NAME, LOG_NAME
 from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
 from ray_jobs.search_rope import search_key, search_stage
+from ray_jobs.search_rope.critical import measured_critical_theta
 from ray_jobs.search_rope.swapping import Rotation, SwappingModel
 from tasks.model.base_model import load_base, load_config
 from tasks.model.extended import extended_config, rope_plan_for
@@ -146,6 +147,12 @@ def test_a_killed_search_continues_to_the_same_factors_and_measures_nothing_twic
     whole = searched[1]
     assert (continued.path / FACTORS_NAME).read_bytes() == (whole.path / FACTORS_NAME).read_bytes()
     assert load_result(continued) == load_result(whole)
+
+
+def test_the_critical_pair_is_measured_without_a_search(searched: tuple) -> None:
+    params, search, _ = searched
+    documents = documents_of(Storage(params.storage))
+    assert measured_critical_theta(params, documents.path, lambda event: None) == load_result(search).critical_theta
 
 
 def test_wrong_input_is_one_sentence_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
