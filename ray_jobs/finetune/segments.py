@@ -93,9 +93,9 @@ def segment_batch(position_ids: torch.Tensor, group_size: int, in_full: torch.Te
     if group_size < 2:
         raise ValueError(f"s2_group_size is {group_size}: it must be at least 2")
     positions = _on_host(position_ids)
-    starts = np.ones(positions.shape, bool)
-    starts[:, 1:] = positions[:, 1:] <= positions[:, :-1]
-    starts = starts.reshape(-1)
+    first = np.ones(positions.shape, bool)
+    first[:, 1:] = positions[:, 1:] <= positions[:, :-1]
+    starts = first.reshape(-1)
     tokens = np.arange(len(starts))
     offset = tokens - np.maximum.accumulate(np.where(starts, tokens, 0))  # position within the document
     half = group_size // 2

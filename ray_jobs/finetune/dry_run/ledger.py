@@ -46,7 +46,7 @@ class Ledger(TorchDispatchMode):
             return found
 
         self._resize = resize
-        torch.UntypedStorage.resize_ = counted  # type: ignore[method-assign]
+        torch.UntypedStorage.resize_ = counted  # type: ignore[method-assign,assignment]
         super().__enter__()
         return self
 

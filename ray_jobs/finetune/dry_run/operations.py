@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +22,7 @@ class AttentionPairs:
 
     def __init__(self) -> None:
         self._pairs: dict[tuple[int, int], float] = {}  # by number of boundaries and longest segment
-        self._kernel: Callable[..., torch.Tensor] | None = None
+        self._kernel: executors.Executor | None = None
 
     def of(self, cu_seqlens: torch.Tensor, longest: int) -> float:
         """Causal pairs of a call."""
@@ -41,7 +40,7 @@ class AttentionPairs:
             return kernel(query, key, value, segments, scale, *more, **named)
 
         self._kernel = kernel
-        executors.EXECUTORS["torch_varlen"] = remembering
+        executors.EXECUTORS["torch_varlen"] = cast(executors.Executor, remembering)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
