@@ -104,7 +104,13 @@ def limited() -> Iterator[None]:
 
 def record_of(rows: dict[str, dict[str, Any]], versions: dict[str, str]) -> dict[str, Any]:
     counts = Counter(row["outcome"] for row in rows.values())
-    return {"versions": versions, "extension": EXTENSION, "counts": dict(sorted(counts.items())), "architectures": rows}
+    return {
+        "versions": versions,
+        "extension": EXTENSION,
+        "total": len(model_types()),
+        "counts": dict(sorted(counts.items())),
+        "architectures": rows,
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -59,6 +59,8 @@ def models_page() -> str:
     rows = list(record["architectures"].values())
     by_outcome = {name: [row for row in rows if row["outcome"] == name] for name in ("works", "refused", "not built")}
     counts = ", ".join(f"{len(found)} {_TOLD[name]}" for name, found in by_outcome.items())
+    if untried := record["total"] - len(rows):
+        counts += f", and {untried} are not tried yet"
     head = HEAD.format(transformers=record["versions"]["transformers"], extension=record["extension"], counts=counts)
     works = ", ".join(f"`{row['model_type']}`" for row in by_outcome["works"])
     sections = [head, f"### Works\n\n{works}.\n"]
