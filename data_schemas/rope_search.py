@@ -50,6 +50,7 @@ class RopeSearchResult(Record):
     """The whole file; lengths in tokens."""
 
     settings: RopeSearchParams
+    base: str = Field("", description="Fingerprint of the base that the factors were found for. Empty: not recorded.")
     original_length: int
     target_length: int
     theoretical_critical_pair: int

@@ -30,7 +30,7 @@ from ray_jobs.search_rope.measuring import SAMPLES, MeasureCandidate, Unit, forg
 from ray_jobs.search_rope.search_key import KIND, inputs_of
 from ray_jobs.shared_storage import refuse_unshared
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
-from tasks.model.base_model import load_config, load_tokenizer
+from tasks.model.base_model import base_fingerprint, load_config, load_tokenizer
 from tasks.rope_search.decision import FOUND, Decision, decide
 from tasks.rope_search.plans import factors_file, foreseen_passes, race_settings, rivals, space_for
 from tasks.rope_search.race import Race, run_race
@@ -172,6 +172,7 @@ class _Search:
         best = race.best.candidate
         return RopeSearchResult(
             settings=self._settings,
+            base=base_fingerprint(self._params.model),
             original_length=self._space.original_length,
             target_length=self._space.target_length,
             theoretical_critical_pair=self._space.theoretical_critical,

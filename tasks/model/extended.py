@@ -13,8 +13,9 @@ from data_schemas.errors import UserError
 from data_schemas.mapping_text import parse_json
 from data_schemas.params import ModelParams, PipelineParams
 from data_schemas.remote import Remote
+from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, RopeSearchResult
 from tasks.model.as_served import served_plan
-from tasks.model.base_model import load_base, load_config, locate
+from tasks.model.base_model import base_fingerprint, load_base, load_config, locate
 from tasks.model.optional_imports import load_peft
 from tasks.model.rope_plan import RopePlan, plan_rope
 
@@ -71,7 +72,29 @@ def rope_factors(model: ModelParams) -> dict[str, Any] | None:
         raise UserError(
             f"model.rope_factors_file {model.rope_factors_file} must hold an object with short_factor and long_factor."
         )
+    _refuse_other_search(model)
     return factors
+
+
+def _refuse_other_search(model: ModelParams) -> None:
+    """UserError for the factors of a search, if that was for another base or length. Other files do not say what they are for."""
+    folder, _, name = (model.rope_factors_file or "").rpartition("/")
+    if name != FACTORS_NAME:
+        return
+    try:
+        found = RopeSearchResult.model_validate_json(read_factors_file(f"{folder}/{RESULT_NAME}" if folder else RESULT_NAME))
+    except (OSError, ValueError):
+        return
+    if found.target_length != model.target_length:
+        raise UserError(
+            f"model.rope_factors_file {model.rope_factors_file} was found for {found.target_length} tokens, and model.target_length is "
+            f"{model.target_length}: search again (leave the file out), or set that length."
+        )
+    if found.base not in ("", base_fingerprint(model)):
+        raise UserError(
+            f"model.rope_factors_file {model.rope_factors_file} was found for another base than {model.base}: search again (leave the "
+            "file out), or copy the file elsewhere to use it all the same."
+        )
 
 
 def read_factors_file(address: str) -> bytes:

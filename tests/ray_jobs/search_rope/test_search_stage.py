@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,19 @@ def test_a_chain_searches_once_and_trains_with_what_was_chosen(searched: tuple, 
     assert chain.searched() is chain.artifacts["rope_search"]
     assert chain.record["rope_search"]["reused"]
     assert list(chain.record) == ["documents", "shards", "rope_search", "checkpoint"]
+
+
+def test_factors_of_another_length_or_base_are_refused(searched: tuple, tmp_path: Path) -> None:
+    params, search, _ = searched
+    model = params.model.model_copy(update={"rope_factors_file": f"{search.path}/{FACTORS_NAME}"})
+    with pytest.raises(UserError, match=r"found for 384 tokens, and model\.target_length is 512"):
+        rope_plan_for(model.model_copy(update={"target_length": 512}))
+    other = Path(shutil.copytree(model.base, tmp_path / "other"))
+    (other / "README.txt").write_text("changed")
+    with pytest.raises(UserError, match="found for another base"):
+        rope_plan_for(model.model_copy(update={"base": str(other)}))
+    copied = shutil.copy(f"{search.path}/{FACTORS_NAME}", tmp_path / "copy.json")
+    assert rope_plan_for(model.model_copy(update={"base": str(other), "rope_factors_file": str(copied)})).method == "longrope"
 
 
 def test_swapped_frequencies_compute_what_the_planned_model_computes(searched: tuple) -> None:
