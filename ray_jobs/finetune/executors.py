@@ -74,7 +74,9 @@ def sdpa_segments(
         reach = None if window is None or length <= window else window
         if change is not None:
             sinks = None if change.sinks_H is None else change.sinks_H.view(num_kv, -1).repeat(count, 1)
-            out = attend_in_blocks(query, key, value, scale, ScoreChange(change.softcap, sinks), window=reach, dropout=dropout)
+            out = attend_in_blocks(
+                query, key[:, :1], value[:, :1], scale, ScoreChange(change.softcap, sinks), window=reach, dropout=dropout
+            )
         elif reach is None:
             out = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1, scale=scale, dropout_p=dropout)
         else:

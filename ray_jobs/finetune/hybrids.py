@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from data_schemas.errors import UserError
 from ray_jobs.finetune.segments import documents_of_rows
 
 _MARKS = ("A_log", "slope_rate")  # the decay of a state; Mamba and gated delta networks, lightning attention
@@ -58,8 +59,13 @@ def _by_document(forward: Callable[..., Any], borders: Borders, *inputs: Any, **
     hidden = inputs[0] if inputs else options["hidden_states"]
     batch, length = hidden.shape[:2]
     rows = borders.rows
-    if rows is None or any(row[-1][1] != length for row in rows) or all(len(row) == 1 for row in rows):
+    if rows is None or all(len(row) == 1 for row in rows):
         return forward(*inputs, **options)
+    if any(row[-1][1] != length for row in rows):
+        raise UserError(
+            "A layer that carries a state was given a part of a row, in which the borders of documents are not known: train with one "
+            "worker for a row."
+        )
     rows = rows * batch if len(rows) == 1 else rows
 
     def cut(value: Any, row: int, start: int, end: int) -> Any:

@@ -45,7 +45,7 @@ class AttentionWithSinks(torch.autograd.Function):
     ) -> torch.Tensor:
         output, without_HT = kernel.forward(query, key, value)
         sums_HT = torch.logaddexp(without_HT, sinks_H[:, None].to(without_HT.dtype))
-        output = output * (without_HT - sums_HT).exp().T[..., None].to(output.dtype)
+        output = (output * (without_HT - sums_HT).exp().T[..., None]).to(output.dtype)
         ctx.save_for_backward(query, key, value, sinks_H, output, sums_HT)
         ctx.kernel = kernel
         return output
