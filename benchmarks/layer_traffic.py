@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-TOKENS, WIDTH, INTERMEDIATE, HEADS, KV_HEADS = 1024, 512, 1792, 8, 2  # a layer of Llama-8B, an eighth as wide
+TOKENS, WIDTH, INTERMEDIATE, HEADS, KV_HEADS = 1024, 256, 896, 8, 2  # a layer of Llama-8B, a sixteenth as wide
 
 
 def write_config(folder: Path, layers: int) -> None:
@@ -42,24 +44,46 @@ def parameters(folder: Path, **training: Any) -> Any:
     )
 
 
-def counted(**training: Any) -> dict[str, float]:
-    """Kernels, and bytes a token and channel, of a layer: what a model of two layers needs beyond one of one layer."""
+@dataclass(frozen=True)
+class Traffic:
+    """Of one layer, forward and backward; bytes a token and channel."""
+
+    fused: int  # kernels that compute elementwise or reduce
+    called: int  # matrix products and attention, which torch.compile calls as they are
+    bytes_moved: float
+
+    @property
+    def kernels(self) -> int:
+        return self.fused + self.called
+
+
+def is_called(operation: str) -> bool:
+    return operation in ("mm", "addmm", "bmm") or "attn" in operation
+
+
+def counted(**training: Any) -> tuple[Traffic, float]:
+    """What a model of two layers needs beyond one of one layer, without torch.compile; and the bytes of attention in it."""
     from ray_jobs.finetune.dry_run.rehearsal import dry_run
     from ray_jobs.finetune.planning.shape import training_shape
 
-    found = []
-    for layers in (1, 2):
+    kernels: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
+    for layers, sign in ((2, 1), (1, -1)):
         with tempfile.TemporaryDirectory() as folder:
             write_config(Path(folder), layers)
             params = parameters(Path(folder), **training)
-            found.append(dry_run(params, training_shape(params)))
-    one, two = found
-    moved = two.moved_bytes - one.moved_bytes
-    return {"kernels": two.num_kernels - one.num_kernels, "bytes": moved / (TOKENS * WIDTH)}
+            found = dry_run(params, training_shape(params))
+        for total, part in ((kernels, found.kernels), (moved, found.kernel_bytes)):
+            for name, count in part.items():
+                total[name] += sign * count
+    called = sum(count for name, count in kernels.items() if is_called(name))
+    size = TOKENS * WIDTH
+    attention = sum(count for name, count in moved.items() if "attn" in name) / size
+    return Traffic(sum(kernels.values()) - called, called, sum(moved.values()) / size), attention
 
 
-def compiled(**training: Any) -> dict[str, float]:
-    """The same of a compiled layer, by Inductor's counts; attention and matrix products are called as they are and counted alike."""
+def compiled(plain: Traffic, attention_bytes: float, **training: Any) -> Traffic:
+    """The same of a compiled layer: by Inductor's counts, and with the attention of the `plain` one, which is not compiled."""
     import torch
     from torch._inductor import metrics
 
@@ -67,17 +91,21 @@ def compiled(**training: Any) -> dict[str, float]:
     from ray_jobs.finetune.training.objective import Objective
     from ray_jobs.finetune.training.training_model import build_model_without_weights
 
+    torch._dynamo.reset()
     with tempfile.TemporaryDirectory() as folder:
         write_config(Path(folder), 1)
         params = parameters(Path(folder), compile_layers=True, **training)
         model = build_model_without_weights(params).to_empty(device="cpu")
-        for weight in model.parameters():
-            torch.nn.init.normal_(weight, std=0.02)
-        objective = Objective(model, params.training).train()
-        metrics.reset()
-        ids = torch.randint(0, 512, (1, TOKENS))
-        objective(MicroBatch(ids, torch.arange(TOKENS)[None])).backward()
-    return {"kernels": metrics.generated_kernel_count, "bytes": metrics.num_bytes_accessed / (TOKENS * WIDTH)}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            torch.nn.init.normal_(tensor, std=0.02)
+    metrics.reset()
+    ids = torch.randint(0, 512, (1, TOKENS))
+    with torch._inductor.config.patch(force_disable_caches=True):  # a cached graph counts nothing
+        Objective(model, params.training).train()(MicroBatch(ids, torch.arange(TOKENS)[None])).backward()
+    return Traffic(
+        metrics.generated_kernel_count, plain.called, metrics.num_bytes_accessed / (TOKENS * WIDTH) + attention_bytes
+    )
 
 
 def main() -> None:
@@ -85,16 +113,21 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="also compile a layer, which takes a minute or more")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    rows = {"today": counted(), "hidden_states bf16": counted(hidden_states="bf16")}
-    if args.compiled:
-        rows["compiled"] = compiled()
-        rows["compiled, hidden_states bf16"] = compiled(hidden_states="bf16")
+    rows: dict[str, Traffic] = {}
+    for name, training in (("today", {}), ("hidden_states bf16", {"hidden_states": "bf16"})):
+        rows[name], attention = counted(**training)
+        if args.compiled:
+            rows[f"{name}, compiled"] = compiled(rows[name], attention, **training)
     print(f"one layer of width {WIDTH}, {TOKENS} tokens, forward and backward, nothing recomputed; bytes a token and channel")
     print(f"{'layers':<30} {'kernels':>8} {'bytes':>8} {'ratio':>7}")
+    today = rows["today"]
     for name, row in rows.items():
-        print(f"{name:<30} {row['kernels']:>8.0f} {row['bytes']:>8.0f} {rows['today']['bytes'] / max(row['bytes'], 1):>6.1f}x")
+        print(f"{name:<30} {row.kernels:>8} {row.bytes_moved:>8.0f} {today.bytes_moved / row.bytes_moved:>6.1f}x")
     if args.json:
-        args.json.write_text(json.dumps({"tokens": TOKENS, "width": WIDTH, "rows": rows}, indent=1) + "\n")
+        import torch
+
+        record = {"torch": torch.__version__, "tokens": TOKENS, "width": WIDTH}
+        args.json.write_text(json.dumps(record | {"rows": {name: asdict(row) for name, row in rows.items()}}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import TracebackType
 from typing import Any, cast
 
@@ -67,8 +68,8 @@ class OperationCounter(TorchDispatchMode):
         super().__init__()
         self.matrix_flops = 0.0
         self.attention_flops = 0.0
-        self.num_kernels = 0
-        self.moved_bytes = 0
+        self.kernels: Counter[str] = Counter()  # by operation
+        self.moved_bytes: Counter[str] = Counter()
         self._pairs = pairs
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -78,8 +79,8 @@ class OperationCounter(TorchDispatchMode):
             return NotImplemented  # it computes with its local tensors, which come here in their turn
         found = func(*args, **(kwargs or {}))
         if func.namespace in _WITH_KERNELS and not (func.is_view or func._opname in _NO_KERNEL):
-            self.num_kernels += 1
-            self.moved_bytes += num_bytes((args, kwargs)) + num_bytes(found)
+            self.kernels[func._opname] += 1
+            self.moved_bytes[func._opname] += num_bytes((args, kwargs)) + num_bytes(found)
         if "varlen_attn" in func._opname:
             is_backward = "backward" in func._opname
             query, boundaries, longest = (args[1], args[6], args[8]) if is_backward else (args[0], args[3], args[5])

@@ -51,8 +51,8 @@ class DryRun:
     attention_flops: float
     needed_flops: float  # without recomputed layers, as `plan` counts them
     sent_bytes: dict[str, int]  # by one worker
-    num_kernels: int  # operations that compute or copy, as they are called without torch.compile
-    moved_bytes: int  # that these read and write
+    kernels: dict[str, int]  # operations that compute or copy, as they are called without torch.compile, by name
+    kernel_bytes: dict[str, int]  # that these read and write
     seconds: float
     notes: tuple[str, ...] = field(default=())
 
@@ -107,8 +107,8 @@ def dry_run(params: PipelineParams, shape: TrainingShape) -> DryRun:
         attention_flops=operations.attention_flops,
         needed_flops=_needed_flops(params, shape),
         sent_bytes=dict(ledger.sent_bytes),
-        num_kernels=operations.num_kernels,
-        moved_bytes=operations.moved_bytes,
+        kernels=dict(operations.kernels),
+        kernel_bytes=dict(operations.moved_bytes),
         seconds=time.perf_counter() - started,
         notes=notes,
     )
