@@ -36,6 +36,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "s2-all-logits": {"loss_kernel": "chunked", "loss_chunk_tokens": 1 << 24},
     "s2-frozen-embeddings": {"train_embeddings": False},
     "s2-adamw-8bit": {"optimizer": "adamw_8bit"},
+    "s2-bf16-hidden": {"hidden_states": "bf16"},
+    "s2-compiled": {"compile_layers": True},
+    "s2-compiled-bf16-hidden": {"compile_layers": True, "hidden_states": "bf16"},
+    "s2-flash-attn-3": {"s2_executor": "flash_attn_3"},
     "s2-sdpa": {"s2_executor": "sdpa"},
     "full-sdpa": {"attention": "full", "s2_executor": "sdpa"},
 }

@@ -35,6 +35,7 @@ def absolute_paths(params: PipelineParams) -> PipelineParams:
                 update={
                     "base": model.base if model.base == "demo" else _absolute_if_there(model.base),
                     "rope_factors_file": _file(model.rope_factors_file),
+                    "chat_template": _file(model.chat_template),
                 }
             ),
             "evaluation": evaluation.model_copy(

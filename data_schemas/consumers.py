@@ -43,6 +43,7 @@ Feature = Literal[
     "llama3",
     "longrope",
     "longrope_two_lists",
+    "longrope_attention_factor",
 ]
 
 PHI3 = ("phi3", "phi4_multimodal")
@@ -228,6 +229,10 @@ CLAIMS: tuple[Claim, ...] = (
         "vllm", "0.32.0", "run", False, "longrope_two_lists",
         why="vLLM uses the long factors for every prompt, also for those of at most {original} tokens",
     ),
+    *_claims(
+        "vllm", "0.33", "read", False, "longrope_attention_factor",
+        why="vLLM computes longrope's attention_factor itself, and this model has another",
+    ),
     *_claims("vllm", "0.32.0", "run", True, "default", "linear", "yarn", "llama3", "longrope"),
     *_claims(
         "sglang", "main of 2026", "read", None, "dynamic", "longrope",
@@ -271,6 +276,10 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     *_claims(
         "llama.cpp", "b11549", "run", True, "llama3", why="the factor of each frequency is written as the tensor rope_freqs",
+    ),
+    *_claims(
+        "llama.cpp", "b11549", "read", False, "longrope_attention_factor",
+        why="llama.cpp's converter computes longrope's attention_factor itself, and this model has another",
     ),
     *_claims("llama.cpp", "00bd27a", "read", True, "longrope", why="short and long factors are written as tensors"),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from data_schemas.addresses import without_user
 from data_schemas.closed import Params
@@ -16,6 +16,7 @@ from data_schemas.credentials import SCHEMA_WITHOUT_CREDENTIALS
 _PROSE_KINDS = ("txt", "md", "markdown", "rst", "tex", "html", "htm", "xhtml", "pdf", "epub", "docx")
 _RECORD_KINDS = ("jsonl", "ndjson", "parquet", "arrow", "warc")
 DEFAULT_INCLUDE = tuple(f"**/*.{kind}" for kind in (*_PROSE_KINDS, *_RECORD_KINDS))
+_INSTRUCTION_FIELDS = ("instructions", "messages_field", "context_field", "context_prompt")
 
 
 class CorpusSource(Params):
@@ -63,6 +64,26 @@ class CorpusSource(Params):
         description="For .json files: the field that holds the list of records, such as `data` or `data.items`. Empty: the file "
         "is one record or a list of records.",
     )
+    instructions: Literal["no", "auto", "messages", "sharegpt", "alpaca"] = Field(
+        "no",
+        description="Read the records as conversations, of which training learns the assistant's answers alone. messages: a list of "
+        "`role` and `content` (OpenAI). sharegpt: a list `conversations` of `from` and `value`. alpaca: `instruction`, `input` and "
+        "`output`. auto: whichever a record has. no: the records are documents.",
+    )
+    messages_field: str = Field(
+        "",
+        description="For `instructions`: field with the list of messages; `a.b` is field b in field a. Empty: `messages` or "
+        "`conversations`.",
+    )
+    context_field: str = Field(
+        "",
+        description="For `instructions`: field with a document that the first question is about, as in LongAlpaca. Empty: the questions "
+        "stand alone.",
+    )
+    context_prompt: str = Field(
+        "{context}\n\n{question}",
+        description="For `context_field`: how document and question make the first message. It holds {context} and {question} once each.",
+    )
     format: Literal["plain", "markdown", "rst", "latex", "html", "python", "code"] | None = Field(
         None,
         description="Format of the texts in records and text files; it decides where documents can be cut. html: convert the "
@@ -101,6 +122,28 @@ class CorpusSource(Params):
         "everything below one top-level folder is. A record's own `work` field overrides this.",
     )
     min_bytes: int = Field(1, ge=1, description="Skip documents with fewer bytes. They are counted in the report.")
+
+    @model_validator(mode="after")
+    def _asks_in_full(self) -> CorpusSource:
+        given = [name for name in ("messages_field", "context_field") if getattr(self, name)]
+        if given and self.instructions == "no":
+            raise ValueError(f"{given[0]} is for instruction data: set instructions to auto, messages, sharegpt or alpaca")
+        if self.messages_field and self.instructions == "alpaca":
+            raise ValueError("messages_field is not for alpaca, which has no list of messages: leave one of them out")
+        if self.instructions != "no" and (self.repository != "no" or self.format_field or self.format):
+            raise ValueError("instructions reads records of conversations: leave repository, format and format_field out")
+        if any(self.context_prompt.count(name) != 1 for name in ("{context}", "{question}")):
+            raise ValueError("context_prompt must hold {context} and {question} once each")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_named(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the fields of instruction data where they are not used, so that digests and names of such runs stay."""
+        content: dict[str, Any] = handler(self)
+        if self.instructions == "no":
+            for name in _INSTRUCTION_FIELDS:
+                content.pop(name, None)
+        return content
 
     @property
     def label(self) -> str:
@@ -265,6 +308,11 @@ class CorpusParams(Params):
     decontamination: DecontaminationParams = Field(
         DecontaminationParams(), description="How training documents that contain evaluation data are found and removed."
     )
+
+    @property
+    def has_instructions(self) -> bool:
+        """Whether a source is read as conversations."""
+        return any(source.instructions != "no" for source in self.sources)
 
     @model_validator(mode="after")
     def _sources_fit_together(self) -> CorpusParams:

@@ -55,6 +55,19 @@ class CardRetrieval(Record):
     families: tuple[CardFamily, ...]
 
 
+class CardInstructions(Record):
+    """Packed conversations of instruction data; `answer_tokens` of their tokens are learned. `left_out` counts by reason."""
+
+    conversations: int
+    tokens: int
+    share: float
+    answer_tokens: int
+    answers: int
+    cut: int
+    left_out: dict[str, int]
+    full_attention: bool
+
+
 class CardSample(Record):
     """How a training document begins."""
 
@@ -78,6 +91,7 @@ class DataCard(Record):
     warnings: tuple[str, ...]
     samples: tuple[CardSample, ...]
     retrieval: CardRetrieval | None = None
+    instructions: CardInstructions | None = None
 
     def markdown(self) -> str:
         """The card as a page."""
@@ -97,6 +111,8 @@ class DataCard(Record):
         yield f"## Lengths of documents\n\n{_table(('up to (tokens)', 'tokens', 'packed tokens'), rows)}"
         if self.retrieval:
             yield f"## Retrieval documents\n\n{self._of_retrieval(self.retrieval)}"
+        if self.instructions:
+            yield f"## Instruction data\n\n{_of_instructions(self.instructions)}"
         columns = ("source", "step", "documents", "bytes", "tokens")
         lines = [(*row[:4], "" if row[4] is None else row[4]) for row in self.ledger.table()]
         yield f"## What was left out\n\n{_table(columns, lines)}"
@@ -147,6 +163,20 @@ def data_card(row_length: int, summary: Mapping[str, Any]) -> DataCard | None:
         warnings=tuple(summary["warnings"]),
         samples=tuple(CardSample(**sample) for sample in summary["samples"]),
         retrieval=_retrieval(summary["retrieval"]) if "retrieval" in summary else None,
+        instructions=_instructions(summary["instructions"]) if "instructions" in summary else None,
+    )
+
+
+def _instructions(told: Mapping[str, Any]) -> CardInstructions:
+    return CardInstructions(**{name: told[name] for name in CardInstructions.model_fields})
+
+
+def _of_instructions(told: CardInstructions) -> str:
+    left_out = ", ".join(f"{number:,} {reason}" for reason, number in told.left_out.items()) or "none"
+    return (
+        f"{told.share:.1%} of the packed tokens are {told.conversations:,} conversations with {told.answers:,} answers. Training learns "
+        f"the answers alone: {told.answer_tokens:,} of {told.tokens:,} tokens. Documents were cut in {told.cut:,} conversations. Left "
+        f"out: {left_out}."
     )
 
 

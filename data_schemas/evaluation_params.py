@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,8 @@ Length = Annotated[int, Field(ge=1)]
 
 class EvaluationParams(Params):
     """What is measured, in the same way for every arm: base, scaling only, fine-tuned."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"chat_template"})
 
     lengths: tuple[Length, ...] | None = Field(
         None,
@@ -99,6 +101,12 @@ class EvaluationParams(Params):
         None,
         description="For document_qa and `reorder_samples`: a JSONL file of {question, answers, gold, passages}. `gold` is the "
         "passage with the answer; `passages` are others without it, best first. Empty: no such questions.",
+    )
+    chat_template: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Ask the tasks through the base's chat template: the prompt is the user's message, and its last words begin the "
+        "answer. Perplexity and `published` stay on plain text. auto: with instruction data in the corpus, if the base has a template. "
+        "on: always. off: never.",
     )
     reorder_samples: int = Field(
         16,

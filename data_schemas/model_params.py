@@ -17,7 +17,7 @@ RopeMethod = Literal["auto", "linear", "dynamic", "ntk", "yarn", "longrope", "ll
 class ModelParams(Params):
     """The base model, and the context length to extend it to."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"window", "rope_theta", "rope_length"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"chat_template", "window", "rope_theta", "rope_length"})
 
     base: str = Field(
         min_length=1, description="A model folder, a hub id such as org/name, or `demo` for the base that comes with Ropeway."
@@ -35,6 +35,11 @@ class ModelParams(Params):
     gguf_file: str | None = Field(
         None, description="Name of a GGUF file in `base` to load the weights from. Empty: load safetensors."
     )
+    chat_template: str | None = Field(
+        None,
+        description="A file with a chat template (Jinja) for a base without one, or in place of its own; the release gets it. Instruction "
+        "data needs one. Empty: the base's own.",
+    )
     licence: str | None = Field(None, description="SPDX name of the base model's licence. Empty: taken from its model card.")
     window: int | None = Field(
         None,
@@ -48,7 +53,9 @@ class ModelParams(Params):
         "auto", description="How RoPE frequencies are scaled for the longer context. auto: Ropeway chooses and says why."
     )
     rope_factors_file: str | None = Field(
-        None, description="For longrope: path of a JSON file with `short_factor` and `long_factor`."
+        None,
+        description="For longrope: path or URI of a JSON file with `short_factor` and `long_factor`. Empty: they are searched first, see "
+        "`rope_search`.",
     )
     rope_theta: float | None = Field(
         None,

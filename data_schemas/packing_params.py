@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from data_schemas.closed import Params
+
+LongConversations = Literal["quarantine", "cut_context"]
 
 
 class TokenBudget(Params):
@@ -25,6 +27,8 @@ class TokenBudget(Params):
 
 class PackingParams(Params):
     """How chunks become rows of equal length."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"long_conversations", "full_attention_conversations"})
 
     row_length: int | None = Field(
         None,
@@ -76,6 +80,16 @@ class PackingParams(Params):
         ge=0,
         le=1,
         description="Warn if budgets, weights and recipe leave out more than this share of the training tokens.",
+    )
+    long_conversations: LongConversations = Field(
+        "quarantine",
+        description="For instruction data: what happens to a conversation longer than a row, as none is cut into pieces. quarantine: "
+        "leave it out. cut_context: leave out the end of the document in its `context_field`, so that question and answer fit.",
+    )
+    full_attention_conversations: bool = Field(
+        False,
+        description="With S²-Attn: let the conversations of instruction data attend in full, since an answer may need what stands outside "
+        "its group.",
     )
     shard_megabytes: float = Field(256, gt=0, le=4096, description="Size of one Arrow shard in MB.")
     seed: int = Field(0, ge=0, description="Seed of the sampling from buckets and of the row order.")

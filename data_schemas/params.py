@@ -26,6 +26,7 @@ from data_schemas.precision import auto_precision
 from data_schemas.publish_params import PublishParams
 from data_schemas.ray_params import RayParams
 from data_schemas.retrieval_params import RetrievalParams
+from data_schemas.rope_search_params import RopeSearchParams
 from data_schemas.training_params import TrainingParams
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "RayParams",
     "RetrievalParams",
     "RopeMethod",
+    "RopeSearchParams",
     "TokenBudget",
     "TrainingParams",
 ]
@@ -70,6 +72,7 @@ class PipelineParams(Params):
     retrieval: RetrievalParams = RetrievalParams()
     chunking: ChunkingParams = ChunkingParams()
     packing: PackingParams = PackingParams()
+    rope_search: RopeSearchParams = RopeSearchParams()
     training: TrainingParams = TrainingParams()
     evaluation: EvaluationParams = EvaluationParams()
     publish: PublishParams = PublishParams()
@@ -131,8 +134,13 @@ class PipelineParams(Params):
                 f"ray.min_workers is {self.ray.min_workers}, above ray.num_workers {self.ray.num_workers}: "
                 "give at most that, or leave it empty"
             )
-        weighting = "training.loss_weighting" if self.training.loss_weighting != "none" else "retrieval.share"
-        if (weighting != "retrieval.share" or self.retrieval.share) and self.training.loss_kernel in ("torch", "liger"):
+        weights = {
+            "training.loss_weighting": self.training.loss_weighting != "none",
+            "retrieval.share": self.retrieval.share > 0,
+            "instruction data": self.corpus.has_instructions,
+        }
+        weighting = next((name for name, is_used in weights.items() if is_used), None)
+        if weighting and self.training.loss_kernel in ("torch", "liger"):
             raise ValueError(
                 f"training.loss_kernel {self.training.loss_kernel} cannot weight tokens as {weighting} asks: choose auto or chunked"
             )
@@ -181,14 +189,17 @@ class PipelineParams(Params):
                 f"model.rope_theta is for theta, but model.rope_method is {self.model.rope_method}: remove it, choose theta, or add "
                 "theta to evaluation.rope_methods to compare the two"
             )
-        if self.model.rope_method == "longrope" and not self.model.rope_factors_file:
-            raise ValueError("model.rope_method longrope needs model.rope_factors_file: give one, or choose yarn")
         if self.model.rope_factors_file and not {"longrope", "auto"} & {self.model.rope_method, *self.evaluation.rope_methods}:
             raise ValueError(
                 f"model.rope_factors_file is for longrope, but model.rope_method is {self.model.rope_method}: remove "
                 "the file, choose longrope, or add longrope to evaluation.rope_methods to compare the two"
             )
         return self
+
+    @property
+    def searches_rope(self) -> bool:
+        """Whether factors are searched before training: longrope without a file of them."""
+        return self.model.rope_method == "longrope" and not self.model.rope_factors_file
 
     @property
     def release_name(self) -> str:

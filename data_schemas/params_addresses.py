@@ -32,6 +32,7 @@ def refuse_misspelt_addresses(
         ("storage", storage, ()),
         ("model.base", model.base, _A_HUB_ID),
         ("model.rope_factors_file", model.rope_factors_file, ()),
+        ("model.chat_template", model.chat_template, ()),
         ("chunking.embedding_model", chunking.embedding_model, _A_HUB_ID),
         ("ray.working_dir", ray.working_dir, ()),
         ("publish.signing_key", publish.signing_key, ()),

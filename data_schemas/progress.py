@@ -56,6 +56,7 @@ class StepFigures(_Frozen):
     tokens: int | None = None
     validation_loss: float | None = None  # full attention; at steps that validate
     s2_validation_loss: float | None = None
+    last_weights_validation_loss: float | None = None  # of the last step's weights, where their mean is what is published
     tokens_per_s: float | None = None
     seconds: float | None = None
     peak_memory_mb: float | None = None

@@ -71,6 +71,7 @@ class EvaluationSettings(Record):
     detectable_effect: float | None = Field(default=None, description="In percentage points.")
     time_budget: float | None = Field(default=None, description="In minutes.")
     qa_file: str | None = None
+    chat_template: bool = Field(default=False, description="Prompts of tasks went through the base's chat template.")
     reorder_samples: int = 0
     arms: tuple[str, ...] = Field(default=(), description="The measured models, in the order of the report.")
     as_served: bool = False
@@ -94,6 +95,7 @@ class EvaluationSettings(Record):
     seen_text: SeenText | None = Field(
         default=None, description="How much of the held-out text was in training; null where it was not measured."
     )
+    base_precision: str = Field(default="", description="How training held the base's weights, where that was not in full.")
     lm_eval: dict[str, BenchmarkResults] = Field(default={}, description="By model.")
     bootstrap_resamples: int | None = Field(default=None, description="In a report only.")
     measured_with: MeasuredWith | None = Field(default=None, description="Null in files of older versions.")

@@ -13,28 +13,31 @@ from pydantic import Field
 from data_schemas.record import Record, read_record
 from data_schemas.rope_search_params import RopeSearchParams
 
+# The found factors, and the closed forms they are compared with; ntk_critical is NTK at the measured critical pair.
+Form = Literal["longrope", "ntk_critical", "yarn", "ntk", "linear", "dynamic", "llama3"]
+
 FACTORS_NAME = "factors.json"
 RESULT_NAME = "rope_search.json"
 LOG_NAME = "evaluations.jsonl"
 
 
 class Evaluation(Record):
-    """One candidate on some samples: a line of the log. `key`: digest of the rotation and of the samples' tokens."""
+    """One candidate on one sample: a line of the log. `key`: digest of the rotation, and of the sample's tokens."""
 
     key: str
     purpose: str = Field(description="Why it was measured: critical pair, a generation, its finalists, or the decision.")
     factors: tuple[float, ...]
     attention_factor: float
-    samples: tuple[str, ...] = Field(description="Digests of the samples.")
-    answers: tuple[float, ...]
-    text: tuple[float, ...]
-    seconds: float = Field(description="Time of all these samples on one worker.")
+    sample: str = Field(description="Digest of the sample.")
+    answers: float
+    text: float
+    seconds: float
 
 
 class DecidedForm(Record):
     """One form on the deciding samples. `difference`: the found factors' score minus this one's, null for themselves."""
 
-    name: str
+    name: Form
     answers: float
     text: float
     score: float
@@ -47,20 +50,24 @@ class RopeSearchResult(Record):
     """The whole file; lengths in tokens."""
 
     settings: RopeSearchParams
+    base: str = Field("", description="Fingerprint of the base that the factors were found for. Empty: not recorded.")
     original_length: int
     target_length: int
     theoretical_critical_pair: int
     critical_pair: int = Field(description="Where NTK scores best: LongRoPE2's real critical dimension, as a pair of channels.")
-    critical_scores: dict[int, float] = Field(description="Mean score of NTK at each pair that was tried, on the first samples.")
+    critical_scores: dict[int, float] = Field(
+        description="Mean score of NTK at each pair that was tried, on the first samples."
+    )
     critical_theta: float = Field(description="rope_theta of NTK at that pair.")
     factors: tuple[float, ...] = Field(description="The best factors found, one a pair.")
     attention_factor: float
+    attention_searched: bool = Field(description="Whether `attention_factor` was searched; else it is LongRoPE's own.")
     num_evaluations: int
     num_passes: int = Field(description="Forward passes, those of the decision included.")
     best_by_generation: tuple[float, ...]
     forms: tuple[DecidedForm, ...] = Field(description="All forms on the deciding samples, best first.")
     level_of_each_comparison: float
-    chosen: Literal["longrope", "yarn", "ntk", "ntk_critical"] = Field(description="What the plan takes.")
+    chosen: Form = Field(description="What the plan takes.")
     verdict: str = Field(description="The decision, in a sentence.")
 
     @property

@@ -34,7 +34,10 @@ class RopeSearchParams(Params):
         256, ge=1, le=65_536, description="Text tokens at the end of a sample that are scored too, for plain perplexity."
     )
     text_weight: float = Field(
-        1.0, ge=0, le=10, description="Weight of a text token's mean loss beside that of an answer's token. 0: needles alone count."
+        1.0,
+        ge=0,
+        le=10,
+        description="Weight of a text token's mean loss beside that of an answer's token. 0: needles alone count.",
     )
     lower_bound: float = Field(
         1.0,
@@ -42,13 +45,22 @@ class RopeSearchParams(Params):
         le=1,
         description="Lowest factor at and above the critical dimension, in extensions. 1: the theoretical factor.",
     )
-    upper_bound: float = Field(2.0, ge=1, le=8, description="Highest factor, in extensions (target over original length).")
-    knots: int = Field(4, ge=2, le=8, description="Numbers of the compact space above the critical dimension; three are below it.")
+    upper_bound: float = Field(4.0, ge=1, le=8, description="Highest factor, in extensions (target over original length).")
+    attention: Literal["auto", "longrope", "searched"] = Field(
+        "auto",
+        description="The factor on cosine and sine. longrope: its paper's, which all readers compute. searched: found like the factors. "
+        "auto: searched, unless a program of model.serve_with computes its own.",
+    )
+    knots: int = Field(
+        4, ge=2, le=8, description="Numbers of the compact space above the critical dimension; three are below it."
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level at which the result must beat the closed forms.")
     seed: int = Field(0, ge=0, description="Seed of samples and proposals.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> RopeSearchParams:
         if self.first_samples > self.samples:
-            raise ValueError(f"first_samples is {self.first_samples}, above samples {self.samples}: choose at most {self.samples}")
+            raise ValueError(
+                f"first_samples is {self.first_samples}, above samples {self.samples}: choose at most {self.samples}"
+            )
         return self

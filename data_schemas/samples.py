@@ -19,6 +19,8 @@ import pyarrow as pa
 ARMS = ("base", "scaling_only", "fine_tuned")  # followed by base_METHOD for each of evaluation.rope_methods
 
 AS_SERVED = "_as_served"  # after the name of an arm: as vLLM serves its release; measured up to the base's window
+# The fine-tuned model as it was trained under `training.base_precision`: the adapter on the quantised base. Perplexity only.
+QUANTISED_ARM = "fine_tuned_quantised"
 
 TOKENS = pa.list_(pa.int32())
 

@@ -1,7 +1,7 @@
 """Arrow schemas of the tables that one stage writes and another reads.
 
 Written by ingest, in parts `NAME-00000-of-00012.parquet` if there are many rows:
-documents      DOCUMENTS      one row for each document
+documents      DOCUMENTS      one row for each document; CONVERSATIONS in parts of instruction data
 quarantine     QUARANTINE     one row for each input that was refused
 changes        CHANGES        one row for each document and kind of text that was replaced in it
 duplicates     DUPLICATES     one row for each document removed as a duplicate of another
@@ -41,6 +41,22 @@ DOCUMENTS = pa.schema(
         pa.field("split", pa.string(), nullable=False),  # "train" or "heldout"
     ]
 )
+
+# A part of the documents whose source is instruction data. `text` is the messages' contents, joined by blank lines.
+CONVERSATIONS = (
+    DOCUMENTS.append(
+        pa.field(
+            "turns",  # in order; spans of characters of `text`
+            pa.list_(
+                pa.struct([("role", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("is_learned", pa.bool_())])
+            ),
+            nullable=False,
+        )
+    )
+    .append(pa.field("context_start", pa.int64()))  # span of the document that is asked about; null without one
+    .append(pa.field("context_end", pa.int64()))
+)
+TURNS = "turns"  # the column by which such a part is known
 
 QUARANTINE = pa.schema(
     [

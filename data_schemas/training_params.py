@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from data_schemas.closed import Params
+
+_EMBEDDINGS_BEFORE = {True: "both", False: "none"}  # what the parameter was until November 2026
+# Runs and schedules that were written then keep working.
+TrainedEmbeddings = Annotated[
+    Literal["input", "both", "none"],
+    BeforeValidator(
+        lambda given: _EMBEDDINGS_BEFORE[given] if isinstance(given, bool) else given,
+        json_schema_input_type=Literal["input", "both", "none", True, False],
+    ),
+]
 
 
 class TrainingParams(Params):
     """LongLoRA fine-tuning."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"base_precision", "dora", "rslora", "average_last_steps", "mlp_tile_tokens"})
+    ADDED: ClassVar[frozenset[str]] = frozenset(
+        {"base_precision", "dora", "rslora", "average_last_steps", "hidden_states", "compile_layers", "kept_layers", "mlp_tile_tokens"}
+    )
 
     attention: Literal["s2", "full"] = Field(
         "s2",
@@ -34,8 +46,10 @@ class TrainingParams(Params):
     full_attention_steps: int = Field(
         0, ge=0, description="With S²-Attn: number of steps at the end of training that use full attention."
     )
-    s2_executor: Literal["auto", "flash_attn", "torch_varlen", "sdpa"] = Field(
-        "auto", description="Kernel that computes S²-Attn. auto: the fastest one available."
+    s2_executor: Literal["auto", "flash_attn", "torch_varlen", "sdpa", "flash_attn_3"] = Field(
+        "auto",
+        description="Kernel that computes S²-Attn. auto: the fastest one available of flash_attn, torch_varlen and sdpa. flash_attn_3, "
+        "for Hopper GPUs, must be named: it has not been tried yet.",
     )
     steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
     rows_per_step: int = Field(
@@ -64,7 +78,8 @@ class TrainingParams(Params):
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the LoRA update.")
     rslora: bool = Field(
-        False, description="Rank-stabilised LoRA: the update is multiplied by alpha / √rank, so that a high rank still learns fast."
+        False,
+        description="Rank-stabilised LoRA: the update is multiplied by alpha / √rank, so that a high rank still learns fast.",
     )
     dora: bool = Field(
         False,
@@ -74,10 +89,15 @@ class TrainingParams(Params):
     lora_targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),
         min_length=1,
-        description="Names of the linear layers that get LoRA, or `all-linear`.",
+        description="Names of the layers that get LoRA, such as `gate_proj`, or `experts.gate_proj` for the experts of a layer. "
+        "`all-linear`: all linear layers but the output layer and the routers of experts.",
     )
     train_norms: bool = Field(True, description="Also train the norm weights, as LongLoRA does.")
-    train_embeddings: bool = Field(True, description="Also train the embeddings, as LongLoRA does.")
+    train_embeddings: TrainedEmbeddings = Field(
+        "both",
+        description="Also train embeddings in full. both: of the input and of the output (the head). input: of the input alone, as LongLoRA "
+        "does; the same as both where the two are tied. none: neither. Runs of before say true for both and false for none.",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto",
         description="Precision of the computation (autocast). Trained weights stay float32. auto: bf16 where the device has "
@@ -98,6 +118,20 @@ class TrainingParams(Params):
         ge=16,
         description="Compute each layer's MLP on this many tokens at a time, so that its memory does not grow with the row; such as 4096 for "
         "rows of 100,000 tokens and more. It costs one more forward pass of the MLPs. Empty: all at once.",
+    )
+    kept_layers: int = Field(
+        0,
+        ge=0,
+        description="With `gradient_checkpointing`: keep the activations of this many layers instead of recomputing them, where memory "
+        "is left. `ropeway plan` says how many fit.",
+    )
+    hidden_states: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="With `precision` bf16: type of the values between layers. fp32: that of the trained embeddings and norms. bf16: "
+        "moves fewer bytes. Weights stay float32. Not tried on a GPU yet.",
+    )
+    compile_layers: bool = Field(
+        False, description="Compile each layer with torch.compile into fewer kernels. Not tried on a GPU yet."
     )
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw",
@@ -155,6 +189,12 @@ class TrainingParams(Params):
     )
     checkpoint_every: int = Field(100, ge=1, description="Number of steps between checkpoints.")
     seed: int = Field(0, ge=0, description="Seed of the initialisation and of the reading order.")
+
+    def recorded(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
+        """See `Params.recorded`; trained embeddings as they were recorded before, so that those runs keep their digests."""
+        values = super().recorded(exclude=exclude)
+        before = {name: given for given, name in _EMBEDDINGS_BEFORE.items()}
+        return {k: before.get(v, v) if k == "train_embeddings" else v for k, v in values.items()}
 
     @property
     def probes_layers(self) -> bool:

@@ -14,8 +14,10 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import evaluation_key
 from ray_jobs.finetune import checkpoint_stage
+from ray_jobs.search_rope import search_key
+from tasks.rope_search.plans import with_result
 
-_ON_GPU = ("checkpoint", "evaluation")
+_ON_GPU = ("rope_search", "checkpoint", "evaluation")
 
 
 class Stages(Protocol):
@@ -24,6 +26,8 @@ class Stages(Protocol):
     def ingest(self, params: PipelineParams) -> Artifact: ...
 
     def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact: ...
+
+    def search_rope(self, params: PipelineParams, documents: Artifact) -> Artifact: ...
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """UserError, before any training, if the evaluation is impossible."""
@@ -57,8 +61,19 @@ class Chain:
         documents = self._do("documents", self.stages.ingest, self.params)
         return self._do("shards", self.stages.prepare, self.params, documents)
 
+    def searched(self) -> Artifact | None:
+        """Search RoPE factors if the method needs some and has no file. From then on `params` has what the search chose."""
+        if not self.params.searches_rope:
+            return self.artifacts.get("rope_search")
+        documents = self.artifacts.get("documents") or self._do("documents", self.stages.ingest, self.params)
+        found = search_key.find(self.params, Storage(self.params.storage), documents)
+        search = self._do("rope_search", self.stages.search_rope, self.params, documents, found=found)
+        self.params = with_result(self.params, search)
+        return search
+
     def finetuned(self) -> Artifact:
         shards = self.artifacts.get("shards") or self.prepared()
+        self.searched()
         found = checkpoint_stage.find(self.params, Storage(self.params.storage), shards)
         return self._do("checkpoint", self.stages.finetune, self.params, shards, found=found)
 
@@ -66,9 +81,12 @@ class Chain:
         """Trains first only if a fine-tuned model is to be measured."""
         if "fine_tuned" in self.params.evaluation.arms:
             shards = self.prepared()
+            self.searched()
             self.stages.refuse_unmeasurable(self.params, self.artifacts["documents"], shards)
             return self._measured(self.artifacts["documents"], self.finetuned())
-        return self._measured(self._do("documents", self.stages.ingest, self.params), None)
+        documents = self._do("documents", self.stages.ingest, self.params)
+        self.searched()
+        return self._measured(documents, None)
 
     def _measured(self, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
         found = evaluation_key.find(self.params, Storage(self.params.storage), documents, checkpoint)

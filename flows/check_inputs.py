@@ -28,7 +28,9 @@ def check_inputs(params: PipelineParams, *, trains: bool = True) -> None:
     from tasks.evaluate.report.gates import refuse_impossible
     from tasks.model.extended import base_window
     from tasks.publish.destinations.delivery import check_destinations
+    from tasks.rope_search.plans import with_stand_in
 
+    params = with_stand_in(params)
     refuse_untrainable(params)
     refuse_unaskable(params)
     refuse_impossible(params, base_window(params.model))

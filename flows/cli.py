@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_CONFIG_HELP = "Name of a preset (demo, demo-long, smollm2), or path of a YAML file of parameters."
+_CONFIG_HELP = "Name of a preset (demo, demo-long, smollm2, gemma3-270m), or path of a YAML file of parameters."
 Config = Annotated[str, typer.Argument(help=_CONFIG_HELP)]
 Settings = Annotated[
     list[str] | None,
@@ -175,6 +175,18 @@ def plan(
         typer.Option(min=0.001, help="TFLOP/s of one worker. Empty: estimated from the GPU's name, or measured on a CPU."),
     ] = None,
     budget_hours: Annotated[float | None, typer.Option(min=0, help="Hours that training may take. Empty: no limit.")] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(help="Speeds measured on your GPU: a file of `python -m benchmarks.gpu_training throughput --json FILE`."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Also run one training step on tensors without content, which needs no GPU: finds what would fail, and counts "
+            "memory, operations and bytes sent. About a minute.",
+        ),
+    ] = False,
 ) -> None:
     """Show what a run would do, and its memory and time.
 
@@ -185,7 +197,8 @@ def plan(
     from flows.terminal import be_quiet
 
     be_quiet()
-    print_plan(load_config(config, settings or ()), Machine(gpu_memory, tflops, budget_hours))
+    machine = Machine(gpu_memory, tflops, budget_hours, measured)
+    print_plan(load_config(config, settings or ()), machine, dry_run=dry_run)
 
 
 @app.command(name="compare-rope")
@@ -207,6 +220,18 @@ def compare_rope(
     params = load_config(config, settings or ())
     check_inputs(params)
     show_comparison(params, documents)
+
+
+@app.command(name="search-rope")
+def search_rope(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
+    """Search RoPE factors for the target length (LongRoPE).
+
+    Prints how they compare with YaRN and NTK, and which is used. With model.rope_method longrope a run searches by itself.
+    """
+    from flows.commands.search_rope import search
+    from flows.config import load_config
+
+    search(load_config(config, settings or ()), no_prefect)
 
 
 @app.command()

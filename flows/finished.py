@@ -12,6 +12,7 @@ from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
 from ray_jobs.evaluate import evaluation_key
 from ray_jobs.finetune import checkpoint_stage
+from ray_jobs.search_rope import search_key
 from tasks.ingest import documents_stage
 from tasks.pack import shards_stage
 from tasks.publish import release_stage
@@ -74,6 +75,9 @@ class _FindingStages:
 
     def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact:
         return shards_stage.run(params, self._storage, documents, _no_workers, _unheard)
+
+    def search_rope(self, params: PipelineParams, documents: Artifact) -> Artifact:
+        return _required(search_key.find(params, self._storage, documents))
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """Nothing: a finished evaluation was possible."""

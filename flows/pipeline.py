@@ -12,7 +12,7 @@ from prefect import flow
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 
-Goal = Literal["prepared", "finetuned", "evaluated", "published"]
+Goal = Literal["prepared", "searched", "finetuned", "evaluated", "published"]
 
 
 def run_title() -> str:
@@ -54,6 +54,12 @@ def prepare(params: PipelineParams) -> str:
     return run_pipeline(params, "prepared")
 
 
+@flow(name="search-rope", flow_run_name=run_title, validate_parameters=False, persist_result=False)
+def search_rope(params: PipelineParams) -> str:
+    """Search RoPE factors for LongRoPE. Reads the corpus first if needed. Returns the artifact's folder."""
+    return run_pipeline(params, "searched")
+
+
 @flow(name="finetune", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def finetune(params: PipelineParams) -> str:
     """Fine-tune the base for the longer context. Prepares the shards first if they are missing. Returns the artifact's folder."""
@@ -86,6 +92,10 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
     shorten_user_errors(keep_notes=True)
     try:
         checked = _checked(params, trains=goal != "prepared")
+        if goal == "searched":
+            from tasks.rope_search.plans import as_search
+
+            checked = as_search(checked)
         from flows.chain import Chain  # loads the stages; wrong parameters are refused without them
         from flows.prefect_stages import PrefectStages
 

@@ -23,6 +23,9 @@ class PlainStages:
     def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact:
         return stages.prepare(params, documents, print_progress)
 
+    def search_rope(self, params: PipelineParams, documents: Artifact) -> Artifact:
+        return stages.search_rope(params, documents, print_progress)
+
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         refuse_unmeasurable(params, Storage(params.storage), documents, shards)
 

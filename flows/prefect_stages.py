@@ -9,7 +9,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from flows.limits import gpu_turn
 from ray_jobs.evaluate.evaluation_stage import refuse_unmeasurable
-from tasks.prefect_tasks import evaluate, finetune, ingest, prepare, publish
+from tasks.prefect_tasks import evaluate, finetune, ingest, prepare, publish, search_rope
 from tasks.prefect_tasks.run_labels import run_tags
 
 
@@ -18,6 +18,7 @@ class PrefectStages:
 
     ingest = staticmethod(ingest.ingest)
     prepare = staticmethod(prepare.prepare)
+    search_rope = staticmethod(search_rope.search_rope)
     finetune = staticmethod(finetune.finetune)
     evaluate = staticmethod(evaluate.evaluate)
     publish = staticmethod(publish.publish)

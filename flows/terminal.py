@@ -13,13 +13,14 @@ from data_schemas.storage import Storage
 GOALS = {
     "extend_context": ("published", "release"),
     "prepare": ("prepared", "shards"),
+    "search_rope": ("searched", "rope_search"),
     "finetune": ("finetuned", "checkpoint"),
     "evaluate": ("evaluated", "evaluation"),
     "publish": ("published", "release"),
 }  # of each flow: the method of `flows.chain.Chain`, and what the run's record calls its last artifact
 
 # Publishing trains only what is missing, which is usually nothing.
-TRAINING_FLOWS = frozenset({"extend_context", "finetune", "evaluate"})
+TRAINING_FLOWS = frozenset({"extend_context", "search_rope", "finetune", "evaluate"})
 
 
 def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:

@@ -16,6 +16,7 @@ def refuse_impossible_machine(params: PipelineParams) -> None:
     _check_gpus(params.ray)
     _check_processors(params.ray)
     _check_kernels(params.training, params.ray.use_gpu)
+    _check_quantisation(params.training)
 
 
 def _check_gpus(ray: RayParams) -> None:
@@ -47,11 +48,21 @@ def _workers(ray: RayParams) -> str:
     return f"ray.min_workers {ray.min_workers}" if ray.min_workers else f"ray.num_workers {ray.num_workers}"
 
 
+def _check_quantisation(training: TrainingParams) -> None:
+    precision = training.base_precision
+    if precision != "full" and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"training.base_precision {precision} needs the package bitsandbytes, which is not installed: run pip install "
+            "'ropeway[quantized]', or choose full."
+        )
+
+
 def _check_kernels(training: TrainingParams, use_gpu: bool) -> None:
     """What a parameter names must be installed and have a GPU; `auto` never needs either."""
     named = {
         ("training.s2_executor", training.s2_executor if training.attention == "s2" else "auto", "auto or sdpa"): {
             "flash_attn": "flash_attn",
+            "flash_attn_3": "flash_attn_interface",
             "torch_varlen": "torch",
         },
         ("training.loss_kernel", training.loss_kernel, "auto or chunked"): {"liger": "liger_kernel"},

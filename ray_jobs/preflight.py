@@ -6,22 +6,34 @@ from data_schemas.params import PipelineParams
 
 
 def refuse_untrainable(params: PipelineParams) -> None:
-    """UserError if base model, RoPE method, layers in full attention, loss weighting, LoRA targets or packing settings cannot work."""
+    """UserError if base model, RoPE method, layers in full attention, loss weighting, LoRA targets or packing settings cannot work, or
+    if the base fails the proof that it is trained exactly."""
     from ray_jobs.finetune.full_layers import check_full_layers
     from ray_jobs.finetune.planning.second_pass import check_weighting
+    from ray_jobs.finetune.proof.prove import refuse_unproven
     from ray_jobs.finetune.training.lora import check_targets
+    from tasks.evaluate.prompts.chat import asked_chat
     from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
+    from tasks.model.vocabulary import refuse_unknown_ids
+    from tasks.pack.conversation_sequences import check_instructions
     from tasks.pack.settings import check_settings
     from tasks.retrieval.settings import check_retrieval
+    from tasks.rope_search.plans import with_stand_in
 
+    params = with_stand_in(params)
     rope_plan_for(params.model)
     check_weights(params.model)
-    check_retrieval(params, load_tokenizer(params.model))
+    tokenizer = load_tokenizer(params.model)
+    refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)
+    check_retrieval(params, tokenizer)
+    check_instructions(params, tokenizer)
+    asked_chat(params, tokenizer)
     check_full_layers(params.training, load_config(params.model).get_text_config())
     check_weighting(params)
     check_targets(params)
     check_settings(params)
+    refuse_unproven(params)
 
 
 def refuse_unaskable(params: PipelineParams) -> None:

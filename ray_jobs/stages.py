@@ -18,6 +18,7 @@ from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.prepare.job import determining
 from ray_jobs.prepare.ray_data import workers_for
 from ray_jobs.reached import REACHED
+from ray_jobs.search_rope import search_stage
 from ray_jobs.submit.submission import is_submitted, run_job
 from tasks.ingest import documents_stage
 from tasks.pack import shards_stage
@@ -41,6 +42,15 @@ def prepare(params: PipelineParams, documents: Artifact, tell: ProgressCallback)
             given = {"documents": documents}
             return run_job("prepare", params, noted, kind="shards", determining=determining, inputs=given)
         return shards_stage.run(params, Storage(params.storage), documents, partial(workers_for, params), noted)
+
+
+def search_rope(params: PipelineParams, documents: Artifact, tell: ProgressCallback) -> Artifact:
+    """Search RoPE factors on training documents, or continue an interrupted search."""
+    with REACHED.during("searching RoPE factors", tell) as noted:
+        if is_submitted(params.ray):
+            determines, given = search_stage.determining, {"documents": documents}
+            return run_job("search_rope", params, noted, kind="rope_searches", determining=determines, inputs=given)
+        return search_stage.run(params, Storage(params.storage), documents, noted)
 
 
 def finetune(params: PipelineParams, shards: Artifact, tell: ProgressCallback) -> Artifact:

@@ -17,11 +17,25 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("GemmaConfig", {}),
     "phi3": ("Phi3Config", {"pad_token_id": None}),
     "gemma2": ("Gemma2Config", {"sliding_window": 4, "attn_logit_softcapping": 1.5, "query_pre_attn_scalar": 8}),
-    "cohere": ("CohereConfig", {"logit_scale": 0.25}),
-    "gemma3": ("Gemma3TextConfig", {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"],
-               "query_pre_attn_scalar": 8, "pad_token_id": None}),
-    "gpt-oss": ("GptOssConfig", {"sliding_window": 4, "num_local_experts": 2, "num_experts_per_tok": 1, "pad_token_id": None,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0}}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "query_pre_attn_scalar": 8,
+            "pad_token_id": None,
+        },
+    ),
+    "gpt-oss": (
+        "GptOssConfig",
+        {
+            "sliding_window": 4,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+            "pad_token_id": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0},
+        },
+    ),
     # Not promised by name; each has something of its own.
     "qwen2-window-in-one-layer": ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
     "mixtral": ("MixtralConfig", {"num_local_experts": 2, "sliding_window": None}),
@@ -29,13 +43,24 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2-norms-behind": ("Olmo2Config", {"pad_token_id": None}),
     "granite-scaled": ("GraniteConfig", {"attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5}),
 }
+# Not trained in all tests of the architectures above.
+FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "cohere": ("CohereConfig", {"logit_scale": 0.25}),
+    "lfm2-convolution": ("Lfm2Config", {"layer_types": ["conv", "full_attention"], "pad_token_id": None}),
+    "qwen3-next-linear-attention": (
+        "Qwen3NextConfig",
+        {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+         "linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 2, "num_experts_per_tok": 1,
+         "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "pad_token_id": None},
+    ),
+}  # fmt: skip
 GROUP = 6
 
 
 def tiny_config(
     kind: str, num_heads: int = 4, num_kv: int = 2, vocab: int = 64, length: int = 64, **more: Any
 ) -> PreTrainedConfig:
-    name, own = KINDS[kind]
+    name, own = (KINDS | FURTHER)[kind]
     if name == "Phi3Config":
         own = own | {"original_max_position_embeddings": length}
     sizes = {

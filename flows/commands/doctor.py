@@ -160,7 +160,7 @@ def _loss(ray: RayParams, params: PipelineParams | None) -> Finding:
     except UserError as error:
         return Finding(Mark.BROKEN, "loss", str(error))
     eight_bit = "installed" if importlib.util.find_spec("bitsandbytes") else "not installed"
-    return Finding(Mark.OK, "loss", f"training.loss_kernel {name} is {chosen}; bitsandbytes for adamw_8bit is {eight_bit}")
+    return Finding(Mark.OK, "loss", f"training.loss_kernel {name} is {chosen}; bitsandbytes for adamw_8bit and base_precision is {eight_bit}")
 
 
 def _device(ray: RayParams) -> str:
@@ -258,13 +258,15 @@ def _model(params: PipelineParams) -> Finding:
     from ray_jobs.finetune.full_layers import num_full_layers
     from tasks.model.base_model import load_config
     from tasks.model.extended import rope_plan_for
+    from tasks.rope_search.plans import with_stand_in
 
     try:
-        plan, config = rope_plan_for(params.model), load_config(params.model).get_text_config()
+        plan, config = rope_plan_for(with_stand_in(params).model), load_config(params.model).get_text_config()
     except UserError as error:
         return Finding(Mark.BROKEN, "model", str(error))
     text = f"{params.model.base}, {plan.base_window} -> {plan.target_length} tokens; "
-    text += f"model.rope_method {params.model.rope_method} is {plan.method}"
+    is_what = "longrope, whose factors are searched first" if params.searches_rope else plan.method
+    text += f"model.rope_method {params.model.rope_method} is {is_what}"
     if params.training.probes_layers:
         full, layers = num_full_layers(params.training, config.num_hidden_layers), config.num_hidden_layers
         text += f"; training.full_attention_layers auto is {full} of {layers} layers"

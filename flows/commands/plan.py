@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,32 +29,45 @@ class Machine:
     gpu_memory_gb: float | None = None
     tflops: float | None = None
     budget_hours: float | None = None
+    measured: Path | None = None  # a table of benchmarks.gpu_training
 
 
-def print_plan(params: PipelineParams, machine: Machine | None = None) -> None:
+def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_run: bool = False) -> None:
     """Print the RoPE plan and its reason, what is trained, memory, time, and whether chunking would serve better.
 
+    With `dry_run` also what one training step holds, computes and sends, by running it on tensors without content.
     UserError if the run cannot work.
     """
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
+    from ray_jobs.finetune.proof.prove import refuse_unproven
     from tasks.model.base_model import check_weights
     from tasks.model.extended import rope_plan_for
+    from tasks.rope_search.plans import foreseen, with_stand_in
 
     machine = machine or Machine()
+    searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
     check_weights(params.model)
+    proof = refuse_unproven(params)
     shape = training_shape(params)
-    speed = find_speed(params, shape, machine.tflops)
+    speed = find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     console = Console()
-    rows = [("base", params.model.base), *_own_code(params), *plan.describe(), *_training(params, shape)]
+    if searches:
+        console.print(foreseen(params), highlight=False, markup=False, soft_wrap=True)
+    rows = [("base", params.model.base), *_own_code(params), *plan.describe(), ("support", proof.describe())]
+    rows += _training(params, shape)
     if speed is not None and seconds is not None:
         rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
     else:
         rows.append(("training time", "unknown: give --tflops, the speed that one worker reaches"))
     _print(console, f"Plan of {params.run_name}", ("what", "value"), rows)
     _print_memory(console, params, shape, machine)
+    if dry_run:
+        from flows.commands.plan_dry_run import print_dry_run
+
+        print_dry_run(console, params, shape)
     _print_power(console, params, plan.base_window)
     _print_advice(console, params, plan, None if seconds is None else seconds / 3600, machine)
 
@@ -89,8 +103,9 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         *_loss_and_positions(params, shape),
         (
             "trained weights",
-            f"{shape.num_trainable:,} of {shape.num_total:,} (LoRA of rank {training.lora_rank}{_also_trained(training)})",
+            f"{shape.num_trainable:,} of {shape.num_total:,} ({_adapter(training)}{_also_trained(training)})",
         ),
+        *_held_and_averaged(training, shape),
         ("tokens a step", f"up to {tokens:,} in {training.rows_per_step} rows of {target:,}"),
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("precision", training.precision + _why_slow(params)),
@@ -144,15 +159,31 @@ def _in_full(training: TrainingParams, num_layers: int) -> str:
     return f", full in {which}"
 
 
+def _adapter(training: TrainingParams) -> str:
+    name = "DoRA" if training.dora else "LoRA"
+    return f"{name} of rank {training.lora_rank}{', rank-stabilised' if training.rslora else ''}"
+
+
+def _held_and_averaged(training: TrainingParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
+    if shape.num_quantised:
+        held = f"{training.base_precision}: {shape.num_quantised:,} of {shape.num_total:,} weights in {8 * shape.quantised_bytes:.3g} bits"
+        yield "frozen weights", f"{held}; the adapter is merged into the original ones"
+    if training.average_last_steps:
+        yield "published weights", f"the mean over the last {training.average_last_steps:,} steps"
+
+
 def _also_trained(training: TrainingParams) -> str:
+    embeddings = "input embeddings" if training.train_embeddings == "input" else "embeddings"
     parts = [
-        name for name, is_trained in (("norms", training.train_norms), ("embeddings", training.train_embeddings)) if is_trained
+        name
+        for name, is_trained in (("norms", training.train_norms), (embeddings, training.train_embeddings != "none"))
+        if is_trained
     ]
     return "".join(f" + {name}" for name in parts)
 
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
-    from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
+    from ray_jobs.finetune.planning.memory import largest_micro_batch, most_kept_layers, predict_memory
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
     row_tokens = params.row_tokens
@@ -169,6 +200,9 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     rows.append((f"largest micro batch in {available / GB:.0f} GB", f"{fits}; {origin}"))
     if fitting and training.micro_batch_rows > fitting:
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
+    tokens = training.micro_batch_rows * row_tokens
+    if kept := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
+        rows.append(("training.kept_layers", f"up to {kept} of {shape.num_layers} layers fit, which are then not recomputed"))
     kind = "GPU" if cuda else "CPU worker"
     title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"
     _print(console, title, ("part", "estimate"), rows)

@@ -23,6 +23,7 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallba
     from ray_jobs.evaluate import evaluation_stage as stage
     from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
     from ray_jobs.prepare.job import make_documents, make_shards
+    from ray_jobs.search_rope.before_training import with_found_factors
     from tasks.evaluate.report.closing_page import closing_page
     from tasks.evaluate.report.result_files import HTML_NAME
 
@@ -37,9 +38,11 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallba
         if shards is None:
             documents, shards = make_shards(params, storage, progress, documents)
         documents = documents or make_documents(params, storage, progress)
+        params = with_found_factors(params, storage, progress, documents)
         stage.refuse_unmeasurable(params, storage, documents, shards)
         checkpoint = finetune.run(params, storage, shards, progress)
     documents = documents or make_documents(params, storage, progress)
+    params = with_found_factors(params, storage, progress, documents)
     with _bar(progress) as told_and_drawn:
         evaluation = stage.run(params, storage, documents, checkpoint, told_and_drawn)
     print(closing_page(stage.load_report(evaluation), f"{HTML_NAME} in the folder of the artifact has every figure and table."))

@@ -1,6 +1,7 @@
 """The compared models (arms), and how each is loaded where it is measured.
 
 base  scaling_only  fine_tuned      as evaluation.arms names them
+fine_tuned_quantised                the adapter on the base as it was held in training, where training.base_precision is not full
 base_METHOD                         the base, not trained, with a method of evaluation.rope_methods
 ARM_as_served                       scaling_only or fine_tuned as vLLM serves prompts at its full window
 """
@@ -18,7 +19,7 @@ from data_schemas.absolute_paths import absolute_paths
 from data_schemas.addresses import is_remote
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from data_schemas.samples import AS_SERVED, is_served_arm, served_arm
+from data_schemas.samples import AS_SERVED, QUANTISED_ARM, is_served_arm, served_arm
 from data_schemas.storage import Storage
 from tasks.model.base_model import load_tokenizer
 
@@ -70,6 +71,8 @@ def choose_arms(params: PipelineParams, has_checkpoint: bool) -> Arms:
             names.append(arm)
     if not names:
         raise UserError("evaluation.arms names only fine_tuned and there is no checkpoint: finetune first or add base.")
+    if params.training.base_precision != "full" and "fine_tuned" in names:
+        names.append(QUANTISED_ARM)
     served, note = served_arms(plan, names) if evaluation.as_served else ((), "")
     return Arms((*names, *served), left_out, note)
 
@@ -127,6 +130,8 @@ class ArmModel:
             )
         if arm.startswith(_METHOD_ARM):
             model: Any = load_arm(_with_method(params, arm), "scaling_only")
+        elif arm == QUANTISED_ARM:
+            model = load_arm(params, "fine_tuned", self._checkpoint_folder(), as_trained=True)
         else:
             usual: Any = arm.removesuffix(AS_SERVED)
             checkpoint = self._checkpoint_folder() if usual == "fine_tuned" else None

@@ -32,10 +32,14 @@ from tasks.model.rope_plan import RopePlan, plan_rope
 if TYPE_CHECKING:
     from ray_jobs.evaluate.workload import Workload
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 KIND = "rope_comparisons"
 STAGE = "compare-rope"
 BASE = "base"
+CRITICAL = "ntk_critical"  # NTK at the measured critical pair, see `tasks.rope_search.seeds`
+
+
+_CRITICAL_SETTINGS = {"first_samples", "samples", "deciding_samples", "depths", "text_tokens", "text_weight", "seed"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,21 @@ def candidates(model: ModelParams) -> Candidates:
     return Candidates(plans, refused)
 
 
+def _with_critical(found: Candidates, params: PipelineParams, documents: Path, progress: ProgressCallback) -> Candidates:
+    """`found`, and NTK at the base's measured critical pair, or why not."""
+    from ray_jobs.search_rope.critical import measured_critical_theta
+
+    model = params.model
+    try:
+        theta = measured_critical_theta(params, documents, progress)
+        plan = plan_rope(
+            load_config(model), model.target_length, "theta", theta=theta, serving=model.serve_with, window=model.window
+        )
+    except UserError as error:
+        return Candidates(found.plans, found.refused | {CRITICAL: str(error)})
+    return Candidates(found.plans | {CRITICAL: plan}, found.refused)
+
+
 def compared_lengths(base_window: int, target_length: int, target_tokens: int) -> tuple[int, ...]:
     """Half the base's window, the window, then doubling up to the target. The first two show the base's own gain from context."""
     from tasks.evaluate.perplexity import evaluation_lengths
@@ -97,6 +116,7 @@ def identity(params: PipelineParams, documents_digest: str, num_documents: int) 
         "use_gpu": params.ray.use_gpu,
         "factors": rope_factors(params.model),
         "serve_with": list(params.model.serve_with),
+        "critical": params.rope_search.model_dump(mode="json", include=_CRITICAL_SETTINGS),
     } | stated_theta(params.model)
     return settings, {"documents": documents_digest, "base": base_fingerprint(params.model)}
 
@@ -128,7 +148,7 @@ def _make(
     from ray_jobs.evaluate.compare_rope_report import build_comparison, cells_by_arm
     from tasks.evaluate.plots.perplexity_plots import perplexity_plot
 
-    found = candidates(params.model)
+    found = _with_critical(candidates(params.model), params, documents, progress)
     window = next(iter(found.plans.values())).base_window
     tokenizer = load_tokenizer(params.model)
     workload = _workload(params, window, documents, tokenizer, num_documents)

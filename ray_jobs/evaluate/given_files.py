@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import PipelineParams
+from tasks.model.extended import read_factors_file
 
 _OF_LM_EVAL_TASKS = {".yaml", ".yml", ".py", ".json", ".jsonl"}
 
@@ -24,10 +26,14 @@ def asks_ranked(params: PipelineParams) -> bool:
 def given_files(params: PipelineParams) -> dict[str, str]:
     """Hashes of the files that the parameters name, as parents."""
     given = {
-        "rope_factors": (params.model.rope_factors_file, "model.rope_factors_file"),
         "qa": (params.evaluation.qa_file if asks_qa(params) else None, "evaluation.qa_file"),
     }
     hashes = {parent: _hash(path, field) for parent, (path, field) in given.items() if path}
+    if factors := params.model.rope_factors_file:
+        try:
+            hashes["rope_factors"] = hashlib.sha256(read_factors_file(factors)).hexdigest()
+        except OSError as error:
+            raise UserError(f"model.rope_factors_file {factors} cannot be read: {error.strerror}; give an existing file.") from error
     hashes |= {f"published_{name}": digest for name, digest in published_files(params).items()}
     folder = params.evaluation.lm_eval_include
     if folder and params.evaluation.lm_eval_tasks:

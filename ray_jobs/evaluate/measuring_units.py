@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.parts import Parts
-from data_schemas.samples import is_served_arm
+from data_schemas.samples import QUANTISED_ARM, is_served_arm
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
 from ray_jobs.evaluate.key_tokens import TextSpans, forget_evaluator
 from ray_jobs.evaluate.measure import longppl_rows, perplexity_rows, position_rows, protocol_rows, task_rows
@@ -70,7 +70,8 @@ class Source(Protocol):
 def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int, base_window: int | None = None) -> list[Unit]:
     """All units, arm by arm, so that a model is loaded rarely. Within an arm the longest come first, and in the rows last.
 
-    Arms as they are served are measured up to `base_window` tokens: beyond it they are the same as without.
+    Arms as they are served are measured up to `base_window` tokens: beyond it they are the same as without. Of the arm with quantised
+    weights, only perplexity is measured.
     """
     drafts = [
         (kind, name, length, first, items)
@@ -78,9 +79,7 @@ def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int, base_
         for kind, name, all_items in _pieces(workload, length)
         for first, items in _cut(all_items, PASSES_A_UNIT * batch_tokens)
     ]
-    planned = [
-        (arm, draft) for arm in arms for draft in drafts if not (is_served_arm(arm) and base_window and draft[2] > base_window)
-    ]
+    planned = [(arm, draft) for arm in arms for draft in drafts if _is_measured(arm, draft[0], draft[2], base_window)]
     in_rows = [
         Unit(
             number=0,
@@ -96,6 +95,12 @@ def plan_units(workload: Workload, arms: Sequence[str], batch_tokens: int, base_
         for arm, (kind, name, length, first, items) in planned
     ]
     return longest_first(in_rows)
+
+
+def _is_measured(arm: str, kind: Kind, length: int, base_window: int | None) -> bool:
+    if arm == QUANTISED_ARM:
+        return kind in ("perplexity", "position")
+    return not (is_served_arm(arm) and base_window and length > base_window)
 
 
 def longest_first(units: Sequence[Unit], first_number: int = 0) -> list[Unit]:

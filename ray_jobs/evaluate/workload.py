@@ -10,7 +10,7 @@ Written once as files among the parts, so that all arms and all workers read the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -51,7 +51,7 @@ class Workload:
     """Documents, and `prompts` by task and length; all prompts of a sample follow each other.
 
     `num_samples`: of each task of evaluation.tasks; None without tasks. `ranked`: the questions that reorder strategies are compared
-    on. `doc_ids`: every document whose text is measured or occurs in a prompt.
+    on. `doc_ids`: every document whose text is measured or occurs in a prompt. `asks_in_chat`: prompts go through the chat template.
     """
 
     documents: tuple[TargetDocument, ...]
@@ -65,6 +65,7 @@ class Workload:
     published_left_out: Mapping[str, str] = field(default_factory=dict)
     key_spans: TextSpans = field(default_factory=dict)
     num_samples: int | None = None
+    asks_in_chat: bool = False
 
     def prompts_of(self, task: str, length: int) -> Prompts:
         return self.prompts[task, length]
@@ -148,6 +149,7 @@ def prepare_workload(
         texts,
         left_out,
         num_samples=material.num_samples if evaluation.tasks else None,
+        asks_in_chat=bool((evaluation.tasks or asks_ranked(params)) and material.chat),
     )
 
 
@@ -163,6 +165,7 @@ def _ranked(params: PipelineParams, base_window: int, lengths: tuple[int, ...], 
 
 
 def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDocument], lengths: tuple[int, ...]) -> Any:
+    from tasks.evaluate.prompts.chat import asked_chat
     from tasks.evaluate.prompts.material import Haystack, Material
     from tasks.evaluate.prompts.own_corpus import most_samples
     from tasks.evaluate.prompts.qa import read_qa
@@ -176,15 +179,18 @@ def _material(params: PipelineParams, tokenizer: Any, documents: list[HeldOutDoc
     texts = _texts(documents, tokenizer) if "own_corpus" in evaluation.tasks else ()
     if evaluation.num_samples is None and texts:
         num_samples = max(1, most_samples(num_samples, texts, evaluation.seed))
+    haystack, chat = Haystack.of(documents), asked_chat(params, tokenizer)
     return Material(
         tokenizer=tokenizer,
-        haystack=Haystack.of(documents),
+        haystack=replace(haystack, bos=chat.opening) if chat else haystack,
         num_depths=evaluation.num_depths,
         num_samples=num_samples,
         seed=evaluation.seed,
         qa=qa,
         form_length=min(evaluation.task_lengths or lengths),
         texts=texts,
+        chat=chat,
+        is_plain=evaluation.chat_template == "off",
     )
 
 

@@ -20,11 +20,13 @@ def _finetune(params: PipelineParams, storage: Storage, progress: ProgressCallba
     from ray_jobs.finetune import checkpoint_stage as stage
     from ray_jobs.preflight import refuse_untrainable
     from ray_jobs.prepare.job import make_shards
+    from ray_jobs.search_rope.before_training import with_found_factors
 
     refuse_untrainable(params)
     shards = given.get("shards")
     if shards is None:
         _, shards = make_shards(params, storage, progress, given.get("documents"))
+    params = with_found_factors(params, storage, progress, given.get("documents"))
     return stage.run(params, storage, shards, progress)
 
 

@@ -27,9 +27,9 @@ from ray_jobs.finetune.executors import Executor, attention_dtype, choose_execut
 from ray_jobs.finetune.segments import RowSegments, default_group_size, segment_batch
 from ray_jobs.finetune.sequence_parallel.attention import Heads, RowPart, attend_part, attend_part_in_full
 from tasks.model.attention_scores import ScoreChange, full_attention_forward
-from tasks.model.supported import UNCOMPUTED_OPTIONS
 
 S2_ATTENTION = "s2"
+UNCOMPUTED_OPTIONS = ("position_bias",)  # options of a layer that change its scores and that no executor computes
 
 
 def register_s2_attention() -> None:
@@ -111,7 +111,8 @@ def s2_attention_forward(
         output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window, change)
     else:
         output = execute(query, key, value, segments.documents, scale, dropout, window, change)
-    return output[..., :value_dim].to(query_BHLD.dtype).unflatten(0, (batch, length)), None
+    # Models may view the heads as one dimension, as they do with the output of transformers' own functions.
+    return output[..., :value_dim].to(query_BHLD.dtype).unflatten(0, (batch, length)).contiguous(), None
 
 
 def shifted_sparse_attention(

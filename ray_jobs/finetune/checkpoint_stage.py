@@ -33,7 +33,7 @@ from ray_jobs.shared_storage import refuse_unshared
 from tasks.model.base_model import base_fingerprint, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR, planned_factors, rope_plan_for
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 KIND, STAGE = "checkpoints", "finetune"
 _NAMING_WORKERS = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # part of a job's name
 _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
@@ -45,7 +45,8 @@ _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in 
 
 def stage_params(params: PipelineParams) -> dict[str, Any]:
     """Parameters that determine the trained weights. The worker count is one of them, because it changes the order of summation."""
-    model = params.model.recorded(exclude={"base", "base_id", "licence", "revision", "rope_factors_file", "serve_with"})
+    not_recorded = {"base", "base_id", "chat_template", "licence", "revision", "rope_factors_file", "serve_with"}
+    model = params.model.recorded(exclude=not_recorded)
     elastic: dict[str, Any] = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     if params.ray.sequence_workers > 1:
         elastic["sequence_workers"] = params.ray.sequence_workers

@@ -11,6 +11,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from data_schemas.errors import UserError
+from ray_jobs.finetune.flash_attn_3 import flash_attn_3_varlen, obstacle_to_flash_attn_3
 from ray_jobs.finetune.segments import Segments
 from ray_jobs.finetune.sinks import AttentionWithSinks
 from tasks.model.attention_scores import ScoreChange, attend_in_blocks, changes_of
@@ -71,7 +75,7 @@ def sdpa_segments(
         if change is not None:
             sinks = None if change.sinks_H is None else change.sinks_H.view(num_kv, -1).repeat(count, 1)
             out = attend_in_blocks(
-                query, key, value, scale, ScoreChange(change.softcap, sinks), window=reach, dropout=dropout
+                query, key[:, :1], value[:, :1], scale, ScoreChange(change.softcap, sinks), window=reach, dropout=dropout
             )
         elif reach is None:
             out = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1, scale=scale, dropout_p=dropout)
@@ -147,9 +151,7 @@ class _TorchVarlen:
     left: int  # tokens before a query that it sees; -1: all
     grouped: dict[str, Any]
 
-    def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output, sums, _ = torch.ops.torch_attn._varlen_attn(
             query, key, value, self.cu_seqlens, self.cu_seqlens, self.longest, self.longest,
             self.left == -1, self.scale, [self.left, 0], **self.grouped,
@@ -208,13 +210,33 @@ def flash_attn_varlen(
     )  # fmt: skip
 
 
-EXECUTORS: dict[str, Executor] = {"flash_attn": flash_attn_varlen, "torch_varlen": torch_varlen, "sdpa": sdpa_segments}
+EXECUTORS: dict[str, Executor] = {
+    "flash_attn": flash_attn_varlen,
+    "torch_varlen": torch_varlen,
+    "sdpa": sdpa_segments,
+    "flash_attn_3": flash_attn_3_varlen,  # after sdpa, which can compute all: auto never takes it
+}
 CHANGES: dict[str, frozenset[str]] = {
+    "flash_attn_3": frozenset({"soft-capping of scores"}),
     "flash_attn": frozenset({"soft-capping of scores"}),
     "torch_varlen": frozenset({"attention sinks"}),
     "sdpa": frozenset({"soft-capping of scores", "attention sinks"}),
 }
 """The changes of scores (`ScoreChange.kinds`) that each executor computes."""
+
+
+_REHEARSED = torch.device("meta")  # tensors without content, which stand for a recent GPU's
+_rehearsing: ContextVar[bool] = ContextVar("rehearsing", default=False)
+
+
+@contextmanager
+def rehearsing_gpu() -> Iterator[None]:
+    """Within it, executors are chosen for tensors without content as a recent GPU would choose them."""
+    token = _rehearsing.set(True)
+    try:
+        yield
+    finally:
+        _rehearsing.reset(token)
 
 
 @lru_cache(maxsize=64)
@@ -233,9 +255,13 @@ def obstacle(
         return "the package flash_attn is not installed"
     if name == "torch_varlen" and not importlib.util.find_spec("torch.nn.attention.varlen"):
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
-    if device.type != "cuda":
+    if name == "flash_attn_3" and (why := obstacle_to_flash_attn_3(device, has_dropout)):
+        return why
+    if name in ("flash_attn", "flash_attn_3") and device == _REHEARSED:
+        return "it computes nothing without a GPU"
+    if device.type != "cuda" and device != _REHEARSED:
         return f"it needs a CUDA device, not {device.type}"
-    if torch.cuda.get_device_capability(device) < (8, 0):
+    if device != _REHEARSED and torch.cuda.get_device_capability(device) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or newer"
     if dtype not in (torch.bfloat16, torch.float16):
         return f"it computes in bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
@@ -283,7 +309,8 @@ def choose_name(
 def choose_executor(name: str, query: torch.Tensor, dropout: float = 0.0, change: ScoreChange | None = None) -> Executor:
     """`choose_name` for queries like [..., D]."""
     changes: frozenset[str] = frozenset() if change is None else change.kinds
-    return EXECUTORS[choose_name(name, query.device, query.dtype, query.shape[-1], dropout > 0, changes)]
+    device = _REHEARSED if _rehearsing.get() else query.device
+    return EXECUTORS[choose_name(name, device, query.dtype, query.shape[-1], dropout > 0, changes)]
 
 
 def describe_executor(config: Any, training: TrainingParams, device: torch.device) -> str:

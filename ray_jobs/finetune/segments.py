@@ -10,6 +10,7 @@ A document that attends in full is one segment for all heads, beside documents i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -73,6 +74,15 @@ def _on_host(tensor: torch.Tensor) -> np.ndarray:
     return values if values is not None and version == tensor._version else tensor.cpu().numpy()
 
 
+def documents_of_rows(position_ids: torch.Tensor) -> list[list[tuple[int, int]]]:
+    """For each row of `position_ids` [B, L], the first token and the end of its documents, counted within the row."""
+    found = []
+    for row in np.atleast_2d(_on_host(position_ids)):
+        bounds = [0, *(np.flatnonzero(row[1:] <= row[:-1]) + 1).tolist(), len(row)]
+        found.append(list(pairwise(bounds)))
+    return found
+
+
 def segment_batch(position_ids: torch.Tensor, group_size: int, in_full: torch.Tensor | None = None) -> RowSegments:
     """Partitions of a batch with `position_ids` [B, L] that restart at each document (LongLoRA, arXiv 2309.12307, 3.2).
 
@@ -83,9 +93,9 @@ def segment_batch(position_ids: torch.Tensor, group_size: int, in_full: torch.Te
     if group_size < 2:
         raise ValueError(f"s2_group_size is {group_size}: it must be at least 2")
     positions = _on_host(position_ids)
-    starts = np.ones(positions.shape, bool)
-    starts[:, 1:] = positions[:, 1:] <= positions[:, :-1]
-    starts = starts.reshape(-1)
+    first = np.ones(positions.shape, bool)
+    first[:, 1:] = positions[:, 1:] <= positions[:, :-1]
+    starts = first.reshape(-1)
     tokens = np.arange(len(starts))
     offset = tokens - np.maximum.accumulate(np.where(starts, tokens, 0))  # position within the document
     half = group_size // 2

@@ -19,9 +19,7 @@ import torch
 class Kernel(Protocol):
     """Attention of T tokens: queries [T, H, D], keys and values [T, K, D]; the log-sum-exp is float32 or wider, [H, T]."""
 
-    def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The output [T, H, D] and the log-sum-exp."""
         ...
 
@@ -47,7 +45,7 @@ class AttentionWithSinks(torch.autograd.Function):
     ) -> torch.Tensor:
         output, without_HT = kernel.forward(query, key, value)
         sums_HT = torch.logaddexp(without_HT, sinks_H[:, None].to(without_HT.dtype))
-        output = output * (without_HT - sums_HT).exp().T[..., None].to(output.dtype)
+        output = (output * (without_HT - sums_HT).exp().T[..., None]).to(output.dtype)
         ctx.save_for_backward(query, key, value, sinks_H, output, sums_HT)
         ctx.kernel = kernel
         return output

@@ -37,7 +37,7 @@ class SwappingModel:
                 "ray.use_gpu is set, but this machine has no visible GPU: search on a machine with one, or set it to false."
             )
         config = load_config(model)
-        base = read_base_rope(config)
+        base = read_base_rope(config, model.window)
         if base.layers:
             raise UserError(
                 f"A base of type {config.model_type!r} has RoPE by layer type, which the search does not swap: choose rope_method yarn."
@@ -50,9 +50,10 @@ class SwappingModel:
         config.__dict__.pop("original_max_position_embeddings", None)
         config.max_position_embeddings = max(model.target_length, base.max_position_embeddings)
         self._device = "cuda" if use_gpu else "cpu"
-        loaded: Any = load_base(model, config=config).to(self._device)
-        self._model: Any = loaded.eval()
-        self._rotary = rotary_modules(self._model, base.rotary_dim // 2)
+        loaded: Any = load_base(model, config=config)
+        self._model: Any = loaded.to(self._device).eval()
+        self.num_pairs = base.rotary_dim // 2
+        self._rotary = rotary_modules(self._model, self.num_pairs)
 
     def swap(self, rotation: Rotation) -> None:
         """Compute all later samples with these frequencies."""

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_schemas.documents import document_files
+from data_schemas.tables import TURNS
 from tasks.tokens.encoding import encoder_of
 from tasks.tokens.special_tokens import special_tokens
 
@@ -32,8 +33,12 @@ class HeldOutDocument:
     num_leading: int
 
 
-def read_heldout(documents: Path, min_bytes: int, leave_out: Set[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    """(doc_id, text) of each held-out document of at least `min_bytes` bytes, ordered by the hash of its id.
+def read_heldout(
+    documents: Path, min_bytes: int, leave_out: Set[str] = frozenset(), split: Literal["heldout", "train"] = "heldout"
+) -> Iterator[tuple[str, str]]:
+    """(doc_id, text) of each document of the split of at least `min_bytes` bytes, ordered by the hash of its id.
+
+    Conversations of instruction data are read only where there is no other such document, as plain text.
 
     Args:
         documents: folder of the `documents` artifact. Texts are read one at a time.
@@ -41,17 +46,26 @@ def read_heldout(documents: Path, min_bytes: int, leave_out: Set[str] = frozense
             than a window has tokens can never fill that window.
         leave_out: ids of documents that are not read.
     """
-    place_of: dict[str, tuple[Path, int]] = {}
-    for file in document_files(documents):
-        groups = pq.ParquetFile(file)
-        for group in range(groups.num_row_groups):
-            table = groups.read_row_group(group, columns=["doc_id", "split", "num_bytes"])
-            wanted = table.filter((pc.field("split") == "heldout") & (pc.field("num_bytes") >= min_bytes))
-            place_of |= dict.fromkeys((d for d in wanted["doc_id"].to_pylist() if d not in leave_out), (file, group))
+    files = document_files(documents)
+    asks = {file: TURNS in pq.read_schema(file).names for file in files}
+    place_of = _places([file for file in files if not asks[file]], split, min_bytes, leave_out)
+    place_of = place_of or _places([file for file in files if asks[file]], split, min_bytes, leave_out)
     for doc_id in sorted(place_of, key=lambda doc_id: hashlib.sha256(doc_id.encode()).digest()):
         file, group = place_of[doc_id]
         table = pq.ParquetFile(file).read_row_group(group, columns=["doc_id", "text"])
         yield doc_id, table.filter(pc.field("doc_id") == doc_id)["text"][0].as_py()
+
+
+def _places(files: Iterable[Path], split: str, min_bytes: int, leave_out: Set[str]) -> dict[str, tuple[Path, int]]:
+    """The file and row group of each wanted document, by its id."""
+    place_of: dict[str, tuple[Path, int]] = {}
+    for file in files:
+        groups = pq.ParquetFile(file)
+        for group in range(groups.num_row_groups):
+            table = groups.read_row_group(group, columns=["doc_id", "split", "num_bytes"])
+            wanted = table.filter((pc.field("split") == split) & (pc.field("num_bytes") >= min_bytes))
+            place_of |= dict.fromkeys((d for d in wanted["doc_id"].to_pylist() if d not in leave_out), (file, group))
+    return place_of
 
 
 def tokenize(doc_id: str, text: str, tokenizer: Any) -> HeldOutDocument:

@@ -1,8 +1,13 @@
 """How tables and figures write arms (the compared models) and percentages."""
 
-from data_schemas.samples import AS_SERVED, is_served_arm
+from data_schemas.samples import AS_SERVED, QUANTISED_ARM, is_served_arm
 
-ARM_LABELS = {"base": "base", "scaling_only": "scaling only", "fine_tuned": "fine-tuned"}
+ARM_LABELS = {
+    "base": "base",
+    "scaling_only": "scaling only",
+    "fine_tuned": "fine-tuned",
+    QUANTISED_ARM: "fine-tuned, quantised",
+}
 
 
 def arm_label(arm: str) -> str:

@@ -1,6 +1,6 @@
 """Steps 3 to 5 of ingest, on workers: read a unit of the corpus once and leave these parts:
 
-read-N.parquet    DOCUMENTS       every document of unit N that could be read
+read-N.parquet    DOCUMENTS       every document of unit N that could be read; CONVERSATIONS of instruction data
 refused-N.parquet QUARANTINE      every input that could not
 changes-N.parquet CHANGES         what was replaced in the documents
 facts-N.npy       DOCUMENT_FACTS  hashes, length and split, to choose among all documents: 33 bytes each
@@ -11,6 +11,7 @@ heldout-N.npy     DOCUMENT_NGRAMS n-grams of the held-out documents, if training
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 
 from data_schemas.params import CorpusParams
 from data_schemas.parts import Parts
-from data_schemas.tables import CHANGES, DOCUMENTS, QUARANTINE
+from data_schemas.tables import CHANGES, CONVERSATIONS, DOCUMENTS, QUARANTINE
 from tasks.ingest.corpus_units import ReadUnit, read_unit
 from tasks.ingest.duplicates.excerpts import EXCERPT_WORDS, sampled
 from tasks.ingest.duplicates.near_duplicates import Sketch
@@ -57,7 +58,8 @@ class ReadUnitJob:
         refused: list[Refused] = []
         unit_facts = _UnitFacts(self.params)
         with self.parts.writing(f"read-{unit.index:05d}.parquet") as path:
-            write_in_groups(path, DOCUMENTS, self._rows(unit, unit_facts, refused, skipped))
+            asks = self.params.sources[unit.source_index].instructions != "no"
+            write_in_groups(path, CONVERSATIONS if asks else DOCUMENTS, self._rows(unit, unit_facts, refused, skipped))
         with self.parts.writing(f"refused-{unit.index:05d}.parquet") as path:
             rows = [{name: getattr(r, name) for name in QUARANTINE.names} for r in refused]
             pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE), path, compression="zstd")
@@ -84,6 +86,7 @@ class ReadUnitJob:
                 yield {name: getattr(found, name) for name in DOCUMENTS.names if name not in ("num_bytes", "split")} | {
                     "num_bytes": len(found.utf8),
                     "split": split,
+                    **_of_conversation(found),
                 }
 
 
@@ -102,21 +105,24 @@ class _UnitFacts:
         self._facts.append((_u64(content), _u64(content[8:]), _u64(work), len(document.utf8), is_heldout))
         place = {"doc_id": document.doc_id, "source_uri": document.source_uri, "record": document.record}
         self.changes += [{**place, "kind": kind, "num_places": num_places} for kind, num_places in document.changes]
-        self._add_ngrams(document.text, is_heldout)
+        self._add_ngrams(document.text, is_heldout, bool(document.turns))
 
-    def _add_ngrams(self, text: str, is_heldout: bool) -> None:
-        """Everything that is made of the document's words, in one pass over them; of a long text only what is kept is held."""
+    def _add_ngrams(self, text: str, is_heldout: bool, is_conversation: bool) -> None:
+        """Everything that is made of the document's words, in one pass over them; of a long text only what is kept is held.
+
+        Conversations are compared with other documents for equality alone: several questions about one text are no duplicates.
+        """
         near, decontamination = self._params.near_duplicates, self._params.decontamination
         sketch = Sketch(near.num_permutations) if near.enabled else None
         of_excerpts: list[np.ndarray] | None = [] if self._params.excerpts.enabled else None
         of_heldout: list[np.ndarray] | None = [] if is_heldout and decontamination.enabled else None
-        sizes = {near.shingle_words} if near.enabled else set()
-        sizes |= {EXCERPT_WORDS} if of_excerpts is not None else set()
+        sizes = {near.shingle_words} if near.enabled and not is_conversation else set()
+        sizes |= {EXCERPT_WORDS} if of_excerpts is not None and not is_conversation else set()
         sizes |= {decontamination.ngram_words} if of_heldout is not None else set()
         for blocks in ngram_blocks_of_sizes(text, sorted(sizes)) if sizes else ():
-            if sketch and near.shingle_words in blocks:
+            if sketch and near.shingle_words in blocks and not is_conversation:
                 sketch.add(blocks[near.shingle_words].hashes)
-            if of_excerpts is not None and EXCERPT_WORDS in blocks:
+            if of_excerpts is not None and EXCERPT_WORDS in blocks and not is_conversation:
                 of_excerpts.append(sampled(blocks[EXCERPT_WORDS].hashes))
             if of_heldout is not None and decontamination.ngram_words in blocks:
                 of_heldout.append(blocks[decontamination.ngram_words].hashes)
@@ -153,6 +159,14 @@ def write_in_groups(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]
         if pending:
             writer.write_table(pa.Table.from_pylist(pending, schema=schema))
     return num_rows
+
+
+def _of_conversation(document: Document) -> dict[str, Any]:
+    """The columns that CONVERSATIONS has beside those of DOCUMENTS; empty for other documents."""
+    if not document.turns:
+        return {}
+    start, end = document.context or (None, None)
+    return {"turns": [dataclasses.asdict(turn) for turn in document.turns], "context_start": start, "context_end": end}
 
 
 def _u64(data: bytes) -> int:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.parts import Parts
-from data_schemas.tables import DOCUMENTS
+from data_schemas.tables import CONVERSATIONS, DOCUMENTS, TURNS
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,11 @@ class WriteUnitJob:
         with (
             self.parts.reading(f"read-{number:05d}.parquet") as read,
             self.parts.writing(f"documents-{number:05d}.parquet") as written,
-            pq.ParquetWriter(written, DOCUMENTS, compression="zstd") as writer,
+            pq.ParquetFile(read) as groups,
+            pq.ParquetWriter(
+                written, CONVERSATIONS if TURNS in groups.schema_arrow.names else DOCUMENTS, compression="zstd"
+            ) as writer,
         ):
-            groups = pq.ParquetFile(read)
             first = 0
             for group in range(groups.num_row_groups):
                 table = groups.read_row_group(group)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 FULL_ATTENTION = "ropeway_full"
-BLOCK_ELEMENTS = 2**22  # scores that are held at once: 16 MB in float32
+BLOCK_ELEMENTS = 2**24  # scores that are held at once: 64 MB in float32
 _KINDS = {"softcap": "soft-capping of scores", "s_aux": "attention sinks"}
 
 
@@ -113,7 +113,9 @@ def _block(
     import torch
     import torch.nn.functional as F
 
-    scores = query @ key.transpose(-1, -2)
+    group, rows = query.shape[1:3]
+    # The query heads of a key-value head are rows of one product, so that no key is repeated.
+    scores = (query.flatten(1, 2) @ key[:, 0].transpose(-1, -2)).unflatten(1, (group, rows))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
     if change.softcap is not None:
         scores = change.softcap * (scores / change.softcap).tanh()
@@ -124,7 +126,8 @@ def _block(
     else:
         sinks = change.sinks_H[:, :, None, None].to(scores.dtype)
         shares = (scores - torch.logaddexp(scores.logsumexp(-1, keepdim=True), sinks)).exp()
-    return F.dropout(shares, dropout).to(value.dtype) @ value if dropout else shares.to(value.dtype) @ value
+    shares = (F.dropout(shares, dropout) if dropout else shares).to(value.dtype)
+    return (shares.flatten(1, 2) @ value[:, 0]).unflatten(1, (group, rows))
 
 
 def attend_with_mask(

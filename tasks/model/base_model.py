@@ -55,6 +55,8 @@ def base_fingerprint(model: ModelParams) -> str:
         entries += [(p.name, known_hash(p)) for p in files]
     else:
         entries += [where, hub_commit(where, model.revision)]
+    if model.chat_template:
+        entries.append(["chat_template", _template(model.chat_template)])
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:32]
 
 
@@ -179,8 +181,20 @@ def load_config(model: ModelParams) -> PretrainedConfig:
     return config
 
 
+def _template(path: str) -> str:
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The file {path} of model.chat_template cannot be read ({type(error).__name__}): give a Jinja file."
+        ) from error
+    if not text.strip():
+        raise UserError(f"The file {path} of model.chat_template is empty: give a Jinja file.")
+    return text
+
+
 def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
-    """The base's fast tokenizer. UserError if it has none."""
+    """The base's fast tokenizer, with `model.chat_template` where that is given. UserError if it has none."""
     from transformers import AutoTokenizer
 
     _check_folder(model)
@@ -192,6 +206,8 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
         raise _refused(model, "tokenizer", error) from error
     if not tokenizer.is_fast:
         raise UserError(f"The base model {model.base!r} has no fast tokenizer, which chunking needs: choose another base.")
+    if model.chat_template:
+        tokenizer.chat_template = _template(model.chat_template)
     tokenizer.model_max_length = int(1e30)  # the target length differs from the base's, whose warning would mislead
     return tokenizer
 
@@ -234,6 +250,15 @@ def load_base(
     loaded: PreTrainedModel = answer[0]
     # A GGUF file may hold tensors that transformers makes itself, such as RoPE frequencies.
     refuse_partly_loaded(loaded, answer[1], model.base, unexpected=not model.gguf_file)
-    if hasattr(loaded.config, "quantization_config"):
-        del loaded.config.quantization_config  # loaded GGUF weights are plain, and saving would refuse this leftover
+    if model.gguf_file:
+        _forget_quantiser(loaded)
     return loaded
+
+
+def _forget_quantiser(loaded: Any) -> None:
+    """Weights of a GGUF file are plain once they are loaded, but saving them would be refused for what they were."""
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    if getattr(loaded, "hf_quantizer", None) is not None:
+        loaded.hf_quantizer = None
+        loaded.is_quantized = False

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from data_schemas.addresses import is_remote
 from data_schemas.errors import UserError
 from data_schemas.mapping_text import parse_json
 from data_schemas.params import ModelParams, PipelineParams
+from data_schemas.remote import Remote
+from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, RopeSearchResult
 from tasks.model.as_served import served_plan
-from tasks.model.base_model import load_base, load_config, locate
+from tasks.model.base_model import base_fingerprint, load_base, load_config, locate
+from tasks.model.optional_imports import load_peft
 from tasks.model.rope_plan import RopePlan, plan_rope
 
 if TYPE_CHECKING:
@@ -34,15 +39,8 @@ def _computed_plan(model: ModelParams, factors_json: str, config_state: tuple[in
     """`config_state` is only part of the cache's key."""
     factors = json.loads(factors_json)
     config, theta = load_config(model), planned_theta(model)
-    return plan_rope(
-        config,
-        model.target_length,
-        model.rope_method,
-        factors=factors,
-        theta=theta,
-        serving=model.serve_with,
-        rope_length=model.rope_length,
-    )
+    asked = {"factors": factors, "theta": theta, "serving": model.serve_with, "window": model.window}
+    return plan_rope(config, model.target_length, model.rope_method, **asked, rope_length=model.rope_length)
 
 
 def _config_state(model: ModelParams) -> tuple[int, int] | None:
@@ -66,7 +64,7 @@ def rope_factors(model: ModelParams) -> dict[str, Any] | None:
     if not model.rope_factors_file:
         return None
     try:
-        text = Path(model.rope_factors_file).expanduser().read_text(encoding="utf-8")
+        text = read_factors_file(model.rope_factors_file).decode("utf-8")
         factors = parse_json(text, f"model.rope_factors_file {model.rope_factors_file}")
     except (OSError, ValueError) as error:
         raise UserError(f"model.rope_factors_file {model.rope_factors_file} cannot be read as JSON: {error}.") from error
@@ -74,7 +72,40 @@ def rope_factors(model: ModelParams) -> dict[str, Any] | None:
         raise UserError(
             f"model.rope_factors_file {model.rope_factors_file} must hold an object with short_factor and long_factor."
         )
+    _refuse_other_search(model)
     return factors
+
+
+def _refuse_other_search(model: ModelParams) -> None:
+    """UserError for the factors of a search, if that was for another base or length. Other files do not say what they are for."""
+    folder, _, name = (model.rope_factors_file or "").rpartition("/")
+    if name != FACTORS_NAME:
+        return
+    try:
+        found = RopeSearchResult.model_validate_json(read_factors_file(f"{folder}/{RESULT_NAME}" if folder else RESULT_NAME))
+    except (OSError, ValueError):
+        return
+    if found.target_length != model.target_length:
+        raise UserError(
+            f"model.rope_factors_file {model.rope_factors_file} was found for {found.target_length} tokens, and model.target_length is "
+            f"{model.target_length}: search again (leave the file out), or set that length."
+        )
+    if found.base not in ("", base_fingerprint(model)):
+        raise UserError(
+            f"model.rope_factors_file {model.rope_factors_file} was found for another base than {model.base}: search again (leave the "
+            "file out), or copy the file elsewhere to use it all the same."
+        )
+
+
+def read_factors_file(address: str) -> bytes:
+    """The content of a factors file at a path or URI. OSError if there is none."""
+    if not is_remote(address):
+        return Path(address).expanduser().read_bytes()
+    folder, _, name = address.rpartition("/")
+    content = Remote(folder).read(name)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such file")
+    return content
 
 
 def base_window(model: ModelParams) -> int:
@@ -90,16 +121,23 @@ def extended_config(model: ModelParams, *, as_served: bool = False) -> Pretraine
     return config
 
 
-def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *, as_served: bool = False) -> PreTrainedModel:
+def load_arm(
+    params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *, as_served: bool = False, as_trained: bool = False
+) -> PreTrainedModel:
     """One of the compared models, float32, full attention, evaluation mode; `checkpoint` is a checkpoint artifact's folder.
 
     Scaling only has RoPE scaled for the target length, whatever `model.rope_length` says: that is what people get without training.
-    `as_served` is for the models with scaled RoPE: see `extended_config`.
+    `as_served` is for the models with scaled RoPE: see `extended_config`. `as_trained` is for the fine-tuned model: its adapter is
+    merged into what `training.base_precision` leaves of the base, which is what was trained, and not into the original weights.
     """
     if arm == "base":
         return load_base(params.model).eval()
     scaled = params.model if arm == "fine_tuned" else params.model.model_copy(update={"rope_length": None})
     model = load_base(scaled, config=extended_config(scaled, as_served=as_served))
+    if as_trained and params.training.base_precision != "full":
+        from tasks.model.quantised_linear import round_trip
+
+        round_trip(model, params.training.base_precision)
     if arm == "fine_tuned":
         if checkpoint is None:
             raise ValueError("the fine_tuned arm needs a checkpoint")
@@ -109,6 +147,7 @@ def load_arm(params: PipelineParams, arm: Arm, checkpoint: Path | None = None, *
 
 def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """`model` with LoRA folded into its weights and the trained norms and embeddings in place; tied weights stay tied."""
+    load_peft()
     from peft import PeftModel
 
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()

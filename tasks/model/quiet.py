@@ -1,4 +1,4 @@
-"""Hide transformers' progress bars and notices, which would interrupt a run's own progress lines."""
+"""Hide progress bars and notices of libraries, which would interrupt a run's own progress lines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Show only errors in the block; restore the settings after it."""
-    from transformers.utils import logging
+    from transformers.utils import logging as notices
 
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    shown, level = notices.is_progress_bar_enabled(), notices.get_verbosity()
+    notices.disable_progress_bar()
+    notices.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        notices.set_verbosity(level)
         if shown:
-            logging.enable_progress_bar()
+            notices.enable_progress_bar()

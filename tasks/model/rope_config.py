@@ -65,7 +65,9 @@ class BaseRope:
     sliding_window: int | None
     stated_window: int | None = None  # what the user says in `model.window`
     maximum_is_scaled: bool = False  # the maximum is the length after a linear scaling, for all readers
-    layers: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # of layer types that keep their RoPE, see `rope_layers`
+    layers: dict[str, dict[str, Any] | None] = field(
+        default_factory=dict
+    )  # of layer types that keep their RoPE, see `rope_layers`
     dual_chunk: bool = False  # it has a `dual_chunk_attention_config`, which only vLLM computes
 
     @property
@@ -78,8 +80,9 @@ class BaseRope:
 
 
 def read_base_rope(config: PreTrainedConfig, window: int | None = None) -> BaseRope:
-    """The base's rotary embedding, of the layers in full if layer types differ; `window` states up to how many tokens it works, where the config can be read in two ways.
+    """The base's rotary embedding, of the layers in full if layer types differ.
 
+    `window` states up to how many tokens it works, where the config can be read in two ways.
     UserError if its positions cannot be extended by scaling one set of frequencies, or if the config cannot mean that window.
     """
     name = f"{type(config).__name__.removesuffix('Config')} (model_type {config.model_type})"

@@ -51,7 +51,8 @@ def with_carried(
         if packed_rows and short != long:
             raise UserError(
                 f"This base scales its rotary embedding by short_mscale {short:g} or long_mscale {long:g}, chosen by the longest document "
-                "in a row, so packed rows would train the wrong one: write long_mscale as both into its config.json, or choose another base."
+                "in a row, so packed rows would train the wrong one: write long_mscale as both into its config.json, or choose another "
+                "base."
             )
         if planned["rope_type"] != "default":
             kept["attention_factor"] = long

@@ -13,7 +13,7 @@ from tasks.model.rope_frequencies import longrope_attention_factor, ntk_theta, y
 from tasks.model.rope_keys import with_carried
 
 Parameters = dict[str, Any]
-Factors = Mapping[str, Sequence[float]]
+Factors = Mapping[str, Any]  # of a factors file: short_factor and long_factor, and perhaps attention_factor
 
 # Extension over the base's window up to which a method is usable without fine-tuning. YaRN, longrope: as their papers claim;
 # ntk, dynamic: from the comparison in YaRN's. Linear interpolation always needs training, and there are no reports on llama3
@@ -98,10 +98,16 @@ def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         for value in values
     )
-    if set(factors) != {"short_factor", "long_factor"} or not numbers or len(values or ()) != count:
+    keys = set(factors) - {"attention_factor"}
+    if keys != {"short_factor", "long_factor"} or not numbers or len(values or ()) != count:
         raise UserError(
             f"rope_factors_file must hold exactly short_factor and long_factor, for this model each a list of {count} positive numbers; "
             f"it has the keys {sorted(factors)}, or {name} is not such a list: correct the file, or choose yarn."
+        )
+    attention = factors.get("attention_factor", 1.0)
+    if isinstance(attention, bool) or not isinstance(attention, int | float) or not 0 < attention < math.inf:
+        raise UserError(
+            f"rope_factors_file has the attention_factor {attention!r}, which is not a positive number: correct it, or leave it out."
         )
     return [float(value) for value in values or ()]
 
@@ -118,10 +124,8 @@ def rope_parameters(
 
     UserError if `method` would change the meaning of a key that the base needs.
     """
-    if theta is not None and method == "theta":
-        built = _with_theta(base, theta)
-    else:
-        built = _BUILDERS[method](base, target_length, factors or {})
+    stated = theta if method == "theta" else None
+    built = _BUILDERS[method](base, target_length, factors or {}) if stated is None else _with_theta(base, stated)
     parameters = {"rope_theta": base.theta} | built
     if "partial_rotary_factor" in base.parameters:
         parameters["partial_rotary_factor"] = base.parameters["partial_rotary_factor"]
@@ -200,8 +204,8 @@ def _longrope(base: BaseRope, target: int, factors: Factors) -> Parameters:
         "original_max_position_embeddings": base.original_length,
         "short_factor": [float(value) for value in factors["short_factor"]],
         "long_factor": [float(value) for value in factors["long_factor"]],
-        # The default, written out because transformers 4 would derive another one.
-        "attention_factor": longrope_attention_factor(factor, base.original_length),
+        # Also where it is the default, because transformers 4 would derive another one.
+        "attention_factor": factors.get("attention_factor") or longrope_attention_factor(factor, base.original_length),
     }
 
 

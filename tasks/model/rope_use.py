@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from data_schemas.consumers import RopeUse
-from tasks.model.rope_frequencies import yarn_attention_factor
+from tasks.model.rope_frequencies import longrope_attention_factor, yarn_attention_factor
 from tasks.model.rope_layers import is_by_layer, maximum_is_scaled, of_full_layers
 
 
@@ -27,6 +28,10 @@ def rope_use(config: Mapping[str, Any], target_length: int) -> RopeUse:
         "longrope_two_lists": rope_type == "longrope"
         and list(parameters.get("short_factor", ())) != list(parameters.get("long_factor", ())),
     }
+    if rope_type == "longrope":
+        usual = longrope_attention_factor(parameters.get("factor") or 1.0, numbers["original"])
+        given = parameters.get("attention_factor")
+        details["longrope_attention_factor"] = given is not None and not math.isclose(given, usual, rel_tol=1e-6)
     if rope_type == "yarn":
         details |= {f"yarn_{key}": key in parameters for key in ("attention_factor", "mscale", "mscale_all_dim", "truncate")}
         implied = yarn_attention_factor({"factor": parameters["factor"]})

@@ -16,9 +16,18 @@ from tasks.pack.packer import PackingPlan
 from tasks.pack.sequences import Entries
 from tasks.tokens.special_tokens import SpecialTokens
 
+LeftOut = Mapping[tuple[int, str], tuple[int, int, int]]
+"""(documents, bytes, tokens) of conversations that were left out or cut, by source number and reason."""
+
 
 def prepare_ledger(
-    ingested: Ledger, sources: Sequence[str], counted: Counted, special: SpecialTokens, entries: Entries, plan: PackingPlan
+    ingested: Ledger,
+    sources: Sequence[str],
+    counted: Counted,
+    special: SpecialTokens,
+    entries: Entries,
+    plan: PackingPlan,
+    left_out: LeftOut | None = None,
 ) -> Ledger:
     """`ingested` continued from `remaining` to `rows`.
 
@@ -27,17 +36,18 @@ def prepare_ledger(
         counted: documents of both splits, as the workers that chunk counted them.
         special: the tokens around documents and their pieces.
         entries, plan: the training sequences and their rows.
+        left_out: of the conversations for training. `counted` has those that were left out as a whole among its empty documents.
 
     Raises ValueError if it does not add up, which would be an error in prepare.
     """
-    lines = [*_of_documents(sources, counted, special)]
+    lines = [*_of_documents(sources, counted, special, left_out or {})]
     uses = _Uses(entries, len(sources))
     flows: list[tuple[str, np.ndarray, np.ndarray]] = [
         ("budget", np.ones(len(entries.lengths), np.int64), plan.uses_budgeted),
         ("mix", plan.uses_budgeted, plan.uses),
     ]
     by_source = {source: counts for (source,), counts in summed(counted, "train", "source").items()}
-    lines += _overlap(sources, by_source, uses)
+    lines += _overlap(sources, by_source, uses, left_out or {})
     for reason, before, after in flows:
         more = np.subtract(after, before, dtype=np.int64)
         documents = uses.documents(after) - uses.documents(before)
@@ -121,7 +131,7 @@ class _Uses:
         return self.by_source(self._entries.num_bytes.astype(np.int64))
 
 
-def _of_documents(sources: Sequence[str], counted: Counted, special: SpecialTokens) -> Iterator[LedgerLine]:
+def _of_documents(sources: Sequence[str], counted: Counted, special: SpecialTokens, left_out: LeftOut) -> Iterator[LedgerLine]:
     steps: dict[str, Step] = {"train": "remaining", "heldout": "held_out"}
     for split, step in steps.items():
         of_split = summed(counted, split, "source")
@@ -132,14 +142,21 @@ def _of_documents(sources: Sequence[str], counted: Counted, special: SpecialToke
                 yield _line("cut", label, "", c.cut_documents, c.cut_bytes, c.cut_tokens)
                 added = special.num * (c.documents - c.empty_documents) + special.num_bos * c.later_chunks
                 yield _line("special", label, "", 0, 0, added)
-                yield _line("dropped", label, "no token", c.empty_documents, c.empty_bytes, 0)
+                of_source = {reason: numbers for (source, reason), numbers in left_out.items() if source == number}
+                whole = [numbers for numbers in of_source.values() if numbers[0]]
+                documents, num_bytes = sum(n[0] for n in whole), sum(n[1] for n in whole)
+                yield _line("dropped", label, "no token", c.empty_documents - documents, c.empty_bytes - num_bytes, 0)
+                for reason, numbers in of_source.items():
+                    yield _line("dropped", label, reason, *numbers)
 
 
-def _overlap(sources: Sequence[str], by_source: dict[int, Counts], uses: _Uses) -> Iterator[LedgerLine]:
+def _overlap(sources: Sequence[str], by_source: dict[int, Counts], uses: _Uses, left_out: LeftOut) -> Iterator[LedgerLine]:
     """What neighbouring chunks share under the strategy `overlap`."""
+    cut = {number: sum(n[1] for (source, _), n in left_out.items() if source == number and not n[0]) for number in by_source}
     for number, (label, tokens, num_bytes) in enumerate(zip(sources, uses.beyond_documents(), uses.all_bytes(), strict=True)):
         counts = by_source.get(number, Counts())
-        yield _line("repeated", label, "overlap", 0, num_bytes - (counts.bytes - counts.empty_bytes), tokens)
+        kept = counts.bytes - counts.empty_bytes - cut.get(number, 0)
+        yield _line("repeated", label, "overlap", 0, num_bytes - kept, tokens)
 
 
 def _rows(packed: Sequence[LedgerLine], plan: PackingPlan) -> Iterator[LedgerLine]:

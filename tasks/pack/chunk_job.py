@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from data_schemas.params import ChunkingParams
 from data_schemas.parts import Parts
-from data_schemas.tables import CHUNKS
+from data_schemas.tables import CHUNKS, TURNS
 from tasks.chunk.chunker import Chunk, Chunker, Spans
+from tasks.pack.conversation_job import ConversationRules, write_conversations
 from tasks.pack.counted import Counted, Counts, add, to_json
 from tasks.pack.fillers import Fillers, cut_again
 from tasks.pack.sequences import SPLITS, SequenceWriter
@@ -25,7 +26,7 @@ from tasks.tokens.special_tokens import SpecialTokens
 TOKENIZER_FILE = "tokenizer.json"
 CHUNK_PARTS = (
     "chunks-{}.parquet",
-    *(f"{split}-{{}}.{kind}" for split in SPLITS for kind in ("tokens", "entries")),
+    *(f"{split}-{{}}.{kind}" for split in SPLITS for kind in ("tokens", "entries", "weights")),
     "chunked-{}.json",
 )
 _BATCH_BYTES = 4_000_000
@@ -45,7 +46,7 @@ class ChunkJob:
     """Chunks one part of the documents.
 
     Writes `chunks-N.parquet` and the files of `tasks.pack.sequences`; returns counts, those of `tasks.pack.counted` as `groups`.
-    `parts` holds the tokenizer.
+    `parts` holds the tokenizer. `conversations` are the rules for parts of instruction data: see `conversation_job`.
     """
 
     documents: Parts
@@ -55,9 +56,16 @@ class ChunkJob:
     sources: tuple[str, ...]
     row_length: int
     max_waste: float
+    conversations: ConversationRules | None = None
 
     def __call__(self, unit: tuple[int, str]) -> dict[str, Any]:
         number, name = unit
+        with self.documents.reading(name) as path:
+            if TURNS in pq.read_schema(path).names:
+                if self.conversations is None:
+                    raise ValueError(f"{name} holds conversations, and no rules for them were given")
+                tokenizer = self.parts.kept(TOKENIZER_FILE)
+                return write_conversations(path, number, self.parts, tokenizer, self.special, self.sources, self.conversations)
         counts = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
         counted: Counted = {}
         fillers = Fillers(self.row_length, self.max_waste)

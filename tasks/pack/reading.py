@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.errors import UserError
+from data_schemas.manifest import MANIFEST_NAME
 
 # A shard's index, int64 [num_rows, 5]; starts are in bytes of the file, the first one that of the row's Arrow message.
 INDEX_COLUMNS = ("message_start", "tokens_start", "num_tokens", "lengths_start", "num_sequences")
@@ -91,7 +92,8 @@ class PackedRows:
     def row(self, index: int) -> dict[str, np.ndarray]:
         """`input_ids` int32 [num_tokens] and `seq_lengths` int32 [num_sequences], read-only views of the mapped file.
 
-        A row with retrieval documents also has `loss_weights` float32 [num_tokens] and `full_attention` bool [num_sequences].
+        A row with retrieval documents or conversations also has `loss_weights` float32 [num_tokens] and `full_attention` bool
+        [num_sequences].
         """
         shard, number = self._locate(index)
         return shard.row(number)
@@ -100,6 +102,15 @@ class PackedRows:
         """The chunk of each sequence of row `index`."""
         shard, number = self._locate(index)
         return shard.chunk_ids(number)
+
+    @cached_property
+    def mean_loss_weight(self) -> float:
+        """The mean weight of the rows' targets, as the manifest beside them says; 1 without instruction data."""
+        try:
+            manifest = json.loads((self.directory / MANIFEST_NAME).read_text())
+        except FileNotFoundError:
+            return 1.0
+        return float(manifest["summary"].get("instructions", {}).get("mean_loss_weight", 1.0))
 
     def _locate(self, index: int) -> tuple[Shard, int]:
         ends = self._shard_ends

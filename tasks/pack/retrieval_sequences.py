@@ -13,7 +13,7 @@ from data_schemas.storage import Artifact
 from tasks.pack.accounting import with_made
 from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan
-from tasks.pack.retrieved import SOURCE, TakeRetrieval, WeightReader, ranks_of, retrieval_report, with_retrieval
+from tasks.pack.retrieved import SOURCE, TakeRetrieval, ranks_of, retrieval_report, with_retrieval
 from tasks.retrieval.retrieval_stage import retrieval_names
 from tasks.work import Workers, run_units
 
@@ -69,6 +69,7 @@ class RetrievalSequences:
             return ingested
         return with_made(ingested, dict(zip(self._sources, self.labels, strict=True)), sources, counted, self._not_made)
 
-    def weights(self, parts: Parts, split: str) -> WeightReader | None:
-        """The loss weights of the split's rows; None if they have none."""
-        return WeightReader(parts, self._first_part) if self.place is not None and split == "train" else None
+    @property
+    def parts(self) -> range:
+        """The numbers of its parts."""
+        return range(self._first_part, self._first_part + len(self.names))

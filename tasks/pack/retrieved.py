@@ -1,7 +1,6 @@
 """Retrieval documents in the packing: they become sequences beside those of the corpus, each fills a row, and they have loss weights.
 
-The parts of the retrieval artifact continue the numbers of the corpus' parts. `train-00012.weights` holds the loss weights of a part's
-sequences end to end as little-endian float32, in the order of `train-00012.tokens`.
+The parts of the retrieval artifact continue the numbers of the corpus' parts. Their weights are in files of `tasks.pack.token_weights`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,11 @@ from data_schemas.parts import Parts
 from data_schemas.tables import CHUNKS
 from tasks.pack.counted import Counted, Counts, add, to_json
 from tasks.pack.packer import PackingPlan, reordered
-from tasks.pack.sequences import Located, SequenceWriter
+from tasks.pack.sequences import SequenceWriter
+from tasks.pack.token_weights import weights_name
 
 SOURCE = "retrieval/{}"  # in ledger and card; no label of a source has a slash
 _BATCH_ROWS = 16
-
-
-def weights_name(part: int) -> str:
-    return f"train-{part:05d}.weights"
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class TakeRetrieval:
             self.retrieval.reading(name) as path,
             self.parts.writing(f"chunks-{number:05d}.parquet") as chunks_path,
             pq.ParquetWriter(chunks_path, CHUNKS, compression="zstd") as writer,
-            self.parts.writing(weights_name(number)) as weights_path,
+            self.parts.writing(weights_name("train", number)) as weights_path,
             weights_path.open("wb") as weights,
             SequenceWriter(self.parts, number) as sequences,
         ):
@@ -81,31 +77,6 @@ def _chunk(row: dict[str, Any], num_special: int) -> dict[str, Any]:
         "heading_path": [],
         "split": "train",
     }
-
-
-@dataclass(frozen=True)
-class WeightReader:
-    """Loss weights by sequence; parts from number `first_part` on have some."""
-
-    parts: Parts
-    first_part: int
-
-    def marked(self, located: Located) -> np.ndarray:
-        """bool [num_sequences]: which sequences are retrieval documents."""
-        return located.parts >= self.first_part
-
-    def read(self, located: Located) -> np.ndarray:
-        """float32 [sum of lengths]: the weights, end to end; 1 for sequences of the corpus."""
-        weights = np.ones(int(located.lengths.sum(dtype=np.int64)), np.float32)
-        ends = np.cumsum(located.lengths, dtype=np.int64)
-        for i in np.flatnonzero(self.marked(located)).tolist():
-            path = self.parts.kept(weights_name(int(located.parts[i])))
-            length = int(located.lengths[i])
-            read = np.fromfile(path, "<f4", length, offset=4 * int(located.starts[i]))
-            if len(read) != length:
-                raise UserError(f"{path} was cut short: delete that file's folder and run again.")
-            weights[ends[i] - length : ends[i]] = read
-        return weights
 
 
 def with_retrieval(

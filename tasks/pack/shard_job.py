@@ -8,9 +8,9 @@ from functools import lru_cache
 from data_schemas.manifest import hash_file
 from data_schemas.parts import Parts
 from tasks.pack.packer import PlannedRows
-from tasks.pack.retrieved import WeightReader
 from tasks.pack.sequences import SequenceReader
 from tasks.pack.shards import write_shard
+from tasks.pack.token_weights import WeightReader
 
 
 @lru_cache(maxsize=2)
@@ -23,7 +23,7 @@ class ShardJob:
     """Writes one shard of `split` from the sequences of `num_parts` parts; returns its SHA-256.
 
     `plan` distinguishes this packing's rows from those of another packing of the same parts. `weights` are those of retrieval
-    documents, if there are any.
+    documents and conversations, if there are any.
     """
 
     parts: Parts

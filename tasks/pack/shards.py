@@ -18,8 +18,8 @@ import pyarrow as pa
 from data_schemas.tables import PACKED_ROWS, WEIGHTED_ROWS
 from tasks.pack.packer import PackingPlan
 from tasks.pack.reading import INDEX_COLUMNS, INDEX_MAGIC
-from tasks.pack.retrieved import WeightReader
 from tasks.pack.sequences import Located, SequenceReader
+from tasks.pack.token_weights import WeightReader
 
 _ROW_BYTES, _SEQUENCE_BYTES = 650, 40  # message header, padding and index of a row; length and id of a sequence
 _BUFFER_BYTES = 2**16
@@ -106,11 +106,10 @@ def _columns(block: Located, tokens: np.ndarray, row_tokens: np.ndarray, row_end
 
 
 def _weight_columns(block: Located, weights: WeightReader, row_tokens: np.ndarray, row_ends: np.ndarray) -> Iterator[pa.Array]:
-    """The further columns of WEIGHTED_ROWS; null in rows without a retrieval document."""
-    marked = weights.marked(block)
-    in_row = np.add.reduceat(marked, _starts(row_ends), dtype=np.int64) > 0
+    """The further columns of WEIGHTED_ROWS; null in rows where every token has weight 1 and no sequence attends in full."""
+    in_row = np.add.reduceat(weights.has_weights(block), _starts(row_ends), dtype=np.int64) > 0
     yield _nullable_lists(row_tokens, weights.read(block), in_row)
-    yield _nullable_lists(np.diff(row_ends, prepend=0), marked, in_row)
+    yield _nullable_lists(np.diff(row_ends, prepend=0), weights.attends_in_full(block), in_row)
 
 
 def _nullable_lists(sizes: np.ndarray, values: np.ndarray, is_there: np.ndarray) -> pa.ListArray:

@@ -4,11 +4,13 @@
     chunks-00000-of-00012.parquet  where every chunk is from, one file for each part of the documents
     ledger.json                    the ledger of ingest, continued up to the places in rows
     README.md                      the data card, as the page of a data set on the hub
+    quarantine.parquet             with instruction data: conversations that were left out, and why
     tokenizer/                     what the rows were tokenized with
 
 Workers chunk one part of the documents at a time and write one shard at a time, so both have the same bytes for any number
 of workers. In between, all rows are planned here from the sequences' lengths alone. With `retrieval.share`, the documents of
-`tasks.retrieval` are further sequences, each in a row of its own: see `retrieved.py`.
+`tasks.retrieval` are further sequences, each in a row of its own: see `retrieved.py`. Conversations of instruction data are
+sequences of whole documents, of which only the answers weigh: see `conversations.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from tasks.kept_units import KeptUnits
 from tasks.pack.accounting import prepare_ledger
 from tasks.pack.chunk_job import CHUNK_PARTS, TOKENIZER_FILE, ChunkJob
 from tasks.pack.composition import composition, openings
+from tasks.pack.conversation_sequences import ConversationSequences, conversation_rules
 from tasks.pack.counted import Counted, add
 from tasks.pack.packer import PackingPlan, plan_rows
 from tasks.pack.retrieval_sequences import RetrievalSequences
@@ -41,6 +44,7 @@ from tasks.pack.sequences import SPLITS, Entries, SequenceReader, read_entries
 from tasks.pack.settings import check_chunking, check_packing, chunking_files, source_shares
 from tasks.pack.shard_job import ShardJob
 from tasks.pack.shards import shard_name, split_into_shards, write_dataset_files
+from tasks.pack.token_weights import WeightReader
 from tasks.retrieval import retrieval_stage
 from tasks.tokens.special_tokens import special_tokens
 from tasks.work import Workers, WorkersFor, run_units
@@ -71,6 +75,8 @@ def run(
     of_chunks = {"chunking": recorded, "target_length": params.row_tokens}
     parents = {"documents": documents.digest, "tokenizer": base_fingerprint(params.model)} | chunking_files(params.chunking)
     chunked = of_chunks | {"max_waste": params.packing.max_waste}  # packings that differ in more start from the same chunks
+    if params.corpus.has_instructions:
+        chunked |= {"long_conversations": params.packing.long_conversations}
     labels = [source.label for source in params.corpus.sources]
     making = [CODE_VERSION, chunked, labels, {name: digest for name, digest in parents.items() if name != "documents"}]
     retrieval = None
@@ -100,7 +106,7 @@ def run(
         stage="prepare",
         params=of_chunks
         | {
-            "packing": params.packing.model_dump(mode="json", exclude={"warn_dropped_share", "row_length"}),
+            "packing": params.packing.recorded(exclude={"warn_dropped_share", "row_length"}),
             "sources": [asdict(share) for share in source_shares(params)],
         },
         code_version=CODE_VERSION,
@@ -150,6 +156,7 @@ class _Preparation:
         self._budget = min(params.chunk_tokens, self._target - self._special.num)
         labels = tuple(source.label for source in params.corpus.sources)
         self._retrieved = RetrievalSequences(retrieval, params.retrieval, len(self._names), len(labels), self._special.num)
+        self._conversations = ConversationSequences(params, conversation_rules(params, tokenizer))
         self._corpus_labels, self._labels = labels, (*labels, *self._retrieved.labels)
         self._num_parts = len(self._names) + len(self._retrieved.names)
         self._counted: Counted = {}  # filled by _chunk, and with retrieval documents
@@ -157,7 +164,9 @@ class _Preparation:
     def write(self, directory: Path) -> dict[str, Any]:
         """Fill `directory`; returns the summary."""
         counts = self._chunk()
-        if counts["longest"] < self._target:
+        self._conversations.refuse_none()
+        # No conversation is cut into rows, so hardly one fills a row: more than half of one is long enough.
+        if counts["longest"] < self._target and self._conversations.longest <= self._target // 2:
             raise UserError(
                 f"The corpus is too short for the target: the longest training document has {counts['longest']} tokens and "
                 f"{self._row_parameter} is {self._target}, so add longer documents or lower the target."
@@ -179,6 +188,7 @@ class _Preparation:
         self._write_shards(heldout, held.lengths, directory / "heldout", "heldout")
         reader = SequenceReader(self._parts, num_parts, "train")
         samples = list(openings(self._labels, entries, train.uses, reader, self._tokenizer, packing.seed))
+        self._conversations.write_quarantine(directory)
         seen = self._measure_seen(train, directory)
         for number in range(num_parts):
             self._parts.take(f"chunks-{number:05d}.parquet", directory / f"chunks-{number:05d}-of-{num_parts:05d}.parquet")
@@ -190,7 +200,7 @@ class _Preparation:
             "num_rows": train.num_rows,
             "num_tokens": train.num_tokens,
             "waste": train.waste,
-            "warnings": list(train.warnings),
+            "warnings": [*train.warnings, *self._conversations.warnings()],
             "ledger": ledger.to_json(),
             "composition": composition(self._labels, self._counted),
             "samples": samples,
@@ -201,7 +211,7 @@ class _Preparation:
             "num_heldout_rows": heldout.num_rows,
             "num_heldout_tokens": heldout.num_tokens,
             "heldout_waste": heldout.waste,
-            "longest_document_tokens": counts["longest"],
+            "longest_document_tokens": max(counts["longest"], self._conversations.longest),
             "chunk_tokens": self._budget,
             "bos_token_id": self._special.bos,
             "eos_token_id": self._special.eos,
@@ -209,6 +219,8 @@ class _Preparation:
         }
         if told:
             summary["retrieval"] = told
+        if instructions := self._conversations.report(train, entries):
+            summary["instructions"] = instructions
         if card := data_card(self._target, summary):
             (directory / "README.md").write_text(hub_page(card), encoding="utf-8")
         return summary
@@ -216,7 +228,8 @@ class _Preparation:
     def _ledger(self, entries: Entries, plan: PackingPlan) -> Ledger:
         ingested = ledger_of(self._documents.manifest.summary) or Ledger(lines=())
         ingested = self._retrieved.in_ledger(ingested, self._labels, self._counted)
-        return prepare_ledger(ingested, self._labels, self._counted, self._special, entries, plan)
+        left_out = self._conversations.left_out
+        return prepare_ledger(ingested, self._labels, self._counted, self._special, entries, plan, left_out)
 
     def _chunk(self) -> dict[str, int]:
         with self._parts.writing(TOKENIZER_FILE) as path:
@@ -229,9 +242,11 @@ class _Preparation:
             self._corpus_labels,
             self._target - self._special.num,
             self._params.packing.max_waste,
+            self._conversations.rules,
         )
         total = {"documents": 0, "chunks": 0, "fragments": 0, "bytes": 0, "longest": 0}
-        for counts in run_units(self._workers, job, list(enumerate(self._names)), self._parts, "chunked"):
+        for part, counts in enumerate(run_units(self._workers, job, list(enumerate(self._names)), self._parts, "chunked")):
+            self._conversations.take(part, counts)
             before = total["bytes"] // _PROGRESS_EVERY_BYTES
             longest = max(total["longest"], counts["longest"])
             add(self._counted, counts["groups"])
@@ -264,7 +279,7 @@ class _Preparation:
         names = [shard_name(number, len(spans)) for number in range(len(spans))]
         units = [(name, plan.rows(*span)) for name, span in zip(names, spans, strict=True)]
         plan_key = _plan_key(plan)
-        weights = self._retrieved.weights(self._parts, split)
+        weights = self._weights(split)
         job = ShardJob(self._parts, self._num_parts, split, plan_key, weights)
         hashes = []
         for number, digest in enumerate(run_units(self._workers, job, units, self._parts, f"shard-{split}-{plan_key}")):
@@ -272,6 +287,12 @@ class _Preparation:
             self._parts.take(job.part_name(names[number]), directory / names[number])
             self._progress(message(f"prepare: {split} shard {number + 1} of {len(names)}"))
         write_dataset_files(directory, names, hashes, split, weights is not None)
+
+    def _weights(self, split: str) -> WeightReader | None:
+        """The loss weights of the split's rows; None if all are 1."""
+        retrieved = self._retrieved.parts if split == "train" else ()
+        weighted, in_full = (*self._conversations.parts, *retrieved), (*self._conversations.in_full, *retrieved)
+        return WeightReader(self._parts, split, weighted, in_full) if weighted else None
 
 
 def _plan_key(plan: PackingPlan) -> str:

@@ -12,6 +12,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderConfig
 from data_schemas.report import Report
 from data_schemas.report_sections import PerplexityRow
+from data_schemas.samples import QUANTISED_ARM
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.portable import portable
 
@@ -89,6 +90,7 @@ def render_card(
         tables=markdown_tables(report).strip(),
         plots=plots,
         training=params.training,
+        quantised=[row for row in report.comparisons if row.denominator.arm == QUANTISED_ARM],
         dtype=params.publish.dtype,
         documents=documents_summary,
         shards=shards_summary,

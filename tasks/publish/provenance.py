@@ -44,7 +44,7 @@ def provenance(
             | {key: manifest.summary[key] for key in _FOUND if key in manifest.summary}
             for name, manifest in stages.items()
         },
-        **_retrieval(stages),
+        **_told_by_shards(stages),
         **({"rounding": rounding.to_json()} if rounding else {}),
         "seeds": {
             "corpus.split_seed": params.corpus.split_seed,
@@ -57,10 +57,10 @@ def provenance(
     }
 
 
-def _retrieval(stages: Mapping[str, Manifest]) -> dict[str, Any]:
-    """The share of retrieval documents in the training rows, by kind, if there are any."""
-    told = stages["shards"].summary.get("retrieval") if "shards" in stages else None
-    return {"retrieval": told} if told else {}
+def _told_by_shards(stages: Mapping[str, Manifest]) -> dict[str, Any]:
+    """How much of the training rows are retrieval documents, by kind, and instruction data, if there are any."""
+    told = stages["shards"].summary if "shards" in stages else {}
+    return {name: told[name] for name in ("retrieval", "instructions") if told.get(name)}
 
 
 def _version(package: str) -> str:

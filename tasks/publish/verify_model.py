@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.model.quiet import quiet_transformers
-from tasks.publish import probes
 from tasks.model.rope_frequencies import scaled_frequencies
 from tasks.model.rope_layers import FULL, LOCAL
+from tasks.publish import probes
 from tasks.publish.checks import Check, ProblemFound, require, run_check
 from tasks.publish.generation import check_generation
 from tasks.publish.serving import next_tokens

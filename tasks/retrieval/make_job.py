@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from data_schemas.params import RetrievalParams
 from data_schemas.parts import Parts
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
-from data_schemas.tables import RETRIEVAL
+from data_schemas.tables import RETRIEVAL, TURNS
 from tasks.retrieval.chat import ChatFrame
 from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.negatives import Negatives
@@ -155,9 +155,11 @@ def _draft(family: RetrievalFamily, request: Request, seed: Sequence[int], num_c
 
 
 def _texts_of(split: str, documents: Parts, name: str) -> list[SourceText]:
-    """The documents of one split in a part, all of which are in memory; the others are never read further."""
+    """The documents of one split in a part, all of which are in memory; the others are never read further. No conversations."""
     found: list[SourceText] = []
     with documents.reading(name) as path:
+        if TURNS in pq.read_schema(path).names:
+            return []
         for batch in pq.ParquetFile(path).iter_batches(batch_size=64, columns=_COLUMNS):
             for row in batch.filter(pc.equal(batch["split"], split)).to_pylist():
                 found.append(SourceText(row["doc_id"], row["text"], row["licence"], row["language"] or ""))

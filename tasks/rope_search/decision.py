@@ -1,49 +1,52 @@
 """Whether what was found beats the closed forms, on needles and texts that the search never saw.
 
-Found factors are compared with YaRN, NTK and NTK at the measured critical pair by the mean paired difference of the score, with
-Student's t interval over samples. There are three comparisons, so each interval is at level 1 - (1 - confidence) / 3 (Bonferroni). The
-found factors are used only if every interval lies below zero; otherwise the best closed form is.
+Found factors are compared with every closed form by the mean paired difference of the score, with Student's t interval over samples.
+With n comparisons each interval is at level 1 - (1 - confidence) / n (Bonferroni). The found factors are used only if they beat each
+rival, those closed forms that the plan can take: its interval lies below zero. Otherwise the best rival is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from data_schemas.rope_search import Form
 from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval
 from tasks.rope_search.scores import Measured
 
-FOUND = "longrope"
+FOUND: Form = "longrope"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`differences`: found minus each other form, nats; below zero the found factors are better."""
+    """`differences`: found minus each closed form, nats; below zero the found factors are better. `unbeaten`: rivals not beaten."""
 
-    chosen: str
+    chosen: Form
     differences: dict[str, Estimate]
+    unbeaten: tuple[Form, ...]
     level: float
 
-    @property
-    def is_better(self) -> bool:
-        return self.chosen == FOUND
-
     def sentence(self) -> str:
-        if self.is_better:
-            return "The factors found beat every closed form they were compared with, beyond the interval."
-        doubtful = [name for name, d in self.differences.items() if d.high is None or d.high >= 0]
+        if not self.unbeaten:
+            return "The factors found beat every closed form that the plan could take instead, beyond the interval."
         return (
-            f"The factors found do not beat {', '.join(doubtful)} beyond the interval, so the plan takes {self.chosen}, the best closed form."
+            f"The factors found do not beat {', '.join(self.unbeaten)} beyond the interval, so the plan takes {self.chosen}, the best "
+            "closed form."
         )
 
 
-def decide(measured: Mapping[str, Measured], rivals: tuple[str, ...], text_weight: float, confidence: float) -> Decision:
-    """`measured`: by name, on the same samples; holds FOUND and the `rivals`."""
+def decide(measured: Mapping[Form, Measured], rivals: Sequence[Form], text_weight: float, confidence: float) -> Decision:
+    """`measured`: by name, on the same samples, at least two; holds FOUND and the `rivals`."""
     scores = {name: np.asarray(of_one.scores(text_weight)) for name, of_one in measured.items()}
-    level = 1 - (1 - confidence) / len(rivals)
-    differences = {name: mean_with_t_interval(scores[FOUND] - scores[name], level) for name in rivals}
-    beats_all = all(d.high is not None and d.high < 0 for d in differences.values())
-    best_form = min(rivals, key=lambda name: (float(scores[name].mean()), name))
-    return Decision(FOUND if beats_all else best_form, differences, level)
+    closed = [name for name in measured if name != FOUND]
+    level = 1 - (1 - confidence) / len(closed)
+    differences: dict[str, Estimate] = {name: mean_with_t_interval(scores[FOUND] - scores[name], level) for name in closed}
+    unbeaten = tuple(name for name in rivals if not _is_below_zero(differences[name]))
+    best_rival = min(rivals, key=lambda name: (float(scores[name].mean()), name))
+    return Decision(best_rival if unbeaten else FOUND, differences, unbeaten, level)
+
+
+def _is_below_zero(difference: Estimate) -> bool:
+    return difference.high is not None and difference.high < 0

@@ -16,8 +16,9 @@ from tasks.rope_search.space import BELOW, Floats, Genome, RopeSpace
 
 NUM_PARENTS = 4
 _SHRINK, _SMALLEST = 0.85, 0.2  # of steps, a generation
-_STEP_CRITICAL, _STEP_BELOW, _STEP_ABOVE, _STEP_FULL, _STEP_ATTENTION = 2.0, 0.08, 0.15, 0.15, 0.05
-_SHARE_MOVED = 0.6  # of the numbers, in one child
+_STEP_CRITICAL, _STEP_BELOW, _STEP_ABOVE, _STEP_FULL, _STEP_ATTENTION = 2.0, 0.08, 0.15, 0.15, 0.06
+_SHARE_MOVED = 0.35  # of the numbers, in one child: a move of all at once rarely improves
+_SHARE_TOGETHER = 0.5  # of the children move the level above the critical pair; as many move the factor on cosine and sine
 _TRIES = 20
 
 
@@ -48,7 +49,7 @@ def _recombined(parents: Sequence[Scored], rng: np.random.Generator) -> Floats:
 
 def _moved(space: RopeSpace, point: Floats, generation: int, rng: np.random.Generator) -> Floats:
     step = max(_SMALLEST, _SHRINK**generation)
-    attention = step * _STEP_ATTENTION * rng.normal(size=len(point) - space.size)
+    attention = step * _STEP_ATTENTION * rng.normal(size=len(point) - space.size) * (rng.random() < _SHARE_TOGETHER)
     if space.kind == "full":
         # A bump over neighbouring pairs, and the whole curve up or down from there on.
         centre, width = rng.uniform(0, space.num_pairs), rng.uniform(1, space.num_pairs / 4)
@@ -60,5 +61,6 @@ def _moved(space: RopeSpace, point: Floats, generation: int, rng: np.random.Gene
     steps = np.concatenate([[_STEP_CRITICAL], np.full(len(BELOW), _STEP_BELOW), np.full(space.num_knots, _STEP_ABOVE)])
     moves = rng.normal(size=space.size) * (rng.random(space.size) < _SHARE_MOVED)
     # The knots above move together too: their level counts more than their shape.
-    level = np.concatenate([np.zeros(1 + len(BELOW)), np.full(space.num_knots, rng.normal())])
+    together = rng.normal() * (rng.random() < _SHARE_TOGETHER)
+    level = np.concatenate([np.zeros(1 + len(BELOW)), np.full(space.num_knots, together)])
     return np.asarray(point + np.concatenate([step * steps * (moves + level), attention]), dtype=np.float64)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.rope_search.proposals import propose
-from tasks.rope_search.scores import Measure, Scored, ranked
+from tasks.rope_search.scores import Measure, Measured, Scored, ranked
 from tasks.rope_search.seeds import critical_candidates, critical_neighbours, ntk_critical, seed_genomes
 from tasks.rope_search.space import Candidate, Genome, RopeSpace
 
@@ -59,7 +59,7 @@ def most_passes(space: RopeSpace, settings: RaceSettings) -> int:
     rest = settings.samples - settings.first_samples
     proposed = max(0, settings.evaluations - fewest_evaluations(space) + 1)
     generations = -(-proposed // settings.generation_size)
-    return settings.evaluations * settings.first_samples + (1 + generations) * (settings.finalists + 1) * rest
+    return settings.evaluations * settings.first_samples + (1 + generations) * settings.finalists * rest
 
 
 def run_race(space: RopeSpace, settings: RaceSettings, measure: Measure, told: Told) -> Race:
@@ -79,9 +79,24 @@ def run_race(space: RopeSpace, settings: RaceSettings, measure: Measure, told: T
         incumbent = racing.run(genomes, generation, incumbent)
         history.append(incumbent.mean())
         told(generation, racing.num_evaluations, incumbent)
-    return Race(
-        critical, racing.critical_means, incumbent, tuple(racing.results), racing.num_evaluations, tuple(history)
-    )
+    return Race(critical, racing.critical_means, incumbent, tuple(racing.results), racing.num_evaluations, tuple(history))
+
+
+def find_critical(
+    space: RopeSpace, measure: Callable[[list[Candidate]], Sequence[Measured]], text_weight: float
+) -> dict[int, float]:
+    """The mean score of NTK at pairs around the theoretical critical one, and then beside the best of them. Lowest: the real one."""
+    means: dict[int, float] = {}
+    pairs = critical_candidates(space)
+    while pairs:
+        found = measure([ntk_critical(space, pair) for pair in pairs])
+        for pair, measured in zip(pairs, found, strict=True):
+            scores = measured.scores(text_weight)
+            means[pair] = sum(scores) / len(scores)
+        is_first = len(means) == len(pairs)
+        best = min(means, key=lambda pair: (means[pair], pair))
+        pairs = critical_neighbours(space, best, list(means)) if is_first else []
+    return means
 
 
 class _Racing:
@@ -94,17 +109,14 @@ class _Racing:
         self.num_evaluations = 0
 
     def find_critical(self) -> int:
-        """The pair at which NTK scores best on the first samples: LongRoPE2's real critical dimension, as a pair."""
-        pairs = critical_candidates(self._space)
-        while pairs:
-            candidates = [ntk_critical(self._space, pair) for pair in pairs]
-            found = self._scores(candidates, 0, self._settings.first_samples, "critical pair")
-            self.num_evaluations += len(pairs)
-            self.critical_means |= {pair: sum(scores) / len(scores) for pair, scores in zip(pairs, found, strict=True)}
-            best = min(self.critical_means, key=lambda pair: (self.critical_means[pair], pair))
-            is_first = len(self.critical_means) == len(pairs)
-            pairs = critical_neighbours(self._space, best, list(self.critical_means)) if is_first else []
-        return best
+        """LongRoPE2's real critical dimension, as a pair."""
+
+        def measure(candidates: list[Candidate]) -> Sequence[Measured]:
+            self.num_evaluations += len(candidates)
+            return self._measure(candidates, 0, self._settings.first_samples, "critical pair")
+
+        self.critical_means = find_critical(self._space, measure, self._settings.text_weight)
+        return min(self.critical_means, key=lambda pair: (self.critical_means[pair], pair))
 
     def run(self, genomes: Sequence[Genome], generation: int, incumbent: Scored | None) -> Scored:
         """Measure a generation; the best result so far. Without an incumbent the best on the first samples is measured in full."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,30 @@ def _sample(
         text=np.arange(end_of_text - request.text_tokens, end_of_text),
         depths=tuple(depths),
     )
+
+
+def write_samples(samples: Sequence[SearchSample], path: Path) -> None:
+    """To an npz file, which `read_samples` reads."""
+    arrays: dict[str, np.ndarray] = {}
+    for number, sample in enumerate(samples):
+        arrays |= {f"{number}-{name}": getattr(sample, name) for name in ("tokens", "answers", "text")}
+        arrays[f"{number}-depths"] = np.asarray(sample.depths)
+        arrays[f"{number}-doc_id"] = np.asarray(sample.doc_id)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_samples(path: Path) -> list[SearchSample]:
+    """What `write_samples` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        count = sum(name.endswith("-tokens") for name in arrays.files)
+        return [
+            SearchSample(
+                doc_id=str(arrays[f"{i}-doc_id"]),
+                tokens=arrays[f"{i}-tokens"],
+                answers=arrays[f"{i}-answers"],
+                text=arrays[f"{i}-text"],
+                depths=tuple(arrays[f"{i}-depths"].tolist()),
+            )
+            for i in range(count)
+        ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_schemas.rope_search import Form
 from tasks.model.rope_frequencies import default_frequencies, scaled_frequencies
 from tasks.rope_search.space import Candidate, Genome, RopeSpace
 
-NTK_CRITICAL = "ntk_critical"
-CLOSED_FORMS = ("linear", "ntk", "yarn", "llama3")
+NTK_CRITICAL: Form = "ntk_critical"
+CLOSED_FORMS: tuple[Form, ...] = ("yarn", "ntk", "linear", "dynamic", "llama3")
+_SEEDS: tuple[Form, ...] = ("yarn", "linear", "ntk")
 _CRITICAL_STEPS = (-6, -4, -2, 0, 2, 4, 6)  # of the pairs that are measured first, around the theoretical one
 
 
@@ -26,7 +28,7 @@ def ntk_critical(space: RopeSpace, critical: int) -> Candidate:
     return Candidate(tuple(float(f) for f in space.extension ** (np.arange(space.num_pairs) / critical)), 1.0)
 
 
-def closed_form(space: RopeSpace, method: str) -> Candidate:
+def closed_form(space: RopeSpace, method: Form) -> Candidate:
     """One of `CLOSED_FORMS`, as a plan of that method computes it."""
     parameters = {
         "rope_type": method,
@@ -38,8 +40,8 @@ def closed_form(space: RopeSpace, method: str) -> Candidate:
     }
     if method == "ntk":
         return ntk_critical(space, space.num_pairs - 1)
-    dim, target = 2 * space.num_pairs, space.target_length
-    scaled, attention = scaled_frequencies(parameters, dim, target, target)
+    dim = 2 * space.num_pairs
+    scaled, attention = scaled_frequencies(parameters, dim, space.original_length, space.target_length)
     return Candidate(tuple(float(f) for f in default_frequencies(space.theta, dim) / scaled), attention)
 
 
@@ -58,7 +60,7 @@ def critical_neighbours(space: RopeSpace, best: int, known: list[int]) -> list[i
 
 def seed_genomes(space: RopeSpace, critical: int) -> list[Genome]:
     """The first candidates of the space. `critical`: the measured critical pair."""
-    yarn, linear, ntk = (closed_form(space, method) for method in ("yarn", "linear", "ntk"))
+    yarn, linear, ntk = (closed_form(space, method) for method in _SEEDS)
     rising = np.asarray(yarn.factors)
     pairs, split = np.arange(space.num_pairs), float(critical)
     usual = space.longrope_attention
@@ -68,4 +70,6 @@ def seed_genomes(space: RopeSpace, critical: int) -> list[Genome]:
         seeds.append(space.fitted(np.minimum(highest ** (pairs / critical), highest), usual, split))
     # YaRN's shape with a higher plateau: a lower frequency keeps more of what was never trained within its bounds.
     seeds += [space.fitted(rising**power, yarn.attention, split) for power in (1.1, 1.2)]
+    # Small models want more than YaRN's factor on cosine and sine, which was fitted to large ones.
+    seeds += [space.fitted(rising**power, 1 + 1.4 * (yarn.attention - 1), split) for power in (1.0, 1.2)]
     return list(dict.fromkeys(seeds))

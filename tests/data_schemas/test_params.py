@@ -35,8 +35,15 @@ def test_a_source_may_be_a_plain_path_or_an_object():
         ({"evaluation": {"lengths": [-5]}}, "evaluation.lengths"),
         ({"evaluation": {"longppl_evaluator": "finetuned"}}, "evaluation.longppl_evaluator"),
         ({"publish": {"min_task_scores": {"passkey": 1.5}}}, "publish.min_task_scores"),
-        ({"model": {"rope_method": "longrope"}}, "rope_factors_file"),
+        ({"rope_search": {"evaluations": 0}}, "rope_search.evaluations"),
         ({"model": {"rope_method": "yarn", "rope_factors_file": "x.json"}}, "remove the file"),
+        ({"model": {"rope_method": "theta"}}, "theta needs model.rope_theta"),
+        ({"model": {"rope_method": "yarn", "rope_theta": 1e6}}, "model.rope_theta is for theta"),
+        ({"model": {"rope_theta": 1e6, "rope_factors_file": "x.json"}}, "both choose a RoPE method"),
+        ({"model": {"rope_theta": 1}}, "model.rope_theta"),
+        ({"evaluation": {"rope_methods": ["theta"]}}, "theta, which needs model.rope_theta"),
+        ({"training": {"average_last_steps": 11, "steps": 10}}, "choose at most 10"),
+        ({"training": {"base_precision": "int4"}}, "training.base_precision"),
         ({"training": {"optimizer": "adamw_8bit"}}, "adamw_8bit needs a GPU"),
         (
             {"training": {"optimizer": "adamw_8bit", "parallelism": "fsdp"}, "ray": {"use_gpu": True}},
@@ -57,6 +64,18 @@ def test_what_cannot_work_is_one_sentence(tmp_path, groups, sentence):
         load_params(str(path))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_were_added_later_are_recorded_where_they_are_used():
+    plain = PipelineParams.model_validate(changed())
+    for params in (plain.training, plain.model):
+        recorded = params.recorded()
+        assert type(params).ADDED
+        assert not type(params).ADDED & recorded.keys()
+        assert recorded.keys() == type(params).model_fields.keys() - type(params).ADDED
+    used = PipelineParams.model_validate(changed(training={"base_precision": "nf4", "dora": True}, model={"rope_theta": 1e6}))
+    assert used.training.recorded() == plain.training.recorded() | {"base_precision": "nf4", "dora": True}
+    assert used.model.recorded(exclude={"base"})["rope_theta"] == 1e6
 
 
 def test_every_field_has_a_description():
@@ -81,7 +100,7 @@ def test_settings_are_json_or_text_and_reach_nested_fields(tmp_path):
 
 
 def test_presets_are_valid_and_an_unknown_one_names_them():
-    assert {"demo", "smollm2"} <= set(preset_names())
+    assert {"demo", "smollm2", "gemma3-270m"} <= set(preset_names())
     for name in preset_names():
         load_config(name)
     with pytest.raises(UserError, match="demo"):

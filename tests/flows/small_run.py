@@ -1,5 +1,6 @@
 """A run small enough for a test: a tiny random base, window 64 -> 128, and a dozen made-up documents."""
 
+import json
 import random
 from contextlib import nullcontext
 from pathlib import Path
@@ -50,6 +51,29 @@ def write_corpus(folder: Path, num_documents: int = 14) -> None:
         text = f"# Story {number}\n\n" + "\n\n".join(" ".join(sentences[i : i + 5]) for i in range(0, 30, 5))
         (folder / f"story-{number}.{'md' if number % 2 else 'txt'}").write_text(text)
     (folder / "broken.txt").write_bytes(b"caf\xe9 in Latin-1")
+
+
+# Short, because every token counts in a window of 128.
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role[0] + ':' + m.content + ('</s>' if m.role == 'assistant' else '\n') }}{% endfor %}"
+    "{{ 'a:' if add_generation_prompt }}"
+)
+
+
+def with_conversations(params: dict[str, Any], home: Path) -> dict[str, Any]:
+    """The run with a base that has a chat template, and instruction data beside its documents; one record of it is wrong."""
+    (home / "template.jinja").write_text(CHAT_TEMPLATE)
+    lines = []
+    for number in range(16):
+        draw = random.Random(f"chat {number}")
+        question, answer = (" ".join(draw.choices(WORDS, k=4)) for _ in range(2))
+        talk = [{"role": "user", "content": f"{question}?"}, {"role": "assistant", "content": f"{answer}."}]
+        lines.append(json.dumps({"id": str(number), "messages": talk}))
+    lines.append(json.dumps({"messages": [{"content": "Who speaks?"}]}))
+    (home / "chats.jsonl").write_text("\n".join(lines))
+    sources = [*params["corpus"]["sources"], {"uri": str(home / "chats.jsonl"), "instructions": "auto", "name": "chats"}]
+    model = params["model"] | {"chat_template": str(home / "template.jinja")}
+    return params | {"corpus": params["corpus"] | {"sources": sources}, "model": model}
 
 
 def small_params(home: Path, tokenizer: PreTrainedTokenizerFast, **groups: Any) -> dict[str, Any]:

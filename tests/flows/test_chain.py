@@ -16,7 +16,7 @@ import yaml
 from data_schemas.modes import umask
 from flows.config import load_config
 from flows.finished import find_finished
-from tests.flows.small_run import small_params, write_params
+from tests.flows.small_run import CHAT_TEMPLATE, small_params, with_conversations, write_params
 from tests.modes import narrower_than_umask
 from tests.waiting import HANGS_AFTER_S, EndedTooSoon, interrupted, wait_until
 
@@ -52,7 +52,7 @@ def record(storage):
 def undisturbed(tmp_path_factory, tokenizer):
     """(home, release, output) of a run that nothing happened to."""
     home = tmp_path_factory.mktemp("undisturbed")
-    params = small_params(home, tokenizer, ray={"num_workers": 1})  # two: test_job.py and test_actors.py
+    params = with_conversations(small_params(home, tokenizer, ray={"num_workers": 1}), home)  # two: test_job.py and test_actors.py
     release, output = finish(write_params(home / "run.yaml", params), home)
     return home, release, output
 
@@ -77,12 +77,23 @@ def test_documents_in_a_release_out(undisturbed):
         assert said in output
     assert len(output.splitlines()) <= 24
     page = (release / "evaluation" / "report.html").read_text()
-    for said in ("float32 on CPU", "base, scaling only, fine-tuned", "corpus; "):
+    for said in ("float32 on CPU", "base, scaling only, fine-tuned", "corpus, chats; "):
         assert said in page
     assert str(home) not in page
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release).returncode == 0
     documents = json.loads((Path(record(home / "storage")["documents"]["path"]) / "manifest.json").read_text())
-    assert documents["summary"]["quarantined"] == {"undecodable": 1}
+    assert documents["summary"]["quarantined"] == {"undecodable": 1, "no_role": 1}
+
+
+def test_instruction_data_is_learned_asked_and_published(undisturbed):
+    home, release, _ = undisturbed
+    told = json.loads((release / "provenance.json").read_text())["instructions"]
+    assert 0 < told["answer_tokens"] < told["tokens"]
+    assert f"{told['conversations']} conversations with {told['answers']} answers" in (release / "data_card.md").read_text()
+    log = [json.loads(line) for line in (Path(record(home / "storage")["checkpoint"]["path"]) / "training_log.jsonl").open()]
+    assert all("weighted_loss" in step for step in log)
+    assert "asked through the chat template" in (release / "evaluation" / "report.html").read_text()
+    assert CHAT_TEMPLATE in (release / "chat_template.jinja").read_text()
 
 
 def test_whom_the_umask_lets_read_reads_every_artifact(undisturbed):

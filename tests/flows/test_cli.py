@@ -15,8 +15,8 @@ from tests.waiting import HANGS_AFTER_S
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
 COMMANDS = [
-    "demo", "init", "schema", "params", "run", "doctor", "plan", "compare-rope", "prepare", "inspect", "finetune", "evaluate",
-    "publish", "verify", "releases", "rollback", "reorder", "automate", "serve", "stop",
+    "demo", "init", "schema", "params", "run", "doctor", "plan", "compare-rope", "search-rope", "prepare", "inspect", "finetune",
+    "evaluate", "publish", "verify", "releases", "rollback", "reorder", "automate", "serve", "stop",
 ]  # fmt: skip
 _PARAMS = {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
 REORDER_CONFIG = to_json(make_config(PipelineParams.model_validate(_PARAMS), []))

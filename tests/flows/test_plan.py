@@ -90,3 +90,14 @@ def test_compare_then_plan(config: str, capsys: pytest.CaptureFixture[str]) -> N
     text = printed(load_config(config), Machine(tflops=0.001), capsys)
     assert "cut in any case" in text  # documents of some 600 tokens for a target of 128
     assert "Not yet measured" not in text  # it was
+
+
+def test_a_dry_run_is_printed_beside_the_formula(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    params = load_config(
+        config, ["ray.use_gpu=true", "training.precision=bf16", "ray.num_workers=2", "training.rows_per_step=2"]
+    )
+    print_plan(params, Machine(tflops=1), dry_run=True)
+    text = capsys.readouterr().out
+    for words in ("Dry run of one micro batch of 128 tokens, 2 workers, ddp", "no fault in training and validation on a GPU", "memory: peak",
+                  "the formula says", "sent by a worker: all-reduce", "TFLOP of a worker"):  # fmt: skip
+        assert words in text

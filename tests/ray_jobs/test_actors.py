@@ -13,11 +13,14 @@ from transformers import PreTrainedTokenizerFast
 from data_schemas.errors import UserError
 from data_schemas.params import RayParams
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.cluster import connected
 from ray_jobs.actors import RayActors, measuring_workers
+from ray_jobs.cluster import connected
+from ray_jobs.search_rope import search_stage
+from tasks.rope_search.plans import load_result
 from tasks.work import InProcess
 from tests.ray_jobs.evaluate.deadly_units import Square
 from tests.ray_jobs.evaluate.evaluation_example import TinyRun, make_tiny_run, write_questions
+from tests.ray_jobs.search_rope.search_example import documents_of, search_params, write_base
 from tests.waiting import EndedTooSoon, interrupted
 
 TWO = RayParams(num_workers=2)
@@ -62,6 +65,19 @@ def test_one_local_worker_is_this_process() -> None:
         measuring_workers(RayParams(num_workers=2, use_gpu=True)),
     ):
         pass
+
+
+def test_a_search_for_rope_factors_on_two_workers_finds_the_same_to_the_last_bit(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write_base(tmp_path / "base", tokenizer)
+    params = search_params(tmp_path, evaluations=20)
+    found = {}
+    for num_workers in (1, 2):
+        storage = Storage(str(tmp_path / f"storage-{num_workers}"))
+        spread = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": num_workers})})
+        found[num_workers] = load_result(search_stage.run(spread, storage, documents_of(storage), lambda event: None))
+    assert found[1] == found[2]
 
 
 def test_two_workers_of_which_one_is_killed_give_the_same_bytes_as_none(

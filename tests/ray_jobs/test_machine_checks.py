@@ -51,14 +51,17 @@ def test_what_the_machine_lacks_is_one_sentence(machine: Any, groups: dict[str, 
         refuse_impossible_machine(params(**groups))
 
 
-def test_too_few_gpus_and_a_kernel_for_them(machine: Any) -> None:
+def test_too_few_gpus_and_a_kernel_for_them(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(gpus=(H200,), cpus=16)
     refuse_impossible_machine(params(ray={"use_gpu": True}))
     with pytest.raises(UserError, match=r"ray.num_workers 2 needs 2 GPUs, but this machine has 1"):
         refuse_impossible_machine(params(ray={"use_gpu": True, "num_workers": 2}))
     refuse_impossible_machine(params(ray={"use_gpu": True, "num_workers": 2, "min_workers": 1}))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     with pytest.raises(UserError, match="bitsandbytes, which is not installed"):
         refuse_impossible_machine(params(ray={"use_gpu": True}, training={"optimizer": "adamw_8bit"}))
+    with pytest.raises(UserError, match=r"base_precision nf4 needs the package bitsandbytes.*choose full"):
+        refuse_impossible_machine(params(training={"base_precision": "nf4"}))
 
 
 @pytest.mark.parametrize("address", ["auto", "http://head:8265", "head:6379"])

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_schemas.params import PipelineParams
+from ray_jobs.finetune.planning.measured import nearest, read_measured
 from ray_jobs.finetune.planning.memory import predict_memory
 from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.planning.shape import TrainingShape
@@ -57,8 +59,12 @@ def run_seconds(params: PipelineParams, shape: TrainingShape, speed: Speed) -> f
     return run_flops(params, shape) / (speed.flops_per_s * params.ray.num_workers)
 
 
-def find_speed(params: PipelineParams, shape: TrainingShape, stated_tflops: float | None) -> Speed | None:
-    """As stated; else from the GPU's peak; else measured if training is on the CPU; None if it cannot be known."""
+def find_speed(
+    params: PipelineParams, shape: TrainingShape, stated_tflops: float | None, measured: Path | None = None
+) -> Speed | None:
+    """As stated; else from a table `measured` on a GPU; else an assumed share of the GPU's peak; else measured if training is on the
+    CPU; None if it cannot be known.
+    """
     import torch
 
     from ray_jobs.finetune.planning.flops import peak_flops
@@ -66,10 +72,14 @@ def find_speed(params: PipelineParams, shape: TrainingShape, stated_tflops: floa
     if stated_tflops is not None:
         return Speed(stated_tflops * 1e12, f"{stated_tflops:g} TFLOP/s a worker, as stated")
     use_gpu = params.ray.use_gpu
+    if measured is not None and use_gpu:
+        weights_bytes = 4 * shape.num_trainable + shape.frozen_bytes * shape.num_frozen
+        case = nearest(read_measured(measured), params.training, params.row_tokens, weights_bytes)
+        return Speed(case.mfu * case.peak_flops, case.describe())
     device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
     peak = peak_flops(device, params.ray.peak_tflops, params.training.precision)
     if peak is not None:
-        return Speed(USUAL_MFU * peak, f"{USUAL_MFU:.0%} of a peak of {peak / 1e12:g} TFLOP/s, not measured")
+        return Speed(USUAL_MFU * peak, f"{USUAL_MFU:.0%} of a peak of {peak / 1e12:g} TFLOP/s, which is assumed, not measured")
     return None if use_gpu else measure_speed(params, shape)
 
 
@@ -136,6 +146,7 @@ def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None]
     from ray_jobs.finetune.training.lora import add_trainable_weights
     from ray_jobs.finetune.training.objective import Objective, group_size_at, set_group_size
     from tasks.model.extended import extended_config
+    from tasks.model.quantised_linear import quantise_linears
     from tasks.model.quiet import quiet_transformers
 
     register_s2_attention()
@@ -147,6 +158,8 @@ def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None]
     with torch.random.fork_rng(devices=[]), quiet_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
         base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=torch.float32)
+        if params.training.base_precision != "full":
+            quantise_linears(base, params.training.base_precision, torch.device("cpu"))
         if params.training.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model = add_trainable_weights(base, params.training).train()

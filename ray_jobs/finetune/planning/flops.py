@@ -82,14 +82,16 @@ def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:
 def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
     """The cost of a peft model; experts that are not linear layers are not counted."""
     matrices = [
-        module.weight
+        module
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and not name.endswith("original_module")
     ]
+    sizes = [module.in_features * module.out_features for module in matrices]  # a quantised layer's weight is not held as such
+    trained = [any(n == "weight" and p.requires_grad for n, p in module.named_parameters(recurse=False)) for module in matrices]
     heads = int(config.num_attention_heads)
     return ModelCost(
-        matrix_weights=sum(weight.numel() for weight in matrices),
-        trained_matrix_weights=sum(weight.numel() for weight in matrices if weight.requires_grad),
+        matrix_weights=sum(sizes),
+        trained_matrix_weights=sum(size for size, is_trained in zip(sizes, trained, strict=True) if is_trained),
         layers=int(config.num_hidden_layers),
         heads=heads,
         kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),

@@ -2,10 +2,12 @@
 
 Letters: T tokens in a micro batch, L layers, E hidden, Q query and K key-value channels (heads x head dimension), H heads, F MLP
 channels, V vocabulary, r LoRA rank, s bytes of a hidden state between layers, c bytes in matrix products, P_t trained and
-P_f frozen weights of f bytes, C tokens in a chunk of the loss.
+P_f frozen weights of f bytes, of which P_q are held in q bytes, M weights of the largest matrix, C tokens in a chunk of the loss.
 
 Always there
-    weights     4 P_t + f P_f           trained weights are float32; peft keeps the frozen original of a trained embedding
+    weights     4 P_t + f (P_f - P_q)   trained weights are float32; peft keeps the frozen original of a trained embedding
+                + q P_q                 `training.base_precision` nf4 or int8
+    average     4 P_t                   with `training.average_last_steps`
     gradients   4 P_t                   kept from step to step
     optimizer   8 P_t                   AdamW's two moments in float32 (2 P_t in 8 bits)
 
@@ -16,10 +18,13 @@ Kept for the backward pass
                   + LoRA inputs         E s for all that read one input; under autocast E c for each, because each casts it
                   + (2 Q + 2 K) c + 4 H queries, keys, values, output and log-sum-exp of attention
                   + 3 F c               gate, activated gate and up projection of the MLP
-                  + n r c ]             the values between LoRA's two factors
-                + c P_layer             a layer's frozen weights as cast by autocast, if they are stored wider
-                for one layer with gradient checkpointing (recomputed in its turn), for all L without
+                  + n r c               the values between LoRA's two factors
+                  + 2 O c ]             DoRA: both parts of each projection's output, of O channels together
+                + c P_layer             a layer's frozen weights as cast by autocast, if they are stored wider and not quantised
+                for one layer with gradient checkpointing (recomputed in its turn) and for `kept_layers`, for all L without
     backward    T (3 F c + 2 E s)       gradients at the MLP's product, in the current layer
+                + (c + 4) M             the one matrix that is restored at a time, where weights are quantised
+                + 12 M                  DoRA: a weight with its update, whose length is computed
 Loss
     head        3 T E s                 the final norm's input, its normalised values and output
     gradients   T E s + 4 V E           of the hidden states and, if it trains, of the output layer
@@ -76,6 +81,7 @@ def inside_layer_bytes(shape: TrainingShape) -> float:
         + 4 * shape.num_heads
         + 3 * shape.intermediate * c
         + sum(shape.lora_reads.values()) * shape.lora_rank * c
+        + 2 * shape.dora_writes * c
     )
 
 
@@ -95,7 +101,9 @@ def predict_memory(
     """The peak on one of `num_workers` workers with `tokens` in a micro batch, from the second step on."""
     shards = num_workers if training.parallelism == "fsdp" else 1
     gathered = _gathered_bytes(shape) if shards > 1 else 0.0
-    weights = (4 * shape.num_trainable + shape.frozen_bytes * shape.num_frozen) / shards + gathered
+    held = shape.frozen_bytes * (shape.num_frozen - shape.num_quantised) + shape.quantised_bytes * shape.num_quantised
+    averaged = 4 * shape.num_trainable if training.average_last_steps else 0
+    weights = (4 * shape.num_trainable + held + averaged) / shards + gathered
     states = 2 if training.optimizer == "adamw_8bit" else 8
     moments = _moments(shape, training, tokens)
     if num_workers > 1 and training.parallelism == "ddp":
@@ -119,11 +127,15 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
     kept_layers = 2 if training.activation_offload and training.gradient_checkpointing else shape.num_layers
     between = tokens * kept_layers * width * s
     cast_weights = c * shape.num_layer if shape.frozen_bytes > c else 0
+    restored = (c + 4) * shape.largest_matrix if shape.num_quantised else 0
+    if shape.num_quantised:
+        cast_weights = 0
     inside = tokens * inside_layer_bytes(shape) + cast_weights
-    backward = tokens * (3 * shape.intermediate * c + 2 * width * s)
-    all_layers = not training.gradient_checkpointing
-    kept = between + (shape.num_layers * inside if all_layers else 0)
-    under_way = backward + (0 if all_layers else inside)
+    of_dora = 12 * shape.largest_matrix if training.dora else 0
+    backward = tokens * (3 * shape.intermediate * c + 2 * width * s) + restored + of_dora
+    kept_layers_inside = min(training.kept_layers, shape.num_layers) if training.gradient_checkpointing else shape.num_layers
+    kept = between + kept_layers_inside * inside
+    under_way = backward + (0 if kept_layers_inside == shape.num_layers else inside)
     matrix = 4 * shape.vocabulary * width
     chunk = 4 * min(training.loss_chunk_tokens, tokens) * shape.vocabulary
     trained = matrix if shape.trains_head else 0
@@ -134,7 +146,26 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
 
 def _gathered_bytes(shape: TrainingShape) -> float:
     """FSDP2 gathers the current and the prefetched layer, and keeps embedding and output layer whole while they compute."""
-    return 2 * shape.num_layer * shape.frozen_bytes + 4 * shape.vocabulary * shape.hidden
+    return 2 * shape.num_layer * (shape.quantised_bytes or shape.frozen_bytes) + 4 * shape.vocabulary * shape.hidden
+
+
+def most_kept_layers(
+    shape: TrainingShape,
+    training: TrainingParams,
+    tokens: int,
+    available_bytes: float,
+    *,
+    num_workers: int = 1,
+    cuda: bool = False,
+) -> int:
+    """How many layers' activations fit beside all else, so that they need not be recomputed; 0 without recomputed layers."""
+    if not training.gradient_checkpointing or training.activation_offload:
+        return 0
+    for count in range(shape.num_layers, 0, -1):
+        keeping = training.model_copy(update={"kept_layers": count})
+        if predict_memory(shape, keeping, tokens, num_workers=num_workers, cuda=cuda).total <= available_bytes * SHARE_USED:
+            return count
+    return 0
 
 
 def largest_micro_batch(

@@ -57,9 +57,7 @@ def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: in
     return SentBytes(in_groups, in_full, step, ring)
 
 
-def longest_row(
-    params: PipelineParams, shape: TrainingShape, available_bytes: float, num_workers: int, cuda: bool
-) -> int:
+def longest_row(params: PipelineParams, shape: TrainingShape, available_bytes: float, num_workers: int, cuda: bool) -> int:
     """Tokens of the longest row that fits `num_workers` workers of `available_bytes` which share it; 0 if the model does not fit."""
 
     def fits(tokens: int) -> bool:

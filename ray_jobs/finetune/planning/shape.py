@@ -42,6 +42,10 @@ class TrainingShape:
     trains_norms: bool
     trains_head: bool
     cost: ModelCost  # operations of a step
+    num_quantised: int = 0  # frozen weights that are held in fewer bits
+    quantised_bytes: float = 0.0  # a weight, scales included
+    largest_matrix: int = 0  # weights of the largest linear layer, which is restored at a time
+    dora_writes: int = 0  # output channels of all DoRA projections of a layer
 
 
 def training_shape(params: PipelineParams) -> TrainingShape:
@@ -51,6 +55,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
 
     from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
     from tasks.model.base_model import load_config
+    from tasks.model.quantised_linear import BYTES_A_WEIGHT, num_quantisable
 
     training, loaded = params.training, load_config(params.model)
     config: Any = loaded.get_text_config()
@@ -62,8 +67,10 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
         base = AutoModelForCausalLM.from_config(loaded)
         num_total = sum(p.numel() for p in base.parameters())
+        num_quantised = num_quantisable(base) if training.base_precision != "full" else 0
         layer = next(m for m in base.modules() if type(m) is torch.nn.ModuleList and len(m) == config.num_hidden_layers)[0]
         num_layer = sum(p.numel() for p in layer.parameters())
+        matrices = [m for m in layer.modules() if isinstance(m, torch.nn.Linear)]
         model = add_trainable_weights(base, training)
     weights = trainable(model)
     causal_lm: Any = model.get_base_model()
@@ -89,13 +96,17 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         num_frozen=num_all - num_trainable,
         num_layer=num_layer,
         frozen_bytes=frozen_bytes,
-        residual_bytes=4 if trains_embeddings else frozen_bytes,
+        residual_bytes=2 if half and training.hidden_states == "bf16" else 4 if trains_embeddings else frozen_bytes,
         compute_bytes=2 if half else 4,
         lora_rank=training.lora_rank,
         lora_reads=_lora_reads(layer),
         trains_norms=training.train_norms,
         trains_head=id(own_weight(causal_lm.get_output_embeddings())) in trained_ids,
         cost=cost_of(model, config),
+        num_quantised=num_quantised,
+        quantised_bytes=BYTES_A_WEIGHT.get(training.base_precision, 0.0),
+        largest_matrix=max(m.in_features * m.out_features for m in matrices),
+        dora_writes=_lora_writes(layer) if training.dora else 0,
     )
 
 
@@ -113,6 +124,11 @@ def _lora_reads(layer: Any) -> dict[str, int]:
             last = name.rsplit(".", 1)[-1]
             found[_READS.get(last, "mlp")] += 1
     return found
+
+
+def _lora_writes(layer: Any) -> int:
+    """Output channels of all LoRA projections of a layer."""
+    return sum(module.out_features for module in layer.modules() if hasattr(module, "lora_A"))
 
 
 def _element_bytes(config: Any) -> int:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from data_schemas.storage import write_atomically
+from ray_jobs.finetune.training.averaging import WeightAverage
 from ray_jobs.finetune.training.distributed import like, whole
 from ray_jobs.finetune.training.lora import trainable
 
@@ -35,7 +36,13 @@ class Cursor:
     step: int
 
 
-def save_checkpoint(directory: Path | None, model: torch.nn.Module, optimizer: torch.optim.Optimizer, cursor: Cursor) -> None:
+def save_checkpoint(
+    directory: Path | None,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    cursor: Cursor,
+    average: WeightAverage | None = None,
+) -> None:
     """Write the state into `directory`, and last the cursor, which names all files that are there by then.
 
     Called on every rank; only rank 0 has a directory, which exists.
@@ -46,6 +53,8 @@ def save_checkpoint(directory: Path | None, model: torch.nn.Module, optimizer: t
         parts = {f"weight.{name}": parameter.detach()}
         for key, value in state.items():
             parts[f"optimizer.{key}.{name}" if torch.is_tensor(value) else f"number.{key}.{name}"] = torch.as_tensor(value)
+        if average is not None and name in average.means:
+            parts[f"average.{name}"] = average.means[name]
         for key, value in parts.items():
             full = whole(value.detach())
             if directory is not None:
@@ -83,8 +92,10 @@ def complete_step(directory: Path) -> int | None:
         return None
 
 
-def load_checkpoint(directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Cursor:
-    """Put the saved state into `model` and `optimizer`, in place. KeyError if it is of another model."""
+def load_checkpoint(
+    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None
+) -> Cursor:
+    """Put the saved state into `model`, `optimizer` and `average`, in place. KeyError if it is of another model."""
     with safe_open(directory / STATE_FILE, framework="pt") as saved:
         names = set(saved.keys())
         for name, parameter in trainable(model):
@@ -92,11 +103,13 @@ def load_checkpoint(directory: Path, model: torch.nn.Module, optimizer: torch.op
                 raise KeyError(f"{directory} holds no weight {name}")
             with torch.no_grad():
                 parameter.copy_(like(saved.get_tensor(f"weight.{name}"), parameter))
+            if average is not None and f"average.{name}" in names:
+                average.means[name] = like(saved.get_tensor(f"average.{name}"), parameter).clone()
             state = {}
             for key in sorted(names):
                 kind, _, rest = key.partition(".")
                 field, _, owner = rest.partition(".")
-                if owner == name and kind != "weight":
+                if owner == name and kind in ("optimizer", "number"):
                     value = saved.get_tensor(key)
                     state[field] = value.item() if kind == "number" else _placed(value, parameter)
             optimizer.state[parameter] = state

@@ -71,6 +71,7 @@ class LinearCrossEntropy(torch.autograd.Function):
                 grad_hidden[rows] = low @ weight
             if grad_weight is not None:
                 grad_weight += low.T @ hidden
+            del log_p, gradient, low  # before the next chunk's logits
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = (hidden_TE.dtype, weight_VE.dtype, None if bias_V is None else bias_V.dtype)
         ctx.mark_non_differentiable(plain, weights)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
 from ray_jobs.finetune.sequence_parallel.exchange import Link
+from ray_jobs.finetune.training.fast_layers import layers_of
 from ray_jobs.finetune.training.objective import Objective
-from ray_jobs.finetune.training.tiled_mlp import decoder_layers_of
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _BUCKET_NUMEL = 16 * 1024**2  # small tensors are summed together, in messages of at most this many values
 
@@ -58,12 +62,17 @@ def _sum_bucket(tensors: list[torch.Tensor], worker: Worker) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def shard(objective: Objective, worker: Worker) -> None:
-    """Shard the objective's model over all workers, in place. A process group must exist."""
+def mesh_of(worker: Worker) -> DeviceMesh:
+    """All workers in a line. A process group must exist."""
     from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(worker.device.type, (worker.world_size,))
+
+
+def shard(objective: Objective, mesh: DeviceMesh) -> None:
+    """Shard the objective's model over all workers, in place."""
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    mesh = init_device_mesh(worker.device.type, (worker.world_size,))
     for layer in decoder_layers(objective):
         fully_shard(layer, mesh=mesh)
     fully_shard(objective, mesh=mesh)
@@ -84,7 +93,7 @@ def reshard(objective: Objective) -> None:
 
 def decoder_layers(objective: Objective) -> list[torch.nn.Module]:
     """The modules that transformers itself lists as not to be split."""
-    return decoder_layers_of(objective.model.get_base_model())
+    return layers_of(objective.model)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

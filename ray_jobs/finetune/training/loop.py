@@ -3,6 +3,7 @@
 step = rows_per_step rows, dealt to the ranks by cost
 for each micro batch:  hidden states with S2-Attn -> summed loss / tokens of the whole step -> backward
 sum gradients over ranks, clip, AdamW; every some steps validate with full attention and save a checkpoint
+at the end, where asked for, the mean of the weights after each of the last steps takes their place
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from data_schemas.params import PipelineParams
 from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_layers, write_full_layers
 from ray_jobs.finetune.planning.flops import cost_of, peak_flops
 from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
+from ray_jobs.finetune.training.averaging import WeightAverage
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
 from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
-from ray_jobs.finetune.training.distributed import Worker, shard
+from ray_jobs.finetune.training.distributed import Worker, mesh_of, shard
 from ray_jobs.finetune.training.layer_probe import probe_layers
 from ray_jobs.finetune.training.long_ce import LongCEWeights
 from ray_jobs.finetune.training.objective import Objective, group_size_at, num_full_layers_of, set_full_layers
 from ray_jobs.finetune.training.optimization import build_optimizer
+from ray_jobs.finetune.training.row_parts import refuse_uncuttable
 from ray_jobs.finetune.training.stated_weights import StatedWeights
 from ray_jobs.finetune.training.steps import full_share, sequence_lengths, sequences_in_full, train_step, validate
 from ray_jobs.finetune.training.token_weights import TokenWeights, exact_weights
@@ -48,7 +51,7 @@ def train(
     scratch: Path,
     save_now: Callable[[], bool] = lambda: False,
 ) -> PeftModel:
-    """Train to `params.training.steps` and return the model, still wrapped.
+    """Train to `params.training.steps` and return the model, still wrapped, with the weights that are to be published.
 
     Args:
         report: called with (metrics, checkpoint folder) on every rank after every step. Only rank 0 passes a folder, written below
@@ -67,7 +70,8 @@ def train(
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
     chosen = full_layers_of(objective, params, train_rows, worker, resume_from)
     set_full_layers(objective, chosen.layers)
-    first = load_checkpoint(resume_from, model, optimizer).step if resume_from else 0
+    average = WeightAverage(training.steps, training.average_last_steps) if training.average_last_steps else None
+    first = load_checkpoint(resume_from, model, optimizer, average).step if resume_from else 0
     order, token_weights = step_order(params, train_rows, full_share(objective)), token_weights_of(params, train_rows)
     for step in range(first, training.steps):
         started = time.perf_counter()
@@ -80,6 +84,12 @@ def train(
             flops = cost.step_flops(lengths, group_size_at(step, params), num_full_layers_of(model), in_full)
             flops += second_pass_flops(params, cost, lengths)
             metrics["mfu"] = flops / metrics["seconds"] / (peak * worker.world_size)
+        if average is not None:
+            average.update(model, done)
+            if last:
+                of_last = validate(objective, heldout_rows, params, worker)["validation_loss"]
+                metrics["last_weights_validation_loss"] = of_last
+                average.put_into(model)
         if done % training.validate_every == 0 or last:
             metrics |= validate(objective, heldout_rows, params, worker)
         directory = None
@@ -89,7 +99,8 @@ def train(
                 write_full_layers(directory, chosen)
             if last:
                 save_adapter(directory and directory / "adapter", model)
-            save_checkpoint(directory, model, optimizer, Cursor(step=done))  # after all else: it names the folder's files
+            # After all else, because it names the folder's files.
+            save_checkpoint(directory, model, optimizer, Cursor(step=done), average)
         report(metrics, directory)
     return model
 
@@ -100,11 +111,13 @@ def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.opt
     sharded = training.parallelism == "fsdp"
     # fully_shard moves one layer at a time to the device and keeps this worker's shard, so no device ever holds all weights.
     model = build_model(params, worker.device, place=not sharded)
+    if worker.link is not None:
+        refuse_uncuttable(model)
     objective = Objective(model, training).train()
     if sharded:
         if not dist.is_initialized():
             raise RuntimeError("training.parallelism fsdp needs a process group")
-        shard(objective, worker)
+        shard(objective, mesh_of(worker))
     return objective, build_optimizer(model, training)
 
 
@@ -133,7 +146,9 @@ def token_weights_of(params: PipelineParams, rows: Rows) -> TokenWeights | None:
     UserError if no target of the rows has a long left context.
     """
     rule = _weighting_rule(params, rows)
-    return StatedWeights(rule) if params.retrieval.share else rule
+    if not (params.retrieval.share or params.corpus.has_instructions):
+        return rule
+    return StatedWeights(rule, getattr(rows, "mean_loss_weight", 1.0))
 
 
 def _weighting_rule(params: PipelineParams, rows: Rows) -> TokenWeights | None:

@@ -10,13 +10,14 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
-from ray_jobs.finetune.training.lora import is_lora, trainable
+from ray_jobs.finetune.training.lora import is_lora, is_magnitude, trainable
 
 BETAS = (0.9, 0.95)
 
 
 def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.optim.Optimizer:
-    """One group for LoRA, and one for norms and embeddings without weight decay and with a lower default learning rate.
+    """One group for LoRA, one for DoRA's lengths without weight decay, and one for norms and embeddings without weight decay and with
+    a lower default learning rate.
 
     UserError for adamw_8bit without bitsandbytes. The parameters refuse it without a GPU and with FSDP.
     """
@@ -24,10 +25,11 @@ def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.o
     full_rate = training.full_weight_learning_rate or training.learning_rate / 10
     groups = [
         {
-            "params": [p for n, p in weights if is_lora(n)],
+            "params": [p for n, p in weights if is_lora(n) and not is_magnitude(n)],
             "peak": training.learning_rate,
             "weight_decay": training.weight_decay,
         },
+        {"params": [p for n, p in weights if is_magnitude(n)], "peak": training.learning_rate, "weight_decay": 0.0},
         {"params": [p for n, p in weights if not is_lora(n)], "peak": full_rate, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from data_schemas.errors import UserError
 from ray_jobs.finetune.attention import mark_part
+from ray_jobs.finetune.hybrids import carries_state
 from ray_jobs.finetune.planning.flops import ModelCost
 from ray_jobs.finetune.segments import segment_batch
 from ray_jobs.finetune.sequence_parallel.attention import RowPart
@@ -37,6 +38,22 @@ def sequence_link(rank: int, world_size: int, num_sharing: int) -> Link | None:
         if rank in ranks:
             link = Link(rank - first, ranks, group)
     return link
+
+
+def refuse_uncuttable(model: torch.nn.Module) -> None:
+    """UserError for a model whose rows cannot be cut."""
+    if carrier := next((module for module in model.modules() if carries_state(module)), None):
+        raise UserError(
+            f"Rows of this base cannot be cut over workers, because its {type(carrier).__name__} carries a state from token to token: set "
+            "ray.sequence_workers to 1."
+        )
+    base: Any = model
+    rope_type = (getattr(base.get_base_model().config, "rope_parameters", None) or {}).get("rope_type")
+    if rope_type in ("dynamic", "longrope"):
+        raise UserError(
+            f"Rows cannot be cut over workers with {rope_type} RoPE, whose frequencies depend on the row's longest document: set "
+            "ray.sequence_workers to 1, or choose another model.rope_method."
+        )
 
 
 def row_cost(cost: ModelCost, num_full_layers: int, num_sharing: int, sparse: bool = True) -> RowCost:

@@ -1,4 +1,4 @@
-"""Weights that the shards state for their tokens, such as those of a retrieval document's answers, times those of another rule."""
+"""Weights that the shards state for their tokens, such as those of a document's answers, times those of another rule."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from ray_jobs.finetune.training.token_weights import TokenLosses, TokenWeights
 
 @dataclass(frozen=True)
 class StatedWeights:
-    """The weights of `MicroBatch.loss_weights`, whose mean is 1 in each document; `rule` weights tokens further, if there is one."""
+    """The weights of `MicroBatch.loss_weights`; `rule` weights tokens further, if there is one.
+
+    `mean`: of the stated weights of all training targets. It is 1 unless there is instruction data.
+    """
 
     rule: TokenWeights | None = None
+    mean: float = 1.0
 
     @property
     def mean_weight(self) -> float:
-        return 1.0 if self.rule is None else self.rule.mean_weight
+        return self.mean if self.rule is None else self.mean * self.rule.mean_weight
 
     def of_batch(self, batch: MicroBatch, token_losses: TokenLosses) -> Weigh:
         of_targets = torch.ones(batch.input_ids.shape[1], device=batch.input_ids.device)

@@ -7,6 +7,7 @@ training tokens. So loss and gradients do not depend on how the rows are split i
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,10 @@ def _not_finite(step: int, losses: torch.Tensor, norm: float, rows: Rows, indice
 
 
 def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: Worker) -> dict[str, float]:
-    """Mean held-out loss (nats a token) with full attention, and also with S2-Attn if that is trained; the gap is the cost of S2-Attn."""
+    """Mean held-out loss (nats a token) with full attention, and also with S2-Attn if that is trained; the gap is the cost of S2-Attn.
+
+    Of conversations the answers count alone.
+    """
     training = params.training
     indices = rows_of_step(0, min(training.validation_rows, len(rows)), len(rows), seed=0)
     mine = indices[worker.reader :: worker.num_readers]
@@ -166,15 +170,31 @@ def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: W
     for column, sparse in enumerate(kinds.values()):
         with evaluating(objective, sparse=sparse):
             for place, index in enumerate(mine + indices[:1] * missing):
-                batch = cut_for(
-                    objective, read_micro_batch(rows, [index], worker.device), worker, group_size_at(0, params), sparse
-                )
-                loss = objective(batch).item()
+                batch = _answers_alone(read_micro_batch(rows, [index], worker.device))
+                loss = objective(cut_for(objective, batch, worker, group_size_at(0, params), sparse)).item()
                 sums[column] += loss if place < len(mine) else 0.0
     reshard(objective)
     sum_over_ranks([sums], worker)
-    total = num_targets(rows, indices)
+    total = max(1, _num_scored(rows, indices))
     return {name: sums[column].item() / total for column, name in enumerate(kinds)}
+
+
+def _answers_alone(batch: MicroBatch) -> MicroBatch:
+    """The batch with only the tokens scored that weigh; as it is where the rows state no weights."""
+    return batch if batch.loss_weights is None else replace(batch, scored=batch.loss_weights > 0)
+
+
+def _num_scored(rows: Rows, indices: list[int]) -> int:
+    """Number of targets that `_answers_alone` leaves."""
+    return sum(
+        len(r["input_ids"]) - len(r["seq_lengths"]) if "loss_weights" not in r else _weighing(r)
+        for r in (rows.row(i) for i in indices)
+    )
+
+
+def _weighing(row: dict[str, np.ndarray]) -> int:
+    firsts = np.cumsum(row["seq_lengths"]) - row["seq_lengths"]
+    return int((row["loss_weights"] > 0).sum() - (row["loss_weights"][firsts] > 0).sum())
 
 
 def full_share(objective: Objective) -> float:

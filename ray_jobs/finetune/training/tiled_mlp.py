@@ -14,12 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from data_schemas.errors import UserError
-
-
-def decoder_layers_of(base: Any) -> list[torch.nn.Module]:
-    """The modules of a transformers model that it lists as not to be split."""
-    names = set(base._no_split_modules or ())
-    return [module for module in base.modules() if type(module).__name__ in names]
+from ray_jobs.finetune.training.fast_layers import layers_of
 
 
 def tile_mlps(base: torch.nn.Module, tile_tokens: int) -> None:
@@ -27,7 +22,7 @@ def tile_mlps(base: torch.nn.Module, tile_tokens: int) -> None:
 
     UserError for a model whose layers have no such module, and later for one that returns more than hidden states.
     """
-    for layer in decoder_layers_of(base):
+    for layer in layers_of(base):
         mlp = getattr(layer, "mlp", None)
         if not isinstance(mlp, torch.nn.Module):
             raise UserError(

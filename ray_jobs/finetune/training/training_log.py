@@ -24,7 +24,8 @@ from data_schemas.storage import write_atomically
 from ray_jobs.finetune.training.tensorboard import TensorBoardEvents
 
 LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR = "training_log.jsonl", "progress.jsonl", "tensorboard"
-LOGGED = ("step", "loss", "weighted_loss", "grad_norm", "learning_rate", "tokens", "validation_loss", "s2_validation_loss")
+LOGGED = ("step", "loss", "weighted_loss", "grad_norm", "learning_rate", "tokens", "validation_loss", "s2_validation_loss",
+          "last_weights_validation_loss")  # fmt: skip
 
 
 class TrainingLog:

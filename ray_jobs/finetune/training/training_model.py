@@ -12,11 +12,15 @@ from torch.utils.checkpoint import checkpoint
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
+from ray_jobs.finetune.hybrids import keep_documents_apart
+from ray_jobs.finetune.training.fast_layers import compile_layers, keep_first_layers, keep_hidden_states_in_bf16
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from ray_jobs.finetune.training.objective import group_size_at, set_group_size
 from ray_jobs.finetune.training.tiled_mlp import tile_mlps
 from tasks.model.base_model import load_base
 from tasks.model.extended import extended_config
+from tasks.model.quantised_linear import quantise_linears
+from tasks.model.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -34,15 +38,45 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
     torch.manual_seed(training.seed)
     dtype = "auto" if training.precision == "bf16" and device.type == "cuda" else torch.float32
     base = load_base(params.model, config=config, dtype=dtype, attention=S2_ATTENTION)
+    if training.base_precision != "full":
+        quantise_linears(base, training.base_precision, device)
+    model = _in_training(base, params, pin_memory=device.type == "cuda")
+    return model.to(device) if place else model
+
+
+def build_model_without_weights(params: PipelineParams) -> PeftModel:
+    """As `build_model` makes it, of meta tensors with the types that training has. Nothing is loaded."""
+    from transformers import AutoModelForCausalLM
+
+    register_s2_attention()
+    config = extended_config(params.model)
+    config.s2_executor = params.training.s2_executor
+    on_gpu = params.training.precision == "bf16" and params.ray.use_gpu
+    dtype = (config.dtype if on_gpu else None) or torch.float32
+    with torch.device("meta"), quiet_transformers():
+        base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=dtype)
+        if params.training.base_precision != "full":
+            quantise_linears(base, params.training.base_precision, torch.device("meta"))
+        return _in_training(base, params, pin_memory=False)
+
+
+def _in_training(base: Any, params: PipelineParams, *, pin_memory: bool) -> PeftModel:
+    """With recomputed and offloaded layers as asked for, documents apart in all layers, and trainable weights."""
+    training = params.training
+    keep_documents_apart(base)
     if training.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if training.kept_layers and training.gradient_checkpointing:
+        keep_first_layers(base, training.kept_layers)
     if training.activation_offload:
-        offload_layer_inputs(base, pin_memory=device.type == "cuda")
+        offload_layer_inputs(base, pin_memory=pin_memory)
     model = add_trainable_weights(base, training)
     if training.mlp_tile_tokens is not None:
         tile_mlps(base, training.mlp_tile_tokens)
-    if place:
-        model = model.to(device)
+    if training.hidden_states == "bf16" and training.precision == "bf16":
+        keep_hidden_states_in_bf16(model)
+    if training.compile_layers:
+        compile_layers(model)
     set_group_size(model, group_size_at(0, params))
     return model
 

@@ -77,7 +77,8 @@ def power_of_parameters(params: PipelineParams, base_window: int) -> Power | Non
         target_length=params.model.target_length,
         target_tokens=evaluation.target_tokens,
     )
-    asked = evaluation.model_dump(include=set(EvaluationSettings.model_fields) & set(type(evaluation).model_fields))
+    shared = set(EvaluationSettings.model_fields) & set(type(evaluation).model_fields)
+    asked = evaluation.model_dump(include=shared - {"chat_template"})  # a choice there, what came of it here
     asked |= {
         "task_lengths": {task: tuple(lengths) for task in evaluation.tasks},
         "num_samples": chosen_samples(evaluation),

@@ -97,7 +97,7 @@ def _draw(num_uncommon: int, rng: np.random.Generator, material: Material) -> _L
     tokens = encode_each([f" {word}" for word in words], material.tokenizer)
     common = words[:NUM_COMMON]
     numbered = "".join(f" {number}. {word}" for number, word in enumerate(common, start=1))
-    question, answer = question_and_answer(QUESTION, numbered, material.tokenizer)
+    question, answer = question_and_answer(QUESTION, numbered, material.tokenizer, material.chat)
     return _List(common, tokens[:NUM_COMMON], tokens[NUM_COMMON:], question, answer)
 
 

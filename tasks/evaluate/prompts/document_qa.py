@@ -84,7 +84,9 @@ def _encode(example: QaExample, material: Material) -> _Encoded:
     texts = [f" {text}\n" for text in (example.gold, *example.passages)]
     gold, *passages = encode_each(texts, tokenizer)
     numbers = encode_each([f"\nPassage [{number}]" for number in range(1, len(texts) + 1)], tokenizer)
-    question, answer = question_and_answer(QUESTION.format(question=example.question), f" {example.answers[0]}", tokenizer)
+    question, answer = question_and_answer(
+        QUESTION.format(question=example.question), f" {example.answers[0]}", tokenizer, material.chat
+    )
     front = np.concatenate([material.haystack.bos, encode(OPENING, tokenizer)])
     return _Encoded(example, front, numbers, gold, passages, question, answer)
 

@@ -143,7 +143,7 @@ class _Tokens:
         golds[evidence.gold] = evidence.answer
         hidden = needles(texts, golds, material.tokenizer)
         num_needed, end = len(evidence.needed), len(evidence.needed) + len(evidence.distractors)
-        question, answer = question_and_answer(evidence.question, f" {evidence.answer}", material.tokenizer)
+        question, answer = question_and_answer(evidence.question, f" {evidence.answer}", material.tokenizer, material.chat)
         return cls(
             encode(evidence.opening, material.tokenizer),
             tuple(hidden[:num_needed]),

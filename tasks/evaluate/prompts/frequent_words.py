@@ -66,7 +66,7 @@ def _draw(
     words = [NOISE, *coded_words(len(word_counts(num_words)), rng)]
     tokens = encode_each([f" {word}" for word in words], material.tokenizer)
     asked = words[1 : 1 + NUM_ASKED]
-    return asked, tokens, *question_and_answer(QUESTION, " " + ", ".join(asked), material.tokenizer)
+    return asked, tokens, *question_and_answer(QUESTION, " " + ", ".join(asked), material.tokenizer, material.chat)
 
 
 def _prompt(length: int, sample: int, material: Material) -> TaskPrompt:

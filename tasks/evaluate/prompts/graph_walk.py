@@ -138,7 +138,7 @@ class _Encoded:
             encode_each([ARROW.format(source=a, target=b) for a, b in edges], tokenizer)
             for edges in (walk.needed, walk.changed, walk.others)
         )
-        question, answer = question_and_answer(walk.question, " " + ", ".join(walk.golds), tokenizer)
+        question, answer = question_and_answer(walk.question, " " + ", ".join(walk.golds), tokenizer, material.chat)
         front = np.concatenate([material.haystack.bos, encode(OPENING, tokenizer)])
         return cls(front, needed, changed, others, question, answer)
 

@@ -176,7 +176,7 @@ def _draw(count: int, form: Form, rng: np.random.Generator, material: Material) 
     keys, values, others = _names(count, form, rng)
     given = needles([PAIR.format(key=k, value=v) for k, v in zip(keys, values, strict=True)], values, tokenizer)
     changed = encode_each([PAIR.format(key=k, value=o) for k, o in zip(keys, others, strict=True)], tokenizer)
-    asking = questions_and_answers([QUESTION.format(key=key) for key in keys], values, tokenizer)
+    asking = questions_and_answers([QUESTION.format(key=key) for key in keys], values, tokenizer, material.chat)
     return [
         _Pair(key, value, pair, other, question, answer)
         for key, value, pair, other, (question, answer) in zip(keys, values, given, changed, asking, strict=True)

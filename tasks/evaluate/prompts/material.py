@@ -12,6 +12,7 @@ import numpy as np
 
 from data_schemas.errors import UserError
 from tasks.evaluate.heldout import HeldOutDocument
+from tasks.evaluate.prompts.pieces import ChatTurn
 from tasks.evaluate.prompts.qa import QaExample
 
 # A line or sentence boundary is used when one is this near (as a share of the haystack) or nearer, else the exact position.
@@ -24,6 +25,7 @@ PROMISED_LENGTH = 512  # from here on every task of RULER is to fit
 class Haystack:
     """Held-out documents end to end: `token_ids` int32 [tokens], `is_boundary` bool [tokens], `bos` int32 [0 or 1].
 
+    In prompts that go through a chat template, `bos` also holds what the template writes before the user's message.
     `is_boundary[i]`: a line or a sentence ends with token i.
     """
 
@@ -75,7 +77,8 @@ class Material:
 
     `tokenizer` is a fast tokenizer of transformers. `form_length` is the shortest length that the run asks for: where a task has
     a full and a compact form (see the package), `form_limit` decides between them, so that the prompts of all lengths have one.
-    `texts` are the held-out documents, for questions made from them.
+    `texts` are the held-out documents, for questions made from them. `chat` is the chat template around a prompt; `is_plain`: no
+    prompt goes through one, also not those of own_corpus.
     """
 
     tokenizer: Any
@@ -86,6 +89,8 @@ class Material:
     qa: tuple[QaExample, ...] = ()
     form_length: int = PROMISED_LENGTH
     texts: tuple[str, ...] = ()
+    chat: ChatTurn | None = None
+    is_plain: bool = False
 
     @property
     def depths(self) -> tuple[float, ...]:

@@ -63,7 +63,7 @@ def _one_asked(num_keys: int, rng: np.random.Generator, hay_text: str, material:
     tokenizer = material.tokenizer
     keys, values = key_names(num_keys, rng), absent_numbers(num_keys, NUM_DIGITS, hay_text, rng)
     hidden = needles([NEEDLE.format(key=k, value=v) for k, v in zip(keys, values, strict=True)], values, tokenizer)
-    question, answer = question_and_answer(QUESTION.format(key=keys[0]), f" {values[0]}", tokenizer)
+    question, answer = question_and_answer(QUESTION.format(key=keys[0]), f" {values[0]}", tokenizer, material.chat)
     return Parts(
         opening=encode(OPENING, tokenizer),
         asked=(hidden[0],),
@@ -76,7 +76,7 @@ def _one_asked(num_keys: int, rng: np.random.Generator, hay_text: str, material:
 
 def _all_asked(template: str, keys: list[str], values: list[str], question: str, answer: str, material: Material) -> Parts:
     tokenizer = material.tokenizer
-    question_ids, answer_ids = question_and_answer(question, answer, tokenizer)
+    question_ids, answer_ids = question_and_answer(question, answer, tokenizer, material.chat)
     return Parts(
         opening=encode(OPENING, tokenizer),
         asked=tuple(needles([template.format(key=k, value=v) for k, v in zip(keys, values, strict=True)], values, tokenizer)),

@@ -2,8 +2,8 @@
 
 Questions are made without a model (`corpus_questions`). The negatives are the passages of other documents that BM25 ranks highest for
 the question (`hard_negatives`), in random order, as many as fit. The gold passage stands at each depth; the control ends
-with the next negative instead. A model with a chat template is asked in it. A base model first sees two other questions with their
-answers, unless the prompt with them does not fit the run's shortest length.
+with the next negative instead. A model with a chat template is asked in it, unless `evaluation.chat_template` is off. A base model
+first sees two other questions with their answers, unless the prompt with them does not fit the run's shortest length.
 
     BOS │ opening (examples) │ [1] passage │ [2] passage │ … │ question │ (answer)
 """
@@ -18,13 +18,13 @@ from itertools import islice
 import numpy as np
 
 from data_schemas.errors import UserError
+from tasks.evaluate.prompts.chat import chat_turn
 from tasks.evaluate.prompts.corpus_questions import CorpusQuestion, corpus_questions, corpus_texts
 from tasks.evaluate.prompts.hard_negatives import Passages
 from tasks.evaluate.prompts.joining import Joined, join, most_that_fit
 from tasks.evaluate.prompts.material import Material, does_not_fit, sample_seed
 from tasks.evaluate.prompts.pieces import encode, encode_each, question_and_answer
 from tasks.evaluate.prompts.prompt import TaskPrompt
-from tasks.tokens.chat import around_messages
 
 NUM_SHOTS = 2
 PASSAGE_CHARACTERS = (40, 480)  # at least; the more, the longer the shortest length is
@@ -66,7 +66,7 @@ def shortest_corpus(material: Material) -> int:
 
 
 def _num_shots(material: Material) -> int:
-    if getattr(material.tokenizer, "chat_template", None):
+    if getattr(material.tokenizer, "chat_template", None) and not material.is_plain:
         return 0
     return NUM_SHOTS if _shortest(NUM_SHOTS, material) <= material.form_limit(_shortest(0, material)) else 0
 
@@ -144,11 +144,9 @@ def _framed(
     """The text before the passages, the text after them, and the answer."""
     tokenizer, bos = material.tokenizer, material.haystack.bos
     asking = QUESTION.format(question=question.question)
-    if around := around_messages(tokenizer, 1, add_generation_prompt=True):
-        before, after = (np.asarray(ids, np.int32) for ids in around)
-        opens = [] if len(bos) and len(before) and before[0] == bos[0] else [bos]
-        front = np.concatenate([*opens, before, encode(OPENING, tokenizer)])
-        return front, np.concatenate([encode(asking, tokenizer), after]), encode(question.answer, tokenizer)
+    if chat := material.chat or (None if material.is_plain else chat_turn(tokenizer, bos)):
+        front = np.concatenate([chat.opening, encode(OPENING, tokenizer)])
+        return front, np.concatenate([encode(asking, tokenizer), chat.reply]), encode(question.answer, tokenizer)
     examples = "".join(SHOT.format(question=shot.question, answer=shot.answer) for shot in shots)
     front = np.concatenate([bos, encode(OPENING + examples, tokenizer)])
     return front, *question_and_answer(asking, f" {question.answer}", tokenizer)

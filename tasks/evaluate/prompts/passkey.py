@@ -24,7 +24,7 @@ QUESTION = "\n# What is the pass key? The pass key is"
 def passkey_parts(rng: np.random.Generator, hay_text: str, material: Material) -> Parts:
     """A key of five digits."""
     (key,) = absent_numbers(1, 5, hay_text, rng)
-    question, answer = question_and_answer(QUESTION, f" {key}", material.tokenizer)
+    question, answer = question_and_answer(QUESTION, f" {key}", material.tokenizer, material.chat)
     return Parts(
         asked=(needle(NEEDLE.format(key=key), key, material.tokenizer),), question=question, answer=answer, golds=(key,)
     )

@@ -43,20 +43,45 @@ def needles(texts: list[str], golds: list[str], tokenizer: Any) -> list[Needle]:
     return [Needle(*split) for split in _split(texts, [t.index(g) for t, g in zip(texts, golds, strict=True)], tokenizer)]
 
 
-def question_and_answer(question: str, answer: str, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class ChatTurn:
+    """A chat template around one user's message, int32 token ids: `opening` before it, BOS included, and `reply` from its end to where the
+    assistant's answer begins."""
+
+    opening: np.ndarray
+    reply: np.ndarray
+
+
+def question_and_answer(
+    question: str, answer: str, tokenizer: Any, chat: ChatTurn | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Both as tokens. They are encoded together, as a model would continue the question.
 
-    The answer's tokens are those that hold a character of `answer`, white space in front of it not counted.
+    The answer's tokens are those that hold a character of `answer`, white space in front of it not counted. With `chat` the question
+    ends the user's message, and the words in it that begin the answer begin the assistant's.
     """
-    return questions_and_answers([question], [answer], tokenizer)[0]
+    return questions_and_answers([question], [answer], tokenizer, chat)[0]
 
 
-def questions_and_answers(questions: list[str], answers: list[str], tokenizer: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+def questions_and_answers(
+    questions: list[str], answers: list[str], tokenizer: Any, chat: ChatTurn | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """`question_and_answer` for many at once."""
+    if chat is not None:
+        cuts = [_reply_start(question) for question in questions]
+        begun = [question[cut:].lstrip() for question, cut in zip(questions, cuts, strict=True)]
+        asked = encode_each([question[:cut].rstrip() for question, cut in zip(questions, cuts, strict=True)], tokenizer)
+        replies = questions_and_answers(begun, answers, tokenizer)
+        return [(np.concatenate([ids, chat.reply, start]), answer) for ids, (start, answer) in zip(asked, replies, strict=True)]
     pairs = list(zip(questions, answers, strict=True))
     starts = [len(question) + len(answer) - len(answer.lstrip()) for question, answer in pairs]
     split = _split([question + answer for question, answer in pairs], starts, tokenizer)
     return [(tokens[:first], tokens[first:]) for tokens, first in split]
+
+
+def _reply_start(question: str) -> int:
+    """Where the answer's first words begin, such as "The pass key is": behind the last question mark or line end."""
+    return max(question.rfind("? ") + 1, question.rfind("\n") + 1)
 
 
 def _split(texts: list[str], starts: list[int], tokenizer: Any) -> list[tuple[np.ndarray, int]]:

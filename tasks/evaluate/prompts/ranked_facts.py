@@ -148,7 +148,7 @@ def _draw(sample: int, count: int, slice_tokens: int, hay_text: str, material: M
     names = key_names(count, rng)
     codes = absent_numbers(count, CODE_DIGITS, hay_text, rng)
     texts = [FACT.format(name=name, code=code) for name, code in zip(names, codes, strict=True)]
-    question, answer = question_and_answer(QUESTION.format(name=names[0]), f" {codes[0]}", material.tokenizer)
+    question, answer = question_and_answer(QUESTION.format(name=names[0]), f" {codes[0]}", material.tokenizer, material.chat)
     slices = list(_slices(material.haystack, slice_tokens))
     chosen = rng.choice(len(slices), count, replace=False)
     return _Asked(

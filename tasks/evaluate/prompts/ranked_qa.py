@@ -78,7 +78,9 @@ def _most_passages(one: _Encoded, length: int, material: Material) -> int:
 def _encode(example: QaExample, material: Material) -> _Encoded:
     tokenizer = material.tokenizer
     texts = [f" {text}\n" for text in (example.gold, *example.passages)]
-    question, answer = question_and_answer(QUESTION.format(question=example.question), f" {example.answers[0]}", tokenizer)
+    question, answer = question_and_answer(
+        QUESTION.format(question=example.question), f" {example.answers[0]}", tokenizer, material.chat
+    )
     limit = len(answer) if len(example.answers) == 1 else generation_limit(answer, OUTPUT_TOKENS)
     return _Encoded(
         example=example,

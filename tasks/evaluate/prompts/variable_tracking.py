@@ -50,7 +50,7 @@ def _parts(has_example: bool, rng: np.random.Generator, hay_text: str, material:
     values = absent_numbers(2, 5, hay_text, rng)
     chain = names[: NUM_HOPS + 1]
     opening = _example(names[NUM_HOPS + 1 :], values[1]) + OPENING if has_example else OPENING
-    question, answer = question_and_answer(QUESTION.format(value=values[0]), _answer(chain), tokenizer)
+    question, answer = question_and_answer(QUESTION.format(value=values[0]), _answer(chain), tokenizer, material.chat)
     return Parts(
         opening=encode(opening, tokenizer),
         asked=tuple(needles(assignments(chain, values[0]), chain, tokenizer)),

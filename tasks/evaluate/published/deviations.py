@@ -37,9 +37,10 @@ _NEEDLES = (
 _SPREAD = "Several needles lie one in each equal part of the text, spread evenly over the samples."
 
 ALL_OWN = (
-    "All of Ropeway's own tasks: prompts in Ropeway's own words; a chat template for own_corpus alone. Where one answer is right, it "
-    "is forced in one pass instead of generated. Otherwise the published limit of new tokens holds, but at least the answer's tokens "
-    f"and at most twice as many. The length counts BOS and answer. From {PROMISED_LENGTH} tokens up."
+    "All of Ropeway's own tasks: prompts in Ropeway's own words; a chat template for own_corpus, and for all with "
+    "`evaluation.chat_template`. Where one answer is right, it is forced in one pass instead of generated. Otherwise the published "
+    "limit of new tokens holds, but at least the answer's tokens and at most twice as many. The length counts BOS and answer. "
+    f"From {PROMISED_LENGTH} tokens up."
 )
 ALL_PUBLISHED = (
     "All published tasks: no chat template (RULER's `base`), so figures of chat models are not matched. BOS is added where the "

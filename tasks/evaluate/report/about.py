@@ -26,7 +26,8 @@ def about(report: Report) -> list[tuple[str, str]]:
     facts.append(("lengths", f"{', '.join(map(str, lengths)) or 'none'} tokens"))
     if report.task_means:
         tasks = list(dict.fromkeys(row.task for row in report.task_means))
-        facts.append(("tasks", f"{', '.join(tasks)}; {_samples(report)} samples a length"))
+        how = ", asked through the chat template" if settings.chat_template else ""
+        facts.append(("tasks", f"{', '.join(tasks)}; {_samples(report)} samples a length{how}"))
     facts.append(("intervals", f"{percent(settings.confidence)}; seed {settings.seed}"))
     if origin:
         facts.append(("numbers", f"{origin.numbers} on {origin.device}"))

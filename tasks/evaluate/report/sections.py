@@ -8,6 +8,7 @@ from data_schemas.report import Report
 from data_schemas.report_seen import SeenText
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.published.names import NOT_COMPARABLE, is_published
+from tasks.evaluate.report.quantised_note import quantised_note
 from tasks.evaluate.report.reorder_section import reorder_table
 from tasks.evaluate.report.section import Section, Table
 from tasks.evaluate.report.served_note import as_served_note
@@ -83,7 +84,8 @@ def _notes(report: Report) -> dict[str, tuple[str, str]]:
         "perplexity": (
             "Perplexity by context length",
             f"Perplexity of the last {settings.target_tokens} tokens of {documents} held-out documents, the same tokens at every "
-            f"length, with its [{level} interval] over documents. The base's window is {settings.base_window} tokens.",
+            f"length, with its [{level} interval] over documents. The base's window is {settings.base_window} tokens."
+            f"{quantised_note(settings)}",
         ),
         "comparisons": (
             "Paired comparisons",

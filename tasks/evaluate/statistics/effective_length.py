@@ -33,7 +33,7 @@ from data_schemas.report_sections import (
     TaskLengths,
     TaskScoreLengths,
 )
-from data_schemas.samples import is_served_arm
+from data_schemas.samples import QUANTISED_ARM, is_served_arm
 from tasks.evaluate.published.names import RULER_PUBLISHED
 from tasks.evaluate.statistics.estimates import Estimate
 from tasks.evaluate.statistics.non_inferiority import does_task
@@ -209,5 +209,5 @@ def _common_lengths(cells: TaskCells, arm: str, tasks: Iterable[str]) -> list[in
 
 
 def _arms(cells: Iterable[Cell | TaskKey]) -> list[str]:
-    """Without those that are measured up to the base's window only."""
-    return list(dict.fromkeys(key.arm for key in cells if not is_served_arm(key.arm)))
+    """Without those that are measured up to the base's window only, or only to be compared with the published model."""
+    return list(dict.fromkeys(key.arm for key in cells if not is_served_arm(key.arm) and key.arm != QUANTISED_ARM))

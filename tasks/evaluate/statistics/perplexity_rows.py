@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from data_schemas.report import EvaluationSettings
 from data_schemas.report_sections import ComparisonRow, ModelAtLength, PerplexityRow, PositionRow, ProtocolRow
-from data_schemas.samples import AS_SERVED, is_served_arm
+from data_schemas.samples import AS_SERVED, QUANTISED_ARM, is_served_arm
 from tasks.evaluate.published.names import NOT_COMPARABLE
 from tasks.evaluate.statistics.estimates import Estimate, perplexity_estimate, perplexity_ratio
 
@@ -103,7 +103,7 @@ def comparisons(cells: dict[Cell, pa.Table], settings: EvaluationSettings) -> It
         )
 
 
-def _declared_pairs(arms: Iterable[str], settings: EvaluationSettings) -> list[tuple[Cell, Cell]]:
+def _declared_pairs(arms: set[str], settings: EvaluationSettings) -> list[tuple[Cell, Cell]]:
     window, target = settings.base_window, settings.target_length
     pairs = [
         (Cell("fine_tuned", target), Cell("scaling_only", target)),
@@ -113,6 +113,8 @@ def _declared_pairs(arms: Iterable[str], settings: EvaluationSettings) -> list[t
         (Cell("scaling_only", target), Cell("base", window)),
         (Cell("base", target), Cell("base", window)),
     ]
+    if QUANTISED_ARM in arms:
+        pairs += [(Cell("fine_tuned", length), Cell(QUANTISED_ARM, length)) for length in (target, window)]
     for arm in sorted(arm for arm in arms if is_served_arm(arm)):
         pairs += [(Cell(arm, window), Cell("base", window)), (Cell(arm, window), Cell(arm.removesuffix(AS_SERVED), window))]
     for arm in sorted(arm for arm in arms if arm.startswith("base_")):

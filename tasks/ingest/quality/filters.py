@@ -1,6 +1,9 @@
 """A document as it goes on, or the reason why it does not."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from data_schemas.params import CorpusParams, CorpusSource, QualityParams
 from tasks.ingest.quality.measures import repeated_share, symbol_share
@@ -28,10 +31,30 @@ def finished(document: Document, source: CorpusSource, params: CorpusParams, max
         language, reason = _language(document, source, params)
     if reason := reason or _fault(document, params.quality):
         return Skipped(document.source_uri, document.record, reason, num_bytes)
-    text, changes = replaced(document.text, params.replace_personal_data)
-    if not changes:
-        return document if language == document.language else dataclasses.replace(document, language=language)
-    return dataclasses.replace(document, text=text, language=language, changes=(*document.changes, *changes))
+    cleaned = _without_personal_data(document, params.replace_personal_data)
+    return cleaned if language == cleaned.language else dataclasses.replace(cleaned, language=language)
+
+
+def _without_personal_data(document: Document, kinds: Sequence[str]) -> Document:
+    """The document with its text replaced; of a conversation each piece between the borders of its messages and context."""
+    borders = sorted(
+        {0, len(document.text), *(document.context or ()), *(at for t in document.turns for at in (t.start, t.end))}
+    )
+    pieces = [replaced(document.text[start:end], kinds) for start, end in pairwise(borders)]
+    if not any(changes for _, changes in pieces):
+        return document
+    counts: Counter[str] = Counter()
+    for _, changes in pieces:
+        counts.update(dict(changes))
+    ends = accumulate((len(text) for text, _ in pieces), initial=0)
+    moved = dict(zip(borders, ends, strict=True))
+    return dataclasses.replace(
+        document,
+        text="".join(text for text, _ in pieces),
+        changes=(*document.changes, *counts.items()),
+        turns=tuple(dataclasses.replace(turn, start=moved[turn.start], end=moved[turn.end]) for turn in document.turns),
+        context=document.context and (moved[document.context[0]], moved[document.context[1]]),
+    )
 
 
 def _language(document: Document, source: CorpusSource, params: CorpusParams) -> tuple[str | None, str | None]:

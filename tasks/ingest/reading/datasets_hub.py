@@ -13,6 +13,7 @@ from data_schemas.addresses import without_secrets
 from data_schemas.errors import UserError
 from data_schemas.manifest import hash_file
 from data_schemas.params import CorpusSource
+from tasks.ingest.reading.conversations import conversation_columns
 from tasks.ingest.reading.faults import Tries, is_transport_failure, tried
 from tasks.ingest.reading.record_fields import from_fields
 from tasks.ingest.reading.records import Document, Origin, Refused, Unusable
@@ -91,7 +92,7 @@ def read_dataset(part: DatasetSlice, source: CorpusSource, max_bytes: int) -> It
         yield problem.refused(part.uri, 0)
         return
     if data.features:  # what is not read need not be decoded
-        wanted = (source.text_field, "id", "licence", "license", "work")
+        wanted = (source.text_field, "id", "licence", "license", "work", *conversation_columns(list(data.features), source))
         data = data.select_columns([column for column in data.features if column in wanted])
     for shard in range(part.start, part.stop):
         yield from _read_shard(data, shard, part.uri, source)
@@ -224,10 +225,14 @@ def _num_bytes(data: Any, source: CorpusSource, folder: Path | None, revision: s
 
 def _refuse_missing_text(index: int, source: CorpusSource, data: Any) -> None:
     columns = list(data.features or [])
+    where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
+    if source.instructions != "no":
+        if columns and not conversation_columns(columns, source):
+            raise UserError(f"{where} has no column with a conversation (it has {', '.join(columns)}): set messages_field.")
+        return
     if columns and source.text_field not in columns:
         raise UserError(
-            f"corpus.sources[{index}] {without_secrets(source.uri)!r} has no column {source.text_field!r} (it has {', '.join(columns)}): "
-            "set text_field."
+            f"{where} has no column {source.text_field!r} (it has {', '.join(columns)}): set text_field, or instructions for conversations."
         )
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.ingest.reading.conversations import Conversation, conversation_of, hint, value_at
 from tasks.ingest.reading.format_guess import guess_format, named_format
 from tasks.ingest.reading.html.main_text import main_text
 from tasks.ingest.reading.records import Document, Origin, Unusable, checked, work_of
@@ -25,7 +26,12 @@ def from_fields(
     of its own (`work_by` "file"), named by its `id`, else by its text, or belongs to the work of its folder.
     """
     source = origin.source
-    text = _field(fields, source.text_field)
+    if source.instructions != "no":
+        return _asked(conversation_of(fields, source), fields, record, span, origin, changes)
+    try:
+        text = value_at(fields, source.text_field)
+    except Unusable as missing:
+        raise Unusable(missing.reason, missing.detail + hint(fields)) from None
     if not isinstance(text, str):
         raise Unusable("not_text", f"the field {source.text_field!r} holds a {type(text).__name__}")
     identifier = _label(fields.get("id"))
@@ -54,16 +60,33 @@ def in_format(text: str, named: str | None) -> tuple[str, str]:
     return text, named or guess_format(text)
 
 
-def _field(fields: Mapping[str, Any], path: str) -> Any:
-    """The value of a field, or at a path such as `a.b`; a field of the path's whole name comes first. Raises Unusable."""
-    if path in fields:
-        return fields[path]
-    found: Any = fields
-    for name in path.split("."):
-        if not isinstance(found, Mapping) or name not in found:
-            raise Unusable("missing_text", f"no field {path!r}")
-        found = found[name]
-    return found
+def _asked(
+    found: Conversation,
+    fields: Mapping[str, Any],
+    record: int,
+    span: tuple[int, int] | None,
+    origin: Origin,
+    changes: tuple[tuple[str, int], ...],
+) -> Document:
+    """The conversation of one record. Questions about one document are one work, so the held-out split never divides them."""
+    source, identifier = origin.source, _label(fields.get("id"))
+    of_context = f"context:{_short_hash(found.text[slice(*found.context)])}" if found.context else None
+    by_folder = source.work_by == "top_level"
+    work = _label(fields.get("work")) or (None if by_folder else of_context) or _work_of_record(origin, identifier, found.text)
+    return Document(
+        text=checked(found.text),
+        source=source.label,
+        source_uri=f"{origin.uri}#{identifier}" if identifier else origin.uri,
+        record=record,
+        byte_start=span[0] if span else None,
+        byte_end=span[1] if span else None,
+        licence=_label(fields.get("licence")) or _label(fields.get("license")) or source.licence,
+        work=work,
+        format="plain",
+        changes=changes,
+        turns=found.turns,
+        context=found.context,
+    )
 
 
 def _work_of_record(origin: Origin, identifier: str | None, text: str) -> str:
@@ -72,7 +95,11 @@ def _work_of_record(origin: Origin, identifier: str | None, text: str) -> str:
         return work_of(origin.relative, "top_level")
     if identifier:
         return f"{origin.source.label}#{identifier}"
-    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return f"sha256:{_short_hash(text)}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _label(value: object) -> str | None:

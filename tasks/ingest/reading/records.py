@@ -19,7 +19,8 @@ class Refused:
     """An input that cannot be read, with a reason code; becomes one QUARANTINE row. Record 0 is a whole file.
 
     Reason codes: undecodable, invalid_json, missing_text, not_text, empty, nul_bytes, lone_surrogates, unreadable,
-    too_large, truncated, corrupt, decompression_bomb, encrypted, scanned, outside_root.
+    too_large, truncated, corrupt, decompression_bomb, encrypted, scanned, outside_root; of conversations no_messages, no_role,
+    unknown_role, roles_out_of_order, no_answer, unknown_weight.
     """
 
     source_uri: str
@@ -49,10 +50,25 @@ class Unmatched:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A message of a conversation: characters `start` to `end` of its text. `role` is "system", "user" or "assistant".
+
+    `is_learned`: an answer that training learns.
+    """
+
+    role: str
+    start: int
+    end: int
+    is_learned: bool
+
+
+@dataclass(frozen=True)
 class Document:
     """One document with its text exactly as stored (line ends included, byte order mark dropped); HTML as Markdown.
 
     changes   what was replaced in the text: ((kind, number of places), ...), such as (("undecodable", 1),)
+    turns     of a conversation: its messages; empty for any other document
+    context   of a conversation: the span of the document that it asks about, if it has one
     """
 
     text: str
@@ -66,6 +82,8 @@ class Document:
     format: str
     language: str | None = None
     changes: tuple[tuple[str, int], ...] = ()
+    turns: tuple[Turn, ...] = ()
+    context: tuple[int, int] | None = None
 
     @cached_property
     def utf8(self) -> bytes:

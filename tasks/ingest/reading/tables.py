@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.params import CorpusSource
 from tasks.ingest.reading.arrow_messages import FILE_MAGIC, BatchHeader, batch_headers
 from tasks.ingest.reading.compression import refuse_bomb
+from tasks.ingest.reading.conversations import conversation_columns, hint
 from tasks.ingest.reading.faults import tried
 from tasks.ingest.reading.file_formats import compression_of
 from tasks.ingest.reading.files import Files, SourceFile
@@ -22,6 +23,7 @@ _BATCH_BYTES = 4 << 20
 _REPEATED_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1024
 _LABELS = ("id", "licence", "license", "work")
+_OF_SCHEMA = ("missing_text", "not_text", "no_messages")  # a table has a wrong column, or none
 _REPEATS_STARTS = "DELTA_BYTE_ARRAY"
 
 
@@ -51,7 +53,7 @@ def read_parquet(
                     yield from table_rows(batch, record, origin, max_bytes)
                     record += batch.num_rows
     except Unusable as problem:
-        yield problem.refused(origin.uri, 0 if problem.reason in ("missing_text", "not_text") else record)
+        yield problem.refused(origin.uri, 0 if problem.reason in _OF_SCHEMA else record)
 
 
 def read_arrow(
@@ -66,7 +68,7 @@ def read_arrow(
                 yield from table_rows(_validated(batch.select(columns)), record, origin, max_bytes)
                 record += batch.num_rows
     except Unusable as problem:
-        yield problem.refused(origin.uri, 0 if problem.reason in ("missing_text", "not_text") else record)
+        yield problem.refused(origin.uri, 0 if problem.reason in _OF_SCHEMA else record)
 
 
 def pieces_of(files: Files, file: SourceFile, container: str) -> list[Piece] | None:
@@ -172,11 +174,16 @@ def _refusing_damage() -> Iterator[None]:
 
 
 def text_and_labels(schema: "pa.Schema", source: CorpusSource) -> list[str]:
-    """The names of the text's column and of the label columns that exist. Raises Unusable."""
+    """The names of the text's column, or of those of a conversation, and of the label columns that exist. Raises Unusable."""
     import pyarrow as pa
 
+    if source.instructions != "no":
+        columns = conversation_columns(schema.names, source)
+        if not columns:
+            raise Unusable("no_messages", f"no column with a conversation, but {', '.join(schema.names)[:200]}")
+        return [*columns, *(name for name in _LABELS if schema.names.count(name) == 1)]
     if schema.names.count(source.text_field) != 1:
-        raise Unusable("missing_text", f"no column {source.text_field!r}")
+        raise Unusable("missing_text", f"no column {source.text_field!r}{hint(dict.fromkeys(schema.names))}")
     kind = schema.field(source.text_field).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -202,7 +209,7 @@ class _GroupPlan:
 def _plan_of_group(table: "pq.ParquetFile", group: int, columns: list[str], max_expansion: float) -> _GroupPlan:
     """Raises Unusable for a row group that is a bomb."""
     found = table.metadata.row_group(group)
-    chunks = [chunk for i in range(found.num_columns) if (chunk := found.column(i)).path_in_schema in columns]
+    chunks = [chunk for i in range(found.num_columns) if _is_of((chunk := found.column(i)).path_in_schema, columns)]
     for chunk in chunks:
         refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, max_expansion)
     return _GroupPlan(
@@ -210,6 +217,11 @@ def _plan_of_group(table: "pq.ParquetFile", group: int, columns: list[str], max_
         stored_bytes=sum(chunk.total_compressed_size for chunk in chunks),
         is_delta_coded=any(_REPEATS_STARTS in chunk.encodings for chunk in chunks),
     )
+
+
+def _is_of(path: str, columns: list[str]) -> bool:
+    """Whether a column chunk is of one of the columns, or nested in it, as those of a list of messages are."""
+    return path in columns or path.split(".")[0] in columns
 
 
 def _batch_rows(chunk: "pq.ColumnChunkMetaData", num_rows: int) -> int:
@@ -242,6 +254,10 @@ def _validated(batch: "pa.RecordBatch") -> "pa.RecordBatch":
 
 
 def table_rows(batch: "pa.RecordBatch", first_record: int, origin: Origin, max_bytes: int) -> Iterator[Document | Refused]:
+    """The documents of a batch's rows."""
+    if origin.source.instructions != "no":
+        yield from _conversations(batch, first_record, origin)
+        return
     text = batch.column(batch.schema.get_field_index(origin.source.text_field))
     names = _labels(origin.source)
     labels = {name: batch.column(batch.schema.get_field_index(name)) for name in batch.schema.names if name in names}
@@ -252,6 +268,19 @@ def table_rows(batch: "pa.RecordBatch", first_record: int, origin: Origin, max_b
             fields = {name: _label_value(column[row]) for name, column in labels.items()}
             value, changes = _text_value(text[row], max_bytes, origin.source.replace_undecodable)
             yield from_fields({**fields, origin.source.text_field: value}, record, None, origin, changes)
+        except Unusable as problem:
+            yield problem.refused(origin.uri, record)
+
+
+def _conversations(batch: "pa.RecordBatch", first_record: int, origin: Origin) -> Iterator[Document | Refused]:
+    for row in range(batch.num_rows):
+        record = first_record + row
+        try:
+            try:
+                fields = {name: column[row].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+            except UnicodeDecodeError as error:
+                raise Unusable("undecodable", f"byte {error.start}: {error.reason}") from error
+            yield from_fields(fields, record, None, origin)
         except Unusable as problem:
             yield problem.refused(origin.uri, record)
 

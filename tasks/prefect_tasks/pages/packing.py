@@ -52,6 +52,7 @@ def _sections(artifact: Artifact, params: PipelineParams) -> Iterator[str]:
         *_shares("source", packed["sources"]),
         *_shares("length", packed["by_length"]),
         *_retrieval(packed),
+        *_instructions(packed),
     ]:
         yield f"### Mix of the packed tokens\n\n{markdown_table(('by', 'name', 'requested', 'reached'), shares)}"
     if ledger := ledger_of(packed):
@@ -113,3 +114,9 @@ def _shares(side: str, shares: list[dict[str, Any]]) -> list[tuple[str, str, str
         (side, plain(share["name"]), "" if share["wanted"] is None else f"{share['wanted']:.1%}", f"{share['reached']:.1%}")
         for share in shares
     ]
+
+
+def _instructions(packed: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The row of the conversations, if there is instruction data; its share follows from the sources."""
+    told = packed.get("instructions")
+    return [("kind", "instruction data", "", f"{told['share']:.1%}")] if told else []

@@ -164,9 +164,11 @@ def spelling_problems(config: Mapping[str, Any]) -> list[str]:
         legacy["partial_rotary_factor"] = config["partial_rotary_factor"]
     keys = sorted((set(legacy) | set(new)) - {"type"})
     local = other_layers(config.get("rope_parameters")).get(LOCAL) or {}
-    other = [] if config.get(LOCAL_THETA) == local.get("rope_theta") else [
-        f"{LOCAL_THETA} is {config.get(LOCAL_THETA)!r}, and rope_theta of {LOCAL} {local.get('rope_theta')!r}"
-    ]
+    other = (
+        []
+        if config.get(LOCAL_THETA) == local.get("rope_theta")
+        else [f"{LOCAL_THETA} is {config.get(LOCAL_THETA)!r}, and rope_theta of {LOCAL} {local.get('rope_theta')!r}"]
+    )
     return other + [
         f"{key} is {new.get(key)!r} in rope_parameters and {legacy.get(key)!r} in the older spelling"
         for key in keys

@@ -109,7 +109,8 @@ def test_a_comparison_needs_documents_and_a_base_only(tmp_path: Path, tokenizer:
     artifact = compare_rope.run(params, storage, documents, 4, texts_into(said))
     report = compare_rope.load_comparison(artifact)
     assert {m.method for m in report.methods} == {"base", "linear", "dynamic", "ntk", "yarn", "llama3"}
-    assert set(report.refused) == {"longrope"}
+    assert set(report.refused) == {"longrope", "ntk_critical"}
+    assert "too few for a search" in report.refused["ntk_critical"]
     assert report.settings.lengths == (32, 64, 128)
     assert sorted(p.name for p in artifact.path.glob("rope_*")) == [
         "rope_comparison.json",

@@ -179,6 +179,13 @@ def test_models_are_also_measured_as_they_are_served_where_that_differs(tiny_run
     assert choose_arms(tiny_run.changed(as_served=False), has_checkpoint=True).as_served_note == ""
 
 
+def test_a_quantised_base_is_measured_as_it_was_trained(tiny_run: TinyRun) -> None:
+    training = tiny_run.params.training.model_copy(update={"base_precision": "nf4"})
+    params = tiny_run.params.model_copy(update={"training": training})
+    assert choose_arms(params, has_checkpoint=True).names == ("base", "scaling_only", "fine_tuned", "fine_tuned_quantised")
+    assert choose_arms(params, has_checkpoint=False).names == ("base", "scaling_only")
+
+
 @pytest.mark.slow
 def test_depth_distance_and_number_of_facts_of_every_prompt_are_kept(tiny_run: TinyRun, tmp_path: Path) -> None:
     tasks = ("facts_in_text", "associative_needle", "graph_walk", "spaced_evidence")

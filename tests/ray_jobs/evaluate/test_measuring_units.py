@@ -91,6 +91,13 @@ def test_arms_as_they_are_served_are_measured_up_to_the_base_window(workload: Wo
     assert of_each == {"fine_tuned": {32, 64, 128, 192}, "fine_tuned_as_served": {32, 64, 128}}
 
 
+def test_of_the_quantised_model_only_perplexity_is_measured(workload: Workload) -> None:
+    planned = plan_units(workload, ("fine_tuned", "fine_tuned_quantised"), 256)
+    kinds = {arm: {unit.kind for unit in planned if unit.arm == arm} for arm in ("fine_tuned", "fine_tuned_quantised")}
+    assert kinds["fine_tuned_quantised"] == kinds["fine_tuned"] - {"task", "protocol"}
+    assert "task" in kinds["fine_tuned"]
+
+
 def test_a_kept_workload_is_measured_as_the_one_in_memory(
     workload: Workload, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.attention import register_s2_attention
-from ray_jobs.finetune.training.lora import linear_names, resolve_targets, trainable
+from ray_jobs.finetune.training.lora import trainable
+from ray_jobs.finetune.training.targets import linear_names, resolve_targets
 from ray_jobs.finetune.training.training_model import build_model
 from tasks.model.extended import ADAPTER_DIR, load_arm
 from tests.tiny_models import GROUP, KINDS, influence, positions, tiny_config, tiny_model
@@ -17,6 +18,16 @@ from tests.tiny_models import GROUP, KINDS, influence, positions, tiny_config, t
 register_s2_attention()
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 LENGTHS = [1, 13, 3]
+
+
+def exact(model):
+    """The name of transformers' own attention that computes all that the model's layers ask for."""
+    return "sdpa" if model._supports_sdpa else "eager"
+
+
+def apart(model, ids, lengths):
+    """Logits of each document alone: not every class of transformers (gpt-oss) keeps packed documents apart by itself."""
+    return torch.cat([model(input_ids=part, use_cache=False).logits for part in ids.split(lengths, dim=1)], dim=1)
 
 
 @kinds
@@ -42,12 +53,14 @@ def test_a_packed_document_comes_out_as_it_does_alone(kind):
 def test_evaluation_mode_is_what_transformers_computes(kind):
     model = tiny_model(kind).eval()
     plain = copy.deepcopy(model)
-    plain.set_attn_implementation("sdpa")
+    plain.set_attn_implementation(exact(plain))
     ids = torch.randint(2, 64, (2, 21))
     padding = torch.ones(2, 21, dtype=torch.long)
     padding[1, :4] = 0
     for extra in ({}, {"position_ids": positions([8, 13]).expand(2, -1)}, {"attention_mask": padding}):
-        ours, theirs = (m(input_ids=ids, use_cache=False, **extra).logits for m in (model, plain))
+        ours = model(input_ids=ids, use_cache=False, **extra).logits
+        packed = "position_ids" in extra
+        theirs = apart(plain, ids, [8, 13]) if packed else plain(input_ids=ids, use_cache=False, **extra).logits
         real = padding.bool() if "attention_mask" in extra else torch.ones_like(padding).bool()
         torch.testing.assert_close(ours[real], theirs[real], atol=1e-5, rtol=1e-5)
     generated = [m.generate(ids[:1], max_new_tokens=6, do_sample=False, pad_token_id=0) for m in (model, plain)]
@@ -59,7 +72,7 @@ def test_training_with_groups_of_twice_the_length_is_full_attention(kind):
     """Sliding windows included."""
     model = tiny_model(kind, group=2 * 21)
     plain = copy.deepcopy(model)
-    plain.set_attn_implementation("sdpa")
+    plain.set_attn_implementation(exact(plain))
     ids = torch.randint(0, 64, (1, 21))
     torch.testing.assert_close(model(ids, use_cache=False).logits, plain(ids, use_cache=False).logits, atol=1e-5, rtol=1e-5)
 
@@ -69,9 +82,9 @@ def test_with_every_document_or_every_layer_in_full_training_is_full_attention(k
     """Sliding windows included; every architecture passes on which documents are meant."""
     model = tiny_model(kind, group=4)
     plain = copy.deepcopy(model)
-    plain.set_attn_implementation("sdpa")
+    plain.set_attn_implementation(exact(plain))
     ids, place = torch.randint(0, 64, (1, 21)), positions([8, 13])
-    expected = plain(ids, position_ids=place, use_cache=False).logits
+    expected = apart(plain, ids, [8, 13])
     in_full = torch.ones(1, 21, dtype=torch.bool)
     torch.testing.assert_close(
         model(ids, position_ids=place, s2_in_full=in_full, use_cache=False).logits, expected, atol=1e-5, rtol=1e-5
@@ -84,7 +97,7 @@ def test_a_window_shorter_than_a_group_is_computed_as_the_base_has_it():
     """There is nothing to approximate: a window costs less than a group already."""
     model = tiny_model("mistral-window-below-group")
     plain = copy.deepcopy(model)
-    plain.set_attn_implementation("sdpa")
+    plain.set_attn_implementation(exact(plain))
     ids = torch.randint(0, 64, (1, 21))
     torch.testing.assert_close(model(ids, use_cache=False).logits, plain(ids, use_cache=False).logits, atol=1e-5, rtol=1e-5)
 

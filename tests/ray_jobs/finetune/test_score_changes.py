@@ -48,7 +48,9 @@ def compared(run, expected, sizes, names, dtype=torch.float32):
     """Outputs and all gradients of `run` and of `expected` for random queries, keys, values and sinks."""
     num_tokens, num_heads, num_kv = sizes
     torch.manual_seed(0)
-    ours = [torch.randn(num_tokens, n, 8, dtype=dtype) for n in (num_heads, num_kv, num_kv)] + [torch.randn(num_heads, dtype=dtype)]
+    ours = [torch.randn(num_tokens, n, 8, dtype=dtype) for n in (num_heads, num_kv, num_kv)] + [
+        torch.randn(num_heads, dtype=dtype)
+    ]
     ours = [t.requires_grad_() for t in ours]
     theirs = [t.detach().double().requires_grad_() for t in ours]
     weight = torch.randn(num_tokens, num_heads, 8)
@@ -123,9 +125,7 @@ def test_a_kernel_without_sinks_computes_them_through_its_log_sum_exp():
 @pytest.mark.parametrize("window", [None, 3])
 def test_torchs_kernel_and_its_backward_take_what_they_are_given_for_sinks(window):
     segments = segment_batch(positions([9, 4]), 4).unshifted
-    query, key, value = (
-        torch.empty(13, n, 8, dtype=torch.bfloat16, device="meta", requires_grad=True) for n in (4, 2, 2)
-    )
+    query, key, value = (torch.empty(13, n, 8, dtype=torch.bfloat16, device="meta", requires_grad=True) for n in (4, 2, 2))
     sinks = torch.empty(4, device="meta", requires_grad=True)
     out = torch_varlen(query, key, value, segments, 8**-0.5, window=window, change=ScoreChange(sinks_H=sinks))
     assert (out.shape, out.dtype) == (query.shape, torch.bfloat16)
@@ -150,7 +150,9 @@ def test_an_executor_without_a_change_is_passed_over_or_refused_by_name(monkeypa
         obstacle.cache_clear()
 
 
-@pytest.mark.parametrize(("kind", "changes"), [("gemma2", {"soft-capping of scores"}), ("gpt-oss", {"attention sinks"}), ("llama", set())])
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("gemma2", {"soft-capping of scores"}), ("gpt-oss", {"attention sinks"}), ("llama", set())]
+)
 def test_full_attention_is_what_transformers_computes_eagerly(kind, changes):
     """Padded batches, and generation with a cache; the release's own readers compute it eagerly."""
     torch.manual_seed(0)

@@ -6,7 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DeepseekV4Config, Gemma3TextConfig, ModernBertDecoderConfig, Olmo3Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DeepseekV4Config,
+    Gemma3TextConfig,
+    ModernBertDecoderConfig,
+    Olmo3Config,
+)
 
 from data_schemas.errors import UserError
 from tasks.model.rope_frequencies import scaled_frequencies

@@ -215,11 +215,20 @@ def test_a_rope_dict_without_theta_is_refused() -> None:
         {"short_factor": [1.0] * 16, "long_factor": [0.0] * 16},
         {"short_factor": [1.0] * 16, "long_factor": ["1"] * 16},
         {"short_factor": [1.0] * 16, "long_factor": 2.0},
-        {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "attention_factor": [1.0]},
+        {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "mscale": 1.0},
     ],
 )
 def test_malformed_longrope_factors_are_refused(factors: dict) -> None:
     assert "16 positive numbers" in refusal(base(), method="longrope", factors=factors)
+
+
+def test_longrope_takes_the_attention_factor_of_the_file() -> None:
+    lists = {"short_factor": [2.0] * 16, "long_factor": [2.0] * 16}
+    stated = plan_rope(base(), 2048, "longrope", factors=lists | {"attention_factor": 1.3})
+    assert stated.rope_parameters["attention_factor"] == 1.3
+    assert "attention_factor" in stated.servable_by()["vllm"]
+    assert plan_rope(base(), 2048, "longrope", factors=lists).servable_by()["vllm"] == ""
+    assert "not a positive number" in refusal(base(), method="longrope", factors=lists | {"attention_factor": [1.0]})
 
 
 def test_longrope_on_packed_rows_needs_one_list() -> None:

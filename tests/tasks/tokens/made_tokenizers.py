@@ -96,3 +96,20 @@ def _merges(trained: Tokenizer) -> list[tuple[str, str]]:
 
 
 KINDS = {"llama2": llama2_like, "unigram": unigram, "llama3": llama3_like, "bytes": bytes_only}
+
+# ChatML, whose tags mark the answers for transformers' own mask; without the tags it renders the same.
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}{% else %}{{ m.content + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def chatting(kind: str = "llama3", template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """A tokenizer of this kind with ChatML's control tokens and a chat template."""
+    made = KINDS[kind]()
+    copy = Tokenizer.from_str(made.backend_tokenizer.to_str())
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=copy, bos_token="<s>", eos_token="</s>", model_max_length=10**9)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = template
+    return tokenizer

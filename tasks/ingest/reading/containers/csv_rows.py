@@ -26,7 +26,7 @@ def read_csv(blocks: Iterator[bytes], origin: Origin, max_bytes: int) -> Iterato
         header = next(lines, "").removeprefix("\ufeff".encode().decode(_BYTES))
         delimiter = "\t" if ".tsv" in origin.relative.lower() else max(_DELIMITERS, key=header.count)
         names = [_decoded(name, origin)[0].strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        if origin.source.text_field not in names:
+        if origin.source.instructions == "no" and origin.source.text_field not in names:
             raise Unusable("missing_text", f"no column {origin.source.text_field!r}, but {', '.join(names)[:200]}")
         rows = csv.reader(lines, delimiter=delimiter)
         while True:

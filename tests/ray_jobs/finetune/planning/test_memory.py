@@ -1,5 +1,6 @@
 """The memory formula: what is counted against a real model, how it grows, and one measured step."""
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape, training_shape
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
+from tasks.model.quantised_linear import quantise_linears
 from tests.flows.small_run import small_params
 
 
@@ -31,7 +33,7 @@ def with_training(params: PipelineParams, **changes: Any) -> PipelineParams:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"train_embeddings": False}, {"train_norms": False}, {"lora_targets": ("all-linear",), "lora_rank": 4}]
+    "changes", [{}, {"train_embeddings": "none"}, {"train_norms": False}, {"lora_targets": ("all-linear",), "lora_rank": 4}]
 )
 def test_weights_are_counted_as_a_real_model_has_them(params: PipelineParams, changes: dict[str, Any]) -> None:
     changed = with_training(params, **changes)
@@ -42,7 +44,21 @@ def test_weights_are_counted_as_a_real_model_has_them(params: PipelineParams, ch
     assert counted.num_trainable == sum(p.numel() for _, p in trainable(model))
     held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
     assert 4 * (counted.num_trainable + counted.num_frozen) == sum(held.values())
-    assert counted.trains_head is changes.get("train_embeddings", True)  # tied
+    assert counted.trains_head is (changes.get("train_embeddings") != "none")  # tied
+
+
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_quantised_weights_are_counted_as_a_real_model_holds_them(params: PipelineParams, precision: str) -> None:
+    changed = with_training(params, base_precision=precision, average_last_steps=1)
+    base = LlamaForCausalLM.from_pretrained(params.model.base)
+    quantise_linears(base, changed.training.base_precision, torch.device("cpu"))  # type: ignore[arg-type]
+    model = add_trainable_weights(base, changed.training)
+    held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
+    shape = training_shape(changed)
+    foreseen = predict_memory(shape, changed.training, 64).weights - 4 * shape.num_trainable  # the mean of the weights
+    assert foreseen == pytest.approx(sum(held.values()), rel=0.02)
+    full = predict_memory(training_shape(params), params.training, 64).weights
+    assert full - foreseen == pytest.approx(shape.num_quantised * (4 - shape.quantised_bytes))
 
 
 def test_what_reads_each_input_of_a_layer(params: PipelineParams, shape: TrainingShape) -> None:
@@ -54,25 +70,24 @@ def test_what_reads_each_input_of_a_layer(params: PipelineParams, shape: Trainin
 def kept_for_backward(model: torch.nn.Module, ids: torch.Tensor) -> int:
     """Bytes of distinct tensors that autograd keeps over a forward pass of the layers, weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
+    saved: list[weakref.ref[torch.Tensor]] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        saved.append(weakref.ref(tensor))
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         hidden = model(input_ids=ids, use_cache=False).last_hidden_state
-    total = sum(kept.values())
+    storages = [tensor.untyped_storage() for one in saved if (tensor := one()) is not None]
+    total = sum({s.data_ptr(): s.nbytes() for s in storages if s.data_ptr() not in weights}.values())
     hidden.sum().backward()
     return total
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "k_proj", "v_proj", "o_proj"), ("all-linear",), ("q_proj", "v_proj")])
-@pytest.mark.parametrize("train_norms", [True, False])
+@pytest.mark.parametrize(("train_norms", "dora"), [(True, False), (False, False), (True, True)])
 def test_the_formula_of_a_layer_is_what_autograd_keeps(
-    params: PipelineParams, targets: tuple[str, ...], train_norms: bool
+    params: PipelineParams, targets: tuple[str, ...], train_norms: bool, dora: bool
 ) -> None:
     """The difference between four and two layers, so that embeddings and the last norm do not count."""
     from ray_jobs.finetune.attention import register_s2_attention
@@ -81,7 +96,7 @@ def test_the_formula_of_a_layer_is_what_autograd_keeps(
 
     register_s2_attention()
     tokens, kept = 256, {}
-    changed = with_training(params, lora_targets=targets, train_norms=train_norms)
+    changed = with_training(params, lora_targets=targets, train_norms=train_norms, dora=dora)
     for layers in (2, 4):
         torch.manual_seed(0)
         config = LlamaConfig(
@@ -91,7 +106,8 @@ def test_the_formula_of_a_layer_is_what_autograd_keeps(
         model = add_trainable_weights(LlamaForCausalLM(config), changed.training).train()
         set_group_size(model, 64)
         kept[layers] = kept_for_backward(model.get_base_model().model, torch.randint(0, 384, (1, tokens)))
-    sizes = {"hidden": 64, "query": 64, "key_value": 32, "num_heads": 4, "intermediate": 192}
+    writes = sum(m.out_features for m in model.modules() if dora and hasattr(m, "lora_A")) // layers
+    sizes = {"dora_writes": writes, "hidden": 64, "query": 64, "key_value": 32, "num_heads": 4, "intermediate": 192}
     shape = replace(training_shape(changed), **sizes)  # type: ignore[arg-type]
     foreseen = tokens * (inside_layer_bytes(shape) + shape.hidden * shape.residual_bytes)
     assert foreseen == pytest.approx((kept[4] - kept[2]) / 2, rel=0.08)

@@ -30,6 +30,16 @@ SCENARIOS = {
     "ddp-auto": ("tied", {"full_attention_layers": "auto"}),
     "fsdp-auto": ("tied", {"full_attention_layers": "auto", "parallelism": "fsdp"}),
     "fsdp-full": ("tied", {"attention": "full", "parallelism": "fsdp"}),
+    "fsdp-nf4": (
+        "tied",
+        {
+            "base_precision": "nf4",
+            "dora": True,
+            "average_last_steps": 3,
+            "full_attention_layers": "none",
+            "parallelism": "fsdp",
+        },
+    ),
     "ddp-exact": ("tied", {"micro_batch_rows": 2, "loss_weighting": "exact", "position_skipping": 2}),
     "ddp-long-ce": ("tied", {"loss_weighting": "long_ce", "loss_long_from": 16}),
     "ddp-sequence": ("tied", {"micro_batch_rows": 2, "sequence_workers": 2}),

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from tasks.evaluate.heldout import tokenize
+from tasks.evaluate.prompts.chat import chat_turn
 from tasks.evaluate.prompts.corpus_questions import CorpusQuestion, corpus_questions, corpus_texts
 from tasks.evaluate.prompts.hard_negatives import Passages
 from tasks.evaluate.prompts.make import make_prompts, shortest
@@ -123,7 +124,17 @@ def test_a_base_model_sees_two_other_questions_first(material: Material) -> None
 
 def test_an_instruct_model_is_asked_in_its_chat_template(material: Material) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(DEMO, chat_template=CHAT)
-    for prompt in make_prompts("own_corpus", 1024, replace(material, tokenizer=tokenizer)):
+    instruct = replace(material, tokenizer=tokenizer)
+    prompts = make_prompts("own_corpus", 1024, instruct)
+    turn = chat_turn(tokenizer, material.haystack.bos)
+    assert turn is not None
+    asked = replace(instruct, chat=turn, haystack=replace(material.haystack, bos=turn.opening))
+    for others, equal_ones in (
+        (asked, prompts),
+        (replace(instruct, is_plain=True), make_prompts("own_corpus", 1024, material)),
+    ):
+        assert [p.prompt_hash for p in make_prompts("own_corpus", 1024, others)] == [p.prompt_hash for p in equal_ones]
+    for prompt in prompts:
         text = str(tokenizer.decode(prompt.tokens))
         assert text.count(str(tokenizer.bos_token)) == 1
         assert text.startswith(f"{tokenizer.bos_token}[user]Answer the question")

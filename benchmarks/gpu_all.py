@@ -1,0 +1,58 @@
+"""What a GPU is first needed for, in one call of at most eight minutes: parity of all kernels, then throughput of training.
+
+    python -m benchmarks.gpu_all --out DIR [--limit-s 460] [--models smollm2-135m llama-1b] [--variants s2 full s2-compiled]
+
+Writes parity.json, throughput.json and summary.json to DIR. The same call again goes on with what is missing in throughput.json, which
+`ropeway plan --measured` reads. Exit status 1 if a kernel is outside its tolerance: then its speeds mean nothing, and none are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LENGTHS = ("8192", "32768")
+VARIANTS = ("s2", "full", "s2-bf16-hidden", "s2-compiled", "s2-compiled-bf16-hidden", "s2-offload", "s2-no-checkpointing")
+_RESERVE_S = 60  # a case that was begun in time may still be running
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit-s", type=float, default=460)
+    parser.add_argument("--models", nargs="+", default=["smollm2-135m", "llama-1b"])
+    parser.add_argument("--lengths", nargs="+", default=list(LENGTHS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--steps", default="3")
+    parser.add_argument("--tokens", help="of the parity's rows; smaller is faster")
+    args = parser.parse_args(arguments)
+    args.out.mkdir(parents=True, exist_ok=True)
+    started, summary = time.monotonic(), {}
+    parity = args.out / "parity.json"
+    if not parity.exists():
+        tokens = ["--tokens", args.tokens] if args.tokens else []
+        summary["parity"] = _run("benchmarks.gpu_parity", "--json", str(parity), *tokens)
+    rows = json.loads(parity.read_text())["rows"] if parity.exists() else []
+    summary["parity_within_tolerance"] = bool(rows) and all(row["margin"] >= 1 for row in rows)
+    if summary["parity_within_tolerance"]:
+        left = args.limit_s - (time.monotonic() - started) - _RESERVE_S
+        summary["throughput"] = _run(
+            "benchmarks.gpu_training", "throughput", "--models", *args.models, "--lengths", *args.lengths, "--variants", *args.variants,
+            "--steps", args.steps, "--bases", str(args.out / "bases"), "--limit-s", str(left), "--json", str(args.out / "throughput.json"),
+        )  # fmt: skip
+    summary["seconds"] = round(time.monotonic() - started)
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return 0 if summary["parity_within_tolerance"] else 1
+
+
+def _run(module: str, *arguments: str) -> int:
+    """Exit status of a benchmark, whose output goes on to this one's."""
+    return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

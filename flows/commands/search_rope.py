@@ -1,0 +1,53 @@
+"""`ropeway search-rope`: the factors of LongRoPE for a base and a target length."""
+
+from rich.console import Console
+from rich.table import Table
+
+from data_schemas.params import PipelineParams
+from data_schemas.rope_search import FACTORS_NAME, RopeSearchResult
+from data_schemas.storage import Artifact, Storage
+
+
+def show_search(search: Artifact) -> None:
+    """Print a finished search: its table, its verdict, and its folder as the last line."""
+    from tasks.rope_search.plans import load_result
+    from tasks.rope_search.table import forms_table
+
+    console = Console()
+    result = load_result(search)
+    columns, rows = forms_table(result)
+    level = f"{result.level_of_each_comparison:.1%}"
+    title = f"{result.target_length} tokens without training, {result.settings.deciding_samples} samples that the search never saw"
+    table = Table(*columns, title=f"{title} [{level} interval]", title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for sentence in _sentences(result, f"{search.location}/{FACTORS_NAME}"):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    print(search.location, flush=True)
+
+
+def _sentences(result: RopeSearchResult, factors: str) -> list[str]:
+    critical, theory = result.critical_pair, result.theoretical_critical_pair
+    return [
+        f"{result.num_evaluations} candidates were measured in {result.num_passes} forward passes.",
+        f"NTK is best with pair {critical} as the critical one (in theory {theory}): model.rope_method theta with model.rope_theta "
+        f"{result.critical_theta:.6g}.",
+        result.verdict,
+        f"Factors: {factors}. Use them as model.rope_factors_file with model.rope_method longrope.",
+    ]
+
+
+def search(params: PipelineParams, no_prefect: bool) -> None:
+    """Search, or find the search, as `run` would, and print it.
+
+    UserError if this base or budget allows no search, or too few training documents are as long as the target.
+    """
+    from flows.terminal import run_here
+    from ray_jobs.search_rope.search_key import KIND
+    from tasks.rope_search.plans import as_search
+
+    location = run_here("search_rope", as_search(params), no_prefect)
+    artifact = Storage(params.storage).find(KIND, location.rstrip("/").rpartition("/")[2])
+    assert artifact is not None, "a finished run has made it"
+    show_search(artifact)

@@ -1,0 +1,21 @@
+"""The search as the first step of another job, where model.rope_method is longrope and there is no factors file."""
+
+from __future__ import annotations
+
+from data_schemas.params import PipelineParams
+from data_schemas.progress import ProgressCallback
+from data_schemas.storage import Artifact, Storage
+
+
+def with_found_factors(
+    params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact | None
+) -> PipelineParams:
+    """`params` with what a search chose, which is made or found; as they are if they need none."""
+    if not params.searches_rope:
+        return params
+    from ray_jobs.prepare.job import make_documents
+    from ray_jobs.search_rope import search_stage
+    from tasks.rope_search.plans import with_result
+
+    documents = documents or make_documents(params, storage, progress)
+    return with_result(params, search_stage.run(params, storage, documents, progress))

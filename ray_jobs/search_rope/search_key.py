@@ -1,0 +1,36 @@
+"""What a search depends on, and finding an equal one. It needs no torch, so that a run with nothing to do answers at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from tasks.model.base_model import base_fingerprint
+from tasks.rope_search.served import searches_attention
+
+CODE_VERSION = 1
+KIND = "rope_searches"
+STAGE = "search-rope"
+
+
+def inputs_of(params: PipelineParams, documents: Artifact) -> dict[str, Any]:
+    """The arguments of `stage_digest`."""
+    return {
+        "stage": STAGE,
+        "params": {
+            "rope_search": params.rope_search.recorded(),
+            "target_length": params.model.target_length,
+            "window": params.model.window,
+            "attention": searches_attention(params),
+            "use_gpu": params.ray.use_gpu,
+        },
+        "code_version": CODE_VERSION,
+        "parents": {"documents": documents.digest, "base": base_fingerprint(params.model)},
+    }
+
+
+def find(params: PipelineParams, storage: Storage, documents: Artifact) -> Artifact | None:
+    """The search of an equal run, or None."""
+    return storage.find(KIND, stage_digest(**inputs_of(params, documents)))

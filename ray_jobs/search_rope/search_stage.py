@@ -1,0 +1,249 @@
+"""The stage that searches RoPE factors for a base, on texts that the evaluation never measures.
+
+    rope_searches/<digest>/
+        factors.json          `short_factor` and `long_factor`, which are equal, and `attention_factor` if that was searched
+        rope_search.json      the result and its comparison with the closed forms (`data_schemas.rope_search`)
+        evaluations.jsonl     everything that was measured, in order
+
+Texts are training documents: one half for the search, the other for the decision. A killed search measures only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_schemas.absolute_paths import absolute_paths
+from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
+from data_schemas.params import PipelineParams
+from data_schemas.parts import Parts
+from data_schemas.progress import ProgressCallback, message
+from data_schemas.quantities import duration
+from data_schemas.record import Record
+from data_schemas.rope_search import FACTORS_NAME, LOG_NAME, RESULT_NAME, DecidedForm, Evaluation, Form, RopeSearchResult
+from data_schemas.storage import Artifact, Storage
+from ray_jobs.actors import measuring_workers
+from ray_jobs.search_rope.measuring import SAMPLES, MeasureCandidate, Unit, forget
+from ray_jobs.search_rope.search_key import KIND, inputs_of
+from ray_jobs.shared_storage import refuse_unshared
+from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
+from tasks.model.base_model import base_fingerprint, load_config, load_tokenizer
+from tasks.rope_search.decision import FOUND, Decision, decide
+from tasks.rope_search.plans import factors_file, foreseen_passes, race_settings, rivals, space_for
+from tasks.rope_search.race import Race, run_race
+from tasks.rope_search.samples import SampleRequest, SearchSample, make_samples, write_samples
+from tasks.rope_search.scores import Measured, Scored
+from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, closed_form, critical_theta, ntk_critical
+from tasks.rope_search.space import Candidate, RopeSpace
+from tasks.work import Workers
+
+_REMEDY = "lower model.target_length or ray.num_workers"
+
+
+def determining(params: PipelineParams) -> dict[str, Any]:
+    """The parameters that decide what the job `search_rope` makes, which reads the corpus first where that is missing."""
+    from tasks.ingest import documents_stage
+
+    return documents_stage.determining(params) | {"rope_search": params.rope_search.recorded()}
+
+
+def run(params: PipelineParams, storage: Storage, documents: Artifact, progress: ProgressCallback) -> Artifact:
+    """Search, or find the search of an equal run.
+
+    Raises:
+        UserError: this base or budget allows no search; fewer than four training documents are as long as the target; workers keep
+            dying. What was measured stays.
+    """
+    inputs = inputs_of(params, documents)
+    parts_key = stage_digest(**inputs)
+
+    def make(directory: Path) -> dict[str, Any]:
+        search = _Search(params, documents.path, progress)
+        with measuring_workers(params.ray, _REMEDY) as workers, storage.parts(parts_key, workers.on_other_machines) as log:
+            if workers.on_other_machines:
+                refuse_unshared(params, storage, parts_only=True)
+            return search.write(directory, workers, log)
+
+    try:
+        artifact = storage.build(KIND, make=make, **inputs)
+    finally:
+        forget()
+    if not artifact.reused:
+        storage.drop_parts(parts_key)
+    progress(message(f"search-rope: {artifact.manifest.summary['verdict']}"))
+    return artifact
+
+
+class _Search:
+    """Makes one artifact."""
+
+    def __init__(self, params: PipelineParams, documents: Path, progress: ProgressCallback) -> None:
+        self._params, self._settings, self._progress = params, params.rope_search, progress
+        self._config: Any = load_config(params.model)
+        self._space = space_for(self._config, params)
+        self._samples = search_samples(params, documents, self._space)
+        self._records: list[dict[str, Any]] = []
+        self._passes_foreseen = foreseen_passes(params, self._space)
+
+    def write(self, directory: Path, workers: Workers, log: Parts) -> dict[str, Any]:
+        """Search, decide, fill `directory`, and return the summary."""
+        if not log.has(SAMPLES):
+            with log.writing(SAMPLES) as path:
+                write_samples(self._samples, path)
+        ray = self._params.ray
+        measuring = MeasureCandidate(
+            model_json=absolute_paths(self._params).model.model_dump_json(),
+            use_gpu=ray.use_gpu,
+            theta=self._space.theta,
+            num_pairs=self._space.num_pairs,
+            num_threads=max(1, int(ray.cpus_per_worker)),
+            log=log,
+        )
+        self._announce()
+
+        def measure(candidates: Sequence[Candidate], first: int, stop: int, why: str) -> list[Measured]:
+            return self._measured(workers, measuring, candidates, range(first, stop), why)
+
+        race = run_race(self._space, race_settings(self._params), measure, self._tell)
+        forms = self._forms(race)
+        deciding = range(self._settings.samples, len(self._samples))
+        of_forms = dict(zip(forms, self._measured(workers, measuring, list(forms.values()), deciding, "decision"), strict=True))
+        compared = rivals(self._space, self._params, self._config)
+        decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence)
+        result = self._result(race, of_forms, decision)
+        _write(directory, result, self._records)
+        return {
+            "chosen": result.chosen,
+            "critical_pair": result.critical_pair,
+            "num_evaluations": result.num_evaluations,
+            "num_passes": result.num_passes,
+            "verdict": result.verdict,
+        }
+
+    def _announce(self) -> None:
+        space, settings = self._space, self._settings
+        texts = len({sample.doc_id for sample in self._samples})
+        self._say(
+            f"factors for {space.extension:g}x ({space.original_length} -> {space.target_length} tokens) in the {space.kind} space, on "
+            f"{texts} training documents; at most {settings.evaluations} candidates, which take at most {self._passes_foreseen} forward "
+            f"passes of {space.target_length} tokens"
+        )
+
+    def _say(self, text: str) -> None:
+        self._progress(message(f"search-rope: {text}"))
+
+    def _measured(
+        self, workers: Workers, measuring: MeasureCandidate, candidates: Sequence[Candidate], samples: range, why: str
+    ) -> list[Measured]:
+        units = [Unit(candidate, sample, why) for candidate in candidates for sample in samples]
+        is_first = not self._records
+        found = []
+        for record in workers.map(measuring, units):
+            found.append(record)
+            if is_first and len(found) == 2:  # the first one has loaded the model
+                self._say(f"{duration(self._left(found, 2))} at most, at {record['seconds']:.1f} s a pass")
+        self._records += found
+        size = len(samples)
+        rows = [found[i : i + size] for i in range(0, len(found), size)]
+        return [Measured(tuple(r["answers"] for r in row), tuple(r["text"] for r in row)) for row in rows]
+
+    def _left(self, recent: Sequence[dict[str, Any]], done: int) -> float:
+        """Seconds until all foreseen passes are made."""
+        each = sum(record["seconds"] for record in recent) / len(recent)
+        return max(0, self._passes_foreseen - done) * each / self._params.ray.num_workers
+
+    def _tell(self, generation: int, num_evaluations: int, incumbent: Scored) -> None:
+        left = duration(self._left(self._records[-50:], len(self._records)))
+        what = "the seeds" if generation == 0 else f"generation {generation}"
+        self._say(
+            f"after {what}, {num_evaluations} of {self._settings.evaluations} candidates in {len(self._records)} passes, the best scores "
+            f"{incumbent.mean():.4f} nats; at most {left} left"
+        )
+
+    def _forms(self, race: Race) -> dict[Form, Candidate]:
+        """The found factors, and every closed form, by name."""
+        closed = {name: closed_form(self._space, name) for name in CLOSED_FORMS}
+        return {FOUND: race.best.candidate, NTK_CRITICAL: ntk_critical(self._space, race.critical)} | closed
+
+    def _result(self, race: Race, of_forms: dict[Form, Measured], decision: Decision) -> RopeSearchResult:
+        best = race.best.candidate
+        return RopeSearchResult(
+            settings=self._settings,
+            base=base_fingerprint(self._params.model),
+            original_length=self._space.original_length,
+            target_length=self._space.target_length,
+            theoretical_critical_pair=self._space.theoretical_critical,
+            critical_pair=race.critical,
+            critical_scores=dict(sorted(race.critical_means.items())),
+            critical_theta=critical_theta(self._space, race.critical),
+            factors=best.factors,
+            attention_factor=best.attention,
+            attention_searched=self._space.attention,
+            num_evaluations=race.num_evaluations,
+            num_passes=len(self._records),
+            best_by_generation=race.best_by_generation,
+            forms=_decided(of_forms, decision, self._settings.text_weight),
+            level_of_each_comparison=decision.level,
+            chosen=decision.chosen,
+            verdict=decision.sentence(),
+        )
+
+
+def _decided(of_forms: dict[Form, Measured], decision: Decision, text_weight: float) -> tuple[DecidedForm, ...]:
+    rows = []
+    for name, measured in of_forms.items():
+        difference = decision.differences.get(name)
+        count = len(measured.answers)
+        rows.append(
+            DecidedForm(
+                name=name,
+                answers=sum(measured.answers) / count,
+                text=sum(measured.text) / count,
+                score=sum(measured.scores(text_weight)) / count,
+                difference=difference.value if difference else None,
+                low=difference.low if difference else None,
+                high=difference.high if difference else None,
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (row.score, row.name)))
+
+
+def _write(directory: Path, result: RopeSearchResult, records: Sequence[dict[str, Any]]) -> None:
+    (directory / RESULT_NAME).write_text(_pretty(result), encoding="utf-8")
+    (directory / FACTORS_NAME).write_text(json.dumps(factors_file(result), indent=1) + "\n", encoding="utf-8")
+    lines = "".join(Evaluation.model_validate(record).model_dump_json() + "\n" for record in records)
+    (directory / LOG_NAME).write_text(lines, encoding="utf-8")
+
+
+def _pretty(record: Record) -> str:
+    return record.model_dump_json(indent=1) + "\n"
+
+
+def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[SearchSample]:
+    """Those of the search, then those of the decision, from different documents."""
+    settings, target = params.rope_search, space.target_length
+    tokenizer = load_tokenizer(params.model)
+    wanted = settings.samples + settings.deciding_samples
+    found = select_documents(
+        read_heldout(documents, min_bytes=target, split="train"),
+        tokenizer,
+        min_tokens=target,
+        num_documents=wanted,
+        haystack_tokens=0,
+    )
+    long: list[HeldOutDocument] = [document for document in found if len(document.token_ids) >= target]
+    if len(long) < 4:
+        raise UserError(
+            f"Only {len(long)} training document(s) have at least {target} tokens, and a search for RoPE factors needs 4: add longer "
+            "documents, lower model.target_length, or choose rope_method yarn."
+        )
+    # Shares as the numbers of samples, and at least two documents on each side.
+    cut = min(max(2, round(len(long) * settings.samples / wanted)), len(long) - 2)
+    request = SampleRequest(length=target, num_depths=settings.depths, text_tokens=settings.text_tokens, seed=settings.seed)
+    return [
+        *make_samples(long[:cut], request, tokenizer, purpose="search", count=settings.samples),
+        *make_samples(long[cut:], request, tokenizer, purpose="decide", count=settings.deciding_samples),
+    ]

@@ -1,0 +1,155 @@
+"""From a base to the space that is searched, and from what was found to the parameters that later stages plan with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, Form, RopeSearchResult, read_rope_search
+from data_schemas.storage import Artifact
+from tasks.model.base_model import load_config
+from tasks.model.rope_config import read_base_rope
+from tasks.model.rope_plan import plan_rope
+from tasks.rope_search.decision import FOUND
+from tasks.rope_search.race import RaceSettings, fewest_evaluations, most_passes
+from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL
+from tasks.rope_search.served import searches_attention
+from tasks.rope_search.space import RopeSpace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def space_of(params: PipelineParams) -> RopeSpace:
+    """The space for this base and target.
+
+    Raises:
+        UserError: no RoPE, RoPE by layer type, a target within the window, no critical dimension, too small a budget, or a program of
+            model.serve_with that cannot read longrope.
+    """
+    return space_for(load_config(params.model), params)
+
+
+def bare_space(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
+    """The space without a look at servers and budget. UserError where the base or the target leaves nothing to search."""
+    search, model = params.rope_search, params.model
+    base = read_base_rope(config, model.window)
+    if base.layers:
+        raise UserError(
+            "This base has separate rotary frequencies for each layer type, for which no factors are searched: choose rope_method yarn or "
+            "ntk, or give model.rope_factors_file."
+        )
+    space = RopeSpace(
+        kind=search.space,
+        theta=base.theta,
+        num_pairs=base.rotary_dim // 2,
+        original_length=base.original_length,
+        target_length=model.target_length,
+        lower=search.lower_bound,
+        upper=search.upper_bound,
+        num_knots=search.knots,
+        attention=searches_attention(params),
+    )
+    space.check()
+    return space
+
+
+def space_for(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
+    """`space_of` with the base's configuration at hand."""
+    search, model = params.rope_search, params.model
+    space = bare_space(config, params)
+    # A plan with linear factors stands for any other: it has everything that a base or a server may refuse.
+    attention = {"attention_factor": space.longrope_attention + 0.01} if space.attention else {}
+    lists: dict[str, Any] = dict.fromkeys(("short_factor", "long_factor"), [space.extension] * space.num_pairs)
+    plan_rope(config, model.target_length, "longrope", factors=lists | attention, serving=model.serve_with, window=model.window)
+    if (fewest := fewest_evaluations(space)) > search.evaluations:
+        raise UserError(
+            f"rope_search.evaluations is {search.evaluations}, but the critical dimension and the seeds alone take {fewest}: raise it."
+        )
+    return space
+
+
+def race_settings(params: PipelineParams) -> RaceSettings:
+    """The search's settings, for `tasks.rope_search.race`."""
+    search = params.rope_search
+    return RaceSettings(
+        evaluations=search.evaluations,
+        generation_size=search.generation_size,
+        first_samples=search.first_samples,
+        samples=search.samples,
+        finalists=search.finalists,
+        text_weight=search.text_weight,
+        seed=search.seed,
+    )
+
+
+def rivals(space: RopeSpace, params: PipelineParams, config: PreTrainedConfig) -> tuple[Form, ...]:
+    """The closed forms that the result must beat: those that this base, and the programs it is served with, can take."""
+    found: list[Form] = []
+    forms: tuple[Literal["yarn", "ntk"], ...] = ("yarn", "ntk")
+    for method in forms:
+        try:
+            plan_rope(config, space.target_length, method, serving=params.model.serve_with, window=params.model.window)
+        except UserError:
+            continue
+        found.append(method)
+    return (*found, NTK_CRITICAL)
+
+
+def factors_file(result: RopeSearchResult) -> dict[str, Any]:
+    """What `factors.json` holds: the factors as both lists, as programs serve them that make one table for prompts of every length."""
+    lists: dict[str, Any] = {"short_factor": list(result.factors), "long_factor": list(result.factors)}
+    return lists | ({"attention_factor": result.attention_factor} if result.attention_searched else {})
+
+
+def with_result(params: PipelineParams, search: Artifact) -> PipelineParams:
+    """The parameters of the later stages: with the found factors, or with the closed form that was not beaten.
+
+    UserError if a file of the search was changed.
+    """
+    result = load_result(search)
+    changes: dict[str, Any] = {"rope_method": result.chosen}
+    if result.chosen == FOUND:
+        changes = {"rope_factors_file": f"{search.location}/{FACTORS_NAME}"}
+    elif result.chosen == NTK_CRITICAL:
+        changes = {"rope_method": "theta", "rope_theta": result.critical_theta}
+    return params.model_copy(update={"model": params.model.model_copy(update=changes)})
+
+
+def load_result(search: Artifact) -> RopeSearchResult:
+    """The result of a finished search. UserError where the file was changed."""
+    return read_rope_search(search.path / RESULT_NAME)
+
+
+def with_stand_in(params: PipelineParams) -> PipelineParams:
+    """`params` for checks before a search: refuses what cannot be searched, and plans with NTK in place of what will be found."""
+    if not params.searches_rope:
+        return params
+    space_of(params)
+    return params.model_copy(update={"model": params.model.model_copy(update={"rope_method": "ntk", "serve_with": ()})})
+
+
+def as_search(params: PipelineParams) -> PipelineParams:
+    """`params` for a search that is asked for by name, whatever method they have. UserError if they have a factors file."""
+    if params.model.rope_factors_file:
+        raise UserError(
+            "model.rope_factors_file gives the factors, so there is nothing to search: remove it, or run without search-rope."
+        )
+    changes = {"rope_method": "longrope", "rope_theta": None}
+    return params.model_copy(update={"model": params.model.model_copy(update=changes)})
+
+
+def foreseen_passes(params: PipelineParams, space: RopeSpace) -> int:
+    """Forward passes of the target's length that a search and its decision take at most."""
+    num_forms = len(CLOSED_FORMS) + 2  # the found factors, and NTK at the critical pair
+    return most_passes(space, race_settings(params)) + num_forms * params.rope_search.deciding_samples
+
+
+def foreseen(params: PipelineParams) -> str:
+    """What `ropeway plan` says of a search that is still to be done."""
+    passes = foreseen_passes(params, space_of(params))
+    return (
+        f"RoPE factors are searched first: at most {params.rope_search.evaluations} candidates, which take at most {passes:,} forward "
+        f"passes of {params.model.target_length:,} tokens. Until then this plan shows ntk in their place."
+    )

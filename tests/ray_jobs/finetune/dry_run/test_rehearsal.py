@@ -1,0 +1,94 @@
+"""The dry run: a real step on tensors without content finds faults of the device's code, and counts memory, operations and bytes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+import ray_jobs.finetune.training.loss as loss_module
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from flows.commands.plan_dry_run import rows_of
+from ray_jobs.finetune.dry_run.rehearsal import DryRun, dry_run
+from ray_jobs.finetune.planning.shape import training_shape
+
+TOKENS = 1024
+GPU = {"use_gpu": True}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration without weights: the dry run reads no more."""
+    folder = tmp_path_factory.mktemp("base")
+    LlamaConfig(
+        vocab_size=2048, hidden_size=256, intermediate_size=704, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=TOKENS // 4, tie_word_embeddings=True, dtype="bfloat16", architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def rehearsed(base: Path, training: dict[str, Any], ray: dict[str, Any]) -> DryRun:
+    training = {"precision": "bf16", "loss_chunk_tokens": 256, "full_attention_every": 3} | training
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "dry",
+            "corpus": {"sources": ["none"]},
+            "model": {"base": str(base), "target_length": TOKENS, "rope_method": "yarn"},
+            "training": training,
+            "ray": ray,
+        }
+    )
+    return dry_run(params, training_shape(params))
+
+
+@pytest.fixture(scope="module")
+def alone(base: Path) -> DryRun:
+    return rehearsed(base, {}, GPU)
+
+
+def test_a_gpu_is_rehearsed_without_one(alone: DryRun) -> None:
+    assert alone.checked_on_gpu
+    assert abs(alone.ratio - 1) < 0.1, alone
+    # Attention by hand: 4 + 4 (recomputed) + 10 a pair, head and channel. One layer in full, two in groups of a quarter.
+    full, group = TOKENS * (TOKENS + 1) / 2, TOKENS // 4
+    unshifted, shifted = 4 * group * (group + 1) / 2, 3 * group * (group + 1) / 2 + 2 * (group // 2) * (group // 2 + 1) / 2
+    assert alone.attention_flops == pytest.approx(18 * 256 * (full + 2 * (unshifted + shifted) / 2), rel=1e-6)
+    assert alone.matrix_flops > alone.needed_flops * 0.9
+    text = dict(rows_of(alone))
+    assert "no fault in training and validation on a GPU" in text["devices, types and shapes"]
+    assert "1.0" in text["memory: peak"] or "0.9" in text["memory: peak"]
+
+
+def test_offloaded_inputs_are_not_counted(base: Path, alone: DryRun) -> None:
+    offloading = rehearsed(base, {"activation_offload": True}, GPU)
+    assert alone.peak_bytes - offloading.peak_bytes == pytest.approx(
+        2 * TOKENS * 256 * 4, rel=0.01
+    )  # inputs of two of three layers
+
+
+def test_a_cluster_is_rehearsed_in_one_process(base: Path, alone: DryRun) -> None:
+    copies = rehearsed(base, {"rows_per_step": 4, "kept_layers": 2}, GPU | {"num_workers": 4})
+    shards = rehearsed(base, {"rows_per_step": 4, "parallelism": "fsdp"}, GPU | {"num_workers": 4})
+    trained = alone.parts["gradients"]
+    assert copies.sent_bytes["all-reduce"] == pytest.approx(2 * 3 / 4 * trained, rel=0.01)
+    assert copies.peak_bytes > alone.peak_bytes  # two layers are not recomputed
+    assert abs(copies.ratio - 1) < 0.1
+    assert shards.parts["gradients"] == pytest.approx(trained / 4, rel=0.05)
+    assert shards.parts["weights"] == pytest.approx(alone.parts["weights"] / 4, rel=0.05)
+    assert shards.sent_bytes["reduce-scatter"] == pytest.approx(3 / 4 * trained, rel=0.01)
+    assert shards.sent_bytes["all-gather"] > shards.sent_bytes["reduce-scatter"]
+    assert shards.peak_bytes < alone.peak_bytes
+    assert abs(shards.ratio - 1) < 0.1
+
+
+def test_code_that_would_fail_on_a_gpu_is_found(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    correct = loss_module.next_token_targets
+
+    def on_the_cpu(ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        return correct(ids, positions) + torch.ones(len(positions), dtype=torch.int64)  # works wherever the default device is
+
+    monkeypatch.setattr("ray_jobs.finetune.training.objective.next_token_targets", on_the_cpu)
+    with pytest.raises(UserError, match=r"dry run failed on a GPU.*two devices, cuda:0 and cpu"):
+        rehearsed(base, {}, GPU)

@@ -1,0 +1,209 @@
+"""The search as a stage: what is measured is what a plan serves, kills lose and change nothing, wrong input is one sentence."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from data_schemas.errors import UserError
+from data_schemas.params import ModelParams, PipelineParams
+from data_schemas.rope_search import FACTORS_NAME, LOG_NAME
+from data_schemas.storage import Artifact, Storage
+from flows.chain import Chain
+from ray_jobs.search_rope import search_key, search_stage
+from ray_jobs.search_rope.critical import measured_critical_theta
+from ray_jobs.search_rope.swapping import Rotation, SwappingModel
+from tasks.model.base_model import load_base, load_config
+from tasks.model.extended import extended_config, rope_plan_for
+from tasks.rope_search.plans import as_search, foreseen, load_result, space_of, with_result, with_stand_in
+from tasks.rope_search.samples import SearchSample
+from tests.heard import texts_into
+from tests.ray_jobs.search_rope.search_example import documents_of, search_params, write_base
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    made = tmp_path_factory.mktemp("search")
+    write_base(made / "base", tokenizer)
+    return made
+
+
+@pytest.fixture(scope="module")
+def searched(folder: Path) -> tuple[PipelineParams, Artifact, list[str]]:
+    params, told = search_params(folder), []
+    storage = Storage(params.storage)
+    return params, search_stage.run(params, storage, documents_of(storage), texts_into(told)), told
+
+
+def test_a_search_ends_with_factors_a_plan_and_a_log_and_is_found_again(searched: tuple) -> None:
+    params, search, told = searched
+    result = load_result(search)
+    assert result.num_evaluations == 24
+    assert result.critical_pair in result.critical_scores
+    assert {form.name for form in result.forms} >= {"longrope", "yarn", "ntk", "ntk_critical", "linear"}
+    lines = [json.loads(line) for line in (search.path / LOG_NAME).read_text().splitlines()]
+    assert len(lines) == len({line["key"] for line in lines}) == result.num_passes
+    factors = json.loads((search.path / FACTORS_NAME).read_text())
+    assert factors["short_factor"] == factors["long_factor"] == list(result.factors)
+    assert "at most 24 candidates" in told[0]
+    assert any("at most" in line and " left" in line for line in told)
+    storage = Storage(params.storage)
+    assert search_stage.run(params, storage, documents_of(storage), lambda event: None).reused
+    assert search_key.find(params, storage, documents_of(storage)) is not None
+    other = params.model_copy(update={"rope_search": params.rope_search.model_copy(update={"seed": 1})})
+    assert search_key.find(other, storage, documents_of(storage)) is None
+
+
+def test_later_stages_plan_with_what_the_search_chose(searched: tuple) -> None:
+    params, search, _ = searched
+    result = load_result(search)
+    planned = with_result(params, search)
+    expected = {"longrope": "longrope", "ntk_critical": "theta"}.get(result.chosen, result.chosen)
+    assert rope_plan_for(planned.model).method == expected
+    assert not planned.searches_rope
+    with_file = params.model.model_copy(update={"rope_factors_file": f"{search.path}/{FACTORS_NAME}"})
+    plan = rope_plan_for(with_file)
+    assert plan.rope_parameters["long_factor"] == list(result.factors)
+    assert plan.rope_parameters["attention_factor"] == result.attention_factor
+    assert plan.servable_by()["vllm"] != "", "vLLM computes another attention_factor"
+    assert plan.servable_by()["transformers-5"] == ""
+
+
+def test_a_chain_searches_once_and_trains_with_what_was_chosen(searched: tuple, folder: Path) -> None:
+    params, search, _ = searched
+    trained: list[PipelineParams] = []
+
+    class Stages:
+        ingest = prepare = staticmethod(lambda params, documents=None: documents_of(Storage(params.storage)))
+
+        def search_rope(self, params: PipelineParams, documents: Artifact) -> Artifact:
+            return search_stage.run(params, Storage(params.storage), documents, lambda event: None)
+
+        def finetune(self, params: PipelineParams, shards: Artifact) -> Artifact:
+            trained.append(params)
+            return shards
+
+        around = staticmethod(lambda params, needs_gpu: contextlib.nullcontext())
+
+    chain = Chain(params, Stages(), records=False)  # type: ignore[arg-type]  # the stages that are called
+    chain.finetuned()
+    assert trained == [with_result(params, search)]
+    assert chain.searched() is chain.artifacts["rope_search"]
+    assert chain.record["rope_search"]["reused"]
+    assert list(chain.record) == ["documents", "shards", "rope_search", "checkpoint"]
+
+
+def test_factors_of_another_length_or_base_are_refused(searched: tuple, tmp_path: Path) -> None:
+    params, search, _ = searched
+    model = params.model.model_copy(update={"rope_factors_file": f"{search.path}/{FACTORS_NAME}"})
+    with pytest.raises(UserError, match=r"found for 384 tokens, and model\.target_length is 512"):
+        rope_plan_for(model.model_copy(update={"target_length": 512}))
+    other = Path(shutil.copytree(model.base, tmp_path / "other"))
+    (other / "README.txt").write_text("changed")
+    with pytest.raises(UserError, match="found for another base"):
+        rope_plan_for(model.model_copy(update={"base": str(other)}))
+    copied = shutil.copy(f"{search.path}/{FACTORS_NAME}", tmp_path / "copy.json")
+    assert rope_plan_for(model.model_copy(update={"base": str(other), "rope_factors_file": str(copied)})).method == "longrope"
+
+
+def test_swapped_frequencies_compute_what_the_planned_model_computes(searched: tuple) -> None:
+    params, search, _ = searched
+    result = load_result(search)
+    model = params.model.model_copy(update={"rope_factors_file": f"{search.path}/{FACTORS_NAME}"})
+    ids = np.random.default_rng(0).integers(2, 380, 300).astype(np.int32)
+    at = np.arange(280, 300)
+    sample = SearchSample(doc_id="d", tokens=ids, answers=at[:10], text=at[10:], depths=(0.5,))
+    swapping = SwappingModel(model, use_gpu=False)
+    for method in ("longrope", "yarn", "ntk"):
+        factors = model.rope_factors_file if method == "longrope" else None
+        chosen = model.model_copy(update={"rope_method": method, "rope_factors_file": factors})
+        plan = rope_plan_for(chosen)
+        inv_freq, attention = plan.frequencies(300)
+        swapping.swap(Rotation(tuple(inv_freq.tolist()), attention))
+        planned = load_base(chosen, config=extended_config(chosen)).eval()
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        with torch.inference_mode():
+            nll = torch.nn.functional.cross_entropy(
+                planned(tokens[None]).logits[0, at - 1].float(), tokens[at], reduction="none"
+            )
+        assert swapping.score(sample) == pytest.approx((nll[:10].mean().item(), nll[10:].mean().item()), abs=2e-5)
+    assert result.target_length == 384
+
+
+def test_a_killed_search_continues_to_the_same_factors_and_measures_nothing_twice(
+    searched: tuple, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "base").symlink_to(folder / "base")
+    log = tmp_path / "storage" / ".parts"
+    process = subprocess.Popen([sys.executable, "-m", "tests.ray_jobs.search_rope.search_example", str(tmp_path)])
+    wait_until(lambda: len(list(log.glob("*/*-*.json"))) >= 25, "25 records", process, step_s=0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.read_bytes() for path in log.glob("*/*-*.json")}
+    assert before, "killed in the middle"
+    params = search_params(tmp_path)
+    storage = Storage(params.storage)
+    continued = search_stage.run(params, storage, documents_of(storage), lambda event: None)
+    lines = {line["key"]: line for line in map(json.loads, (continued.path / LOG_NAME).read_text().splitlines())}
+    for name, content in before.items():
+        assert lines[name.removesuffix(".json")] == json.loads(content), "its own time too: it was not measured again"
+    assert len(lines) > len(before)
+    assert not log.exists() or not any(log.iterdir())
+    whole = searched[1]
+    assert (continued.path / FACTORS_NAME).read_bytes() == (whole.path / FACTORS_NAME).read_bytes()
+    assert load_result(continued) == load_result(whole)
+
+
+def test_the_critical_pair_is_measured_without_a_search(searched: tuple) -> None:
+    params, search, _ = searched
+    documents = documents_of(Storage(params.storage))
+    assert measured_critical_theta(params, documents.path, lambda event: None) == load_result(search).critical_theta
+
+
+def test_wrong_input_is_one_sentence_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
+    params = search_params(folder)
+    model = params.model
+    with pytest.raises(ValueError, match="greater than or equal to 20"):
+        search_params(folder, evaluations=0)
+    with pytest.raises(ValueError, match="first_samples"):
+        search_params(folder, first_samples=4)
+    with pytest.raises(UserError, match="nothing to search"):
+        space_of(params.model_copy(update={"model": model.model_copy(update={"target_length": 128})}))
+    with pytest.raises(UserError, match="nothing to search: remove it"):
+        as_search(params.model_copy(update={"model": model.model_copy(update={"rope_factors_file": "x.json"})}))
+    longer = params.model_copy(update={"model": model.model_copy(update={"target_length": 4096})})
+    storage = Storage(str(tmp_path))
+    with pytest.raises(UserError, match=r"Only 0 training document\(s\) have at least 4096 tokens"):
+        search_stage.run(longer, storage, documents_of(storage), lambda event: None)
+    assert "at most 24 candidates" in foreseen(params)
+    assert rope_plan_for(with_stand_in(params).model).method == "ntk", "checks before the search go on with another method"
+
+
+def test_attention_is_searched_only_where_every_server_reads_it(folder: Path) -> None:
+    params = search_params(folder)
+    served = params.model_copy(update={"model": params.model.model_copy(update={"serve_with": ("vllm",)})})
+    assert space_of(params).attention
+    assert not space_of(served).attention
+    asked = served.model_copy(update={"rope_search": served.rope_search.model_copy(update={"attention": "searched"})})
+    with pytest.raises(UserError, match="vLLM computes longrope's attention_factor itself"):
+        space_of(asked)
+
+
+def test_a_base_with_rope_by_layer_type_is_refused(folder: Path) -> None:
+    from tasks.rope_search.plans import space_for
+    from tests.tiny_models import tiny_config
+
+    params = search_params(folder)
+    with pytest.raises(UserError, match="layer type"):
+        space_for(tiny_config("gemma3"), params)
+    config = load_config(ModelParams(base=str(folder / "base"), target_length=384))
+    assert space_for(config, params).num_pairs == 8
