@@ -116,8 +116,8 @@ class TrainingParams(Params):
     mlp_tile_tokens: int | None = Field(
         None,
         ge=16,
-        description="Compute each layer's MLP on this many tokens at a time, so that its memory does not grow with the row; such as 4096 for "
-        "rows of 100,000 tokens and more. It costs one more forward pass of the MLPs. Empty: all at once.",
+        description="Compute each layer's MLP on this many tokens at a time, so that its memory does not grow with the row; such as 4096 "
+        "for rows of 100,000 tokens and more. It costs one more forward pass of the MLPs. Empty: all at once.",
     )
     kept_layers: int = Field(
         0,

@@ -110,7 +110,25 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("precision", training.precision + _why_slow(params)),
         ("workers", f"{params.ray.num_workers} on {'GPU' if params.ray.use_gpu else 'CPU'}, Ray at {params.ray.address}"),
+        *_row_parts(params, shape),
     ]
+
+
+def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
+    """What cutting each row over several workers sends."""
+    from ray_jobs.finetune.full_layers import num_full_layers
+    from ray_jobs.finetune.planning.sequence import sent_bytes
+    from ray_jobs.finetune.training.objective import group_size_at
+
+    if params.ray.sequence_workers == 1:
+        return
+    full = num_full_layers(params.training, shape.num_layers)
+    sent = sent_bytes(params, shape, full, group_size_at(0, params))
+    yield (
+        f"each row over {params.ray.sequence_workers} workers",
+        f"a worker sends at most {data_size(sent.layer_in_groups)} in a layer in groups, {data_size(sent.layer_in_full)} in one in full and "
+        f"{data_size(sent.step)} a row and step; ring attention would send {data_size(sent.ring_layer)} a layer",
+    )
 
 
 def _why_slow(params: PipelineParams) -> str:
@@ -184,15 +202,17 @@ def _also_trained(training: TrainingParams) -> str:
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
     from ray_jobs.finetune.planning.memory import largest_micro_batch, most_kept_layers, predict_memory
+    from ray_jobs.finetune.planning.sequence import longest_row
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
-    row_tokens = params.row_tokens
+    sharing = params.ray.sequence_workers
+    row_tokens = -(-params.row_tokens // sharing)  # of a row, on one worker
     found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
     rows.append((f"peak, in {found.moment}", data_size(found.total)))
     available, origin = available_bytes(params, machine)
-    most = training.rows_per_step // workers
+    most = training.rows_per_step // (workers // sharing)
     fitting = largest_micro_batch(shape, training, row_tokens, available, most=most, num_workers=workers, cuda=cuda)
     fits = f"{fitting} rows" + (" (all rows that a worker has in a step)" if fitting == most else "")
     if not fitting:
@@ -203,6 +223,9 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     tokens = training.micro_batch_rows * row_tokens
     if kept := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
         rows.append(("training.kept_layers", f"up to {kept} of {shape.num_layers} layers fit, which are then not recomputed"))
+    if sharing > 1:
+        longest = {n: longest_row(params, shape, available, n, cuda) for n in (1, 8, 32, 64)}
+        rows.append(("longest row", "; ".join(f"{tokens:,} tokens over {n}" for n, tokens in longest.items()) + " workers"))
     kind = "GPU" if cuda else "CPU worker"
     title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"
     _print(console, title, ("part", "estimate"), rows)

@@ -85,6 +85,13 @@ def inside_layer_bytes(shape: TrainingShape) -> float:
     )
 
 
+def mlp_bytes(shape: TrainingShape) -> float:
+    """Of these, what an MLP in tiles (`training.mlp_tile_tokens`) keeps for one tile only: the gated values and what LoRA reads."""
+    product = shape.lora_reads.get("product", 0)
+    casts = shape.compute_bytes != shape.residual_bytes
+    return shape.intermediate * shape.compute_bytes * (3 + (product if casts else min(product, 1)))
+
+
 def _lora_input_bytes(shape: TrainingShape) -> float:
     widths = {"attention": shape.hidden, "output": shape.query, "mlp": shape.hidden, "product": shape.intermediate}
     casts = shape.compute_bytes != shape.residual_bytes
@@ -130,9 +137,14 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
     restored = (c + 4) * shape.largest_matrix if shape.num_quantised else 0
     if shape.num_quantised:
         cast_weights = 0
-    inside = tokens * inside_layer_bytes(shape) + cast_weights
+    in_tiles = training.mlp_tile_tokens is not None and training.mlp_tile_tokens < tokens
+    tile = min(tokens, training.mlp_tile_tokens or tokens)
+    of_mlp = mlp_bytes(shape)
+    inside = tokens * (inside_layer_bytes(shape) - (of_mlp if in_tiles else 0)) + cast_weights
     of_dora = 12 * shape.largest_matrix if training.dora else 0
-    backward = tokens * (3 * shape.intermediate * c + 2 * width * s) + restored + of_dora
+    backward = (
+        tile * 3 * shape.intermediate * c + tokens * 2 * width * s + restored + of_dora + (tile * of_mlp if in_tiles else 0)
+    )
     kept_layers_inside = min(training.kept_layers, shape.num_layers) if training.gradient_checkpointing else shape.num_layers
     kept = between + kept_layers_inside * inside
     under_way = backward + (0 if kept_layers_inside == shape.num_layers else inside)
