@@ -27,8 +27,8 @@ from data_schemas.report import BenchmarkResults, EvaluationSettings, Report, re
 from data_schemas.report_sections import published_curve
 from data_schemas.samples import QUANTISED_ARM
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.evaluate import lm_eval
 from ray_jobs.actors import measuring_workers
+from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
 from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
 from ray_jobs.evaluate.evaluation_key import KIND, inputs_of
