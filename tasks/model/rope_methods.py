@@ -277,6 +277,6 @@ def notes(method: str, base: BaseRope, parameters: Parameters, target_length: in
         found.append("The base's own attention_factor is kept, because it differs from the one its factor implies.")
     if target_length % base.original_length and method not in ("ntk", "theta"):
         found.append(f"The target is {target_length / base.original_length:g} times the original length, not a whole number.")
-    if base.sliding_window and base.sliding_window < target_length:
+    if base.sliding_window and base.sliding_window < target_length and not base.layers:  # `reading_notes` says it of layer types
         found.append(f"Layers with a sliding window still see only {base.sliding_window} tokens back.")
     return tuple(found)
