@@ -34,6 +34,7 @@ WORKS, REFUSED, NOT_BUILT = "works", "refused", "not built"
 # Where a class's defaults are no whole model or have no attention layer: what its released models have.
 SETTINGS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6, "n_group": 1, "topk_group": 1},
+    "glm4_moe": {"head_dim": 128},
     "bamba": {"attn_layer_indices": [9, 18, 27]},
     "granitemoehybrid": {"layer_types": (["linear_attention"] * 5 + ["full_attention"]) * 5 + ["linear_attention"] * 2},
 }

@@ -92,6 +92,7 @@ def compiled(plain: Traffic, attention_bytes: float, **training: Any) -> Traffic
     from ray_jobs.finetune.training.training_model import build_model_without_weights
 
     torch._dynamo.reset()
+    torch._logging.set_logs(inductor_metrics=True)  # it counts bytes only where it logs them
     with tempfile.TemporaryDirectory() as folder:
         write_config(Path(folder), 1)
         params = parameters(Path(folder), compile_layers=True, **training)

@@ -64,6 +64,8 @@ def models_page() -> str:
     head = HEAD.format(transformers=record["versions"]["transformers"], extension=record["extension"], counts=counts)
     works = ", ".join(f"`{row['model_type']}`" for row in by_outcome["works"])
     sections = [head, f"### Works\n\n{works}.\n"]
+    if conditions := [f"- `{row['model_type']}` {row['reason']}.\n" for row in by_outcome["works"] if row["reason"]]:
+        sections.append("With a condition:\n\n" + "".join(conditions))
     for name, title in (("refused", "Refused, because"), ("not built", "Not built")):
         lines = [f"| `{row['model_type']}` | {_cell(row)} |" for row in by_outcome[name]]
         sections.append(f"### {title}\n\n{_BEFORE[name]}| model type | reason |\n| --- | --- |\n" + "\n".join(lines) + "\n")

@@ -39,12 +39,8 @@ def rows_of(found: "DryRun") -> list[tuple[str, str]]:
     recomputed = needed / found.needed_flops - 1
     operations = f"{found.matrix_flops / 1e12:,.3g} in matrix products, {found.attention_flops / 1e12:,.3g} in attention"
     rows.append(("TFLOP of a worker", f"{operations}; {recomputed:+.0%} beside what training needs, for recomputed layers"))
-    rows.append(
-        (
-            "kernels",
-            f"{sum(found.kernels.values()):,} without torch.compile, which read and write {data_size(sum(found.kernel_bytes.values()))}",
-        )
-    )
+    kernels, moved = sum(found.kernels.values()), sum(found.kernel_bytes.values())
+    rows.append(("kernels", f"{kernels:,} without torch.compile, which read and write {data_size(moved)}"))
     for name, size in found.sent_bytes.items():
         rows.append((f"sent by a worker: {name}", data_size(size)))
     rows += [("note", note) for note in found.notes]

@@ -17,7 +17,9 @@ def show_search(search: Artifact) -> None:
     result = load_result(search)
     columns, rows = forms_table(result)
     level = f"{result.level_of_each_comparison:.1%}"
-    title = f"{result.target_length} tokens without training, {result.settings.deciding_samples} samples that the search never saw"
+    title = (
+        f"{result.target_length} tokens without training, {result.settings.deciding_samples} samples that the search never saw"
+    )
     table = Table(*columns, title=f"{title} [{level} interval]", title_justify="left")
     for row in rows:
         table.add_row(*row)

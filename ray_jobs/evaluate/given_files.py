@@ -33,7 +33,9 @@ def given_files(params: PipelineParams) -> dict[str, str]:
         try:
             hashes["rope_factors"] = hashlib.sha256(read_factors_file(factors)).hexdigest()
         except OSError as error:
-            raise UserError(f"model.rope_factors_file {factors} cannot be read: {error.strerror}; give an existing file.") from error
+            raise UserError(
+                f"model.rope_factors_file {factors} cannot be read: {error.strerror}; give an existing file."
+            ) from error
     hashes |= {f"published_{name}": digest for name, digest in published_files(params).items()}
     folder = params.evaluation.lm_eval_include
     if folder and params.evaluation.lm_eval_tasks:

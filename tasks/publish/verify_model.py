@@ -183,6 +183,8 @@ def _used_frequencies(rotary: Any, length: int, kind: str | None) -> tuple[Any, 
     with torch.inference_mode():
         options = {"layer_type": kind} if kind else {}
         cos, sin = rotary(torch.zeros(1, 2, 1), torch.tensor([[1, length - 1]]), **options)
-    half = cos.shape[-1] // 2
-    cosine, sine = (value[0, 0, :half].double().numpy() for value in (cos, sin))
+    pairs = getattr(rotary, f"{kind}_inv_freq" if kind else "inv_freq").shape[-1]
+    if cos.shape[-1] != pairs and torch.equal(cos[..., 0::2], cos[..., 1::2]):  # neighbouring channels form a pair
+        cos, sin = cos[..., 0::2], sin[..., 0::2]
+    cosine, sine = (value[0, 0, :pairs].double().numpy() for value in (cos, sin))
     return np.arctan2(sine, cosine), np.hypot(sine, cosine)

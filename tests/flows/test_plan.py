@@ -98,6 +98,12 @@ def test_a_dry_run_is_printed_beside_the_formula(config: str, capsys: pytest.Cap
     )
     print_plan(params, Machine(tflops=1), dry_run=True)
     text = capsys.readouterr().out
-    for words in ("Dry run of one micro batch of 128 tokens, 2 workers, ddp", "no fault in training and validation on a GPU", "memory: peak",
-                  "the formula says", "sent by a worker: all-reduce", "TFLOP of a worker"):  # fmt: skip
+    for words in (
+        "Dry run of one micro batch of 128 tokens, 2 workers, ddp",
+        "no fault in training and validation on a GPU",
+        "memory: peak",
+        "the formula says",
+        "sent by a worker: all-reduce",
+        "TFLOP of a worker",
+    ):
         assert words in text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback
@@ -20,6 +20,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from tasks.evaluate.report.result_files import write_results
 from tasks.evaluate.sample_set import Samples
+from tasks.model.base_model import load_base
 from tasks.model.extended import extended_config, rope_plan_for
 from tasks.publish import release_stage as stage
 from tests.tasks.evaluation_rows import ARMS, changed_settings, perplexity_table, position_table, reorder_table, task_table
@@ -51,14 +52,15 @@ def finished_run(
     method: str = "yarn",
     orders: Mapping[str, float] | None = None,
     fine_tuned: Callable[[int], float] = lambda length: 3.3 - length / 2048,
+    config: PreTrainedConfig | None = None,
     **publish: Any,
 ) -> FinishedRun:
     """Artifacts of all stages below `root`/storage, and the base in `root`/tiny-base.
 
     `orders`: the share of questions that is answered under each order of passages, where that is to have been measured.
-    `fine_tuned`: nats a token at a length; the base has 3.25 at its window.
+    `fine_tuned`: nats a token at a length; the base has 3.25 at its window. `config` is another base's than a Llama's.
     """
-    _write_base(root / "tiny-base", tokenizer)
+    _write_base(root / "tiny-base", tokenizer, config or _llama())
     factors = None
     if method == "longrope":
         factors = str(root / "factors.json")
@@ -93,13 +95,16 @@ def finished_run(
     return FinishedRun(params, storage, documents, shards, checkpoint, evaluation)
 
 
-def _write_base(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    torch.manual_seed(0)
-    config = LlamaConfig(
+def _llama() -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=WINDOW, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def _write_base(folder: Path, tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "LICENSE").write_text("Do as you like.\n")
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
@@ -112,7 +117,7 @@ def _write_documents(folder: Path) -> dict[str, Any]:
 def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """An adapter whose every trained weight has moved, saved as training saves it."""
     generator = torch.Generator().manual_seed(1)
-    model = LlamaForCausalLM.from_pretrained(params.model.base, config=extended_config(params.model), dtype=torch.float32)
+    model = load_base(params.model, config=extended_config(params.model))
     trained = add_trainable_weights(model, params.training)
     with torch.no_grad():
         for parameter in trained.parameters():

@@ -37,8 +37,10 @@ def attention(directory: str) -> str:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    chosen = classes[0] if isinstance(classes, tuple) else classes
     is_capped = getattr(config, "attn_logit_softcapping", None) is not None
-    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa and not is_capped else "eager"
+    return "sdpa" if chosen._supports_sdpa and not is_capped else "eager"
 
 
 def answer(directory: str, prompts: list) -> dict:

@@ -45,6 +45,7 @@ def test_bases_of_every_kind_pass(kind: str) -> None:
     [
         ("DogeConfig", "calls", "its layers make attention masks of their own"),
         ("BloomConfig", "calls", "its layers do not call transformers' attention interface"),
+        ("FalconConfig", "calls", "its layers do not call transformers' attention interface"),
     ],
 )
 def test_a_base_that_would_be_trained_wrongly_fails_with_the_real_reason(name: str, failed: str, reason: str) -> None:

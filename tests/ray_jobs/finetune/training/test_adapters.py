@@ -5,6 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from data_schemas.errors import UserError
+from data_schemas.samples import QUANTISED_ARM
+from ray_jobs.evaluate.arms import ArmModel
 from ray_jobs.finetune.training.batches import read_micro_batch
 from ray_jobs.finetune.training.lora import check_targets, is_magnitude, trainable
 from ray_jobs.finetune.training.objective import evaluating, summed_loss
@@ -78,7 +80,7 @@ def test_a_quantised_base_trains_resumes_and_is_merged_into_the_original(base, t
     assert [r["loss"] for r in later] == [r["loss"] for r in reports[2:]]
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
     assert not any("codes" in name for name in load_file(kept[4] / "state.safetensors"))
-    as_trained = load_arm(params, "fine_tuned", kept[4], as_trained=True)
+    as_trained = ArmModel(params.model_dump_json(), str(tmp_path), str(kept[4])).load(QUANTISED_ARM)
     torch.testing.assert_close(logits(as_trained), logits(model), rtol=1e-4, atol=1e-5)
     published, original = load_arm(params, "fine_tuned", kept[4]), load_arm(params, "base")
     name = "model.layers.0.mlp.up_proj.weight"  # without LoRA
