@@ -40,8 +40,10 @@ def shrunken(config: Any, row_tokens: int, group_size: int) -> Any:
     heads, shared = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     num_heads, num_kv = (2, 2) if shared == heads else (2, 1) if shared == 1 else (4, 2)
     _set(small, "num_attention_heads", num_heads)
-    if getattr(config, "num_key_value_heads", None):
+    if hasattr(config, "num_key_value_heads"):
         _set(small, "num_key_value_heads", num_kv)
+    if hasattr(config, "head_dim"):  # some classes leave it empty
+        _set(small, "head_dim", head_dim)
     _set(small, "hidden_size", num_heads * head_dim)
     for name, most in _WIDTHS.items():
         given = getattr(config, name, None)
@@ -59,9 +61,8 @@ def shrunken(config: Any, row_tokens: int, group_size: int) -> Any:
     _keep_layers(small, config)
     _scale_windows(small, row_tokens, group_size)
     _without_chance(small)
-    special: dict[str, int | None] = {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}
-    for name, token in special.items():
-        if hasattr(config, name):
+    for name, token in (("pad_token_id", 0), ("bos_token_id", 1), ("eos_token_id", 2)):
+        if getattr(config, name, None) is not None:
             _set(small, name, token)
     return small
 

@@ -137,10 +137,10 @@ def test_varlen_kernels_are_given_the_same_segments():
     """What the GPU kernels compute depends on their boundaries alone, which are those that the CPU path is checked with."""
     given_bounds = []
 
-    def varlen(query, key, value, segments, scale, dropout=0.0, window=None):
+    def varlen(query, key, value, segments, scale, dropout=0.0, window=None, change=None):
         given_bounds.append(segments.cu_seqlens.tolist())
         assert segments.cu_seqlens.tolist() == list(segments.bounds)
-        return sdpa_segments(query, key, value, segments, scale, dropout, window)
+        return sdpa_segments(query, key, value, segments, scale, dropout, window, change)
 
     query, key, value = (torch.randn(20, n, 8) for n in (4, 2, 2))
     segments = segment_batch(positions([11, 9]), 6, marks([11, 9], {0}))
