@@ -60,7 +60,9 @@ class RayParams(Params):
                 f"ray.num_workers {self.num_workers} is not a multiple of ray.sequence_workers {self.sequence_workers}: change one of them"
             )
         if self.sequence_workers > 1 and self.min_workers is not None:
-            raise ValueError("ray.min_workers cannot be used with ray.sequence_workers, which needs whole groups: leave one out")
+            raise ValueError(
+                "ray.min_workers cannot be used with ray.sequence_workers, which needs whole groups: leave one out"
+            )
         if "@" in self.address:
             raise ValueError("ray.address contains credentials: leave them out, and give the cluster's token as RAY_AUTH_TOKEN")
         if self.address.startswith("ray://"):

@@ -23,7 +23,16 @@ class TrainingParams(Params):
     """LongLoRA fine-tuning."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset(
-        {"base_precision", "dora", "rslora", "average_last_steps", "hidden_states", "compile_layers", "kept_layers", "mlp_tile_tokens"}
+        {
+            "base_precision",
+            "dora",
+            "rslora",
+            "average_last_steps",
+            "hidden_states",
+            "compile_layers",
+            "kept_layers",
+            "mlp_tile_tokens",
+        }
     )
 
     attention: Literal["s2", "full"] = Field(
@@ -95,8 +104,8 @@ class TrainingParams(Params):
     train_norms: bool = Field(True, description="Also train the norm weights, as LongLoRA does.")
     train_embeddings: TrainedEmbeddings = Field(
         "both",
-        description="Also train embeddings in full. both: of the input and of the output (the head). input: of the input alone, as LongLoRA "
-        "does; the same as both where the two are tied. none: neither. Runs of before say true for both and false for none.",
+        description="Also train embeddings in full. both: of the input and of the output (the head). input: of the input alone, as "
+        "LongLoRA does; the same as both where the two are tied. none: neither. Runs of before say true for both and false for none.",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto",

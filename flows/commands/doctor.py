@@ -160,7 +160,11 @@ def _loss(ray: RayParams, params: PipelineParams | None) -> Finding:
     except UserError as error:
         return Finding(Mark.BROKEN, "loss", str(error))
     eight_bit = "installed" if importlib.util.find_spec("bitsandbytes") else "not installed"
-    return Finding(Mark.OK, "loss", f"training.loss_kernel {name} is {chosen}; bitsandbytes for adamw_8bit and base_precision is {eight_bit}")
+    return Finding(
+        Mark.OK,
+        "loss",
+        f"training.loss_kernel {name} is {chosen}; bitsandbytes for adamw_8bit and base_precision is {eight_bit}",
+    )
 
 
 def _device(ray: RayParams) -> str:

@@ -126,8 +126,8 @@ def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple
     sent = sent_bytes(params, shape, full, group_size_at(0, params))
     yield (
         f"each row over {params.ray.sequence_workers} workers",
-        f"a worker sends at most {data_size(sent.layer_in_groups)} in a layer in groups, {data_size(sent.layer_in_full)} in one in full and "
-        f"{data_size(sent.step)} a row and step; ring attention would send {data_size(sent.ring_layer)} a layer",
+        f"a worker sends at most {data_size(sent.layer_in_groups)} in a layer in groups, {data_size(sent.layer_in_full)} in one in full "
+        f"and {data_size(sent.step)} a row and step; ring attention would send {data_size(sent.ring_layer)} a layer",
     )
 
 

@@ -284,6 +284,8 @@ def notes(
         )
     if target_length % base.original_length and method not in ("ntk", "theta"):
         found.append(f"The target is {target_length / base.original_length:g} times the original length, not a whole number.")
-    if base.sliding_window and base.sliding_window < target_length and not base.layers:  # `reading_notes` says it of layer types
+    if (
+        base.sliding_window and base.sliding_window < target_length and not base.layers
+    ):  # `reading_notes` says it of layer types
         found.append(f"Layers with a sliding window still see only {base.sliding_window} tokens back.")
     return tuple(found)

@@ -52,7 +52,9 @@ def record(storage):
 def undisturbed(tmp_path_factory, tokenizer):
     """(home, release, output) of a run that nothing happened to."""
     home = tmp_path_factory.mktemp("undisturbed")
-    params = with_conversations(small_params(home, tokenizer, ray={"num_workers": 1}), home)  # two: test_job.py and test_actors.py
+    params = with_conversations(
+        small_params(home, tokenizer, ray={"num_workers": 1}), home
+    )  # two: test_job.py and test_actors.py
     release, output = finish(write_params(home / "run.yaml", params), home)
     return home, release, output
 
