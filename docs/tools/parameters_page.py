@@ -38,7 +38,7 @@ def _group(param: ParamHelp) -> str:
 def _default(param: ParamHelp) -> str:
     if param.default == "(required)":
         return "required"
-    value = param.default[1:-1]
+    value = param.default[1:-1].replace("\n", "\\n")
     return f"*{value}*" if value in ("empty", "none") else f"`{value}`".replace("|", r"\|")
 
 

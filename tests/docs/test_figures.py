@@ -63,7 +63,7 @@ def test_the_table_of_training_steps_is_the_recorded_one() -> None:
 def test_the_table_of_servers_is_the_recorded_one() -> None:
     columns = ["transformers-5", "transformers-4.57", "vllm"]
     same = {(row["consumer"], row["method"]): row["same"] for row in recorded("consumers-cpu.json")["rows"]}
-    shown = {"linear": "`linear`, `ntk`, `yarn`, `llama3`", "longrope": "`longrope`, one list of factors"}
+    shown = {"linear": "`linear`, `ntk`, `theta`, `yarn`, `llama3`", "longrope": "`longrope`, one list of factors"}
     shown |= dict.fromkeys(("ntk", "yarn", "llama3"), shown["linear"])
     shown |= {"longrope_switching": "`longrope`, two lists", "dynamic": "`dynamic`"}
     assert {method for _, method in same} == set(shown)
