@@ -40,7 +40,7 @@ def searched(extension: int, storage: str) -> RopeSearchResult:
 
     settings = [f"storage={storage}", "run_name=rope-search", f"model.target_length={WINDOW * extension}", "ray.num_workers=1"]
     settings += ["model.rope_method=longrope", f"rope_search={json.dumps(BUDGETS[extension])}"]
-    params: PipelineParams = load_config("demo", [*settings, "evaluation.lengths=null"])
+    params: PipelineParams = load_config("demo", [*settings, "evaluation.lengths=null", "model.rope_length=null"])
     place = Storage(params.storage)
     documents = documents_stage.run(params, place, partial(workers_for, params), print_progress)
     return load_result(search_stage.run(params, place, documents, print_progress))

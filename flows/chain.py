@@ -15,7 +15,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate import evaluation_key
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.search_rope import search_key
-from tasks.rope_search.plans import with_result
+from tasks.rope_search.plans import with_result, with_stand_in
 
 _ON_GPU = ("rope_search", "checkpoint", "evaluation")
 
@@ -81,8 +81,8 @@ class Chain:
         """Trains first only if a fine-tuned model is to be measured."""
         if "fine_tuned" in self.params.evaluation.arms:
             shards = self.prepared()
+            self.stages.refuse_unmeasurable(with_stand_in(self.params), self.artifacts["documents"], shards)
             self.searched()
-            self.stages.refuse_unmeasurable(self.params, self.artifacts["documents"], shards)
             return self._measured(self.artifacts["documents"], self.finetuned())
         documents = self._do("documents", self.stages.ingest, self.params)
         self.searched()

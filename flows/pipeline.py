@@ -93,9 +93,10 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
     try:
         checked = _checked(params, trains=goal != "prepared")
         if goal == "searched":
-            from tasks.rope_search.plans import as_search
+            from tasks.rope_search.plans import as_search, space_of
 
             checked = as_search(checked)
+            space_of(checked)  # refuses what cannot be searched before the corpus is read
         from flows.chain import Chain  # loads the stages; wrong parameters are refused without them
         from flows.prefect_stages import PrefectStages
 

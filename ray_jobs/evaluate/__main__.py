@@ -26,6 +26,7 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallba
     from ray_jobs.search_rope.before_training import with_found_factors
     from tasks.evaluate.report.closing_page import closing_page
     from tasks.evaluate.report.result_files import HTML_NAME
+    from tasks.rope_search.plans import with_stand_in
 
     refuse_unaskable(params)
     documents, shards, checkpoint = (given.get(kind) for kind in ("documents", "shards", "checkpoints"))
@@ -38,8 +39,8 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallba
         if shards is None:
             documents, shards = make_shards(params, storage, progress, documents)
         documents = documents or make_documents(params, storage, progress)
+        stage.refuse_unmeasurable(with_stand_in(params), storage, documents, shards)
         params = with_found_factors(params, storage, progress, documents)
-        stage.refuse_unmeasurable(params, storage, documents, shards)
         checkpoint = finetune.run(params, storage, shards, progress)
     documents = documents or make_documents(params, storage, progress)
     params = with_found_factors(params, storage, progress, documents)

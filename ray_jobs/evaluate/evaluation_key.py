@@ -16,8 +16,9 @@ STAGE = "evaluate"
 
 
 def stated_theta(model: ModelParams) -> dict[str, float]:
-    """`rope_theta` where it is stated: the model with scaling only, which has no checkpoint, depends on it."""
-    return {} if model.rope_theta is None else {"rope_theta": model.rope_theta}
+    """`rope_theta` and `window` where they are stated: the model with scaling only, which has no checkpoint, depends on them."""
+    stated = {"rope_theta": model.rope_theta, "window": model.window}
+    return {name: value for name, value in stated.items() if value is not None}
 
 
 def inputs_of(params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def determining(params: PipelineParams) -> dict[str, Any]:
     """The parameters that decide what the job `search_rope` makes, which reads the corpus first where that is missing."""
     from tasks.ingest import documents_stage
 
-    return documents_stage.determining(params) | {"rope_search": params.rope_search.recorded()}
+    search = {"rope_search": params.rope_search.recorded(), "use_gpu": params.ray.use_gpu}
+    return documents_stage.determining(params) | {"model": params.model.recorded()} | search
 
 
 def run(params: PipelineParams, storage: Storage, documents: Artifact, progress: ProgressCallback) -> Artifact:
@@ -112,7 +113,8 @@ class _Search:
         deciding = range(self._settings.samples, len(self._samples))
         of_forms = dict(zip(forms, self._measured(workers, measuring, list(forms.values()), deciding, "decision"), strict=True))
         compared = rivals(self._space, self._params, self._config)
-        decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence)
+        doc_ids = [self._samples[number].doc_id for number in deciding]
+        decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence, doc_ids)
         result = self._result(race, of_forms, decision)
         _write(directory, result, self._records)
         return {

@@ -1,6 +1,6 @@
 """Whether what was found beats the closed forms, on needles and texts that the search never saw.
 
-Found factors are compared with every closed form by the mean paired difference of the score, with Student's t interval over samples.
+Found factors are compared with every closed form by the mean paired difference of the score, with Student's t interval over documents.
 With n comparisons each interval is at level 1 - (1 - confidence) / n (Bonferroni). The found factors are used only if they beat each
 rival, those closed forms that the plan can take: its interval lies below zero. Otherwise the best rival is used.
 """
@@ -37,12 +37,24 @@ class Decision:
         )
 
 
-def decide(measured: Mapping[Form, Measured], rivals: Sequence[Form], text_weight: float, confidence: float) -> Decision:
-    """`measured`: by name, on the same samples, at least two; holds FOUND and the `rivals`."""
+def mean_by_document(values: np.ndarray, doc_ids: Sequence[str]) -> np.ndarray:
+    """The mean of the `values` [num_samples] of each document, float64 [num_documents]."""
+    _, numbers = np.unique(np.asarray(doc_ids), return_inverse=True)
+    means: np.ndarray = np.bincount(numbers, values) / np.bincount(numbers)
+    return means
+
+
+def decide(
+    measured: Mapping[Form, Measured], rivals: Sequence[Form], text_weight: float, confidence: float, doc_ids: Sequence[str]
+) -> Decision:
+    """`measured`: by name, on the same samples of at least two documents, whose ids are `doc_ids`; holds FOUND and the `rivals`."""
     scores = {name: np.asarray(of_one.scores(text_weight)) for name, of_one in measured.items()}
     closed = [name for name in measured if name != FOUND]
     level = 1 - (1 - confidence) / len(closed)
-    differences: dict[str, Estimate] = {name: mean_with_t_interval(scores[FOUND] - scores[name], level) for name in closed}
+    # Samples of one document are alike, so a document counts once.
+    differences: dict[str, Estimate] = {
+        name: mean_with_t_interval(mean_by_document(scores[FOUND] - scores[name], doc_ids), level) for name in closed
+    }
     unbeaten = tuple(name for name in rivals if not _is_below_zero(differences[name]))
     best_rival = min(rivals, key=lambda name: (float(scores[name].mean()), name))
     return Decision(best_rival if unbeaten else FOUND, differences, unbeaten, level)

@@ -81,6 +81,10 @@ class FullRows:
 
 def dry_run(params: PipelineParams, shape: TrainingShape) -> DryRun:
     """Rehearse one step. UserError that names the module and the operation if the step cannot be computed."""
+    if params.ray.sequence_workers > 1:
+        raise UserError(
+            "The dry run does not cut rows over workers: set ray.sequence_workers to 1, and rows to what one worker gets of them."
+        )
     params, notes = _replaced(params)
     started = time.perf_counter()
     with ExitStack() as around:

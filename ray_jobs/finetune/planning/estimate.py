@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.planning.measured import nearest, read_measured
 from ray_jobs.finetune.planning.memory import predict_memory
@@ -72,6 +73,8 @@ def find_speed(
     if stated_tflops is not None:
         return Speed(stated_tflops * 1e12, f"{stated_tflops:g} TFLOP/s a worker, as stated")
     use_gpu = params.ray.use_gpu
+    if measured is not None and not use_gpu:
+        raise UserError("--measured is for training on GPUs, and ray.use_gpu is false: leave it out, or set ray.use_gpu.")
     if measured is not None and use_gpu:
         weights_bytes = 4 * shape.num_trainable + shape.frozen_bytes * shape.num_frozen
         case = nearest(read_measured(measured), params.training, params.row_tokens, weights_bytes)

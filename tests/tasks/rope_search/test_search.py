@@ -144,10 +144,12 @@ def test_factors_are_used_only_if_they_beat_every_rival_beyond_the_interval() ->
     found = Measured((1.0, 1.1, 1.2, 1.3), (2.0,) * 4)
     worse = Measured((1.5, 1.62, 1.7, 1.8), (2.0,) * 4)
     near = Measured((1.1, 1.0, 1.3, 1.25), (2.0,) * 4)
-    certain = decide({"longrope": found, "yarn": worse, "linear": near}, ("yarn",), 1.0, 0.95)
+    certain = decide({"longrope": found, "yarn": worse, "linear": near}, ("yarn",), 1.0, 0.95, tuple("abcd"))
     assert certain.chosen == "longrope"
     assert certain.differences["yarn"].high < 0
     assert certain.level == pytest.approx(0.975)
-    doubtful = decide({"longrope": found, "yarn": worse, "ntk": near}, ("yarn", "ntk"), 1.0, 0.95)
+    doubtful = decide({"longrope": found, "yarn": worse, "ntk": near}, ("yarn", "ntk"), 1.0, 0.95, tuple("abcd"))
     assert doubtful.chosen == "ntk"
     assert "do not beat ntk" in doubtful.sentence()
+    alike = decide({"longrope": found, "yarn": worse, "linear": near}, ("yarn",), 1.0, 0.95, tuple("aabb"))
+    assert alike.differences["yarn"].high > certain.differences["yarn"].high, "two documents say less than four"
