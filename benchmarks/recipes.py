@@ -69,7 +69,7 @@ def main() -> int:
     failed = run(*runs[0])  # alone: it makes the rows and the documents that the others read
     with ThreadPoolExecutor(args.at_once) as pool:
         failed = max([failed, *pool.map(lambda one: run(*one), runs[1:])])
-    table = table_of(folder, [arm for arm in ARMS if any(folder.glob(f"{arm}-*/result.json"))])
+    table = table_of(folder, [arm for arm in ARMS if any(folder.glob(f"{arm}-[0-9]*/result.json"))])
     print_table(table)
     if args.json:
         args.json.write_text(json.dumps(table, indent=1) + "\n")

@@ -68,8 +68,8 @@ class ModelParams(Params):
         ge=32,
         le=16_777_216,
         description="Context length in tokens that RoPE is scaled for, target_length or more. More helps recall from the far end of the "
-        "window, because a base saw few tokens that are nearly its whole window apart; it costs some perplexity before training. Not for "
-        "dynamic, longrope or theta. Empty: target_length.",
+        "window, because a base saw few tokens that are nearly its whole window apart; it costs some perplexity before training. For "
+        "yarn, ntk and llama3. Empty: target_length.",
     )
     serve_with: tuple[Servable, ...] = Field(
         (),

@@ -168,14 +168,23 @@ class PipelineParams(Params):
             raise ValueError(
                 f"model.rope_length {self.model.rope_length} is below model.target_length {target}: choose {target} or more, or none"
             )
-        if self.model.rope_length not in (None, target) and self.model.rope_method in ("dynamic", "longrope", "theta"):
+        if self.model.rope_length not in (None, target) and self.model.rope_method in (
+            "dynamic",
+            "linear",
+            "longrope",
+            "theta",
+        ):
             raise ValueError(
                 f"model.rope_length cannot be used with model.rope_method {self.model.rope_method}, which is not scaled for a stated "
                 "length: remove it, or choose yarn"
             )
-        if self.ray.sequence_workers > 1 and self.model.rope_method in ("dynamic", "longrope"):
+        if self.model.rope_length not in (None, target) and (self.model.rope_theta is not None or self.model.rope_factors_file):
             raise ValueError(
-                f"ray.sequence_workers cuts rows, and the frequencies of model.rope_method {self.model.rope_method} depend on a row's "
+                "model.rope_length cannot be used with model.rope_theta or model.rope_factors_file: remove one of them"
+            )
+        if self.ray.sequence_workers > 1 and self.model.rope_method == "dynamic":
+            raise ValueError(
+                "ray.sequence_workers cuts rows, and the frequencies of model.rope_method dynamic depend on a row's "
                 "longest document: set ray.sequence_workers to 1, or choose yarn"
             )
         if self.training.average_last_steps > self.training.steps:

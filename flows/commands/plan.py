@@ -201,12 +201,15 @@ def _also_trained(training: TrainingParams) -> str:
 
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
+    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.planning.memory import largest_micro_batch, most_kept_layers, predict_memory
-    from ray_jobs.finetune.planning.sequence import longest_row
+    from ray_jobs.finetune.planning.sequence import largest_part, longest_row
+    from ray_jobs.finetune.training.objective import group_size_at
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
     sharing = params.ray.sequence_workers
-    row_tokens = -(-params.row_tokens // sharing)  # of a row, on one worker
+    cut = (num_full_layers(training, shape.num_layers), group_size_at(0, params))
+    row_tokens = largest_part(params, shape, params.row_tokens, *cut, sharing)  # of a row, on one worker
     found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
@@ -224,7 +227,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     if kept := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
         rows.append(("training.kept_layers", f"up to {kept} of {shape.num_layers} layers fit, which are then not recomputed"))
     if sharing > 1:
-        longest = {n: longest_row(params, shape, available, n, cuda) for n in (1, 8, 32, 64)}
+        longest = {n: longest_row(params, shape, available, n, cuda, *cut) for n in (1, 8, 32, 64)}
         rows.append(("longest row", "; ".join(f"{tokens:,} tokens over {n}" for n, tokens in longest.items()) + " workers"))
     kind = "GPU" if cuda else "CPU worker"
     title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"

@@ -80,6 +80,9 @@ class ReadUnitJob:
                 counts = skipped.setdefault(found.reason, [0, 0])
                 counts[0] += 1
                 counts[1] += found.num_bytes
+            elif not found.turns and self.params.sources[unit.source_index].instructions != "no":
+                told = "not a record of a conversation, and the source's instructions ask for conversations"
+                refused.append(Refused(found.source_uri, found.record, "no_messages", told))
             else:
                 split = split_of(found.work, self.params.heldout_fraction, self.params.split_seed)
                 unit_facts.add(found, split == "heldout")

@@ -41,9 +41,9 @@ def read_lengths(parameters: Mapping[str, Any], maximum: int, original: int | No
                 "after that scaling, or leave it empty."
             )
         return BaseLengths(round(stated / factor), stated)
-    if kind == "yarn" and stated != scaled:
+    if kind == "yarn" and not inside < stated <= scaled:  # less where the base was scaled for more than it was trained on
         raise UserError(
-            f"model.window is {stated}, but the base's YaRN scales {inside} tokens by {factor:g} to {scaled}: leave it empty, or "
-            f"correct rope_parameters in the base's config.json."
+            f"model.window is {stated}, but the base's YaRN scales {inside} tokens by {factor:g} to {scaled}: state a length between them, "
+            "leave it empty, or correct rope_parameters in the base's config.json."
         )
     return BaseLengths(inside if kind in WITH_ORIGINAL_INSIDE else stated, stated)

@@ -279,8 +279,8 @@ def notes(
         found.append("The base's own attention_factor is kept, because it differs from the one its factor implies.")
     if scaled_for != target_length:
         found.append(
-            f"RoPE is scaled for {scaled_for} tokens and trained up to {target_length}; a server that reads the length from the scaling, "
-            f"as vLLM does, needs a stated maximum of {target_length}."
+            f"RoPE is scaled for {scaled_for} tokens and trained up to {target_length}, which is the published maximum; transformers may "
+            "warn that factor and maximum do not fit, which is meant so."
         )
     if target_length % base.original_length and method not in ("ntk", "theta"):
         found.append(f"The target is {target_length / base.original_length:g} times the original length, not a whole number.")

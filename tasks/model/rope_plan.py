@@ -156,14 +156,14 @@ def plan_rope(
             "choose a longer target, or use the base without Ropeway."
         )
     chosen = auto_method(base, factors, theta) if method == "auto" else method
-    refuse_impossible(chosen, base, factors, packed_rows, target_length, by_auto=method == "auto")
+    refuse_impossible(chosen, base, factors, packed_rows, rope_length or target_length, by_auto=method == "auto")
     if (chosen == "theta") != (theta is not None):
         raise UserError(
             "rope_method theta needs model.rope_theta: give the new base frequency, or choose ntk."
             if theta is None
             else f"model.rope_theta is for theta, and rope_method is {chosen}: remove it, or choose theta."
         )
-    if rope_length not in (None, target_length) and chosen in ("dynamic", "longrope", "theta"):
+    if rope_length not in (None, target_length) and chosen in ("dynamic", "linear", "longrope", "theta"):
         raise UserError(
             f"model.rope_length cannot be used with rope_method {chosen}, which is not scaled for a stated length: remove it, or choose "
             "yarn."

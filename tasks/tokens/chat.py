@@ -18,7 +18,8 @@ def around_messages(
     User and assistant take turns, the user first. BOS is among the first ids where the template writes it. None without a template, or
     with one that does not write all messages in turn.
     """
-    if not getattr(tokenizer, "chat_template", None):
+    template = getattr(tokenizer, "chat_template", None)
+    if not template or (isinstance(template, dict) and "default" not in template):
         return None
     marks = [f"ropeway-message-{number}-" for number in range(num_messages)]
     messages = [{"role": _ROLES[number % 2], "content": mark} for number, mark in enumerate(marks)]

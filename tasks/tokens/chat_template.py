@@ -75,7 +75,10 @@ class ChatTemplate:
         """The tokenizer's own template; None without one."""
         if not getattr(tokenizer, "chat_template", None):
             return None
-        source = str(tokenizer.get_chat_template())
+        try:
+            source = str(tokenizer.get_chat_template())
+        except ValueError:  # several templates by name, none of which is the default
+            return None
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         controls = tuple(text for text, is_special in added.items() if is_special)
         named = tuple(text for text, is_special in added.items() if not is_special and text.strip() and text in source)
@@ -137,15 +140,24 @@ class ChatTemplate:
                 "answer_not_located",
                 f"the chat template writes what is before message {number + 1} in another way when it ends there",
             )
-        at = text.find(content, len(asked))
-        if at < 0:
+        at = text.find(content, len(asked)) if start is not None else self._written_at(messages, number, text)
+        if at < 0 or not text.startswith(content, at):
             content = content.strip()
-            at = text.find(content, len(asked))
-        if at < 0:
+            at = text.find(content, len(asked)) if start is not None else at
+        if at < 0 or not text.startswith(content, at):
             raise NotRendered("answer_not_located", f"the chat template does not write message {number + 1} as it is")
         end = at + len(content)
         closing = self._closing.match(text, end)
         return at if start is None else start, closing.end() if closing else end
+
+    def _written_at(self, messages: Sequence[Message], number: int, text: str) -> int:
+        """Where the template writes message `number`; -1 if it cannot be told. A short answer may also occur in the header before it."""
+        everything = self.source + text
+        mark = next(chr(code) for code in range(*_PRIVATE) if chr(code) not in everything)
+        marked = Message(messages[number].role, mark, messages[number].is_learned)
+        shown, _ = self._rendered([*messages[:number], marked, *messages[number + 1 :]])
+        at = shown.find(mark)
+        return at if at >= 0 and text.startswith(shown[:at]) else -1
 
     @cached_property
     def control(self) -> re.Pattern[str]:

@@ -14,6 +14,7 @@ Ring attention (Liu et al. 2023, arXiv 2310.01889) sends 2 K t D s (C - 1) in ea
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.planning.memory import SHARE_USED, predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape
-from ray_jobs.finetune.sequence_parallel.cuts import plan_cuts, sent_tokens
+from ray_jobs.finetune.sequence_parallel.cuts import RowCost, plan_cuts, sent_tokens
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,9 @@ class SentBytes:
 
 def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: int, group_size: int) -> SentBytes:
     """For the rows of these parameters, cut over `ray.sequence_workers` workers."""
-    from ray_jobs.finetune.training.row_parts import row_cost
-
     count, cost, size = params.ray.sequence_workers, shape.cost, shape.compute_bytes
     lengths = np.array([params.row_tokens])
-    cuts = plan_cuts(lengths, count, group_size, row_cost(cost, num_full_layers, count))
+    cuts = plan_cuts(lengths, count, group_size, _cost(params, shape, num_full_layers, count))
     unshifted = (cost.kv_heads + 1) // 2 if cost.kv_heads > 1 else 1
     shifted = cost.kv_heads - unshifted if cost.kv_heads > 1 else 1
     halos = [sent_tokens(lengths, cut, group_size) for cut in cuts[1:-1]]
@@ -57,16 +56,47 @@ def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: in
     return SentBytes(in_groups, in_full, step, ring)
 
 
-def longest_row(params: PipelineParams, shape: TrainingShape, available_bytes: float, num_workers: int, cuda: bool) -> int:
+def _cost(params: PipelineParams, shape: TrainingShape, num_full_layers: int, count: int) -> RowCost:
+    from ray_jobs.finetune.training.row_parts import row_cost
+
+    return row_cost(shape.cost, num_full_layers, count, sparse=params.training.attention != "full")
+
+
+def largest_part(
+    params: PipelineParams, shape: TrainingShape, tokens: int, num_full_layers: int, group_size: int, count: int
+) -> int:
+    """Tokens of the largest part of a row of `tokens`, one document, over `count` workers.
+
+    It is the first part: where layers attend in full in place, later tokens cost more. A token at place x costs a + b x, so the first
+    part ends where a x + b x^2 / 2 is the row's cost over `count`.
+    """
+    cost = _cost(params, shape, num_full_layers, count)
+    if count == 1 or not cost.in_full:
+        return math.ceil(tokens / count)
+    a, b = cost.linear + 1 + cost.in_groups * min(group_size, tokens) / 2, cost.in_full
+    share = (a * tokens + b * tokens**2 / 2) / count
+    return min(tokens, math.ceil((math.sqrt(a * a + 2 * b * share) - a) / b))
+
+
+def longest_row(
+    params: PipelineParams,
+    shape: TrainingShape,
+    available_bytes: float,
+    num_workers: int,
+    cuda: bool,
+    num_full_layers: int = 0,
+    group_size: int = 2**40,
+) -> int:
     """Tokens of the longest row that fits `num_workers` workers of `available_bytes` which share it; 0 if the model does not fit."""
 
     def fits(tokens: int) -> bool:
-        found = predict_memory(shape, params.training, tokens, num_workers=num_workers, cuda=cuda)
+        part = largest_part(params, shape, tokens, num_full_layers, group_size, num_workers)
+        found = predict_memory(shape, params.training, part, num_workers=num_workers, cuda=cuda)
         return found.total <= available_bytes * SHARE_USED
 
-    if not fits(1):
+    if not fits(num_workers):
         return 0
-    most = 1
+    most = num_workers
     while fits(2 * most):
         most *= 2
     step = most // 2
@@ -74,4 +104,4 @@ def longest_row(params: PipelineParams, shape: TrainingShape, available_bytes: f
         if fits(most + step):
             most += step
         step //= 2
-    return most * num_workers
+    return most

@@ -74,7 +74,13 @@ def prove(config: Any, training: TrainingParams, row_tokens: int, group_size: in
     started = time.perf_counter()
     state = torch.random.get_rng_state()
     trained = training.model_copy(
-        update={"lora_dropout": 0.0, "base_precision": "full", "lora_rank": min(4, training.lora_rank), "precision": "fp32"}
+        update={
+            "lora_dropout": 0.0,
+            "base_precision": "full",
+            "loss_kernel": "auto",
+            "lora_rank": min(4, training.lora_rank),
+            "precision": "fp32",
+        }
     )
     try:
         small = shrunken(config, row_tokens, group_size)
@@ -100,6 +106,8 @@ def prove(config: Any, training: TrainingParams, row_tokens: int, group_size: in
                 break
             passed.append(name)
             failed = ""
+    except (OSError, MemoryError):  # of the machine, not of the base
+        raise
     except Exception as error:  # whatever the model's code raises is the reason
         reason = _sentence(error)
     finally:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
+from ray_jobs.finetune.training.fast_layers import keep_first_layers
 from ray_jobs.finetune.training.targets import embedding_names, lora_places, refuse_by_tensor
+from ray_jobs.finetune.training.tiled_mlp import tile_mlps
 from tasks.model.extended import extended_config
 from tasks.model.optional_imports import load_peft
 from tasks.model.quantised_linear import refuse_unreached
@@ -36,6 +38,10 @@ def check_targets(params: PipelineParams) -> None:
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForCausalLM.from_config(extended_config(params.model))
     _places(model, params.training)
+    if params.training.kept_layers:
+        keep_first_layers(model, params.training.kept_layers)
+    if params.training.mlp_tile_tokens is not None:
+        tile_mlps(model, params.training.mlp_tile_tokens)
     if params.training.base_precision != "full":
         refuse_unreached(model, params.training.base_precision)
 

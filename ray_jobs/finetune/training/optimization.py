@@ -11,6 +11,7 @@ import torch
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
 from ray_jobs.finetune.training.lora import is_lora, is_magnitude, trainable
+from tasks.model.optional_imports import bitsandbytes_functional
 
 BETAS = (0.9, 0.95)
 
@@ -39,6 +40,7 @@ def build_optimizer(model: torch.nn.Module, training: TrainingParams) -> torch.o
         raise UserError(
             "training.optimizer adamw_8bit needs the package bitsandbytes, which is not installed: install it, or choose adamw."
         )
+    bitsandbytes_functional()  # without its notice of missing kernels
     from bitsandbytes.optim import AdamW8bit
 
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, betas=BETAS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,15 @@ def refuse_uncuttable(model: torch.nn.Module) -> None:
             "ray.sequence_workers to 1."
         )
     base: Any = model
-    rope_type = (getattr(base.get_base_model().config, "rope_parameters", None) or {}).get("rope_type")
-    if rope_type in ("dynamic", "longrope"):
-        raise UserError(
-            f"Rows cannot be cut over workers with {rope_type} RoPE, whose frequencies depend on the row's longest document: set "
-            "ray.sequence_workers to 1, or choose another model.rope_method."
-        )
+    given = getattr(base.get_base_model().config, "rope_parameters", None) or {}
+    of_layers = [value for value in given.values() if isinstance(value, Mapping)] or [given]
+    for rope in of_layers:  # one for all layers, or one for each layer type
+        kind = rope.get("rope_type")
+        if kind == "dynamic" or (kind == "longrope" and list(rope["short_factor"]) != list(rope["long_factor"])):
+            raise UserError(
+                f"Rows cannot be cut over workers with {kind} RoPE whose frequencies depend on the row's longest document: set "
+                "ray.sequence_workers to 1, or choose another model.rope_method."
+            )
 
 
 def row_cost(cost: ModelCost, num_full_layers: int, num_sharing: int, sparse: bool = True) -> RowCost:
@@ -65,9 +69,16 @@ def row_cost(cost: ModelCost, num_full_layers: int, num_sharing: int, sparse: bo
     return RowCost(linear, in_groups=1 - full, in_full=full if stays else 0.0, unshifted=unshifted)
 
 
-def part_of_batch(batch: MicroBatch, link: Link, group_size: int, cost: RowCost) -> MicroBatch:
-    """This worker's part of `batch`, whose rows are cut as one. A pure function of the batch, so all workers cut alike."""
+def part_of_batch(
+    batch: MicroBatch, link: Link, group_size: int, cost: RowCost, cost_in_full: RowCost | None = None
+) -> MicroBatch:
+    """This worker's part of `batch`, whose rows are cut as one. A pure function of the batch, so all workers cut alike.
+
+    `cost_in_full` counts where no document is cut into groups, so that all layers attend in full.
+    """
     segments = segment_batch(batch.position_ids, group_size, batch.in_full)
+    if cost_in_full is not None and segments.unshifted.bounds == segments.shifted.bounds:
+        cost = cost_in_full
     bounds = np.array(segments.documents.bounds)
     marks = None if batch.in_full is None else batch.in_full[0].cpu().numpy()[bounds[:-1]]
     cuts = plan_cuts(np.diff(bounds), link.num_workers, group_size, cost, marks)

@@ -127,8 +127,9 @@ def cut_for(objective: Objective, batch: MicroBatch, worker: Worker, group_size:
     if worker.link is None:
         return batch
     model = objective.model
-    cost = row_cost(cost_of(model, model.get_base_model().config), num_full_layers_of(model), worker.link.num_workers, sparse)
-    return part_of_batch(batch, worker.link, group_size, cost)
+    sizes = cost_of(model, model.get_base_model().config)
+    costs = [row_cost(sizes, num_full_layers_of(model), worker.link.num_workers, in_groups) for in_groups in (sparse, False)]
+    return part_of_batch(batch, worker.link, group_size, *costs)
 
 
 def positions_at(step: int, params: PipelineParams) -> PositionsOfRow:

@@ -20,6 +20,7 @@ from tasks.retrieval.stretches import quiet_place
 
 STYLES = ("[{key}]", "{key} :=", "{key} ->", "@{key} @")
 _DISTRACTORS = 0.5  # lines that are not asked for, beside each that is
+_MOST_OF_TWO_PAIRS = 5_000
 _MANY_LINES = 0.4  # of the document's characters, in documents with many lines
 _HALF = 0.5  # of the documents
 _LINE_CHARS = 24
@@ -75,7 +76,12 @@ def _words(number: int, request: Request, rng: np.random.Generator) -> list[str]
     """Different words."""
     if "letters" in request.symbols:
         return distinct(lambda: syllables(rng, 3), number)
-    return distinct(partial(digits, rng), number)
+    return distinct(partial(digits, rng, _digit_pairs(number)), number)
+
+
+def _digit_pairs(number: int) -> int:
+    """Enough pairs of digits for so many different names, most of which are not taken."""
+    return 2 if number <= _MOST_OF_TWO_PAIRS else 4
 
 
 def _pairs(number: int, request: Request, rng: np.random.Generator) -> list[str]:
@@ -88,7 +94,7 @@ def _pairs(number: int, request: Request, rng: np.random.Generator) -> list[str]
 
 def _values(number: int, request: Request, rng: np.random.Generator) -> list[str]:
     if request.symbols[int(rng.integers(len(request.symbols)))] == "digits":
-        return distinct(partial(digits, rng), number)
+        return distinct(partial(digits, rng, _digit_pairs(number)), number)
     return distinct(lambda: syllables(rng, 3), number)
 
 

@@ -146,5 +146,5 @@ def test_a_stated_window_counts_for_every_scaling_and_must_be_possible() -> None
     with pytest.raises(UserError, match="16383, which is not a multiple of the factor 4"):
         plan_rope(deepseek_coder(), 65536, window=16383)
     yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4096}
-    with pytest.raises(UserError, match="scales 4096 tokens by 4 to 16384: leave it empty"):
-        plan_rope(LlamaConfig(max_position_embeddings=16384, rope_parameters=yarn), 65536, window=8192)
+    with pytest.raises(UserError, match="scales 4096 tokens by 4 to 16384: state a length between them"):
+        plan_rope(LlamaConfig(max_position_embeddings=16384, rope_parameters=yarn), 65536, window=32768)

@@ -285,7 +285,7 @@ def test_description_has_a_row_for_each_thing_a_person_decides_by() -> None:
     assert {"method", "why", "training", "rope_parameters", "max_position_embeddings", "note"} <= set(rows)
 
 
-@pytest.mark.parametrize("method", ["yarn", "linear", "ntk", "llama3"])
+@pytest.mark.parametrize("method", ["yarn", "ntk", "llama3"])
 def test_frequencies_can_be_scaled_for_more_than_the_target(method: Any) -> None:
     plan = plan_rope(base(), 2048, method, rope_length=4096)
     longer, short = plan_rope(base(), 4096, method), plan_rope(base(), 2048, method)
@@ -301,4 +301,12 @@ def test_frequencies_can_be_scaled_for_more_than_the_target(method: Any) -> None
 
 def test_methods_without_a_length_refuse_another_one() -> None:
     assert "dynamic" in refusal(base(), method="dynamic", rope_length=4096)
+    assert "linear" in refusal(base(), method="linear", rope_length=4096)
     assert "theta" in refusal(base(), theta=1e6, rope_length=4096)
+
+
+def test_a_release_scaled_for_more_than_its_target_goes_on_from_its_stated_target() -> None:
+    config = base()
+    plan_rope(config, 2048, "yarn", rope_length=4096).apply(config)
+    further = plan_rope(config, 4096, "yarn", window=2048, rope_length=8192)
+    assert (further.base_window, further.original_length, further.factor) == (2048, 512, 16)

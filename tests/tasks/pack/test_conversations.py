@@ -66,14 +66,16 @@ def write_corpus(folder: Path) -> None:
         for n in range(NUM_PAPERS)
         for q in range(2)
     ]
-    for name, records in (("chats", chats), ("papers", papers)):
+    (folder / "chats").mkdir()
+    (folder / "chats" / "README.md").write_text("What these conversations are about.")  # as a data set from a hub has one
+    for name, records in (("chats/chats", chats), ("papers", papers)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
 
 
 def params_of(folder: Path, weights: tuple[int, ...] = (), **packing: Any) -> PipelineParams:
     sources: list[dict[str, Any]] = [
         {"uri": str(folder / "texts")},
-        {"uri": str(folder / "chats.jsonl"), "instructions": "auto"},
+        {"uri": str(folder / "chats"), "instructions": "auto"},
         {"uri": str(folder / "papers.jsonl"), "instructions": "alpaca", "context_field": "paper"},
     ]
     sources = [source | {"weight": weight} for source, weight in zip(sources, weights, strict=True)] if weights else sources
@@ -154,7 +156,7 @@ def test_rows_hold_the_ids_and_masks_of_transformers(folder: Path, made: tuple[A
 
 def test_everything_is_counted(made: tuple[Artifact, Artifact]) -> None:
     documents, shards = made
-    assert documents.manifest.summary["quarantined"] == {"roles_out_of_order": 1}
+    assert documents.manifest.summary["quarantined"] == {"roles_out_of_order": 1, "no_messages": 1}
     summary = shards.manifest.summary
     told, ledger = summary["instructions"], ledger_of(summary)
     assert ledger is not None

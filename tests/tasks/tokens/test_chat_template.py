@@ -100,6 +100,12 @@ def test_a_generation_prompt_that_begins_the_answer_is_not_learned() -> None:
     assert learned(begun, *TALK[:2]) == [" I am fine.\n\nAnd you? <|im_end|>"]
 
 
+@pytest.mark.parametrize("answer", ["a", "assist", "i"])
+def test_a_short_answer_is_not_found_in_its_own_header(answer: str) -> None:
+    begun = without_tags(CHATML).replace("'<|im_start|>assistant\n' }}{% endif", "'<|im_start|>assistant\n<think>' }}{% endif")
+    assert learned(begun, TALK[0], Message("assistant", answer, True)) == [f"{answer}<|im_end|>"]
+
+
 def test_a_date_in_a_template_does_not_change_from_day_to_day() -> None:
     dated = "{{ strftime_now('%d %b %Y') }}\n" + without_tags(CHATML)
     chat = ChatTemplate.of(chatting(template=dated))

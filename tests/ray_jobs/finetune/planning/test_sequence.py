@@ -34,5 +34,7 @@ def test_more_workers_take_longer_rows() -> None:
     rows = [longest_row(params, shape, 8e9, workers, cuda=False) for workers in (1, 2, 8)]
     assert rows[0] > 10_000
     assert rows[1] == pytest.approx(2 * rows[0], rel=0.1)
+    uneven = [longest_row(params, shape, 8e9, 8, cuda=False, num_full_layers=full) for full in (0, 2)]
+    assert uneven[1] < 0.9 * uneven[0], "8 workers do not divide 2 key-value heads: the first part of a row is the longest"
     assert rows[2] == pytest.approx(8 * rows[0], rel=0.1)
     assert longest_row(params, shape, 1e6, 8, cuda=False) == 0
