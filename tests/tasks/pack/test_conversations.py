@@ -232,7 +232,7 @@ def test_conversations_that_are_too_long_are_left_out_by_default_and_attend_in_g
 def test_weights_of_sources_hold_for_conversations_too(folder: Path) -> None:
     _, shards = packed(folder, (4, 1, 2), long_conversations="cut_context")
     reached = {share["name"]: (share["wanted"], share["reached"]) for share in shards.manifest.summary["sources"]}
-    assert reached.keys() == {"texts", "chats.jsonl", "papers.jsonl"}
+    assert reached.keys() == {"texts", "chats", "papers.jsonl"}
     for wanted, share in reached.values():
         assert share == pytest.approx(wanted, abs=0.06)
     told = shards.manifest.summary["instructions"]
