@@ -19,6 +19,7 @@ include_patterns = [
     "docs/*.md",
     "docs/recipes/*.md",
     "benchmarks/results/demo/report.md",
+    "benchmarks/results/demo-long/report.md",
     "tasks/model/demo_base/README.md",
 ]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
@@ -36,7 +37,7 @@ html_show_copyright = False
 
 # The menu stands here and not in README.md, which a code host shows as it is.
 MENU = {
-    "How it works": ("docs/index docs/recipes/README docs/architecture docs/data docs/retrieval-mix docs/training "
+    "How it works": ("docs/index docs/recipes/README docs/architecture docs/data docs/retrieval-mix docs/models docs/rope docs/training "
                      "docs/attention docs/evaluation docs/release "
                      "docs/orchestration docs/storage docs/security deploy/README"),
     "Look up": "docs/parameters docs/troubleshooting docs/benchmarks docs/glossary",

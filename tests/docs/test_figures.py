@@ -40,6 +40,31 @@ def test_the_demos_results_are_the_recorded_ones() -> None:
         assert f"| {arm} | {' | '.join(percent)} |" in shown
 
 
+def test_the_results_of_demo_long_are_the_recorded_ones() -> None:
+    report, shown = (RESULTS / "demo-long/report.md").read_text(), page("docs/training.md")
+    for model, other, label in (
+        ("fine-tuned@2048", "scaling only@2048", "perplexity, over scaling only | 1"),
+        ("fine-tuned@512", "base@512", "perplexity at 512, over the base | 1.085"),
+    ):
+        [ratio] = re.findall(rf"^\| {model} \| {other} \| ([\d.]+ \[[^\]]+\]) \|$", report, re.M)
+        assert f"| {label} | {ratio} |" in shown
+    for task in ("niah_single", "niah_multikey", "short_key_value"):
+        at_2048 = [
+            re.findall(rf"^\| {task}, {arm} \| .*\| (\d+)% [^|]*\|$", report, re.M)[0] for arm in ("scaling only", "fine-tuned")
+        ]
+        assert f"| `{task}` | {at_2048[0]} % | {at_2048[1]} % |" in shown
+
+
+def test_rows_over_two_workers_are_the_recorded_ones() -> None:
+    rows = {(row["tokens"], row["workers"], row["method"]): row for row in recorded("sequence-parallel-cpu.json")["rows"]}
+    for tokens in (16_384, 32_768, 65_536):
+        halos, gather, ring = (rows[tokens, 2, method] for method in ("ropeway", "gather", "ring"))
+        sent = f"{halos['bytes_a_layer'] / 1e6:.2f} / {ring['bytes_a_layer'] / 1e6:.2f}"
+        memory = f"{halos['memory_bytes'] / 1e6:,.0f} / {ring['memory_bytes'] / 1e6:,.0f}"
+        speed = " / ".join(f"{row['tokens_per_s']:,.0f}" for row in (halos, gather, ring))
+        assert f"| {tokens:,} | 2 | {sent} | {memory} | {speed} |" in page("docs/attention.md")
+
+
 def test_the_coverage_of_intervals_is_the_recorded_one() -> None:
     figures, shown = recorded("evaluation-coverage.json"), " ".join(page("docs/evaluation.md").split())
     for name, words in (("scores", "Intervals of scores hold it in"), ("differences", "intervals of differences in")):
