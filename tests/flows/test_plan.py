@@ -53,6 +53,15 @@ def test_layers_in_full_are_planned(config: str, capsys: pytest.CaptureFixture[s
     assert words in printed(load_config(config, [change]), Machine(tflops=1), capsys)
 
 
+def test_rows_over_several_workers_are_planned_and_lengths_may_be_left_out(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["ray.num_workers=2", "ray.sequence_workers=2", "training.s2_group_size=32", "evaluation.lengths=null"]
+    text = printed(load_config(config, changes), Machine(tflops=1), capsys)
+    for words in ("each row over 2 workers", "ring attention would send", "longest row", "What the evaluation can show:"):
+        assert words in text
+
+
 def test_weights_and_skipped_positions_are_planned(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ["training.loss_weighting=long_ce", "training.position_skipping=2", "packing.row_length=96"]
     text = printed(load_config(config, changes), Machine(tflops=1), capsys)

@@ -71,15 +71,17 @@ def planned_power(settings: PowerSettings) -> Power | None:
 def power_of_parameters(params: PipelineParams, base_window: int) -> Power | None:
     """The same before any document is read: every task at every length, on as many samples as asked for."""
     evaluation = params.evaluation
-    lengths = evaluation.task_lengths or evaluation_lengths(
+    measured = evaluation_lengths(
         evaluation.lengths,
         base_window=base_window,
         target_length=params.model.target_length,
         target_tokens=evaluation.target_tokens,
     )
+    lengths = evaluation.task_lengths or measured
     shared = set(EvaluationSettings.model_fields) & set(type(evaluation).model_fields)
     asked = evaluation.model_dump(include=shared - {"chat_template"})  # a choice there, what came of it here
     asked |= {
+        "lengths": tuple(measured),
         "task_lengths": {task: tuple(lengths) for task in evaluation.tasks},
         "num_samples": chosen_samples(evaluation),
         "base_window": base_window,
