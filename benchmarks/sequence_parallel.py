@@ -100,7 +100,7 @@ class Collect(torch.autograd.Function):
 
 def attention_of(method: str) -> Any:
     """`attend_part` for a method that sends all keys and values."""
-    from ray_jobs.finetune.sequence_parallel.attention import _after_halo, _inner
+    from ray_jobs.finetune.sequence_parallel.attention import attend_after_halo, attend_inside
     from ray_jobs.finetune.sequence_parallel.halo import halo_start, local_segments
 
     def attend(
@@ -110,10 +110,10 @@ def attention_of(method: str) -> Any:
         outputs = []
         for heads in groups:
             count, bounds = local_segments(heads.segments, part.start, part.end)
-            inner = _inner(query, key, value, heads, count, bounds, execute, scale, 0.0, None, None)
+            inner = attend_inside(query, key, value, heads, count, bounds, execute, scale, 0.0, None, None)
             first = halo_start(heads.segments, part.start)
             keys, values = whole[:, first : part.start + count, heads.key_value]
-            edge = [_after_halo(query[:count, heads.query], keys, values, scale, 0.0, None, None)] if count else []
+            edge = [attend_after_halo(query[:count, heads.query], keys, values, scale, 0.0, None, None)] if count else []
             outputs.append(torch.cat([*edge, *([] if inner is None else [inner])]))
         return torch.cat(outputs, dim=1) + 0.0 * whole.sum()  # so that every worker takes part in the backward pass
 

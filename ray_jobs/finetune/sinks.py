@@ -1,4 +1,4 @@
-"""Attention sinks by a kernel that knows none, through its log-sum-exp.
+"""Attention sinks with a kernel that does not compute them, from its log-sum-exp.
 
 With scores s_ij, their log-sum-exp l_i, a sink s and L_i = log(exp(l_i) + exp(s)), the softmax over keys and sink gives
 

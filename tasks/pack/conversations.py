@@ -1,6 +1,6 @@
 """A conversation as one training sequence: the tokens of the rendered chat, and which of them are answers.
 
-Its tokens are those that the tokenizer gives the rendered text. BOS stands in front where the base was trained with it and the
+Its tokens are those that the tokenizer gives the rendered text. BOS comes first where the base was trained with it and the
 template does not write it; EOS ends it where no control token does. A conversation is never cut into pieces. One that is longer than a
 row is refused, or the end of the document that it asks about is left out until it fits (`packing.long_conversations`).
 """

@@ -101,7 +101,7 @@ def _sample(
     start = int(rng.integers(0, max(1, len(body) - num_text + 1)))
     text = body[start : start + num_text]
     depths = spread_depths(len(names), number, offsets)
-    last_needle = num_text - request.text_tokens  # the scored text stands behind every needle
+    last_needle = num_text - request.text_tokens  # the scored text comes after every needle
     cuts = [round(depth * last_needle) for depth in depths]
     pieces, before = [bos], 0
     for cut, needle in zip(cuts, needles, strict=True):

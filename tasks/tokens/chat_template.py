@@ -4,7 +4,7 @@ A template may mark the answers itself, with `{% generation %}` (transformers). 
 with the generation prompt, and the answer is what follows. It ends with the control token that the template writes behind it, which a
 model must learn in order to stop.
 
-A control token that stands in a message, such as a literal `</s>`, is text: it never ends a turn.
+A control token written in a message, such as a literal `</s>`, is text: it never ends a turn.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Message:
 class RenderedChat:
     """The text of a conversation, and of each learned answer its span of characters, in order.
 
-    `literal`: spans of control tokens' names that stand in messages, and are text.
+    `literal`: spans of control tokens' names that messages contain, and that are text.
     """
 
     text: str

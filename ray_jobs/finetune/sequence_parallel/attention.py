@@ -75,7 +75,7 @@ def attend_part(
     key, value, token = call.start(key_tKD, value_tKD)
     split = [local_segments(heads.segments, part.start, part.end) for heads in groups]
     inner = [
-        _inner(query_tHD, key, value, heads, count, bounds, execute, scale, dropout, window, change)
+        attend_inside(query_tHD, key, value, heads, count, bounds, execute, scale, dropout, window, change)
         for heads, (count, bounds) in zip(groups, split, strict=True)
     ]
     halos = call.finish(token)
@@ -87,12 +87,12 @@ def attend_part(
             own = (key[:count, heads.key_value], value[:count, heads.key_value])
             keys, values = own if halo is None else (torch.cat(pair) for pair in zip(halo, own, strict=True))
             of_heads = None if change is None else change.of_heads(heads.query)
-            parts.insert(0, _after_halo(query_tHD[:count, heads.query], keys, values, scale, dropout, window, of_heads))
+            parts.insert(0, attend_after_halo(query_tHD[:count, heads.query], keys, values, scale, dropout, window, of_heads))
         outputs.append(parts[0] if len(parts) == 1 else torch.cat(parts))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
-def _inner(
+def attend_inside(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -118,7 +118,7 @@ def _inner(
     )  # fmt: skip
 
 
-def _after_halo(
+def attend_after_halo(
     query_tHD: torch.Tensor,
     key_mKD: torch.Tensor,
     value_mKD: torch.Tensor,

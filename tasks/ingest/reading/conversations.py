@@ -2,7 +2,7 @@
 
 A conversation is a system message or none, then a user's and an assistant's messages in turn, the user's first. Its text is the
 contents joined by blank lines, so duplicates and evaluated text are found in it as in any document. With `context_field`, a
-document stands in the first question, as in LongAlpaca (arXiv 2309.12307, section 4.3).
+document is part of the first question, as in LongAlpaca (arXiv 2309.12307, section 4.3).
 """
 
 import json

@@ -14,7 +14,7 @@ _BACKWARDS = 0.5  # of the documents
 def in_some_order(turns: Sequence[Turn], rng: np.random.Generator) -> tuple[Turn, ...]:
     """The turns in random order, or from the last evidence to the first.
 
-    In random order an answer is seldom nearly a whole document away from its evidence. Backwards, all distances are equally frequent.
+    Backwards, all distances between evidence and answer are equally frequent. In random order few are nearly a whole document long.
     """
     shuffled = [turns[i] for i in rng.permutation(len(turns)).tolist()]
     if rng.random() < _BACKWARDS:

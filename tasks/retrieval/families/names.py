@@ -23,7 +23,7 @@ def digits(rng: np.random.Generator, pairs: int = 2) -> str:
 
 
 def distinct(draw: Callable[[], str], number: int, avoid: str = "") -> list[str]:
-    """`number` different names, none of which occurs in `avoid`. NotMade if there are hardly so many."""
+    """`number` different names, none of which occurs in `avoid`. NotMade if hardly so many exist."""
     found: dict[str, None] = {}
     for _ in range(_MOST_DRAWS * number + _MOST_DRAWS):
         if len(found) == number:

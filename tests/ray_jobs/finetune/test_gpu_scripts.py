@@ -65,7 +65,7 @@ def test_parity_is_within_the_rounding_of_float32(pattern):
 
 
 def test_flash_attention_3_is_given_what_the_other_kernels_get(monkeypatch):
-    """Its module exists on GPU machines alone; here one with the same interface stands in, and computes by segments."""
+    """Its module exists on GPU machines alone; here a module with the same interface computes by segments."""
     assert "FlashAttention 3 is not installed" in obstacle("flash_attn_3", torch.device("cpu"), torch.bfloat16, 64)
     segments = segment_batch(torch.tensor([[*range(11), *range(9)]]), 6)
 

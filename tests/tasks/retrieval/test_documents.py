@@ -93,15 +93,15 @@ def test_evidence_is_spread_evenly_over_depths_and_distances(family: RetrievalFa
 
 
 def test_an_answer_is_often_nearly_a_whole_document_away_from_its_evidence() -> None:
-    maker = Maker(KINDS["bytes"](), 6000)
+    maker = Maker(KINDS["bytes"](), 2048, questions=64)  # so many that they fill a third of the document
     distances = [
-        (answered - evidence) / 6000
+        (answered - evidence) / 2048
         for seed in range(40)
         for rendered in [maker.make("key_value", seed).rendered]
         for evidence, answered in zip(rendered.evidence, rendered.answered, strict=True)
     ]
     assert len(distances) > 200
-    assert np.mean(np.array(distances) > 0.9) > 0.03, "in random order it is half of that"
+    assert np.mean(np.array(distances) > 0.9) > 0.075, "a tenth if all distances are equally frequent; 0.054 in random order"
 
 
 def test_every_line_has_its_own_key_and_value_and_keys_of_two_parts_share_them(makers: dict[str, Maker]) -> None:

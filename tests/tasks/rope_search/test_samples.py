@@ -32,7 +32,7 @@ def test_answers_and_text_are_where_the_sample_says(documents: list, tokenizer: 
         assert all(whole.count(key) == 3 for key in keys), "twice in the needle, once as the answer"
         assert len(sample.text) == 20
         assert sample.text[-1] + 1 < sample.answers[0]
-        assert "key" not in tokenizer.decode(sample.tokens[sample.text]), "scored text stands behind the needles"
+        assert "key" not in tokenizer.decode(sample.tokens[sample.text]), "scored text comes after the needles"
         assert [int(depth * 3) for depth in sample.depths] == [0, 1, 2], "a needle in each third"
     assert len({sample.digest for sample in samples}) == 4
 
