@@ -296,8 +296,8 @@ def test_sigkill_in_every_stage_with_and_without_prefect_changes_nothing_in_the_
 @pytest.mark.parametrize(
     ("groups", "sentence"),
     [
-        ({"model": {"base": "base", "target_length": 4096, "rope_method": "linear"}, "evaluation": {"lengths": [64]}}, "4096"),
-        ({"corpus": {"sources": ["empty"]}}, "empty"),
+        ({"model": {"target_length": 4096, "rope_method": "linear"}, "evaluation": {"lengths": [64]}}, "4096"),
+        ({"corpus": {"sources": ["HOME/empty"]}}, "empty"),
     ],
 )
 def test_what_shows_only_in_the_data_is_one_sentence(undisturbed, prefect_server, tmp_path, groups, sentence):
@@ -305,9 +305,9 @@ def test_what_shows_only_in_the_data_is_one_sentence(undisturbed, prefect_server
     (home / "empty").mkdir(exist_ok=True)
     params = yaml.safe_load((home / "run.yaml").read_text()) | {"storage": str(tmp_path / "storage")}
     for group, values in groups.items():
-        params[group] = params[group] | values
-    params["model"]["base"] = str(home / "base")
-    params["corpus"]["sources"] = [str(home / Path(s).name) for s in params["corpus"]["sources"]]
+        params[group] |= values
+    if "corpus" in groups:
+        params["corpus"]["sources"] = [source.replace("HOME", str(home)) for source in groups["corpus"]["sources"]]
     process = start(write_params(tmp_path / "run.yaml", params), tmp_path, PREFECT_API_URL=prefect_server.url)
     process.communicate(timeout=HANGS_AFTER_S)
     log = (tmp_path / "log.txt").read_text()
