@@ -36,6 +36,8 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "auto+half-mix+longer-rope": {"retrieval": _MIX | {"share": 0.5}, "model": _LONGER_ROPE},
     "auto+all-kinds+longer-rope": {"retrieval": _ALL_KINDS, "model": _LONGER_ROPE},
     **{f"layer-{i}-alone": {"training": {"full_attention_layers": [i]}} for i in range(4)},
+    "heads": {"training": {"full_attention_heads": "auto"}},
+    "heads+mix+longer-rope": {"training": {"full_attention_heads": "auto"}, "retrieval": _MIX, "model": _LONGER_ROPE},
     "every-second": {"training": {"full_attention_layers": "none", "full_attention_every": 2}},
     "s2-last-steps-full": {"training": _S2 | {"full_attention_steps": S2_LAST_STEPS}},
     "auto+exact": {"training": {"loss_weighting": "exact"}},

@@ -109,6 +109,17 @@ class PipelineParams(Params):
             raise ValueError(
                 "training.full_attention_every and training.full_attention_layers both choose layers: leave one of them out"
             )
+        if self.training.full_attention_heads not in ("none", ()):
+            if self.training.full_attention_every or self.training.full_attention_layers not in ("none", "auto", ()):
+                raise ValueError(
+                    "training.full_attention_heads chooses heads, so leave out training.full_attention_layers and "
+                    "training.full_attention_every, which choose whole layers"
+                )
+            if self.ray.sequence_workers > 1:
+                raise ValueError(
+                    "training.full_attention_heads cannot be used where workers share a row: use training.full_attention_layers, "
+                    "or set ray.sequence_workers to 1"
+                )
         row = self.packing.row_length
         if row is not None and row > target:
             raise ValueError(f"packing.row_length is {row}, above model.target_length {target}: choose at most {target}")

@@ -32,6 +32,7 @@ class TrainingParams(Params):
             "compile_layers",
             "kept_layers",
             "mlp_tile_tokens",
+            "full_attention_heads",
         }
     )
 
@@ -45,6 +46,14 @@ class TrainingParams(Params):
         "auto",
         description="With S²-Attn: layers that use full attention, as a list of layer numbers from 0. auto: a quarter of the layers, "
         "at least one: those that copy most from far away, by a probe of the base. none: no layer.",
+    )
+    full_attention_heads: (
+        Literal["none", "auto"] | tuple[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], ...]
+    ) = Field(
+        "none",
+        description="With S²-Attn, instead of `full_attention_layers`: key-value heads that use full attention together with their query "
+        "heads, as a list of [layer, head], both counted from 0. auto: a quarter of the model's key-value heads, at least one: those "
+        "that copy most from far away, by a probe of the base. none: layers are chosen.",
     )
     full_attention_every: int = Field(
         0,
@@ -208,7 +217,24 @@ class TrainingParams(Params):
     @property
     def probes_layers(self) -> bool:
         """Whether a probe of the base chooses the layers in full attention."""
-        return self.attention == "s2" and self.full_attention_layers == "auto" and not self.full_attention_every
+        is_default = self.full_attention_layers == "auto" and not self.full_attention_every
+        return self.attention == "s2" and is_default and self.full_attention_heads == "none"
+
+    @property
+    def probes_heads(self) -> bool:
+        """Whether a probe of the base chooses the heads in full attention."""
+        return self.attention == "s2" and self.full_attention_heads == "auto"
+
+    @field_validator("full_attention_heads", mode="before")
+    @classmethod
+    def _names_heads(cls, given: Any) -> Any:
+        is_list = isinstance(given, (list, tuple)) and all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(i) is int and i >= 0 for i in pair)
+            for pair in given
+        )
+        if not is_list and given not in ("none", "auto"):
+            raise ValueError(f"give none, auto or a list of [layer, head] such as [[3, 0]], not {given!r}")
+        return given
 
     @field_validator("full_attention_layers", mode="before")
     @classmethod

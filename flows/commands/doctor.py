@@ -259,7 +259,7 @@ def _of_run(params: PipelineParams) -> Iterator[Finding]:
 
 
 def _model(params: PipelineParams) -> Finding:
-    from ray_jobs.finetune.full_layers import num_full_layers
+    from ray_jobs.finetune.full_layers import auto_count, num_kv_heads_of
     from tasks.model.base_model import load_config
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import with_stand_in
@@ -272,8 +272,11 @@ def _model(params: PipelineParams) -> Finding:
     is_what = "longrope, whose factors are searched first" if params.searches_rope else plan.method
     text += f"model.rope_method {params.model.rope_method} is {is_what}"
     if params.training.probes_layers:
-        full, layers = num_full_layers(params.training, config.num_hidden_layers), config.num_hidden_layers
-        text += f"; training.full_attention_layers auto is {full} of {layers} layers"
+        layers = config.num_hidden_layers
+        text += f"; training.full_attention_layers auto is {auto_count(layers)} of {layers} layers"
+    if params.training.probes_heads:
+        heads = config.num_hidden_layers * num_kv_heads_of(config)
+        text += f"; training.full_attention_heads auto is {auto_count(heads)} of {heads} key-value heads"
     return Finding(Mark.OK, "model", text)
 
 

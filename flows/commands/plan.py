@@ -96,7 +96,7 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
     training, target = params.training, params.row_tokens
     tokens = training.rows_per_step * target
     group = group_size_at(0, params)
-    sparse = f"S2-Attn in groups of {group} tokens{_in_full(training, shape.num_layers)}"
+    sparse = f"S2-Attn in groups of {group} tokens{_in_full(training, shape.num_layers, shape.cost.kv_heads)}"
     return [
         ("attention in training", sparse if training.attention == "s2" else "full"),
         ("attention in evaluation", "full"),
@@ -122,7 +122,7 @@ def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple
 
     if params.ray.sequence_workers == 1:
         return
-    full = num_full_layers(params.training, shape.num_layers)
+    full = num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads)
     sent = sent_bytes(params, shape, full, group_size_at(0, params))
     yield (
         f"each row over {params.ray.sequence_workers} workers",
@@ -166,12 +166,16 @@ def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Itera
         yield "positions", f"{parts}, spread over {params.model.target_length:,} positions in rows of {row:,} tokens"
 
 
-def _in_full(training: TrainingParams, num_layers: int) -> str:
-    from ray_jobs.finetune.full_layers import num_full_layers, stated_full_layers
+def _in_full(training: TrainingParams, num_layers: int, num_kv: int) -> str:
+    from ray_jobs.finetune.full_layers import num_full_layers, stated_full_heads, stated_full_layers
 
-    count = num_full_layers(training, num_layers)
+    count = num_full_layers(training, num_layers, num_kv)
     if not count:
         return ""
+    if training.probes_heads:
+        return f", full in {round(count * num_kv)} of the {num_layers * num_kv} key-value heads, found by a probe"
+    if heads := stated_full_heads(training, num_layers, num_kv):
+        return ", full in key-value head " + ", ".join(f"{head} of layer {layer}" for layer, head in heads)
     stated = stated_full_layers(training, num_layers)
     which = f"layer {', '.join(map(str, stated))}" if stated else f"{count} of the {num_layers} layers, found by a probe"
     return f", full in {which}"
@@ -208,7 +212,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
 
     training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
     sharing = params.ray.sequence_workers
-    cut = (num_full_layers(training, shape.num_layers), group_size_at(0, params))
+    cut = (num_full_layers(training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params))
     row_tokens = largest_part(params, shape, params.row_tokens, *cut, sharing)  # of a row, on one worker
     found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}

@@ -11,12 +11,14 @@ groups shifted by g/2. So neighbouring groups exchange information from layer to
 Rows are packed: pass `position_ids` that restart at each document and no padding mask. In evaluation mode the same name
 computes plain full causal attention (within documents).
 
-It can be sparse in part: `model.config.s2_full_layers` numbers the layers that attend in full, and a forward pass with
+It can be sparse in part: `model.config.s2_full_layers` numbers the layers that attend in full, `model.config.s2_full_heads` has pairs
+of a layer and one of its key-value heads that does, with its query heads, and a forward pass with
 `s2_in_full`, bool [B, L] like `position_ids`, lets the documents whose tokens are True attend in full in all layers.
 """
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -103,12 +105,14 @@ def s2_attention_forward(
     execute = choose_executor(getattr(module.config, "s2_executor", "auto"), query, dropout, change)
     if part is not None:
         if in_groups and segments.unshifted.bounds != segments.shifted.bounds:
-            halves = halves_of(query.shape[1], key.shape[1], segments)
+            halves = head_groups(query.shape[1], key.shape[1], segments, full_heads(module))
             output = attend_part(query, key, value, part, halves, execute, scale, dropout, window, change)
         else:
             output = attend_part_in_full(query, key, value, part, execute, scale, dropout, window, change)
     elif in_groups:
-        output = shifted_sparse_attention(query, key, value, segments, execute, scale, dropout, window, change)
+        output = shifted_sparse_attention(
+            query, key, value, segments, execute, scale, dropout, window, change, full_heads(module)
+        )
     else:
         output = execute(query, key, value, segments.documents, scale, dropout, window, change)
     # Models may view the heads as one dimension, as they do with the output of transformers' own functions.
@@ -125,11 +129,12 @@ def shifted_sparse_attention(
     dropout: float = 0.0,
     window: int | None = None,
     change: ScoreChange | None = None,
+    in_full: frozenset[int] = frozenset(),
 ) -> torch.Tensor:
     """S2-Attn over T flattened tokens: [T, H, D] from [T, H, D] and twice [T, K, D].
 
-    The first ceil(K/2) key-value heads and their query heads are unshifted, the others are shifted. With one key-value head,
-    both halves share it and the query heads are split. A `window` of at least a group cuts the documents that attend in full.
+    The key-value heads `in_full` and their query heads attend to whole documents. See `head_groups` for the others. A `window` of at
+    least a group cuts the documents that attend in full.
     """
     if segments.unshifted.bounds == segments.shifted.bounds:  # no document is longer than half a group
         return execute(query_THD, key_TKD, value_TKD, segments.unshifted, scale, dropout, window, change)
@@ -138,22 +143,36 @@ def shifted_sparse_attention(
             query_THD[:, heads], key_TKD[:, kv_heads], value_TKD[:, kv_heads], partition, scale, dropout, window,
             None if change is None else change.of_heads(heads),
         )
-        for heads, kv_heads, partition in halves_of(query_THD.shape[1], key_TKD.shape[1], segments)
+        for heads, kv_heads, partition in head_groups(query_THD.shape[1], key_TKD.shape[1], segments, in_full)
     ]  # fmt: skip
     return torch.cat(parts, dim=1)
 
 
-def halves_of(num_heads: int, num_kv: int, segments: RowSegments) -> list[Heads]:
-    """The unshifted and the shifted heads; one query head is unshifted."""
-    kv_split = (num_kv + 1) // 2
+def head_groups(num_heads: int, num_kv: int, segments: RowSegments, in_full: frozenset[int] = frozenset()) -> list[Heads]:
+    """The heads in order, neighbours of the same segments together.
+
+    Of the key-value heads that are not `in_full`, the first half (rounded up) and their query heads are unshifted, the others are
+    shifted. With one key-value head both halves share it and the query heads are split; one query head is unshifted.
+    """
+    per_kv = num_heads // num_kv
     if num_kv == 1:
-        head_split, left, right = (num_heads + 1) // 2, slice(0, 1), slice(0, 1)
-    else:
-        head_split, left, right = kv_split * (num_heads // num_kv), slice(0, kv_split), slice(kv_split, None)
-    halves = [Heads(slice(0, head_split), left, segments.unshifted)]
-    if head_split < num_heads:
-        halves.append(Heads(slice(head_split, None), right, segments.shifted))
-    return halves
+        if in_full:
+            return [Heads(slice(0, num_heads), slice(0, 1), segments.documents)]
+        split = (num_heads + 1) // 2
+        halves = [Heads(slice(0, split), slice(0, 1), segments.unshifted)]
+        return halves + ([Heads(slice(split, None), slice(0, 1), segments.shifted)] if split < num_heads else [])
+    sparse = [head for head in range(num_kv) if head not in in_full]
+    unshifted = frozenset(sparse[: (len(sparse) + 1) // 2])
+    kinds = [
+        segments.documents if h in in_full else segments.unshifted if h in unshifted else segments.shifted
+        for h in range(num_kv)
+    ]
+    groups = []
+    for _, run in groupby(range(num_kv), key=lambda head: id(kinds[head])):
+        heads = list(run)
+        first, end = heads[0], heads[-1] + 1
+        groups.append(Heads(slice(first * per_kv, end * per_kv), slice(first, end), kinds[first]))
+    return groups
 
 
 def mark_part(position_ids: torch.Tensor, part: RowPart) -> torch.Tensor:
@@ -173,6 +192,12 @@ def part_of(position_ids: torch.Tensor) -> RowPart | None:
 def is_full_layer(module: torch.nn.Module) -> bool:
     """Whether an attention layer is one of `s2_full_layers` in its configuration."""
     return getattr(module, "layer_idx", None) in (getattr(module.config, "s2_full_layers", None) or ())
+
+
+def full_heads(module: torch.nn.Module) -> frozenset[int]:
+    """The key-value heads of an attention layer that attend in full, by `s2_full_heads` in its configuration."""
+    layer = getattr(module, "layer_idx", None)
+    return frozenset(head for of_layer, head in getattr(module.config, "s2_full_heads", None) or () if of_layer == layer)
 
 
 def _is_shorter(window: int | None, num_tokens: int) -> bool:

@@ -1,7 +1,7 @@
 """Fine-tuning as a stage: shards in, a checkpoint artifact out, on Ray Train.
 
 The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/`, `training_log.jsonl`,
-`progress.jsonl` and `tensorboard/`; and `full_attention_layers.json` where some layers attend in full.
+`progress.jsonl` and `tensorboard/`; and `full_attention_layers.json` where some layers or heads attend in full.
 
 A killed run continues from its last checkpoint. The checkpoint is found under the digest of the parameters that decide what is
 computed, not how: the number of workers may change in between.
@@ -13,7 +13,6 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
-from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, read_full_layers
+from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
 from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.prepare import job as prepare_job
@@ -112,7 +111,7 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Pr
         load_tokenizer(params.model).save_pretrained(str(directory / "tokenizer"))
         last = json.loads((directory / LOG_NAME).read_text().splitlines()[-1])
         waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
-        full = {} if chosen is None else {"full_attention": asdict(chosen)}
+        full = {} if chosen is None else {"full_attention": chosen.recorded()}
         return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | full | waiting | last
 
     artifact = storage.build(KIND, make=make, **inputs)
@@ -161,8 +160,8 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
     rows, training = open_rows(shards), params.training
     if len(rows) < training.rows_per_step:
         return []
-    num_layers = int(load_config(params.model).get_text_config().num_hidden_layers)
-    share = num_full_layers(training, num_layers) / num_layers
+    config = load_config(params.model).get_text_config()
+    share = num_full_layers(training, config.num_hidden_layers, num_kv_heads_of(config)) / config.num_hidden_layers
     costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), share)
     sizes = [size for size in (2, 4, 8) if size <= training.rows_per_step]
     return [imbalance(costs, training.rows_per_step, n, training.seed, training.balance_steps).to_json() for n in sizes]

@@ -1,7 +1,8 @@
-"""Which layers attend in full while the others attend in groups.
+"""Which layers, or which of their heads, attend in full while the others attend in groups.
 
 A layer in full costs what full attention costs; the others stay sparse. What matters is which layers those are: the layers that
-copy from far away must keep their reach (`ray_jobs.finetune.training.layer_probe` finds them).
+copy from far away must keep their reach (`ray_jobs.finetune.training.layer_probe` finds them). Single key-value heads, with their
+query heads, can be chosen instead of whole layers.
 """
 
 from __future__ import annotations
@@ -14,38 +15,59 @@ from typing import Any
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
 
-AUTO_SHARE = 4  # auto keeps one layer in so many in full
+AUTO_SHARE = 4  # auto keeps one layer, or one key-value head, in so many in full
 FULL_LAYERS_FILE = "full_attention_layers.json"  # in a checkpoint
+
+Head = tuple[int, int]  # a layer and one of its key-value heads, both from 0
 
 
 @dataclass(frozen=True)
 class FullLayers:
-    """The layers in full, numbered from 0; after a probe also every layer's score, and the loss to which the scores are added.
+    """The layers in full, numbered from 0, or the heads; after a probe also the scores, and the loss to which they are added.
 
-    A score is how much the loss of text copied from far away rises with that one layer in groups, in nats a token.
+    `scores` are of every layer, or of every head, layer after layer with `heads_a_layer` of them. A score is how much the loss of
+    text copied from far away rises with that one layer or head in groups, in nats a token.
     """
 
     layers: tuple[int, ...]
     scores: tuple[float, ...] = ()
     loss: float | None = None
+    heads: tuple[Head, ...] = ()
+    heads_a_layer: int = 0
 
     def describe(self) -> str:
         """One line for the log."""
-        names = ", ".join(map(str, self.layers))
-        found = "; ".join(f"{layer}: {score:+.3f}" for layer, score in ((i, self.scores[i]) for i in ranked(self.scores)))
-        by_probe = f", chosen by a probe; loss of copied text with one layer in groups, nats a token: {found}" if found else ""
-        return f"full attention in layer {names}, groups in the others{by_probe}"
+        is_heads = bool(self.heads)
+        chosen = (
+            f"key-value head {', '.join(map(_name, self.heads))}" if is_heads else f"layer {', '.join(map(str, self.layers))}"
+        )
+        if not self.scores:
+            return f"full attention in {chosen}, groups in the others"
+        names = {i: _name(divmod(i, self.heads_a_layer)) if is_heads else str(i) for i in ranked(self.scores)}
+        found = "; ".join(f"{name}: {self.scores[i]:+.3f}" for i, name in names.items())
+        what = "head" if is_heads else "layer"
+        by_probe = f"chosen by a probe; loss of copied text with one {what} in groups, nats a token: {found}"
+        return f"full attention in {chosen}, groups in the others, {by_probe}"
+
+    def recorded(self) -> dict[str, Any]:
+        """For a file or a manifest; heads only where they were chosen."""
+        kept = asdict(self)
+        return kept if self.heads else {name: kept[name] for name in ("layers", "scores", "loss")}
+
+
+def _name(head: Head) -> str:
+    return f"{head[1]} of layer {head[0]}"
 
 
 def ranked(scores: tuple[float, ...]) -> list[int]:
-    """The layers, the one with the highest score first."""
-    return sorted(range(len(scores)), key=lambda layer: (-scores[layer], layer))
+    """The layers or heads, the one with the highest score first."""
+    return sorted(range(len(scores)), key=lambda number: (-scores[number], number))
 
 
 def write_full_layers(directory: Path, chosen: FullLayers) -> None:
-    """Keep the choice in a checkpoint's folder; nothing is written where no layer was chosen."""
-    if chosen.layers:
-        (directory / FULL_LAYERS_FILE).write_text(json.dumps(asdict(chosen)) + "\n")
+    """Keep the choice in a checkpoint's folder; nothing is written where nothing was chosen."""
+    if chosen.layers or chosen.heads:
+        (directory / FULL_LAYERS_FILE).write_text(json.dumps(chosen.recorded()) + "\n")
 
 
 def read_full_layers(directory: Path) -> FullLayers | None:
@@ -54,23 +76,27 @@ def read_full_layers(directory: Path) -> FullLayers | None:
     if not path.exists():
         return None
     kept = json.loads(path.read_text())
-    return FullLayers(tuple(kept["layers"]), tuple(kept["scores"]), kept["loss"])
+    heads = tuple((layer, head) for layer, head in kept.get("heads", ()))
+    return FullLayers(tuple(kept["layers"]), tuple(kept["scores"]), kept["loss"], heads, kept.get("heads_a_layer", 0))
 
 
-def num_full_layers(training: TrainingParams, num_layers: int) -> int:
-    """How many of a model's layers attend in full; it is known before the probe of `auto` has run."""
+def num_full_layers(training: TrainingParams, num_layers: int, num_kv_heads: int) -> float:
+    """How much of a model attends in full, in layers: a layer's heads cost the same. It is known before a probe has run."""
+    if training.probes_heads:
+        return auto_count(num_layers * num_kv_heads) / num_kv_heads
     if training.probes_layers:
         return auto_count(num_layers)
-    return len(stated_full_layers(training, num_layers))
+    heads = stated_full_heads(training, num_layers, num_kv_heads)
+    return len(heads) / num_kv_heads if heads else len(stated_full_layers(training, num_layers))
 
 
-def auto_count(num_layers: int) -> int:
-    """How many layers `auto` keeps in full: a quarter, at least one."""
-    return max(1, num_layers // AUTO_SHARE)
+def auto_count(number: int) -> int:
+    """How many of `number` layers or heads `auto` keeps in full: a quarter, at least one."""
+    return max(1, number // AUTO_SHARE)
 
 
 def stated_full_layers(training: TrainingParams, num_layers: int) -> tuple[int, ...]:
-    """Numbers from 0 of the layers in full by list or by `full_attention_every`; none for `auto` and without S2-Attn.
+    """Numbers from 0 of the layers in full by list or by `full_attention_every`; none for `auto`, heads and without S2-Attn.
 
     UserError for layers that a model of `num_layers` does not have.
     """
@@ -94,6 +120,26 @@ def stated_full_layers(training: TrainingParams, num_layers: int) -> tuple[int, 
     return layers
 
 
+def stated_full_heads(training: TrainingParams, num_layers: int, num_kv_heads: int) -> tuple[Head, ...]:
+    """The heads in full by list; none for `auto` and without S2-Attn. UserError for heads that the model does not have."""
+    if training.attention != "s2" or isinstance(training.full_attention_heads, str):
+        return ()
+    heads = tuple(sorted(set(training.full_attention_heads)))
+    if missing := [list(head) for head in heads if head[0] >= num_layers or head[1] >= num_kv_heads]:
+        raise UserError(
+            f"training.full_attention_heads names {', '.join(map(str, missing))}, but the model has {num_layers} layers with "
+            f"{num_kv_heads} key-value heads each, counted from 0."
+        )
+    return heads
+
+
+def num_kv_heads_of(config: Any) -> int:
+    """Key-value heads of a layer, from a text configuration of transformers."""
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
 def check_full_layers(training: TrainingParams, config: Any) -> None:
-    """UserError if the parameters name layers that a model with this text `config` does not have."""
-    stated_full_layers(training, int(config.num_hidden_layers))
+    """UserError if the parameters name layers or heads that a model with this text `config` does not have."""
+    layers = int(config.num_hidden_layers)
+    stated_full_layers(training, layers)
+    stated_full_heads(training, layers, num_kv_heads_of(config))

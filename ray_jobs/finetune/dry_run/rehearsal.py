@@ -184,8 +184,8 @@ def _whole_step(params: PipelineParams, worker: Worker, mesh: Any) -> tuple[Ledg
 
 
 def _objective(params: PipelineParams, device: torch.device) -> Any:
-    """The objective in training mode, of weights without content on `device`; its layers in full are the first ones."""
-    from ray_jobs.finetune.full_layers import num_full_layers, stated_full_layers
+    """The objective in training mode, of weights without content on `device`; its layers or heads in full are the first ones."""
+    from ray_jobs.finetune.full_layers import auto_count, stated_full_heads, stated_full_layers
     from ray_jobs.finetune.training.objective import Objective, set_full_layers
     from ray_jobs.finetune.training.training_model import build_model_without_weights
 
@@ -194,8 +194,13 @@ def _objective(params: PipelineParams, device: torch.device) -> Any:
     if params.training.activation_offload:
         offload_out_of_sight(model)
     objective = Objective(model, params.training).train()
-    stated = stated_full_layers(params.training, objective.num_layers)
-    set_full_layers(objective, stated or tuple(range(num_full_layers(params.training, objective.num_layers))))
+    training, num_layers, num_kv = params.training, objective.num_layers, objective.num_kv_heads
+    layers, heads = stated_full_layers(training, num_layers), stated_full_heads(training, num_layers, num_kv)
+    if training.probes_heads:
+        heads = tuple(divmod(number, num_kv) for number in range(auto_count(num_layers * num_kv)))
+    elif training.probes_layers:
+        layers = tuple(range(auto_count(num_layers)))
+    set_full_layers(objective, layers, heads)
     return objective
 
 
@@ -204,7 +209,7 @@ def _needed_flops(params: PipelineParams, shape: TrainingShape) -> float:
     from ray_jobs.finetune.training.objective import group_size_at
 
     lengths = np.full(params.training.micro_batch_rows, params.row_tokens)
-    full_layers = num_full_layers(params.training, shape.num_layers)
+    full_layers = num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads)
     return shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
 
 

@@ -44,7 +44,7 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     from ray_jobs.finetune.training.objective import group_size_at
 
     training = params.training
-    full_layers = num_full_layers(training, shape.num_layers)
+    full_layers = num_full_layers(training, shape.num_layers, shape.cost.kv_heads)
     lengths = np.full(training.rows_per_step, params.row_tokens)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
     in_groups = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)

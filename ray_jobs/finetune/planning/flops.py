@@ -47,11 +47,12 @@ class ModelCost:
     head_dim: int
 
     def step_flops(
-        self, lengths: np.ndarray, group_size: int, num_full_layers: int = 0, in_full: np.ndarray | None = None
+        self, lengths: np.ndarray, group_size: int, num_full_layers: float = 0, in_full: np.ndarray | None = None
     ) -> float:
         """Operations of one step on sequences of `lengths` int [num_sequences] with S2-Attn in groups of `group_size` tokens.
 
-        `num_full_layers` layers attend in full, and in all layers the sequences with True in `in_full` [num_sequences].
+        `num_full_layers` layers attend in full, or as many heads as cost the same, and in all layers the sequences with True in
+        `in_full` [num_sequences].
         """
         lengths = np.asarray(lengths)
         grouped = lengths if in_full is None else lengths[~np.asarray(in_full, bool)]

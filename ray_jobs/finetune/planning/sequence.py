@@ -35,7 +35,7 @@ class SentBytes:
     ring_layer: float
 
 
-def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: int, group_size: int) -> SentBytes:
+def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: float, group_size: int) -> SentBytes:
     """For the rows of these parameters, cut over `ray.sequence_workers` workers."""
     count, cost, size = params.ray.sequence_workers, shape.cost, shape.compute_bytes
     lengths = np.array([params.row_tokens])
@@ -56,14 +56,14 @@ def sent_bytes(params: PipelineParams, shape: TrainingShape, num_full_layers: in
     return SentBytes(in_groups, in_full, step, ring)
 
 
-def _cost(params: PipelineParams, shape: TrainingShape, num_full_layers: int, count: int) -> RowCost:
+def _cost(params: PipelineParams, shape: TrainingShape, num_full_layers: float, count: int) -> RowCost:
     from ray_jobs.finetune.training.row_parts import row_cost
 
     return row_cost(shape.cost, num_full_layers, count, sparse=params.training.attention != "full")
 
 
 def largest_part(
-    params: PipelineParams, shape: TrainingShape, tokens: int, num_full_layers: int, group_size: int, count: int
+    params: PipelineParams, shape: TrainingShape, tokens: int, num_full_layers: float, group_size: int, count: int
 ) -> int:
     """Tokens of the largest part of a row of `tokens`, one document, over `count` workers.
 
@@ -84,7 +84,7 @@ def longest_row(
     available_bytes: float,
     num_workers: int,
     cuda: bool,
-    num_full_layers: int = 0,
+    num_full_layers: float = 0,
     group_size: int = 2**40,
 ) -> int:
     """Tokens of the longest row that fits `num_workers` workers of `available_bytes` which share it; 0 if the model does not fit."""

@@ -1,4 +1,4 @@
-"""The probe behind `training.full_attention_layers: auto`: which layers copy from far away.
+"""The probe behind `training.full_attention_layers: auto` and `full_attention_heads: auto`: which layers or heads copy from far away.
 
 Some heads retrieve: they find an earlier occurrence of the present text and copy what followed it (Wu et al. 2024,
 arXiv 2404.15574). A layer that holds such heads loses its use in groups, another one loses little. So each layer in turn is put
@@ -7,8 +7,8 @@ into groups while all others attend in full, before any training step, and the l
     |------------ three quarters: text from the training rows ------------|---- last quarter: passages of it again ----|
          [passage]  further away than a group  ........................................  [cue|scored tokens]
 
-The score of a layer is how much the scored tokens' loss rises, in nats a token. The passages are copied from the user's own text.
-Everything is a function of the rows and the seed.
+The score of a layer is how much the scored tokens' loss rises, in nats a token. For heads, each key-value head in turn is put into
+groups instead. The passages are copied from the user's own text. Everything is a function of the rows and the seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.full_layers import FullLayers, auto_count, ranked
+from ray_jobs.finetune.full_layers import FullLayers, Head, auto_count, ranked
 from ray_jobs.finetune.segments import default_group_size
 from ray_jobs.finetune.training.batches import MicroBatch, Rows, rows_of_step
 from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ranks
@@ -33,20 +33,24 @@ _STREAM = 2**31 + 16
 
 
 def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worker: Worker) -> FullLayers:
-    """Probe the base in `objective`, before any step; leaves all layers in groups. Called on every rank."""
+    """Probe the base in `objective`, before any step; leaves all layers in groups. Called on every rank.
+
+    Heads are probed instead of layers where `training.full_attention_heads` is auto.
+    """
     length = min(params.model.target_length, LONGEST_PROBE)
     group_size = probe_group_size(params, length)
     batches = probe_batches(rows, length, group_size, params.training.seed, worker.device)
     num_layers = objective.num_layers
     set_group_size(objective, group_size)
-    everything = tuple(range(num_layers))
-    kept = [everything] + [tuple(other for other in everything if other != layer) for layer in everything]
+    num_kv = objective.num_kv_heads if params.training.probes_heads else 1
+    probed = [(layer, head) for layer in range(num_layers) for head in range(num_kv)]
+    kept = [all_but(None, num_layers, num_kv)] + [all_but(one, num_layers, num_kv) for one in probed]
     # Ranks that share a model's weights must all compute the same batches; else each takes its part.
     mine = batches if params.training.parallelism == "fsdp" else batches[worker.rank :: worker.world_size]
     sums = torch.zeros(len(kept) + 1, dtype=torch.float64)  # the losses, and how many tokens they are of
     sums[-1] = sum(int(batch.scored.sum()) for batch in mine if batch.scored is not None)
-    for number, full_layers in enumerate(kept):
-        set_full_layers(objective, full_layers)
+    for number, (layers, heads) in enumerate(kept):
+        set_full_layers(objective, layers, heads)
         with evaluating(objective, sparse=True):
             sums[number] = sum(objective(batch).item() for batch in mine)
     reshard(objective)
@@ -55,11 +59,21 @@ def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worke
     losses = (sums[:-1] / sums[-1]).tolist()
     if not all(map(math.isfinite, losses)):
         raise UserError(
-            "The base's loss is not finite in the probe of training.full_attention_layers: try training.precision fp32, or check the base."
+            "The base's loss is not finite in the probe of layers for full attention: try training.precision fp32, or check the base."
         )
     scores = tuple(round(loss - losses[0], 6) for loss in losses[1:])
-    layers = sorted(ranked(scores)[: auto_count(num_layers)])
-    return FullLayers(tuple(layers), scores, round(losses[0], 6))
+    best = sorted(ranked(scores)[: auto_count(len(probed))])
+    if params.training.probes_heads:
+        return FullLayers((), scores, round(losses[0], 6), tuple(probed[number] for number in best), num_kv)
+    return FullLayers(tuple(best), scores, round(losses[0], 6))
+
+
+def all_but(one: Head | None, num_layers: int, num_kv: int) -> tuple[tuple[int, ...], tuple[Head, ...]]:
+    """Layers, and heads of one more layer, that attend in full: all of a model's but `one` head. With `num_kv` 1 that is a layer."""
+    if one is None:
+        return tuple(range(num_layers)), ()
+    layer, head = one
+    return tuple(n for n in range(num_layers) if n != layer), tuple((layer, n) for n in range(num_kv) if n != head)
 
 
 def probe_group_size(params: PipelineParams, length: int) -> int:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_layers, write_full_layers
+from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_heads, stated_full_layers, write_full_layers
 from ray_jobs.finetune.planning.flops import cost_of, peak_flops
 from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
 from ray_jobs.finetune.training.averaging import WeightAverage
@@ -69,7 +69,7 @@ def train(
     cost = cost_of(model, model.get_base_model().config)
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
     chosen = full_layers_of(objective, params, train_rows, worker, resume_from)
-    set_full_layers(objective, chosen.layers)
+    set_full_layers(objective, chosen.layers, chosen.heads)
     average = WeightAverage(training.steps, training.average_last_steps) if training.average_last_steps else None
     first = load_checkpoint(resume_from, model, optimizer, average).step if resume_from else 0
     order, token_weights = step_order(params, train_rows, full_share(objective)), token_weights_of(params, train_rows)
@@ -124,12 +124,13 @@ def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.opt
 def full_layers_of(
     objective: Objective, params: PipelineParams, rows: Rows, worker: Worker, resume_from: Path | None
 ) -> FullLayers:
-    """The layers that attend in full: as stated, or found by a probe of the base at the run's start and kept in its checkpoints."""
+    """The layers or heads that attend in full: as stated, or found by a probe at the run's start and kept in its checkpoints."""
     training = params.training
-    if training.probes_layers:
+    if training.probes_layers or training.probes_heads:
         kept = read_full_layers(resume_from) if resume_from else None
         return kept or probe_layers(objective, params, rows, worker)
-    return FullLayers(stated_full_layers(training, objective.num_layers))
+    heads = stated_full_heads(training, objective.num_layers, objective.num_kv_heads)
+    return FullLayers(stated_full_layers(training, objective.num_layers), heads=heads)
 
 
 def step_order(params: PipelineParams, rows: Rows, full_share: float = 0.0) -> StepOrder:

@@ -10,7 +10,8 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
-from ray_jobs.finetune.attention import is_full_layer
+from ray_jobs.finetune.attention import full_heads, is_full_layer
+from ray_jobs.finetune.full_layers import Head, num_kv_heads_of
 from ray_jobs.finetune.segments import default_group_size
 from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.chunked_loss import LossSums, token_losses
@@ -66,6 +67,11 @@ class Objective(torch.nn.Module):
         config: Any = self.model.get_base_model().config
         return int(config.num_hidden_layers)
 
+    @property
+    def num_kv_heads(self) -> int:
+        """How many key-value heads a layer has."""
+        return num_kv_heads_of(self.model.get_base_model().config)
+
     def forward(self, batch: MicroBatch, token_weights: TokenWeights | None = None) -> torch.Tensor | LossSums:
         """The micro batch's summed loss, in the training's precision; `LossSums` with weights for its targets."""
         training, device = self.training_params, batch.input_ids.device
@@ -102,24 +108,33 @@ def set_group_size(model: torch.nn.Module, group_size: int) -> None:
             config.s2_group_size = group_size
 
 
-def set_full_layers(model: torch.nn.Module, layers: tuple[int, ...]) -> None:
-    """Make the attention layers of these numbers, counted from 0, attend in full from now on, and no others.
+def set_full_layers(model: torch.nn.Module, layers: tuple[int, ...], heads: tuple[Head, ...] = ()) -> None:
+    """Make the attention layers of these numbers, counted from 0, and these key-value heads attend in full from now on, and no others.
 
     UserError for a model whose attention layers have no numbers.
     """
     for module in model.modules():
         if hasattr(module, "is_causal"):
-            if layers and getattr(module, "layer_idx", None) is None:
+            if (layers or heads) and getattr(module, "layer_idx", None) is None:
                 raise UserError(
-                    f"{type(module).__name__} does not know its layer's number: set training.full_attention_layers to none."
+                    f"{type(module).__name__} does not know its layer's number: set training.full_attention_layers and "
+                    "training.full_attention_heads to none."
                 )
             config: Any = module.config
-            config.s2_full_layers = layers
+            config.s2_full_layers, config.s2_full_heads = layers, heads
 
 
-def num_full_layers_of(model: torch.nn.Module) -> int:
-    """How many attention layers were set to attend in full."""
-    return len({m.layer_idx for m in model.modules() if hasattr(m, "is_causal") and is_full_layer(m)})
+def num_full_layers_of(model: torch.nn.Module) -> float:
+    """How much was set to attend in full, in attention layers: a head counts as its share of a layer's."""
+    shares = {getattr(m, "layer_idx", None): _full_share(m) for m in model.modules() if hasattr(m, "is_causal")}
+    return sum(share for share in shares.values() if share)
+
+
+def _full_share(module: Any) -> float:
+    if is_full_layer(module):
+        return 1
+    heads = full_heads(module)
+    return len(heads) / num_kv_heads_of(module.config) if heads else 0
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def refuse_uncuttable(model: torch.nn.Module) -> None:
             )
 
 
-def row_cost(cost: ModelCost, num_full_layers: int, num_sharing: int, sparse: bool = True) -> RowCost:
+def row_cost(cost: ModelCost, num_full_layers: float, num_sharing: int, sparse: bool = True) -> RowCost:
     """The costs that decide the cuts of a model whose `num_full_layers` attend in full, or all if it is not `sparse`."""
     linear = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) / (12 * cost.head_dim * cost.heads * cost.layers)
     full = (num_full_layers if sparse else cost.layers) / cost.layers

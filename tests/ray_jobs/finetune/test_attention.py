@@ -104,6 +104,29 @@ def test_marked_documents_attend_in_full_beside_documents_in_groups(num_heads, n
         torch.testing.assert_close(a.grad.double(), b.grad, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("num_heads", "num_kv", "in_full"), [(6, 3, {1}), (8, 4, {0, 3}), (4, 4, {2}), (4, 2, {0, 1}), (4, 1, {0}), (6, 3, {0, 1})]
+)
+def test_single_heads_attend_in_full_beside_heads_in_groups(num_heads, num_kv, in_full):
+    """Of the other heads the first half is unshifted, by the order of key-value heads."""
+    lengths, group = [23, 5, 9], 6
+    ours = [torch.randn(37, n, 8, requires_grad=True) for n in (num_heads, num_kv, num_kv)]
+    theirs = [t.detach().double().requires_grad_() for t in ours]
+    whole, plain, shifted = (dense_mask(lengths, *kind) for kind in ((46, False), (group, False), (group, True)))
+    sparse = [head for head in range(num_kv) if head not in in_full]
+    of_kv = {head: plain if number < (len(sparse) + 1) // 2 else shifted for number, head in enumerate(sparse)}
+    masks = [of_kv.get(head * num_kv // num_heads, whole) for head in range(num_heads)]
+    layer = attention_layer(1, group, s2_full_heads=[(0, 0), *((1, head) for head in in_full)])
+    result = s2_attention_forward(layer, *(t.transpose(0, 1)[None] for t in ours), None, position_ids=positions(lengths))[0][0]
+    expected = attend(*theirs, masks)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=1e-5)
+    weight = torch.randn(37, num_heads, 8)
+    (result * weight).sum().backward()
+    (expected * weight).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, atol=1e-5, rtol=1e-5)
+
+
 def attention_layer(layer_idx, group=6, **config):
     class Layer(torch.nn.Module):
         is_causal = True

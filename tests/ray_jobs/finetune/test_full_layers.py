@@ -1,6 +1,7 @@
 """Which layers attend in full: by list, every k-th, or as many as `auto` keeps."""
 
 import pytest
+from pydantic import ValidationError
 
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
@@ -9,6 +10,7 @@ from ray_jobs.finetune.full_layers import (
     auto_count,
     num_full_layers,
     read_full_layers,
+    stated_full_heads,
     stated_full_layers,
     write_full_layers,
 )
@@ -32,14 +34,14 @@ from tests.ray_jobs.finetune.training_example import make_params, write_base
 def test_stated_layers_of_eight(training, layers):
     params = TrainingParams.model_validate(training)
     assert stated_full_layers(params, 8) == layers
-    assert num_full_layers(params, 8) == len(layers)
+    assert num_full_layers(params, 8, 2) == len(layers)
 
 
 def test_auto_keeps_a_quarter_of_the_layers_and_at_least_one():
     assert [auto_count(num_layers) for num_layers in (1, 3, 4, 7, 8, 30)] == [1, 1, 1, 1, 2, 7]
     auto = TrainingParams(full_attention_layers="auto")
-    assert (num_full_layers(auto, 30), stated_full_layers(auto, 30)) == (7, ())
-    assert num_full_layers(TrainingParams(full_attention_layers="auto", attention="full"), 30) == 0
+    assert (num_full_layers(auto, 30, 2), stated_full_layers(auto, 30)) == (7, ())
+    assert num_full_layers(TrainingParams(full_attention_layers="auto", attention="full"), 30, 2) == 0
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,10 @@ def test_auto_keeps_a_quarter_of_the_layers_and_at_least_one():
             {"full_attention_layers": [1, 2, 7]},
             "full_attention_layers names 2, 7, but the model has 2 layers: choose from 0 to 1",
         ),
+        (
+            {"full_attention_heads": [[1, 0], [0, 9]]},
+            r"full_attention_heads names \[0, 9\], but the model has 2 layers with 2 key-value heads each",
+        ),
         ({"full_attention_every": 3}, "full_attention_every is 3, but the model has 2 layers: choose at most 2"),
     ],
 )
@@ -56,6 +62,30 @@ def test_layers_that_the_base_does_not_have_are_refused_before_any_work(tmp_path
     params = make_params(write_base(tmp_path, tokenizer, tied=True), **training)
     with pytest.raises(UserError, match=words):
         refuse_untrainable(params)
+
+
+def test_heads_are_counted_as_their_share_of_a_layer():
+    auto = TrainingParams(full_attention_heads="auto")
+    assert (auto.probes_layers, auto.probes_heads) == (False, True)
+    assert num_full_layers(auto, 4, 2) == 1  # 2 of 8 heads
+    assert num_full_layers(auto, 30, 3) == 22 / 3
+    stated = TrainingParams(full_attention_heads=[[3, 1], [0, 0], [3, 1]])
+    assert stated_full_heads(stated, 4, 2) == ((0, 0), (3, 1))
+    assert num_full_layers(stated, 4, 2) == 1
+    assert num_full_layers(TrainingParams(full_attention_heads="auto", attention="full"), 4, 2) == 0
+    for wrong in ("some", [3], [[3]], [[0, -1]], [[0, True]]):
+        with pytest.raises(ValidationError, match=r"give none, auto or a list of \[layer, head\]"):
+            TrainingParams(full_attention_heads=wrong)
+
+
+def test_chosen_heads_are_kept_and_described_with_every_score(tmp_path):
+    chosen = FullLayers((), (0.1, -0.25, 0.5, 0.0), 1.5, ((1, 0),), 2)
+    write_full_layers(tmp_path, chosen)
+    assert read_full_layers(tmp_path) == chosen
+    assert chosen.describe().startswith(
+        "full attention in key-value head 0 of layer 1, groups in the others, chosen by a probe"
+    )
+    assert chosen.describe().endswith("0 of layer 1: +0.500; 0 of layer 0: +0.100; 1 of layer 1: +0.000; 1 of layer 0: -0.250")
 
 
 def test_a_choice_is_kept_and_described_with_every_score(tmp_path):

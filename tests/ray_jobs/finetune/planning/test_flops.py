@@ -12,7 +12,7 @@ from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.segments import segment_batch
 from ray_jobs.finetune.training.batches import read_micro_batch
 from ray_jobs.finetune.training.long_ce import LongCEWeights
-from ray_jobs.finetune.training.objective import Objective, set_full_layers, set_group_size, summed_loss
+from ray_jobs.finetune.training.objective import Objective, num_full_layers_of, set_full_layers, set_group_size, summed_loss
 from ray_jobs.finetune.training.training_model import build_model
 from tests.ray_jobs.finetune.training_example import CPU, ROWS, Rows, make_params, packed, write_base
 
@@ -58,14 +58,15 @@ def test_attention_of_hybrids_is_what_torch_counts(tmp_path, tokenizer, full_lay
     params = make_params(write_base(tmp_path, tokenizer, tied=True), gradient_checkpointing=False, loss_kernel="chunked")
     model = build_model(params, CPU).train()
     set_group_size(model, 24)
-    set_full_layers(model, full_layers)
+    heads = ((1, 0),) if full_layers == (0,) else ()  # and a head of the other layer
+    set_full_layers(model, full_layers, heads)
     row = packed(96, 60) | {"full_attention": np.array([number in in_full for number in range(2)])}
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         summed_loss(model, read_micro_batch(Rows([row]), [0], CPU), 256, "chunked").backward()
     by_operation = counter.get_flop_counts()["Global"]
     attention = sum(count for operation, count in by_operation.items() if "attention" in str(operation))
     cost = cost_of(model, model.get_base_model().config)
-    with_attention = cost.step_flops(row["seq_lengths"], 24, len(full_layers), row["full_attention"])
+    with_attention = cost.step_flops(row["seq_lengths"], 24, num_full_layers_of(model), row["full_attention"])
     matrices = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) * 156
     # torch counts whole squares, of which the causal half is needed, and 2.5 times as much backward as forward
     assert 2 * (1 + 2.5) / 3 * (with_attention - matrices) == pytest.approx(attention, rel=0.15)

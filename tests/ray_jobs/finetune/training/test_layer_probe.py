@@ -72,8 +72,9 @@ def test_the_probe_is_a_function_of_rows_and_seed():
     assert not torch.equal(first[0].input_ids, other[0].input_ids)
 
 
-def test_a_layer_whose_attention_is_not_used_scores_nothing(base):
-    params = make_params(base, full_attention_layers="auto")
+@pytest.mark.parametrize("probed", [{"full_attention_layers": "auto"}, {"full_attention_heads": "auto"}])
+def test_a_layer_whose_attention_is_not_used_scores_nothing(base, probed):
+    params = make_params(base, **probed)
     objective, _ = set_up(params, ALONE)
     before = {name: p.detach().clone() for name, p in objective.named_parameters()}
     for name, parameter in objective.named_parameters():
@@ -81,8 +82,9 @@ def test_a_layer_whose_attention_is_not_used_scores_nothing(base):
             parameter.data.zero_()
             before[name].zero_()
     found = probe_layers(objective, params, ROWS, ALONE)
-    assert found.scores[0] == 0
-    assert found.scores[1] != 0
+    of_layer = len(found.scores) // 2
+    assert not any(found.scores[:of_layer])
+    assert all(found.scores[of_layer:])
     assert found == probe_layers(objective, params, ROWS, ALONE)
     assert num_full_layers_of(objective) == 0
     assert objective.training
@@ -107,3 +109,8 @@ def test_the_demo_base_copies_in_its_last_layer_and_not_in_its_second():
     assert found.layers == (3,)
     assert ranked(found.scores)[-1] == 1
     assert found.scores[3] > 5 * max(found.scores[:3])
+    by_head = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_heads": "auto"})})
+    heads = probe_layers(objective, by_head, rows, ALONE)
+    assert len(heads.scores) == 8
+    assert len(heads.heads) == 2
+    assert heads.heads[-1][0] == 3  # the head that copies most is in the layer that does

@@ -354,6 +354,17 @@ def test_all_layers_or_all_documents_in_full_train_what_full_attention_does(base
     assert min(differs(half, full), differs(half, groups)) > 1e-4
 
 
+def test_heads_found_by_the_probe_are_kept_and_a_resumed_run_takes_them(base, tmp_path):
+    params = make_params(base, full_attention_heads="auto")
+    straight, _, kept = run(params, tmp_path)
+    found = read_full_layers(kept[2])
+    assert (len(found.heads), len(found.scores), found.layers) == (1, 4, ())
+    assert found.heads == (divmod(ranked(found.scores)[0], 2),)
+    resumed, _, later = run(params, tmp_path, resume_from=kept[2])
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert read_full_layers(later[4]) == found
+
+
 def test_layers_found_by_the_probe_are_kept_and_a_resumed_run_takes_them(base, tmp_path):
     params = make_params(base, full_attention_layers="auto")
     straight, _, kept = run(params, tmp_path)
