@@ -35,12 +35,16 @@ class Evaluation(Record):
 
 
 class DecidedForm(Record):
-    """One form on the deciding samples. `difference`: the found factors' score minus this one's, null for themselves."""
+    """One form on the deciding samples. `difference`: the found factors' score minus this one's, null for themselves.
+
+    Forms that are far behind after the first samples are measured on those only.
+    """
 
     name: Form
     answers: float
     text: float
     score: float
+    num_samples: int = Field(0, description="Deciding samples that it was measured on. 0: not recorded.")
     difference: float | None = None
     low: float | None = None
     high: float | None = None

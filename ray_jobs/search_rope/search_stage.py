@@ -31,11 +31,11 @@ from ray_jobs.search_rope.search_key import KIND, inputs_of
 from ray_jobs.shared_storage import refuse_unshared
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
 from tasks.model.base_model import base_fingerprint, load_config, load_tokenizer
-from tasks.rope_search.decision import FOUND, Decision, decide
+from tasks.rope_search.decision import FOUND, Decision, decide, far_behind, first_look
 from tasks.rope_search.plans import factors_file, foreseen_passes, race_settings, rivals, space_for
 from tasks.rope_search.race import Race, run_race
 from tasks.rope_search.samples import SampleRequest, SearchSample, make_samples, write_samples
-from tasks.rope_search.scores import Measured, Scored
+from tasks.rope_search.scores import Measure, Measured, Scored
 from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, closed_form, critical_theta, ntk_critical
 from tasks.rope_search.space import Candidate, RopeSpace
 from tasks.work import Workers
@@ -109,11 +109,8 @@ class _Search:
             return self._measured(workers, measuring, candidates, range(first, stop), why)
 
         race = run_race(self._space, race_settings(self._params), measure, self._tell)
-        forms = self._forms(race)
-        deciding = range(self._settings.samples, len(self._samples))
-        of_forms = dict(zip(forms, self._measured(workers, measuring, list(forms.values()), deciding, "decision"), strict=True))
+        of_forms, doc_ids = self._deciding(self._forms(race), measure)
         compared = rivals(self._space, self._params, self._config)
-        doc_ids = [self._samples[number].doc_id for number in deciding]
         decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence, doc_ids)
         result = self._result(race, of_forms, decision)
         _write(directory, result, self._records)
@@ -124,6 +121,23 @@ class _Search:
             "num_passes": result.num_passes,
             "verdict": result.verdict,
         }
+
+    def _deciding(self, forms: dict[Form, Candidate], measure: Measure) -> tuple[dict[Form, Measured], list[str]]:
+        """Every form on the first deciding samples, those that are not far behind on all of them; and the samples' documents."""
+        settings = self._settings
+        first, stop = settings.samples, len(self._samples)
+        doc_ids = [self._samples[number].doc_id for number in range(first, stop)]
+        middle = first + first_look(stop - first)
+        found = dict(zip(forms, measure(list(forms.values()), first, middle, "decision"), strict=True))
+        behind = far_behind(found, settings.text_weight, settings.confidence, doc_ids)
+        close = [name for name in forms if name not in behind]
+        if middle == stop:
+            return found, doc_ids
+        if behind:
+            self._say(f"far behind after {middle - first} of {stop - first} deciding samples: {', '.join(behind)}")
+        for name, rest in zip(close, measure([forms[name] for name in close], middle, stop, "decision"), strict=True):
+            found[name] = Measured(found[name].answers + rest.answers, found[name].text + rest.text)
+        return found, doc_ids
 
     def _announce(self) -> None:
         space, settings = self._space, self._settings
@@ -202,6 +216,7 @@ def _decided(of_forms: dict[Form, Measured], decision: Decision, text_weight: fl
         rows.append(
             DecidedForm(
                 name=name,
+                num_samples=count,
                 answers=sum(measured.answers) / count,
                 text=sum(measured.text) / count,
                 score=sum(measured.scores(text_weight)) / count,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_schemas.errors import UserError
 from tasks.model.rope_frequencies import default_frequencies, scaled_frequencies
-from tasks.rope_search.decision import decide
+from tasks.rope_search.decision import decide, far_behind, first_look
 from tasks.rope_search.race import Race, RaceSettings, fewest_evaluations, most_passes, run_race
 from tasks.rope_search.scores import Measured
 from tasks.rope_search.seeds import closed_form, critical_theta, ntk_critical, seed_genomes
@@ -140,6 +140,16 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(changes: dict, said: s
         replace(COMPACT, **changes).check()
 
 
+def test_what_is_far_behind_at_the_first_look_is_measured_no_further() -> None:
+    assert [first_look(n) for n in (4, 12, 16, 20, 64)] == [4, 4, 4, 5, 16]
+    found, near, far = (
+        Measured(answers, (2.0,) * 4) for answers in ((1.0, 1.2, 1.1, 1.3), (1.2, 1.25, 1.35, 1.4), (7.0, 7.3, 7.1, 7.3))
+    )
+    measured = {"longrope": found, "yarn": near, "linear": far}
+    assert far_behind(measured, 1.0, 0.95, tuple("abcd")) == ("linear",)
+    assert far_behind(measured, 1.0, 0.95, tuple("aaaa")) == (), "one document shows nothing"
+
+
 def test_factors_are_used_only_if_they_beat_every_rival_beyond_the_interval() -> None:
     found = Measured((1.0, 1.1, 1.2, 1.3), (2.0,) * 4)
     worse = Measured((1.5, 1.62, 1.7, 1.8), (2.0,) * 4)
@@ -147,9 +157,14 @@ def test_factors_are_used_only_if_they_beat_every_rival_beyond_the_interval() ->
     certain = decide({"longrope": found, "yarn": worse, "linear": near}, ("yarn",), 1.0, 0.95, tuple("abcd"))
     assert certain.chosen == "longrope"
     assert certain.differences["yarn"].high < 0
-    assert certain.level == pytest.approx(0.975)
+    assert certain.level == pytest.approx(0.955)
     doubtful = decide({"longrope": found, "yarn": worse, "ntk": near}, ("yarn", "ntk"), 1.0, 0.95, tuple("abcd"))
     assert doubtful.chosen == "ntk"
     assert "do not beat ntk" in doubtful.sentence()
+    early = decide(
+        {"longrope": found, "yarn": worse, "linear": Measured((9.0, 9.1), (2.0, 2.0))}, ("yarn",), 1.0, 0.95, tuple("abcd")
+    )
+    assert early.chosen == "longrope"
+    assert early.differences["linear"].value == pytest.approx(-8.0)
     alike = decide({"longrope": found, "yarn": worse, "linear": near}, ("yarn",), 1.0, 0.95, tuple("aabb"))
     assert alike.differences["yarn"].high > certain.differences["yarn"].high, "two documents say less than four"
