@@ -142,6 +142,11 @@ def train_two_steps(case: Case, base: Path) -> dict[str, float]:
     raise RuntimeError("the loop ended before its second step")
 
 
+def device_name() -> str:
+    """This machine's processor, as records name it."""
+    return f"{platform.processor() or platform.machine()} CPU"
+
+
 def measure(case: Case) -> dict[str, Any]:
     """Foresee one case here, and train it in a subprocess."""
     from ray_jobs.finetune.planning.memory import predict_memory
@@ -207,7 +212,7 @@ def main() -> None:
         case = next(case for case in (*CASES, QUICK, QUICK_HYBRID) if case.name == args.child[0])
         print(json.dumps(train_measured(case, Path(args.child[1]))), flush=True)
         return
-    name = f"{platform.processor() or platform.machine()} CPU"
+    name = device_name()
     print(f"{name}, torch {torch.__version__}; rows of one document, one row a step, loss in chunks of 512 tokens")
     print(f"{'case':<28} {'model':>7} {'plan (MB)':>10} {'peak (MB)':>10} {'ratio':>7}  peak foreseen in")
     chosen = [case for case in (*CASES, QUICK, QUICK_HYBRID) if case.name in args.only] if args.only else list(CASES)

@@ -101,7 +101,7 @@ class Collect(torch.autograd.Function):
 def attention_of(method: str) -> Any:
     """`attend_part` for a method that sends all keys and values."""
     from ray_jobs.finetune.sequence_parallel.attention import attend_after_halo, attend_inside
-    from ray_jobs.finetune.sequence_parallel.halo import halo_start, local_segments
+    from ray_jobs.finetune.sequence_parallel.halo import halo_start
 
     def attend(
         query: Any, key: Any, value: Any, part: Any, groups: Any, execute: Any, scale: float, *others: Any
@@ -109,8 +109,9 @@ def attention_of(method: str) -> Any:
         whole = Collect.apply(torch.stack([key, value]), part.lengths, part.link, method)
         outputs = []
         for heads in groups:
-            count, bounds = local_segments(heads.segments, part.start, part.end)
-            inner = attend_inside(query, key, value, heads, count, bounds, execute, scale, 0.0, None, None)
+            local = part.local(heads.segments)
+            inner = attend_inside(query, key, value, heads, local, execute, scale, 0.0, None, None)
+            count = local.count
             first = halo_start(heads.segments, part.start)
             keys, values = whole[:, first : part.start + count, heads.key_value]
             edge = [attend_after_halo(query[:count, heads.query], keys, values, scale, 0.0, None, None)] if count else []

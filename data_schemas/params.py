@@ -165,6 +165,10 @@ class PipelineParams(Params):
             raise ValueError(
                 "training.loss_weighting long_ce needs whole rows: set ray.sequence_workers to 1, or choose another weighting"
             )
+        if self.row_tokens < self.ray.sequence_workers:
+            raise ValueError(
+                f"ray.sequence_workers {self.ray.sequence_workers} is more than the {self.row_tokens} tokens of a row: lower it"
+            )
         per_pass = self.ray.num_workers // self.ray.sequence_workers * self.training.micro_batch_rows
         if self.training.rows_per_step % per_pass:
             readers = "ray.num_workers" if self.ray.sequence_workers == 1 else "ray.num_workers / ray.sequence_workers"

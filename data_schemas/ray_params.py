@@ -12,7 +12,7 @@ from data_schemas.closed import Params
 class RayParams(Params):
     """Where the heavy work runs."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"sequence_workers"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"exchange_timeout_s", "sequence_workers"})
 
     address: str = Field(
         "local",
@@ -31,6 +31,12 @@ class RayParams(Params):
         ge=1,
         description="Cut each row over this many training workers, for rows that do not fit one. The result does not depend on it. "
         "ray.num_workers must be a multiple of it.",
+    )
+    exchange_timeout_s: float = Field(
+        600,
+        gt=0,
+        description="With ray.sequence_workers: a worker that does not answer another within this many seconds is taken for lost, and "
+        "training goes on from the last checkpoint.",
     )
     use_gpu: bool = Field(False, description="Give each worker one GPU. Off: workers use CPUs.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker.")

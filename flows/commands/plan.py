@@ -41,6 +41,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
     from ray_jobs.finetune.proof.prove import refuse_unproven
+    from ray_jobs.finetune.training.lora import check_targets
     from tasks.model.base_model import check_weights
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import foreseen, with_stand_in
@@ -50,6 +51,8 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     plan = rope_plan_for(params.model)
     check_weights(params.model)
     proof = refuse_unproven(params)
+    if params.ray.sequence_workers > 1:
+        check_targets(params)
     shape = training_shape(params)
     speed = find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)

@@ -25,6 +25,7 @@ from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
+from ray_jobs.finetune.sequence_parallel.answering import WorkerLostError
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
 from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.prepare import job as prepare_job
@@ -94,6 +95,7 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Pr
 
     def make(directory: Path) -> dict[str, Any]:
         shards.check()
+        _refuse_short_rows(params, shards.path)
         plan = rope_plan_for(params.model)
         progress(message(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}"))
         if params.training.warmup_steps >= params.training.steps:
@@ -119,6 +121,21 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Pr
         with contextlib.suppress(UserError), _alone(work):  # with another worker count, another run may be training here
             shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+def _refuse_short_rows(params: PipelineParams, shards: Path) -> None:
+    """UserError if a row has fewer tokens than the workers that would share it."""
+    from tasks.pack.reading import open_rows
+
+    workers = params.ray.sequence_workers
+    for folder in (shards, shards / "heldout") if workers > 1 else ():
+        rows = open_rows(folder)
+        shortest = min((int(rows.row(i)["seq_lengths"].sum()) for i in range(len(rows))), default=workers)
+        if shortest < workers:
+            raise UserError(
+                f"A row in {folder} has {shortest} tokens, so {workers} workers cannot share it: lower ray.sequence_workers, or remove "
+                "very short documents with packing.min_tokens."
+            )
 
 
 def _report_executor(params: PipelineParams, progress: ProgressCallback) -> None:
@@ -246,6 +263,12 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
             for failure in error.worker_failures.values():
                 if isinstance(failure, UserError):
                     raise failure from error
+            if any(isinstance(failure, WorkerLostError) for failure in error.worker_failures.values()):
+                raise UserError(
+                    f"Training stopped after workers were lost {_FAILURES + 1} times, the last time because another worker did not answer: "
+                    "look at the workers' memory and network, or raise ray.exchange_timeout_s, then start the run again; it goes on from "
+                    "its last checkpoint."
+                ) from error
             raise
         finally:
             if refusal.exists():

@@ -4,6 +4,7 @@ Only operations that the mathematics needs count, not recomputed activations (Ch
 
 matrix products  2 N a token forward, 2 N backward through the activations, 2 N_trained for gradients of weights. With LoRA the
                  last term is small, so a step needs 4 N + 2 N_trained and not 6 N.
+experts          a matrix that is there once for each expert counts as often as a token uses it: k of its n copies.
 attention        12 D a layer, head and pair of query and key: 4 D forward (scores, mixing), 8 D backward, over the pairs
                  inside causal segments.
 """
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from data_schemas.errors import UserError
 
 # Dense bfloat16 FLOP/s from the makers' data sheets; the first entry whose words are in the device's name counts.
 _PEAK_FLOPS = (
@@ -33,6 +36,7 @@ _PEAK_FLOPS = (
     ("RTX 4090", 165e12),
     ("MI300X", 1307e12),
 )
+_EXPERTS_A_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k", "top_k_experts")
 
 
 @dataclass(frozen=True)
@@ -81,23 +85,47 @@ def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:
 
 
 def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
-    """The cost of a peft model; experts that are not linear layers are not counted."""
+    """The cost of a peft model. UserError for one with experts whose configuration does not say how many a token uses."""
+    updates_of_experts = {id(inner) for module in model.modules() if is_by_tensor(module) for inner in module.modules()}
     matrices = [
         module
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not name.endswith("original_module")
+        if isinstance(module, torch.nn.Linear) and not name.endswith("original_module") and id(module) not in updates_of_experts
     ]
     sizes = [module.in_features * module.out_features for module in matrices]  # a quantised layer's weight is not held as such
     trained = [any(n == "weight" and p.requires_grad for n, p in module.named_parameters(recurse=False)) for module in matrices]
+    of_experts = expert_tensors(model)
+    active = experts_a_token(config) * sum(tensor[0].numel() for tensor in of_experts) if of_experts else 0
     heads = int(config.num_attention_heads)
     return ModelCost(
-        matrix_weights=sum(sizes),
+        matrix_weights=sum(sizes) + active,
         trained_matrix_weights=sum(size for size, is_trained in zip(sizes, trained, strict=True) if is_trained),
         layers=int(config.num_hidden_layers),
         heads=heads,
         kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
     )
+
+
+def expert_tensors(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The weights [experts, ...] that hold one matrix for each expert of a layer."""
+    return [p for name, p in model.named_parameters() if p.dim() == 3 and "experts" in name.split(".")]
+
+
+def experts_a_token(config: Any) -> int:
+    """How many experts of a layer compute each token. UserError if the configuration does not say it."""
+    found = next((int(count) for name in _EXPERTS_A_TOKEN if (count := getattr(config, name, None))), None)
+    if found is None:
+        raise UserError(
+            f"The cost of {config.model_type} cannot be predicted, because its config does not say how many experts a token uses: choose "
+            "another base."
+        )
+    return found
+
+
+def is_by_tensor(module: torch.nn.Module) -> bool:
+    """Whether peft updates a tensor of this module, such as those of experts, and not a linear layer."""
+    return type(module).__name__ == "ParamWrapper"
 
 
 def peak_flops(device: torch.device, stated_tflops: float | None, precision: str) -> float | None:

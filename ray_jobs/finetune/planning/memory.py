@@ -15,15 +15,19 @@ Kept for the backward pass
     between     T L E s                 the input of every layer
     inside      T [ E s                 input of the second norm (that of the first is the layer's)
                   + 2 E s               both norms' normalised values, where norms train
+                  + 2 (Q + K) s         norms of queries and keys, where the base has them and norms train; else half of it
                   + LoRA inputs         E s for all that read one input; under autocast E c for each, because each casts it
                   + (2 Q + 2 K) c + 4 H queries, keys, values, output and log-sum-exp of attention
-                  + 3 F c               gate, activated gate and up projection of the MLP
+                  + 3 F c               gate, activated gate and up projection of the MLP; of experts, F of all that a token uses
+                  + k (E c + 32)        output of each of the k experts that a token uses, before it is weighted, and its places
                   + n r c               the values between LoRA's two factors
                   + 2 O c ]             DoRA: both parts of each projection's output, of O channels together
+                + 4 P_e                 experts' weights of a layer with their LoRA update, where experts get one
                 + c P_layer             a layer's frozen weights as cast by autocast, if they are stored wider and not quantised
                 for one layer with gradient checkpointing (recomputed in its turn) and for `kept_layers`, for all L without
     backward    T (3 F c + 2 E s)       gradients at the MLP's product, in the current layer
                 + (c + 4) M             the one matrix that is restored at a time, where weights are quantised
+                + 12 P_e                these experts' update, sum and its gradient
                 + 12 M                  DoRA: a weight with its update, whose length is computed
 Loss
     head        3 T E s                 the final norm's input, its normalised values and output
@@ -47,6 +51,7 @@ from ray_jobs.finetune.planning.shape import TrainingShape
 
 CUDA_OVERHEAD_BYTES = 700_000_000  # context, kernels, cuBLAS workspaces; not measured
 CUDA_ROUNDING = 1.05  # factor on what a step allocates and frees: rounding and fragments; not measured
+_PLACES_BYTES = 32  # of a token at an expert: where it was sorted to and back, its weight, and the expert's number
 SHARE_USED = 0.97  # share of a GPU's memory that a plan may fill
 
 
@@ -80,6 +85,8 @@ def inside_layer_bytes(shape: TrainingShape) -> float:
         + (2 * shape.query + 2 * shape.key_value) * c
         + 4 * shape.num_heads
         + 3 * shape.intermediate * c
+        + (1 + shape.trains_norms) * shape.head_norms * (shape.query + shape.key_value) * s
+        + shape.experts_a_token * (shape.hidden * c + _PLACES_BYTES)
         + sum(shape.lora_reads.values()) * shape.lora_rank * c
         + 2 * shape.dora_writes * c
     )
@@ -89,11 +96,13 @@ def mlp_bytes(shape: TrainingShape) -> float:
     """Of these, what an MLP in tiles (`training.mlp_tile_tokens`) keeps for one tile only: the gated values and what LoRA reads."""
     product = shape.lora_reads.get("product", 0)
     casts = shape.compute_bytes != shape.residual_bytes
-    return shape.intermediate * shape.compute_bytes * (3 + (product if casts else min(product, 1)))
+    of_experts = shape.experts_a_token * (shape.hidden * shape.compute_bytes + _PLACES_BYTES)
+    return shape.intermediate * shape.compute_bytes * (3 + (product if casts else min(product, 1))) + of_experts
 
 
 def _lora_input_bytes(shape: TrainingShape) -> float:
     widths = {"attention": shape.hidden, "output": shape.query, "mlp": shape.hidden, "product": shape.intermediate}
+    widths["experts"] = shape.experts_a_token * shape.hidden
     casts = shape.compute_bytes != shape.residual_bytes
     total = 0.0
     for place, readers in shape.lora_reads.items():
@@ -141,7 +150,8 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
     tile = min(tokens, training.mlp_tile_tokens or tokens)
     of_mlp = mlp_bytes(shape)
     inside = tokens * (inside_layer_bytes(shape) - (of_mlp if in_tiles else 0)) + cast_weights
-    of_dora = 12 * shape.largest_matrix if training.dora else 0
+    inside += 4 * shape.updated_experts
+    of_dora = 12 * (shape.largest_matrix if training.dora else 0) + 12 * shape.updated_experts
     backward = (
         tile * 3 * shape.intermediate * c + tokens * 2 * width * s + restored + of_dora + (tile * of_mlp if in_tiles else 0)
     )

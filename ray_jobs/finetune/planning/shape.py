@@ -6,9 +6,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.planning.flops import ModelCost, cost_of
+from ray_jobs.finetune.planning.flops import ModelCost, cost_of, experts_a_token, expert_tensors, is_by_tensor
 
 # Which of a layer's four inputs a projection reads. Projections of one input share one saved tensor unless autocast casts it.
 _READS = {
@@ -28,7 +27,7 @@ class TrainingShape:
     query: int  # query heads x head dimension
     key_value: int  # key-value heads x head dimension
     num_heads: int
-    intermediate: int  # F, of the gated MLP
+    intermediate: int  # F, of the gated MLP; of experts, those of all that compute a token
     vocabulary: int  # V
     num_total: int  # weights of the base
     num_trainable: int  # held in float32
@@ -46,10 +45,13 @@ class TrainingShape:
     quantised_bytes: float = 0.0  # a weight, scales included
     largest_matrix: int = 0  # weights of the largest linear layer, which is restored at a time
     dora_writes: int = 0  # output channels of all DoRA projections of a layer
+    experts_a_token: int = 0  # k, experts of a layer that compute a token
+    updated_experts: int = 0  # weights of a layer's experts that LoRA updates as tensors
+    head_norms: bool = False  # whether queries and keys have norms of their own
 
 
 def training_shape(params: PipelineParams) -> TrainingShape:
-    """The shape of `params`' training; UserError for a model whose layers are not attention and one MLP."""
+    """The shape of `params`' training, by its largest layer. UserError for a model with experts that does not say how many a token uses."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -59,17 +61,15 @@ def training_shape(params: PipelineParams) -> TrainingShape:
 
     training, loaded = params.training, load_config(params.model)
     config: Any = loaded.get_text_config()
-    if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):
-        raise UserError(
-            f"The memory of {config.model_type} cannot be predicted, because each token uses other experts: choose a dense base."
-        )
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
         base = AutoModelForCausalLM.from_config(loaded)
         num_total = sum(p.numel() for p in base.parameters())
         num_quantised = num_quantisable(base) if training.base_precision != "full" else 0
-        layer = next(m for m in base.modules() if type(m) is torch.nn.ModuleList and len(m) == config.num_hidden_layers)[0]
-        num_layer = sum(p.numel() for p in layer.parameters())
+        layers = next(m for m in base.modules() if type(m) is torch.nn.ModuleList and len(m) == config.num_hidden_layers)
+        layer = max(layers, key=num_weights)  # in a model with experts, some may be without
+        num_layer = num_weights(layer)
+        mlp, experts = _mlp_channels(layer, config)
         matrices = [m for m in layer.modules() if isinstance(m, torch.nn.Linear)]
         model = add_trainable_weights(base, training)
     weights = trainable(model)
@@ -89,7 +89,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         query=config.num_attention_heads * head_dim,
         key_value=num_kv * head_dim,
         num_heads=config.num_attention_heads,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        intermediate=mlp,
         vocabulary=config.vocab_size,
         num_total=num_total,
         num_trainable=num_trainable,
@@ -107,7 +107,26 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         quantised_bytes=BYTES_A_WEIGHT.get(training.base_precision, 0.0),
         largest_matrix=max(m.in_features * m.out_features for m in matrices),
         dora_writes=_lora_writes(layer) if training.dora else 0,
+        experts_a_token=experts,
+        head_norms=any(name.endswith("q_norm") for name, _ in layer.named_modules()),
+        updated_experts=sum(m.get_param().numel() for m in layer.modules() if is_by_tensor(m)),
     )
+
+
+def num_weights(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _mlp_channels(layer: Any, config: Any) -> tuple[int, int]:
+    """(channels between a layer's MLP projections that a token computes, experts that it uses; 0 without experts)."""
+    stated = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    tensors = expert_tensors(layer)
+    if not tensors:
+        return stated, 0
+    count = experts_a_token(config)
+    width = min(tensor[0].numel() for tensor in tensors) // config.hidden_size
+    shared = [m.out_features for name, m in layer.named_modules() if "shared" in name and name.endswith("up_proj")]
+    return count * width + sum(shared), count
 
 
 def own_weight(module: Any) -> Any:
@@ -120,7 +139,11 @@ def own_weight(module: Any) -> Any:
 def _lora_reads(layer: Any) -> dict[str, int]:
     found = dict.fromkeys(("attention", "output", "mlp", "product"), 0)
     for name, module in layer.named_modules():
-        if hasattr(module, "lora_A"):
+        if is_by_tensor(module):
+            place = _READS.get(module.parameter_name, "mlp")
+            place = "experts" if place == "mlp" else place
+            found[place] = found.get(place, 0) + 1
+        elif hasattr(module, "lora_A"):
             last = name.rsplit(".", 1)[-1]
             found[_READS.get(last, "mlp")] += 1
     return found

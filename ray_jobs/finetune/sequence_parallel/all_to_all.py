@@ -31,9 +31,9 @@ def _to_heads(mine: torch.Tensor, lengths: tuple[int, ...], link: Link) -> torch
     sent = mine.unflatten(1, (link.num_workers, heads)).transpose(0, 1).contiguous()
     received = mine.new_empty(sum(lengths), heads, width)
     size = heads * width
-    dist.all_to_all_single(
-        received.view(-1), sent.view(-1), [n * size for n in lengths], [count * size] * link.num_workers, group=link.group
-    )
+    sizes = [n * size for n in lengths], [count * size] * link.num_workers
+    with link.answering():
+        dist.all_to_all_single(received.view(-1), sent.view(-1), *sizes, group=link.group)
     return received
 
 
@@ -41,13 +41,9 @@ def _to_tokens(mine: torch.Tensor, lengths: tuple[int, ...], link: Link) -> torc
     count, heads, width = lengths[link.index], mine.shape[1], mine.shape[2]
     received = mine.new_empty(link.num_workers, count, heads, width)
     size = heads * width
-    dist.all_to_all_single(
-        received.view(-1),
-        mine.contiguous().view(-1),
-        [count * size] * link.num_workers,
-        [n * size for n in lengths],
-        group=link.group,
-    )
+    sizes = [count * size] * link.num_workers, [n * size for n in lengths]
+    with link.answering():
+        dist.all_to_all_single(received.view(-1), mine.contiguous().view(-1), *sizes, group=link.group)
     return received.transpose(0, 1).flatten(1, 2)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,7 +19,7 @@ from ray_jobs.finetune.executors import Executor
 from ray_jobs.finetune.segments import RowSegments, Segments
 from ray_jobs.finetune.sequence_parallel.all_to_all import heads_for_tokens, tokens_for_heads
 from ray_jobs.finetune.sequence_parallel.exchange import Exchange, Link
-from ray_jobs.finetune.sequence_parallel.halo import local_segments, pieces
+from ray_jobs.finetune.sequence_parallel.halo import Piece, local_segments, pieces
 from tasks.model.attention_scores import ScoreChange, attend_in_blocks
 
 
@@ -31,17 +31,27 @@ class Heads(NamedTuple):
     segments: Segments
 
 
+class LocalSegments(NamedTuple):
+    """One part of a partition `of` the row: its first `count` tokens go on with an earlier part's segment, the others are `inner`."""
+
+    of: Segments
+    count: int
+    inner: Segments | None
+
+
 @dataclass
 class RowPart:
     """This worker's part of a row: `segments` of the whole row, the `cuts` [C + 1] between parts, and who has the others.
 
-    `is_read` tells whether an attention layer has asked for it.
+    `is_read` tells whether an attention layer has asked for it. What all layers need is found once.
     """
 
     segments: RowSegments
     cuts: tuple[int, ...]
     link: Link
     is_read: bool = field(default=False)
+    _local: dict[int, LocalSegments] = field(default_factory=dict)
+    _pieces: dict[tuple[Any, ...], list[Piece]] = field(default_factory=dict)
 
     @property
     def start(self) -> int:
@@ -55,6 +65,23 @@ class RowPart:
     def lengths(self) -> list[int]:
         """Tokens of each part."""
         return [b - a for a, b in zip(self.cuts, self.cuts[1:], strict=False)]
+
+    def local(self, segments: Segments) -> LocalSegments:
+        """This part of a partition of the row."""
+        if (found := self._local.get(id(segments))) is None:
+            first, bounds = local_segments(segments, self.start, self.end)
+            counted = tuple(bound - first for bound in bounds)
+            inner = Segments(torch.tensor(counted, dtype=torch.int32, device=segments.cu_seqlens.device), counted)
+            found = LocalSegments(segments, first, inner if first < self.end - self.start else None)
+            self._local[id(segments)] = found
+        return found
+
+    def pieces(self, partitions: Sequence[Segments], window: int | None) -> list[Piece]:
+        """All that is sent for the row."""
+        key = (*(id(self.local(segments).of) for segments in partitions), window)
+        if key not in self._pieces:
+            self._pieces[key] = pieces(partitions, self.cuts, window)
+        return self._pieces[key]
 
 
 def attend_part(
@@ -70,17 +97,17 @@ def attend_part(
     change: ScoreChange | None = None,
 ) -> torch.Tensor:
     """[t, H, D] of this part's t tokens, from its queries [t, H, D], keys and values [t, K, D]; `groups` covers all heads in order."""
-    found = pieces([heads.segments for heads in groups], part.cuts, window)
+    found = part.pieces([heads.segments for heads in groups], window)
     call = Exchange(found, [heads.key_value for heads in groups], part.start, part.link)
     key, value, token = call.start(key_tKD, value_tKD)
-    split = [local_segments(heads.segments, part.start, part.end) for heads in groups]
+    split = [part.local(heads.segments) for heads in groups]
     inner = [
-        attend_inside(query_tHD, key, value, heads, count, bounds, execute, scale, dropout, window, change)
-        for heads, (count, bounds) in zip(groups, split, strict=True)
+        attend_inside(query_tHD, key, value, heads, local, execute, scale, dropout, window, change)
+        for heads, local in zip(groups, split, strict=True)
     ]
     halos = call.finish(token)
     outputs = []
-    for number, (heads, (count, _), computed) in enumerate(zip(groups, split, inner, strict=True)):
+    for number, (heads, (_, count, _), computed) in enumerate(zip(groups, split, inner, strict=True)):
         parts = [] if computed is None else [computed]
         if count:
             halo = halos.get(number)
@@ -97,24 +124,21 @@ def attend_inside(
     key: torch.Tensor,
     value: torch.Tensor,
     heads: Heads,
-    first: int,
-    bounds: tuple[int, ...],
+    local: LocalSegments,
     execute: Executor,
     scale: float,
     dropout: float,
     window: int | None,
     change: ScoreChange | None,
 ) -> torch.Tensor | None:
-    """The segments that begin in this part, from its token `first` on; None if there is none."""
-    if first == len(query):
+    """The segments that begin in this part; None if there is none."""
+    if local.inner is None:
         return None
-    counted = tuple(bound - first for bound in bounds)
-    segments = Segments(torch.tensor(counted, dtype=torch.int32, device=query.device), counted)
-    rows = slice(first, None)
+    rows = slice(local.count, None)
     of_heads = None if change is None else change.of_heads(heads.query)
     return execute(
         query[rows, heads.query], key[rows, heads.key_value], value[rows, heads.key_value],
-        segments, scale, dropout, window, of_heads,
+        local.inner, scale, dropout, window, of_heads,
     )  # fmt: skip
 
 

@@ -12,22 +12,28 @@ workers go one way in each pass, so their order is their number. Every worker mu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from ray_jobs.finetune.sequence_parallel.answering import answering
 from ray_jobs.finetune.sequence_parallel.halo import Piece
 
 
 @dataclass(frozen=True)
 class Link:
-    """The workers that share a row: this one's number among them, their ranks, and their process group."""
+    """The workers that share a row: this one's number among them, their ranks, and their process group.
+
+    `timeout_s` is the limit that the group was made with.
+    """
 
     index: int
     ranks: tuple[int, ...]
     group: Any
+    timeout_s: float = 1800.0
 
     @property
     def num_workers(self) -> int:
@@ -38,6 +44,17 @@ class Link:
 
     def receive(self, buffer: torch.Tensor, sender: int) -> Any:
         return dist.irecv(buffer, self.ranks[sender], group=self.group)
+
+    def answering(self) -> AbstractContextManager[None]:
+        """Within it, a worker that vanishes raises a `WorkerLostError`."""
+        names = ", ".join(str(rank) for i, rank in enumerate(self.ranks) if i != self.index)
+        return answering(f"worker {self.ranks[self.index]} exchanges a row with {names}", f"{self.timeout_s:g} s")
+
+    def wait(self, works: Sequence[Any]) -> None:
+        """For messages that are under way. `WorkerLostError` if another worker does not answer."""
+        with self.answering():
+            for work in works:
+                work.wait()
 
 
 class Exchange:
@@ -91,7 +108,8 @@ class Exchange:
         self._like = key.new_empty((0, *key.shape[1:]))
         for sender, pieces in self._in.items():
             self._received[sender] = key.new_empty(self._num_elements(pieces, key.shape[1], key.shape[2]))
-            self._works.append(self.link.receive(self._received[sender], sender))
+            with self.link.answering():
+                self._works.append(self.link.receive(self._received[sender], sender))
         for receiver, pieces in self._out.items():
             parts = [
                 tensor[piece.start - self._first : piece.end - self._first, self._heads[piece.partition]].flatten()
@@ -127,9 +145,9 @@ class Exchange:
             receiver: grad_key.new_empty(self._num_elements(pieces, grad_key.shape[1], grad_key.shape[2]))
             for receiver, pieces in self._out.items()
         }
-        works = [self.link.receive(buffer, receiver) for receiver, buffer in buffers.items()]
-        for work in works:
-            work.wait()
+        with self.link.answering():
+            works = [self.link.receive(buffer, receiver) for receiver, buffer in buffers.items()]
+        self.link.wait(works)
         for receiver in sorted(buffers):
             for piece, pair in zip(self._out[receiver], self._split(buffers[receiver], self._out[receiver]), strict=True):
                 rows = slice(piece.start - self._first, piece.end - self._first)
@@ -146,11 +164,11 @@ class Exchange:
 
     def _send(self, buffer: torch.Tensor, to: int) -> None:
         self._kept.append(buffer)
-        self._works.append(self.link.send(buffer, to))
+        with self.link.answering():
+            self._works.append(self.link.send(buffer, to))
 
     def _wait(self) -> None:
-        for work in self._works:
-            work.wait()
+        self.link.wait(self._works)
         self._works, self._kept = [], []
 
 

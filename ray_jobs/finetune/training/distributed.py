@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from ray_jobs.finetune.sequence_parallel.answering import answering
 from ray_jobs.finetune.sequence_parallel.exchange import Link
 from ray_jobs.finetune.training.fast_layers import layers_of
 from ray_jobs.finetune.training.objective import Objective
@@ -54,12 +55,17 @@ def sum_over_ranks(tensors: list[torch.Tensor], worker: Worker) -> None:
 
 def _sum_bucket(tensors: list[torch.Tensor], worker: Worker) -> None:
     if len(tensors) == 1 and tensors[0].device == worker.device and tensors[0].is_contiguous():
-        dist.all_reduce(tensors[0])
+        _all_reduce(tensors[0])
         return
     flat = torch.cat([t.flatten().to(worker.device) for t in tensors])
-    dist.all_reduce(flat)
+    _all_reduce(flat)
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
+
+
+def _all_reduce(tensor: torch.Tensor) -> None:
+    with answering("all workers sum their gradients and losses", "the limit of torch's process group (30 minutes, if not set)"):
+        dist.all_reduce(tensor)
 
 
 def mesh_of(worker: Worker) -> DeviceMesh:

@@ -41,7 +41,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     if not params.ray.use_gpu:
         torch.set_num_threads(max(1, int(params.ray.cpus_per_worker)))
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    worker = Worker(rank, world_size, get_device(), sequence_link(rank, world_size, params.ray.sequence_workers))
+    link = sequence_link(rank, world_size, params.ray.sequence_workers, params.ray.exchange_timeout_s)
+    worker = Worker(rank, world_size, get_device(), link)
     checkpoint = ray.train.get_checkpoint()
     unlisted = Path(config["unlisted"]) if config["unlisted"] else None
     resume_from = first_complete(Path(checkpoint.path) if checkpoint else None, unlisted)
@@ -52,10 +53,10 @@ def train_on_worker(config: dict[str, Any]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         log = TrainingLog(work, first_step, params.training.steps)
-    link = RayLink(params, log)
+    of_ray = RayLink(params, log)
     try:
         train(
-            params, open_rows(shards), open_rows(shards / "heldout"), worker, link.report, resume_from, scratch, link.save_now
+            params, open_rows(shards), open_rows(shards / "heldout"), worker, of_ray.report, resume_from, scratch, of_ray.save_now
         )
     except UserError as error:
         write_atomically(work / REFUSAL, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ from ray_jobs.finetune.sequence_parallel.exchange import Link
 from ray_jobs.finetune.training.batches import MicroBatch
 
 
-def sequence_link(rank: int, world_size: int, num_sharing: int) -> Link | None:
+def sequence_link(rank: int, world_size: int, num_sharing: int, timeout_s: float = 1800.0) -> Link | None:
     """How this worker reaches those that share its rows, which have neighbouring ranks; None if none does. All ranks must call it.
 
-    UserError if the workers cannot be put into groups of `num_sharing`.
+    A worker that does not answer within `timeout_s` is taken for lost. UserError if the workers cannot be put into groups of `num_sharing`.
     """
     if num_sharing == 1:
         return None
@@ -35,21 +36,21 @@ def sequence_link(rank: int, world_size: int, num_sharing: int) -> Link | None:
     link = None
     for first in range(0, world_size, num_sharing):
         ranks = tuple(range(first, first + num_sharing))
-        group = dist.new_group(list(ranks))
+        group = dist.new_group(list(ranks), timeout=timedelta(seconds=timeout_s))
         if rank in ranks:
-            link = Link(rank - first, ranks, group)
+            link = Link(rank - first, ranks, group, timeout_s)
     return link
 
 
 def refuse_uncuttable(model: torch.nn.Module) -> None:
-    """UserError for a model whose rows cannot be cut."""
+    """UserError for a model, with or without adapter, whose rows cannot be cut. Its weights need no storage."""
     if carrier := next((module for module in model.modules() if carries_state(module)), None):
         raise UserError(
             f"Rows of this base cannot be cut over workers, because its {type(carrier).__name__} carries a state from token to token: set "
             "ray.sequence_workers to 1."
         )
-    base: Any = model
-    given = getattr(base.get_base_model().config, "rope_parameters", None) or {}
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    given = getattr(base.config, "rope_parameters", None) or {}
     of_layers = [value for value in given.values() if isinstance(value, Mapping)] or [given]
     for rope in of_layers:  # one for all layers, or one for each layer type
         kind = rope.get("rope_type")

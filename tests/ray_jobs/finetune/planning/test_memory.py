@@ -2,20 +2,30 @@
 
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+)
 
 from data_schemas.params import PipelineParams, TrainingParams
+from ray_jobs.finetune.planning.flops import cost_of
 from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape, training_shape
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
 from tasks.model.quantised_linear import quantise_linears
 from tests.flows.small_run import small_params
+from tests.ray_jobs.finetune.training_example import make_params
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +121,52 @@ def test_the_formula_of_a_layer_is_what_autograd_keeps(
     shape = replace(training_shape(changed), **sizes)  # type: ignore[arg-type]
     foreseen = tokens * (inside_layer_bytes(shape) + shape.hidden * shape.residual_bytes)
     assert foreseen == pytest.approx((kept[4] - kept[2]) / 2, rel=0.08)
+
+
+EXPERTS = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 384,
+           "max_position_embeddings": 256}  # fmt: skip
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "k_proj", "v_proj", "o_proj"), ("q_proj", "experts.down_proj")])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_experts_are_counted_as_a_real_model_has_them(tmp_path: Path, kind: str, targets: tuple[str, ...]) -> None:
+    """Weights, what a layer keeps (the difference between four and two layers), and matrix products of the experts that are used."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ray_jobs.finetune.attention import register_s2_attention
+    from ray_jobs.finetune.planning.memory import inside_layer_bytes
+    from ray_jobs.finetune.training.objective import set_group_size
+
+    register_s2_attention()
+    if kind == "mixtral":
+        config: Any = MixtralConfig(**EXPERTS, intermediate_size=192, num_local_experts=4, num_experts_per_tok=2)
+    else:
+        config = Qwen3MoeConfig(**EXPERTS, moe_intermediate_size=96, num_experts=8, num_experts_per_tok=3)
+    config.architectures = [type(AutoModelForCausalLM.from_config(config)).__name__]
+    config.save_pretrained(tmp_path)
+    params = make_params(tmp_path, lora_targets=targets, full_attention_layers="none")
+    shape, tokens, kept = training_shape(params), 256, {}
+    for layers in (2, 4):
+        torch.manual_seed(0)
+        config.num_hidden_layers = layers
+        base = AutoModelForCausalLM.from_config(config, attn_implementation="s2")
+        num_total = sum(p.numel() for p in base.parameters())
+        model = add_trainable_weights(base, params.training).train()
+        set_group_size(model, 64)
+        kept[layers] = kept_for_backward(model.get_base_model().model, torch.randint(0, 384, (1, tokens)))  # type: ignore[arg-type]
+        if layers == 2:
+            assert shape.num_total == num_total
+            assert shape.num_trainable == sum(p.numel() for _, p in trainable(model))
+    foreseen = tokens * (inside_layer_bytes(shape) + shape.hidden * shape.residual_bytes) + 4 * shape.updated_experts
+    assert foreseen == pytest.approx((kept[4] - kept[2]) / 2, rel=0.05)
+    if shape.updated_experts:
+        return
+    model.get_base_model().set_experts_implementation("eager")  # whose products torch counts  # type: ignore[operator]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.randint(0, 384, (1, tokens)))
+    matrices = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "attention" not in str(op))
+    counted = cost_of(model, config)
+    assert 2 * counted.matrix_weights * tokens == pytest.approx(matrices, rel=0.03)
 
 
 @given(st.integers(64, 100_000), st.integers(2, 8), st.booleans())

@@ -76,6 +76,7 @@ def one_of_two(rank, folder):
     for name, (base, training) in SCENARIOS.items():
         scenario(name, training, base)
     scenario("fsdp-after-ddp", SCENARIOS["fsdp"][1], "tied", folder / "ddp" / "step-2")
+    scenario("sequence-after-ddp", SCENARIOS["ddp-sequence"][1], "tied", folder / "ddp" / "step-2")
     scenario("fsdp-after-fsdp", SCENARIOS["fsdp"][1], "tied", folder / "fsdp" / "step-2")
     dist.destroy_process_group()
 
@@ -128,7 +129,8 @@ def test_ddp_and_fsdp_have_one_loss_curve(together):
 def test_a_checkpoint_fits_any_parallelism_and_number_of_workers(together, tmp_path):
     assert losses(together / "fsdp-after-fsdp") == losses(together / "fsdp")[2:]
     assert losses(together / "fsdp-after-ddp") == pytest.approx(losses(together / "ddp")[2:], rel=1e-5)
-    for name in ("ddp", "fsdp"):
+    assert losses(together / "sequence-after-ddp") == pytest.approx(losses(together / "ddp")[2:], rel=1e-5)
+    for name in ("ddp", "fsdp", "ddp-sequence"):
         (tmp_path / name).mkdir()
         alone = make_params(together / "tied", micro_batch_rows=1)
         _, reports, _ = run(alone, tmp_path / name, resume_from=together / name / "step-2")

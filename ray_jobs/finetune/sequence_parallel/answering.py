@@ -1,0 +1,29 @@
+"""What happens when another worker vanishes: waiting for it ends with a sentence, and never lasts for ever.
+
+A worker that is killed closes its connections, so the others learn of it at once. One that hangs is noticed when the limit of the process
+group has passed (`ray.exchange_timeout_s`). Ray then starts all workers again from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class WorkerLostError(RuntimeError):
+    """Another worker does not answer. Starting all workers again may help, so it is no `UserError`."""
+
+
+@contextmanager
+def answering(occasion: str, limit: str) -> Iterator[None]:
+    """Turns the library's error into a `WorkerLostError`. Only messages between workers belong inside."""
+    try:
+        yield
+    except WorkerLostError:
+        raise
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WorkerLostError(
+            f"A worker does not answer while {occasion}: it was lost, or took longer than {limit}; this step is made again from the last "
+            f"checkpoint when the workers start again ({first[:200]})."
+        ) from error
