@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from data_schemas.known_hashes import known_hash
 from data_schemas.params import ModelParams
 from tasks.model.attention_scores import register_full_attention
 from tasks.model.base_code import needs_own_code, refuse_other_class
+from tasks.model.gguf_copy import kept_part
 from tasks.model.quantised import refuse_quantised
 from tasks.model.quiet import quiet_transformers
 from tasks.model.supported import refuse_unsupported
@@ -169,7 +171,7 @@ def load_config(model: ModelParams) -> PretrainedConfig:
     _check_folder(model)
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(locate(model), **_source(model))
+            config = _read_part(model, "config", AutoConfig.from_pretrained)
     except UserError:
         raise
     except Exception as error:  # broken files raise whatever their parser raises
@@ -179,6 +181,18 @@ def load_config(model: ModelParams) -> PretrainedConfig:
     refuse_unsupported(config)
     refuse_other_class(config, model.base)
     return config
+
+
+def _read_part(model: ModelParams, part: str, from_pretrained: Callable[..., Any]) -> Any:
+    """`from_pretrained` of the base; of a GGUF file in a folder from the copy that was kept when it was first read."""
+
+    def read() -> Any:
+        return from_pretrained(locate(model), **_source(model))
+
+    if not model.gguf_file or not Path(locate(model)).is_dir():
+        return read()
+    fingerprint = base_fingerprint(model.model_copy(update={"chat_template": None}))
+    return kept_part(fingerprint, part, read, lambda folder: from_pretrained(folder, trust_remote_code=False))
 
 
 def _template(path: str) -> str:
@@ -199,7 +213,7 @@ def load_tokenizer(model: ModelParams) -> PreTrainedTokenizerFast:
 
     _check_folder(model)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(locate(model), use_fast=True, **_source(model))
+        tokenizer: Any = _read_part(model, "tokenizer", partial(AutoTokenizer.from_pretrained, use_fast=True))
     except UserError:
         raise
     except Exception as error:  # broken files raise whatever their parser raises
@@ -229,6 +243,8 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     check_weights(model)
+    if config is None and model.gguf_file:
+        config = load_config(model)
     options: dict[str, Any] = {"config": config} if config is not None else {}
     if not model.gguf_file:
         options["use_safetensors"] = True

@@ -1,13 +1,14 @@
-"""A base in a GGUF file is loaded, saved as safetensors and loaded again with the same weights."""
+"""A base in a GGUF file is loaded, saved as safetensors and loaded again with the same weights; what is read of it is kept."""
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from data_schemas.params import ModelParams
-from tasks.model.base_model import load_base
+from tasks.model.base_model import load_base, load_config, load_tokenizer
 
 WIDTH, HEADS, INNER, VOCABULARY = 32, 4, 48, 64
 
@@ -27,6 +28,9 @@ def write_gguf(file: Path) -> None:
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_rope_freq_base(10_000.0)
     writer.add_vocab_size(VOCABULARY)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([chr(ord("A") + i) for i in range(VOCABULARY - 1)] + ["AB"])
+    writer.add_token_merges(["A B"])
     draw = np.random.default_rng(0)
     shapes = {"token_embd": (VOCABULARY, WIDTH), "output": (VOCABULARY, WIDTH), "output_norm": (WIDTH,)}
     shapes |= {f"blk.0.{name}": (WIDTH,) for name in ("attn_norm", "ffn_norm")}
@@ -48,3 +52,40 @@ def test_a_base_from_a_gguf_file_is_saved_and_loaded_again(tmp_path: Path) -> No
     ids = torch.arange(20)[None]
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, model(ids).logits)
+
+
+def test_a_gguf_file_is_parsed_once_for_its_configuration_and_once_for_its_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gguf
+
+    parsed = []
+
+    class CountingReader(gguf.GGUFReader):  # type: ignore[misc]
+        def __init__(self, *args: object) -> None:
+            parsed.append(args)
+            super().__init__(*args)
+
+    base = tmp_path / "base"
+    base.mkdir()
+    write_gguf(base / "tiny.gguf")
+    monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(gguf, "GGUFReader", CountingReader)
+    model = ModelParams(base=str(base), gguf_file="tiny.gguf", target_length=256)
+
+    def read() -> tuple[dict[str, object], list[int], str]:
+        config = load_config(model).to_dict()
+        config.pop("_name_or_path", None)
+        tokenizer = load_tokenizer(model)
+        return config, tokenizer("CABABD").input_ids, tokenizer.backend_tokenizer.to_str()
+
+    first = read()
+    so_far = len(parsed)
+    assert first[1] == [2, 63, 63, 3]
+    assert read() == first
+    assert len(parsed) == so_far > 0
+
+    with (base / "tiny.gguf").open("ab") as file:  # another file is read anew
+        file.write(b"\0")
+    read()
+    assert len(parsed) == 2 * so_far
