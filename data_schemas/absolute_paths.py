@@ -38,6 +38,14 @@ def absolute_paths(params: PipelineParams) -> PipelineParams:
                     "chat_template": _file(model.chat_template),
                 }
             ),
+            "training": params.training.model_copy(
+                update={
+                    "stages": tuple(
+                        stage.model_copy(update={"rope_factors_file": _file(stage.rope_factors_file)})
+                        for stage in params.training.stages
+                    )
+                }
+            ),
             "evaluation": evaluation.model_copy(
                 update={
                     "qa_file": _file(evaluation.qa_file),

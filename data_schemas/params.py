@@ -27,6 +27,7 @@ from data_schemas.publish_params import PublishParams
 from data_schemas.ray_params import RayParams
 from data_schemas.retrieval_params import RetrievalParams
 from data_schemas.rope_search_params import RopeSearchParams
+from data_schemas.stage_params import StageParams, refuse_unordered
 from data_schemas.training_params import TrainingParams
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "RetrievalParams",
     "RopeMethod",
     "RopeSearchParams",
+    "StageParams",
     "TokenBudget",
     "TrainingParams",
 ]
@@ -94,6 +96,14 @@ class PipelineParams(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PipelineParams:
+        if self.training.stages:
+            self._refuse_unfit_stages()
+        else:
+            self._refuse_unfit()
+        return self
+
+    def _refuse_unfit(self) -> None:
+        """ValueError where parameters of different groups cannot be used together."""
         refuse_misspelt_addresses(self.storage, self.corpus, self.model, self.chunking, self.evaluation, self.publish, self.ray)
         target = self.model.target_length
         labels = [source.label for source in self.corpus.sources]
@@ -228,7 +238,32 @@ class PipelineParams(Params):
                 f"model.rope_factors_file is for longrope, but model.rope_method is {self.model.rope_method}: remove "
                 "the file, choose longrope, or add longrope to evaluation.rope_methods to compare the two"
             )
-        return self
+
+    def _refuse_unfit_stages(self) -> None:
+        """ValueError where a stage by itself cannot work. The last one comes first, since it has what concerns them all."""
+        refuse_unordered(self.training.stages, self.model.target_length)
+        *earlier, last = self.by_stage()
+        last._refuse_unfit()
+        for number, params in enumerate(earlier):
+            try:
+                params._refuse_unfit()
+            except ValueError as error:
+                raise ValueError(f"training.stages[{number}] ({params.model.target_length} tokens): {error}") from error
+
+    def by_stage(self) -> tuple[PipelineParams, ...]:
+        """The run of each training stage by itself, in order; this run alone where `training.stages` is empty."""
+        if not self.training.stages:
+            return (self,)
+        return tuple(self._of_stage(stage) for stage in self.training.stages)
+
+    def _of_stage(self, stage: StageParams) -> PipelineParams:
+        training = self.training.model_copy(update=stage.changes_of_training())
+        if not (changes := stage.changes_of_model(self.model)):
+            return self.model_copy(update={"training": training})
+        # What is measured is the last stage's.
+        evaluation = self.evaluation.model_copy(update={"lengths": None, "task_lengths": None, "rope_methods": ()})
+        model = self.model.model_copy(update=changes)
+        return self.model_copy(update={"model": model, "training": training, "evaluation": evaluation})
 
     @property
     def searches_rope(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from data_schemas.closed import Params
+from data_schemas.stage_params import StageParams
 
 _EMBEDDINGS_BEFORE = {True: "both", False: "none"}  # what the parameter was until November 2026
 # Runs and schedules that were written then keep working.
@@ -33,6 +34,7 @@ class TrainingParams(Params):
             "kept_layers",
             "mlp_tile_tokens",
             "full_attention_heads",
+            "stages",
         }
     )
 
@@ -70,6 +72,11 @@ class TrainingParams(Params):
         "for Hopper GPUs, must be named: it has not been tried yet.",
     )
     steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
+    stages: tuple[StageParams, ...] = Field(
+        (),
+        description="Train in several stages, each at a longer length and from the weights of the one before (progressive extension). "
+        "Empty: in one stage at `model.target_length`.",
+    )
     rows_per_step: int = Field(
         8, ge=1, description="Rows in one optimizer step, over all workers. A row has `packing.row_length` tokens."
     )
@@ -211,6 +218,8 @@ class TrainingParams(Params):
     def recorded(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """See `Params.recorded`; trained embeddings as they were recorded before, so that those runs keep their digests."""
         values = super().recorded(exclude=exclude)
+        if "stages" in values:
+            values["stages"] = [stage.recorded() for stage in self.stages]
         before = {name: given for given, name in _EMBEDDINGS_BEFORE.items()}
         return {k: before.get(v, v) if k == "train_embeddings" else v for k, v in values.items()}
 

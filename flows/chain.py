@@ -27,12 +27,14 @@ class Stages(Protocol):
 
     def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact: ...
 
-    def search_rope(self, params: PipelineParams, documents: Artifact) -> Artifact: ...
+    def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
+        """`start`: the checkpoint on whose model factors are searched; None: the base."""
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """UserError, before any training, if the evaluation is impossible."""
 
-    def finetune(self, params: PipelineParams, shards: Artifact) -> Artifact: ...
+    def finetune(self, params: PipelineParams, shards: Artifact, start: Artifact | None = None) -> Artifact:
+        """One training stage. `start`: the checkpoint that it goes on from; None: the base."""
 
     def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact: ...
 
@@ -46,7 +48,10 @@ class Stages(Protocol):
 
 @dataclass
 class Chain:
-    """One run: the artifacts so far, recorded under `runs/<run_name>.json` after every stage if `records`."""
+    """One run: the artifacts so far, recorded under `runs/<run_name>.json` after every stage if `records`.
+
+    With `training.stages`, the names of what training stage 1, 2, ... makes end in _1, _2, ...; those of the last one are as ever.
+    """
 
     params: PipelineParams
     stages: Stages
@@ -56,26 +61,59 @@ class Chain:
 
     def __post_init__(self) -> None:
         self._earlier = Storage(self.params.storage).recorded_run(self.params.run_name)
+        self._training = list(self.params.by_stage())
 
     def prepared(self) -> Artifact:
+        """Pack rows for every training stage, so that a corpus that is too short for one is refused before any training."""
         documents = self._do("documents", self.stages.ingest, self.params)
-        return self._do("shards", self.stages.prepare, self.params, documents)
+        for number, params in enumerate(self._training):
+            self._do(self._name("shards", number), self.stages.prepare, params, documents)
+        return self.artifacts["shards"]
 
     def searched(self) -> Artifact | None:
         """Search RoPE factors if the method needs some and has no file. From then on `params` has what the search chose."""
         if not self.params.searches_rope:
             return self.artifacts.get("rope_search")
-        documents = self.artifacts.get("documents") or self._do("documents", self.stages.ingest, self.params)
-        found = search_key.find(self.params, Storage(self.params.storage), documents)
-        search = self._do("rope_search", self.stages.search_rope, self.params, documents, found=found)
-        self.params = with_result(self.params, search)
-        return search
+        last = len(self._training) - 1
+        return self._search(last, self._trained(last))
 
     def finetuned(self) -> Artifact:
-        shards = self.artifacts.get("shards") or self.prepared()
-        self.searched()
-        found = checkpoint_stage.find(self.params, Storage(self.params.storage), shards)
-        return self._do("checkpoint", self.stages.finetune, self.params, shards, found=found)
+        if "shards" not in self.artifacts:
+            self.prepared()
+        self._trained(len(self._training))
+        return self.artifacts["checkpoint"]
+
+    def _trained(self, num_stages: int) -> Artifact | None:
+        """The checkpoint after this many training stages; None for none."""
+        start: Artifact | None = None
+        for number in range(num_stages):
+            start = self.artifacts.get(self._name("checkpoint", number)) or self._train(number, start)
+        return start
+
+    def _train(self, number: int, start: Artifact | None) -> Artifact:
+        """Training stage `number`, from 0, with its search for factors where it needs one."""
+        if "shards" not in self.artifacts:
+            self.prepared()
+        shards = self.artifacts[self._name("shards", number)]
+        if self._training[number].searches_rope:
+            self._search(number, start)
+        params = self._training[number]
+        found = checkpoint_stage.find(params, Storage(params.storage), shards, start)
+        return self._do(self._name("checkpoint", number), self.stages.finetune, params, shards, *_given(start), found=found)
+
+    def _search(self, number: int, start: Artifact | None) -> Artifact:
+        params = self._training[number]
+        documents = self.artifacts.get("documents") or self._do("documents", self.stages.ingest, self.params)
+        found = search_key.find(params, Storage(params.storage), documents, start)
+        name = self._name("rope_search", number)
+        search = self._do(name, self.stages.search_rope, params, documents, *_given(start), found=found)
+        self._training[number] = with_result(params, search)
+        if number == len(self._training) - 1:
+            self.params = with_result(self.params, search)
+        return search
+
+    def _name(self, what: str, number: int) -> str:
+        return what if number == len(self._training) - 1 else f"{what}_{number + 1}"
 
     def evaluated(self) -> Artifact:
         """Trains first only if a fine-tuned model is to be measured."""
@@ -111,7 +149,7 @@ class Chain:
     def _do(self, name: str, stage: Any, *inputs: Any, found: Artifact | None = None) -> Artifact:
         """Run a stage and record it. `found`: its artifact if that exists already; then no GPU is needed."""
         started = time.perf_counter()
-        with self.stages.around(self.params, needs_gpu=name in _ON_GPU and found is None):
+        with self.stages.around(self.params, needs_gpu=name.startswith(_ON_GPU) and found is None):
             artifact: Artifact = stage(*inputs)
         self.artifacts[name] = artifact
         self.record[name] = {
@@ -125,3 +163,7 @@ class Chain:
         if self.records:
             self.keep_record()
         return artifact
+
+
+def _given(start: Artifact | None) -> tuple[Artifact, ...]:
+    return () if start is None else (start,)

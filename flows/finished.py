@@ -76,14 +76,14 @@ class _FindingStages:
     def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact:
         return shards_stage.run(params, self._storage, documents, _no_workers, _unheard)
 
-    def search_rope(self, params: PipelineParams, documents: Artifact) -> Artifact:
-        return _required(search_key.find(params, self._storage, documents))
+    def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
+        return _required(search_key.find(params, self._storage, documents, start))
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """Nothing: a finished evaluation was possible."""
 
-    def finetune(self, params: PipelineParams, shards: Artifact) -> Artifact:
-        return _required(checkpoint_stage.find(params, self._storage, shards))
+    def finetune(self, params: PipelineParams, shards: Artifact, start: Artifact | None = None) -> Artifact:
+        return _required(checkpoint_stage.find(params, self._storage, shards, start))
 
     def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
         return _required(evaluation_key.find(params, self._storage, documents, checkpoint))

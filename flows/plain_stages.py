@@ -23,14 +23,14 @@ class PlainStages:
     def prepare(self, params: PipelineParams, documents: Artifact) -> Artifact:
         return stages.prepare(params, documents, print_progress)
 
-    def search_rope(self, params: PipelineParams, documents: Artifact) -> Artifact:
-        return stages.search_rope(params, documents, print_progress)
+    def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
+        return stages.search_rope(params, documents, print_progress, start)
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         refuse_unmeasurable(params, Storage(params.storage), documents, shards)
 
-    def finetune(self, params: PipelineParams, shards: Artifact) -> Artifact:
-        return stages.finetune(params, shards, print_progress)
+    def finetune(self, params: PipelineParams, shards: Artifact, start: Artifact | None = None) -> Artifact:
+        return stages.finetune(params, shards, print_progress, start)
 
     def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
         return stages.evaluate(params, documents, checkpoint, print_progress)

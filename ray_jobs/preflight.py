@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 
 
 def refuse_untrainable(params: PipelineParams) -> None:
     """UserError if base model, RoPE method, layers in full attention, loss weighting, LoRA targets or packing settings cannot work, or
-    if the base fails the proof that it is trained exactly."""
+    if the base fails the proof that it is trained exactly. Of `training.stages`, the last one has what concerns them all."""
     from ray_jobs.finetune.full_layers import check_full_layers
     from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.proof.prove import refuse_unproven
@@ -21,12 +22,15 @@ def refuse_untrainable(params: PipelineParams) -> None:
     from tasks.retrieval.settings import check_retrieval
     from tasks.rope_search.plans import with_stand_in
 
-    params = with_stand_in(params)
+    *earlier, params = map(with_stand_in, params.by_stage())
     rope_plan_for(params.model)
+    for number, stage in enumerate(earlier):
+        _refuse_stage(number, stage)
     check_weights(params.model)
     tokenizer = load_tokenizer(params.model)
     refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)
-    check_retrieval(params, tokenizer)
+    for stage in (*earlier, params):
+        check_retrieval(stage, tokenizer)
     check_instructions(params, tokenizer)
     asked_chat(params, tokenizer)
     check_full_layers(params.training, load_config(params.model).get_text_config())
@@ -34,6 +38,20 @@ def refuse_untrainable(params: PipelineParams) -> None:
     check_targets(params)
     check_settings(params)
     refuse_unproven(params)
+
+
+def _refuse_stage(number: int, params: PipelineParams) -> None:
+    """UserError for what an earlier training stage has for itself: its RoPE and its rows."""
+    from ray_jobs.finetune.planning.second_pass import check_weighting
+    from tasks.model.extended import rope_plan_for
+    from tasks.pack.settings import check_packing
+
+    try:
+        rope_plan_for(params.model)
+        check_weighting(params)
+        check_packing(params)
+    except UserError as error:
+        raise UserError(f"training.stages[{number}] ({params.model.target_length} tokens): {error}") from error
 
 
 def refuse_unaskable(params: PipelineParams) -> None:

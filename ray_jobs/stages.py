@@ -44,23 +44,27 @@ def prepare(params: PipelineParams, documents: Artifact, tell: ProgressCallback)
         return shards_stage.run(params, Storage(params.storage), documents, partial(workers_for, params), noted)
 
 
-def search_rope(params: PipelineParams, documents: Artifact, tell: ProgressCallback) -> Artifact:
-    """Search RoPE factors on training documents, or continue an interrupted search."""
+def search_rope(params: PipelineParams, documents: Artifact, tell: ProgressCallback, start: Artifact | None = None) -> Artifact:
+    """Search RoPE factors on training documents, or continue an interrupted search; on the model of the checkpoint `start`."""
     with REACHED.during("searching RoPE factors", tell) as noted:
         if is_submitted(params.ray):
-            determines, given = search_stage.determining, {"documents": documents}
+            determines, given = search_stage.determining, {"documents": documents} | _start(start)
             return run_job("search_rope", params, noted, kind="rope_searches", determining=determines, inputs=given)
-        return search_stage.run(params, Storage(params.storage), documents, noted)
+        return search_stage.run(params, Storage(params.storage), documents, noted, start)
 
 
-def finetune(params: PipelineParams, shards: Artifact, tell: ProgressCallback) -> Artifact:
-    """Train the adapter on Ray, or continue an interrupted run."""
+def finetune(params: PipelineParams, shards: Artifact, tell: ProgressCallback, start: Artifact | None = None) -> Artifact:
+    """Train the adapter on Ray in one training stage, from the checkpoint `start` if there is one; or continue an interrupted run."""
     REACHED.num_steps = params.training.steps
     with REACHED.during("training", tell) as noted:
         if is_submitted(params.ray):
-            determines, given = checkpoint_stage.determining, {"shards": shards}
+            determines, given = checkpoint_stage.determining, {"shards": shards} | _start(start)
             return run_job("finetune", params, noted, kind="checkpoints", determining=determines, inputs=given)
-        return checkpoint_stage.run(params, Storage(params.storage), shards, noted)
+        return checkpoint_stage.run(params, Storage(params.storage), shards, noted, start)
+
+
+def _start(start: Artifact | None) -> dict[str, Artifact]:
+    return {"checkpoints": start} if start else {}
 
 
 def evaluate(params: PipelineParams, documents: Artifact, checkpoint: Artifact | None, tell: ProgressCallback) -> Artifact:

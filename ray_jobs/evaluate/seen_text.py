@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_schemas.earlier_stages import shards_trained_on
 from data_schemas.report_seen import SeenDocument, SeenText
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import SEEN_HELDOUT_FILE
@@ -27,10 +28,16 @@ NOT_MEASURED = Seen()
 
 
 def seen_in_training(checkpoint: Artifact | None, storage: Storage, max_share: float) -> Seen:
-    """What the shards of a checkpoint say; NOT_MEASURED without a checkpoint or where its shards are gone."""
-    digest = checkpoint.manifest.parents.get("shards") if checkpoint else None
-    shards = storage.find("shards", digest) if digest else None
-    return seen_in(shards, max_share) if shards else NOT_MEASURED
+    """What the shards of a checkpoint say; NOT_MEASURED without a checkpoint or where shards are gone.
+
+    Of several training stages, a document is left out if one of them saw too much of it; the figures are of the one that saw most.
+    """
+    found = [storage.find("shards", digest) for digest in shards_trained_on(checkpoint.manifest)] if checkpoint else []
+    seen = [seen_in(shards, max_share) if shards else NOT_MEASURED for shards in found]
+    if not seen or NOT_MEASURED in seen:
+        return NOT_MEASURED
+    most = max(seen, key=lambda one: one.section.share if one.section else 0.0)
+    return Seen(frozenset().union(*(one.left_out for one in seen)), most.section)
 
 
 def seen_in(shards: Artifact, max_share: float) -> Seen:

@@ -5,6 +5,9 @@ The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope
 
 A killed run continues from its last checkpoint. The checkpoint is found under the digest of the parameters that decide what is
 computed, not how: the number of workers may change in between.
+
+With `training.stages`, each training stage is a checkpoint artifact of its own, whose key holds the digest of the one that it starts
+from. It starts with that one's weights and a fresh optimizer; the adapter keeps its shape, so the last artifact is merged like any other.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.absolute_paths import absolute_paths
+from data_schemas.earlier_stages import EARLIER_STAGES, stages_up_to
 from data_schemas.errors import UserError
 from data_schemas.locks import holder_of, locked_at_once
 from data_schemas.manifest import stage_digest
@@ -73,24 +77,30 @@ def trajectory_params(params: PipelineParams) -> dict[str, Any]:
     return {"model": everything["model"], "training": training}
 
 
-def _inputs(params: PipelineParams, shards: Artifact) -> dict[str, Any]:
+def _inputs(params: PipelineParams, shards: Artifact, start: Artifact | None) -> dict[str, Any]:
     parents = {"shards": shards.digest, "base": base_fingerprint(params.model)}
+    if start is not None:
+        parents["checkpoint"] = start.digest
     return {"stage": STAGE, "params": stage_params(params), "code_version": CODE_VERSION, "parents": parents}
 
 
-def find(params: PipelineParams, storage: Storage, shards: Artifact) -> Artifact | None:
+def find(params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None = None) -> Artifact | None:
     """The checkpoint of an earlier run with the same parameters, or None."""
-    return storage.find(KIND, stage_digest(**_inputs(params, shards)))
+    return storage.find(KIND, stage_digest(**_inputs(params, shards, start)))
 
 
-def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: ProgressCallback) -> Artifact:
-    """Fine-tune, or find the checkpoint of an earlier run with the same parameters.
+def run(
+    params: PipelineParams, storage: Storage, shards: Artifact, progress: ProgressCallback, start: Artifact | None = None
+) -> Artifact:
+    """Fine-tune in one training stage, or find the checkpoint of an earlier run with the same parameters.
+
+    `start` is the checkpoint artifact of the training stage before; None starts from the base.
 
     Raises:
         UserError: the base, the RoPE request or the kernels cannot be used; another run trains the same; the loss is not finite;
             the cluster cannot be reached or does not see the storage.
     """
-    inputs = _inputs(params, shards)
+    inputs = _inputs(params, shards, start)
     work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_params(params)})
 
     def make(directory: Path) -> dict[str, Any]:
@@ -98,12 +108,15 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Pr
         _refuse_short_rows(params, shards.path)
         plan = rope_plan_for(params.model)
         progress(message(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}"))
+        if start is not None:
+            start.check()
+            progress(message(f"finetune: to {plan.target_length} tokens, from the weights of {KIND}/{start.digest}"))
         if params.training.warmup_steps >= params.training.steps:
             text = "training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"
             progress(message(f"finetune: {text}"))
         _report_executor(params, progress)
         with _alone(work):
-            _fit(params, storage, shards, work, progress)
+            _fit(params, storage, shards, work, progress, start)
             _take(work, directory)
         chosen = read_full_layers(directory)
         if chosen is not None:
@@ -114,7 +127,10 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Pr
         last = json.loads((directory / LOG_NAME).read_text().splitlines()[-1])
         waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
         full = {} if chosen is None else {"full_attention": chosen.recorded()}
-        return {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | full | waiting | last
+        before = {} if start is None else {EARLIER_STAGES: stages_up_to(start.manifest)}
+        return (
+            {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | full | before | waiting | last
+        )
 
     artifact = storage.build(KIND, make=make, **inputs)
     if not artifact.reused:
@@ -210,8 +226,15 @@ def _take(work: Path, directory: Path) -> None:
     shutil.copytree(work / TENSORBOARD_DIR, directory / TENSORBOARD_DIR)
 
 
-def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path, progress: ProgressCallback) -> None:
-    """Run Ray Train to the end, from the last checkpoint below `work`."""
+def _fit(
+    params: PipelineParams,
+    storage: Storage,
+    shards: Artifact,
+    work: Path,
+    progress: ProgressCallback,
+    start: Artifact | None,
+) -> None:
+    """Run Ray Train to the end, from the last checkpoint below `work`, else from `start`, else from the base."""
     from ray_jobs.finetune.training.checkpoint import last_complete
 
     fewest, most = params.ray.min_workers, params.ray.num_workers
@@ -243,6 +266,7 @@ def _fit(params: PipelineParams, storage: Storage, shards: Artifact, work: Path,
                 "shards": str(shards.path),
                 "work": str(work),
                 "unlisted": str(unlisted) if unlisted else None,
+                "start": str(start.path / ADAPTER_DIR) if start else None,
             },
             torch_config=torch_config(),
             scaling_config=ScalingConfig(

@@ -1,7 +1,7 @@
 """Search RoPE factors for a base and a target length, for model.rope_method longrope without a factors file.
 
 The corpus is read first where that is missing. Prints progress on standard error and the search's place on standard output. An
-interrupted search continues with what was measured.
+interrupted search continues with what was measured. `--given checkpoints=DIGEST` searches on the model of that checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ray_jobs.command import Given, job_parser, run_command
 
 
 def main() -> None:
-    run_command(job_parser("search_rope", __doc__, ("documents",)).parse_args(), _search)
+    run_command(job_parser("search_rope", __doc__, ("documents", "checkpoints")).parse_args(), _search)
 
 
 def _search(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
@@ -24,7 +24,7 @@ def _search(params: PipelineParams, storage: Storage, progress: ProgressCallback
     params = as_search(params)
     space_of(params)  # refuses before a document is read
     documents = given.get("documents") or make_documents(params, storage, progress)
-    return stage.run(params, storage, documents, progress)
+    return stage.run(params, storage, documents, progress, given.get("checkpoints"))
 
 
 if __name__ == "__main__":

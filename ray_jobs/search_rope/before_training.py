@@ -8,9 +8,16 @@ from data_schemas.storage import Artifact, Storage
 
 
 def with_found_factors(
-    params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact | None
+    params: PipelineParams,
+    storage: Storage,
+    progress: ProgressCallback,
+    documents: Artifact | None,
+    start: Artifact | None = None,
 ) -> PipelineParams:
-    """`params` with what a search chose, which is made or found; as they are if they need none."""
+    """`params` with what a search chose, which is made or found; as they are if they need none.
+
+    `start`: the checkpoint on whose model it searches; None: the base.
+    """
     if not params.searches_rope:
         return params
     from ray_jobs.prepare.job import make_documents
@@ -18,4 +25,4 @@ def with_found_factors(
     from tasks.rope_search.plans import with_result
 
     documents = documents or make_documents(params, storage, progress)
-    return with_result(params, search_stage.run(params, storage, documents, progress))
+    return with_result(params, search_stage.run(params, storage, documents, progress, start))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class MeasureCandidate:
     """Measures a unit, or finds its record. Small and picklable, so that it can be sent to workers.
 
     `model_json` holds ModelParams with absolute paths; `theta` and `num_pairs` are of the base's unscaled frequencies. Every worker
-    computes with `num_threads` threads of torch, because another number changes the last bits of a sum.
+    computes with `num_threads` threads of torch, because another number changes the last bits of a sum. `adapter` is the folder of the
+    adapter that is merged into the base first.
     """
 
     model_json: str
@@ -50,6 +52,7 @@ class MeasureCandidate:
     num_pairs: int
     num_threads: int
     log: Parts
+    adapter: str | None = None
 
     def __call__(self, unit: Unit) -> dict[str, Any]:
         sample = _samples(self.log)[unit.sample]
@@ -58,7 +61,7 @@ class MeasureCandidate:
             with self.log.reading(name) as path:
                 found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return found
-        model = _model(self.model_json, self.use_gpu)
+        model = _model(self.model_json, self.use_gpu, self.adapter)
         started = time.perf_counter()
         scaled = default_frequencies(self.theta, 2 * self.num_pairs) / np.asarray(unit.candidate.factors)
         model.swap(Rotation(tuple(scaled.tolist()), unit.candidate.attention))
@@ -97,8 +100,9 @@ def record_name(candidate: Candidate, sample: SearchSample) -> str:
 
 
 @lru_cache(maxsize=1)
-def _model(model_json: str, use_gpu: bool) -> SwappingModel:
-    return SwappingModel(ModelParams.model_validate_json(model_json), use_gpu=use_gpu)
+def _model(model_json: str, use_gpu: bool, adapter: str | None) -> SwappingModel:
+    folder = Path(adapter) if adapter else None
+    return SwappingModel(ModelParams.model_validate_json(model_json), use_gpu=use_gpu, adapter=folder)
 
 
 @lru_cache(maxsize=1)

@@ -15,8 +15,9 @@ KIND = "rope_searches"
 STAGE = "search-rope"
 
 
-def inputs_of(params: PipelineParams, documents: Artifact) -> dict[str, Any]:
-    """The arguments of `stage_digest`."""
+def inputs_of(params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> dict[str, Any]:
+    """The arguments of `stage_digest`. `start`: the checkpoint on whose model factors are searched; None: the base."""
+    parents = {"documents": documents.digest, "base": base_fingerprint(params.model)}
     return {
         "stage": STAGE,
         "params": {
@@ -27,10 +28,10 @@ def inputs_of(params: PipelineParams, documents: Artifact) -> dict[str, Any]:
             "use_gpu": params.ray.use_gpu,
         },
         "code_version": CODE_VERSION,
-        "parents": {"documents": documents.digest, "base": base_fingerprint(params.model)},
+        "parents": parents | ({"checkpoint": start.digest} if start else {}),
     }
 
 
-def find(params: PipelineParams, storage: Storage, documents: Artifact) -> Artifact | None:
+def find(params: PipelineParams, storage: Storage, documents: Artifact, start: Artifact | None = None) -> Artifact | None:
     """The search of an equal run, or None."""
-    return storage.find(KIND, stage_digest(**inputs_of(params, documents)))
+    return storage.find(KIND, stage_digest(**inputs_of(params, documents, start)))

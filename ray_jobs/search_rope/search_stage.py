@@ -31,6 +31,7 @@ from ray_jobs.search_rope.search_key import KIND, inputs_of
 from ray_jobs.shared_storage import refuse_unshared
 from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
 from tasks.model.base_model import base_fingerprint, load_config, load_tokenizer
+from tasks.model.extended import ADAPTER_DIR
 from tasks.rope_search.decision import FOUND, Decision, decide, far_behind, first_look
 from tasks.rope_search.plans import factors_file, foreseen_passes, race_settings, rivals, space_for
 from tasks.rope_search.race import Race, run_race
@@ -51,21 +52,25 @@ def determining(params: PipelineParams) -> dict[str, Any]:
     return documents_stage.determining(params) | {"model": params.model.recorded()} | search
 
 
-def run(params: PipelineParams, storage: Storage, documents: Artifact, progress: ProgressCallback) -> Artifact:
+def run(
+    params: PipelineParams, storage: Storage, documents: Artifact, progress: ProgressCallback, start: Artifact | None = None
+) -> Artifact:
     """Search, or find the search of an equal run.
+
+    `start` is the checkpoint of an earlier training stage, on whose model candidates are measured; None: on the base.
 
     Raises:
         UserError: this base or budget allows no search; fewer than four training documents are as long as the target; workers keep
             dying. What was measured stays.
     """
-    inputs = inputs_of(params, documents)
+    inputs = inputs_of(params, documents, start)
     parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:
-        search = _Search(params, documents.path, progress)
+        search = _Search(params, documents.path, progress, start)
         with measuring_workers(params.ray, _REMEDY) as workers, storage.parts(parts_key, workers.on_other_machines) as log:
             if workers.on_other_machines:
-                refuse_unshared(params, storage, parts_only=True)
+                refuse_unshared(params, storage, parts_only=start is None)
             return search.write(directory, workers, log)
 
     try:
@@ -81,8 +86,9 @@ def run(params: PipelineParams, storage: Storage, documents: Artifact, progress:
 class _Search:
     """Makes one artifact."""
 
-    def __init__(self, params: PipelineParams, documents: Path, progress: ProgressCallback) -> None:
+    def __init__(self, params: PipelineParams, documents: Path, progress: ProgressCallback, start: Artifact | None) -> None:
         self._params, self._settings, self._progress = params, params.rope_search, progress
+        self._adapter = str(start.path / ADAPTER_DIR) if start else None
         self._config: Any = load_config(params.model)
         self._space = space_for(self._config, params)
         self._samples = search_samples(params, documents, self._space)
@@ -102,6 +108,7 @@ class _Search:
             num_pairs=self._space.num_pairs,
             num_threads=max(1, int(ray.cpus_per_worker)),
             log=log,
+            adapter=self._adapter,
         )
         self._announce()
 
@@ -145,7 +152,7 @@ class _Search:
         self._say(
             f"factors for {space.extension:g}x ({space.original_length} -> {space.target_length} tokens) in the {space.kind} space, on "
             f"{texts} training documents; at most {settings.evaluations} candidates, which take at most {self._passes_foreseen} forward "
-            f"passes of {space.target_length} tokens"
+            f"passes of {space.target_length} tokens{'; on the model of the training stage before' if self._adapter else ''}"
         )
 
     def _say(self, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,12 +25,16 @@ class Rotation:
 
 
 class SwappingModel:
-    """The base in evaluation mode with full attention. `swap` changes its frequencies; `score` measures a sample."""
+    """The base in evaluation mode with full attention. `swap` changes its frequencies; `score` measures a sample.
 
-    def __init__(self, model: ModelParams, *, use_gpu: bool) -> None:
+    With `adapter`, the folder of a trained adapter, it is the base with that merged into it.
+    """
+
+    def __init__(self, model: ModelParams, *, use_gpu: bool, adapter: Path | None = None) -> None:
         import torch
 
         from tasks.model.base_model import load_base, load_config
+        from tasks.model.extended import merge_adapter
         from tasks.model.rope_config import read_base_rope
 
         if use_gpu and not torch.cuda.is_available():
@@ -51,6 +56,8 @@ class SwappingModel:
         config.max_position_embeddings = max(model.target_length, base.max_position_embeddings)
         self._device = "cuda" if use_gpu else "cpu"
         loaded: Any = load_base(model, config=config)
+        if adapter is not None:
+            loaded = merge_adapter(loaded, adapter)
         self._model: Any = loaded.to(self._device).eval()
         self.num_pairs = base.rotary_dim // 2
         self._rotary = rotary_modules(self._model, self.num_pairs)

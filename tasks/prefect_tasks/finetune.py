@@ -15,8 +15,8 @@ from tasks.prefect_tasks.run_labels import extension_of
 
 
 @task(name="finetune", task_run_name=task_run_name, persist_result=False)
-def finetune(params: PipelineParams, shards: Artifact) -> Artifact:
-    """Train the adapter on Ray, or continue an interrupted run."""
+def finetune(params: PipelineParams, shards: Artifact, start: Artifact | None = None) -> Artifact:
+    """Train the adapter on Ray, from the checkpoint `start` if there is one; or continue an interrupted run."""
     title = f"Fine-tuning {extension_of(params.model)}"
 
     def make(observer: Observer) -> Artifact:
@@ -26,6 +26,6 @@ def finetune(params: PipelineParams, shards: Artifact) -> Artifact:
                 observer.tell(event)
                 live.hear(event)
 
-            return stages.finetune(params, shards, tell)
+            return stages.finetune(params, shards, tell, start)
 
     return observed("finetune", params, make, partial(finished_training, title=title))

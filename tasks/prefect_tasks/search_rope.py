@@ -10,10 +10,10 @@ from tasks.prefect_tasks.pages.rope_search import search_pages
 
 
 @task(name="search-rope", task_run_name=task_run_name, persist_result=False)
-def search_rope(params: PipelineParams, documents: Artifact) -> Artifact:
-    """Search RoPE factors on training documents, or continue an interrupted search."""
+def search_rope(params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
+    """Search RoPE factors on training documents, or continue an interrupted search; on the model of the checkpoint `start`."""
 
     def make(observer: Observer) -> Artifact:
-        return stages.search_rope(params, documents, observer.tell)
+        return stages.search_rope(params, documents, observer.tell, start)
 
     return observed("search-rope", params, make, search_pages)

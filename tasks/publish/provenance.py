@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+from data_schemas.earlier_stages import EARLIER_STAGES
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
 from tasks.publish.base_identity import BaseIdentity
@@ -15,7 +16,8 @@ from tasks.publish.rounding import Rounding
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "ray", "numpy", "pyarrow", "spacy", "datasets")
 
-_FOUND = ("full_attention",)  # what a stage chose by itself: the layers in full attention, and their scores
+# What a stage chose by itself, the layers in full attention with their scores; and the training stages before the last one.
+_FOUND = ("full_attention", EARLIER_STAGES)
 
 
 def provenance(
@@ -41,7 +43,7 @@ def provenance(
                 "params": portable(manifest.params),
                 "parents": manifest.parents,
             }
-            | {key: manifest.summary[key] for key in _FOUND if key in manifest.summary}
+            | {key: portable(manifest.summary[key]) for key in _FOUND if key in manifest.summary}
             for name, manifest in stages.items()
         },
         **_told_by_shards(stages),

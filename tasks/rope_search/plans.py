@@ -131,7 +131,12 @@ def with_stand_in(params: PipelineParams) -> PipelineParams:
 
 
 def as_search(params: PipelineParams) -> PipelineParams:
-    """`params` for a search that is asked for by name, whatever method they have. UserError if they have a factors file."""
+    """`params` for a search that is asked for by name, whatever method they have. UserError if they have a factors file, or stages."""
+    if params.training.stages:
+        raise UserError(
+            "With training.stages, the factors of a stage are searched on the model of the stage before: `ropeway finetune` does that; or "
+            "leave out training.stages to search on the base."
+        )
     if params.model.rope_factors_file:
         raise UserError(
             "model.rope_factors_file gives the factors, so there is nothing to search: remove it, or run without search-rope."

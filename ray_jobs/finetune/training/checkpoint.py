@@ -18,15 +18,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from data_schemas.errors import UserError
 from data_schemas.storage import write_atomically
 from ray_jobs.finetune.training.averaging import WeightAverage
 from ray_jobs.finetune.training.distributed import like, whole
 from ray_jobs.finetune.training.lora import trainable
+from tasks.model.optional_imports import load_peft
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-STATE_FILE, CURSOR_FILE = "state.safetensors", "cursor.json"
+STATE_FILE, CURSOR_FILE, ADAPTER_FILE = "state.safetensors", "cursor.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,36 @@ def _placed(value: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
     return like(value, parameter).clone() if value.shape == parameter.shape else value.to(parameter.device).clone()
 
 
+def load_adapter(directory: Path, model: PeftModel) -> None:
+    """Put the adapter that `save_adapter` wrote into `model`, in place, before it is sharded.
+
+    UserError if it is not one of exactly this model's trained weights.
+    """
+    load_peft()
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = load_file(directory / ADAPTER_FILE)
+    expected = get_peft_model_state_dict(model, state_dict=_trained(model))
+    # A tied weight may be saved under one of its names.
+    ours = {name: tuple(value.shape) for name, value in expected.items()}
+    differs = [name for name, value in saved.items() if ours.get(name) != tuple(value.shape)] or sorted(
+        ours.keys() - saved.keys()
+    )
+    if differs:
+        raise UserError(
+            f"The checkpoint to go on from, {directory.parent.name}, was trained with other weights than these (such as {differs[0]}): "
+            "let training.lora_rank, lora_targets, train_norms and train_embeddings be the same in both."
+        )
+    set_peft_model_state_dict(model, saved)
+
+
 def save_adapter(directory: Path | None, model: PeftModel) -> None:
     """LoRA, norms and embeddings in peft's format. Called on every rank; only rank 0 has a directory."""
-    trained = {name: whole(p.detach()) for name, p in model.state_dict(keep_vars=True).items() if p.requires_grad}
+    trained = _trained(model)
     if directory is not None:
         model.save_pretrained(str(directory), state_dict=trained)
+
+
+def _trained(model: PeftModel) -> dict[str, torch.Tensor]:
+    return {name: whole(p.detach()) for name, p in model.state_dict(keep_vars=True).items() if p.requires_grad}

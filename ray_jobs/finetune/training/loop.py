@@ -23,7 +23,7 @@ from ray_jobs.finetune.planning.flops import cost_of, peak_flops
 from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
 from ray_jobs.finetune.training.averaging import WeightAverage
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
-from ray_jobs.finetune.training.checkpoint import Cursor, load_checkpoint, save_adapter, save_checkpoint
+from ray_jobs.finetune.training.checkpoint import Cursor, load_adapter, load_checkpoint, save_adapter, save_checkpoint
 from ray_jobs.finetune.training.distributed import Worker, mesh_of, shard
 from ray_jobs.finetune.training.layer_probe import probe_layers
 from ray_jobs.finetune.training.long_ce import LongCEWeights
@@ -50,6 +50,7 @@ def train(
     resume_from: Path | None,
     scratch: Path,
     save_now: Callable[[], bool] = lambda: False,
+    start: Path | None = None,
 ) -> PeftModel:
     """Train to `params.training.steps` and return the model, still wrapped, with the weights that are to be published.
 
@@ -58,13 +59,14 @@ def train(
             `scratch`; it then belongs to the callee.
         resume_from: a checkpoint to continue from; None starts at step 0.
         save_now: called on every rank after every step; whether an extra checkpoint is due, the same answer on all ranks.
+        start: folder of the adapter whose weights step 0 has, in place of the base's.
 
     Raises:
         UserError: the loss or a gradient is not finite, naming the documents; or no target has the long context that
-            `training.loss_weighting` asks for.
+            `training.loss_weighting` asks for; or `start` is an adapter of another shape.
     """
     training = params.training
-    objective, optimizer = set_up(params, worker)
+    objective, optimizer = set_up(params, worker, start)
     model = objective.model
     cost = cost_of(model, model.get_base_model().config)
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
@@ -105,12 +107,17 @@ def train(
     return model
 
 
-def set_up(params: PipelineParams, worker: Worker) -> tuple[Objective, torch.optim.Optimizer]:
-    """The objective in training mode, sharded over the workers if `parallelism` is fsdp, and its optimizer."""
+def set_up(params: PipelineParams, worker: Worker, start: Path | None = None) -> tuple[Objective, torch.optim.Optimizer]:
+    """The objective in training mode, sharded over the workers if `parallelism` is fsdp, and its fresh optimizer.
+
+    `start` is the folder of an adapter to go on from. UserError if that has another shape.
+    """
     training = params.training
     sharded = training.parallelism == "fsdp"
     # fully_shard moves one layer at a time to the device and keeps this worker's shard, so no device ever holds all weights.
     model = build_model(params, worker.device, place=not sharded)
+    if start is not None:
+        load_adapter(start, model)
     if worker.link is not None:
         refuse_uncuttable(model)
     objective = Objective(model, training).train()

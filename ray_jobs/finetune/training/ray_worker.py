@@ -15,9 +15,10 @@ REFUSAL = "refused.txt"  # a worker's UserError, which no restart by Ray can fix
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """Train with `config` = {"params", "shards", "work", "unlisted"}.
+    """Train with `config` = {"params", "shards", "work", "unlisted", "start"}.
 
-    Starts from Ray's latest checkpoint, else from the checkpoint folder `unlisted`, whichever is complete, else from step 0.
+    Starts from Ray's latest checkpoint, else from the checkpoint folder `unlisted`, whichever is complete, else from step 0; there with
+    the adapter in the folder `start`, if there is one.
     """
     import ray.train
     import torch
@@ -54,10 +55,10 @@ def train_on_worker(config: dict[str, Any]) -> None:
         scratch.mkdir(parents=True)
         log = TrainingLog(work, first_step, params.training.steps)
     of_ray = RayLink(params, log)
+    rows, heldout = open_rows(shards), open_rows(shards / "heldout")
+    start = Path(config["start"]) if config["start"] else None
     try:
-        train(
-            params, open_rows(shards), open_rows(shards / "heldout"), worker, of_ray.report, resume_from, scratch, of_ray.save_now
-        )
+        train(params, rows, heldout, worker, of_ray.report, resume_from, scratch, of_ray.save_now, start)
     except UserError as error:
         write_atomically(work / REFUSAL, str(error))
         raise

@@ -1,0 +1,101 @@
+"""One stage of progressive training: what differs from `model` and `training`, and the order of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from data_schemas.closed import Params
+from data_schemas.model_params import ModelParams, RopeMethod
+
+_ROPE = ("rope_method", "rope_theta", "rope_length", "rope_factors_file")
+_OF_TRAINING = ("steps", "rows_per_step", "learning_rate", "warmup_steps")
+
+
+class StageParams(Params):
+    """A stage of training at one length. It goes on from the weights that the stage before it trained."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({*_OF_TRAINING, *_ROPE})
+
+    target_length: int = Field(
+        ge=32,
+        le=16_777_216,
+        description="Context length of this stage, in tokens. Each stage is longer than the one before, and the last one has "
+        "`model.target_length`.",
+    )
+    steps: int | None = Field(None, ge=1, description="Number of optimizer steps of this stage. Empty: `training.steps`.")
+    rows_per_step: int | None = Field(
+        None, ge=1, description="Rows in one optimizer step of this stage. Empty: `training.rows_per_step`."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Peak learning rate of this stage's LoRA weights. Empty: `training.learning_rate`."
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Steps of linear warm-up of this stage. Empty: `training.warmup_steps`."
+    )
+    rope_method: RopeMethod | None = Field(
+        None,
+        description="How RoPE is scaled in this stage. With longrope and no file, factors are searched on the model of the stage before. "
+        "A stage that names a method takes nothing else from `model`'s RoPE. Not for the last stage. Empty: `model.rope_method`.",
+    )
+    rope_theta: float | None = Field(
+        None, gt=1, le=1e15, description="For theta in this stage: the base frequency of RoPE. Empty: `model.rope_theta`."
+    )
+    rope_length: int | None = Field(
+        None,
+        ge=32,
+        le=16_777_216,
+        description="Context length that RoPE is scaled for in this stage. Empty: as many times this stage's target_length as "
+        "`model.rope_length` is of `model.target_length`.",
+    )
+    rope_factors_file: str | None = Field(
+        None,
+        description="For longrope in this stage: JSON file with its factors. Factors are for one length, so those of `model` are for the "
+        "last stage only.",
+    )
+
+    def changes_of_model(self, model: ModelParams) -> dict[str, Any]:
+        """What this stage changes in `model`; only the length where it is the last stage."""
+        if self.target_length == model.target_length:
+            return {}
+        own = {name: getattr(self, name) for name in _ROPE}
+        if self.rope_method is None:
+            own["rope_method"] = model.rope_method
+            own["rope_theta"] = self.rope_theta or model.rope_theta
+            if self.rope_length is None and model.rope_length is not None:
+                own["rope_length"] = round(self.target_length * model.rope_length / model.target_length)
+        return {"target_length": self.target_length} | own
+
+    def changes_of_training(self) -> dict[str, Any]:
+        """What this stage changes in `training`."""
+        given = {name: getattr(self, name) for name in _OF_TRAINING}
+        return {"stages": ()} | {name: value for name, value in given.items() if value is not None}
+
+    def recorded(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
+        """See `Params.recorded`. Without the factors' file: its content is in the digest of what is trained with it."""
+        return super().recorded(exclude=(exclude or set()) | {"rope_factors_file"})
+
+
+def refuse_unordered(stages: Sequence[StageParams], target_length: int) -> None:
+    """ValueError for lengths that do not grow, that do not end at `target_length`, and for a last stage with a RoPE of its own."""
+    for number, (before, stage) in enumerate(pairwise(stages), 1):
+        if stage.target_length <= before.target_length:
+            raise ValueError(
+                f"training.stages[{number}].target_length is {stage.target_length}, not above the {before.target_length} of the stage "
+                "before: let the lengths grow"
+            )
+    if not stages:
+        return
+    last, number = stages[-1], len(stages) - 1
+    if last.target_length != target_length:
+        raise ValueError(
+            f"training.stages end at {last.target_length} tokens, but model.target_length is {target_length}: let the last stage have "
+            "that length"
+        )
+    if given := [name for name in _ROPE if getattr(last, name) is not None]:
+        raise ValueError(
+            f"training.stages[{number}] is the last stage, which is trained with the RoPE of the release: give model.{given[0]} instead"
+        )
