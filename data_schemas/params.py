@@ -187,6 +187,11 @@ class PipelineParams(Params):
                 "ray.sequence_workers cuts rows, and the frequencies of model.rope_method dynamic depend on a row's "
                 "longest document: set ray.sequence_workers to 1, or choose yarn"
             )
+        if self.training.short_window_share and self.training.loss_weighting != "none":
+            raise ValueError(
+                f"training.short_window_share cuts rows into short documents, and training.loss_weighting {self.training.loss_weighting} "
+                "counts on their left context: use one of them"
+            )
         if self.training.average_last_steps > self.training.steps:
             raise ValueError(
                 f"training.average_last_steps is {self.training.average_last_steps}, above training.steps {self.training.steps}: "
