@@ -192,6 +192,11 @@ class PipelineParams(Params):
                 f"training.short_window_share cuts rows into short documents, and training.loss_weighting {self.training.loss_weighting} "
                 "counts on their left context: use one of them"
             )
+        if self.searches_rope and self.rope_search.short_factors == "original" and not self.training.short_window_share:
+            raise ValueError(
+                "rope_search.short_factors original gives short prompts their own list, which no row would train: set "
+                "training.short_window_share, or choose equal"
+            )
         if self.training.average_last_steps > self.training.steps:
             raise ValueError(
                 f"training.average_last_steps is {self.training.average_last_steps}, above training.steps {self.training.steps}: "

@@ -26,6 +26,7 @@ from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, read_full_layers
+from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
 from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.prepare import job as prepare_job
@@ -96,6 +97,7 @@ def run(params: PipelineParams, storage: Storage, shards: Artifact, progress: Pr
     def make(directory: Path) -> dict[str, Any]:
         shards.check()
         plan = rope_plan_for(params.model)
+        check_short_windows(params)
         progress(message(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}"))
         if params.training.warmup_steps >= params.training.steps:
             text = "training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from data_schemas.errors import UserError
+from ray_jobs.finetune.proof.prove import prove_base
 from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.batches import read_micro_batch
 from ray_jobs.finetune.training.objective import summed_loss
@@ -186,6 +187,7 @@ def test_wrong_input_is_one_sentence(base):
         make_params(base, short_window_share=1.0)
     with pytest.raises(UserError, match=r"set training\.short_window_share, give long_factor as both lists"):
         check_short_windows(params_of(base, short_window_share=0.0))
+    assert prove_base(params_of(base)).holds
     check_short_windows(params_of(base))
     params = make_params(base, short_window_share=0.2)
     shorter = params.model_copy(update={"packing": params.packing.model_copy(update={"row_length": WINDOW})})
