@@ -35,6 +35,14 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "full+mix+longer-rope": {"training": _FULL, "retrieval": _MIX, "model": _LONGER_ROPE},
     "auto+half-mix+longer-rope": {"retrieval": _MIX | {"share": 0.5}, "model": _LONGER_ROPE},
     "auto+all-kinds+longer-rope": {"retrieval": _ALL_KINDS, "model": _LONGER_ROPE},
+    **{
+        f"auto+mix+longer-rope+short-{share}": {
+            "retrieval": _MIX,
+            "model": _LONGER_ROPE,
+            "training": {"short_window_share": share / 100},
+        }
+        for share in (25, 50)
+    },
     **{f"layer-{i}-alone": {"training": {"full_attention_layers": [i]}} for i in range(4)},
     "heads": {"training": {"full_attention_heads": "auto"}},
     "heads+mix+longer-rope": {"training": {"full_attention_heads": "auto"}, "retrieval": _MIX, "model": _LONGER_ROPE},

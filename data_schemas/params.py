@@ -212,6 +212,16 @@ class PipelineParams(Params):
                 "ray.sequence_workers cuts rows, and the frequencies of model.rope_method dynamic depend on a row's "
                 "longest document: set ray.sequence_workers to 1, or choose yarn"
             )
+        if self.training.short_window_share and self.training.loss_weighting != "none":
+            raise ValueError(
+                f"training.short_window_share cuts rows into short documents, and training.loss_weighting {self.training.loss_weighting} "
+                "counts on their left context: use one of them"
+            )
+        if self.searches_rope and self.rope_search.short_factors == "original" and not self.training.short_window_share:
+            raise ValueError(
+                "rope_search.short_factors original gives short prompts their own list, which no row would train: set "
+                "training.short_window_share, or choose equal"
+            )
         if self.training.average_last_steps > self.training.steps:
             raise ValueError(
                 f"training.average_last_steps is {self.training.average_last_steps}, above training.steps {self.training.steps}: "

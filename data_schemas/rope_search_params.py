@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from data_schemas.closed import Params
 
 class RopeSearchParams(Params):
     """The search for factors, where model.rope_method is longrope and there is no model.rope_factors_file."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"short_factors"})
 
     space: Literal["compact", "full"] = Field(
         "compact",
@@ -50,6 +52,12 @@ class RopeSearchParams(Params):
         "auto",
         description="The factor on cosine and sine. longrope: its paper's, which all readers compute. searched: found like the factors. "
         "auto: searched, unless a program of model.serve_with computes its own.",
+    )
+    short_factors: Literal["equal", "original"] = Field(
+        "equal",
+        description="The list for prompts within the base's window. equal: the found factors too, as programs with one table serve them. "
+        "original: the base's own frequencies, where every program of model.serve_with switches between two lists; needs "
+        "training.short_window_share.",
     )
     knots: int = Field(
         4, ge=2, le=8, description="Numbers of the compact space above the critical dimension; three are below it."

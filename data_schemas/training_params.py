@@ -35,6 +35,7 @@ class TrainingParams(Params):
             "mlp_tile_tokens",
             "full_attention_heads",
             "stages",
+            "short_window_share",
         }
     )
 
@@ -202,6 +203,14 @@ class TrainingParams(Params):
         le=64,
         description="Cut each document in training at random into up to this many parts, and skip positions between them, so that short "
         "rows train positions up to `model.target_length` (PoSE). 0 or 1: no position is skipped. Use it with `packing.row_length`.",
+    )
+    short_window_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Share of the ordinary training rows whose documents are cut into pieces of at most the base's window, so that short "
+        "prompts are kept (mixed windows of LongRoPE2). They rotate as the released model does in short prompts: with longrope's "
+        "`short_factor` where that is another list, else like all rows. 0: none.",
     )
     loss_chunk_tokens: int = Field(2048, ge=16, description="Number of tokens whose logits are computed at a time.")
     validate_every: int = Field(100, ge=1, description="Number of steps between validations, which use full attention.")

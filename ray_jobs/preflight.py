@@ -7,11 +7,12 @@ from data_schemas.params import PipelineParams
 
 
 def refuse_untrainable(params: PipelineParams) -> None:
-    """UserError if base model, RoPE method, layers in full attention, loss weighting, LoRA targets or packing settings cannot work, or
-    if the base fails the proof that it is trained exactly. Of `training.stages`, the last one has what concerns them all."""
+    """UserError if base model, RoPE method, short rows, layers in full attention, loss weighting, LoRA targets or packing settings cannot
+    work, or if the base fails the proof that it is trained exactly. Of `training.stages`, the last one has what concerns them all."""
     from ray_jobs.finetune.full_layers import check_full_layers
     from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.proof.prove import refuse_unproven
+    from ray_jobs.finetune.short_window_rules import check_short_windows
     from ray_jobs.finetune.training.lora import check_targets
     from tasks.evaluate.prompts.chat import asked_chat
     from tasks.model.base_model import check_weights, load_config, load_tokenizer
@@ -26,6 +27,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
     rope_plan_for(params.model)
     for number, stage in enumerate(earlier):
         _refuse_stage(number, stage)
+    check_short_windows(params)
     check_weights(params.model)
     tokenizer = load_tokenizer(params.model)
     refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)

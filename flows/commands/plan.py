@@ -41,6 +41,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
     from ray_jobs.finetune.proof.prove import refuse_unproven
+    from ray_jobs.finetune.short_window_rules import check_short_windows
     from ray_jobs.finetune.training.lora import check_targets
     from tasks.model.base_model import check_weights
     from tasks.model.extended import rope_plan_for
@@ -49,6 +50,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     machine = machine or Machine()
     searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
+    check_short_windows(params)
     check_weights(params.model)
     proof = refuse_unproven(params)
     if params.ray.sequence_workers > 1:

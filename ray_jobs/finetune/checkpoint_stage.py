@@ -30,6 +30,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
 from ray_jobs.finetune.sequence_parallel.answering import WorkerLostError
+from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
 from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
 from ray_jobs.prepare import job as prepare_job
@@ -107,6 +108,7 @@ def run(
         shards.check()
         _refuse_short_rows(params, shards.path)
         plan = rope_plan_for(params.model)
+        check_short_windows(params)
         progress(message(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}"))
         if start is not None:
             start.check()

@@ -8,7 +8,7 @@ from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from tasks.model.base_model import base_fingerprint
-from tasks.rope_search.served import searches_attention
+from tasks.rope_search.served import publishes_two_lists, searches_attention
 
 CODE_VERSION = 1
 KIND = "rope_searches"
@@ -26,7 +26,8 @@ def inputs_of(params: PipelineParams, documents: Artifact, start: Artifact | Non
             "window": params.model.window,
             "attention": searches_attention(params),
             "use_gpu": params.ray.use_gpu,
-        },
+        }
+        | ({"two_lists": True} if publishes_two_lists(params) else {}),
         "code_version": CODE_VERSION,
         "parents": parents | ({"checkpoint": start.digest} if start else {}),
     }

@@ -1,7 +1,8 @@
 """The stage that searches RoPE factors for a base, on texts that the evaluation never measures.
 
     rope_searches/<digest>/
-        factors.json          `short_factor` and `long_factor`, which are equal, and `attention_factor` if that was searched
+        factors.json          `short_factor` and `long_factor`, equal unless `rope_search.short_factors` is original, and
+                              `attention_factor` if that was searched
         rope_search.json      the result and its comparison with the closed forms (`data_schemas.rope_search`)
         evaluations.jsonl     everything that was measured, in order
 
@@ -38,6 +39,7 @@ from tasks.rope_search.race import Race, run_race
 from tasks.rope_search.samples import SampleRequest, SearchSample, make_samples, write_samples
 from tasks.rope_search.scores import Measure, Measured, Scored
 from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, closed_form, critical_theta, ntk_critical
+from tasks.rope_search.served import misreading, publishes_two_lists
 from tasks.rope_search.space import Candidate, RopeSpace
 from tasks.work import Workers
 
@@ -120,7 +122,7 @@ class _Search:
         compared = rivals(self._space, self._params, self._config)
         decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence, doc_ids)
         result = self._result(race, of_forms, decision)
-        _write(directory, result, self._records)
+        _write(directory, result, factors_file(result, publishes_two_lists(self._params)), self._records)
         return {
             "chosen": result.chosen,
             "critical_pair": result.critical_pair,
@@ -154,6 +156,10 @@ class _Search:
             f"{texts} training documents; at most {settings.evaluations} candidates, which take at most {self._passes_foreseen} forward "
             f"passes of {space.target_length} tokens{'; on the model of the training stage before' if self._adapter else ''}"
         )
+        if settings.short_factors == "original" and (programs := misreading(self._params, "longrope_two_lists")):
+            self._say(
+                f"both lists will be equal, because {' and '.join(programs)} would use the long one for short prompts too"
+            )
 
     def _say(self, text: str) -> None:
         self._progress(message(f"search-rope: {text}"))
@@ -235,9 +241,9 @@ def _decided(of_forms: dict[Form, Measured], decision: Decision, text_weight: fl
     return tuple(sorted(rows, key=lambda row: (row.score, row.name)))
 
 
-def _write(directory: Path, result: RopeSearchResult, records: Sequence[dict[str, Any]]) -> None:
+def _write(directory: Path, result: RopeSearchResult, factors: dict[str, Any], records: Sequence[dict[str, Any]]) -> None:
     (directory / RESULT_NAME).write_text(_pretty(result), encoding="utf-8")
-    (directory / FACTORS_NAME).write_text(json.dumps(factors_file(result), indent=1) + "\n", encoding="utf-8")
+    (directory / FACTORS_NAME).write_text(json.dumps(factors, indent=1) + "\n", encoding="utf-8")
     lines = "".join(Evaluation.model_validate(record).model_dump_json() + "\n" for record in records)
     (directory / LOG_NAME).write_text(lines, encoding="utf-8")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams
+from tasks.model.rotary_modules import rotary_modules
 
 if TYPE_CHECKING:
     from tasks.rope_search.samples import SearchSample
@@ -85,14 +85,3 @@ class SwappingModel:
             logits = self._model(input_ids=ids[None], use_cache=False, logits_to_keep=at - 1).logits[0].float()
             nll = torch.nn.functional.cross_entropy(logits, ids[at], reduction="none").double().cpu().numpy()
         return float(nll[: len(sample.answers)].mean()), float(nll[len(sample.answers) :].mean())
-
-
-def rotary_modules(model: Any, num_pairs: int) -> Sequence[Any]:
-    """The modules of `model` that turn `num_pairs` pairs of channels. UserError where a model has none that can be swapped."""
-    found = [m for m in model.modules() if hasattr(m, "attention_scaling") and getattr(m, "inv_freq", None) is not None]
-    if not found or any(tuple(module.inv_freq.shape) != (num_pairs,) for module in found):
-        raise UserError(
-            f"{type(model).__name__} does not keep its rotary frequencies in one table of {num_pairs} that can be changed: choose "
-            "another rope_method, such as yarn."
-        )
-    return found

@@ -40,7 +40,8 @@ def _computed_plan(model: ModelParams, factors_json: str, config_state: tuple[in
     factors = json.loads(factors_json)
     config, theta = load_config(model), planned_theta(model)
     asked = {"factors": factors, "theta": theta, "serving": model.serve_with, "window": model.window}
-    return plan_rope(config, model.target_length, model.rope_method, **asked, rope_length=model.rope_length)
+    # Training refuses two lists where it cannot give each row its own: `ray_jobs.finetune.short_window_rules`.
+    return plan_rope(config, model.target_length, model.rope_method, **asked, rope_length=model.rope_length, two_lists=True)
 
 
 def _config_state(model: ModelParams) -> tuple[int, int] | None:

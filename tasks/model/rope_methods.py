@@ -47,9 +47,9 @@ def auto_method(base: BaseRope, factors: Factors | None, theta: float | None = N
 
 
 def refuse_impossible(
-    method: str, base: BaseRope, factors: Factors | None, packed_rows: bool, target_length: int, by_auto: bool
+    method: str, base: BaseRope, factors: Factors | None, one_list: bool, target_length: int, by_auto: bool
 ) -> None:
-    """UserError if `method` cannot extend this base, or cannot be trained as it will be used.
+    """UserError if `method` cannot extend this base, or cannot be trained as it will be used. `one_list`: longrope's lists must be equal.
 
     Two stacked llama3 scalings are not a llama3 scaling: the bands of the second would count turns within the scaled window over
     frequencies that the first has changed, and a config holds only one. Instead the base's own scaling can get a larger factor over
@@ -84,12 +84,17 @@ def refuse_impossible(
             + (" on a base that has no longrope scaling." if base.rope_type == "longrope" else ".")
         )
     short, long = (_checked_factors(factors, name, base.rotary_dim // 2) for name in ("short_factor", "long_factor"))
-    if packed_rows and short != long:
-        raise UserError(
-            "rope_method longrope with two different lists cannot be trained on packed rows: the model picks a list by the longest "
-            f"document in a row, so rows without a document over {base.original_length} tokens would silently train short_factor; "
-            "give long_factor as both lists, or choose yarn."
-        )
+    if one_list and short != long:
+        raise two_lists_refused(base.original_length)
+
+
+def two_lists_refused(original_length: int) -> UserError:
+    """Why two different lists need rows of short documents that are trained with the short one."""
+    return UserError(
+        "rope_method longrope with two different lists cannot be trained on packed rows: the model picks a list by the longest "
+        f"document in a row, so rows without a document over {original_length} tokens would silently train short_factor; "
+        "set training.short_window_share, give long_factor as both lists, or choose yarn."
+    )
 
 
 def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:

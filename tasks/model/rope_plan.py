@@ -81,6 +81,12 @@ class RopePlan:
         """
         return scaled_frequencies(self.rope_parameters, self.rotary_dim, self.max_position_embeddings, seq_len)
 
+    @property
+    def has_short_rotation(self) -> bool:
+        """Whether prompts within the base's window turn with other frequencies than longer ones, as longrope's two lists do."""
+        parameters = self.rope_parameters
+        return self.method == "longrope" and list(parameters["short_factor"]) != list(parameters["long_factor"])
+
     def write_config(self, model_dir: Path) -> None:
         """Rewrite `model_dir`/config.json so that every reader finds this plan; call it after `save_pretrained`."""
         write_published_config(Path(model_dir), self.rope_parameters, self.max_position_embeddings, self.layers)
@@ -139,6 +145,7 @@ def plan_rope(
     serving: tuple[str, ...] = (),
     window: int | None = None,
     rope_length: int | None = None,
+    two_lists: bool = False,
 ) -> RopePlan:
     """Choose and check the scaling that extends `config`'s model to `target_length` tokens; `config` is not changed.
 
@@ -147,7 +154,8 @@ def plan_rope(
     `packed_rows` says that training rows hold several documents, each counted from position 0. `serving` names consumers
     (keys of `servable_by`) that must compute what the plan says. `window` states how many tokens the base works up to, where its config
     can be read in two ways. `rope_length` is the length that frequencies are scaled for, if it is not the
-    target. Refusals are UserErrors that say what to use instead.
+    target. `two_lists`: longrope's lists may differ, because training gives each row its own (`ray_jobs.finetune.training.short_windows`).
+    Refusals are UserErrors that say what to use instead.
     """
     base = read_base_rope(config, window)
     if target_length <= base.window:
@@ -156,7 +164,8 @@ def plan_rope(
             "choose a longer target, or use the base without Ropeway."
         )
     chosen = auto_method(base, factors, theta) if method == "auto" else method
-    refuse_impossible(chosen, base, factors, packed_rows, rope_length or target_length, by_auto=method == "auto")
+    one_list = packed_rows and not two_lists
+    refuse_impossible(chosen, base, factors, one_list, rope_length or target_length, by_auto=method == "auto")
     if (chosen == "theta") != (theta is not None):
         raise UserError(
             "rope_method theta needs model.rope_theta: give the new base frequency, or choose ntk."

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,11 +107,21 @@ class PackedRows:
     @cached_property
     def mean_loss_weight(self) -> float:
         """The mean weight of the rows' targets, as the manifest beside them says; 1 without instruction data."""
+        return float(self._summary.get("instructions", {}).get("mean_loss_weight", 1.0))
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that begins each document, as the manifest beside the rows says; None if there is none."""
+        found: int | None = self._summary.get("bos_token_id")
+        return found
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:
         try:
-            manifest = json.loads((self.directory / MANIFEST_NAME).read_text())
+            summary: dict[str, Any] = json.loads((self.directory / MANIFEST_NAME).read_text())["summary"]
         except FileNotFoundError:
-            return 1.0
-        return float(manifest["summary"].get("instructions", {}).get("mean_loss_weight", 1.0))
+            return {}
+        return summary
 
     def _locate(self, index: int) -> tuple[Shard, int]:
         ends = self._shard_ends

@@ -97,9 +97,11 @@ def rivals(space: RopeSpace, params: PipelineParams, config: PreTrainedConfig) -
     return (*found, NTK_CRITICAL)
 
 
-def factors_file(result: RopeSearchResult) -> dict[str, Any]:
-    """What `factors.json` holds: the factors as both lists, as programs serve them that make one table for prompts of every length."""
-    lists: dict[str, Any] = {"short_factor": list(result.factors), "long_factor": list(result.factors)}
+def factors_file(result: RopeSearchResult, two_lists: bool = False) -> dict[str, Any]:
+    """What `factors.json` holds: the factors as both lists, as programs serve them that make one table for prompts of every length; or
+    with `two_lists` the base's own frequencies for prompts within its window."""
+    short = [1.0] * len(result.factors) if two_lists else list(result.factors)
+    lists: dict[str, Any] = {"short_factor": short, "long_factor": list(result.factors)}
     return lists | ({"attention_factor": result.attention_factor} if result.attention_searched else {})
 
 

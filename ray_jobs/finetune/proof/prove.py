@@ -118,17 +118,18 @@ def prove(config: Any, training: TrainingParams, row_tokens: int, group_size: in
 def prove_base(params: PipelineParams) -> Proof:
     """The proof for a run's base, computed once. UserError if there is no small model of it."""
     from ray_jobs.finetune.training.objective import group_size_at
+    from tasks.model.as_served import served_plan
     from tasks.model.extended import extended_config, rope_plan_for
 
-    config, training = extended_config(params.model), params.training
+    # Training builds the model with one list for all lengths, and gives rows of short documents their own.
+    config, training, plan = extended_config(params.model, as_served=True), params.training, rope_plan_for(params.model)
     group = group_size_at(0, params)
     asked = [config.to_dict(), training.lora_targets, training.train_norms, training.train_embeddings, training.dora, group]
     key = json.dumps([*asked, params.row_tokens], sort_keys=True, default=str)
     if key not in _proven:
         try:
-            _proven[key] = prove(
-                config, training, params.row_tokens, min(group, params.row_tokens), rope_plan_for(params.model)
-            )
+            one_list = served_plan(plan) or plan
+            _proven[key] = prove(config, training, params.row_tokens, min(group, params.row_tokens), one_list)
         except NotBuilt as error:
             raise _refusal(config, f"no small model of its configuration can be built to prove it ({error})") from error
     return _proven[key]

@@ -24,7 +24,9 @@ class Rows(Protocol):
     """Packed rows, as `tasks.pack.reading.open_rows` gives them."""
 
     def __len__(self) -> int: ...
-    def row(self, index: int) -> dict[str, np.ndarray]: ...  # "full_attention", "loss_weights" where the shards have them
+    def row(
+        self, index: int
+    ) -> dict[str, np.ndarray]: ...  # "full_attention", "loss_weights" and "short_window" where there are any
     def chunk_ids(self, index: int) -> list[str]: ...
 
 
@@ -38,7 +40,8 @@ class MicroBatch:
 
     `in_full` bool [1, T] is True at the tokens of documents that attend in full; None if there are none. With `scored`, bool
     [1, T], only the tokens with True count in the loss. `loss_weights` float32 [1, T] are those that the shards state for each token
-    as a target; None if they state none. `part` is set where the tokens are one worker's part of a row, which `whole` has.
+    as a target; None if they state none. `short` bool [1, T] is True at tokens that turn with the frequencies for short prompts; None if
+    there are none. `part` is set where the tokens are one worker's part of a row, which `whole` has.
     """
 
     input_ids: torch.Tensor
@@ -46,6 +49,7 @@ class MicroBatch:
     in_full: torch.Tensor | None = None
     scored: torch.Tensor | None = None
     loss_weights: torch.Tensor | None = None
+    short: torch.Tensor | None = None
     part: RowPart | None = None
     whole: MicroBatch | None = None
 
@@ -130,8 +134,10 @@ def read_micro_batch(
     read = [rows.row(i) for i in indices]
     ids = np.concatenate([r["input_ids"] for r in read])
     positions = np.concatenate([positions_of(i, r["seq_lengths"]) for i, r in zip(indices, read, strict=True)])
-    in_full, weights = _in_full(read, device), _loss_weights(read, device)
-    return MicroBatch(_as_row(ids, device), _as_row(positions, device), in_full, loss_weights=weights)
+    in_full, weights, short = (
+        _marked(read, "full_attention", device), _loss_weights(read, device), _marked(read, "short_window", device),
+    )  # fmt: skip
+    return MicroBatch(_as_row(ids, device), _as_row(positions, device), in_full, loss_weights=weights, short=short)
 
 
 def _loss_weights(read: list[dict[str, np.ndarray]], device: torch.device) -> torch.Tensor | None:
@@ -142,11 +148,11 @@ def _loss_weights(read: list[dict[str, np.ndarray]], device: torch.device) -> to
     return torch.from_numpy(np.concatenate(of_rows))[None].to(device)
 
 
-def _in_full(read: list[dict[str, np.ndarray]], device: torch.device) -> torch.Tensor | None:
-    """Bool [1, T]; None where no document is marked, so that such a batch is computed as if there were no marks."""
-    if not any(np.any(r.get("full_attention", False)) for r in read):
+def _marked(read: list[dict[str, np.ndarray]], mark: str, device: torch.device) -> torch.Tensor | None:
+    """Bool [1, T] of a column of marks by document; None where none is marked, so that such a batch is computed as if there were none."""
+    if not any(np.any(r.get(mark, False)) for r in read):
         return None
-    of_rows = [np.repeat(r.get("full_attention", np.zeros(len(r["seq_lengths"]), bool)), r["seq_lengths"]) for r in read]
+    of_rows = [np.repeat(r.get(mark, np.zeros(len(r["seq_lengths"]), bool)), r["seq_lengths"]) for r in read]
     values = np.concatenate(of_rows)[None]
     return with_host_copy(torch.from_numpy(values).to(device), values)
 

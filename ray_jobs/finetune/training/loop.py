@@ -30,6 +30,7 @@ from ray_jobs.finetune.training.long_ce import LongCEWeights
 from ray_jobs.finetune.training.objective import Objective, group_size_at, num_full_layers_of, set_full_layers
 from ray_jobs.finetune.training.optimization import build_optimizer
 from ray_jobs.finetune.training.row_parts import refuse_uncuttable
+from ray_jobs.finetune.training.short_windows import MixedRows, short_windows_of
 from ray_jobs.finetune.training.stated_weights import StatedWeights
 from ray_jobs.finetune.training.steps import full_share, sequence_lengths, sequences_in_full, train_step, validate
 from ray_jobs.finetune.training.token_weights import TokenWeights, exact_weights
@@ -75,14 +76,18 @@ def train(
     average = WeightAverage(training.steps, training.average_last_steps) if training.average_last_steps else None
     first = load_checkpoint(resume_from, model, optimizer, average).step if resume_from else 0
     order, token_weights = step_order(params, train_rows, full_share(objective)), token_weights_of(params, train_rows)
+    mixed = short_windows_of(params, train_rows)
     for step in range(first, training.steps):
         started = time.perf_counter()
         indices = order.rows(step)
-        metrics = train_step(objective, optimizer, params, train_rows, indices, step, worker, token_weights)
+        rows = train_rows if mixed is None else mixed.of_step(train_rows, indices, step)
+        metrics = train_step(objective, optimizer, params, rows, indices, step, worker, token_weights)
         done, last = step + 1, step + 1 == training.steps
         metrics |= {"step": done, "seconds": time.perf_counter() - started}
+        if isinstance(rows, MixedRows):
+            metrics["short_rows"] = sum(map(rows.is_short, indices))
         if peak is not None:
-            lengths, in_full = sequence_lengths(train_rows, indices), sequences_in_full(train_rows, indices)
+            lengths, in_full = sequence_lengths(rows, indices), sequences_in_full(rows, indices)
             flops = cost.step_flops(lengths, group_size_at(step, params), num_full_layers_of(model), in_full)
             flops += second_pass_flops(params, cost, lengths)
             metrics["mfu"] = flops / metrics["seconds"] / (peak * worker.world_size)

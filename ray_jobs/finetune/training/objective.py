@@ -17,6 +17,7 @@ from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.chunked_loss import LossSums, token_losses
 from ray_jobs.finetune.training.loss import IGNORED, next_token_targets, summed_cross_entropy, weighted_cross_entropy
 from ray_jobs.finetune.training.row_parts import part_of_places, shifted_places
+from ray_jobs.finetune.training.row_rotation import mark_short
 from ray_jobs.finetune.training.token_weights import TokenWeights
 from tasks.model.output_layer import output_layer
 
@@ -36,11 +37,17 @@ def _predictions(model: PeftModel, batch: MicroBatch) -> tuple[Any, torch.Tensor
     backbone = getattr(causal_lm, causal_lm.base_model_prefix)
     whole, part = batch.whole or batch, batch.part
     marks = {} if batch.in_full is None or part is not None else {"s2_in_full": batch.in_full}
+    short = None if batch.short is None else mark_short(batch.position_ids, batch.short)
     hidden = backbone(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **marks).last_hidden_state
     if batch.in_full is not None and not getattr(batch.in_full, "_s2_is_read", False):
         raise UserError(
             f"{type(causal_lm).__name__} does not pass on which documents attend in full: set training.attention to full, "
             "or train without such documents."
+        )
+    if short is not None and not short.is_read:
+        raise UserError(
+            f"{type(causal_lm).__name__} does not pass its positions on to its rotary embedding, so rows cannot have their own: set "
+            "training.short_window_share to 0, or give long_factor as both lists."
         )
     if part is not None and not part.is_read:
         raise UserError(

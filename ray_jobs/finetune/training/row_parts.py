@@ -86,7 +86,8 @@ def part_of_batch(
     part = RowPart(segments, cuts, link)
     mine = slice(part.start, part.end)
     positions = mark_part(batch.position_ids[:, mine].clone(), part)
-    return MicroBatch(batch.input_ids[:, mine], positions, part=part, whole=batch)
+    short = None if batch.short is None else batch.short[:, mine]
+    return MicroBatch(batch.input_ids[:, mine], positions, short=short, part=part, whole=batch)
 
 
 def part_of_places(values: torch.Tensor, part: RowPart | None) -> torch.Tensor:

@@ -33,6 +33,7 @@ from ray_jobs.finetune.training.lora import trainable
 from ray_jobs.finetune.training.objective import Objective, evaluating, group_size_at, num_full_layers_of, set_group_size
 from ray_jobs.finetune.training.optimization import clip_gradients, learning_rate_scale
 from ray_jobs.finetune.training.row_parts import part_of_batch, row_cost
+from ray_jobs.finetune.training.short_windows import MixedRows
 from ray_jobs.finetune.training.skipped_positions import skipped_positions
 from ray_jobs.finetune.training.token_weights import TokenWeights
 
@@ -101,7 +102,7 @@ def _backward(
     losses, sums = torch.zeros(len(indices), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
 
     def summed(row_indices: list[int]) -> LossSums:
-        batch = read_micro_batch(rows, row_indices, worker.device, positions_at(step, params))
+        batch = read_micro_batch(rows, row_indices, worker.device, positions_at(step, params, rows))
         batch = cut_for(objective, batch, worker, group_size_at(step, params))
         if token_weights is not None:
             return LossSums(*objective(batch, token_weights))
@@ -132,12 +133,18 @@ def cut_for(objective: Objective, batch: MicroBatch, worker: Worker, group_size:
     return part_of_batch(batch, worker.link, group_size, *costs)
 
 
-def positions_at(step: int, params: PipelineParams) -> PositionsOfRow:
-    """The positions of a row in training at this step: with gaps under `training.position_skipping`."""
+def positions_at(step: int, params: PipelineParams, rows: Rows | None = None) -> PositionsOfRow:
+    """The positions of a row in training at this step: with gaps under `training.position_skipping`, but not in rows cut short."""
     parts, seed, window = params.training.position_skipping, params.training.seed, params.model.target_length
     if parts < 2:
         return positions_without_gaps
-    return lambda row, lengths: skipped_positions(lengths, parts, window, seed, step, row)
+
+    def positions(row: int, lengths: np.ndarray) -> np.ndarray:
+        if isinstance(rows, MixedRows) and rows.is_short(row):
+            return positions_without_gaps(row, lengths)
+        return skipped_positions(lengths, parts, window, seed, step, row)
+
+    return positions
 
 
 def _passes(num_rows: int, world_size: int, micro_batch_rows: int) -> int:

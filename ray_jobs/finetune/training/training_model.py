@@ -16,9 +16,10 @@ from ray_jobs.finetune.hybrids import keep_documents_apart
 from ray_jobs.finetune.training.fast_layers import compile_layers, keep_first_layers, keep_hidden_states_in_bf16
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from ray_jobs.finetune.training.objective import group_size_at, set_group_size
+from ray_jobs.finetune.training.row_rotation import add_short_rotation
 from ray_jobs.finetune.training.tiled_mlp import tile_mlps
 from tasks.model.base_model import load_base
-from tasks.model.extended import extended_config
+from tasks.model.extended import extended_config, rope_plan_for
 from tasks.model.quantised_linear import quantise_linears
 from tasks.model.quiet import quiet_transformers
 
@@ -33,7 +34,7 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
     """
     training = params.training
     register_s2_attention()
-    config = extended_config(params.model)
+    config = extended_config(params.model, as_served=True)  # one list for all lengths; rows get their own
     config.s2_executor = training.s2_executor
     torch.manual_seed(training.seed)
     dtype = "auto" if training.precision == "bf16" and device.type == "cuda" else torch.float32
@@ -49,7 +50,7 @@ def build_model_without_weights(params: PipelineParams) -> PeftModel:
     from transformers import AutoModelForCausalLM
 
     register_s2_attention()
-    config = extended_config(params.model)
+    config = extended_config(params.model, as_served=True)  # one list for all lengths; rows get their own
     config.s2_executor = params.training.s2_executor
     on_gpu = params.training.precision == "bf16" and params.ray.use_gpu
     dtype = (config.dtype if on_gpu else None) or torch.float32
@@ -70,6 +71,9 @@ def _in_training(base: Any, params: PipelineParams, *, pin_memory: bool) -> Peft
         keep_first_layers(base, training.kept_layers)
     if training.activation_offload:
         offload_layer_inputs(base, pin_memory=pin_memory)
+    plan = rope_plan_for(params.model)
+    if training.short_window_share and plan.has_short_rotation:
+        add_short_rotation(base, plan)
     model = add_trainable_weights(base, training)
     if training.mlp_tile_tokens is not None:
         tile_mlps(base, training.mlp_tile_tokens)

@@ -1,5 +1,6 @@
 """A base of two layers and six packed rows, for tests of the training loop."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,17 @@ def write_base(folder: Path, tokenizer: Any, *, tied: bool) -> Path:
     return folder
 
 
-def make_params(base: Path, **training: Any) -> PipelineParams:
+def make_params(base: Path, *, two_lists: bool = False, **training: Any) -> PipelineParams:
+    """With `two_lists`, longrope with another list for prompts within the window."""
+    model: dict[str, Any] = {"base": str(base), "target_length": 96, "rope_method": "yarn"}
+    if two_lists:
+        factors = {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 3.0, 3.5]}
+        (base / "factors-of-two-lists.json").write_text(json.dumps(factors))
+        model |= {"rope_method": "longrope", "rope_factors_file": str(base / "factors-of-two-lists.json")}
     settings = {"steps": 4, "rows_per_step": 4, "learning_rate": 1e-2, "warmup_steps": 1, "precision": "fp32",
                 "validate_every": 2, "validation_rows": 2, "checkpoint_every": 2} | training  # fmt: skip
     return PipelineParams.model_validate(
-        {"run_name": "t", "corpus": {"sources": ["x"]}, "model": {"base": str(base), "target_length": 96, "rope_method": "yarn"},
-         "training": settings}
+        {"run_name": "t", "corpus": {"sources": ["x"]}, "model": model, "training": settings}
     )  # fmt: skip
 
 

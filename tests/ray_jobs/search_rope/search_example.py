@@ -31,8 +31,10 @@ def search_params(folder: Path, **changes: Any) -> PipelineParams:
         "evaluations": 24, "generation_size": 4, "samples": 3, "finalists": 1, "deciding_samples": 4, "depths": 2, "text_tokens": 16,
         "knots": 2,
     }  # fmt: skip
+    training = {"short_window_share": changes.pop("short_window_share", 0.0)}
     return PipelineParams.model_validate(
         {
+            "training": training,
             "run_name": "tiny",
             "storage": str(folder / "storage"),
             "corpus": {"sources": ["nowhere"]},

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
+from data_schemas.manifest import stage_digest
 from data_schemas.params import ModelParams, PipelineParams
 from data_schemas.rope_search import FACTORS_NAME, LOG_NAME
 from data_schemas.storage import Artifact, Storage
@@ -23,8 +24,9 @@ from ray_jobs.search_rope.critical import measured_critical_theta
 from ray_jobs.search_rope.swapping import Rotation, SwappingModel
 from tasks.model.base_model import load_base, load_config
 from tasks.model.extended import extended_config, rope_plan_for
-from tasks.rope_search.plans import as_search, foreseen, load_result, space_of, with_result, with_stand_in
+from tasks.rope_search.plans import as_search, factors_file, foreseen, load_result, space_of, with_result, with_stand_in
 from tasks.rope_search.samples import SearchSample
+from tasks.rope_search.served import misreading, publishes_two_lists
 from tests.heard import texts_into
 from tests.ray_jobs.search_rope.search_example import documents_of, search_params, write_base
 from tests.waiting import wait_until
@@ -196,6 +198,26 @@ def test_attention_is_searched_only_where_every_server_reads_it(folder: Path) ->
     asked = served.model_copy(update={"rope_search": served.rope_search.model_copy(update={"attention": "searched"})})
     with pytest.raises(UserError, match="vLLM computes longrope's attention_factor itself"):
         space_of(asked)
+
+
+def test_short_prompts_get_their_own_list_only_where_every_server_switches(searched: tuple, folder: Path) -> None:
+    params, search, _ = searched
+    with pytest.raises(ValueError, match=r"which no row would train: set training\.short_window_share"):
+        search_params(folder, short_factors="original")
+    asked = search_params(folder, short_factors="original", short_window_share=0.25)
+    served = {
+        name: asked.model_copy(update={"model": asked.model.model_copy(update={"serve_with": (name,)})})
+        for name in ("transformers-5", "transformers-4.57", "vllm")
+    }
+    assert publishes_two_lists(asked)
+    assert [publishes_two_lists(one) for one in served.values()] == [True, False, False]
+    assert misreading(served["vllm"], "longrope_two_lists") == ("vllm",)
+    result = load_result(search)
+    assert factors_file(result, two_lists=True)["short_factor"] == [1.0] * 8
+    assert factors_file(result, two_lists=True)["long_factor"] == list(result.factors)
+    documents = documents_of(Storage(params.storage))
+    digests = {stage_digest(**search_key.inputs_of(one, documents)) for one in (params, asked, served["vllm"])}
+    assert len(digests) == 3
 
 
 def test_a_base_with_rope_by_layer_type_is_refused(folder: Path) -> None:

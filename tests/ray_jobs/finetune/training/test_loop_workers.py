@@ -45,6 +45,11 @@ SCENARIOS = {
     "ddp-sequence": ("tied", {"micro_batch_rows": 2, "sequence_workers": 2}),
     "fsdp-sequence": ("untied", {"parallelism": "fsdp", "sequence_workers": 2, "full_attention_layers": "auto"}),
     "ddp-sequence-exact": ("tied", {"sequence_workers": 2, "loss_weighting": "exact", "position_skipping": 2}),
+    "ddp-short": ("tied", {"micro_batch_rows": 2, "short_window_share": 0.5}),
+    "fsdp-sequence-short": (
+        "tied",
+        {"sequence_workers": 2, "parallelism": "fsdp", "short_window_share": 0.5, "two_lists": True, "mlp_tile_tokens": 16},
+    ),
     "fsdp-uneven-long-ce": (
         "untied",
         {"rows_per_step": 3, "loss_weighting": "long_ce", "loss_long_from": 48, "parallelism": "fsdp"},
