@@ -123,7 +123,14 @@ class Chain:
         advice = self.advised() if self.params.advise.after_evaluation else None
         done = self.artifacts
         return self._do(
-            "release", self.stages.publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation, advice
+            "release",
+            self.stages.publish,
+            self.params,
+            done["documents"],
+            done["shards"],
+            done["checkpoint"],
+            evaluation,
+            advice,
         )
 
     def keep_record(self) -> None:

@@ -100,9 +100,7 @@ class LiveTraining(Periodic):
 class LiveEvaluation(Periodic):
     """Shows the share of an evaluation, or of the advice, that is done through `show` while the context is open; see `LiveTraining`."""
 
-    def __init__(
-        self, title: str, show: Show, every_s: float = SECONDS_BETWEEN_UPDATES, key: str = evaluation.KEY
-    ) -> None:
+    def __init__(self, title: str, show: Show, every_s: float = SECONDS_BETWEEN_UPDATES, key: str = evaluation.KEY) -> None:
         super().__init__(self._show_new, every_s)
         self._title, self._show, self._key = title, show, key
         self._heard, self._shown = 0.0, 0.0

@@ -62,8 +62,9 @@ def run(
 
     `current` moves to it if it is to be served (`tasks.publish.decision`). Raises UserError if the
     verification fails; then no version is written. A version that is already there is not written again, and a rolled-back one does
-    not become current. With `advice` the release contains `serving_advice.json`. If a destination fails, a UserError is raised after all others have the release. `seen` gets each check and
+    not become current. If a destination fails, a UserError is raised after all others have the release. `seen` gets each check and
     each delivery. `token` is the content of `params.publish.token_secret`; only the hub's client gets it, and it is stored nowhere.
+    `advice`: its `serving_advice.json` becomes a file of the release.
     """
     check_destinations(params.publish)
     if params.publish.token_secret and token is None:
