@@ -55,6 +55,9 @@ def absolute_paths(params: PipelineParams) -> PipelineParams:
                     ),
                 }
             ),
+            "advise": params.advise.model_copy(
+                update={"qa_file": _file(params.advise.qa_file), "embedding_model": _file(params.advise.embedding_model)}
+            ),
             "publish": params.publish.model_copy(update={"signing_key": _file(params.publish.signing_key)}),
             "ray": ray.model_copy(update={"working_dir": _file(ray.working_dir)}),
         }

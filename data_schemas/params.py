@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
 
+from data_schemas.advise_params import AdviseParams, PriceParams
 from data_schemas.chunking_params import ChunkingParams
 from data_schemas.closed import Params
 from data_schemas.corpus_params import (
@@ -32,6 +33,7 @@ from data_schemas.training_params import TrainingParams
 
 __all__ = [
     "DEFAULT_INCLUDE",
+    "AdviseParams",
     "ChunkingParams",
     "CorpusParams",
     "CorpusSource",
@@ -42,6 +44,7 @@ __all__ = [
     "NearDuplicateParams",
     "PackingParams",
     "PipelineParams",
+    "PriceParams",
     "PublishParams",
     "QualityParams",
     "RayParams",
@@ -77,6 +80,7 @@ class PipelineParams(Params):
     rope_search: RopeSearchParams = RopeSearchParams()
     training: TrainingParams = TrainingParams()
     evaluation: EvaluationParams = EvaluationParams()
+    advise: AdviseParams = AdviseParams()
     publish: PublishParams = PublishParams()
     ray: RayParams = RayParams()
 
@@ -104,7 +108,9 @@ class PipelineParams(Params):
 
     def _refuse_unfit(self) -> None:
         """ValueError where parameters of different groups cannot be used together."""
-        refuse_misspelt_addresses(self.storage, self.corpus, self.model, self.chunking, self.evaluation, self.publish, self.ray)
+        refuse_misspelt_addresses(
+            self.storage, self.corpus, self.model, self.chunking, self.evaluation, self.advise, self.publish, self.ray
+        )
         target = self.model.target_length
         labels = [source.label for source in self.corpus.sources]
         for i, budget in enumerate(self.packing.budgets):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from data_schemas.advise_params import AdviseParams
 from data_schemas.chunking_params import ChunkingParams
 from data_schemas.corpus_params import CorpusParams
 from data_schemas.evaluation_params import EvaluationParams
@@ -24,6 +25,7 @@ def refuse_misspelt_addresses(
     model: ModelParams,
     chunking: ChunkingParams,
     evaluation: EvaluationParams,
+    advise: AdviseParams,
     publish: PublishParams,
     ray: RayParams,
 ) -> None:
@@ -34,6 +36,8 @@ def refuse_misspelt_addresses(
         ("model.rope_factors_file", model.rope_factors_file, ()),
         ("model.chat_template", model.chat_template, ()),
         ("chunking.embedding_model", chunking.embedding_model, _A_HUB_ID),
+        ("advise.qa_file", advise.qa_file, ()),
+        ("advise.embedding_model", advise.embedding_model, ()),
         ("ray.working_dir", ray.working_dir, ()),
         ("publish.signing_key", publish.signing_key, ()),
         *((f"publish.destinations[{i}]", place, ("hub",)) for i, place in enumerate(publish.destinations)),

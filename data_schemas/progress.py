@@ -84,7 +84,7 @@ class EvaluationEstimate(_Frozen):
 
 
 class SamplesMeasured(_Frozen):
-    """How far an evaluation has come."""
+    """How far an evaluation has come, or the questions of the advice."""
 
     ropeway_event: Literal["samples_measured"] = "samples_measured"
     num_done: int
@@ -92,6 +92,7 @@ class SamplesMeasured(_Frozen):
     share: float = Field(ge=0, le=1)  # of the operations, which samples of different lengths share unequally
     seconds: float  # since the start
     seconds_left: float | None = None  # None: all done samples are from an interrupted run, so the speed is not known
+    stage: Literal["evaluate", "advise"] = "evaluate"
 
 
 ProgressEvent = Annotated[
@@ -152,7 +153,8 @@ def describe(event: ProgressEvent) -> str:
                 "shared beginnings make it less"
             )
         case SamplesMeasured():
-            return f"evaluate: {event.num_done:,} of {event.num_samples:,} samples, {_when_measured(event)}"
+            samples = "samples" if event.stage == "evaluate" else "answers"
+            return f"{event.stage}: {event.num_done:,} of {event.num_samples:,} {samples}, {_when_measured(event)}"
 
 
 def _describe_step(figures: StepFigures, num_steps: int) -> str:

@@ -7,6 +7,7 @@ position_samples.parquet    POSITION_SAMPLES    one row an arm, held-out documen
 protocol_samples.parquet    PROTOCOL_SAMPLES    one row an arm, protocol of another paper, length, document and window
 task_samples.parquet        TASK_SAMPLES        one row an arm, task, length, depth and prompt
 reorder_samples.parquet     REORDER_SAMPLES     one row a length, question and order of its passages, for the published arm
+advice_samples.parquet      ADVICE_SAMPLES      one row a way and question of the advice, which is an artifact of its own
 
 What is asked, written once so that all workers read the same:
 
@@ -150,3 +151,24 @@ def served_arm(arm: str) -> str:
 
 def is_served_arm(arm: str) -> bool:
     return arm.endswith(AS_SERVED)
+
+
+ADVICE_SAMPLES = pa.schema(
+    [
+        pa.field("way", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("document_id", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),  # 0 where it was not asked
+        pa.field("control_score", pa.float64(), nullable=True),  # with the evidence taken out
+        pa.field("logprob", pa.float64(), nullable=True),  # of the right answer, mean nats a token
+        pa.field("control_logprob", pa.float64(), nullable=True),
+        pa.field("own_logprob", pa.float64(), nullable=True),  # of the given answer, for `route`
+        pa.field("prompt_tokens", pa.int64(), nullable=False),
+        pa.field("answer_tokens", pa.int64(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("output", pa.string(), nullable=False),
+        pa.field("control_output", pa.string(), nullable=True),
+        pa.field("why_not", pa.string(), nullable=False),  # why it was not asked; empty where it was
+    ]
+)

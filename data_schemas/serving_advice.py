@@ -42,6 +42,10 @@ class ServingWay(Record):
     arm: AdviceArm
     window: int = Field(ge=1, description="Longest prompt and answer, in tokens of the model.")
     retrieval: RetrievalSettings | None = Field(None, description="Of `chunks`, and of the cheap way of `route`.")
+    part_tokens: int | None = Field(
+        None, ge=1, description="Of `map_reduce` and `refine`: largest part of the document, in tokens."
+    )
+    note_tokens: int | None = Field(None, ge=1, description="Of `map_reduce` and `refine`: longest note on a part, in tokens.")
     cheap: str | None = Field(None, description="Of `route`: name of the way that is asked first.")
     long: str | None = Field(None, description="Of `route`: name of the way that is asked where the first is unsure.")
     threshold: float | None = Field(

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.advise import advice_key
 from ray_jobs.evaluate import evaluation_key
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.search_rope import search_key
 from tasks.rope_search.plans import with_result, with_stand_in
 
-_ON_GPU = ("rope_search", "checkpoint", "evaluation")
+_ON_GPU = ("rope_search", "checkpoint", "evaluation", "advice")
 
 
 class Stages(Protocol):
@@ -38,8 +39,16 @@ class Stages(Protocol):
 
     def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact: ...
 
+    def advise(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact: ...
+
     def publish(
-        self, params: PipelineParams, documents: Artifact, shards: Artifact, checkpoint: Artifact, evaluation: Artifact
+        self,
+        params: PipelineParams,
+        documents: Artifact,
+        shards: Artifact,
+        checkpoint: Artifact,
+        evaluation: Artifact,
+        advice: Artifact | None,
     ) -> Artifact: ...
 
     def around(self, params: PipelineParams, needs_gpu: bool) -> AbstractContextManager[None]:
@@ -130,15 +139,36 @@ class Chain:
         found = evaluation_key.find(self.params, Storage(self.params.storage), documents, checkpoint)
         return self._do("evaluation", self.stages.evaluate, self.params, documents, checkpoint, found=found)
 
+    def advised(self) -> Artifact:
+        """Trains first only if the fine-tuned model is asked."""
+        if "fine_tuned" in self.params.advise.arms:
+            checkpoint = self.artifacts.get("checkpoint") or self.finetuned()
+            return self._asked(self.artifacts["documents"], checkpoint)
+        documents = self.artifacts.get("documents") or self._do("documents", self.stages.ingest, self.params)
+        self.searched()
+        return self._asked(documents, None)
+
+    def _asked(self, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
+        found = advice_key.find(self.params, Storage(self.params.storage), documents, checkpoint)
+        return self._do("advice", self.stages.advise, self.params, documents, checkpoint, found=found)
+
     def published(self) -> Artifact:
         if "fine_tuned" not in self.params.evaluation.arms:
             raise UserError(
                 "evaluation.arms lacks fine_tuned, but a release reports how its model was measured: add it, or run only evaluate."
             )
         evaluation = self.evaluated()
+        advice = self.advised() if self.params.advise.after_evaluation else None
         done = self.artifacts
         return self._do(
-            "release", self.stages.publish, self.params, done["documents"], done["shards"], done["checkpoint"], evaluation
+            "release",
+            self.stages.publish,
+            self.params,
+            done["documents"],
+            done["shards"],
+            done["checkpoint"],
+            evaluation,
+            advice,
         )
 
     def keep_record(self) -> None:

@@ -9,10 +9,11 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
 
 
-def check_inputs(params: PipelineParams, *, trains: bool = True) -> None:
+def check_inputs(params: PipelineParams, *, trains: bool = True, advises: bool = False) -> None:
     """UserError if machine, base model, RoPE method, corpus, storage, evaluation, gates or destinations cannot work.
 
     `trains`: whether the run may train or measure, which the machine must be able to do. Preparing data needs no GPU.
+    `advises`: whether it asks questions for the advice, which needs its files.
     """
     if trains:
         from ray_jobs.machine_checks import refuse_impossible_machine
@@ -24,7 +25,7 @@ def check_inputs(params: PipelineParams, *, trains: bool = True) -> None:
     Storage(params.storage)
     if not is_submitted(params.ray):  # else only the cluster sees the corpus
         refuse_missing(params.corpus)
-    from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
+    from ray_jobs.preflight import refuse_unadvisable, refuse_unaskable, refuse_untrainable
     from tasks.evaluate.report.gates import refuse_impossible
     from tasks.model.extended import base_window
     from tasks.publish.destinations.delivery import check_destinations
@@ -33,6 +34,8 @@ def check_inputs(params: PipelineParams, *, trains: bool = True) -> None:
     params = with_stand_in(params)
     refuse_untrainable(params)
     refuse_unaskable(params)
+    if advises:
+        refuse_unadvisable(params)
     refuse_impossible(params, base_window(params.model))
     check_destinations(params.publish)
     if params.publish.signing_key is not None:

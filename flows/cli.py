@@ -298,6 +298,19 @@ def evaluate(
 
 
 @app.command()
+def advise(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
+    """Extend or chunk? Measure it on your corpus and model.
+
+    Asks the same questions with whole documents, retrieved chunks and summaries of parts, and compares answers and costs. Trains first if
+    needed.
+    """
+    from flows.commands.advise import advise as measure
+    from flows.config import load_config
+
+    measure(load_config(config, settings or ()), no_prefect)
+
+
+@app.command()
 def publish(config: Config, settings: Settings = None, no_prefect: NoPrefect = False) -> None:
     """Write, verify and publish the release. Runs every missing stage first."""
     _run("publish", config, settings, no_prefect)

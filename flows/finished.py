@@ -10,6 +10,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressEvent
 from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
+from ray_jobs.advise import advice_key
 from ray_jobs.evaluate import evaluation_key
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.search_rope import search_key
@@ -88,14 +89,23 @@ class _FindingStages:
     def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
         return _required(evaluation_key.find(params, self._storage, documents, checkpoint))
 
+    def advise(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
+        return _required(advice_key.find(params, self._storage, documents, checkpoint))
+
     def publish(
-        self, params: PipelineParams, documents: Artifact, shards: Artifact, checkpoint: Artifact, evaluation: Artifact
+        self,
+        params: PipelineParams,
+        documents: Artifact,
+        shards: Artifact,
+        checkpoint: Artifact,
+        evaluation: Artifact,
+        advice: Artifact | None,
     ) -> Artifact:
         """Not finished where destinations have to be compared with the release."""
         if params.publish.destinations or params.publish.token_secret:
             raise _NotFinishedError
         releases = _FindingReleases(params, self._announces)
-        return release_stage.run(params, releases, documents, shards, checkpoint, evaluation, _unheard)
+        return release_stage.run(params, releases, documents, shards, checkpoint, evaluation, _unheard, advice=advice)
 
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:

@@ -12,7 +12,7 @@ from prefect import flow
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 
-Goal = Literal["prepared", "searched", "finetuned", "evaluated", "published"]
+Goal = Literal["prepared", "searched", "finetuned", "evaluated", "advised", "published"]
 
 
 def run_title() -> str:
@@ -72,6 +72,12 @@ def evaluate(params: PipelineParams) -> str:
     return run_pipeline(params, "evaluated")
 
 
+@flow(name="advise", flow_run_name=run_title, validate_parameters=False, persist_result=False)
+def advise(params: PipelineParams) -> str:
+    """Extend or chunk? Ask the same questions in several ways. Trains first if needed. Returns the artifact's folder."""
+    return run_pipeline(params, "advised")
+
+
 @flow(name="publish", flow_run_name=run_title, validate_parameters=False, persist_result=False)
 def publish(params: PipelineParams) -> str:
     """Publish the release. Runs every missing stage first. Returns the artifact's folder."""
@@ -91,7 +97,7 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
 
     shorten_user_errors(keep_notes=True)
     try:
-        checked = _checked(params, trains=goal != "prepared")
+        checked = _checked(params, goal)
         if goal == "searched":
             from tasks.rope_search.plans import as_search, space_of
 
@@ -116,14 +122,14 @@ def _told(params: PipelineParams, release: Any) -> str:
     return "published" if standing(params, release.digest, release.path).is_current else "published, but not served"
 
 
-def _checked(params: PipelineParams | Mapping[str, Any], trains: bool) -> PipelineParams:
+def _checked(params: PipelineParams | Mapping[str, Any], goal: Goal) -> PipelineParams:
     """The parameters, validated and checked before the first stage. UserError says what is wrong."""
     from data_schemas.params_reading import validate_params
     from flows.check_inputs import check_inputs
 
     if not isinstance(params, PipelineParams):  # from a deployment; a command has checked its parameters before it gets here
         params = validate_params(dict(params), origin="the run's parameters")
-        check_inputs(params, trains=trains)
+        check_inputs(params, trains=goal != "prepared", advises=goal == "advised" or params.advise.after_evaluation)
     if params.publish.token_secret:  # a missing block is found now, not in the last stage
         from tasks.prefect_tasks.publish import hub_token
 

@@ -35,10 +35,20 @@ class PlainStages:
     def evaluate(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
         return stages.evaluate(params, documents, checkpoint, print_progress)
 
+    def advise(self, params: PipelineParams, documents: Artifact, checkpoint: Artifact | None) -> Artifact:
+        return stages.advise(params, documents, checkpoint, print_progress)
+
     def publish(
-        self, params: PipelineParams, documents: Artifact, shards: Artifact, checkpoint: Artifact, evaluation: Artifact
+        self,
+        params: PipelineParams,
+        documents: Artifact,
+        shards: Artifact,
+        checkpoint: Artifact,
+        evaluation: Artifact,
+        advice: Artifact | None,
     ) -> Artifact:
         artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
+        artifacts |= {"advice": advice} if advice else {}
         return stages.publish(params, artifacts, print_progress)
 
     @contextmanager

@@ -9,7 +9,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from flows.limits import gpu_turn
 from ray_jobs.evaluate.evaluation_stage import refuse_unmeasurable
-from tasks.prefect_tasks import evaluate, finetune, ingest, prepare, publish, search_rope
+from tasks.prefect_tasks import advise, evaluate, finetune, ingest, prepare, publish, search_rope
 from tasks.prefect_tasks.run_labels import run_tags
 
 
@@ -21,6 +21,7 @@ class PrefectStages:
     search_rope = staticmethod(search_rope.search_rope)
     finetune = staticmethod(finetune.finetune)
     evaluate = staticmethod(evaluate.evaluate)
+    advise = staticmethod(advise.advise)
     publish = staticmethod(publish.publish)
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:

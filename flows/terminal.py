@@ -16,11 +16,12 @@ GOALS = {
     "search_rope": ("searched", "rope_search"),
     "finetune": ("finetuned", "checkpoint"),
     "evaluate": ("evaluated", "evaluation"),
+    "advise": ("advised", "advice"),
     "publish": ("published", "release"),
 }  # of each flow: the method of `flows.chain.Chain`, and what the run's record calls its last artifact
 
 # Publishing trains only what is missing, which is usually nothing.
-TRAINING_FLOWS = frozenset({"extend_context", "search_rope", "finetune", "evaluate"})
+TRAINING_FLOWS = frozenset({"extend_context", "search_rope", "finetune", "evaluate", "advise"})
 
 
 def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
@@ -40,7 +41,7 @@ def run_here(flow: str, params: PipelineParams, no_prefect: bool) -> str:
             return found
     from flows.check_inputs import check_inputs
 
-    check_inputs(params, trains=flow in TRAINING_FLOWS)
+    check_inputs(params, trains=flow in TRAINING_FLOWS, advises=flow == "advise" or params.advise.after_evaluation)
     if not no_prefect:
         return run_flow(flow, params)
     from flows.plain_stages import run_plainly

@@ -67,3 +67,17 @@ def refuse_unaskable(params: PipelineParams) -> None:
     refuse_missing(params.evaluation)
     if params.evaluation.qa_file:
         read_qa(params.evaluation.qa_file)
+
+
+def refuse_unadvisable(params: PipelineParams) -> None:
+    """UserError if the advice's embedding model, or a file of questions, is missing here."""
+    from pathlib import Path
+
+    from ray_jobs.advise.advice_key import qa_file
+    from tasks.chunk.similarity import refuse_unusable
+
+    if params.advise.embedding_model:
+        refuse_unusable(params.advise.embedding_model, "advise.embedding_model")
+    given = qa_file(params)
+    if given and not Path(given[0]).expanduser().is_file():
+        raise UserError(f"{given[1]} {given[0]} is not there: give an existing file of questions, or leave it out.")

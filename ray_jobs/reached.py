@@ -41,7 +41,8 @@ class Reached:
             case TrainingStep():
                 self.exactly = f"at step {event.figures.step} of {event.num_steps}"
             case SamplesMeasured():
-                self.exactly = f"at {event.share:.0%} of the evaluation"
+                what = "evaluation" if event.stage == "evaluate" else "advice's questions"
+                self.exactly = f"at {event.share:.0%} of the {what}"
 
     def describe(self) -> str:
         """Such as `stopped at step 41 of 120; run again to go on`."""

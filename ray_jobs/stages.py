@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback
 from data_schemas.storage import Artifact, Storage
+from ray_jobs.advise import advice_stage
 from ray_jobs.evaluate import evaluation_stage
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.prepare.job import determining
@@ -77,6 +78,16 @@ def evaluate(params: PipelineParams, documents: Artifact, checkpoint: Artifact |
         return evaluation_stage.run(params, Storage(params.storage), documents, checkpoint, noted)
 
 
+def advise(params: PipelineParams, documents: Artifact, checkpoint: Artifact | None, tell: ProgressCallback) -> Artifact:
+    """Ask the same questions in several ways, or continue an interrupted run."""
+    with REACHED.during("asking questions", tell) as noted:
+        if is_submitted(params.ray):
+            determines = advice_stage.determining
+            given = {"documents": documents} | ({"checkpoints": checkpoint} if checkpoint else {})
+            return run_job("advise", params, noted, kind="advices", determining=determines, inputs=given)
+        return advice_stage.run(params, Storage(params.storage), documents, checkpoint, noted)
+
+
 def publish(
     params: PipelineParams,
     artifacts: Mapping[str, Artifact],
@@ -84,6 +95,7 @@ def publish(
     seen: Callable[[Check | Delivery], None] = lambda _: None,
     token: SecretStr | None = None,
 ) -> Artifact:
-    """Write the release, verify it, and serve it where it is better. `artifacts`: those of the four stages, by name."""
+    """Write the release, verify it, and serve it where it is better. `artifacts`: those of the four stages, and the advice where there
+    is one, by name."""
     with REACHED.during("publishing", tell) as noted:
         return release_stage.run(params, Storage(params.storage), **artifacts, progress=noted, seen=seen, token=token)

@@ -171,7 +171,7 @@ def _generated(
         [prompt.tokens for prompt in asked],
         [prompt.answer for prompt in asked],
         [prompt.max_new_tokens for prompt in asked],
-        eos_ids=_ends(model, tokenizer),
+        eos_ids=end_ids(model, tokenizer),
         batch_tokens=batch_tokens,
     ):
         _refuse_not_finite(score.logprobs, arm, asked[place].length)
@@ -179,7 +179,7 @@ def _generated(
     return found
 
 
-def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Tokens that end generation: the model's own, else the tokenizer's."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if configured is None:

@@ -30,7 +30,7 @@ from ray_jobs.submit.job_log import event_of, follow
 from ray_jobs.submit.jobs_api import FOLDER, AlreadyThere, Job, JobsApi, NoAnswer
 from ray_jobs.submit.waiting import leave
 
-JobName = Literal["prepare", "search_rope", "finetune", "evaluate"]
+JobName = Literal["prepare", "search_rope", "finetune", "evaluate", "advise"]
 Determining = Callable[[PipelineParams], dict[str, Any]]
 """The parameters that decide what a job makes, as JSON; each stage module has such a function, called `determining`."""
 Answer = TypeVar("Answer")

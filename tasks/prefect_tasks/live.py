@@ -98,11 +98,11 @@ class LiveTraining(Periodic):
 
 
 class LiveEvaluation(Periodic):
-    """Shows the share of an evaluation that is done through `show` while the context is open; see `LiveTraining`."""
+    """Shows the share of an evaluation, or of the advice, that is done through `show` while the context is open; see `LiveTraining`."""
 
-    def __init__(self, title: str, show: Show, every_s: float = SECONDS_BETWEEN_UPDATES) -> None:
+    def __init__(self, title: str, show: Show, every_s: float = SECONDS_BETWEEN_UPDATES, key: str = evaluation.KEY) -> None:
         super().__init__(self._show_new, every_s)
-        self._title, self._show = title, show
+        self._title, self._show, self._key = title, show, key
         self._heard, self._shown = 0.0, 0.0
 
     def hear(self, event: ProgressEvent) -> None:
@@ -112,4 +112,4 @@ class LiveEvaluation(Periodic):
     def _show_new(self) -> None:
         if (share := self._heard) > self._shown:
             self._shown = share
-            self._show(Share(f"{evaluation.KEY}-progress", share, f"{self._title}: share of its work that is done"))
+            self._show(Share(f"{self._key}-progress", share, f"{self._title}: share of its work that is done"))

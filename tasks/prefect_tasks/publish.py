@@ -22,13 +22,19 @@ from tasks.publish.event import announce
 
 @task(name="publish", task_run_name=task_run_name, persist_result=False)
 def publish(
-    params: PipelineParams, documents: Artifact, shards: Artifact, checkpoint: Artifact, evaluation: Artifact
+    params: PipelineParams,
+    documents: Artifact,
+    shards: Artifact,
+    checkpoint: Artifact,
+    evaluation: Artifact,
+    advice: Artifact | None = None,
 ) -> Artifact:
     """Write the release, verify it, and point `current` at it."""
     seen: list[Check | Delivery] = []
 
     def make(observer: Observer) -> Artifact:
         artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
+        artifacts |= {"advice": advice} if advice else {}
         return stages.publish(params, artifacts, observer.tell, seen.append, hub_token(params.publish))
 
     def shown(artifact: Artifact) -> Iterator[Shown]:

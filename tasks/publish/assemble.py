@@ -2,7 +2,8 @@
 
 config.json  generation_config.json  model*.safetensors  tokenizer*        the files that a server loads
 adapter/                                                                   the LoRA alone, never beside merged weights
-rope_plan.json  chunk_reorder.json  evaluation/  training/  README.md  provenance.json  LICENSE  NOTICE
+rope_plan.json  chunk_reorder.json  serving_advice.json (with advise.after_evaluation)
+evaluation/  training/  README.md  provenance.json  LICENSE  NOTICE
 data_card.md  data_card.json                                               what it was trained on
 verification/                                                              logits before saving, and which servers ran
 SHA256SUMS                                                                 of all of these
@@ -25,6 +26,7 @@ from data_schemas.progress import ProgressCallback
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.report import Report, read_settings
 from data_schemas.report_sections import published_curve
+from data_schemas.serving_advice import ADVICE_FILE_NAME
 from tasks.evaluate.report.result_files import HTML_NAME, PAGE_NAME, REPORT_NAME, SETTINGS_NAME
 from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 class ReleaseParts:
     """Everything a release is made of, except the model.
 
-    `checkpoint` and `evaluation` are artifact folders; `stages` are the manifests of the four parents, by stage; `release` is the
+    `checkpoint`, `evaluation` and `advice` are artifact folders; `stages` are the manifests of the parents, by stage; `release` is the
     entry for the release itself in provenance.json.
     """
 
@@ -59,6 +61,7 @@ class ReleaseParts:
     plan: RopePlan
     checkpoint: Path
     evaluation: Path
+    advice: Path | None
     report: Report
     stages: Mapping[str, Manifest]
     release: Mapping[str, Any]
@@ -85,6 +88,8 @@ def assemble(
     shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
     reorder = make_config(parts.params, published_curve(parts.report.recall_by_position), parts.report.reorder_decision)
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
+    if parts.advice is not None:
+        shutil.copyfile(parts.advice / ADVICE_FILE_NAME, directory / ADVICE_FILE_NAME)
     if data := data_card(parts.params.row_tokens, parts.stages["shards"].summary):
         (directory / CARD_PAGE).write_text(data.markdown(), encoding="utf-8")
         write_json(directory / CARD_FILE, data.model_dump(mode="json", exclude_none=True))

@@ -56,6 +56,7 @@ def run(
     progress: ProgressCallback,
     seen: Callable[[Check | Delivery], None] = lambda _: None,
     token: SecretStr | None = None,
+    advice: Artifact | None = None,
 ) -> Artifact:
     """Publish the model of `checkpoint` as a version of `params.release_name`, here and at every destination.
 
@@ -63,6 +64,7 @@ def run(
     verification fails; then no version is written. A version that is already there is not written again, and a rolled-back one does
     not become current. If a destination fails, a UserError is raised after all others have the release. `seen` gets each check and
     each delivery. `token` is the content of `params.publish.token_secret`; only the hub's client gets it, and it is stored nowhere.
+    `advice`: its `serving_advice.json` becomes a file of the release.
     """
     check_destinations(params.publish)
     if params.publish.token_secret and token is None:
@@ -73,6 +75,7 @@ def run(
     decision = decide(params, report)
 
     stages = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
+    stages |= {"advice": advice} if advice else {}
     digest_params = release_params(params, base)
     parents = {name: artifact.digest for name, artifact in stages.items()} | {"base": base.fingerprint}
     digest = stage_digest(STAGE, digest_params, CODE_VERSION, parents)
@@ -91,6 +94,7 @@ def run(
             plan=RopePlan.from_json(plan_file.read_text(encoding="utf-8")),
             checkpoint=checkpoint.path,
             evaluation=evaluation.path,
+            advice=advice.path if advice else None,
             report=report,
             stages={name: artifact.manifest for name, artifact in stages.items()},
             release={"name": params.release_name, "digest": digest, "code_version": CODE_VERSION, "params": digest_params},

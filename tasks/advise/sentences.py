@@ -1,0 +1,98 @@
+"""What the figures say, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data_schemas.serving_advice import KindAdvice, QuestionKind, ServingWay
+from tasks.advise.results import OnKind
+from tasks.evaluate.labels import arm_label
+
+KIND_LABELS: dict[QuestionKind, str] = {
+    "local": "local facts",
+    "far_apart": "facts far apart",
+    "spread": "spread evidence",
+    "given": "given questions",
+}
+_RETRIEVERS = {"bm25": "BM25", "embedding": "embeddings"}
+_MUCH_CHEAPER = 1.05
+
+
+def way_label(way: ServingWay) -> str:
+    """Such as `chunks of 512, k = 8 (BM25, reverse_rank), base`."""
+    arm = arm_label(way.arm)
+    if way.way == "full":
+        return f"whole document, {arm}"
+    if way.way == "chunks":
+        assert way.retrieval is not None
+        cut = way.retrieval.chunking
+        overlap = f" +{cut.overlap_fraction:.0%}" if cut.overlap_fraction else ""
+        how = f"{_RETRIEVERS[way.retrieval.retriever]}, {way.retrieval.order}"
+        return f"chunks of {cut.max_tokens}{overlap}, k = {way.retrieval.k} ({how}), {arm}"
+    if way.way == "route":
+        return f"chunks first, then the whole document, {arm}"
+    return f"{way.way.replace('_', '-')} over parts of {way.part_tokens}, {arm}"
+
+
+def kind_advice(on: OnKind) -> KindAdvice:
+    """The advice for one kind of question, in a sentence that says what was shown and what was not."""
+    advised = on.advised
+    is_better = any(on.is_worse(way.name) for way in on.by_cost[: on.by_cost.index(advised)])
+    return KindAdvice(kind=on.kind, way=advised.name, is_distinguishable=is_better, sentence=_sentence(on, advised, is_better))
+
+
+def _sentence(on: OnKind, advised: ServingWay, is_better: bool) -> str:
+    results = on.results
+    named = f"{KIND_LABELS[on.kind]}: {way_label(advised)}"
+    num = results[advised.name].num_questions
+    worse = [way for way in on.ways if on.is_worse(way.name)]
+    if results[on.best].quality == 0:
+        return (
+            f"{KIND_LABELS[on.kind]}: not distinguishable, as no way answers any of {num} questions right; the cheapest is "
+            f"{way_label(advised)}."
+        )
+    if advised.name == on.best:
+        shown = (
+            f"{len(worse)} of {len(on.ways) - 1} other ways are shown to be worse"
+            if worse
+            else "no other way is shown to be worse"
+        )
+        return f"{named} is best, with {_share(on, advised.name)} of {num} questions right; {shown}."
+    best = {way.name: way for way in on.ways}[on.best]
+    compared = on.comparisons[advised.name]
+    apart = f"{compared.difference:+.2f} [{compared.low:+.2f}, {compared.high:+.2f}]"
+    than = f"not shown to be worse than the best ({way_label(best)}: {_share(on, on.best)} right; difference {apart}, {num} questions)"
+    ratio = f" and reads {compared.cost_ratio:.3g} times fewer tokens" if compared.cost_ratio > _MUCH_CHEAPER else ""
+    cheaper = "; cheaper ways are shown to be worse" if is_better else ""
+    alike = "" if worse else "not distinguishable: "
+    return f"{KIND_LABELS[on.kind]}: {alike}{way_label(advised)}, {_share(on, advised.name)} right, is {than}{ratio}{cheaper}."
+
+
+def _share(on: OnKind, name: str) -> str:
+    return f"{on.results[name].quality:.0%}"
+
+
+def overall(ways: Sequence[ServingWay], advice: Sequence[KindAdvice]) -> str:
+    """Extend, chunk, or not distinguishable, over all kinds."""
+    by_name = {way.name: way for way in ways}
+    extends = [one for one in advice if _reads_long(by_name[one.way])]
+    others = [one for one in advice if not _reads_long(by_name[one.way])]
+    if not extends and not any(one.is_distinguishable for one in advice):
+        return (
+            "Not distinguishable: for no kind of question was a way shown to be better than the cheapest one, so the cheapest serves: "
+            f"{_kinds(others, by_name)}."
+        )
+    if not extends:
+        return f"Chunk: no kind of question was shown to need a window above the base's: {_kinds(others, by_name)}."
+    if not others:
+        return f"Extend: for every kind of question, the base's window was shown to be too short: {_kinds(extends, by_name)}."
+    return f"It depends on the question. Extend for {_kinds(extends, by_name)}. The base's window is enough for {_kinds(others, by_name)}."
+
+
+def _reads_long(way: ServingWay) -> bool:
+    """Whether it reads whole documents with an extended model."""
+    return way.arm != "base" and way.way in ("full", "route")
+
+
+def _kinds(advice: Sequence[KindAdvice], ways: dict[str, ServingWay]) -> str:
+    return "; ".join(f"{KIND_LABELS[one.kind]} ({way_label(ways[one.way])})" for one in advice)
