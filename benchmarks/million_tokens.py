@@ -113,13 +113,14 @@ def worker(rank: int, tokens: int, steps: int, workers: int, folder: Path) -> No
 
 def foreseen(params: Any) -> dict[str, float]:
     """Tokens of the largest part and the bytes on its worker, by the plan's formula."""
-    from ray_jobs.finetune.planning.memory import predict_memory
-    from ray_jobs.finetune.planning.sequence import largest_part, sent_bytes
+    from ray_jobs.finetune.planning.memory import in_one_memory, predict_memory
+    from ray_jobs.finetune.planning.sequence import exchanged_bytes, largest_part, sent_bytes
     from ray_jobs.finetune.planning.shape import training_shape
 
     shape, workers = training_shape(params), params.ray.sequence_workers
     part = largest_part(params, shape, params.row_tokens, 0, GROUP_SIZE, workers)
-    found = predict_memory(shape, params.training, part, num_workers=workers, cuda=False)
+    beside = exchanged_bytes(params, shape, params.row_tokens, 0, GROUP_SIZE, workers)
+    found = predict_memory(shape, in_one_memory(params.training), part, num_workers=workers, exchanged_bytes=beside)
     sent = sent_bytes(params, shape, 0, GROUP_SIZE).layer_in_groups if workers > 1 else 0.0
     parts = {name: round(size) for name, size in found.parts().items() if size}
     return {

@@ -65,6 +65,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     rows += _training(params, shape)
     if speed is not None and seconds is not None:
         rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
+        rows += _hours_a_billion(params, shape, speed.flops_per_s)
     else:
         rows.append(("training time", "unknown: give --tflops, the speed that one worker reaches"))
     _print(console, f"Plan of {params.run_name}", ("what", "value"), rows)
@@ -133,6 +134,32 @@ def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple
         f"each row over {params.ray.sequence_workers} workers",
         f"a worker sends at most {data_size(sent.layer_in_groups)} in a layer in groups, {data_size(sent.layer_in_full)} in one in full "
         f"and {data_size(sent.step)} a row and step; ring attention would send {data_size(sent.ring_layer)} a layer",
+    )
+
+
+def _hours_a_billion(params: PipelineParams, shape: "TrainingShape", flops_per_s: float) -> Iterator[tuple[str, str]]:
+    """Beside a ring and Ulysses, where rows are shared."""
+    from ray_jobs.finetune.full_layers import num_full_layers
+    from ray_jobs.finetune.planning.sequence_time import USUAL_BYTES_PER_S, hours_a_billion_tokens
+    from ray_jobs.finetune.training.objective import group_size_at
+
+    training, sharing = params.training, params.ray.sequence_workers
+    if sharing == 1 or training.attention == "full":
+        return
+    found = hours_a_billion_tokens(
+        shape.cost,
+        params.row_tokens,
+        sharing,
+        group_size_at(0, params),
+        flops_per_s=flops_per_s,
+        num_full_layers=num_full_layers(training, shape.num_layers),
+        compute_bytes=shape.compute_bytes,
+        passes=3 if training.gradient_checkpointing else 2,
+    )
+    yield (
+        f"a billion tokens over {sharing} workers",
+        f"{duration(3600 * found.groups)}; with full attention {duration(3600 * found.ring)} in a ring and {duration(3600 * found.ulysses)} by "
+        f"Ulysses, if {data_size(USUAL_BYTES_PER_S)} a second go between two workers",
     )
 
 
@@ -211,15 +238,18 @@ def _also_trained(training: TrainingParams) -> str:
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
     from ray_jobs.finetune.full_layers import num_full_layers
-    from ray_jobs.finetune.planning.memory import largest_micro_batch, most_kept_layers, predict_memory
-    from ray_jobs.finetune.planning.sequence import largest_part, longest_row
+    from ray_jobs.finetune.planning.memory import in_one_memory, largest_micro_batch, most_kept_layers, predict_memory
+    from ray_jobs.finetune.planning.sequence import exchanged_bytes, largest_part, longest_row
     from ray_jobs.finetune.training.objective import group_size_at
 
-    training, workers, cuda = params.training, params.ray.num_workers, params.ray.use_gpu
+    workers, cuda = params.ray.num_workers, params.ray.use_gpu
+    training = params.training if cuda else in_one_memory(params.training)
     sharing = params.ray.sequence_workers
     cut = (num_full_layers(training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params))
     row_tokens = largest_part(params, shape, params.row_tokens, *cut, sharing)  # of a row, on one worker
-    found = predict_memory(shape, training, training.micro_batch_rows * row_tokens, num_workers=workers, cuda=cuda)
+    beside = exchanged_bytes(params, shape, params.row_tokens, *cut, sharing)
+    tokens = training.micro_batch_rows * row_tokens
+    found = predict_memory(shape, training, tokens, num_workers=workers, cuda=cuda, exchanged_bytes=beside)
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
     rows.append((f"peak, in {found.moment}", data_size(found.total)))
@@ -232,7 +262,6 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     rows.append((f"largest micro batch in {available / GB:.0f} GB", f"{fits}; {origin}"))
     if fitting and training.micro_batch_rows > fitting:
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
-    tokens = training.micro_batch_rows * row_tokens
     if kept := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
         rows.append(("training.kept_layers", f"up to {kept} of {shape.num_layers} layers fit, which are then not recomputed"))
     if sharing > 1:

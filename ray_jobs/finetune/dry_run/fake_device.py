@@ -130,15 +130,15 @@ def offload_out_of_sight(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def fake_process_group(num_workers: int) -> Iterator[None]:
-    """A process group of `num_workers` ranks, of which this process is the first and the others do not exist."""
+def fake_process_group(num_workers: int, rank: int = 0) -> Iterator[None]:
+    """A process group of `num_workers` ranks, of which this process is the one of that number and the others do not exist."""
     import torch.distributed as dist
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if num_workers == 1:
         yield
         return
-    dist.init_process_group("fake", rank=0, world_size=num_workers, store=FakeStore())
+    dist.init_process_group("fake", rank=rank, world_size=num_workers, store=FakeStore())
     try:
         yield
     finally:

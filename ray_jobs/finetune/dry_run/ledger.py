@@ -21,7 +21,7 @@ FORWARD, BACKWARD = "made in the forward pass", "made in the backward pass"
 class Ledger(TorchDispatchMode):
     """Counts, while it is entered, every tensor that an operation makes until it is freed, by the part it was made in."""
 
-    def __init__(self, num_workers: int = 1) -> None:
+    def __init__(self, num_workers: int = 1, num_sharing: int = 1) -> None:
         super().__init__()
         self.num_operations = 0
         self.peak_bytes = 0
@@ -30,7 +30,7 @@ class Ledger(TorchDispatchMode):
         self._parts: Counter[str] = Counter()
         self._now = 0
         self._held: dict[int, tuple[weakref.ref[Any], str, int]] = {}
-        self._num_workers = num_workers
+        self._num_workers, self._num_sharing = num_workers, num_sharing
 
     def count(self, tensors: Iterable[torch.Tensor], part: str) -> None:
         """Enter tensors that exist already."""
@@ -92,7 +92,8 @@ class Ledger(TorchDispatchMode):
             self.peak_bytes, self.peak_parts = self._now, dict(self._parts)
 
     def _send(self, func: Any, args: Any) -> None:
-        """Bytes that one of N workers sends in a ring: (N - 1) / N of what is gathered or reduced, twice that for an all-reduce."""
+        """Bytes that one of N workers sends in a ring: (N - 1) / N of what is gathered or reduced, twice that for an all-reduce;
+        and all that is sent from one worker to another."""
         name = func._opname.strip("_")
         share = (self._num_workers - 1) / self._num_workers
         if "allgather" in name:
@@ -101,6 +102,10 @@ class Ledger(TorchDispatchMode):
             self.sent_bytes["reduce-scatter"] += round(share * num_bytes(args[1]))
         elif "allreduce" in name:
             self.sent_bytes["all-reduce"] += round(2 * share * num_bytes(args[0]))
+        elif name == "send":
+            self.sent_bytes["keys and values of a row, and gradients"] += num_bytes(args[0])
+        elif "alltoall" in name:  # among the workers that share a row
+            self.sent_bytes["heads for tokens"] += round(num_bytes(args[1]) * (self._num_sharing - 1) / self._num_sharing)
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

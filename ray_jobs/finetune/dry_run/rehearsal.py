@@ -35,6 +35,7 @@ from ray_jobs.finetune.executors import rehearsing_gpu
 from ray_jobs.finetune.planning.memory import MemoryEstimate, predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape
 from ray_jobs.finetune.training.distributed import Worker, mesh_of, shard
+from ray_jobs.finetune.training.row_parts import sequence_link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,32 +82,35 @@ class FullRows:
 
 def dry_run(params: PipelineParams, shape: TrainingShape) -> DryRun:
     """Rehearse one step. UserError that names the module and the operation if the step cannot be computed."""
-    if params.ray.sequence_workers > 1:
+    if shape.experts_a_token:
         raise UserError(
-            "The dry run does not cut rows over workers: set ray.sequence_workers to 1, and rows to what one worker gets of them."
+            "The dry run cannot follow a base with experts, whose kernels ask for a real device: leave --dry-run out; the plan's formula counts "
+            "them."
         )
     params, notes = _replaced(params)
+    workers, sharing = params.ray.num_workers, params.ray.sequence_workers
+    rank = sharing // 2  # of the workers that share a row, the one in the middle receives, and with three or more it also sends
     started = time.perf_counter()
     with ExitStack() as around:
         around.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        around.enter_context(fake_process_group(params.ray.num_workers))
-        worker = Worker(0, params.ray.num_workers, torch.device("cpu"))
+        around.enter_context(fake_process_group(workers, rank))
+        worker = Worker(rank, workers, torch.device("cpu"), sequence_link(rank, workers, sharing))
         mesh = mesh_of(worker) if params.training.parallelism == "fsdp" else None
         around.enter_context(fake_tensors())
         if params.ray.use_gpu:
             around.enter_context(rehearsing_gpu())
             _forward_on_gpu(params)
         ledger, operations = _whole_step(params, worker, mesh)
-    training, workers = params.training, params.ray.num_workers
-    tokens = training.micro_batch_rows * params.row_tokens
+    training = params.training
+    tokens, beside = _part_of_worker(params, shape)
     return DryRun(
         tokens=tokens,
         num_workers=workers,
         checked_on_gpu=params.ray.use_gpu,
         peak_bytes=ledger.peak_bytes,
         parts={name: size for name, size in ledger.peak_parts.items() if size},
-        predicted=predict_memory(shape, training, tokens, num_workers=workers),
+        predicted=predict_memory(shape, training, tokens, num_workers=workers, exchanged_bytes=beside),
         matrix_flops=operations.matrix_flops,
         attention_flops=operations.attention_flops,
         needed_flops=_needed_flops(params, shape),
@@ -122,7 +126,7 @@ def _replaced(params: PipelineParams) -> tuple[PipelineParams, tuple[str, ...]]:
     """The parameters of a step with one micro batch a worker, without what needs a real GPU; and what was replaced."""
     training, notes = params.training, []
     change: dict[str, Any] = {
-        "rows_per_step": params.ray.num_workers * training.micro_batch_rows,
+        "rows_per_step": params.ray.num_workers // params.ray.sequence_workers * training.micro_batch_rows,
         "warmup_steps": 0,
         "steps": 1,
     }
@@ -137,6 +141,8 @@ def _replaced(params: PipelineParams) -> tuple[PipelineParams, tuple[str, ...]]:
     if training.optimizer == "adamw_8bit":
         change["optimizer"] = "adamw"
         notes.append("adamw_8bit needs a GPU: counted with adamw, whose states are four times as large")
+    if params.ray.sequence_workers > 1:
+        notes.append(f"counted on worker {params.ray.sequence_workers // 2 + 1} of the {params.ray.sequence_workers} that share a row")
     if training.loss_weighting != "none":
         change["loss_weighting"] = "none"
         notes.append(f"without training.loss_weighting {training.loss_weighting}")
@@ -173,7 +179,7 @@ def _whole_step(params: PipelineParams, worker: Worker, mesh: Any) -> tuple[Ledg
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     optimizer.step()
-    ledger = Ledger(worker.world_size)
+    ledger = Ledger(worker.world_size, params.ray.sequence_workers)
     ledger.count([*objective.parameters(), *objective.buffers()], WEIGHTS)
     ledger.count((w.grad for w in weights if w.grad is not None), GRADIENTS)
     ledger.count((s for states in optimizer.state.values() for s in states.values() if isinstance(s, torch.Tensor)), OPTIMIZER)
@@ -210,7 +216,18 @@ def _needed_flops(params: PipelineParams, shape: TrainingShape) -> float:
 
     lengths = np.full(params.training.micro_batch_rows, params.row_tokens)
     full_layers = num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads)
-    return shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
+    return shape.cost.step_flops(lengths, group_size_at(0, params), full_layers) / params.ray.sequence_workers
+
+
+def _part_of_worker(params: PipelineParams, shape: TrainingShape) -> tuple[int, float]:
+    """(tokens of a micro batch on the worker that gets most of it, bytes that attention needs beside them)."""
+    from ray_jobs.finetune.full_layers import num_full_layers
+    from ray_jobs.finetune.planning.sequence import exchanged_bytes, largest_part
+    from ray_jobs.finetune.training.objective import group_size_at
+
+    tokens, sharing = params.training.micro_batch_rows * params.row_tokens, params.ray.sequence_workers
+    cut = (num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params), sharing)
+    return largest_part(params, shape, tokens, *cut), exchanged_bytes(params, shape, params.row_tokens, *cut)
 
 
 class _told_where:

@@ -112,9 +112,18 @@ def _lora_input_bytes(shape: TrainingShape) -> float:
 
 
 def predict_memory(
-    shape: TrainingShape, training: TrainingParams, tokens: int, *, num_workers: int = 1, cuda: bool = False
+    shape: TrainingShape,
+    training: TrainingParams,
+    tokens: int,
+    *,
+    num_workers: int = 1,
+    cuda: bool = False,
+    exchanged_bytes: float = 0.0,
 ) -> MemoryEstimate:
-    """The peak on one of `num_workers` workers with `tokens` in a micro batch, from the second step on."""
+    """The peak on one of `num_workers` workers with `tokens` in a micro batch, from the second step on.
+
+    `exchanged_bytes` are what a cut row needs beside it (`planning.sequence.exchanged_bytes`).
+    """
     shards = num_workers if training.parallelism == "fsdp" else 1
     gathered = _gathered_bytes(shape) if shards > 1 else 0.0
     held = shape.frozen_bytes * (shape.num_frozen - shape.num_quantised) + shape.quantised_bytes * shape.num_quantised
@@ -122,6 +131,7 @@ def predict_memory(
     weights = (4 * shape.num_trainable + held + averaged) / shards + gathered
     states = 2 if training.optimizer == "adamw_8bit" else 8
     moments = _moments(shape, training, tokens)
+    moments["backward"] = (moments["backward"][0] + exchanged_bytes, 0.0)
     if num_workers > 1 and training.parallelism == "ddp":
         moments["exchange of gradients"] = (0.0, 4.0 * shape.num_trainable)
     moment = max(moments, key=lambda name: sum(moments[name]))
@@ -169,6 +179,11 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
 def _gathered_bytes(shape: TrainingShape) -> float:
     """FSDP2 gathers the current and the prefetched layer, and keeps embedding and output layer whole while they compute."""
     return 2 * shape.num_layer * (shape.quantised_bytes or shape.frozen_bytes) + 4 * shape.vocabulary * shape.hidden
+
+
+def in_one_memory(training: TrainingParams) -> TrainingParams:
+    """As a CPU computes: it has no other memory to offload to, so `activation_offload` moves nothing."""
+    return training.model_copy(update={"activation_offload": False})
 
 
 def most_kept_layers(

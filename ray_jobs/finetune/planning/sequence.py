@@ -8,6 +8,13 @@ Bytes that one worker sends for a row in a step, counted for a row that is a sin
                                                                values from the document's start
     a step             3 times that with gradient checkpointing (forward twice, gradients once), else 2 times
 
+Beside its part of the row, the worker that needs most has in a layer
+
+    keys and values    3 (2 K D s m)                           m of them: a group, or the row in a layer in full; they are received, joined
+                                                               with the part's own, and have gradients
+    scores             12 a pair in float32                    of one block of queries to them, its softmax and gradient
+    heads for tokens   t (3 H + 2 K) D s                       in a layer in full where C divides K
+
 Ring attention (Liu et al. 2023, arXiv 2310.01889) sends 2 K t D s (C - 1) in each layer and pass, for the t tokens of a worker.
 """
 
@@ -20,9 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.planning.memory import SHARE_USED, predict_memory
+from ray_jobs.finetune.planning.memory import SHARE_USED, in_one_memory, predict_memory
 from ray_jobs.finetune.planning.shape import TrainingShape
 from ray_jobs.finetune.sequence_parallel.cuts import RowCost, plan_cuts, sent_tokens
+from tasks.model.attention_scores import BLOCK_ELEMENTS
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,24 @@ def largest_part(
     return min(tokens, math.ceil((math.sqrt(a * a + 2 * b * share) - a) / b))
 
 
+def exchanged_bytes(
+    params: PipelineParams, shape: TrainingShape, tokens: int, num_full_layers: int, group_size: int, count: int
+) -> float:
+    """What attention needs beside the part of a row of `tokens`, one document, on the worker that needs most of `count`."""
+    if count == 1:
+        return 0.0
+    cost, size, part = shape.cost, shape.compute_bytes, math.ceil(tokens / count)
+    in_full = num_full_layers or params.training.attention == "full"
+    keys, queries, heads = min(group_size, tokens), min(group_size, part), 0.0
+    if in_full and cost.kv_heads % count:
+        keys, queries = tokens, part
+    elif in_full:
+        heads = part * (3 * cost.heads + 2 * cost.kv_heads) * cost.head_dim * size
+    block = max(BLOCK_ELEMENTS, 16 * cost.heads * keys)
+    halo = 3 * 2 * cost.kv_heads * cost.head_dim * size * keys + 12 * min(cost.heads * queries * keys, block)
+    return max(halo, heads)
+
+
 def longest_row(
     params: PipelineParams,
     shape: TrainingShape,
@@ -89,9 +115,12 @@ def longest_row(
 ) -> int:
     """Tokens of the longest row that fits `num_workers` workers of `available_bytes` which share it; 0 if the model does not fit."""
 
+    training = params.training if cuda else in_one_memory(params.training)
+
     def fits(tokens: int) -> bool:
         part = largest_part(params, shape, tokens, num_full_layers, group_size, num_workers)
-        found = predict_memory(shape, params.training, part, num_workers=num_workers, cuda=cuda)
+        beside = exchanged_bytes(params, shape, tokens, num_full_layers, group_size, num_workers)
+        found = predict_memory(shape, training, part, num_workers=num_workers, cuda=cuda, exchanged_bytes=beside)
         return found.total <= available_bytes * SHARE_USED
 
     if not fits(num_workers):

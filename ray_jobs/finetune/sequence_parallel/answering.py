@@ -25,5 +25,5 @@ def answering(occasion: str, limit: str) -> Iterator[None]:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WorkerLostError(
             f"A worker does not answer while {occasion}: it was lost, or took longer than {limit}; this step is made again from the last "
-            f"checkpoint when the workers start again ({first[:200]})."
+            f"checkpoint when the workers start again ({first[:160]})."
         ) from error

@@ -137,8 +137,13 @@ def _torch_kernel(
 
 
 def _liger_kernel(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
-    """Liger chooses its own chunk size: a chunk's logits are about as large as the hidden states."""
+    """Liger chooses its own chunk size: a chunk's logits are about as large as the hidden states.
+
+    Its kernels may count elements in 32 bits, so each call gets fewer than 2^31.
+    """
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     loss = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum", accum_dtype=torch.float32)
-    return loss(weight, hidden, targets, bias).float()
+    most = (2**31 - 1) // hidden.shape[1]
+    parts = zip(hidden.split(most), targets.split(most), strict=True)
+    return torch.stack([loss(weight, part, of_part, bias).float() for part, of_part in parts]).sum()

@@ -83,6 +83,29 @@ def test_a_cluster_is_rehearsed_in_one_process(base: Path, alone: DryRun) -> Non
     assert abs(shards.ratio - 1) < 0.1
 
 
+def test_rows_over_several_workers_are_rehearsed(base: Path, alone: DryRun) -> None:
+    """Group 256, one layer in full of three: heads are exchanged over 2 workers, keys and values sent from the start over 4."""
+    token = 2 * 64 * 2  # keys and values of one head, in bfloat16
+    two, four = (
+        rehearsed(base, {"rows_per_step": 2, "micro_batch_rows": 1}, GPU | {"num_workers": 2 * n, "sequence_workers": n})
+        for n in (2, 4)
+    )
+    name, every_head = "keys and values of a row, and gradients", 2
+    # The second of two workers sends gradients alone: of the shifted head, half a group, in two layers.
+    assert two.sent_bytes[name] == 2 * 128 * token
+    heads_of_part = TOKENS // 2 * 64 * 2
+    queries_keys_values_outputs = (4 + 2 + 2 + 4) * heads_of_part * 1 / 2
+    assert two.sent_bytes["heads for tokens"] == pytest.approx(3 * queries_keys_values_outputs, rel=0.05)
+    # The third of four sends forward twice and gradients once; in full from the row's start on, to one worker and for two before it.
+    assert four.sent_bytes[name] > 3 * 2 * 128 * token + every_head * token * TOKENS // 4
+    assert "heads for tokens" not in four.sent_bytes
+    assert two.tokens == TOKENS // 2
+    for found in (two, four):
+        assert 0.85 < found.ratio < 1.2, found  # the formula is for the worker that needs most, which is the last one
+        assert found.peak_bytes < alone.peak_bytes
+        assert any("that share a row" in note for note in found.notes)
+
+
 def test_code_that_would_fail_on_a_gpu_is_found(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     correct = loss_module.next_token_targets
 
