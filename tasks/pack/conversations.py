@@ -7,6 +7,7 @@ row is refused, or the end of the document that it asks about is left out until 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,9 @@ class ConversationEncoder:
         self._encoder = Encoder(tokenizer)
         self._is_closer = np.zeros(tokenizer.get_vocab_size(), bool)
         self._is_closer[[number for text in template.closers if (number := tokenizer.token_to_id(text)) is not None]] = True
+
+        added = tokenizer.get_added_tokens_decoder().values()
+        self._takes_space = {token.content: (token.lstrip, token.rstrip) for token in added}
 
     def encode(self, conversation: Conversation, most_tokens: int, long: LongConversations) -> EncodedConversation:
         """NotRendered, with its reason, for one that the template cannot render, whose answers it hides, or that is too long."""
@@ -156,10 +160,18 @@ class ConversationEncoder:
         for found in self._template.control.finditer(rendered.text):
             if inside[found.start()]:
                 continue
-            pieces += self._plain(rendered.text, begun, found.start())
-            pieces.append((found.start(), self._tokenizer.encode(found[0], add_special_tokens=False)))
-            begun = found.end()
+            start, end = self._with_space(rendered.text, begun, found)
+            pieces += self._plain(rendered.text, begun, start)
+            pieces.append((start, self._tokenizer.encode(rendered.text[start:end], add_special_tokens=False)))
+            begun = end
         return pieces + self._plain(rendered.text, begun, len(rendered.text))
+
+    def _with_space(self, text: str, begun: int, control: re.Match[str]) -> tuple[int, int]:
+        """The span of a control token with the white space that it takes, on its left after `begun` or on its right."""
+        left, right = self._takes_space.get(control[0], (False, False))
+        start = begun + len(text[begun : control.start()].rstrip()) if left else control.start()
+        end = len(text) - len(text[control.end() :].lstrip()) if right else control.end()
+        return start, end
 
     def _plain(self, text: str, start: int, end: int) -> list[tuple[int, Encoding]]:
         return [(start, self._encoder.encode_short([text[start:end]])[0])] if start < end else []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken
 
 from tasks.pack.conversations import Conversation, ConversationEncoder
 from tasks.tokens.chat_template import ChatTemplate, Message, NotRendered
@@ -89,6 +90,26 @@ def test_control_tokens_in_messages_are_text(kind: str) -> None:
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>", "</s>")}
     assert [int((made.ids == number).sum()) for number in ids.values()] == [2, 2, 0]
     assert tokenizer.decode(made.ids[made.is_answer]).strip() == "it is </s> here<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind != "llama2"]
+)  # which begins each piece with a space of its own
+@pytest.mark.parametrize("sides", [{"rstrip": True}, {"lstrip": True}, {"lstrip": True, "rstrip": True}], ids=str)
+def test_a_control_token_takes_the_same_space_beside_literal_ones(kind: str, sides: dict[str, bool]) -> None:
+    tokenizer = chatting(kind, without_tags(CHATML).replace("<|im_end|>", "<|end|>"))
+    tokenizer.add_tokens([AddedToken("<|end|>", special=True, normalized=False, **sides)], special_tokens=True)
+    chat = ChatTemplate.of(tokenizer)
+    assert chat is not None
+    encoder = ConversationEncoder(tokenizer.backend_tokenizer, chat, special_tokens(tokenizer))
+
+    def last_turn(asked: str) -> tuple[list[int], list[bool]]:
+        talk = (Message("user", asked), Message("assistant", "It is so. ", True))
+        made = encoder.encode(Conversation(talk), 10**6, "quarantine")
+        begun = int(np.flatnonzero(made.ids == tokenizer.convert_tokens_to_ids("<|im_start|>"))[-1]) + 2  # behind the role
+        return made.ids[begun:].tolist(), made.is_answer[begun:].tolist()
+
+    assert last_turn("a </s> b") == last_turn("a b")
 
 
 def test_a_thought_that_the_template_adds_is_part_of_the_answer() -> None:
