@@ -25,7 +25,8 @@ def train_in_stages(
         shards = [given["shards"]]
     else:
         documents = documents or make_documents(params, storage, progress)
-        shards = [make_shards(stage, storage, progress, documents)[1] for stage in stages]
+        # The longest first, since a corpus may be too short for it alone.
+        shards = [make_shards(stage, storage, progress, documents)[1] for stage in reversed(stages)][::-1]
     for stage, packed in zip(stages, shards, strict=True):
         planned = with_found_factors(stage, storage, progress, documents, start)
         start = checkpoint_stage.run(planned, storage, packed, progress, start)
