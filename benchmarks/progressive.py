@@ -1,11 +1,12 @@
-"""Training in one stage against training in stages, at equal tokens: the demo base from 512 to 8192 tokens.
+"""Training in one stage against training in stages, at equal tokens: the demo base from 512 tokens to 8192.
 
-`python -m benchmarks.progressive --work DIR [--tokens 786432] [--seeds 1] [--arms NAME ...] [--json FILE]`
+`python -m benchmarks.progressive --work DIR [--tokens 524288] [--seeds 1] [--arms NAME ...] [--json FILE]`
 
 `one-stage` trains rows of 8192 tokens. `stages` trains half of the tokens in rows of 2048, with the RoPE for that length, and the other
-half in rows of 8192. `stages-one-rope` trains the same rows, all with the RoPE for 8192. All steps have 8192 tokens. Each arm runs on one
-thread and is measured on the same documents and prompts. What is finished lies in `--work` and is found again; a stage that was stopped
-goes on from its last checkpoint. `--quick` measures little, to see that it works.
+half in rows of 8192. `stages-one-rope` trains the same rows, all with the RoPE for 8192. All steps have 8192 tokens. With another
+`--length` the first stage is half way to it, as a factor. Each arm runs on one thread and is measured on the same documents and
+prompts. What is finished lies in `--work` and is found again; a stage that was stopped goes on from its last checkpoint. `--quick`
+measures little, to see that it works.
 
 Columns: steps, tokens, processor time of the training; perplexity at 8192 over that of scaling alone, at 512 over that of the base, and at
 8192 over that of `one-stage`; score of each task at 8192 by depth, and its difference to `one-stage`. Intervals are paired over documents
@@ -22,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.progressive_run import ARMS, LENGTH, WINDOW
+from benchmarks.progressive_run import ARMS
 from benchmarks.recipes_arms import UNTRAINED
 from benchmarks.recipes_table import Measured, ratio, score, table_of
 
@@ -34,7 +35,8 @@ def main() -> int:
         prog="python -m benchmarks.progressive", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for what is finished")
-    parser.add_argument("--tokens", type=int, default=786_432, help="tokens that each arm trains")
+    parser.add_argument("--length", type=int, default=8192, choices=(2048, 8192, 32768), help="target length in tokens")
+    parser.add_argument("--tokens", type=int, default=524_288, help="tokens that each arm trains")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
         "--arms", nargs="+", default=[FIRST, "stages"], choices=list(ARMS), metavar="NAME", help=", ".join(ARMS)
@@ -43,10 +45,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the table here as well")
     args = parser.parse_args()
     arms = list(dict.fromkeys([FIRST, *args.arms]))
-    folder = args.work / f"{args.tokens}{'-quick' if args.quick else ''}"
+    folder = args.work / f"{args.length}-{args.tokens}{'-quick' if args.quick else ''}"
     failed = 0
     for arm, seed in [*((arm, 0) for arm in UNTRAINED), *((arm, seed) for seed in range(args.seeds) for arm in arms)]:
-        failed = _run(arm, seed, args.tokens, folder / f"{arm}-{seed}", quick=args.quick) or failed
+        failed = _run(arm, seed, args.length, args.tokens, folder / f"{arm}-{seed}", quick=args.quick) or failed
     if failed:
         return failed
     table = progressive_table(folder, arms)
@@ -56,11 +58,11 @@ def main() -> int:
     return 0
 
 
-def _run(arm: str, seed: int, tokens: int, place: Path, *, quick: bool) -> int:
+def _run(arm: str, seed: int, length: int, tokens: int, place: Path, *, quick: bool) -> int:
     if (place / "result.json").exists():
         return 0
     place.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "benchmarks.progressive_run", arm, str(seed), str(tokens), str(place)]
+    command = [sys.executable, "-m", "benchmarks.progressive_run", arm, str(seed), str(length), str(tokens), str(place)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     with (place / "log.txt").open("a") as log:
         status = subprocess.call(command + ["--quick"] * quick, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -75,13 +77,15 @@ def progressive_table(folder: Path, arms: list[str]) -> dict[str, Any]:
         arm = Measured.read(folder, row["arm"])
         row["tokens"] = [result["training"]["tokens"] for result in arm.results]
         row["stages"] = [result["training"]["stages"] for result in arm.results]
-        row["perplexity_over_one_stage"] = ratio(arm, first, LENGTH)
-        row["tasks_over_one_stage"] = {task: score(arm, first, task, LENGTH)["over_scaling_only"] for task in arm.tasks}
+        row["perplexity_over_one_stage"] = ratio(arm, first, table["length"])
+        row["tasks_over_one_stage"] = {
+            task: score(arm, first, task, table["length"])["over_scaling_only"] for task in arm.tasks
+        }
     return table
 
 
 def print_progressive(table: dict[str, Any]) -> None:
-    print(f"{table['machine']}; {WINDOW} -> {LENGTH} tokens, intervals of 95 %")
+    print(f"{table['machine']}; {table['window']} -> {table['length']} tokens, intervals of 95 %")
     for row in table["arms"]:
         over = _interval(row["perplexity_over_scaling_only"])
         print(f"{row['arm']}: perplexity over scaling only {over}, short {row['perplexity_over_base_at_its_window'][0]:.3f}")
@@ -90,7 +94,7 @@ def print_progressive(table: dict[str, Any]) -> None:
             print(f"  {lengths}; {row['tokens'][0]:,} tokens in {row['processor_seconds'][0]:,.0f} s of processor time")
             print(f"  perplexity over one stage {_interval(row['perplexity_over_one_stage'])}")
         for name, found in row["tasks"].items():
-            if found and name.endswith(f"@{LENGTH}"):
+            if found and name.endswith(f"@{table['length']}"):
                 task = name.partition("@")[0]
                 against = f"; minus one stage {_interval(row['tasks_over_one_stage'][task])}" if "tokens" in row else ""
                 print(f"  {task} {found['score']:.0%}, by depth {found['by_depth']}{against}")

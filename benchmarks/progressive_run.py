@@ -1,11 +1,12 @@
 """One arm of `benchmarks.progressive` in a process of its own: train stage after stage, measure, write `result.json`.
 
-python -m benchmarks.progressive_run ARM SEED TOKENS FOLDER [--quick]
+python -m benchmarks.progressive_run ARM SEED LENGTH TOKENS FOLDER [--quick]
 """
 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import shutil
 import sys
@@ -21,24 +22,20 @@ from benchmarks.recipes_run import measure, prepare
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Storage
 
-WINDOW, MIDDLE, LENGTH = 512, 2048, 8192
-STEP_TOKENS = LENGTH  # of every step: one row of the target's length, or several shorter ones
+WINDOW = 512
 SHARE_OF_FIRST = 0.5  # of the tokens, for the arms in stages
 CHECKPOINT_EVERY = 8
-# Arm: the lengths of its stages, and whether the first is trained with the RoPE of the last.
-ARMS = {
-    "one-stage": ((LENGTH,), False),
-    "stages": ((MIDDLE, LENGTH), False),
-    "stages-one-rope": ((MIDDLE, LENGTH), True),
-}
-FULL_BUDGET = {"num_documents": 24, "num_samples": 6, "tasks": ["passkey", "short_key_value", "niah_single"], "num_depths": 5}
-QUICK_BUDGET = {"num_documents": 4, "num_samples": 2, "tasks": ["passkey"], "num_depths": 2}
+# Arm: whether it has a first stage, and whether that is trained with the RoPE of the last.
+ARMS = {"one-stage": (False, False), "stages": (True, False), "stages-one-rope": (True, True)}
+FULL_BUDGET = {"num_documents": 16, "num_samples": 8, "num_depths": 5}
+QUICK_BUDGET = {"num_documents": 3, "num_samples": 2, "num_depths": 2}
 
 
 def main() -> None:
-    arm, seed, tokens, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    arm, (seed, length, tokens), folder = sys.argv[1], map(int, sys.argv[2:5]), Path(sys.argv[5])
     torch.set_num_threads(1)
-    params = arm_params(arm, seed, tokens, folder.parent.parent / "artifacts", quick="--quick" in sys.argv)
+    work = folder.parent.parent / "artifacts"
+    params = arm_params(arm, seed, length, tokens, work, quick="--quick" in sys.argv)
     storage = Storage(params.storage)
     result: dict[str, Any] = {"arm": arm, "seed": seed, "families": {}}
     documents, adapter = prepare(params.by_stage()[-1], storage)[0], None
@@ -63,20 +60,23 @@ def main() -> None:
     staged.rename(folder / "result.json")
 
 
-def arm_params(arm: str, seed: int, tokens: int, work: Path, *, quick: bool) -> PipelineParams:
-    """The demo's corpus and base from 512 to 8192 tokens by YaRN, with the stages of the arm and `tokens` in all of them together."""
+def arm_params(arm: str, seed: int, length: int, tokens: int, work: Path, *, quick: bool) -> PipelineParams:
+    """The demo's corpus and base from 512 to `length` tokens by YaRN, with the stages of the arm and `tokens` in all of them together.
+
+    A step has `length` tokens: one row of that length, or several shorter ones. The first stage is half way, as a factor.
+    """
     import flows
 
     preset = yaml.safe_load((Path(flows.__file__).parent / "presets" / "demo.yaml").read_text())
     preset.pop("retrieval", None)
-    lengths, one_rope = ARMS.get(arm, ((LENGTH,), False))
-    num_steps = max(len(lengths), tokens // STEP_TOKENS)
-    first = max(1, round(SHARE_OF_FIRST * num_steps)) if len(lengths) > 1 else 0
-    stages = [{"target_length": n, "rows_per_step": STEP_TOKENS // n} for n in lengths]
-    for stage, steps in zip(stages, (first, num_steps - first) if first else (num_steps,), strict=True):
-        stage["steps"] = steps
-    if one_rope:
-        stages[0]["rope_length"] = LENGTH
+    has_first, one_rope = ARMS.get(arm, (False, False))
+    num_steps = max(2, tokens // length)
+    first = round(SHARE_OF_FIRST * num_steps) if has_first else 0
+    stages: list[dict[str, Any]] = [{"target_length": length, "rows_per_step": 1, "steps": num_steps - first}]
+    if has_first:
+        shorter = math.isqrt(WINDOW * length)
+        rope = {"rope_length": length} if one_rope else {}
+        stages.insert(0, {"target_length": shorter, "rows_per_step": length // shorter, "steps": first} | rope)
     training = {
         "lora_rank": RANK, "lora_alpha": 2 * RANK, "learning_rate": RATE, "full_weight_learning_rate": FULL_WEIGHT_RATE,
         "precision": "auto", "seed": seed, "validation_rows": 1, "validate_every": 1_000_000, "checkpoint_every": CHECKPOINT_EVERY,
@@ -84,10 +84,10 @@ def arm_params(arm: str, seed: int, tokens: int, work: Path, *, quick: bool) -> 
     }  # fmt: skip
     preset["training"] |= training
     preset["storage"] = str(work)
-    preset["model"] |= {"target_length": LENGTH, "rope_method": "yarn", "rope_length": LENGTH}
+    preset["model"] |= {"target_length": length, "rope_method": "yarn", "rope_length": None}
     preset["ray"] = {"num_workers": 1}
-    preset["evaluation"] = {"lengths": [WINDOW, LENGTH], "task_lengths": [WINDOW, LENGTH], "position_curve": False,
-                            "reorder_samples": 0, "longppl_evaluator": None}  # fmt: skip
+    preset["evaluation"] = {"lengths": [WINDOW, length], "task_lengths": [WINDOW, length], "position_curve": False,
+                            "tasks": [] if arm == "base" else ["passkey"], "reorder_samples": 0, "longppl_evaluator": None}  # fmt: skip
     preset["evaluation"] |= QUICK_BUDGET if quick else FULL_BUDGET
     return PipelineParams.model_validate(preset)
 

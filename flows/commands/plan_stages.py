@@ -34,7 +34,7 @@ def foresee_stages(params: PipelineParams, tflops: float | None, measured: Path 
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import foreseen, with_stand_in
 
-    found = []
+    found: list[StageForecast] = []
     for asked in params.by_stage():
         stage = with_stand_in(asked)
         plan, shape, training = rope_plan_for(stage.model), training_shape(stage), stage.training
