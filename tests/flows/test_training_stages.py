@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_schemas.earlier_stages import shards_trained_on, stages_up_to
+from data_schemas.earlier_stages import describe_stages, shards_trained_on, stages_up_to
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
@@ -112,11 +112,13 @@ def test_a_checkpoint_says_what_all_its_stages_were_trained_on(tmp_path):
             make=lambda _: summary,
         )
 
-    first = made("a", "s1", steps=3, loss=2.0)
-    second = made("b", "s2", steps=4, earlier_stages=stages_up_to(first.manifest))
+    first = made("a", "s1", steps=3, rope_method="yarn", factor=2.0)
+    second = made("b", "s2", steps=4, rope_method="ntk", factor=4.5, earlier_stages=stages_up_to(first.manifest))
     third = made("c", "s3", earlier_stages=stages_up_to(second.manifest))
     assert shards_trained_on(third.manifest) == ["s1", "s2", "s3"]
     assert [stage["steps"] for stage in third.manifest.summary["earlier_stages"]] == [3, 4]
+    told = describe_stages(third.manifest.summary["earlier_stages"])
+    assert told == "1 tokens in 3 steps, yarn x2; 1 tokens in 4 steps, ntk x4.5"
 
 
 def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
