@@ -20,9 +20,9 @@ def table_of(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
     """Every figure of the finished arms, with the scaled and the plain base in front."""
     import torch
 
-    scaling_only, base = _Measured.read(folder, "scaling_only"), _Measured.read(folder, "base")
+    scaling_only, base = Measured.read(folder, "scaling_only"), Measured.read(folder, "base")
     longest, window = max(scaling_only.lengths), min(scaling_only.lengths)
-    rows = [_row(name, _Measured.read(folder, name), scaling_only, base, longest, window) for name in ("scaling_only", *arms)]
+    rows = [_row(name, Measured.read(folder, name), scaling_only, base, longest, window) for name in ("scaling_only", *arms)]
     return {
         "machine": f"{platform.machine()}, 1 thread an arm, bf16 where the processor has it, torch {torch.__version__}",
         "length": longest,
@@ -31,7 +31,7 @@ def table_of(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
     }
 
 
-class _Measured:
+class Measured:
     """All seeds of an arm: samples by document or prompt, averaged over the seeds."""
 
     def __init__(self, results: list[dict[str, Any]], samples: list[Any]) -> None:
@@ -43,7 +43,7 @@ class _Measured:
         self.tasks = sorted({key[0] for key in self.scores[0]})
 
     @classmethod
-    def read(cls, folder: Path, arm: str) -> _Measured:
+    def read(cls, folder: Path, arm: str) -> Measured:
         from tasks.evaluate.sample_set import Samples
 
         places = sorted(path.parent for path in folder.glob("*/result.json") if path.parent.name.rsplit("-", 1)[0] == arm)
@@ -68,18 +68,18 @@ def _by_key(table: Any, names: tuple[str, ...], value: str) -> dict[tuple[Any, .
     return {row[:-1]: row[-1] for row in zip(*columns, strict=True)}
 
 
-def _row(name: str, arm: _Measured, scaling_only: _Measured, base: _Measured, longest: int, window: int) -> dict[str, Any]:
+def _row(name: str, arm: Measured, scaling_only: Measured, base: Measured, longest: int, window: int) -> dict[str, Any]:
     row: dict[str, Any] = {"arm": name, "num_seeds": len(arm.results)}
     if trained := [result["training"] for result in arm.results if "training" in result]:
         row |= {key: round(float(np.mean([one[key] for one in trained]))) for key in ("steps", "tokens_per_s", "peak_bytes")}
         row["processor_seconds"] = [one["processor_seconds"] for one in trained]
-    row["perplexity_over_scaling_only"] = _ratio(arm, scaling_only, longest)
+    row["perplexity_over_scaling_only"] = ratio(arm, scaling_only, longest)
     row["seeds"] = [
         round(_ratio_of(arm.nll[i], scaling_only.nll[0], arm.num_tokens, longest), 4) for i in range(len(arm.results))
     ]
-    row["perplexity_over_base_at_its_window"] = _ratio(arm, base, window)
+    row["perplexity_over_base_at_its_window"] = ratio(arm, base, window)
     row["tasks"] = {
-        f"{task}@{length}": _score(arm, scaling_only, task, length) for task in arm.tasks for length in (window, longest)
+        f"{task}@{length}": score(arm, scaling_only, task, length) for task in arm.tasks for length in (window, longest)
     }
     trained_families = families_of(name)
     row["families"] = {
@@ -89,7 +89,7 @@ def _row(name: str, arm: _Measured, scaling_only: _Measured, base: _Measured, lo
     return row
 
 
-def _ratio(arm: _Measured, other: _Measured, length: int) -> list[float | None]:
+def ratio(arm: Measured, other: Measured, length: int) -> list[float | None]:
     """[ratio, low, high], paired over documents."""
     from tasks.evaluate.statistics.estimates import perplexity_ratio
 
@@ -106,7 +106,7 @@ def _ratio_of(own: dict[Any, float], other: dict[Any, float], num_tokens: dict[A
     return float(np.exp(nats / sum(num_tokens[key] for key in keys)))
 
 
-def _score(arm: _Measured, scaling_only: _Measured, task: str, length: int) -> dict[str, Any]:
+def score(arm: Measured, scaling_only: Measured, task: str, length: int) -> dict[str, Any]:
     """Mean score, by depth, and the difference to scaling alone with its interval over samples."""
     from tasks.evaluate.statistics.estimates import mean_with_t_interval
 

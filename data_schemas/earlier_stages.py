@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_schemas.manifest import Manifest
@@ -20,6 +21,15 @@ def stages_up_to(checkpoint: Manifest) -> list[dict[str, Any]]:
     }
     found = {name: checkpoint.summary[name] for name in _FOUND if name in checkpoint.summary}
     return [*checkpoint.summary.get(EARLIER_STAGES, ()), record | found]
+
+
+def describe_stages(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Such as `1024 tokens in 200 steps, yarn x2; ...`."""
+    lines = []
+    for stage in stages:
+        length = stage["params"]["model"]["target_length"]
+        lines.append(f"{length} tokens in {stage['steps']} steps, {stage['rope_method']} x{stage['factor']:g}")
+    return "; ".join(lines)
 
 
 def shards_trained_on(checkpoint: Manifest) -> list[str]:

@@ -73,10 +73,10 @@ class Chain:
         self._training = list(self.params.by_stage())
 
     def prepared(self) -> Artifact:
-        """Pack rows for every training stage, so that a corpus that is too short for one is refused before any training."""
+        """Pack rows for every training stage, before any training. The longest first, since a corpus may be too short for it alone."""
         documents = self._do("documents", self.stages.ingest, self.params)
-        for number, params in enumerate(self._training):
-            self._do(self._name("shards", number), self.stages.prepare, params, documents)
+        for number in reversed(range(len(self._training))):
+            self._do(self._name("shards", number), self.stages.prepare, self._training[number], documents)
         return self.artifacts["shards"]
 
     def searched(self) -> Artifact | None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_schemas.earlier_stages import EARLIER_STAGES, describe_stages
 from data_schemas.params import PipelineParams
 from data_schemas.report import read_report
 from data_schemas.storage import Storage, read_manifest
@@ -43,7 +44,7 @@ def print_outcome(params: PipelineParams, location: str) -> Standing | None:
         elif manifest := read_manifest(path):
             table = Table("what", "value")
             for name, value in manifest.summary.items():
-                table.add_row(name, str(value))
+                table.add_row(name, describe_stages(value) if name == EARLIER_STAGES else str(value))
             console.print(table)
     print(location, flush=True)
     return published

@@ -38,6 +38,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     With `dry_run` also what one training step holds, computes and sends, by running it on tensors without content.
     UserError if the run cannot work.
     """
+    from flows.commands.plan_stages import foresee_stages, print_stages
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
     from ray_jobs.finetune.proof.prove import refuse_unproven
@@ -47,7 +48,10 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import foreseen, with_stand_in
 
-    machine = machine or Machine()
+    machine, console = machine or Machine(), Console()
+    stages = foresee_stages(params, machine.tflops, machine.measured) if params.training.stages else []
+    seconds_of_stages = print_stages(console, stages) if stages else None
+    params = params.by_stage()[-1]
     searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
     check_short_windows(params)
@@ -58,7 +62,6 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     shape = training_shape(params)
     speed = find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)
-    console = Console()
     if searches:
         console.print(foreseen(params), highlight=False, markup=False, soft_wrap=True)
     rows = [("base", params.model.base), *_own_code(params), *plan.describe(), ("support", proof.describe())]
@@ -75,6 +78,8 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
 
         print_dry_run(console, params, shape)
     _print_power(console, params, plan.base_window)
+    if stages:
+        seconds = seconds_of_stages
     _print_advice(console, params, plan, None if seconds is None else seconds / 3600, machine)
 
 

@@ -21,9 +21,9 @@ def main() -> None:
 
 def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
     from ray_jobs.evaluate import evaluation_stage as stage
+    from ray_jobs.finetune import in_stages
     from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
-    from ray_jobs.prepare.job import make_documents, make_shards
-    from ray_jobs.search_rope.before_training import with_found_factors
+    from ray_jobs.prepare.job import make_documents
     from tasks.evaluate.report.closing_page import closing_page
     from tasks.evaluate.report.result_files import HTML_NAME
     from tasks.rope_search.plans import with_stand_in
@@ -33,17 +33,15 @@ def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallba
     if "fine_tuned" not in params.evaluation.arms:
         checkpoint = None
     elif checkpoint is None:
-        from ray_jobs.finetune import checkpoint_stage as finetune
-
+        in_stages.refuse_given(params, given)
         refuse_untrainable(params)
-        if shards is None:
-            documents, shards = make_shards(params, storage, progress, documents)
         documents = documents or make_documents(params, storage, progress)
-        stage.refuse_unmeasurable(with_stand_in(params), storage, documents, shards)
-        params = with_found_factors(params, storage, progress, documents)
-        checkpoint = finetune.run(params, storage, shards, progress)
+        longest = shards or in_stages.rows_of_stages(params, storage, progress, documents)[-1]
+        stage.refuse_unmeasurable(with_stand_in(params), storage, documents, longest)
+        made = {"documents": documents} | ({"shards": shards} if shards else {})
+        params, checkpoint = in_stages.train_in_stages(params, storage, progress, made)
     documents = documents or make_documents(params, storage, progress)
-    params = with_found_factors(params, storage, progress, documents)
+    params = in_stages.with_factors_of_last(params, storage, progress, documents, checkpoint)
     with _bar(progress) as told_and_drawn:
         evaluation = stage.run(params, storage, documents, checkpoint, told_and_drawn)
     print(closing_page(stage.load_report(evaluation), f"{HTML_NAME} in the folder of the artifact has every figure and table."))

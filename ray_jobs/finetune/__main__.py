@@ -6,7 +6,6 @@ checkpoint. With `training.stages` it trains one stage after the other. `--given
 
 from __future__ import annotations
 
-from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback
 from data_schemas.storage import Artifact, Storage
@@ -18,15 +17,12 @@ def main() -> None:
 
 
 def _finetune(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
-    from ray_jobs.finetune.in_stages import train_in_stages
+    from ray_jobs.finetune.in_stages import refuse_given, train_in_stages
     from ray_jobs.preflight import refuse_untrainable
 
-    if params.training.stages and given.keys() & {"shards", "checkpoints"}:
-        raise UserError(
-            "--given shards and checkpoints are for one training stage: leave them out, or leave out training.stages."
-        )
+    refuse_given(params, given)
     refuse_untrainable(params)
-    return train_in_stages(params, storage, progress, given)
+    return train_in_stages(params, storage, progress, given)[1]
 
 
 if __name__ == "__main__":

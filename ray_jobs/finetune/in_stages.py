@@ -1,9 +1,10 @@
-"""All training stages of a run, one after the other, in this process: for the job `finetune`. The chain runs them one by one."""
+"""All training stages of a run, one after the other, in this process: for the jobs. `flows.chain` runs them one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback
 from data_schemas.storage import Artifact, Storage
@@ -11,23 +12,65 @@ from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.prepare.job import make_documents, make_shards
 from ray_jobs.search_rope.before_training import with_found_factors
 
+Given = Mapping[str, Artifact]  # by kind
+
+
+def refuse_given(params: PipelineParams, given: Given) -> None:
+    """UserError for shards or a checkpoint to go on from that are given to several stages at once."""
+    if params.training.stages and given.keys() & {"shards", "checkpoints"}:
+        raise UserError(
+            "--given shards and checkpoints are for one training stage: leave them out, or leave out training.stages."
+        )
+
+
+def rows_of_stages(params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact) -> list[Artifact]:
+    """The `shards` of each stage, made or found. The longest first, since a corpus may be too short for it alone."""
+    stages = params.by_stage()
+    return [make_shards(stage, storage, progress, documents)[1] for stage in reversed(stages)][::-1]
+
 
 def train_in_stages(
-    params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Mapping[str, Artifact]
-) -> Artifact:
-    """The checkpoint of the last stage. All shards are made before the first stage is trained.
+    params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given
+) -> tuple[PipelineParams, Artifact]:
+    """`params` with the RoPE that a search of the last stage chose, and that stage's checkpoint.
 
-    `given`: artifacts by kind; `shards`, and `checkpoints` to go on from, only without `training.stages`.
+    All rows are packed before the first stage is trained. `given`: artifacts by kind, `shards` and `checkpoints` (to go on from) only
+    without `training.stages`.
     """
-    documents, shards, start = given.get("documents"), [], given.get("checkpoints")
-    stages = params.by_stage()
+    documents = given.get("documents")
     if "shards" in given:
-        shards = [given["shards"]]
+        shards, start = [given["shards"]], given.get("checkpoints")
     else:
         documents = documents or make_documents(params, storage, progress)
-        shards = [make_shards(stage, storage, progress, documents)[1] for stage in stages]
-    for stage, packed in zip(stages, shards, strict=True):
+        shards = rows_of_stages(params, storage, progress, documents)
+        start = _before_the_last(params, storage, progress, documents, shards) or given.get("checkpoints")
+    params = with_found_factors(params, storage, progress, documents, start)
+    last = params.by_stage()[-1]
+    return params, checkpoint_stage.run(last, storage, shards[-1], progress, start)
+
+
+def with_factors_of_last(
+    params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact, checkpoint: Artifact | None
+) -> PipelineParams:
+    """`params` with the RoPE that a search of the last stage chose. For that the stages before it are trained, unless `checkpoint`, that of
+    the last one, says from which it started."""
+    if not params.searches_rope:
+        return params
+    start = None
+    if checkpoint is not None and (digest := checkpoint.manifest.parents.get("checkpoint")):
+        start = storage.find(checkpoint_stage.KIND, digest)
+    elif checkpoint is None and params.training.stages:
+        shards = rows_of_stages(params, storage, progress, documents)
+        start = _before_the_last(params, storage, progress, documents, shards)
+    return with_found_factors(params, storage, progress, documents, start)
+
+
+def _before_the_last(
+    params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact, shards: list[Artifact]
+) -> Artifact | None:
+    """The checkpoint of the stage before the last one; None if there is only one."""
+    start = None
+    for stage, packed in zip(params.by_stage()[:-1], shards, strict=False):
         planned = with_found_factors(stage, storage, progress, documents, start)
         start = checkpoint_stage.run(planned, storage, packed, progress, start)
-    assert start is not None
     return start

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.data_card import CARD_FILE, CARD_PAGE, data_card
+from data_schemas.earlier_stages import EARLIER_STAGES
 from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
@@ -106,6 +107,7 @@ def assemble(
         reorder=reorder,
         documents_summary=parts.stages["documents"].summary,
         shards_summary=parts.stages["shards"].summary,
+        earlier_stages=parts.stages["checkpoint"].summary.get(EARLIER_STAGES, ()) if "checkpoint" in parts.stages else (),
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
     for file in terms_files(parts.base):

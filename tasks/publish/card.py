@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +65,9 @@ def render_card(
     reorder: ReorderConfig,
     documents_summary: Mapping[str, Any],
     shards_summary: Mapping[str, Any],
+    earlier_stages: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The text of README.md."""
+    """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tasks.evaluate.report.markdown_page import markdown_tables, markdown_verdict
@@ -89,7 +90,8 @@ def render_card(
         verdict=markdown_verdict(report).strip(),
         tables=markdown_tables(report).strip(),
         plots=plots,
-        training=params.training,
+        training=params.by_stage()[-1].training,
+        earlier=earlier_stages,
         quantised=[row for row in report.comparisons if row.denominator.arm == QUANTISED_ARM],
         dtype=params.publish.dtype,
         documents=documents_summary,

@@ -49,6 +49,15 @@ def test_a_source_may_be_a_plain_path_or_an_object():
             {"training": {"optimizer": "adamw_8bit", "parallelism": "fsdp"}, "ray": {"use_gpu": True}},
             "adamw_8bit cannot be split over workers",
         ),
+        ({"training": {"stages": [{"target_length": 1024, "steps": 0}]}}, "training.stages.0.steps"),
+        ({"training": {"stages": [{"target_length": 512}, {"target_length": 512}]}}, "not above the 512 of the stage before"),
+        ({"training": {"stages": [{"target_length": 512}, {"target_length": 256}]}}, "training.stages[1].target_length is 256"),
+        ({"training": {"stages": [{"target_length": 512}]}}, "let the last stage have that length"),
+        ({"training": {"stages": [{"target_length": 1024, "rope_method": "ntk"}]}}, "give model.rope_method instead"),
+        (
+            {"training": {"stages": [{"target_length": 512}, {"target_length": 1024}]}, "chunking": {"max_tokens": 600}},
+            "training.stages[0] (512 tokens): chunking.max_tokens is 600",
+        ),
         ({"packing": {"shard_megabytes": float("inf")}}, "packing.shard_megabytes"),
         ({"training": {"learning_rate": -1}}, "training.learning_rate"),
         ({"training": {"steps": "many"}}, "training.steps"),
@@ -113,3 +122,31 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"my\.yaml"):
         load_params(str(path))
+
+
+def test_each_training_stage_is_a_run_of_its_own():
+    stages = [
+        {"target_length": 256, "steps": 3, "rope_method": "longrope"},
+        {"target_length": 512, "rows_per_step": 2, "learning_rate": 1e-3},
+        {"target_length": 1024},
+    ]
+    model = {"rope_method": "yarn", "rope_length": 2048}
+    given = changed(model=model, training={"stages": stages, "steps": 7}, evaluation={"lengths": [1024]})
+    params = PipelineParams.model_validate(given)
+    found = [(p.model.target_length, p.model.rope_method, p.model.rope_length, p.training.steps) for p in params.by_stage()]
+    assert found == [(256, "longrope", None, 3), (512, "yarn", 1024, 7), (1024, "yarn", 2048, 7)]
+    assert [p.searches_rope for p in params.by_stage()] == [True, False, False]
+    assert [p.training.rows_per_step for p in params.by_stage()] == [8, 2, 8]
+    assert [p.evaluation.lengths for p in params.by_stage()] == [None, None, (1024,)]
+    for stage in params.by_stage():  # as a worker reads it
+        assert PipelineParams.model_validate(stage.model_dump(mode="json")) == stage
+    alone = PipelineParams.model_validate(changed(model=model, training={"steps": 7}, evaluation={"lengths": [1024]}))
+    assert params.by_stage()[-1] == alone
+    assert alone.by_stage() == (alone,)
+
+
+def test_a_run_without_stages_is_recorded_as_before_and_stages_without_their_files():
+    assert "stages" not in PipelineParams.model_validate(MINIMAL).training.recorded()
+    stages = [{"target_length": 512, "rope_method": "longrope", "rope_factors_file": "a.json"}, {"target_length": 1024}]
+    recorded = PipelineParams.model_validate(changed(training={"stages": stages})).training.recorded()
+    assert recorded["stages"] == [{"target_length": 512, "rope_method": "longrope"}, {"target_length": 1024}]

@@ -19,6 +19,9 @@ from data_schemas.params import ModelParams, PipelineParams
 from data_schemas.rope_search import FACTORS_NAME, LOG_NAME
 from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
+from ray_jobs.finetune.training.checkpoint import save_adapter
+from ray_jobs.finetune.training.lora import trainable
+from ray_jobs.finetune.training.training_model import build_model
 from ray_jobs.search_rope import search_key, search_stage
 from ray_jobs.search_rope.critical import measured_critical_theta
 from ray_jobs.search_rope.swapping import Rotation, SwappingModel
@@ -229,3 +232,39 @@ def test_a_base_with_rope_by_layer_type_is_refused(folder: Path) -> None:
         space_for(tiny_config("gemma3"), params)
     config = load_config(ModelParams(base=str(folder / "base"), target_length=384))
     assert space_for(config, params).num_pairs == 8
+
+
+def test_factors_are_searched_on_the_model_of_a_training_stage(searched: tuple, tmp_path: Path) -> None:
+    params, search, _ = searched
+    storage = Storage(params.storage)
+    trained = params.model_copy(update={"model": params.model.model_copy(update={"rope_method": "ntk"})})
+    model = build_model(trained, torch.device("cpu"))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for _, weight in trainable(model):
+            weight.add_(0.1 * torch.randn_like(weight))
+
+    def make(folder: Path) -> dict:
+        save_adapter(folder / "adapter", model)
+        return {}
+
+    start = storage.build("checkpoints", stage="finetune", params={}, code_version=1, parents={}, make=make)
+    ids = np.random.default_rng(0).integers(2, 380, 60).astype(np.int32)
+    at = np.arange(40, 60)
+    sample = SearchSample(doc_id="d", tokens=ids, answers=at[:10], text=at[10:], depths=(0.5,))
+    inv_freq, attention = rope_plan_for(trained.model).frequencies(60)
+    rotation = Rotation(tuple(inv_freq.tolist()), attention)
+    scores = []
+    for adapter in (None, start.path / "adapter"):
+        swapping = SwappingModel(params.model, use_gpu=False, adapter=adapter)
+        swapping.swap(rotation)
+        scores.append(swapping.score(sample))
+    tokens = torch.from_numpy(ids.astype(np.int64))
+    with torch.inference_mode():
+        nll = torch.nn.functional.cross_entropy(model.eval()(tokens[None]).logits[0, at - 1], tokens[at], reduction="none")
+    assert scores[1] == pytest.approx((nll[:10].mean().item(), nll[10:].mean().item()), abs=1e-4)
+    assert abs(scores[0][1] - scores[1][1]) > 0.01
+    found = search_stage.run(params, storage, documents_of(storage), lambda event: None, start)
+    assert found.digest != search.digest
+    assert found.manifest.parents["checkpoint"] == start.digest
+    assert load_result(found).forms != load_result(search).forms

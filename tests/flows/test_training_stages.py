@@ -1,0 +1,149 @@
+"""The chain with `training.stages`: what each stage starts from, what is found again, and what a wrong stage says before any work."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from data_schemas.earlier_stages import describe_stages, shards_trained_on, stages_up_to
+from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
+from data_schemas.storage import Artifact, Storage
+from flows.chain import Chain
+from flows.commands.plan_stages import foresee_stages, print_stages
+from ray_jobs.finetune import checkpoint_stage
+from ray_jobs.preflight import refuse_untrainable
+from ray_jobs.search_rope import search_key
+from tasks.rope_search.plans import as_search
+
+
+def staged_params(folder, *stages, **model) -> PipelineParams:
+    given = {"base": "demo", "target_length": 2048, "rope_method": "yarn"} | model
+    training = {"stages": list(stages) or [{"target_length": 1024, "steps": 3}, {"target_length": 2048}], "steps": 5}
+    return PipelineParams.model_validate(
+        {"run_name": "staged", "storage": str(folder), "corpus": {"sources": ["x"]}, "model": given, "training": training}
+    )
+
+
+class RecordingStages:
+    """Makes empty artifacts under the real keys, and notes what each stage was given."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage, self.seen = storage, []
+
+    def _make(self, kind: str, **identity: Any) -> Artifact:
+        return self.storage.build(kind, make=lambda folder: {"steps": 1}, **identity)
+
+    def ingest(self, params):
+        return self._make("documents", stage="ingest", params={}, code_version=1, parents={})
+
+    def prepare(self, params, documents):
+        self.seen.append(("prepare", params.model.target_length))
+        recorded = {"rows": params.row_tokens}
+        return self._make("shards", stage="prepare", params=recorded, code_version=1, parents={"documents": documents.digest})
+
+    def search_rope(self, params, documents, start=None):
+        self.seen.append(("search_rope", params.model.target_length, start and start.digest))
+        inputs = search_key.inputs_of(params, documents, start)
+
+        def make(folder):
+            raise UserError("no search here")
+
+        return self.storage.build(search_key.KIND, make=make, **inputs)
+
+    def finetune(self, params, shards, start=None):
+        self.seen.append(("finetune", params.model.target_length, params.training.steps, start and start.digest))
+        return self._make(checkpoint_stage.KIND, **checkpoint_stage._inputs(params, shards, start))
+
+    around = staticmethod(lambda params, needs_gpu: contextlib.nullcontext())
+
+
+def test_each_stage_goes_on_from_the_one_before_and_is_found_again(tmp_path):
+    params, storage = staged_params(tmp_path), Storage(str(tmp_path))
+    stages = RecordingStages(storage)
+    chain = Chain(params, stages)
+    last = chain.finetuned()
+    first = chain.artifacts["checkpoint_1"]
+    assert stages.seen == [
+        ("prepare", 2048),
+        ("prepare", 1024),
+        ("finetune", 1024, 3, None),
+        ("finetune", 2048, 5, first.digest),
+    ]
+    assert last.manifest.parents["checkpoint"] == first.digest
+    assert list(storage.recorded_run("staged")) == ["documents", "shards", "shards_1", "checkpoint_1", "checkpoint"]
+    again = Chain(params, RecordingStages(storage))
+    assert again.finetuned().digest == last.digest
+    assert all(entry["reused"] for entry in again.record.values())
+    alone = params.by_stage()[0]
+    assert checkpoint_stage.find(alone, storage, chain.artifacts["shards_1"]) is not None, "stage 1 is a run of its own"
+    assert checkpoint_stage.find(params.by_stage()[1], storage, chain.artifacts["shards"]) is None, "not without its start"
+    other = staged_params(tmp_path, {"target_length": 1024, "steps": 4}, {"target_length": 2048})
+    assert Chain(other, RecordingStages(storage)).finetuned().digest != last.digest, "another first stage, another last one"
+
+
+def test_factors_of_a_stage_are_searched_on_the_model_before(tmp_path):
+    params = staged_params(
+        tmp_path, {"target_length": 1024, "rope_method": "ntk"}, {"target_length": 2048}, rope_method="longrope"
+    )
+    stages = RecordingStages(Storage(str(tmp_path)))
+    chain = Chain(params, stages)
+    with pytest.raises(UserError, match="no search here"):
+        chain.finetuned()
+    assert stages.seen[-1] == ("search_rope", 2048, chain.artifacts["checkpoint_1"].digest)
+    documents = chain.artifacts["documents"]
+    keys = {json.dumps(search_key.inputs_of(params, documents, start)) for start in (None, chain.artifacts["checkpoint_1"])}
+    assert len(keys) == 2
+
+
+def test_a_checkpoint_says_what_all_its_stages_were_trained_on(tmp_path):
+    storage = Storage(str(tmp_path))
+
+    def made(digest: str, shards: str, **summary: Any) -> Artifact:
+        parents, recorded = {"shards": shards}, {"model": {"target_length": len(digest)}}
+        return storage.build(
+            "checkpoints",
+            stage="finetune",
+            params=recorded | {"n": digest},
+            code_version=1,
+            parents=parents,
+            make=lambda _: summary,
+        )
+
+    first = made("a", "s1", steps=3, rope_method="yarn", factor=2.0)
+    second = made("b", "s2", steps=4, rope_method="ntk", factor=4.5, earlier_stages=stages_up_to(first.manifest))
+    third = made("c", "s3", earlier_stages=stages_up_to(second.manifest))
+    assert shards_trained_on(third.manifest) == ["s1", "s2", "s3"]
+    assert [stage["steps"] for stage in third.manifest.summary["earlier_stages"]] == [3, 4]
+    told = describe_stages(third.manifest.summary["earlier_stages"])
+    assert told == "1 tokens in 3 steps, yarn x2; 1 tokens in 4 steps, ntk x4.5"
+
+
+def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
+    with pytest.raises(UserError, match=r"training\.stages\[0\] \(512 tokens\): There is nothing to extend"):
+        refuse_untrainable(staged_params(tmp_path, {"target_length": 512}, {"target_length": 2048}))
+    factors = tmp_path / "factors.json"
+    factors.write_text(json.dumps({"short_factor": [1.0], "long_factor": [2.0]}))
+    stage = {"target_length": 1024, "rope_method": "longrope", "rope_factors_file": str(factors)}
+    with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*for this model each a list of"):
+        refuse_untrainable(staged_params(tmp_path, stage, {"target_length": 2048}))
+    with pytest.raises(UserError, match="searched on the model of the stage before"):
+        as_search(staged_params(tmp_path))
+
+
+def test_all_stages_are_foreseen(tmp_path):
+    params = staged_params(
+        tmp_path, {"target_length": 1024, "steps": 3, "rope_method": "longrope", "rows_per_step": 2}, {"target_length": 2048}
+    )
+    stages = foresee_stages(params, 0.001, None)
+    assert [stage.tokens for stage in stages] == [3 * 2 * 1024, 5 * 8 * 2048]
+    assert stages[0].search.startswith("RoPE factors are searched first")
+    assert stages[0].memory_bytes < stages[1].memory_bytes
+    console = Console(record=True, width=160)
+    seconds = print_stages(console, stages)
+    assert seconds == pytest.approx(sum(stage.seconds or 0 for stage in stages))
+    text = console.export_text()
+    assert "longrope, searched on the base" in text
+    assert f"{stages[0].tokens + stages[1].tokens:,}" in text
