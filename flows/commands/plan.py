@@ -157,7 +157,7 @@ def _hours_a_billion(params: PipelineParams, shape: "TrainingShape", flops_per_s
         sharing,
         group_size_at(0, params),
         flops_per_s=flops_per_s,
-        num_full_layers=num_full_layers(training, shape.num_layers),
+        num_full_layers=num_full_layers(training, shape.num_layers, shape.cost.kv_heads),
         compute_bytes=shape.compute_bytes,
         passes=3 if training.gradient_checkpointing else 2,
     )

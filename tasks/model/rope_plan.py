@@ -225,6 +225,8 @@ def _refuse_unless_servable(plan: RopePlan, serving: tuple[str, ...]) -> None:
             raise UserError(f"A plan is not judged for {consumer!r}: choose among {', '.join(readers)}.")
         if why := readers[consumer]:
             instead = "ntk" if plan.method == "yarn" else "yarn or ntk"
+            if plan.has_short_rotation:
+                instead = "long_factor as both lists"
             raise UserError(
                 f"{consumer} does not read rope_method {plan.method} as it is trained ({why}): choose {instead} instead."
             )

@@ -11,8 +11,9 @@ import yaml
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderConfig
 from data_schemas.report import Report
-from data_schemas.report_sections import PerplexityRow
-from data_schemas.samples import QUANTISED_ARM
+from data_schemas.report_sections import PUBLISHED_ARM, PerplexityRow
+from data_schemas.samples import QUANTISED_ARM, served_arm
+from tasks.evaluate.report.numbers import ratio
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.portable import portable
 
@@ -92,6 +93,7 @@ def render_card(
         plots=plots,
         training=params.by_stage()[-1].training,
         earlier=earlier_stages,
+        short_prompts=_short_prompts(report, plan),
         quantised=[row for row in report.comparisons if row.denominator.arm == QUANTISED_ARM],
         dtype=params.publish.dtype,
         documents=documents_summary,
@@ -104,6 +106,24 @@ def render_card(
     )
     matter = yaml.safe_dump(front_matter(params.release_name, base, report), sort_keys=False, allow_unicode=True)
     return f"---\n{matter}---\n\n{page.rstrip()}\n"
+
+
+def _short_prompts(report: Report, plan: RopePlan) -> str:
+    """What short prompts lose in programs that switch between two lists and in those that do not; "" where the lists are equal."""
+    if not plan.has_short_rotation:
+        return ""
+    measured = {row.arm: row for row in report.non_inferiority.perplexity}
+
+    def over_base(arm: str) -> str:
+        row = measured.get(arm)
+        return f"{ratio(row.ratio, row.low, row.high)} of the base's perplexity" if row else "not measured"
+
+    window = plan.base_window
+    return (
+        f"Prompts of at most {window} tokens have frequencies of their own (`short_factor`) in programs that choose by each prompt's "
+        f"length, as transformers 5 does: {over_base(PUBLISHED_ARM)}. Programs that choose once by their context length, as vLLM and "
+        f"llama.cpp do, use `long_factor` for them too: {over_base(served_arm(PUBLISHED_ARM))}."
+    )
 
 
 def _licence_fields(base: BaseIdentity) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -61,10 +62,11 @@ def finished_run(
     `fine_tuned`: nats a token at a length; the base has 3.25 at its window. `config` is another base's than a Llama's.
     """
     _write_base(root / "tiny-base", tokenizer, config or _llama())
-    factors = None
-    if method == "longrope":
+    factors, switches = None, method == "longrope_switching"
+    if method.startswith("longrope"):
         factors = str(root / "factors.json")
-        Path(factors).write_text(json.dumps({"short_factor": [1.0, 2.0, 3.0, 4.0], "long_factor": [1.0, 2.0, 3.0, 4.0]}))
+        short = [1.0] * 4 if switches else [1.0, 2.0, 3.0, 4.0]
+        Path(factors).write_text(json.dumps({"short_factor": short, "long_factor": [1.0, 2.0, 3.0, 4.0]}))
     params = PipelineParams.model_validate(
         {
             "run_name": "tiny",
@@ -73,10 +75,15 @@ def finished_run(
             "model": {
                 "base": str(root / "tiny-base"),
                 "target_length": TARGET,
-                "rope_method": method,
+                "rope_method": "longrope" if switches else method,
                 "rope_factors_file": factors,
             },
-            "training": {"lora_rank": 4, "steps": 3, "precision": "bf16"},
+            "training": {
+                "lora_rank": 4,
+                "steps": 3,
+                "precision": "bf16",
+                "short_window_share": 0.25 if switches else 0.0,
+            },
             "publish": publish,
         }
     )
@@ -90,7 +97,9 @@ def finished_run(
     shards = build("shards", lambda folder: {"num_rows": 4, "num_tokens": 1000}, documents=documents.digest)
     checkpoint = build("checkpoints", lambda folder: _write_checkpoint(folder, params, tokenizer), shards=shards.digest)
     evaluation = build(
-        "evaluations", lambda folder: _write_evaluation(folder, orders or {}, fine_tuned), checkpoint=checkpoint.digest
+        "evaluations",
+        lambda folder: _write_evaluation(folder, orders or {}, fine_tuned, switches),
+        checkpoint=checkpoint.digest,
     )
     return FinishedRun(params, storage, documents, shards, checkpoint, evaluation)
 
@@ -131,24 +140,33 @@ def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTraine
     return {}
 
 
-def _write_evaluation(folder: Path, orders: Mapping[str, float], fine_tuned: Callable[[int], float]) -> dict[str, Any]:
-    for name, content in _evaluation_files(tuple(orders.items()), fine_tuned).items():
+def _write_evaluation(
+    folder: Path, orders: Mapping[str, float], fine_tuned: Callable[[int], float], switches: bool
+) -> dict[str, Any]:
+    for name, content in _evaluation_files(tuple(orders.items()), fine_tuned, switches).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return {}
 
 
 @cache  # drawing the figures takes seconds
-def _evaluation_files(orders: tuple[tuple[str, float], ...], fine_tuned: Callable[[int], float]) -> dict[str, bytes]:
-    """The base gets worse beyond its window, the fine-tuned model better; recall is best at the ends."""
+def _evaluation_files(
+    orders: tuple[tuple[str, float], ...], fine_tuned: Callable[[int], float], switches: bool
+) -> dict[str, bytes]:
+    """The base gets worse beyond its window, the fine-tuned model better; recall is best at the ends. `switches`: short prompts were also
+    measured as vLLM serves them, and are worse."""
     nll_of_arm = {"base": lambda n: 3 + n / WINDOW / 4, "scaling_only": lambda n: 3.4, "fine_tuned": fine_tuned}
     lengths = (WINDOW, TARGET)
 
     def is_recalled(arm: str, task: str, length: int, depth: float | None, sample: int) -> float:
         return float(arm == "fine_tuned" and depth != 0.5)
 
+    perplexity = perplexity_table(lambda arm, length, d: nll_of_arm[arm](length) + d / 100, ARMS, lengths, 6, num_tokens=8)
+    if switches:
+        served = perplexity_table(lambda arm, length, d: 3.5 + d / 100, ("fine_tuned_as_served",), (WINDOW,), 6, num_tokens=8)
+        perplexity = pa.concat_tables([perplexity, served])
     samples = Samples.of(
-        perplexity=perplexity_table(lambda arm, length, d: nll_of_arm[arm](length) + d / 100, ARMS, lengths, 6, num_tokens=8),
+        perplexity=perplexity,
         position=position_table(lambda arm, start: 3 + 1 / start, ARMS, TARGET, 6),
         task=task_table(is_recalled, lengths=lengths, num_samples=20),
         reorder=reorder_table(dict(orders), lengths, num_samples=40),

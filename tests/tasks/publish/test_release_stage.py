@@ -204,6 +204,21 @@ def test_every_rope_method_is_published_and_the_same_bytes_twice(
     assert ("vllm serve" in (first.path / "README.md").read_text()) == (method != "dynamic")
 
 
+def test_two_lists_are_published_with_what_short_prompts_lose_where_a_server_does_not_switch(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    release = finished_run(tmp_path, tokenizer, "longrope_switching").publish().path
+    assert failures(verify_release(release)) == []
+    written = json.loads((release / "config.json").read_text())["rope_parameters"]
+    assert written["short_factor"] == [1.0] * 4
+    card = (release / "README.md").read_text()
+    (line,) = [line for line in card.splitlines() if "`short_factor`" in line]
+    assert "as transformers 5 does: 1.019" in line
+    assert "use `long_factor` for them too: 1.28" in line
+    assert "- 25 % of the ordinary rows were cut at 64 tokens" in card
+    assert "vllm serve" not in card
+
+
 def test_a_release_that_does_not_verify_is_not_published(
     published: FinishedRun, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
