@@ -38,7 +38,7 @@ html_show_copyright = False
 # The menu stands here and not in README.md, which a code host shows as it is.
 MENU = {
     "How it works": ("docs/index docs/recipes/README docs/architecture docs/data docs/retrieval-mix docs/models docs/rope docs/training "
-                     "docs/attention docs/evaluation docs/release "
+                     "docs/attention docs/evaluation docs/extend-or-chunk docs/release "
                      "docs/orchestration docs/storage docs/security deploy/README"),
     "Look up": "docs/parameters docs/troubleshooting docs/benchmarks docs/glossary",
     "Change it": "CONTRIBUTING CHANGELOG",

@@ -183,7 +183,10 @@ class _Advice:
 
     def _asked(self, ways: Sequence[ServingWay], workers: Workers, parts: Parts) -> dict[str, list[AnswerRow]]:
         questions = self._material.questions.asked
-        units = [Unit(way, number) for way in ways for number in range(len(questions))]
+        # a model is loaded once, and a document is cut and indexed once for all ways of that model
+        units = [
+            Unit(way, number) for arm in self._windows for number in range(len(questions)) for way in ways if way.arm == arm
+        ]
         meter = Meter(len(units), [parts.has(f"asked-{number:05d}.json") for number in range(len(units))], self._progress)
         rows: dict[str, list[AnswerRow]] = {way.name: [] for way in ways}
         for unit, kept in zip(units, run_units(workers, AskUnit(self._models, parts), units, parts, "asked"), strict=True):

@@ -42,15 +42,17 @@ class KeptModel:
     arm: str
     parts: Parts
 
-    def ask(self, call: Call) -> Reply:
-        name = reply_name(self.arm, call)
-        if self.parts.has(name):
-            with self.parts.reading(name) as path:
-                return Reply(**json.loads(path.read_text(encoding="utf-8")))
-        reply = self.load().ask(call)
-        with self.parts.writing(name) as path:
-            path.write_text(json.dumps(asdict(reply)), encoding="utf-8")
-        return reply
+    def ask_all(self, calls: Sequence[Call]) -> list[Reply]:
+        missing = {reply_name(self.arm, call): call for call in calls if not self.parts.has(reply_name(self.arm, call))}
+        if missing:
+            for name, reply in zip(missing, self.load().ask_all(list(missing.values())), strict=True):
+                with self.parts.writing(name) as path:
+                    path.write_text(json.dumps(asdict(reply)), encoding="utf-8")
+        return [self._kept(call) for call in calls]
+
+    def _kept(self, call: Call) -> Reply:
+        with self.parts.reading(reply_name(self.arm, call)) as path:
+            return Reply(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def reply_name(arm: str, call: Call) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,37 +18,42 @@ from tasks.advise.calls import Call, Reply
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """`model`: a causal language model of transformers, in evaluation mode. Calls go one by one, so their seconds are a request's."""
+    """`model`: a causal language model of transformers, in evaluation mode. Calls of one `ask_all` go together, all others one by one."""
 
     model: Any
     tokenizer: Any
     arm: str
     batch_tokens: int
 
-    def ask(self, call: Call) -> Reply:
-        """Greedy answer, and the wanted log-probabilities. The seconds do not include weighing the own answer.
+    def ask_all(self, calls: Sequence[Call]) -> list[Reply]:
+        """Greedy answers, and the wanted log-probabilities. The seconds do not include weighing own answers.
 
         UserError for log-probabilities that are not finite.
         """
         started = time.perf_counter()
-        ids, right = self._answered(call)
-        seconds = time.perf_counter() - started
-        own = self._own(call.prompt, ids) if call.weighs_itself and len(ids) else None
-        return Reply(
-            text=self.tokenizer.decode(ids, skip_special_tokens=True),
-            num_tokens=len(ids),
-            seconds=seconds,
-            own_logprob=own,
-            answer_logprob=right,
-        )
+        answered = self._answered(calls)
+        seconds = (time.perf_counter() - started) / max(1, len(calls))
+        replies = []
+        for call, (ids, right) in zip(calls, answered, strict=True):
+            own = self._own(call.prompt, ids) if call.weighs_itself and len(ids) else None
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            replies.append(Reply(text, len(ids), seconds, own_logprob=own, answer_logprob=right))
+        return replies
 
-    def _answered(self, call: Call) -> tuple[np.ndarray, float | None]:
+    def _answered(self, calls: Sequence[Call]) -> list[tuple[np.ndarray, float | None]]:
+        """The generated tokens, int32, and the mean log-probability of the right answer."""
         how: dict[str, Any] = {"eos_ids": end_ids(self.model, self.tokenizer), "batch_tokens": self.batch_tokens}
-        if not len(call.answer):
-            ((_, ids),) = generate(self.model, [call.prompt], [call.max_new_tokens], **how)
-            return ids, None
-        ((_, ids, scores),) = generate_scored(self.model, [call.prompt], [call.answer], [call.max_new_tokens], **how)
-        return ids, self._mean(scores.logprobs)
+        found: dict[int, tuple[np.ndarray, float | None]] = {}
+        scored = [i for i, call in enumerate(calls) if len(call.answer)]
+        plain = [i for i, call in enumerate(calls) if not len(call.answer)]
+        limits = [call.max_new_tokens for call in calls]
+        prompts = [call.prompt for call in calls]
+        of_scored = [prompts[i] for i in scored], [calls[i].answer for i in scored], [limits[i] for i in scored]
+        for place, ids, scores in generate_scored(self.model, *of_scored, **how) if scored else ():
+            found[scored[place]] = ids, self._mean(scores.logprobs)
+        for place, ids in generate(self.model, [prompts[i] for i in plain], [limits[i] for i in plain], **how) if plain else ():
+            found[plain[place]] = ids, None
+        return [found[i] for i in range(len(calls))]
 
     def _own(self, prompt: np.ndarray, ids: np.ndarray) -> float:
         window = Window(np.concatenate([prompt, ids]).astype(np.int32), len(ids))

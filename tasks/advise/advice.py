@@ -8,7 +8,7 @@ from typing import Literal
 
 from data_schemas.serving_advice import ServingAdvice, ServingWay
 from tasks.advise.prices import Prices
-from tasks.advise.results import OnKind, by_kind
+from tasks.advise.results import OnKind, by_kind, fewest_differing
 from tasks.advise.routing import Route, make_routes
 from tasks.advise.rows import AnswerRow
 from tasks.advise.sentences import kind_advice, overall
@@ -38,10 +38,16 @@ class Origin:
 
 def with_routes(measured: Measured, seed: int) -> Measured:
     """`measured` and the routes that it allows, with a note on each."""
-    routes = make_routes(measured.ways, measured.rows, seed)
+    made = make_routes(measured.ways, measured.rows, seed)
+    routes = [route for route in made if route.share_long < 1]
+    always = [
+        f"{route.way.name} is left out: the best threshold asks {route.way.long} every time, so asking first saves nothing."
+        for route in made
+        if route not in routes
+    ]
     rows = dict(measured.rows) | {route.way.name: route.rows for route in routes}
     ways = (*measured.ways, *(route.way for route in routes))
-    return Measured(ways, rows, (*measured.notes, *map(_route_note, routes)))
+    return Measured(ways, rows, (*measured.notes, *always, *map(_route_note, routes)))
 
 
 def _route_note(route: Route) -> str:
@@ -69,9 +75,21 @@ def make_advice(
         results=tuple(result for on in on_kinds for result in on.results.values()),
         comparisons=tuple(comparison for on in on_kinds for comparison in on.comparisons.values()),
         advice=advice,
-        overall=overall(measured.ways, advice),
+        overall=overall(on_kinds, advice),
         currency=currency,
-        note="\n".join([*measured.notes, *_unasked(measured), *prices.notes(arms)]),
+        note="\n".join([*measured.notes, _power(on_kinds, confidence), *_unasked(measured), *prices.notes(arms)]),
+    )
+
+
+def _power(on_kinds: Sequence[OnKind], confidence: float) -> str:
+    """How many questions a difference takes at least."""
+    num_ways = len(on_kinds[0].ways)
+    fewest = fewest_differing(num_ways, confidence)
+    counts = [len(next(iter(on.rows.values()))) for on in on_kinds]
+    too_few = " There are fewer, so no difference can be shown: ask more." if max(counts) < fewest else ""
+    return (
+        f"With {num_ways} ways, two of them are told apart if one answers at least {fewest} questions of a kind better and none worse; "
+        f"there are {min(counts)} to {max(counts)} of a kind.{too_few}"
     )
 
 

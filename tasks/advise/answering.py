@@ -39,7 +39,7 @@ class Answering:
             return Asked(why_not=f"notes cannot be joined: {error}")
         return counted.asked(counted.ask(call))
 
-    def _last_call(self, way: ServingWay, model: Model, document: str, question: str, right: str) -> Call:
+    def _last_call(self, way: ServingWay, model: Counted, document: str, question: str, right: str) -> Call:
         if way.way == "full":
             context = document
         elif way.way == "chunks":
@@ -57,32 +57,36 @@ class Answering:
             raise _DoesNotFitError(f"prompt and answer have {needed} tokens, and the window {way.window}")
         return call
 
-    def _note(self, way: ServingWay, model: Model, text: str, question: str) -> str:
-        return model.ask(self._fitting(way, self.prompting.noting(text, question))).text.strip()
+    def _notes(self, way: ServingWay, model: Counted, texts: Sequence[str], question: str) -> list[str]:
+        calls = [self._fitting(way, self.prompting.noting(text, question)) for text in texts]
+        return [reply.text.strip() for reply in model.ask_all(calls)]
 
-    def _map_reduced(self, way: ServingWay, model: Model, document: str, question: str) -> str:
+    def _map_reduced(self, way: ServingWay, model: Counted, document: str, question: str) -> str:
         """The notes on all parts, joined to one text that fits the budget of a part."""
 
         def combine(notes: Sequence[str]) -> str:
-            return self._note(way, model, SEPARATOR.join(notes), question)
+            return self._notes(way, model, [SEPARATOR.join(notes)], question)[0]
+
+        parts = list(self._parts(way, document))
+        note_on = dict(zip(parts, self._notes(way, model, parts, question), strict=True))  # all parts at once
 
         assert way.part_tokens is not None
         result = map_reduce(
             document,
-            process=lambda part: self._note(way, model, part, question),
+            process=note_on.__getitem__,
             combine=combine,
             count_tokens=self.prompting.num_tokens,
             window_tokens=way.part_tokens,
-            chunk=lambda text: self._parts(way, text),
+            chunk=lambda _: parts,
         )
         return result.text
 
-    def _refined(self, way: ServingWay, model: Model, document: str, question: str) -> str:
+    def _refined(self, way: ServingWay, model: Counted, document: str, question: str) -> str:
         """One note, written anew with each part of the document in its order."""
         notes = ""
         for part in self._parts(way, document):
             text = REFINE_FORM.format(notes=notes, text=part) if notes else part
-            notes = self._note(way, model, text, question)
+            notes = self._notes(way, model, [text], question)[0]
         return notes
 
     def _parts(self, way: ServingWay, document: str) -> Sequence[str]:

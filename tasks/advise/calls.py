@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,7 +51,9 @@ class Reply:
 class Model(Protocol):
     """A language model that answers greedily."""
 
-    def ask(self, call: Call) -> Reply: ...
+    def ask_all(self, calls: Sequence[Call]) -> list[Reply]:
+        """The replies in the order of `calls`, which do not depend on each other. Their seconds add up to those of all."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,14 @@ class Counted:
         self.seconds = 0.0
 
     def ask(self, call: Call) -> Reply:
-        reply = self._model.ask(call)
-        self.prompt_tokens += len(call.prompt)
-        self.answer_tokens += reply.num_tokens
-        self.seconds += reply.seconds
-        return reply
+        return self.ask_all([call])[0]
+
+    def ask_all(self, calls: Sequence[Call]) -> list[Reply]:
+        replies = self._model.ask_all(calls)
+        self.prompt_tokens += sum(len(call.prompt) for call in calls)
+        self.answer_tokens += sum(reply.num_tokens for reply in replies)
+        self.seconds += math.fsum(reply.seconds for reply in replies)
+        return replies
 
     def asked(self, last: Reply) -> Asked:
         """The outcome of all calls, of which `last` is the one that answers."""

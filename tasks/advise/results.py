@@ -1,9 +1,13 @@
 """From rows to advice: means with intervals, paired comparisons with the best way, and the cheapest way not shown to be worse.
 
 Questions are paired, and those on one document count together (`tasks.evaluate.statistics.sampled`). The best way is the one with the
-highest mean score in the same answers. A way chosen so looks better than it is, so Holm's method corrects for all pairs of ways that
-could have been compared, and not only for those with the best. Each interval has the level at which its test is done, so it excludes zero
-exactly where the corrected p-value is below 1 - confidence.
+highest mean score in the same answers, and every other way is tested against it, with Holm's correction over these tests. That the best
+one is chosen by the same answers does not matter for what is claimed: the truly best way is shown to be worse only if some way beats it by
+chance, and each way has one test against it (multiple comparisons with the best, Hsu 1984). Each interval has the level at which its test
+is done, so it excludes zero exactly where the corrected p-value is below 1 - confidence.
+
+That a way is not shown to be worse does not say that it is as good. So the sentences give the interval of the difference, and a note how
+many questions a difference needs at least.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from tasks.evaluate.statistics.paired_differences import PairedDifference
 from tasks.evaluate.statistics.sampled import Sampled
 
 KINDS: tuple[QuestionKind, ...] = ("local", "far_apart", "spread", "given")
+SAME_COST = 1.1  # ways that cost at most so much more than the cheapest cost about the same
 _ARM_COSTS = {"base": 0, "scaling_only": 1, "fine_tuned": 2}  # of ways that read the same: without training first
 
 
@@ -68,25 +73,23 @@ class OnKind:
     @property
     def best(self) -> str:
         """Of equal scores the higher log-probability of the right answers, then the lower cost."""
+        return max(self.by_cost, key=self._worth).name  # of equal ones the first
 
-        def worth(way: ServingWay) -> tuple[float, float]:
-            result = self.results[way.name]
-            return round(result.quality, 9), -math.inf if result.logprob is None else round(result.logprob, 9)
-
-        return max(self.by_cost[::-1], key=worth).name  # of equal ones the last is not replaced: reversed, so the cheapest
+    def _worth(self, way: ServingWay) -> tuple[float, float]:
+        result = self.results[way.name]
+        return round(result.quality, 9), -math.inf if result.logprob is None else round(result.logprob, 9)
 
     @cached_property
     def by_cost(self) -> list[ServingWay]:
         """Cheapest first: by price where every way has one, else by the tokens read and written."""
-        has_prices = all(result.price is not None for result in self.results.values())
+        return sorted(self.ways, key=lambda way: (round(self._cost(way.name), 6), _ARM_COSTS[way.arm], way.name))
 
-        def cost(way: ServingWay) -> tuple[float, int, str]:
-            result = self.results[way.name]
-            tokens = result.prompt_tokens + result.answer_tokens
-            money = result.price if has_prices and result.price is not None else tokens
-            return round(money, 6), _ARM_COSTS[way.arm], way.name
-
-        return sorted(self.ways, key=cost)
+    def _cost(self, name: str) -> float:
+        """Money where every way has a price, else tokens read and written."""
+        result = self.results[name]
+        if result.price is not None and all(one.price is not None for one in self.results.values()):
+            return result.price
+        return result.prompt_tokens + result.answer_tokens
 
     @cached_property
     def comparisons(self) -> dict[str, WayComparison]:
@@ -94,11 +97,9 @@ class OnKind:
         others = [way.name for way in self.ways if way.name != self.best]
         paired = [PairedDifference.of(self._scores(name), self._scores(self.best), seed=self.seed) for name in others]
         p_values = [difference.p_value for difference in paired]
-        num_pairs = len(self.ways) * (len(self.ways) - 1) // 2
-        family = [*p_values, *[1.0] * (num_pairs - len(p_values))]  # pairs without the best, which are not tested
-        levels = holm_levels(family, 1 - self.confidence)
+        levels = holm_levels(p_values, 1 - self.confidence)
         found = {}
-        for name, difference, p_holm, level in zip(others, paired, holm(family), levels, strict=False):
+        for name, difference, p_holm, level in zip(others, paired, holm(p_values), levels, strict=True):
             interval = difference.interval(1 - level)
             assert interval.low is not None
             assert interval.high is not None
@@ -122,9 +123,14 @@ class OnKind:
 
     @property
     def advised(self) -> ServingWay:
-        """The cheapest way that was not shown to be worse than the best, of those that could be asked at all."""
+        """The cheapest way that was not shown to be worse than the best, of those that could be asked at all.
+
+        Of ways that cost about the same it is the one with the best answers; of equal ones the cheapest.
+        """
         could = {way.name for way in self.ways if any(row.is_asked for row in self.rows[way.name])}
-        return next(way for way in self.by_cost if way.name in could and not self.is_worse(way.name))
+        candidates = [way for way in self.by_cost if way.name in could and not self.is_worse(way.name)]
+        most = SAME_COST * self._cost(candidates[0].name)
+        return max((way for way in candidates if self._cost(way.name) <= most), key=self._worth)
 
     def _cost_ratio(self, expensive: str, cheap: str) -> float:
         read = self.results[cheap].prompt_tokens
@@ -134,6 +140,15 @@ class OnKind:
         rows = self.rows[name]
         _, documents = np.unique([row.document_id for row in rows], return_inverse=True)
         return Sampled(np.array([row.score for row in rows], np.float64), documents)
+
+
+def fewest_differing(num_ways: int, confidence: float) -> int:
+    """Questions that a way must answer better than the best does, and none worse, to be told apart from it by McNemar's exact test.
+
+    The smallest n with 2^(1 - n) < (1 - confidence) / (num_ways - 1), Holm's first level.
+    """
+    level = (1 - confidence) / max(1, num_ways - 1)
+    return math.floor(1 - math.log2(level)) + 1
 
 
 def by_kind(rows: Mapping[str, Sequence[AnswerRow]]) -> dict[QuestionKind, dict[str, list[AnswerRow]]]:

@@ -37,7 +37,8 @@ def way_label(way: ServingWay) -> str:
 def kind_advice(on: OnKind) -> KindAdvice:
     """The advice for one kind of question, in a sentence that says what was shown and what was not."""
     advised = on.advised
-    is_better = any(on.is_worse(way.name) for way in on.by_cost[: on.by_cost.index(advised)])
+    cheaper = on.by_cost[: on.by_cost.index(advised)]
+    is_better = any(on.is_worse(way.name) for way in cheaper)
     return KindAdvice(kind=on.kind, way=advised.name, is_distinguishable=is_better, sentence=_sentence(on, advised, is_better))
 
 
@@ -72,21 +73,30 @@ def _share(on: OnKind, name: str) -> str:
     return f"{on.results[name].quality:.0%}"
 
 
-def overall(ways: Sequence[ServingWay], advice: Sequence[KindAdvice]) -> str:
+def overall(on_kinds: Sequence[OnKind], advice: Sequence[KindAdvice]) -> str:
     """Extend, chunk, or not distinguishable, over all kinds."""
-    by_name = {way.name: way for way in ways}
+    by_name = {way.name: way for on in on_kinds for way in on.ways}
     extends = [one for one in advice if _reads_long(by_name[one.way])]
     others = [one for one in advice if not _reads_long(by_name[one.way])]
-    if not extends and not any(one.is_distinguishable for one in advice):
+    has_shown = any(one.is_distinguishable for one in advice) or any(_shows_long_worse(on) for on in on_kinds)
+    if not extends and not has_shown:
         return (
-            "Not distinguishable: for no kind of question was a way shown to be better than the cheapest one, so the cheapest serves: "
-            f"{_kinds(others, by_name)}."
+            "Not distinguishable: for no kind of question was a longer window shown to be better or worse than the cheapest way, so the "
+            f"cheapest serves: {_kinds(others, by_name)}."
         )
     if not extends:
         return f"Chunk: no kind of question was shown to need a window above the base's: {_kinds(others, by_name)}."
     if not others:
         return f"Extend: for every kind of question, the base's window was shown to be too short: {_kinds(extends, by_name)}."
-    return f"It depends on the question. Extend for {_kinds(extends, by_name)}. The base's window is enough for {_kinds(others, by_name)}."
+    return (
+        f"It depends on the question. Extend for {_kinds(extends, by_name)}. No longer window was shown to be needed for "
+        f"{_kinds(others, by_name)}."
+    )
+
+
+def _shows_long_worse(on: OnKind) -> bool:
+    """Whether a way that reads whole documents with an extended model was shown to be worse than the best one."""
+    return any(_reads_long(way) and on.is_worse(way.name) for way in on.ways)
 
 
 def _reads_long(way: ServingWay) -> bool:

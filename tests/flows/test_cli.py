@@ -16,7 +16,7 @@ ROPEWAY = str(Path(sys.executable).parent / "ropeway")
 
 COMMANDS = [
     "demo", "init", "schema", "params", "run", "doctor", "plan", "compare-rope", "search-rope", "prepare", "inspect", "finetune",
-    "evaluate", "publish", "verify", "releases", "rollback", "reorder", "automate", "serve", "stop",
+    "evaluate", "advise", "publish", "verify", "releases", "rollback", "reorder", "automate", "serve", "stop",
 ]  # fmt: skip
 _PARAMS = {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}}
 REORDER_CONFIG = to_json(make_config(PipelineParams.model_validate(_PARAMS), []))

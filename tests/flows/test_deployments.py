@@ -25,7 +25,7 @@ from tests.flows.small_run import small_params
 from tests.waiting import HANGS_AFTER_S, wait_until
 
 PREFECT = [sys.executable, "-m", "prefect"]
-FLOWS = ("extend-context", "prepare", "search-rope", "finetune", "evaluate", "publish")
+FLOWS = ("extend-context", "prepare", "search-rope", "finetune", "evaluate", "advise", "publish")
 
 
 def schema() -> dict[str, Any]:

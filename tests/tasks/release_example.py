@@ -41,10 +41,14 @@ class FinishedRun:
     checkpoint: Artifact
     evaluation: Artifact
 
-    def publish(self, progress: ProgressCallback = lambda _: None, params: PipelineParams | None = None) -> Artifact:
-        return stage.run(
-            params or self.params, self.storage, self.documents, self.shards, self.checkpoint, self.evaluation, progress
-        )
+    def publish(
+        self,
+        progress: ProgressCallback = lambda _: None,
+        params: PipelineParams | None = None,
+        advice: Artifact | None = None,
+    ) -> Artifact:
+        done = self.documents, self.shards, self.checkpoint, self.evaluation
+        return stage.run(params or self.params, self.storage, *done, progress, advice=advice)
 
 
 def finished_run(

@@ -20,6 +20,7 @@ from transformers import __version__ as transformers_version
 from data_schemas.consumers import CONSUMERS
 from data_schemas.errors import UserError
 from data_schemas.report import read_report
+from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice, ServingWay, read_advice
 from tasks.evaluate.report.result_files import recompute
 from tasks.model.extended import load_arm
 from tasks.publish import release_stage as stage
@@ -347,3 +348,22 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         published.publish(params=other)
     assert staged(published) == []
     assert served_folder(published.storage, "full") is None
+
+
+def test_measured_advice_becomes_a_file_of_the_release(published: FinishedRun) -> None:
+    way = ServingWay(name="full/base", way="full", arm="base", window=64)
+    told = ServingAdvice(
+        corpus="c", checkpoint=None, questions_from="documents", confidence=0.95, ways=(way,), results=(), comparisons=(), advice=(),
+        overall="Nothing is long.",
+    )  # fmt: skip
+
+    def make(folder: Path) -> dict[str, str]:
+        (folder / ADVICE_FILE_NAME).write_text(told.model_dump_json())
+        return {}
+
+    advice = published.storage.build("advices", stage="advise", params={}, code_version=1, parents={}, make=make)
+    with_it = published.publish(advice=advice)
+    assert read_advice(with_it.path) == told
+    assert failures(verify_release(with_it.path)) == []
+    assert with_it.manifest.parents["advice"] == advice.digest
+    assert published.publish().digest != with_it.digest
