@@ -165,8 +165,8 @@ def _hours_a_billion(params: PipelineParams, shape: "TrainingShape", flops_per_s
     )
     yield (
         f"a billion tokens over {sharing} workers",
-        f"{duration(3600 * found.groups)}; with full attention {duration(3600 * found.ring)} in a ring and {duration(3600 * found.ulysses)} by "
-        f"Ulysses, if {data_size(USUAL_BYTES_PER_S)} a second go between two workers",
+        f"{duration(3600 * found.groups)}; with full attention {duration(3600 * found.ring)} in a ring and "
+        f"{duration(3600 * found.ulysses)} by Ulysses, if {data_size(USUAL_BYTES_PER_S)} a second go between two workers",
     )
 
 

@@ -142,7 +142,9 @@ def _replaced(params: PipelineParams) -> tuple[PipelineParams, tuple[str, ...]]:
         change["optimizer"] = "adamw"
         notes.append("adamw_8bit needs a GPU: counted with adamw, whose states are four times as large")
     if params.ray.sequence_workers > 1:
-        notes.append(f"counted on worker {params.ray.sequence_workers // 2 + 1} of the {params.ray.sequence_workers} that share a row")
+        notes.append(
+            f"counted on worker {params.ray.sequence_workers // 2 + 1} of the {params.ray.sequence_workers} that share a row"
+        )
     if training.loss_weighting != "none":
         change["loss_weighting"] = "none"
         notes.append(f"without training.loss_weighting {training.loss_weighting}")

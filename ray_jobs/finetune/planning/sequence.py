@@ -87,7 +87,7 @@ def largest_part(
 
 
 def exchanged_bytes(
-    params: PipelineParams, shape: TrainingShape, tokens: int, num_full_layers: int, group_size: int, count: int
+    params: PipelineParams, shape: TrainingShape, tokens: int, num_full_layers: float, group_size: int, count: int
 ) -> float:
     """What attention needs beside the part of a row of `tokens`, one document, on the worker that needs most of `count`."""
     if count == 1:

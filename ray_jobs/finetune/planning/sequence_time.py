@@ -44,7 +44,7 @@ def hours_a_billion_tokens(
     group_size: int,
     *,
     flops_per_s: float,
-    num_full_layers: int = 0,
+    num_full_layers: float = 0,
     compute_bytes: int = 2,
     passes: int = 3,
     bytes_per_s: float = USUAL_BYTES_PER_S,
