@@ -17,7 +17,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.samples import ADVICE_SAMPLES
 from data_schemas.serving_advice import ServingAdvice, read_advice
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.advise import advice_key, advice_stage
+from ray_jobs.advise import advice_key, advice_stage, asking_units
 from ray_jobs.preflight import refuse_unadvisable
 from tests.heard import texts_into
 from tests.ray_jobs.advise.advice_example import advice_params, documents_of, write_base
@@ -89,6 +89,21 @@ def test_a_killed_run_goes_on_to_the_same_advice_and_asks_nothing_twice(advised:
     assert not any(log.glob("*"))
 
 
+def test_other_prices_make_another_advice_and_ask_nothing(
+    advised: tuple, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, whole, _ = advised
+    priced = advice_params(folder, prices={"prompt_per_million": 2.0, "answer_per_million": 10.0, "currency": "EUR"})
+    monkeypatch.setattr(asking_units, "loaded_model", lambda *_: pytest.fail("a model was asked again"))
+    storage, told = Storage(params.storage), []
+    artifact = advice_stage.run(priced, storage, documents_of(storage), None, texts_into(told))
+    assert artifact.digest != whole.digest
+    assert any("answers are kept from an earlier run" in line for line in told)
+    for result in read_advice(artifact.path).results:
+        assert result.price == pytest.approx((2 * result.prompt_tokens + 10 * result.answer_tokens) / 1000)
+    assert all(result.price is None for result in read_advice(whole.path).results)
+
+
 def test_where_nothing_is_long_nothing_is_asked(folder: Path) -> None:
     params = advice_params(folder)
     model = params.model.model_copy(update={"target_length": 2048})
@@ -114,6 +129,9 @@ def test_wrong_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     params = advice_params(folder)
     with pytest.raises(UserError, match="has 200 tokens, so no questions can be made"):
         advice_stage.run(params, storage, documents_of(storage, num_lines=5), None, lambda event: None)
+    shards = storage.build("shards", stage="shards", params={}, code_version=1, parents={}, make=lambda folder: {})
+    with pytest.raises(UserError, match="has 200 tokens, so no questions can be made"):  # before any training
+        advice_stage.refuse_unadvisable(params, storage, documents_of(storage, num_lines=5), shards)
     with pytest.raises(UserError, match=r"advise\.embedding_model '.*none' is not a model's folder"):
         refuse_unadvisable(advice_params(folder, embedding_model=str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"advise\.qa_file .* is not there"):
