@@ -125,12 +125,14 @@ class OnKind:
     def advised(self) -> ServingWay:
         """The cheapest way that was not shown to be worse than the best, of those that could be asked at all.
 
-        Of ways that cost about the same it is the one with the best answers; of equal ones the cheapest.
+        Of ways that cost about the same it is the one with the best answers; of equal ones the cheapest. A trained model is advised only
+        where none of these ways does without.
         """
         could = {way.name for way in self.ways if any(row.is_asked for row in self.rows[way.name])}
         candidates = [way for way in self.by_cost if way.name in could and not self.is_worse(way.name)]
         most = SAME_COST * self._cost(candidates[0].name)
-        return max((way for way in candidates if self._cost(way.name) <= most), key=self._worth)
+        alike = [way for way in candidates if self._cost(way.name) <= most]
+        return max([way for way in alike if way.arm != "fine_tuned"] or alike, key=self._worth)
 
     def _cost_ratio(self, expensive: str, cheap: str) -> float:
         read = self.results[cheap].prompt_tokens
