@@ -99,7 +99,7 @@ class AdviseParams(Params):
     controls: bool = Field(
         True, description="Ask each question also about its document without the evidence, to see what is guessed."
     )
-    prices: PriceParams = PriceParams()
+    prices: PriceParams = Field(PriceParams(), description="Prices of tokens and of training. Empty: no cost in money.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of intervals and tests.")
     seed: int = Field(0, ge=0, description="Seed of the questions, the split for `route`, and the tests.")
 

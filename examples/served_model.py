@@ -1,6 +1,7 @@
 """What the three retrieval examples share: a few texts, a question, and asking a served release in the way that it advises.
 
-OPENAI_BASE_URL names another server with the API of `vllm serve`.
+OPENAI_BASE_URL names another server with the API of `vllm serve`, and OPENAI_MODEL the model there: `transformers serve FOLDER` lists
+none, so give FOLDER.
 """
 
 import json
@@ -50,7 +51,7 @@ def answer(found: Iterable[str], how: HowToServe) -> str:
 
 def complete(texts: Iterable[str]) -> tuple[str, float | None]:
     """The answer, and the mean log-probability of its tokens if the server gives it."""
-    model = json.load(urlopen(f"{SERVER}/models"))["data"][0]["id"]
+    model = os.environ.get("OPENAI_MODEL") or json.load(urlopen(f"{SERVER}/models"))["data"][0]["id"]
     prompt = "\n\n".join([*texts, f"Question: {QUESTION}", "Answer:"])
     body = json.dumps({"model": model, "prompt": prompt, "max_tokens": 32, "temperature": 0, "logprobs": 1}).encode()
     asked = Request(f"{SERVER}/completions", body, {"Content-Type": "application/json"})

@@ -34,6 +34,9 @@ class Stages(Protocol):
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """UserError, before any training, if the evaluation is impossible."""
 
+    def refuse_unadvisable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
+        """UserError, before any training, if no question can be asked for the advice."""
+
     def finetune(self, params: PipelineParams, shards: Artifact, start: Artifact | None = None) -> Artifact:
         """One training stage. `start`: the checkpoint that it goes on from; None: the base."""
 
@@ -129,6 +132,8 @@ class Chain:
         if "fine_tuned" in self.params.evaluation.arms:
             shards = self.prepared()
             self.stages.refuse_unmeasurable(with_stand_in(self.params), self.artifacts["documents"], shards)
+            if self.params.advise.after_evaluation:
+                self.stages.refuse_unadvisable(with_stand_in(self.params), self.artifacts["documents"], shards)
             self.searched()
             return self._measured(self.artifacts["documents"], self.finetuned())
         documents = self._do("documents", self.stages.ingest, self.params)
@@ -142,8 +147,11 @@ class Chain:
     def advised(self) -> Artifact:
         """Trains first only if the fine-tuned model is asked."""
         if "fine_tuned" in self.params.advise.arms:
-            checkpoint = self.artifacts.get("checkpoint") or self.finetuned()
-            return self._asked(self.artifacts["documents"], checkpoint)
+            if "checkpoint" not in self.artifacts:
+                shards = self.prepared()
+                self.stages.refuse_unadvisable(with_stand_in(self.params), self.artifacts["documents"], shards)
+                self.finetuned()
+            return self._asked(self.artifacts["documents"], self.artifacts["checkpoint"])
         documents = self.artifacts.get("documents") or self._do("documents", self.stages.ingest, self.params)
         self.searched()
         return self._asked(documents, None)

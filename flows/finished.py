@@ -83,6 +83,9 @@ class _FindingStages:
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """Nothing: a finished evaluation was possible."""
 
+    def refuse_unadvisable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
+        """Nothing: a finished advice was possible."""
+
     def finetune(self, params: PipelineParams, shards: Artifact, start: Artifact | None = None) -> Artifact:
         return _required(checkpoint_stage.find(params, self._storage, shards, start))
 

@@ -9,6 +9,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.progress import print_progress
 from data_schemas.storage import Artifact, Storage
 from ray_jobs import stages
+from ray_jobs.advise.advice_stage import refuse_unadvisable
 from ray_jobs.evaluate.evaluation_stage import refuse_unmeasurable
 
 QUIET = {"TOKENIZERS_PARALLELISM": "true", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
@@ -28,6 +29,9 @@ class PlainStages:
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         refuse_unmeasurable(params, Storage(params.storage), documents, shards)
+
+    def refuse_unadvisable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
+        refuse_unadvisable(params, Storage(params.storage), documents, shards)
 
     def finetune(self, params: PipelineParams, shards: Artifact, start: Artifact | None = None) -> Artifact:
         return stages.finetune(params, shards, print_progress, start)

@@ -8,6 +8,7 @@ from prefect import get_run_logger, tags
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from flows.limits import gpu_turn
+from ray_jobs.advise.advice_stage import refuse_unadvisable
 from ray_jobs.evaluate.evaluation_stage import refuse_unmeasurable
 from tasks.prefect_tasks import advise, evaluate, finetune, ingest, prepare, publish, search_rope
 from tasks.prefect_tasks.run_labels import run_tags
@@ -26,6 +27,9 @@ class PrefectStages:
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         refuse_unmeasurable(params, Storage(params.storage), documents, shards)
+
+    def refuse_unadvisable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
+        refuse_unadvisable(params, Storage(params.storage), documents, shards)
 
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:

@@ -7,6 +7,8 @@ from data_schemas.params import PipelineParams
 from data_schemas.serving_advice import ADVICE_FILE_NAME, read_advice
 from data_schemas.storage import Artifact, Storage
 
+_WIDTH = 140
+
 
 def advise(params: PipelineParams, no_prefect: bool) -> None:
     """Measure the advice, or find it, as `run` would, and print it.
@@ -28,12 +30,13 @@ def show_advice(artifact: Artifact) -> None:
     from tasks.advise.table import kind_table, kinds_of, sentences_of
 
     console = Console()
+    console.width = max(console.width, _WIDTH)  # a row stays one line
     advice = read_advice(artifact.path / ADVICE_FILE_NAME)
     for kind in kinds_of(advice):
         title, columns, rows = kind_table(advice, kind)
         table = Table(title=title, title_justify="left")
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, no_wrap=True)
         for row in rows:
             table.add_row(*row)
         console.print(table)

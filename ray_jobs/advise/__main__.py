@@ -21,6 +21,7 @@ def _advise(params: PipelineParams, storage: Storage, progress: ProgressCallback
     from ray_jobs.preflight import refuse_unadvisable, refuse_untrainable
     from ray_jobs.prepare.job import make_documents, make_shards
     from ray_jobs.search_rope.before_training import with_found_factors
+    from tasks.rope_search.plans import with_stand_in
 
     refuse_unadvisable(params)
     documents, shards, checkpoint = (given.get(kind) for kind in ("documents", "shards", "checkpoints"))
@@ -33,6 +34,7 @@ def _advise(params: PipelineParams, storage: Storage, progress: ProgressCallback
         if shards is None:
             documents, shards = make_shards(params, storage, progress, documents)
         documents = documents or make_documents(params, storage, progress)
+        stage.refuse_unadvisable(with_stand_in(params), storage, documents, shards)
         params = with_found_factors(params, storage, progress, documents)
         checkpoint = finetune.run(params, storage, shards, progress)
     documents = documents or make_documents(params, storage, progress)

@@ -12,7 +12,7 @@ A killed run asks only what was not answered.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.actors import measuring_workers
 from ray_jobs.advise.advice_key import KIND, inputs_of, qa_file
 from ray_jobs.advise.asking_units import AskUnit, Unit, forget, outcomes, prompting_of, write_questions
+from ray_jobs.advise.kept_answers import contents_of, kept_answers
 from ray_jobs.advise.meter import Meter
 from ray_jobs.evaluate.arms import ArmModel, forget_model
-from ray_jobs.evaluate.seen_text import seen_in_training
+from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
 from ray_jobs.evaluate.trained_on import refuse_trained_on
 from ray_jobs.finetune.training.training_log import PROGRESS_NAME
 from ray_jobs.shared_storage import refuse_unshared
@@ -40,6 +41,7 @@ from tasks.advise.plan import Planned, plan_ways
 from tasks.advise.plot import PLOT_NAME, advice_plot
 from tasks.advise.prices import Prices, logged_hours
 from tasks.advise.rows import AnswerRow, answer_row, as_table
+from tasks.kept_units import KeptUnits
 from tasks.work import Workers, run_units
 
 SAMPLES_NAME, QUESTIONS_NAME = "advice_samples.parquet", "questions.jsonl"
@@ -77,7 +79,8 @@ def run(
     parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:
-        advice = _Advice(params, storage, documents, checkpoint, progress)
+        kept = kept_answers(params, storage, inputs)
+        advice = _Advice(params, storage, documents, checkpoint, kept, progress)
         if advice.is_told:
             return advice.write_told(directory)
         with measuring_workers(params.ray, _REMEDY) as workers, storage.parts(parts_key, workers.on_other_machines) as parts:
@@ -96,6 +99,27 @@ def run(
     return artifact
 
 
+def refuse_unadvisable(params: PipelineParams, storage: Storage, documents: Artifact, shards: Artifact) -> None:
+    """UserError, before any training, if no question can be made or a file of questions is wrong.
+
+    If the training is already done, nothing is checked here: the stage itself refuses the same.
+    """
+    from ray_jobs.finetune import checkpoint_stage as finetune
+
+    if not finetune.find(params, storage, shards):
+        _material(params, documents, seen_in(shards, params.evaluation.max_seen_share).left_out)
+
+
+def _material(params: PipelineParams, documents: Artifact, leave_out: Set[str]) -> Material:
+    from tasks.model.base_model import load_tokenizer
+    from tasks.model.extended import base_window
+
+    given = qa_file(params)
+    prompting = prompting_of(params, load_tokenizer(params.model))
+    windows = (base_window(params.model), params.model.target_length)
+    return gather(params.advise, documents.path, given[0] if given else None, windows, prompting.num_tokens, leave_out)
+
+
 class _Advice:
     """Makes one artifact."""
 
@@ -105,20 +129,16 @@ class _Advice:
         storage: Storage,
         documents: Artifact,
         checkpoint: Artifact | None,
+        kept: KeptUnits,
         progress: ProgressCallback,
     ) -> None:
-        from tasks.model.base_model import load_tokenizer
         from tasks.model.extended import base_window
 
         self._params, self._advise, self._progress, self._checkpoint = params, params.advise, progress, checkpoint
+        self._kept = kept
         self._base_window = base_window(params.model)
         seen = seen_in_training(checkpoint, storage, params.evaluation.max_seen_share)
-        given = qa_file(params)
-        windows = (self._base_window, params.model.target_length)
-        prompting = prompting_of(params, load_tokenizer(params.model))
-        self._material: Material = gather(
-            self._advise, documents.path, given[0] if given else None, windows, prompting.num_tokens, seen.left_out
-        )
+        self._material = _material(params, documents, seen.left_out)
         asked = self._material.questions.asked
         if checkpoint:
             refuse_trained_on({question.document_id for question in asked}, checkpoint, storage)
@@ -187,12 +207,16 @@ class _Advice:
         units = [
             Unit(way, number) for arm in self._windows for number in range(len(questions)) for way in ways if way.arm == arm
         ]
+        contents = contents_of(units, questions)
+        if adopted := self._kept.adopt(contents, parts):
+            self._say(f"{adopted:,} of {len(units):,} answers are kept from an earlier run")
         meter = Meter(len(units), [parts.has(f"asked-{number:05d}.json") for number in range(len(units))], self._progress)
         rows: dict[str, list[AnswerRow]] = {way.name: [] for way in ways}
         for unit, kept in zip(units, run_units(workers, AskUnit(self._models, parts), units, parts, "asked"), strict=True):
             asked, control = outcomes(kept)
             rows[unit.way.name].append(answer_row(unit.way.name, questions[unit.question], asked, control))
             meter.finished()
+        self._kept.keep(self._origin.corpus, contents, parts)
         return rows
 
     def _training_hours(self) -> float | None:

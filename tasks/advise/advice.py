@@ -39,9 +39,10 @@ class Origin:
 def with_routes(measured: Measured, seed: int) -> Measured:
     """`measured` and the routes that it allows, with a note on each."""
     made = make_routes(measured.ways, measured.rows, seed)
-    routes = [route for route in made if route.share_long < 1]
+    routes = [route for route in made if 0 < route.share_long < 1]
     always = [
-        f"{route.way.name} is left out: the best threshold asks {route.way.long} every time, so asking first saves nothing."
+        f"{route.way.name} is left out: the best threshold {'always' if route.share_long else 'never'} asks {route.way.long}, so it is no "
+        "way of its own."
         for route in made
         if route not in routes
     ]
@@ -89,7 +90,7 @@ def _power(on_kinds: Sequence[OnKind], confidence: float) -> str:
     too_few = " There are fewer, so no difference can be shown: ask more." if max(counts) < fewest else ""
     return (
         f"With {num_ways} ways, two of them are told apart if one answers at least {fewest} questions of a kind better and none worse; "
-        f"there are {min(counts)} to {max(counts)} of a kind.{too_few}"
+        f"there are {' to '.join(map(str, sorted({min(counts), max(counts)})))} of each kind.{too_few}"
     )
 
 
@@ -99,7 +100,7 @@ def _unasked(measured: Measured) -> Iterable[str]:
         rows = measured.rows[way.name]
         left = [row.why_not for row in rows if not row.is_asked]
         if left:
-            yield f"{way.name}: {len(left)} of {len(rows)} questions could not be asked and count as wrong, such as: {left[0]}."
+            yield f"{way.name}: {len(left)} of {len(rows)} questions could not be asked and count as wrong, such as: {left[0].rstrip('.')}."
 
 
 def told_advice(sentence: str, way: ServingWay, origin: Origin, confidence: float) -> ServingAdvice:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.serving_advice import QuestionKind, ServingAdvice, WayResult
@@ -9,6 +11,7 @@ from tasks.advise.sentences import KIND_LABELS
 from tasks.advise.table import kinds_of
 from tasks.evaluate.labels import arm_label, percent
 from tasks.evaluate.plots.figure import INK, PAGE_WIDTH, SMALL, TEXT, Plot, arm_style, drawing, new_figure, tidy
+from tasks.evaluate.plots.scales import token_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +51,12 @@ def advice_plot(advice: ServingAdvice) -> Plot:
     return Plot(PLOT_NAME, "Quality against cost", caption, figure)
 
 
+def _ticks(tokens: Sequence[float]) -> list[int]:
+    """Powers of two from below the least to above the most."""
+    asked = [number for number in tokens if number] or [1.0]
+    return [2**power for power in range(math.floor(math.log2(min(asked))), math.ceil(math.log2(max(asked))) + 1)]
+
+
 def _of_kind(advice: ServingAdvice, kind: QuestionKind) -> list[WayResult]:
     return [result for result in advice.results if result.kind == kind]
 
@@ -72,6 +81,6 @@ def _panel(axes: Axes, advice: ServingAdvice, kind: QuestionKind) -> None:
         )
         if result.way in advised:
             axes.plot([result.prompt_tokens], [result.quality], "o", color="none", markeredgecolor=INK, markersize=10)
-    axes.set_xscale("log")
+    token_axis(axes, _ticks([result.prompt_tokens for result in _of_kind(advice, kind)]))
     axes.set_ylim(-0.03, 1.03)
     axes.set_title(KIND_LABELS[kind], fontsize=TEXT)

@@ -85,8 +85,10 @@ class OnKind:
         return sorted(self.ways, key=lambda way: (round(self._cost(way.name), 6), _ARM_COSTS[way.arm], way.name))
 
     def _cost(self, name: str) -> float:
-        """Money where every way has a price, else tokens read and written."""
+        """Money where every way has a price, else tokens read and written; infinite where no question could be asked."""
         result = self.results[name]
+        if not any(row.is_asked for row in self.rows[name]):
+            return math.inf
         if result.price is not None and all(one.price is not None for one in self.results.values()):
             return result.price
         return result.prompt_tokens + result.answer_tokens
@@ -123,14 +125,15 @@ class OnKind:
 
     @property
     def advised(self) -> ServingWay:
-        """The cheapest way that was not shown to be worse than the best, of those that could be asked at all.
+        """The cheapest way that was not shown to be worse than the best. What could not be asked at all is never the cheapest.
 
-        Of ways that cost about the same it is the one with the best answers; of equal ones the cheapest.
+        Of ways that cost about the same it is the one with the best answers; of equal ones the cheapest. A trained model is advised only
+        where none of these ways does without.
         """
-        could = {way.name for way in self.ways if any(row.is_asked for row in self.rows[way.name])}
-        candidates = [way for way in self.by_cost if way.name in could and not self.is_worse(way.name)]
+        candidates = [way for way in self.by_cost if not self.is_worse(way.name)]
         most = SAME_COST * self._cost(candidates[0].name)
-        return max((way for way in candidates if self._cost(way.name) <= most), key=self._worth)
+        alike = [way for way in candidates if self._cost(way.name) <= most]
+        return max([way for way in alike if way.arm != "fine_tuned"] or alike, key=self._worth)
 
     def _cost_ratio(self, expensive: str, cheap: str) -> float:
         read = self.results[cheap].prompt_tokens

@@ -49,8 +49,8 @@ def _sentence(on: OnKind, advised: ServingWay, is_better: bool) -> str:
     worse = [way for way in on.ways if on.is_worse(way.name)]
     if results[on.best].quality == 0:
         return (
-            f"{KIND_LABELS[on.kind]}: not distinguishable, as no way answers any of {num} questions right; the cheapest is "
-            f"{way_label(advised)}."
+            f"{KIND_LABELS[on.kind]}: not distinguishable, as no way answers any of {num} questions right; of the cheapest, "
+            f"{way_label(advised)} gives the right answers the highest probability."
         )
     if advised.name == on.best:
         shown = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data_schemas.serving_advice import QuestionKind, ServingAdvice
-from tasks.advise.sentences import KIND_LABELS, way_label
+from tasks.advise.sentences import KIND_LABELS
 from tasks.evaluate.labels import percent
 
 
@@ -19,7 +19,7 @@ def kind_table(advice: ServingAdvice, kind: QuestionKind) -> tuple[str, list[str
     results = sorted((r for r in advice.results if r.kind == kind), key=lambda r: (-r.quality, r.prompt_tokens))
     advised = {one.way for one in advice.advice if one.kind == kind}
     compared = {one.way: one for one in advice.comparisons if one.kind == kind}
-    columns = ["way", f"right [{percent(advice.confidence)}]", "against the best", "p", "control", "log-prob.", "tokens read"]
+    columns = ["way", f"right [{percent(advice.confidence)}]", "against the best", "p", "control", "log-prob.", "read"]
     columns += ["written", "seconds"]
     has_price = any(result.price is not None for result in results)
     if has_price:
@@ -28,7 +28,7 @@ def kind_table(advice: ServingAdvice, kind: QuestionKind) -> tuple[str, list[str
     for result in results:
         against = compared.get(result.way)
         row = [
-            f"{'* ' if result.way in advised else ''}{way_label(advice.way(result.way))}",
+            f"{'* ' if result.way in advised else ''}{result.way}",
             f"{result.quality:.0%} [{result.low:.0%}, {result.high:.0%}]",
             f"{against.difference:+.2f} [{against.low:+.2f}, {against.high:+.2f}]" if against else "best",
             f"{against.p_holm:.3g}" if against else "",

@@ -80,6 +80,7 @@ STAGES = {
         GoldenStage("evaluations", "ray_jobs.evaluate.evaluation_key", 2e-4, by_kind="prompts of every task"),
         GoldenStage("rope_comparisons", "ray_jobs.evaluate.compare_rope", 2e-4),
         GoldenStage("rope_searches", "ray_jobs.search_rope.search_key", 2e-4),
+        GoldenStage("advices", "ray_jobs.advise.advice_key", 2e-4),
         GoldenStage("releases", "tasks.publish.release_stage", 2e-4),
     )
 }

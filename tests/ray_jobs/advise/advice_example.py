@@ -13,16 +13,23 @@ import torch
 from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import DOCUMENTS
-from tests.ray_jobs.search_rope.search_example import write_base
+from tests.ray_jobs.search_rope import search_example
 
-__all__ = ["advice_params", "documents_of", "write_base"]
+WINDOW = 256
+
+
+def write_base(folder: Path, tokenizer: Any) -> None:
+    search_example.write_base(folder, tokenizer)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"max_position_embeddings": 128', f'"max_position_embeddings": {WINDOW}'))
 
 
 def advice_params(folder: Path, **changes: Any) -> PipelineParams:
-    """The base's window is 128 tokens and the target 768."""
+    """The base's window is 256 tokens and the target 768."""
     advise: dict[str, Any] = {
-        "arms": ["base", "scaling_only"], "questions_per_kind": 2, "overlaps": [0.0], "chunk_tokens": [16], "answer_tokens": 4,
-        "note_tokens": 8, "passage_tokens": 32, "orders": ["none", "reverse_rank"],
+        "arms": ["base", "scaling_only"], "questions_per_kind": 2, "overlaps": [0.0], "chunk_tokens": [32], "answer_tokens": 4,
+        "note_tokens": 8, "passage_tokens": 96, "orders": ["none", "reverse_rank"],
+        "controls": False,
     }  # fmt: skip
     return PipelineParams.model_validate(
         {

@@ -17,10 +17,10 @@ from data_schemas.params import PipelineParams
 from data_schemas.samples import ADVICE_SAMPLES
 from data_schemas.serving_advice import ServingAdvice, read_advice
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.advise import advice_key, advice_stage
+from ray_jobs.advise import advice_key, advice_stage, asking_units
 from ray_jobs.preflight import refuse_unadvisable
 from tests.heard import texts_into
-from tests.ray_jobs.advise.advice_example import advice_params, documents_of, write_base
+from tests.ray_jobs.advise.advice_example import WINDOW, advice_params, documents_of, write_base
 from tests.waiting import wait_until
 
 
@@ -55,10 +55,10 @@ def test_every_way_answers_the_same_questions_and_the_advice_is_found_again(advi
     for way in advice.ways:
         assert table.filter(table["way"].to_numpy(zero_copy_only=False) == way.name)["question"].to_pylist() == asked
     full = next(one for one in advice.results if one.way == "full/scaling_only")
-    assert 128 < full.prompt_tokens < 768
-    assert full.control_quality is not None
+    assert WINDOW < full.prompt_tokens < 768
+    assert full.control_quality is None
     assert full.logprob is not None
-    assert "full on base: no document fits its window of 128 tokens" in advice.note
+    assert "full on base: no document fits its window of 256 tokens" in advice.note
     assert any("6 questions of 3 kind(s)" in line for line in told)
     storage = Storage(params.storage)
     assert advice_key.find(params, storage, documents_of(storage), None) is not None
@@ -68,7 +68,7 @@ def test_every_way_answers_the_same_questions_and_the_advice_is_found_again(advi
 def test_a_killed_run_goes_on_to_the_same_advice_and_asks_nothing_twice(advised: tuple, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "base").symlink_to(folder / "base")
     log = tmp_path / "storage" / ".parts"
-    for least in (6, 60):
+    for least in (6, 40):
         process = subprocess.Popen([sys.executable, "-m", "tests.ray_jobs.advise.advice_example", str(tmp_path)])
         wait_until(lambda least=least: len(list(log.glob("*/reply-*"))) >= least, f"{least} replies", process, step_s=0.005)
         process.send_signal(signal.SIGKILL)
@@ -89,6 +89,21 @@ def test_a_killed_run_goes_on_to_the_same_advice_and_asks_nothing_twice(advised:
     assert not any(log.glob("*"))
 
 
+def test_other_prices_make_another_advice_and_ask_nothing(
+    advised: tuple, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, whole, _ = advised
+    priced = advice_params(folder, prices={"prompt_per_million": 2.0, "answer_per_million": 10.0, "currency": "EUR"})
+    monkeypatch.setattr(asking_units, "loaded_model", lambda *_: pytest.fail("a model was asked again"))
+    storage, told = Storage(params.storage), []
+    artifact = advice_stage.run(priced, storage, documents_of(storage), None, texts_into(told))
+    assert artifact.digest != whole.digest
+    assert any("answers are kept from an earlier run" in line for line in told)
+    for result in read_advice(artifact.path).results:
+        assert result.price == pytest.approx((2 * result.prompt_tokens + 10 * result.answer_tokens) / 1000)
+    assert all(result.price is None for result in read_advice(whole.path).results)
+
+
 def test_where_nothing_is_long_nothing_is_asked(folder: Path) -> None:
     params = advice_params(folder)
     model = params.model.model_copy(update={"target_length": 2048})
@@ -97,7 +112,7 @@ def test_where_nothing_is_long_nothing_is_asked(folder: Path) -> None:
     config = folder / "base" / "config.json"
     text = config.read_text()
     try:
-        config.write_text(text.replace('"max_position_embeddings": 128', '"max_position_embeddings": 1024'))
+        config.write_text(text.replace('"max_position_embeddings": 256', '"max_position_embeddings": 1024'))
         told: list[str] = []
         artifact = advice_stage.run(params, storage, documents_of(storage), None, texts_into(told))
     finally:
@@ -114,6 +129,9 @@ def test_wrong_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     params = advice_params(folder)
     with pytest.raises(UserError, match="has 200 tokens, so no questions can be made"):
         advice_stage.run(params, storage, documents_of(storage, num_lines=5), None, lambda event: None)
+    shards = storage.build("shards", stage="shards", params={}, code_version=1, parents={}, make=lambda folder: {})
+    with pytest.raises(UserError, match="has 200 tokens, so no questions can be made"):  # before any training
+        advice_stage.refuse_unadvisable(params, storage, documents_of(storage, num_lines=5), shards)
     with pytest.raises(UserError, match=r"advise\.embedding_model '.*none' is not a model's folder"):
         refuse_unadvisable(advice_params(folder, embedding_model=str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"advise\.qa_file .* is not there"):

@@ -18,7 +18,7 @@ from tasks.advise.prompting import Prompting
 from tasks.advise.questions import Question, make_questions
 from tasks.advise.retrieval import Passages
 from tasks.advise.rows import AnswerRow, answer_row
-from tests.tasks.advise.known_models import GUESSED, Reader, Sees, everything, first_and_last_quarter, last_tokens
+from tests.tasks.advise.known_models import Reader, Sees, everything, first_and_last_quarter, last_tokens
 
 BASE_WINDOW, TARGET, DOCUMENT = 512, 2048, 1600
 PARAMS = AdviseParams(
@@ -87,7 +87,7 @@ def test_a_model_that_sees_everything_needs_its_window_only_for_spread_evidence(
     assert shown_worse(advice, "spread") == {way.name for way in advice.ways if way.way == "chunks"}
     assert advice.overall.startswith("It depends on the question. Extend for spread evidence")
     assert "full on base: no document fits its window of 512 tokens" in advice.note
-    assert "route/scaling_only is left out" in advice.note, (
+    assert "the best threshold always asks full/scaling_only" in advice.note, (
         "chunks are as sure of wrong answers, so no threshold saves anything"
     )
     spread = next(one for one in advice.advice if one.kind == "spread")
@@ -100,9 +100,8 @@ def test_a_model_that_sees_the_last_tokens_is_given_chunks(asking: Asking) -> No
     assert set(advised(advice).values()) == {"chunks"}
     assert "full/scaling_only" in shown_worse(advice, "local") & shown_worse(advice, "far_apart")
     assert advice.overall.startswith("Chunk:")
-    ((way, share),) = {(way.threshold, quality(advice, way.name, "local")) for way in advice.ways if way.way == "route"}
-    assert way == GUESSED - 1, "never the long way"
-    assert share == quality(advice, "chunks/base/bm25/4x64/none", "local") == 1
+    assert "the best threshold never asks full/scaling_only" in advice.note
+    assert quality(advice, "chunks/base/bm25/4x64/none", "local") == 1
 
 
 def test_a_model_that_sees_first_and_last_quarter_needs_the_best_passage_at_an_end(asking: Asking) -> None:
@@ -113,6 +112,10 @@ def test_a_model_that_sees_first_and_last_quarter_needs_the_best_passage_at_an_e
     assert local.retrieval is not None
     assert local.retrieval.order != "reverse_rank"
     assert {"chunks/base/bm25/4x64/reverse_rank", "full/scaling_only"} & shown_worse(advice, "local")
+    routes = [way for way in advice.ways if way.way == "route"]
+    assert [(way.cheap, way.long) for way in routes] == [("chunks/scaling_only/bm25/4x64/none", "full/scaling_only")]
+    assert quality(advice, "route/scaling_only", "far_apart") > 0.8, "unsure where the passages do not tell, so it reads on"
+    assert quality(advice, "route/scaling_only", "local") == 1
 
 
 def test_notes_on_parts_reach_evidence_that_no_window_holds(asking: Asking) -> None:
