@@ -84,8 +84,8 @@ def dry_run(params: PipelineParams, shape: TrainingShape) -> DryRun:
     """Rehearse one step. UserError that names the module and the operation if the step cannot be computed."""
     if shape.experts_a_token:
         raise UserError(
-            "The dry run cannot follow a base with experts, whose kernels ask for a real device: leave --dry-run out; the plan's formula counts "
-            "them."
+            "The dry run cannot follow a base with experts, whose kernels ask for a real device: leave --dry-run out; the plan's formula "
+            "counts them."
         )
     params, notes = _replaced(params)
     workers, sharing = params.ray.num_workers, params.ray.sequence_workers
