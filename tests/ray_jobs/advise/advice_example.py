@@ -28,7 +28,7 @@ def advice_params(folder: Path, **changes: Any) -> PipelineParams:
     """The base's window is 256 tokens and the target 768."""
     advise: dict[str, Any] = {
         "arms": ["base", "scaling_only"], "questions_per_kind": 2, "overlaps": [0.0], "chunk_tokens": [32], "answer_tokens": 4,
-        "note_tokens": 8, "passage_tokens": 96, "orders": ["none", "reverse_rank"],
+        "note_tokens": 8, "passage_tokens": 96, "orders": ["none"],
         "controls": False,
     }  # fmt: skip
     return PipelineParams.model_validate(

@@ -68,11 +68,10 @@ def test_every_way_answers_the_same_questions_and_the_advice_is_found_again(advi
 def test_a_killed_run_goes_on_to_the_same_advice_and_asks_nothing_twice(advised: tuple, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "base").symlink_to(folder / "base")
     log = tmp_path / "storage" / ".parts"
-    for least in (6, 40):
-        process = subprocess.Popen([sys.executable, "-m", "tests.ray_jobs.advise.advice_example", str(tmp_path)])
-        wait_until(lambda least=least: len(list(log.glob("*/reply-*"))) >= least, f"{least} replies", process, step_s=0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = subprocess.Popen([sys.executable, "-m", "tests.ray_jobs.advise.advice_example", str(tmp_path)])
+    wait_until(lambda: len(list(log.glob("*/reply-*"))) >= 25, "25 replies", process, step_s=0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     before = {path.name: path.stat().st_mtime_ns for path in log.glob("*/reply-*")}
     params = advice_params(tmp_path)
     storage, kept = Storage(params.storage), {}
