@@ -100,12 +100,15 @@ class ReorderConfig(Record):
     strategy: ReorderStrategy
     tie_rule: Literal["stable"] = Field(default="stable", description="Passages of equal score keep their given order.")
     context_length: int = Field(ge=1, description="Tokens the model was published for.")
-    chunking: ChunkingAdvice = Field(description="How to cut the passages that are retrieved.")
+    chunking: ChunkingAdvice = Field(
+        description="How to cut the passages that are retrieved: as a `serving_advice.json` beside this file advises, else by rule."
+    )
     summarisation: ChunkingAdvice | None = Field(
         None, description="How to cut a document beyond the context length that is summarised piece by piece."
     )
     validated: ReorderDecision | None = Field(
-        None, description="What the choice of `strategy` rests on; null: on no measurement."
+        None,
+        description="What the choice of `strategy` rests on; null: on a `serving_advice.json`, if `note` says so, else on no measurement.",
     )
     recall_by_position: tuple[RecallPoint, ...] = ()
     golden: dict[str, Permutation] = Field(description="Number of passages, '1' to '10', to the permutation of `strategy`.")

@@ -9,19 +9,27 @@ With ropeway-reorder[haystack] alone, import ropeway_reorder.haystack.
 import sys
 
 from haystack import Document, Pipeline
-from haystack.components.retrievers import InMemoryBM25Retriever
+from haystack.components.retrievers import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
-from served_model import QUESTION, TEXTS, answer
+from served_model import QUESTION, answer, num_words, passages, word_counts
 
+from tasks.reorder import ChunkReorder
 from tasks.reorder.haystack import RopewayReorder
 
+how = ChunkReorder.load(sys.argv[1]).how_to_serve("local")  # from serving_advice.json, if the release has one
+print("advised:", how.way, how.reason)
 store = InMemoryDocumentStore()
-store.write_documents([Document(content=text) for text in TEXTS])
+store.write_documents([Document(content=text, embedding=word_counts(text)) for text in passages(how)])
 pipeline = Pipeline()
-pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=5))
-pipeline.add_component("reorder", RopewayReorder(sys.argv[1]))
+if how.retriever == "embedding":
+    asked = {"query_embedding": word_counts(QUESTION)}
+    pipeline.add_component("retriever", InMemoryEmbeddingRetriever(store, top_k=how.k or 5))
+else:
+    asked = {"query": QUESTION}
+    pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=how.k or 5))
+pipeline.add_component("reorder", RopewayReorder(sys.argv[1], how.budget_tokens, {"count_tokens": num_words}))
 pipeline.connect("retriever.documents", "reorder.documents")
-ran = pipeline.run({"retriever": {"query": QUESTION}}, include_outputs_from={"retriever"})
+ran = pipeline.run({"retriever": asked}, include_outputs_from={"retriever"})
 found, ordered = ran["retriever"]["documents"], ran["reorder"]["documents"]
 print("ranks in prompt order:", [found.index(document) + 1 for document in ordered])
-print(answer(document.content for document in ordered))
+print(answer((document.content for document in ordered), how))

@@ -10,8 +10,9 @@ import sys
 
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.schema import TextNode
-from served_model import NUM_SLOTS, QUESTION, TEXTS, answer, word_counts
+from served_model import NUM_SLOTS, QUESTION, answer, num_words, passages, word_counts
 
+from tasks.reorder import ChunkReorder
 from tasks.reorder.llama_index import RopewayReorder
 
 
@@ -22,8 +23,12 @@ class WordCounts(MockEmbedding):
     _get_query_embedding = _get_text_embedding
 
 
-index = VectorStoreIndex([TextNode(text=text) for text in TEXTS], embed_model=WordCounts(embed_dim=NUM_SLOTS))
-found = index.as_retriever(similarity_top_k=5).retrieve(QUESTION)
-ordered = RopewayReorder(config=sys.argv[1]).postprocess_nodes(found)
+reorder = ChunkReorder.load(sys.argv[1])
+how = reorder.how_to_serve("local")  # from serving_advice.json, if the release has one
+print("advised:", how.way, how.reason)
+index = VectorStoreIndex([TextNode(text=text) for text in passages(how)], embed_model=WordCounts(embed_dim=NUM_SLOTS))
+found = index.as_retriever(similarity_top_k=how.k or 5).retrieve(QUESTION)
+adapter = RopewayReorder(config=sys.argv[1], budget_tokens=how.budget_tokens, options={"count_tokens": num_words})
+ordered = adapter.postprocess_nodes(found)
 print("ranks in prompt order:", [found.index(node) + 1 for node in ordered])
-print(answer(node.text for node in ordered))
+print(answer((node.text for node in ordered), how))

@@ -1,6 +1,7 @@
-"""What the three retrieval examples share: a few passages, a question, and asking a served release.
+"""What the three retrieval examples share: a few texts, a question, and asking a served release in the way that it advises.
 
-OPENAI_BASE_URL names another server with the API of `vllm serve`.
+OPENAI_BASE_URL names another server with the API of `vllm serve`, and OPENAI_MODEL the model there: `transformers serve FOLDER` lists
+none, so give FOLDER.
 """
 
 import json
@@ -9,6 +10,10 @@ import re
 from collections.abc import Iterable
 from urllib.request import Request, urlopen
 from zlib import crc32
+
+from tasks.reorder import HowToServe
+from tasks.reorder.splitting import split
+from tasks.reorder.summaries import notes_on, summarise
 
 SERVER = os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
 NAMES = ("north", "south", "old", "iron", "mill", "moon")
@@ -23,10 +28,33 @@ def word_counts(text: str) -> list[float]:
     return [float(slots.count(slot)) for slot in range(NUM_SLOTS)]
 
 
-def answer(passages: Iterable[str]) -> str:
-    """What the served model writes after the passages and the question."""
-    model = json.load(urlopen(f"{SERVER}/models"))["data"][0]["id"]
-    prompt = "\n\n".join([*passages, f"Question: {QUESTION}", "Answer:"])
-    body = json.dumps({"model": model, "prompt": prompt, "max_tokens": 32}).encode()
+def passages(how: HowToServe) -> list[str]:
+    """The texts, cut as the release advises. Words stand for tokens here; count with the release's tokenizer."""
+    return [piece for text in TEXTS for piece in split(text, how.chunking.max_tokens, num_words)]
+
+
+def num_words(text: str) -> int:
+    return len(text.split())
+
+
+def answer(found: Iterable[str], how: HowToServe) -> str:
+    """What the served model writes for the passages that were found, or in the other way that the release advises."""
+    if how.way in ("map_reduce", "refine"):
+        form, notes = how.way, notes_on(QUESTION)
+        window = {"count_tokens": num_words, "window_tokens": how.window}
+        found = [summarise("\n\n".join(TEXTS), SERVER, form=form, instructions=notes, **window).text]
+    text, logprob = complete(TEXTS if how.way == "full" else found)
+    if logprob is not None and how.asks_long(logprob):
+        text, _ = complete(TEXTS)  # the first answer is unlikely: read everything
+    return text
+
+
+def complete(texts: Iterable[str]) -> tuple[str, float | None]:
+    """The answer, and the mean log-probability of its tokens if the server gives it."""
+    model = os.environ.get("OPENAI_MODEL") or json.load(urlopen(f"{SERVER}/models"))["data"][0]["id"]
+    prompt = "\n\n".join([*texts, f"Question: {QUESTION}", "Answer:"])
+    body = json.dumps({"model": model, "prompt": prompt, "max_tokens": 32, "temperature": 0, "logprobs": 1}).encode()
     asked = Request(f"{SERVER}/completions", body, {"Content-Type": "application/json"})
-    return str(json.load(urlopen(asked))["choices"][0]["text"])
+    choice = json.load(urlopen(asked))["choices"][0]
+    logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
+    return str(choice["text"]), sum(logprobs) / len(logprobs) if logprobs else None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "ropeway_reorder"
-EXTRAS = ("langchain", "llama-index", "haystack")
+EXTRAS = ("langchain", "llama-index", "haystack", "served")
 LEFT_OUT = {"candidates"}  # used only to measure which order is best, with numpy
 
 _HERE = Path(__file__).resolve().parent
@@ -42,7 +42,8 @@ from {NAME} import ChunkReorder
 prompt_order = ChunkReorder.load("path/to/the/release").apply(passages_best_first)
 ```
 
-`{NAME}.langchain`, `.llama_index` and `.haystack` are adapters. The code is that of `tasks.reorder` in Ropeway.
+`{NAME}.langchain`, `.llama_index` and `.haystack` are adapters. `{NAME}.summaries` summarises texts beyond any window; a
+model behind a URL needs the extra `served`. The code is that of `tasks.reorder` in Ropeway.
 """
 
 

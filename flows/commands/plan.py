@@ -74,12 +74,14 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
 
 def _print_power(console: Console, params: PipelineParams, base_window: int) -> None:
     """What the evaluation's comparisons of task scores can show."""
-    from tasks.evaluate.power.plan import power_of_parameters
+    from tasks.evaluate.power.dip import dip_line
+    from tasks.evaluate.power.plan import asked_settings, power_of_parameters
     from tasks.evaluate.power.sentences import power_lines
 
     if power := power_of_parameters(params, base_window):
         console.print("What the evaluation can show:", highlight=False, markup=False)
-        for line in power_lines(power):
+        dip = dip_line(asked_settings(params, base_window))
+        for line in (*power_lines(power), *([dip] if dip else [])):
             console.print(f"  - {line}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -42,6 +42,7 @@ from ray_jobs.evaluate.time_budget import fitting_samples, keep_number, kept_num
 from ray_jobs.evaluate.trained_on import NOT_CHECKED, refuse_trained_on
 from ray_jobs.evaluate.workload import Workload, prepare_workload, write_workload
 from ray_jobs.shared_storage import refuse_unshared
+from tasks.evaluate.power.dip import dip_line
 from tasks.evaluate.power.plan import planned_power
 from tasks.evaluate.power.sentences import power_lines
 from tasks.evaluate.report.build import recall_curve
@@ -186,7 +187,8 @@ class _Evaluation:
         self._tell_arms()
         settings = report_settings(self._params, self._base_window, self._workload, self._arms)
         if power := planned_power(settings):
-            for line in power_lines(power):
+            dip = dip_line(settings)
+            for line in (*power_lines(power), *([dip] if dip else [])):
                 self._progress(message(f"evaluate: {line}"))
         write_workload(self._workload, parts)
         samples = self._measure(workers, parts, settings)

@@ -26,7 +26,7 @@ from data_schemas.progress import ProgressCallback
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.report import Report, read_settings
 from data_schemas.report_sections import published_curve
-from data_schemas.serving_advice import ADVICE_FILE_NAME
+from data_schemas.serving_advice import ADVICE_FILE_NAME, read_advice
 from tasks.evaluate.report.result_files import HTML_NAME, PAGE_NAME, REPORT_NAME, SETTINGS_NAME
 from tasks.publish import probes
 from tasks.publish.base_identity import BaseIdentity, terms_files
@@ -86,7 +86,8 @@ def assemble(
     plots = _copy_evaluation(parts.evaluation, directory / "evaluation")
     (directory / "training").mkdir()
     shutil.copy(parts.checkpoint / "training_log.jsonl", directory / "training")
-    reorder = make_config(parts.params, published_curve(parts.report.recall_by_position), parts.report.reorder_decision)
+    advice = None if parts.advice is None else read_advice(parts.advice)
+    reorder = make_config(parts.params, published_curve(parts.report.recall_by_position), parts.report.reorder_decision, advice)
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
     if parts.advice is not None:
         shutil.copyfile(parts.advice / ADVICE_FILE_NAME, directory / ADVICE_FILE_NAME)

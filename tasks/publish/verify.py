@@ -10,6 +10,7 @@ from data_schemas.progress import ProgressCallback
 from data_schemas.releases import resolve_release
 from data_schemas.reorder import ReorderConfig
 from data_schemas.report import read_report
+from data_schemas.serving_advice import ADVICE_FILE_NAME, read_advice
 from tasks.evaluate.report.result_files import REPORT_NAME
 from tasks.publish.base_identity import card_front_matter
 from tasks.publish.card import measured_perplexities, stated_perplexities
@@ -20,6 +21,7 @@ from tasks.publish.serving.served import check_served
 from tasks.publish.signing import check_signature, public_key
 from tasks.publish.verify_files import check_files, check_staged_files
 from tasks.publish.verify_model import check_model
+from tasks.reorder.advised import advised_passages
 from tasks.reorder.config import golden_permutations, read_config
 
 __all__ = ["Check", "check_files", "failures", "verify_release", "verify_staged"]
@@ -78,7 +80,7 @@ def _reorder(release: Path) -> str:
     expected = {config.strategy: (config.golden, golden_permutations(config.strategy, config.recall_by_position))} | {
         f"golden_by_strategy.{name}": (golden, golden_permutations(name)) for name, golden in config.golden_by_strategy.items()
     }
-    problems = _not_as_measured(config, release / "evaluation" / REPORT_NAME) + [
+    problems = [*_not_as_measured(config, release / "evaluation" / REPORT_NAME), *_not_as_advised(config, release)] + [
         f"golden permutations of {name} are not reproduced" for name, (given, made) in expected.items() if given != made
     ]
     return require(problems, f"{config.strategy}, golden permutations reproduced")
@@ -93,6 +95,21 @@ def _not_as_measured(config: ReorderConfig, report: Path) -> list[str]:
     if config.strategy != config.validated.strategy:
         return [f"its strategy is {config.strategy}, but {config.validated.strategy} was validated"]
     return []
+
+
+def _not_as_advised(config: ReorderConfig, release: Path) -> list[str]:
+    """Differences between the config and what the release's `serving_advice.json` says; none if there is no such file."""
+    if not (release / ADVICE_FILE_NAME).is_file():
+        return []
+    passages = advised_passages(read_advice(release / ADVICE_FILE_NAME))
+    if passages is None:
+        return []
+    problems = []
+    if config.chunking != passages.settings.chunking:
+        problems.append(f"its passages are not cut as {ADVICE_FILE_NAME} advises")
+    if passages.order_for_release not in (None, config.strategy):
+        problems.append(f"its strategy is {config.strategy}, but {ADVICE_FILE_NAME} shows {passages.order_for_release} to win")
+    return problems
 
 
 def _card(release: Path) -> str:

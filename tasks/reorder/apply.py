@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from data_schemas.errors import UserError
 from data_schemas.reorder import ReorderConfig
+from data_schemas.serving_advice import QuestionKind, ServingAdvice
 from tasks.reorder.arrangement import Arrangement
 from tasks.reorder.config import read_config
 from tasks.reorder.joining import Piece, runs
@@ -20,6 +21,7 @@ from tasks.reorder.permutations import permutation
 from tasks.reorder.ranking import rank_passages
 from tasks.reorder.recall_curve import why_not_calibrated
 from tasks.reorder.selection import select
+from tasks.reorder.serving import HowToServe, advice_beside, how_to_serve
 
 Passage = TypeVar("Passage")
 _DEFAULTS = ReorderOptions()
@@ -37,13 +39,26 @@ class ChunkReorder:
     >>> reorder.apply(passages, budget_tokens=4000, count_tokens=count, near_duplicates=0.8, keep_adjacent=True)
     """
 
-    def __init__(self, config: ReorderConfig) -> None:
+    def __init__(self, config: ReorderConfig, advice: ServingAdvice | None = None) -> None:
         self.config = config
+        self.advice = advice
 
     @classmethod
     def load(cls, path_or_release: str | Path) -> ChunkReorder:
-        """From a `chunk_reorder.json`, a release folder or a `releases/NAME` folder; UserError if there is none."""
-        return cls(read_config(Path(path_or_release)))
+        """From a `chunk_reorder.json`, a release folder or a `releases/NAME` folder; UserError if there is none.
+
+        A `serving_advice.json` beside it is read too, for `how_to_serve`.
+        """
+        path = Path(path_or_release)
+        return cls(read_config(path), advice_beside(path))
+
+    def how_to_serve(self, kind: QuestionKind | None = None) -> HowToServe:
+        """How to cut, find and order passages, and whether to ask about the whole document too, for a kind of question.
+
+        >>> how = ChunkReorder.load("releases/demo").how_to_serve()
+        >>> how.chunking.max_tokens, how.k, how.budget_tokens, how.order, how.way
+        """
+        return how_to_serve(self.config, self.advice, kind)
 
     @property
     def fallback_reason(self) -> str:

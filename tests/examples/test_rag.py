@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from data_schemas.params import PipelineParams
+from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice
 from tasks.publish.reorder_config import make_config
 from tasks.reorder.config import to_json
 from tests.examples.test_examples import RAG, ROOT
+from tests.tasks.reorder.advice_example import advice
 
 MODEL = "path/to/release"
 
@@ -31,7 +33,8 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert self.path == "/v1/completions"
         self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.answer({"choices": [{"index": 0, "text": " It is 81 m long.", "finish_reason": "stop"}]})
+        logprobs = {"token_logprobs": [-0.9, -0.3]}
+        self.answer({"choices": [{"index": 0, "text": " It is 81 m long.", "finish_reason": "stop", "logprobs": logprobs}]})
 
     def answer(self, content: Any) -> None:
         self.send_response(200)
@@ -55,26 +58,57 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     server.server_close()
 
 
+def run(name: str, release: Path) -> list[str]:
+    environment = os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": str(ROOT)}
+    script = ROOT / "examples" / f"{name}.py"
+    ran = subprocess.run(
+        [sys.executable, str(script), str(release)], capture_output=True, text=True, env=environment, cwd=release
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def write_release(folder: Path, given: ServingAdvice | None) -> None:
+    params = PipelineParams.model_validate(
+        {"run_name": "r", "corpus": {"sources": ["books"]}, "model": {"base": "demo", "target_length": 1024}}
+    )
+    (folder / "chunk_reorder.json").write_text(to_json(make_config(params, [], None, given)))
+    if given is not None:
+        (folder / ADVICE_FILE_NAME).write_text(given.model_dump_json())
+
+
+def passages_of(request: dict[str, Any]) -> list[str]:
+    *passages, question, end = request["prompt"].split("\n\n")
+    assert (question, end) == ("Question: How long is the iron bridge?", "Answer:")
+    return passages
+
+
 @pytest.mark.parametrize("name", RAG)
 @pytest.mark.slow
 def test_the_passages_reach_the_server_in_the_order_of_the_release(
     name: str, served: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    params = PipelineParams.model_validate(
-        {"run_name": "r", "corpus": {"sources": ["books"]}, "model": {"base": "demo", "target_length": 1024}}
-    )
-    (tmp_path / "chunk_reorder.json").write_text(to_json(make_config(params, [])))
-    environment = os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": str(ROOT)}
-    script = ROOT / "examples" / f"{name}.py"
-    ran = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-2:] == ["ranks in prompt order: [1, 3, 5, 4, 2]", " It is 81 m long."]
+    write_release(tmp_path, None)
+    first, *rest = run(name, tmp_path)[-3:]
+    assert first.startswith("advised: chunks The release has no serving_advice.json")
+    assert rest == ["ranks in prompt order: [1, 3, 5, 4, 2]", " It is 81 m long."]
     (request,) = served
     assert request["model"] == MODEL
-    *passages, question, end = request["prompt"].split("\n\n")
-    assert (question, end) == ("Question: How long is the iron bridge?", "Answer:")
+    passages = passages_of(request)
     assert passages[0] == "The iron bridge is 81 m long."
     assert len(passages) == 5
     assert all(re.fullmatch(r"The \w+ bridge is \d+ m long\.", passage) for passage in passages)
+
+
+@pytest.mark.slow
+def test_a_loop_follows_the_advice_of_its_release(served: list[dict[str, Any]], tmp_path: Path) -> None:
+    """k, order and budget of the advice; the first answer is unlikely (-0.6 nats), so a route asks about everything."""
+    write_release(tmp_path, advice("route/fine_tuned"))
+    assert run("rag_haystack", tmp_path)[-3:] == [
+        "advised: route local: route/fine_tuned.",
+        "ranks in prompt order: [1, 3, 2]",
+        " It is 81 m long.",
+    ]
+    first, second = map(passages_of, served)
+    assert (len(first), first[0]) == (3, "The iron bridge is 81 m long.")
+    assert len(second) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from tasks.advise.questions.question import Question, Questions
 from tasks.evaluate.prompts.material import sample_seed
 
 MIN_TOKENS = 200  # of a document that is asked about: evidence can stand apart in it
-_FORMS: dict[QuestionKind, tuple[Callable[[str, np.random.Generator], Draft | None], ...]] = {
+_Form = Callable[[str, np.random.Generator], Draft | None]
+_FORMS: dict[QuestionKind, tuple[_Form, ...]] = {
     "local": (local.quote, local.fact),
     "far_apart": (far_apart.two_facts,),
     "spread": spread.FORMS,
@@ -42,7 +44,7 @@ def make_questions(
         max_tokens: a longer document is cut to a random stretch that has no more tokens with its planted sentences. None: not cut.
 
     Raises:
-        UserError: no document has `MIN_TOKENS` tokens.
+        UserError: no document has `MIN_TOKENS` tokens, or `max_tokens` leaves no room for any question.
     """
     long_enough = [(name, text) for name, text in documents if count_tokens(text) >= MIN_TOKENS]
     if not long_enough:
@@ -51,32 +53,53 @@ def make_questions(
             "or give a file of questions."
         )
     asked: list[Question] = []
-    replaced = cut = 0
+    replaced = cut = left_out = 0
     for kind, forms in _FORMS.items():
         for number, (name, text) in enumerate(_in_turn(long_enough, per_kind, seed, kind)):
             rng = np.random.default_rng(sample_seed(seed, kind, 1, number))
-            body = excerpt(text, max_tokens, count_tokens, rng)
-            draft, is_replaced = _draft(forms[number % len(forms)], body, rng)
-            while max_tokens is not None and count_tokens(draft.document) > max_tokens:
-                body = excerpt(body, count_tokens(body) - (count_tokens(draft.document) - max_tokens), count_tokens, rng)
-                draft, is_replaced = _draft(forms[number % len(forms)], body, rng)
-            asked.append(_question(f"{kind}-{number}", kind, name, draft, rng))
-            replaced += is_replaced
-            cut += len(body) < len(text)
-    notes = []
-    if short := len(documents) - len(long_enough):
-        notes.append(
-            f"{short} of {len(documents)} held-out documents have fewer than {MIN_TOKENS} tokens and were not asked about."
+            made = _fitted(forms[number % len(forms)], text, max_tokens, count_tokens, rng)
+            if made is None:
+                left_out += 1
+                continue
+            asked.append(_question(f"{kind}-{number}", kind, name, made.draft, rng))
+            replaced += made.is_replaced
+            cut += made.is_cut
+    if not asked:
+        raise UserError(
+            f"Questions need documents longer than {max_tokens} tokens, as planted sentences take most of that: allow longer documents."
         )
-    if cut:
-        notes.append(
-            f"{cut} of {len(asked)} questions are on a stretch of their document, which is longer than {max_tokens} tokens."
-        )
-    if replaced:
-        notes.append(
-            f"{replaced} of {len(asked)} questions ask for planted sentences, as their document has no unique words to ask for."
-        )
-    return Questions(tuple(asked), "documents", tuple(notes))
+    counts = {
+        f"{len(documents) - len(long_enough)} of {len(documents)} held-out documents have fewer than {MIN_TOKENS} tokens and were not "
+        "asked about.": len(documents) - len(long_enough),
+        f"{left_out} questions were left out, as their planted sentences take most of the {max_tokens} tokens of a document.": left_out,
+        f"{cut} of {len(asked)} questions are on a stretch of their document, which is longer than {max_tokens} tokens.": cut,
+        f"{replaced} of {len(asked)} questions ask for planted sentences, as their document has no unique words to ask for.": replaced,
+    }
+    return Questions(tuple(asked), "documents", tuple(note for note, count in counts.items() if count))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A draft; whether it has another form because its own found nothing to ask, and whether the document was cut."""
+
+    draft: Draft
+    is_replaced: bool
+    is_cut: bool
+
+
+def _fitted(
+    form: _Form, text: str, max_tokens: int | None, count_tokens: Callable[[str], int], rng: np.random.Generator
+) -> _Made | None:
+    """A question on a stretch of the document that fits with its planted sentences; None where less than a half is the document's own."""
+    body = excerpt(text, max_tokens, count_tokens, rng)
+    while True:
+        draft, is_replaced = _draft(form, body, rng)
+        if max_tokens is None or (tokens := count_tokens(draft.document)) <= max_tokens:
+            return _Made(draft, is_replaced, len(body) < len(text))
+        room = count_tokens(body) - (tokens - max_tokens)
+        if room < max_tokens // 2:
+            return None
+        body = excerpt(body, room, count_tokens, rng)
 
 
 def _in_turn(documents: Sequence[tuple[str, str]], count: int, seed: int, kind: str) -> list[tuple[str, str]]:
@@ -86,7 +109,7 @@ def _in_turn(documents: Sequence[tuple[str, str]], count: int, seed: int, kind: 
     return [documents[i] for i in np.concatenate([np.empty(0, int), *orders]).tolist()][:count]
 
 
-def _draft(form: Callable[[str, np.random.Generator], Draft | None], text: str, rng: np.random.Generator) -> tuple[Draft, bool]:
+def _draft(form: _Form, text: str, rng: np.random.Generator) -> tuple[Draft, bool]:
     """A draft, and whether it has another form because this one found nothing to ask."""
     found = form(text, rng)
     return (_INSTEAD[form](text, rng), True) if found is None else (found, False)

@@ -70,6 +70,11 @@ def planned_power(settings: PowerSettings) -> Power | None:
 
 def power_of_parameters(params: PipelineParams, base_window: int) -> Power | None:
     """The same before any document is read: every task at every length, on as many samples as asked for."""
+    return planned_power(asked_settings(params, base_window)) if params.evaluation.tasks else None
+
+
+def asked_settings(params: PipelineParams, base_window: int) -> EvaluationSettings:
+    """What an evaluation of these parameters asks, before any document is read."""
     evaluation = params.evaluation
     measured = evaluation_lengths(
         evaluation.lengths,
@@ -88,7 +93,7 @@ def power_of_parameters(params: PipelineParams, base_window: int) -> Power | Non
         "target_length": params.model.target_length,
         "published_data": {},
     }
-    return planned_power(EvaluationSettings.model_validate(asked)) if evaluation.tasks else None
+    return EvaluationSettings.model_validate(asked)
 
 
 def primary_families(settings: PowerSettings) -> Iterator[tuple[str, str, list[str]]]:

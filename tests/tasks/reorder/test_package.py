@@ -20,7 +20,7 @@ import json, sys, warnings
 from importlib.metadata import version
 import ropeway_reorder
 from ropeway_reorder import ChunkReorder, permutation
-import ropeway_reorder.map_reduce
+import ropeway_reorder.summaries
 warnings.simplefilter("ignore")
 reorder = ChunkReorder.load(sys.argv[1])
 given = [{"text": f"passage {i}", "distance": i / 10, "num_tokens": 3, "doc_id": "d", "char_start": 9 * i} for i in range(9)]
@@ -30,7 +30,7 @@ print(json.dumps({
     "version": version("ropeway-reorder"),
     "orders": {name: [permutation(name, n) for n in range(9)] for name in json.loads(sys.argv[2])},
     "applied": reorder.apply(given, 20, **options),
-    "loaded": [name for name in ("torch", "ray", "prefect", "transformers", "numpy", "tasks", "data_schemas") if name in sys.modules],
+    "loaded": sorted({"torch", "ray", "prefect", "transformers", "numpy", "httpx", "tasks", "data_schemas"} & set(sys.modules)),
 }))
 """
 
@@ -93,15 +93,16 @@ def test_it_holds_every_file_of_the_package_and_states_what_ropeway_states(wheel
     assert {f"ropeway_reorder/{name}" for name in modules} <= set(archive.namelist())
     contracts = {name for name in archive.namelist() if "/contracts/" in name}
     assert {name.rsplit("/", 1)[1] for name in contracts} == {
-        *("__init__.py", "errors.py", "record.py", "releases.py", "reorder.py", "reorder_strategy.py")
+        *("__init__.py", "errors.py", "record.py", "releases.py", "reorder.py", "reorder_strategy.py", "serving_advice.py")
     }
     (about,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
     stated = [line.removeprefix("Requires-Dist: ") for line in about.splitlines() if line.startswith("Requires-Dist: ")]
     assert [needed for needed in stated if "extra ==" not in needed] == [
         n for n in PROJECT["dependencies"] if n.startswith("pydantic")
     ]
-    for extra in ("langchain", "llama-index", "haystack"):
-        assert f'{PROJECT["optional-dependencies"][extra][0]}; extra == "{extra}"' in stated
+    for extra in ("langchain", "llama-index", "haystack", "served"):
+        for needed in PROJECT["optional-dependencies"][extra]:
+            assert f'{needed}; extra == "{extra}"' in stated
 
 
 def test_equal_sources_give_equal_bytes_also_from_the_source_archive(wheel: Path, tmp_path: Path) -> None:

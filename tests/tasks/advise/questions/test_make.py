@@ -114,3 +114,19 @@ def test_a_document_with_its_planted_sentences_fits() -> None:
 def test_no_document_long_enough_is_said() -> None:
     with pytest.raises(UserError, match="None of the 1 held-out documents has 200 tokens, so no questions can be made"):
         make_questions([("a", "few words")], per_kind=1, seed=0, count_tokens=words, max_tokens=None)
+
+
+def test_questions_that_do_not_fit_are_counted_and_where_none_does_that_is_said() -> None:
+    made = make_questions([("a", prose(1))], per_kind=6, seed=0, count_tokens=words, max_tokens=110)
+    num_left_out = 18 - len(made.asked)
+    assert 0 < num_left_out < 18
+    assert made.notes[0].startswith(
+        f"{num_left_out} questions were left out, as their planted sentences take most of the 110 tokens"
+    )
+    with pytest.raises(UserError, match="Questions need documents longer than 4 tokens"):
+        make_questions([("a", prose(1))], per_kind=6, seed=0, count_tokens=words, max_tokens=4)
+
+
+def test_a_document_without_words_gets_planted_questions() -> None:
+    made = make_questions([("a", "+-* /\n" * 200)], per_kind=6, seed=0, count_tokens=words, max_tokens=None)
+    assert len(made.asked) == 18
