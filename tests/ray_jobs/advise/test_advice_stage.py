@@ -45,7 +45,7 @@ def without_seconds(advice: ServingAdvice) -> ServingAdvice:
 def test_every_way_answers_the_same_questions_and_the_advice_is_found_again(advised: tuple) -> None:
     params, artifact, told = advised
     advice = read_advice(artifact.path)
-    assert {way.way for way in advice.ways} >= {"full", "chunks", "map_reduce", "refine"}
+    assert {way.way for way in advice.ways} >= {"full", "chunks", "map_reduce"}
     assert [one.kind for one in advice.advice] == ["local", "far_apart", "spread"]
     assert len(advice.results) == 3 * len(advice.ways)
     table = pq.read_table(artifact.path / advice_stage.SAMPLES_NAME)
@@ -55,7 +55,7 @@ def test_every_way_answers_the_same_questions_and_the_advice_is_found_again(advi
     for way in advice.ways:
         assert table.filter(table["way"].to_numpy(zero_copy_only=False) == way.name)["question"].to_pylist() == asked
     full = next(one for one in advice.results if one.way == "full/scaling_only")
-    assert WINDOW < full.prompt_tokens < 768
+    assert WINDOW < full.prompt_tokens < 1024
     assert full.control_quality is None
     assert full.logprob is not None
     assert "full on base: no document fits its window of 256 tokens" in advice.note
