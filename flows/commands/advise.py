@@ -7,7 +7,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.serving_advice import ADVICE_FILE_NAME, read_advice
 from data_schemas.storage import Artifact, Storage
 
-_WIDTH = 140
+_WIDTH = 170
 
 
 def advise(params: PipelineParams, no_prefect: bool) -> None:

@@ -25,11 +25,11 @@ def write_base(folder: Path, tokenizer: Any) -> None:
 
 
 def advice_params(folder: Path, **changes: Any) -> PipelineParams:
-    """The base's window is 256 tokens and the target 768."""
+    """The base's window is 256 tokens and the target 1024."""
     advise: dict[str, Any] = {
         "arms": ["base", "scaling_only"], "questions_per_kind": 2, "overlaps": [0.0], "chunk_tokens": [32], "answer_tokens": 4,
-        "note_tokens": 8, "passage_tokens": 96, "orders": ["none", "reverse_rank"],
-        "controls": False,
+        "note_tokens": 8, "passage_tokens": 96, "orders": ["none"],
+        "controls": False, "ways": ["full", "chunks", "map_reduce", "route"],
     }  # fmt: skip
     return PipelineParams.model_validate(
         {
@@ -37,13 +37,13 @@ def advice_params(folder: Path, **changes: Any) -> PipelineParams:
             "storage": str(folder / "storage"),
             "corpus": {"sources": ["nowhere"]},
             "chunking": {"segmenter": "fast"},
-            "model": {"base": str(folder / "base"), "target_length": 768, "rope_method": "yarn"},
+            "model": {"base": str(folder / "base"), "target_length": 1024, "rope_method": "yarn"},
             "advise": advise | changes,
         }
     )
 
 
-def documents_of(storage: Storage, num_lines: int = 30) -> Artifact:
+def documents_of(storage: Storage, num_lines: int = 22) -> Artifact:
     """Four held-out documents of `num_lines` lines, about 16 tokens each, and one that is trained on."""
 
     def make(folder: Path) -> dict[str, Any]:

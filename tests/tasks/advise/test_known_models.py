@@ -23,7 +23,7 @@ from tests.tasks.advise.known_models import Reader, Sees, everything, first_and_
 BASE_WINDOW, TARGET, DOCUMENT = 512, 2048, 1600
 PARAMS = AdviseParams(
     ways=("full", "chunks", "route"), arms=("base", "scaling_only"), questions_per_kind=16, passage_tokens=256, chunk_tokens=(64,),
-    overlaps=(0.0,), answer_tokens=48, controls=False,
+    overlaps=(0.0,), orders=("none", "reverse_rank"), answer_tokens=48, controls=False,
 )  # fmt: skip
 CHUNKING = ChunkingParams(segmenter="fast")
 LINE = "The valley is deep and the old bridge is quiet today.\n"  # nothing unique, so facts are planted
