@@ -16,6 +16,7 @@ import pytest
 from data_schemas.params import PipelineParams
 from tasks.publish.reorder_config import make_config
 from tasks.reorder.config import to_json
+from tests import PYTHONPATH
 from tests.examples.test_examples import RAG, ROOT
 
 MODEL = "path/to/release"
@@ -64,7 +65,7 @@ def test_the_passages_reach_the_server_in_the_order_of_the_release(
         {"run_name": "r", "corpus": {"sources": ["books"]}, "model": {"base": "demo", "target_length": 1024}}
     )
     (tmp_path / "chunk_reorder.json").write_text(to_json(make_config(params, [])))
-    environment = os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": PYTHONPATH}
     script = ROOT / "examples" / f"{name}.py"
     ran = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path
