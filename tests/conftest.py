@@ -1,5 +1,7 @@
 """What every test shares: small tokenizers and models made on the spot, nothing from a hub."""
 
+from __future__ import annotations
+
 import gc
 import os
 import runpy
@@ -7,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests import QUICK_START
 from tests.waiting import PATIENT_PREFECT, PATIENT_RAY, TEST_HANGS_AFTER_S
@@ -25,8 +28,9 @@ os.environ.update(
 
 import hypothesis
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # No timed assertion: the machine may be busy.
 hypothesis.settings.register_profile("no-clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -104,6 +108,9 @@ def _no_servers(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of 384 ids with BOS 0 and EOS 1."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
