@@ -7,6 +7,7 @@ STAMP := $(VENV)/installed
 # pip compiles the whole library of packages on one core. Instead each module is compiled, once, when it is first imported.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --no-compile
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python  # several packages at once; pip takes over where it cannot reach the index
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 .PHONY: setup demo test test-fast lint browser bench docs
@@ -16,9 +17,11 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV); the first time takes a few minutes."
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ropeway needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[dev]'
-	$(BIN)/python -c 'import flows.prefect_stages, prefect.server.api.server, ray.data, ray.train.torch'  # before several processes compile them
+	$(PIP) torch==2.13.0 uv==0.13.9  # by pip, which knows the user's own index of PyTorch's CPU build
+	$(UV) --editable '.[dev]' || $(PIP) --editable '.[dev]'
+	@# before several processes compile them
+	$(BIN)/python -c 'import prefect.server.api.server' & server=$$!; \
+	  $(BIN)/python -c 'import flows.prefect_stages, ray.data, ray.train.torch' && wait $$server
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -32,7 +35,8 @@ browser:  # for the tests of Prefect's run form
 	  (apt-get update -q && apt-get install -y -q --no-install-recommends chromium) || \
 	  (echo "The tests need Chromium, and it could not be installed: install your system's chromium package." && exit 1)
 
-test: $(STAMP) browser  # lint runs beside the tests, and is printed after them
+test:  # lint runs beside the tests, and is printed after them
+	@$(MAKE) --no-print-directory -j 2 $(STAMP) browser
 	@($(LINT)) > $(VENV)/lint.txt 2>&1 & lint=$$!; \
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	wait $$lint; linted=$$?; cat $(VENV)/lint.txt; exit $$((tests | linted))

@@ -1,5 +1,7 @@
 """What every test shares: small tokenizers and models made on the spot, nothing from a hub."""
 
+from __future__ import annotations
+
 import gc
 import os
 import runpy
@@ -7,7 +9,9 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tests import QUICK_START
 from tests.waiting import PATIENT_PREFECT, PATIENT_RAY, TEST_HANGS_AFTER_S
 
 os.environ.update(
@@ -19,12 +23,15 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_AUTH_MODE="disabled",
     TOKENIZERS_PARALLELISM="false",
+    PYTHONPATH=os.pathsep.join(filter(None, (str(QUICK_START), os.environ.get("PYTHONPATH")))),
 )
 
 import hypothesis
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+    from xdist.scheduler import LoadFileScheduling
 
 # No timed assertion: the machine may be busy.
 hypothesis.settings.register_profile("no-clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -33,6 +40,11 @@ hypothesis.settings.load_profile("no-clock")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SERVERS = Path(__file__).parent / "no_servers"
+# Files that one process works through, because they share a Prefect server; in two halves, so that neither ends last.
+ONE_SERVER = (
+    {f"tests/flows/test_{name}.py" for name in ("chain", "limits", "publish_token")},
+    {f"tests/flows/test_{name}.py" for name in ("automations", "browser", "deployments", "resilience")},
+)
 TEXT = """Rope bridges hang between cliffs. A traveller pays one coin, crosses, and looks back; the valley is deep.
 
 # A heading
@@ -45,6 +57,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-servers", action="store_true", help="leave out what is slow or starts a server, and refuse to start one"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """As --dist loadfile, which it is for, but with the files that share a server in one process."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class WithSharedServers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((min(files) for files in ONE_SERVER if file in files), file)
+
+    return WithSharedServers(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,6 +129,9 @@ def _no_servers(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of 384 ids with BOS 0 and EOS 1."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()

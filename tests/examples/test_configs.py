@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from flows.config import load_config
+from tests import PYTHONPATH
 from tests.examples.test_examples import CONFIGS, ROOT
 from tests.s3_server import s3_server
 from tests.tasks.ingest.reading.made_files import pdf_lines, pdf_of_pages
@@ -24,7 +25,7 @@ def prepared(name: str, folder: Path, *settings: str) -> list[str]:
     """The lines that `ropeway prepare` ends with."""
     command = [sys.executable, "-m", "flows.cli", "prepare", str(ROOT / "examples" / f"{name}.yaml"), "--no-prefect"]
     command += [part for setting in ("model.target_length=1024", *settings) for part in ("--set", setting)]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": PYTHONPATH})
     assert ran.returncode == 0, ran.stderr
     return (ran.stdout + ran.stderr).splitlines()
 

@@ -17,6 +17,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice
 from tasks.publish.reorder_config import make_config
 from tasks.reorder.config import to_json
+from tests import PYTHONPATH
 from tests.examples.test_examples import RAG, ROOT
 from tests.tasks.reorder.advice_example import advice
 
@@ -59,7 +60,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 
 def run(name: str, release: Path) -> list[str]:
-    environment = os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": PYTHONPATH}
     script = ROOT / "examples" / f"{name}.py"
     ran = subprocess.run(
         [sys.executable, str(script), str(release)], capture_output=True, text=True, env=environment, cwd=release

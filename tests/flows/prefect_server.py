@@ -1,14 +1,19 @@
 """A real Prefect server on loopback, with a database of its own, that can be stopped, killed and started again."""
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +21,42 @@ from flows.limits import KEEPS_LEASES
 from tests.waiting import HANGS_AFTER_S, wait_until
 
 
-class PrefectServer:
-    """A server below `home`; it keeps its port and database over `kill()` and `start()`."""
+def copy_tables(tables: Path, home: Path) -> None:
+    """Give a Prefect that will start in `home` the database in `tables`; where there is none yet it makes its own."""
+    if tables.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(tables, home / "prefect.db")
 
-    def __init__(self, home: Path, keeps_leases: bool = True) -> None:
+
+@contextlib.contextmanager
+def with_tables(tables: Path, home: Path) -> Iterator[None]:
+    """Start a server in `home` inside the block. The first one makes all tables, half of its work, and those after it copy them."""
+    database = home / "prefect.db"
+    if database.exists():
+        yield
+        return
+    with tables.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tables.exists():
+            yield
+            made = tables.with_suffix(".made")
+            with contextlib.closing(sqlite3.connect(database)) as source, contextlib.closing(sqlite3.connect(made)) as copy:
+                source.backup(copy)
+            made.rename(tables)
+            return
+    copy_tables(tables, home)
+    yield
+
+
+class PrefectServer:
+    """A server below `home`; it keeps its port and database over `kill()` and `start()`.
+
+    `tables` is the file of an empty database that all servers of the test run share.
+    """
+
+    def __init__(self, home: Path, tables: Path, keeps_leases: bool = True) -> None:
         self.home = home
+        self._tables = tables
         self._keeps_leases = keeps_leases
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -37,9 +73,10 @@ class PrefectServer:
         if self._keeps_leases:
             name, _, value = KEEPS_LEASES.partition("=")
             environment[name] = value
-        with (self.home / "server.log").open("a") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self._answers, "the Prefect server answers")
+        with with_tables(self._tables, self.home / "server"):
+            with (self.home / "server.log").open("a") as log:
+                self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            wait_until(self._answers, "the Prefect server answers")
 
     def kill(self) -> None:
         """SIGKILL the server and what it started."""

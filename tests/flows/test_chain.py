@@ -16,6 +16,7 @@ import yaml
 from data_schemas.modes import umask
 from flows.config import load_config
 from flows.finished import find_finished
+from tests.flows.prefect_server import copy_tables
 from tests.flows.small_run import CHAT_TEMPLATE, small_params, with_conversations, write_params
 from tests.modes import narrower_than_umask
 from tests.waiting import HANGS_AFTER_S, EndedTooSoon, interrupted, wait_until
@@ -49,9 +50,10 @@ def record(storage):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, tokenizer):
-    """(home, release, output) of a run that nothing happened to."""
+def undisturbed(prefect_server, prefect_tables, tmp_path_factory, tokenizer):
+    """(home, release, output) of a run that nothing happened to, on a temporary server whose tables are those of the running one."""
     home = tmp_path_factory.mktemp("undisturbed")
+    copy_tables(prefect_tables, home / "prefect")
     params = with_conversations(
         small_params(home, tokenizer, ray={"num_workers": 1}), home
     )  # two: test_job.py and test_actors.py

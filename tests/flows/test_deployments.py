@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 from transformers import PreTrainedTokenizerFast
@@ -194,10 +195,11 @@ def test_a_worker_runs_what_was_deployed_and_a_missing_file_is_one_sentence(
     assert not [log["message"] for log in logs if "Traceback" in log["message"]]
 
 
-def test_a_flow_called_from_python_raises_what_is_wrong(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flow_called_from_python_raises_what_is_wrong(prefect_server: PrefectServer, small: dict[str, Any]) -> None:
     from flows.pipeline import run_pipeline
 
-    state = run_pipeline({**small, "ray": {"num_workers": 3}}, "prepared")
+    with temporary_settings({PREFECT_API_URL: prefect_server.url}):
+        state = run_pipeline({**small, "ray": {"num_workers": 3}}, "prepared")
     assert state.is_failed()
     with pytest.raises(UserError, match=r"training\.rows_per_step is 2, not a multiple"):
         state.result()

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.flows.prefect_server import copy_tables
 from tests.flows.small_run import small_params, write_params
 from tests.waiting import HANGS_AFTER_S, EndedTooSoon, interrupted, wait_until
 
@@ -74,9 +75,10 @@ except KeyboardInterrupt: threading.Event().wait()
 
 
 @pytest.mark.usefixtures("servers")
-def test_a_run_is_stopped_in_training_like_from_a_terminal(tokenizer, tmp_path_factory) -> None:
+def test_a_run_is_stopped_in_training_like_from_a_terminal(tokenizer, prefect_tables, tmp_path_factory) -> None:
     def attempt(amount: int) -> None:
         home = tmp_path_factory.mktemp("interrupt")
+        copy_tables(prefect_tables, home / "prefect")
         training = {"steps": 200 * amount, "checkpoint_every": 5, "validate_every": 100}
         config = write_params(home / "run.yaml", small_params(home, tokenizer, training=training, ray={"num_workers": 1}))
         environment = os.environ | {"PREFECT_HOME": str(home / "prefect"), "OMP_NUM_THREADS": "1"}

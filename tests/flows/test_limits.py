@@ -92,10 +92,12 @@ def test_a_limit_that_exists_is_left_as_it_is(prefect_server, tmp_path: Path) ->
     assert prefect_server.get("v2/concurrency_limits/ropeway-gpu-new")["limit"] == 1
 
 
-def test_a_server_that_keeps_its_leases_is_told_from_one_that_does_not(prefect_server, tmp_path: Path) -> None:
+def test_a_server_that_keeps_its_leases_is_told_from_one_that_does_not(
+    prefect_server, prefect_tables: Path, tmp_path: Path
+) -> None:
     with temporary_settings({PREFECT_API_URL: prefect_server.url}):
         assert not forgets_leases()
-    by_default = PrefectServer(tmp_path, keeps_leases=False)
+    by_default = PrefectServer(tmp_path, prefect_tables, keeps_leases=False)
     try:
         by_default.start()
         with temporary_settings({PREFECT_API_URL: by_default.url}):

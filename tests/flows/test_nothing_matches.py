@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import ROOT
+from tests import PYTHONPATH
 
 CODE = """
 import sys
@@ -30,7 +30,7 @@ def test_a_folder_in_which_nothing_matches_is_refused_at_once(tmp_path: Path) ->
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": PYTHONPATH},
         )
         assert ran.returncode == 2, ran.stderr
         assert ran.stderr.splitlines()[-1] == (

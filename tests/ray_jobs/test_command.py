@@ -20,7 +20,7 @@ from ray_jobs.evaluate import evaluation_stage
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.prepare import job as prepare_job
 from ray_jobs.submit.submission import submission_name
-from tests import ROOT
+from tests import PYTHONPATH, ROOT
 from tests.s3_server import s3_server
 
 DETERMINING: dict[str, Any] = {
@@ -95,7 +95,7 @@ def test_an_outcome_is_written_for_what_fails_before_anything_runs(tmp_path: Pat
     digest = "0" * 32
     done = subprocess.run(
         [sys.executable, "-m", "ray_jobs.finetune", "--params", params, "--given", f"shards={digest}", "--outcome", "o.json"],
-        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": PYTHONPATH}, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert f"There is no shards/{digest} below the storage {tmp_path}" in done.stderr
@@ -139,7 +139,7 @@ def test_a_submitted_job_outlives_the_folder_it_was_uploaded_to(tmp_path: Path) 
     done = subprocess.run(
         [sys.executable, "-c", code, "--params", params, "--outcome", "../o.json", str(tmp_path / "uploaded")],
         capture_output=True, text=True, cwd=tmp_path / "uploaded", check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"},
+        env=os.environ | {"PYTHONPATH": PYTHONPATH, "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"},
     )  # fmt: skip
     assert done.returncode == 2
     error = json.loads((tmp_path / "o.json").read_text())["error"]

@@ -18,7 +18,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import RayParams
 from ray_jobs.cluster import connected
 from ray_jobs.private_cluster import private_folder
-from tests import ROOT
+from tests import PYTHONPATH
 from tests.waiting import HANGS_AFTER_S
 
 NOBODY = 65534
@@ -222,7 +222,7 @@ def test_each_cluster_of_a_process_has_its_own_token_and_leaves_the_users_own_al
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH") and name != "GLOO_SOCKET_IFNAME"
     }
-    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": "of a real cluster"}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": PYTHONPATH, "RAY_AUTH_TOKEN": "of a real cluster"}
     told = subprocess.run(
         [sys.executable, "-c", CLUSTERS_IN_A_ROW], env=environment, capture_output=True, text=True, timeout=HANGS_AFTER_S
     )
@@ -290,7 +290,7 @@ def test_a_cluster_that_asks_for_a_token_is_one_sentence(run: Run) -> None:
         "from ray_jobs.cluster import connected\n"
         "with connected(RayParams(address=sys.argv[1])): pass"
     )
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(ROOT)}
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": PYTHONPATH}
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     told = subprocess.run(
         [sys.executable, "-c", code, run.gcs], env=environment, capture_output=True, text=True, timeout=HANGS_AFTER_S

@@ -1,6 +1,8 @@
 """A grown corpus is read and chunked only where it changed, and gives what working on all of it gives."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,43 @@ from tasks.pack import shards_stage
 from tests.tasks.ingest.test_documents_stage import documents, prose
 
 
-@pytest.fixture
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_units, "MIN_UNIT_BYTES", 20_000)
-    folder = tmp_path / "corpus"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path)
+
+
+def write_corpus(home: Path) -> Path:
+    folder = home / "corpus"
     folder.mkdir()
     for number in range(60):
         (folder / f"{number:03d}.txt").write_text(prose(number))
     return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus, and the storage of a run that read all of it."""
+    home = tmp_path_factory.mktemp("first-run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_units, "MIN_UNIT_BYTES", 20_000)
+        _, num_kept, num_units = ingested(write_corpus(home))
+    assert (num_kept, num_units > 5) == (0, True)
+    return home
+
+
+@pytest.fixture
+def ingested_corpus(first_run: Path) -> Iterator[Path]:
+    """The corpus that the first run read; a test changes it and its storage as it likes, and both are put back."""
+    kept = first_run.with_name(f"{first_run.name}-kept")
+    shutil.copytree(first_run, kept)
+    yield first_run / "corpus"
+    shutil.rmtree(first_run)
+    kept.rename(first_run)
 
 
 def pipeline(folder: Path, storage: str = "storage", **options: Any) -> PipelineParams:
@@ -69,9 +100,8 @@ def assert_as_from_scratch(artifact: Artifact, folder: Path, **options: Any) -> 
 
 @pytest.mark.parametrize("name", ["000a.txt", "030a.txt", "zzz.txt"])
 @pytest.mark.slow
-def test_an_added_file_costs_the_unit_it_falls_into(corpus: Path, name: str) -> None:
-    _, num_kept, num_units = ingested(corpus)
-    assert (num_kept, num_units > 5) == (0, True)
+def test_an_added_file_costs_the_unit_it_falls_into(ingested_corpus: Path, name: str) -> None:
+    corpus = ingested_corpus
     (corpus / name).write_text(prose(99))
     artifact, num_kept, num_units = ingested(corpus)
     assert num_units - num_kept <= 2
@@ -79,8 +109,8 @@ def test_an_added_file_costs_the_unit_it_falls_into(corpus: Path, name: str) -> 
 
 
 @pytest.mark.slow
-def test_a_changed_or_removed_file_is_never_taken_from_an_earlier_run(corpus: Path) -> None:
-    ingested(corpus)
+def test_a_changed_or_removed_file_is_never_taken_from_an_earlier_run(ingested_corpus: Path) -> None:
+    corpus = ingested_corpus
     (corpus / "030.txt").write_text(prose(98))
     (corpus / "010.txt").unlink()
     artifact, num_kept, num_units = ingested(corpus)
@@ -116,8 +146,10 @@ def test_lines_added_to_a_file_cost_its_last_part(corpus: Path) -> None:
     ids=str,
 )
 @pytest.mark.slow
-def test_units_are_taken_only_if_they_would_be_read_the_same(corpus: Path, options: dict[str, Any], is_reused: bool) -> None:
-    ingested(corpus)
+def test_units_are_taken_only_if_they_would_be_read_the_same(
+    ingested_corpus: Path, options: dict[str, Any], is_reused: bool
+) -> None:
+    corpus = ingested_corpus
     (corpus / "zzz.txt").write_text(prose(99))  # also without a change of what the artifact records, it must be made anew
     artifact, num_kept, _ = ingested(corpus, **options)
     assert (num_kept > 0) == is_reused
@@ -138,8 +170,8 @@ def test_units_of_corpora_before_the_latest_three_are_dropped(corpus: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_kept_unit_that_is_damaged_by_a_crash_is_read_again(corpus: Path) -> None:
-    ingested(corpus)
+def test_a_kept_unit_that_is_damaged_by_a_crash_is_read_again(ingested_corpus: Path) -> None:
+    corpus = ingested_corpus
     folder = corpus.parent / "storage" / kept_units.FOLDER / "read"
     for result in folder.glob("read-*.json"):
         result.unlink()
@@ -181,9 +213,9 @@ def test_chunks_are_taken_only_if_they_would_be_cut_the_same(corpus: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_result_goes_before_the_parts_that_it_vouches_for(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_goes_before_the_parts_that_it_vouches_for(ingested_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill while old units are dropped leaves no unit that looks whole and is not."""
-    ingested(corpus)
+    corpus = ingested_corpus
     removed: list[str] = []
     unlink = Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: (removed.append(path.name), unlink(path, missing_ok))[1])

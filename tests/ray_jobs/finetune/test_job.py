@@ -18,7 +18,7 @@ from data_schemas.params import PipelineParams
 from ray_jobs.finetune.training.distributed import Worker
 from ray_jobs.finetune.training.loop import train
 from tasks.pack.reading import open_rows
-from tests import ROOT
+from tests import PYTHONPATH
 from tests.flows.small_run import prepare_here, small_params
 from tests.waiting import HANGS_AFTER_S, PATIENT_RAY, EndedTooSoon, interrupted, wait_until
 
@@ -31,7 +31,7 @@ def start(params, home):
     return subprocess.Popen(
         [sys.executable, "-m", "ray_jobs.finetune", "--params", "params.json"], cwd=home, start_new_session=True,
         stdout=subprocess.PIPE, stderr=(home / "log.txt").open("w"), text=True,
-        env=PATIENT_RAY | {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(home), "OMP_NUM_THREADS": "1"},
+        env=PATIENT_RAY | {"PYTHONPATH": PYTHONPATH, "PATH": "/usr/bin:/bin", "HOME": str(home), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import ROOT
+from tests import PYTHONPATH
 from tests.flows.small_run import small_params
 from tests.ray_jobs.finetune.test_job import lines_of, progress_of, wait_for_step
 from tests.ray_jobs.submit.real_cluster import BIN, real_cluster
@@ -40,7 +40,7 @@ def train_while_it_leaves(home, tokenizer, cluster, leaving, steps):
     job = subprocess.Popen(
         [sys.executable, "-m", "ray_jobs.finetune", "--params", "params.json"], cwd=home, text=True,
         stdout=subprocess.PIPE, stderr=(home / "log.txt").open("w"),
-        env=cluster.environment | {"PYTHONPATH": str(ROOT), "HOME": str(home)},
+        env=cluster.environment | {"PYTHONPATH": PYTHONPATH, "HOME": str(home)},
     )  # fmt: skip
     storage = home / "storage"
     try:

@@ -21,7 +21,7 @@ from tasks.publish.verify import failures, verify_release
 from tasks.reorder import ChunkReorder
 from tasks.reorder.served import ServedModel
 from tasks.reorder.summaries import summarise
-from tests import ROOT
+from tests import PYTHONPATH, ROOT
 from tests.tasks.release_example import finished_run
 from tests.tasks.reorder.advice_example import advice
 from tests.waiting import HANGS_AFTER_S, wait_until
@@ -85,7 +85,7 @@ def served(release: Path, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.slow
 def test_a_retrieval_loop_on_a_real_server_follows_the_advice_of_its_release(release: Path, served: str) -> None:
     """A random model writes no words, so what it was asked, and that it answers, is what counts."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_BASE_URL": served, "OPENAI_MODEL": str(release)}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "OPENAI_BASE_URL": served, "OPENAI_MODEL": str(release)}
     command = [sys.executable, ROOT / "examples" / "rag_langchain.py", release]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from data_schemas.errors import UserError
 from tasks.reorder.summaries import Summary, notes_on, summarise
-from tests import ROOT
+from tests import PYTHONPATH
 from tests.tasks.reorder.model_server import model_server
 from tests.waiting import wait_until
 
@@ -137,7 +137,7 @@ print(summarise(sys.argv[3], sys.argv[1], **given).text)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     with model_server(first_sentences) as served:
         command = [sys.executable, "-c", RUN, served.url, str(tmp_path / "kept"), TEXT]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
