@@ -113,15 +113,12 @@ def test_the_library_is_light_to_import() -> None:
         "langchain_core",
         "llama_index",
         "haystack",
+        "httpx",
+        "tenacity",
     )
-    code = (
-        "import sys, time; start = time.process_time(); import tasks.reorder; took = time.process_time() - start; "
-        f"assert not set({heavy}) & set(sys.modules); print(took)"
-    )
-    took = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in "123"
-    ]
-    assert min(took) < 0.3
+    code = f"import sys; import tasks.reorder; assert not set({heavy}) & set(sys.modules); print(len(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < 400, "modules, most of them of the standard library and of pydantic"
 
 
 def test_map_reduce_needs_no_torch_either() -> None:
