@@ -192,6 +192,7 @@ def test_kept_outputs_of_attention_take_what_the_formula_says_and_are_kept_only_
 
 
 def test_auto_keeps_outputs_of_attention_only_in_recomputed_whole_rows(params: PipelineParams, shape: TrainingShape) -> None:
+    params = with_training(params, gradient_checkpointing=True)
     assert keeps_attention_within(params, shape, 24e9)
     assert not keeps_attention_within(params, shape, 1e6)
     for changes in ({"gradient_checkpointing": False}, {"activation_offload": True}, {"compile_layers": True}):
