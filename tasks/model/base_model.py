@@ -245,20 +245,21 @@ def load_base(
     import torch
 
     check_weights(model)
-    dtype, attention = dtype or torch.float32, attention or register_full_attention()
+    wanted: torch.dtype | str = dtype or torch.float32
+    computed = attention or register_full_attention()
     if not model.gguf_file:
-        return _loaded(model, locate(model), {"use_safetensors": True, "config": config, **_source(model)}, dtype, attention)
+        return _loaded(model, locate(model), {"use_safetensors": True, "config": config, **_source(model)}, wanted, computed)
     config = config or load_config(model)
 
-    def from_file(config: PretrainedConfig = config, attention: str = attention) -> PreTrainedModel:
-        return _loaded(model, locate(model), {"config": config, **_source(model)}, dtype, attention)
+    def from_file(config: PretrainedConfig, attention: str) -> PreTrainedModel:
+        return _loaded(model, locate(model), {"config": config, **_source(model)}, wanted, attention)
 
     file = Path(locate(model)) / model.gguf_file
-    if dtype == torch.float32 and file.is_file():
+    if wanted == torch.float32 and file.is_file():
         kept = kept_weights(file, _gguf_fingerprint(model), lambda: from_file(load_config(model), register_full_attention()))
         if kept is not None:
-            return _loaded(model, kept, {"config": config, "use_safetensors": True}, dtype, attention)
-    return from_file()
+            return _loaded(model, kept, {"config": config, "use_safetensors": True}, wanted, computed)
+    return from_file(config, computed)
 
 
 def _loaded(

@@ -36,7 +36,8 @@ def fuse_norms(model: torch.nn.Module, kernel: FusedNorm | None = None) -> None:
         raise UserError(
             f"training.norm_kernel liger needs a model with RMS norms, and {_name(model)} has none: set it to torch."
         )
-    fused, known = kernel or _liger(), {}
+    fused = kernel or _liger()
+    known: dict[type, str] = {}
     for norm in norms:
         if type(norm) not in known:
             known[type(norm)] = formula_of(norm)
