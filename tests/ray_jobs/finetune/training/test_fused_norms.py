@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from data_schemas.errors import UserError
+from ray_jobs.finetune.attention import register_s2_attention
 from ray_jobs.finetune.training.fused_norms import fuse_norms
 from tests.tiny_models import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def attention() -> None:
+    register_s2_attention()
 
 
 def kernel(

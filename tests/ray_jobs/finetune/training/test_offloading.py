@@ -7,6 +7,7 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
+from ray_jobs.finetune.attention import register_s2_attention
 from ray_jobs.finetune.training import offloading
 from ray_jobs.finetune.training.offloading import OnTheSpot, offload_layer_inputs
 from tests.ray_jobs.finetune.training.test_fast_layers import ROWS, losses_and_gradients
@@ -55,5 +56,6 @@ def test_inputs_come_back_one_layer_ahead_and_change_nothing(monkeypatch: pytest
 
 
 def test_without_recomputed_layers_nothing_can_be_moved() -> None:
+    register_s2_attention()
     with pytest.raises(UserError, match="needs recomputed layers"):
         offload_layer_inputs(tiny_model("llama"), Noted())
