@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 LENGTHS = ("8192", "32768")
-VARIANTS = ("s2", "full", "s2-bf16-hidden", "s2-compiled", "s2-compiled-bf16-hidden", "s2-offload", "s2-no-checkpointing")
+VARIANTS = ("s2", "full", "s2-bf16-hidden", "s2-compiled", "s2-compiled-bf16-hidden", "s2-attention-recomputed", "s2-fp8", "s2-liger-norms",
+            "s2-offload", "s2-no-checkpointing")  # fmt: skip
 _RESERVE_S = 60  # a case that was begun in time may still be running
 
 

@@ -79,7 +79,7 @@ def parameters(case: Case, base: Path) -> Any:
 
     training = {
         "steps": 3, "rows_per_step": 1, "warmup_steps": 0, "precision": "fp32", "validate_every": 1000, "checkpoint_every": 1000,
-        "loss_chunk_tokens": 512, **case.training,
+        "loss_chunk_tokens": 512, "attention_outputs": "recomputed", **case.training,
     }  # fmt: skip
     model = {"base": str(base), "target_length": case.tokens, "rope_method": "yarn"}
     return PipelineParams.model_validate(

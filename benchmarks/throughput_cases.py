@@ -33,6 +33,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full-tuning": {"attention": "full"},  # and every weight trains, in the base's own type
     "s2-no-checkpointing": {"gradient_checkpointing": False},
     "s2-offload": {"activation_offload": True},
+    "s2-attention-kept": {"attention_outputs": "kept"},
+    "s2-attention-recomputed": {"attention_outputs": "recomputed"},
+    "s2-liger-norms": {"norm_kernel": "liger"},
+    "s2-fp8": {"base_precision": "fp8"},
     "s2-all-logits": {"loss_kernel": "chunked", "loss_chunk_tokens": 1 << 24},
     "s2-frozen-embeddings": {"train_embeddings": False},
     "s2-adamw-8bit": {"optimizer": "adamw_8bit"},

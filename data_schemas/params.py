@@ -156,6 +156,13 @@ class PipelineParams(Params):
             raise ValueError(
                 "training.activation_offload needs training.gradient_checkpointing: switch that on, or offloading off"
             )
+        if self.training.attention_outputs == "kept" and (
+            not self.training.gradient_checkpointing or self.training.activation_offload or self.training.compile_layers
+        ):
+            raise ValueError(
+                "training.attention_outputs kept needs training.gradient_checkpointing, and neither training.activation_offload nor "
+                "training.compile_layers: change those, or set it to auto"
+            )
         if self.ray.min_workers is not None and self.ray.min_workers > self.ray.num_workers:
             raise ValueError(
                 f"ray.min_workers is {self.ray.min_workers}, above ray.num_workers {self.ray.num_workers}: "

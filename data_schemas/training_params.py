@@ -36,6 +36,8 @@ class TrainingParams(Params):
             "full_attention_heads",
             "stages",
             "short_window_share",
+            "attention_outputs",
+            "norm_kernel",
         }
     )
 
@@ -129,11 +131,11 @@ class TrainingParams(Params):
         description="Precision of the computation (autocast). Trained weights stay float32. auto: bf16 where the device has "
         "instructions for it, else fp32. A run records which one it was.",
     )
-    base_precision: Literal["full", "int8", "nf4"] = Field(
+    base_precision: Literal["full", "int8", "nf4", "fp8"] = Field(
         "full",
         description="How the frozen weights of linear layers are held in training. full: as loaded. int8: 8 bits a weight. nf4: 4 bits "
-        "(QLoRA). The adapter is merged into the original weights, and the evaluation measures what this costs. Needs the package "
-        "bitsandbytes.",
+        "(QLoRA). Both need the package bitsandbytes. fp8: 8-bit floats, multiplied as such, which needs a recent GPU; not tried on "
+        "one yet. The adapter is merged into the original weights, and the evaluation measures what this costs.",
     )
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
     activation_offload: bool = Field(
@@ -151,10 +153,21 @@ class TrainingParams(Params):
         description="With `gradient_checkpointing`: keep the activations of this many layers instead of recomputing them, where memory "
         "is left. `ropeway plan` says how many fit.",
     )
+    attention_outputs: Literal["auto", "kept", "recomputed"] = Field(
+        "auto",
+        description="With `gradient_checkpointing`: kept: keep each layer's output of attention, so that attention is not computed "
+        "again. It takes as much memory as the layers' inputs. recomputed: compute it again with the rest of the layer. auto: kept "
+        "where the memory of the worker is enough. The results are the same.",
+    )
     hidden_states: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="With `precision` bf16: type of the values between layers. fp32: that of the trained embeddings and norms. bf16: "
         "moves fewer bytes. Weights stay float32. Not tried on a GPU yet.",
+    )
+    norm_kernel: Literal["torch", "liger"] = Field(
+        "torch",
+        description="Kernel of RMS norms. torch: the model's own code. liger: Liger's fused kernel, which needs a GPU and the package "
+        "liger_kernel. Not tried on a GPU yet.",
     )
     compile_layers: bool = Field(
         False, description="Compile each layer with torch.compile into fewer kernels. Not tried on a GPU yet."

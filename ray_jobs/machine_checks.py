@@ -16,7 +16,7 @@ def refuse_impossible_machine(params: PipelineParams) -> None:
     _check_gpus(params.ray)
     _check_processors(params.ray)
     _check_kernels(params.training, params.ray.use_gpu)
-    _check_quantisation(params.training)
+    _check_quantisation(params.training, params.ray.use_gpu)
 
 
 def _check_gpus(ray: RayParams) -> None:
@@ -48,9 +48,13 @@ def _workers(ray: RayParams) -> str:
     return f"ray.min_workers {ray.min_workers}" if ray.min_workers else f"ray.num_workers {ray.num_workers}"
 
 
-def _check_quantisation(training: TrainingParams) -> None:
+def _check_quantisation(training: TrainingParams, use_gpu: bool) -> None:
     precision = training.base_precision
-    if precision != "full" and importlib.util.find_spec("bitsandbytes") is None:
+    if precision == "fp8" and not use_gpu:
+        raise UserError(
+            "training.base_precision fp8 needs a GPU that multiplies 8-bit floats, but ray.use_gpu is off: set it, or choose full."
+        )
+    if precision in ("int8", "nf4") and importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             f"training.base_precision {precision} needs the package bitsandbytes, which is not installed: run pip install "
             "'ropeway[quantized]', or choose full."
@@ -66,6 +70,7 @@ def _check_kernels(training: TrainingParams, use_gpu: bool) -> None:
             "torch_varlen": "torch",
         },
         ("training.loss_kernel", training.loss_kernel, "auto or chunked"): {"liger": "liger_kernel"},
+        ("training.norm_kernel", training.norm_kernel, "torch"): {"liger": "liger_kernel"},
         ("training.optimizer", training.optimizer, "adamw"): {"adamw_8bit": "bitsandbytes"},
     }
     for (parameter, value, instead), packages in named.items():

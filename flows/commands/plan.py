@@ -109,7 +109,8 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
     training, target = params.training, params.row_tokens
     tokens = training.rows_per_step * target
     group = group_size_at(0, params)
-    sparse = f"S2-Attn in groups of {group} tokens{_in_full(training, shape.num_layers, shape.cost.kv_heads)}"
+    in_full = _in_full(training, shape.num_layers, shape.cost.kv_heads)
+    sparse = f"S2-Attn in groups of {group} tokens{in_full}{_conversations(params)}"
     return [
         ("attention in training", sparse if training.attention == "s2" else "full"),
         ("attention in evaluation", "full"),
@@ -220,6 +221,12 @@ def _in_full(training: TrainingParams, num_layers: int, num_kv: int) -> str:
     return f", full in {which}"
 
 
+def _conversations(params: PipelineParams) -> str:
+    from ray_jobs.finetune.planning.estimate import conversations_in_full
+
+    return "; conversations in full in all layers (the time is for rows of them alone)" if conversations_in_full(params) else ""
+
+
 def _adapter(training: TrainingParams) -> str:
     name = "DoRA" if training.dora else "LoRA"
     return f"{name} of rank {training.lora_rank}{', rank-stabilised' if training.rslora else ''}"
@@ -271,12 +278,25 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
     if kept := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
         rows.append(("training.kept_layers", f"up to {kept} of {shape.num_layers} layers fit, which are then not recomputed"))
+    rows += _attention_outputs(params, shape, tokens, available)
     if sharing > 1:
         longest = {n: longest_row(params, shape, available, n, cuda, *cut) for n in (1, 8, 32, 64)}
         rows.append(("longest row", "; ".join(f"{tokens:,} tokens over {n}" for n, tokens in longest.items()) + " workers"))
     kind = "GPU" if cuda else "CPU worker"
     title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"
     _print(console, title, ("part", "estimate"), rows)
+
+
+def _attention_outputs(
+    params: PipelineParams, shape: "TrainingShape", tokens: int, available: float
+) -> Iterator[tuple[str, str]]:
+    """What `training.attention_outputs` auto comes to."""
+    from ray_jobs.finetune.planning.memory import attention_bytes
+    from ray_jobs.finetune.training.kept_attention import keeps_attention_within
+
+    if params.training.attention_outputs == "auto" and keeps_attention_within(params, shape, available):
+        more = data_size(tokens * shape.num_layers * attention_bytes(shape))
+        yield "training.attention_outputs", f"auto keeps them: up to {more} more, and attention is not computed twice"
 
 
 def available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, str]:

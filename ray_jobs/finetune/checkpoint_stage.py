@@ -44,7 +44,8 @@ _NAMING_WORKERS = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  
 _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
 # They decide how a step is computed, not what: an interrupted run continues although these changed.
 _HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
-        "s2_executor", "mlp_tile_tokens", "kept_layers", "checkpoint_every", "validate_every", "validation_rows")  # fmt: skip
+        "s2_executor", "mlp_tile_tokens", "kept_layers", "attention_outputs", "checkpoint_every", "validate_every",
+        "validation_rows")  # fmt: skip
 _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in an elastic run workers come and go
 
 

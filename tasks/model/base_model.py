@@ -16,7 +16,7 @@ from data_schemas.known_hashes import known_hash
 from data_schemas.params import ModelParams
 from tasks.model.attention_scores import register_full_attention
 from tasks.model.base_code import needs_own_code, refuse_other_class
-from tasks.model.gguf_copy import kept_part
+from tasks.model.gguf_copy import kept_part, kept_weights
 from tasks.model.quantised import refuse_quantised
 from tasks.model.quiet import quiet_transformers
 from tasks.model.supported import refuse_unsupported
@@ -191,8 +191,11 @@ def _read_part(model: ModelParams, part: str, from_pretrained: Callable[..., Any
 
     if not model.gguf_file or not Path(locate(model)).is_dir():
         return read()
-    fingerprint = base_fingerprint(model.model_copy(update={"chat_template": None}))
-    return kept_part(fingerprint, part, read, lambda folder: from_pretrained(folder, trust_remote_code=False))
+    return kept_part(_gguf_fingerprint(model), part, read, lambda folder: from_pretrained(folder, trust_remote_code=False))
+
+
+def _gguf_fingerprint(model: ModelParams) -> str:
+    return base_fingerprint(model.model_copy(update={"chat_template": None}))
 
 
 def _template(path: str) -> str:
@@ -240,24 +243,39 @@ def load_base(
     UserError if they do not fit, before they are read and, by transformers' own report, after.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     check_weights(model)
-    if config is None and model.gguf_file:
-        config = load_config(model)
-    options: dict[str, Any] = {"config": config} if config is not None else {}
+    wanted: torch.dtype | str = dtype or torch.float32
+    computed = attention or register_full_attention()
     if not model.gguf_file:
-        options["use_safetensors"] = True
+        return _loaded(model, locate(model), {"use_safetensors": True, "config": config, **_source(model)}, wanted, computed)
+    config = config or load_config(model)
+
+    def from_file(config: PretrainedConfig, attention: str) -> PreTrainedModel:
+        return _loaded(model, locate(model), {"config": config, **_source(model)}, wanted, attention)
+
+    file = Path(locate(model)) / model.gguf_file
+    if wanted == torch.float32 and file.is_file():
+        kept = kept_weights(file, _gguf_fingerprint(model), lambda: from_file(load_config(model), register_full_attention()))
+        if kept is not None:
+            return _loaded(model, kept, {"config": config, "use_safetensors": True}, wanted, computed)
+    return from_file(config, computed)
+
+
+def _loaded(
+    model: ModelParams, where: str, options: dict[str, Any], dtype: torch.dtype | str, attention: str
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
     try:
         with quiet_transformers():
             answer: Any = AutoModelForCausalLM.from_pretrained(
-                locate(model),
-                dtype=dtype or torch.float32,
-                attn_implementation=attention or register_full_attention(),
+                where,
+                dtype=dtype,
+                attn_implementation=attention,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, in one sentence
-                **options,
-                **_source(model),
+                **{name: value for name, value in options.items() if value is not None},
             )
     except UserError:
         raise

@@ -3,9 +3,11 @@ arXiv 2305.14314).
 
 nf4     4-bit codes with a scale for each block of 64 weights; the scales are held in 8 bits, in blocks of 256 (double quantisation)
 int8    8-bit codes with a scale for each output channel, as of LLM.int8() (arXiv 2208.07339); inputs stay as they are
+fp8     8-bit floats with a scale for each output channel, multiplied as such where the GPU can (`tasks.model.float8`)
 
-bitsandbytes quantises and restores, on GPUs and CPUs. A product restores one matrix at a time in the precision of its inputs, and
-again in the backward pass, so no restored matrix is kept. Everything held is a parameter without a gradient, so FSDP2 shards it.
+bitsandbytes quantises and restores nf4 and int8, on GPUs and CPUs. A product restores one matrix at a time in the precision of
+its inputs, and again in the backward pass, so no restored matrix is kept. Everything held is a parameter without a gradient, so
+FSDP2 shards it.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ import torch
 from torch.nn.functional import linear as dense_product
 
 from data_schemas.errors import UserError
+from tasks.model.float8 import float8_product, held_in_float8, restored_from_float8
 from tasks.model.optional_imports import bitsandbytes_functional
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Quantisation = Literal["int8", "nf4"]
+Quantisation = Literal["int8", "nf4", "fp8"]
 BLOCK, SCALE_BLOCK = 64, 256
-# nf4: half a byte, a byte for each block, and 4 bytes for each block of scales. int8: a byte; 4 for each channel are left out.
-BYTES_A_WEIGHT: dict[str, float] = {"int8": 1.0, "nf4": 0.5 + 1 / BLOCK + 4 / (BLOCK * SCALE_BLOCK)}
+# nf4: half a byte, a byte for each block, and 4 bytes for each block of scales. int8 and fp8: a byte; 4 for each channel are left out.
+BYTES_A_WEIGHT: dict[str, float] = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / BLOCK + 4 / (BLOCK * SCALE_BLOCK)}
 _FEWEST_REACHED = 0.5
 _ROUTERS = {"gate", "router", "shared_expert_gate"}  # of mixtures of experts: small, and they decide
 
@@ -34,6 +37,8 @@ def quantised(weight: torch.Tensor, precision: Quantisation) -> dict[str, torch.
     """What is held of `weight` [out, in], by name, on its device; of a weight without data only the sizes."""
     if _has_no_data(weight):
         return _sizes(weight, precision)
+    if precision == "fp8":
+        return held_in_float8(weight)
     functional = bitsandbytes_functional()
     if precision == "int8":
         codes, scales, _ = functional.int8_vectorwise_quant(weight.detach().half())
@@ -51,6 +56,8 @@ def restored(
     """The weight [out, in] that `held` stands for."""
     if _has_no_data(held["codes"]):
         return held["codes"].new_empty(shape, dtype=dtype)
+    if precision == "fp8":
+        return restored_from_float8(held["codes"], held["scales"], dtype)
     functional, device = bitsandbytes_functional(), held["codes"].device
     if precision == "int8":
         full: torch.Tensor = functional.int8_vectorwise_dequant(held["codes"], held["scales"])
@@ -120,7 +127,10 @@ class _Product(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(*held)
         ctx.made_of = shape, precision, names
-        return dense_product(inputs, restored(dict(zip(names, held, strict=True)), shape, precision, inputs.dtype), bias)
+        parts = dict(zip(names, held, strict=True))
+        if precision == "fp8" and not _has_no_data(inputs):
+            return float8_product(inputs, parts["codes"], parts["scales"], bias)
+        return dense_product(inputs, restored(parts, shape, precision, inputs.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -187,9 +197,9 @@ def _has_no_data(tensor: torch.Tensor) -> bool:
 
 
 def _sizes(weight: torch.Tensor, precision: Quantisation) -> dict[str, torch.Tensor]:
-    if precision == "int8":
+    if precision in ("int8", "fp8"):
         return {
-            "codes": weight.new_empty(weight.shape, dtype=torch.int8),
+            "codes": weight.new_empty(weight.shape, dtype=torch.int8 if precision == "int8" else torch.uint8),
             "scales": weight.new_empty(len(weight), dtype=torch.float32),
         }
     blocks = -(-weight.numel() // BLOCK)

@@ -43,6 +43,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"training": {"s2_executor": "flash_attn"}}, "the package flash_attn, which is not installed"),
         ({"training": {"s2_executor": "torch_varlen"}}, "ray.use_gpu is off"),
         ({"training": {"loss_kernel": "liger"}}, "the package liger_kernel, which is not installed"),
+        ({"training": {"norm_kernel": "liger"}}, "norm_kernel liger needs the package liger_kernel"),
+        ({"training": {"base_precision": "fp8"}}, "fp8 needs a GPU that multiplies 8-bit floats, but ray.use_gpu is off"),
     ],
 )
 def test_what_the_machine_lacks_is_one_sentence(machine: Any, groups: dict[str, Any], sentence: str) -> None:

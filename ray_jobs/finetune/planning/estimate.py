@@ -38,7 +38,7 @@ class Speed:
 def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need.
 
-    Retrieval documents, which fill a row each, attend in full in all layers.
+    Retrieval documents, which fill a row each, attend in full in all layers, and so do conversations where the parameters say so.
     """
     from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
@@ -49,10 +49,17 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
     in_groups = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
     retrieval = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers, np.ones(len(lengths), bool))
-    sparse = (1 - params.retrieval.share) * in_groups + params.retrieval.share * retrieval
+    share = 1.0 if conversations_in_full(params) else params.retrieval.share
+    sparse = (1 - share) * in_groups + share * retrieval
     total = (training.steps - last) * sparse if last < training.steps else 0.0
     total += last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
     return total + training.steps * second_pass_flops(params, shape.cost, lengths)
+
+
+def conversations_in_full(params: PipelineParams) -> bool:
+    """Whether conversations attend in full in all layers; how many of the rows they fill is not known before the corpus is read."""
+    is_asked = params.packing.full_attention_conversations and params.corpus.has_instructions
+    return is_asked and params.training.attention == "s2"
 
 
 def run_seconds(params: PipelineParams, shape: TrainingShape, speed: Speed) -> float:

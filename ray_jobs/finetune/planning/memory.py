@@ -13,6 +13,7 @@ Always there
 
 Kept for the backward pass
     between     T L E s                 the input of every layer
+    attention   T (Q c + 4 H)           with `training.attention_outputs` kept: output and log-sum-exp, for every recomputed layer
     inside      T [ E s                 input of the second norm (that of the first is the layer's)
                   + 2 E s               both norms' normalised values, where norms train
                   + 2 (Q + K) s         norms of queries and keys, where the base has them and norms train; else half of it
@@ -53,6 +54,7 @@ CUDA_OVERHEAD_BYTES = 700_000_000  # context, kernels, cuBLAS workspaces; not me
 CUDA_ROUNDING = 1.05  # factor on what a step allocates and frees: rounding and fragments; not measured
 _PLACES_BYTES = 32  # of a token at an expert: where it was sorted to and back, its weight, and the expert's number
 SHARE_USED = 0.97  # share of a GPU's memory that a plan may fill
+SHARE_FOR_KEEPING = 0.8  # share up to which something is kept only to save time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,11 @@ def inside_layer_bytes(shape: TrainingShape) -> float:
         + sum(shape.lora_reads.values()) * shape.lora_rank * c
         + 2 * shape.dora_writes * c
     )
+
+
+def attention_bytes(shape: TrainingShape) -> float:
+    """Bytes a token of one layer's output of attention and its log-sum-exp."""
+    return shape.query * shape.compute_bytes + 4 * shape.num_heads
 
 
 def mlp_bytes(shape: TrainingShape) -> float:
@@ -166,8 +173,10 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
         tile * 3 * shape.intermediate * c + tokens * 2 * width * s + restored + of_dora + (tile * of_mlp if in_tiles else 0)
     )
     kept_layers_inside = min(training.kept_layers, shape.num_layers) if training.gradient_checkpointing else shape.num_layers
-    kept = between + kept_layers_inside * inside
-    under_way = backward + (0 if kept_layers_inside == shape.num_layers else inside)
+    recomputed = shape.num_layers - kept_layers_inside
+    of_attention = tokens * attention_bytes(shape) if training.attention_outputs == "kept" else 0
+    kept = between + kept_layers_inside * inside + recomputed * of_attention
+    under_way = backward + (inside - of_attention if recomputed else 0)
     matrix = 4 * shape.vocabulary * width
     chunk = 4 * min(training.loss_chunk_tokens, tokens) * shape.vocabulary
     trained = matrix if shape.trains_head else 0
@@ -203,6 +212,20 @@ def most_kept_layers(
         if predict_memory(shape, keeping, tokens, num_workers=num_workers, cuda=cuda).total <= available_bytes * SHARE_USED:
             return count
     return 0
+
+
+def keeping_attention_fits(
+    shape: TrainingShape,
+    training: TrainingParams,
+    tokens: int,
+    available_bytes: float,
+    num_workers: int = 1,
+    cuda: bool = False,
+) -> bool:
+    """Whether the outputs of attention of all layers fit beside all else, with some room, as `training.attention_outputs` auto asks."""
+    keeping = training.model_copy(update={"attention_outputs": "kept"})
+    found = predict_memory(shape, keeping, tokens, num_workers=num_workers, cuda=cuda)
+    return found.total <= available_bytes * SHARE_FOR_KEEPING
 
 
 def largest_micro_batch(

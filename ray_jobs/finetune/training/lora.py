@@ -52,7 +52,7 @@ def check_targets(params: PipelineParams) -> None:
 def _places(model: PreTrainedModel, training: TrainingParams) -> tuple[str | list[str], list[str]]:
     """What gets LoRA, by module and by tensor. UserError for names that the model does not have."""
     modules, tensors = lora_places(model, training.lora_targets)
-    refuse_by_tensor(tensors, training.lora_dropout > 0, training.dora)
+    refuse_by_tensor(tensors, training.lora_dropout > 0, training.dora, training.base_precision)
     return modules, tensors
 
 

@@ -129,8 +129,17 @@ def _is_named(full: str, names: Iterable[str]) -> bool:
     return any(f".{full}".endswith(f".{name}") for name in names)
 
 
-def refuse_by_tensor(tensors: Sequence[str], has_dropout: bool, has_dora: bool) -> None:
-    """UserError for what LoRA cannot do where its update is added to a tensor and not to a layer's output."""
+def refuse_by_tensor(tensors: Sequence[str], has_dropout: bool, has_dora: bool, base_precision: str = "full") -> None:
+    """UserError for what LoRA cannot do where its update is added to a tensor and not to a layer's output.
+
+    Tensors named `.weight` are those of linear layers, which are held in fewer bits with another `base_precision`; experts are not.
+    """
+    held = [name for name in tensors if name.endswith(".weight")]
+    if held and base_precision != "full":
+        raise UserError(
+            f"training.lora_targets includes {', '.join(held)}, to which LoRA is added by tensor in a model with experts, and "
+            f"training.base_precision {base_precision} holds no such tensor: set it to full, or name other layers."
+        )
     wrong = [name for name, is_on in (("training.lora_dropout", has_dropout), ("training.dora", has_dora)) if is_on]
     if tensors and wrong:
         raise UserError(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd.graph import save_on_cpu
-from torch.utils.checkpoint import checkpoint
 
-from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.attention import S2_ATTENTION, register_s2_attention
 from ray_jobs.finetune.hybrids import keep_documents_apart
 from ray_jobs.finetune.training.fast_layers import compile_layers, keep_first_layers, keep_hidden_states_in_bf16
+from ray_jobs.finetune.training.fused_norms import fuse_norms
+from ray_jobs.finetune.training.kept_attention import checkpoint_options, keeps_attention
 from ray_jobs.finetune.training.lora import add_trainable_weights
 from ray_jobs.finetune.training.objective import group_size_at, set_group_size
+from ray_jobs.finetune.training.offloading import offload_layer_inputs
 from ray_jobs.finetune.training.row_rotation import add_short_rotation
 from ray_jobs.finetune.training.tiled_mlp import tile_mlps
 from tasks.model.base_model import load_base
@@ -41,7 +40,9 @@ def build_model(params: PipelineParams, device: torch.device, *, place: bool = T
     base = load_base(params.model, config=config, dtype=dtype, attention=S2_ATTENTION)
     if training.base_precision != "full":
         quantise_linears(base, training.base_precision, device)
-    model = _in_training(base, params, pin_memory=device.type == "cuda")
+    model = _in_training(base, params, keep_attention=keeps_attention(params, device))
+    if training.norm_kernel == "liger":
+        fuse_norms(model)
     return model.to(device) if place else model
 
 
@@ -58,19 +59,20 @@ def build_model_without_weights(params: PipelineParams) -> PeftModel:
         base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=dtype)
         if params.training.base_precision != "full":
             quantise_linears(base, params.training.base_precision, torch.device("meta"))
-        return _in_training(base, params, pin_memory=False)
+        keep = params.training.attention_outputs == "kept"  # auto depends on the worker
+        return _in_training(base, params, keep_attention=keep)
 
 
-def _in_training(base: Any, params: PipelineParams, *, pin_memory: bool) -> PeftModel:
+def _in_training(base: Any, params: PipelineParams, *, keep_attention: bool) -> PeftModel:
     """With recomputed and offloaded layers as asked for, documents apart in all layers, and trainable weights."""
     training = params.training
     keep_documents_apart(base)
     if training.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=checkpoint_options(keep_attention))
     if training.kept_layers and training.gradient_checkpointing:
         keep_first_layers(base, training.kept_layers)
     if training.activation_offload:
-        offload_layer_inputs(base, pin_memory=pin_memory)
+        offload_layer_inputs(base)
     plan = rope_plan_for(params.model)
     if training.short_window_share and plan.has_short_rotation:
         add_short_rotation(base, plan)
@@ -83,20 +85,3 @@ def _in_training(base: Any, params: PipelineParams, *, pin_memory: bool) -> Peft
         compile_layers(model)
     set_group_size(model, group_size_at(0, params))
     return model
-
-
-def offload_layer_inputs(model: torch.nn.Module, *, pin_memory: bool) -> None:
-    """Make every checkpointed layer of a transformers model keep its input on the CPU. UserError without checkpointing."""
-
-    def offloaded(layer: Callable[..., Any], *inputs: Any) -> Any:
-        # This context applies only to what `checkpoint` itself saves, the inputs. Inside, its own hooks come first.
-        with save_on_cpu(pin_memory=pin_memory):
-            return checkpoint(layer, *inputs, use_reentrant=False)
-
-    checkpointed: list[Any] = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
-    if not checkpointed:
-        raise UserError(
-            "training.activation_offload needs recomputed layers, whose inputs it moves: set training.gradient_checkpointing too."
-        )
-    for module in checkpointed:
-        module._gradient_checkpointing_func = offloaded

@@ -13,7 +13,7 @@ from tasks.model.base_model import load_base, load_config, load_tokenizer
 WIDTH, HEADS, INNER, VOCABULARY = 32, 4, 48, 64
 
 
-def write_gguf(file: Path) -> None:
+def write_gguf(file: Path, *, tied: bool = False) -> None:
     """A llama of one layer, in float32."""
     from gguf import GGUFWriter
 
@@ -36,6 +36,8 @@ def write_gguf(file: Path) -> None:
     shapes |= {f"blk.0.{name}": (WIDTH,) for name in ("attn_norm", "ffn_norm")}
     shapes |= {f"blk.0.attn_{name}": (WIDTH, WIDTH) for name in ("q", "k", "v", "output")}
     shapes |= {"blk.0.ffn_gate": (INNER, WIDTH), "blk.0.ffn_up": (INNER, WIDTH), "blk.0.ffn_down": (WIDTH, INNER)}
+    if tied:
+        del shapes["output"]
     for name, shape in shapes.items():
         writer.add_tensor(f"{name}.weight", draw.standard_normal(shape).astype(np.float32))
     writer.write_header_to_file()
@@ -54,7 +56,7 @@ def test_a_base_from_a_gguf_file_is_saved_and_loaded_again(tmp_path: Path) -> No
         torch.testing.assert_close(again(ids).logits, model(ids).logits)
 
 
-def test_a_gguf_file_is_parsed_once_for_its_configuration_and_once_for_its_tokenizer(
+def test_a_gguf_file_is_parsed_once_for_its_configuration_its_tokenizer_and_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import gguf
@@ -68,7 +70,7 @@ def test_a_gguf_file_is_parsed_once_for_its_configuration_and_once_for_its_token
 
     base = tmp_path / "base"
     base.mkdir()
-    write_gguf(base / "tiny.gguf")
+    write_gguf(base / "tiny.gguf", tied=True)
     monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(gguf, "GGUFReader", CountingReader)
     model = ModelParams(base=str(base), gguf_file="tiny.gguf", target_length=256)
@@ -79,13 +81,17 @@ def test_a_gguf_file_is_parsed_once_for_its_configuration_and_once_for_its_token
         tokenizer = load_tokenizer(model)
         return config, tokenizer("CABABD").input_ids, tokenizer.backend_tokenizer.to_str()
 
-    first = read()
+    first, weights = read(), load_base(model).state_dict()
     so_far = len(parsed)
     assert first[1] == [2, 63, 63, 3]
     assert read() == first
+    again = load_base(model).state_dict()
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
     assert len(parsed) == so_far > 0
 
     with (base / "tiny.gguf").open("ab") as file:  # another file is read anew
         file.write(b"\0")
     read()
+    load_base(model)
     assert len(parsed) == 2 * so_far

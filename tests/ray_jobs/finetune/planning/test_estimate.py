@@ -44,6 +44,12 @@ def test_operations_of_a_run_by_hand(params: PipelineParams) -> None:
     assert run_flops(one_layer, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
     retrieval = params.model_copy(update={"retrieval": params.retrieval.model_copy(update={"share": 0.5})})
     assert run_flops(retrieval, shape) == pytest.approx((run_flops(params, shape) + run_flops(full, shape)) / 2)
+    talks = params.corpus.model_copy(
+        update={"sources": tuple(s.model_copy(update={"instructions": "messages"}) for s in params.corpus.sources)}
+    )
+    asked = {"packing": params.packing.model_copy(update={"full_attention_conversations": True})}
+    assert run_flops(params.model_copy(update=asked), shape) == run_flops(params, shape)  # documents alone
+    assert run_flops(params.model_copy(update=asked | {"corpus": talks}), shape) == pytest.approx(run_flops(full, shape))
     auto = params.model_copy(update={"training": params.training.model_copy(update={"full_attention_layers": "auto"})})
     assert run_flops(auto, shape) == run_flops(one_layer, shape)
     compared = params.model_copy(update={"training": params.training.model_copy(update={"loss_weighting": "long_ce"})})

@@ -20,8 +20,15 @@ from transformers import (
 
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.planning.flops import cost_of
-from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
+from ray_jobs.finetune.planning.memory import (
+    SHARE_FOR_KEEPING,
+    attention_bytes,
+    keeping_attention_fits,
+    largest_micro_batch,
+    predict_memory,
+)
 from ray_jobs.finetune.planning.shape import TrainingShape, training_shape
+from ray_jobs.finetune.training.kept_attention import keeps_attention_within
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
 from tasks.model.quantised_linear import quantise_linears
 from tests.flows.small_run import small_params
@@ -227,3 +234,22 @@ def test_a_real_step_takes_what_was_foreseen(name: str) -> None:
     row = memory.measure(getattr(memory, name))
     assert row["measured_bytes"] > 100e6
     assert 0.85 < row["ratio"] < 1.15, row
+
+
+def test_kept_outputs_of_attention_take_what_the_formula_says_and_are_kept_only_where_they_fit() -> None:
+    shape, tokens = one_billion(), 100_000
+    plain = TrainingParams(attention_outputs="recomputed")
+    kept = TrainingParams(attention_outputs="kept")
+    less, more = (predict_memory(shape, training, tokens).total for training in (plain, kept))
+    one_layer = tokens * attention_bytes(shape)
+    assert (shape.num_layers - 1) * one_layer <= more - less <= shape.num_layers * one_layer
+    assert keeping_attention_fits(shape, plain, tokens, 1.01 * more / SHARE_FOR_KEEPING)
+    assert not keeping_attention_fits(shape, plain, tokens, 0.99 * more / SHARE_FOR_KEEPING)
+
+
+def test_auto_keeps_outputs_of_attention_only_in_recomputed_whole_rows(params: PipelineParams, shape: TrainingShape) -> None:
+    params = with_training(params, gradient_checkpointing=True)
+    assert keeps_attention_within(params, shape, 24e9)
+    assert not keeps_attention_within(params, shape, 1e6)
+    for changes in ({"gradient_checkpointing": False}, {"activation_offload": True}, {"compile_layers": True}):
+        assert not keeps_attention_within(with_training(params, **changes), shape, 24e9)

@@ -10,6 +10,7 @@ from data_schemas.params import TrainingParams
 from ray_jobs.finetune.attention import register_s2_attention
 from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.fast_layers import compile_layers, keep_first_layers, keep_hidden_states_in_bf16, layers_of
+from ray_jobs.finetune.training.kept_attention import attention_kernels, checkpoint_options
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
 from ray_jobs.finetune.training.objective import Objective
 from tests.tiny_models import positions, tiny_model
@@ -94,3 +95,28 @@ def test_compiled_layers_compute_the_same_and_are_compiled_once_for_all_rows() -
     assert sum(torch._dynamo.utils.counters["frames"].values()) > 0  # it was compiled at all
     assert relative(compiled[0], plain[0]) < 1e-5
     assert relative(compiled[1], plain[1]) < 1e-4
+
+
+@pytest.mark.parametrize("rows", [ROWS, [[40, 9]]])
+def test_kept_outputs_of_attention_change_nothing_and_save_its_second_forward_pass(rows: list[list[int]]) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Counter(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.calls += func in attention_kernels()
+            return func(*args, **(kwargs or {}))
+
+    def counted(keep: bool) -> tuple[int, tuple[torch.Tensor, torch.Tensor]]:
+        def change(model: Any) -> None:
+            base = model.get_base_model()
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=checkpoint_options(keep))
+
+        with Counter() as counter:
+            found = losses_and_gradients(TrainingParams(precision="fp32"), rows, change)
+        return counter.calls, found
+
+    (twice, plain), (once, kept) = counted(False), counted(True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, plain, strict=True))
+    assert twice == 2 * once > 0

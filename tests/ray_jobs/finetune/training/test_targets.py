@@ -13,7 +13,14 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.checkpoint_stage import stage_params
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
-from ray_jobs.finetune.training.targets import expert_names, linear_names, lora_places, resolve_targets, router_names
+from ray_jobs.finetune.training.targets import (
+    expert_names,
+    linear_names,
+    lora_places,
+    refuse_by_tensor,
+    resolve_targets,
+    router_names,
+)
 from ray_jobs.finetune.training.training_model import build_model
 from tasks.model.extended import ADAPTER_DIR, load_arm, merge_adapter
 from tasks.model.vocabulary import refuse_unknown_ids
@@ -139,3 +146,11 @@ def test_a_vocabulary_that_was_enlarged_is_trained_merged_and_reloaded(tied: boo
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert again.get_input_embeddings().weight.shape[0] == again.config.vocab_size == 391
     torch.testing.assert_close(again(ids).logits, merged(ids).logits)
+
+
+def test_lora_by_tensor_needs_the_tensor() -> None:
+    """In a model with experts LoRA is added to a linear layer's weight, which a base in fewer bits does not hold; experts stay."""
+    refuse_by_tensor(["experts.gate_up_proj", "shared_expert.gate_proj.weight"], False, False)
+    refuse_by_tensor(["experts.gate_up_proj"], False, False, "nf4")
+    with pytest.raises(UserError, match=r"shared_expert\.gate_proj\.weight.*base_precision nf4 holds no such tensor"):
+        refuse_by_tensor(["experts.gate_up_proj", "shared_expert.gate_proj.weight"], False, False, "nf4")

@@ -1,0 +1,90 @@
+"""RMS norms by Liger's fused kernel (Hsu et al. 2024, arXiv 2410.10989), which reads and writes hidden states once.
+
+There are two formulas, with x normalised to a root mean square of 1, and Liger has both:
+
+llama    weight * x, with x rounded to the input's type before
+gemma    (1 + weight) * x in float32, rounded after
+
+Which one a model's norm computes is found by trying it. The output has the input's type. It is off by default: it has not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from data_schemas.errors import UserError
+
+FORMULAS = {"llama": 0.0, "gemma": 1.0}  # what is added to the weight
+_CLOSE = 1e-5
+
+FusedNorm = Callable[[torch.Tensor, torch.Tensor, float, float, str, bool], torch.Tensor]
+"""(hidden states [..., E], weight [E], epsilon, what is added to the weight, formula, whether to write into the input)"""
+
+
+def fuse_norms(model: torch.nn.Module, kernel: FusedNorm | None = None) -> None:
+    """Make every RMS norm of `model` compute with `kernel`, in place; Liger's by default.
+
+    UserError for a norm of another formula, and for a model without RMS norms.
+    """
+    norms = [module for module in model.modules() if "RMSNorm" in type(module).__name__]
+    if not norms:
+        raise UserError(
+            f"training.norm_kernel liger needs a model with RMS norms, and {_name(model)} has none: set it to torch."
+        )
+    fused = kernel or _liger()
+    known: dict[type, str] = {}
+    for norm in norms:
+        if type(norm) not in known:
+            known[type(norm)] = formula_of(norm)
+        formula = known[type(norm)]
+        norm.forward = partial(_forward, norm, fused, formula)  # type: ignore[method-assign]
+
+
+def formula_of(norm: torch.nn.Module) -> str:
+    """The name of its formula, by trying it with random weights. UserError if it is neither."""
+    tried: Any = copy.deepcopy(norm).to_empty(device="cpu").float()
+    weight, epsilon = getattr(tried, "weight", None), epsilon_of(tried)
+    if weight is not None and epsilon is not None:
+        generator = torch.Generator().manual_seed(0)
+        weight.data.copy_(torch.rand(weight.shape, generator=generator))
+        hidden = torch.randn(3, weight.numel(), generator=generator)
+        normalised = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + epsilon)
+        with torch.no_grad():
+            found = tried(hidden)
+        for name, added in FORMULAS.items():
+            if torch.allclose(found, normalised * (added + weight.detach()), atol=_CLOSE):
+                return name
+    raise UserError(
+        f"training.norm_kernel liger does not compute {type(norm).__name__}, which is neither Llama's nor Gemma's norm: set it to torch."
+    )
+
+
+def epsilon_of(norm: Any) -> float | None:
+    """What is added to the mean square; None for a norm that does not say."""
+    return next((float(getattr(norm, name)) for name in ("variance_epsilon", "eps") if hasattr(norm, name)), None)
+
+
+def _forward(norm: Any, fused: FusedNorm, formula: str, hidden: torch.Tensor) -> torch.Tensor:
+    epsilon = epsilon_of(norm)
+    assert epsilon is not None  # `formula_of` found it
+    return fused(hidden, norm.weight, epsilon, FORMULAS[formula], formula, False)
+
+
+def _liger() -> FusedNorm:
+    try:
+        from liger_kernel.ops.rms_norm import LigerRMSNormFunction
+    except ImportError as error:
+        raise UserError(
+            "training.norm_kernel liger needs the package liger_kernel, which is not installed: install it, or set it to torch."
+        ) from error
+    apply: FusedNorm = LigerRMSNormFunction.apply
+    return apply
+
+
+def _name(model: Any) -> str:
+    return type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__

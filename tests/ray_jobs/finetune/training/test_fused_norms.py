@@ -1,0 +1,67 @@
+"""Fused norms: the formula is found by trying the norm, and a kernel that computes it gives the model's losses and gradients."""
+
+import pytest
+import torch
+
+from data_schemas.errors import UserError
+from ray_jobs.finetune.attention import register_s2_attention
+from ray_jobs.finetune.training.fused_norms import fuse_norms
+from tests.tiny_models import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def attention() -> None:
+    register_s2_attention()
+
+
+def kernel(
+    hidden: torch.Tensor, weight: torch.Tensor, epsilon: float, added: float, formula: str, in_place: bool
+) -> torch.Tensor:
+    """What Liger's documentation says that its kernel computes."""
+    assert not in_place
+    used.append(formula)
+    normalised = hidden.float() * torch.rsqrt(hidden.float().pow(2).mean(-1, keepdim=True) + epsilon)
+    if formula == "llama":
+        return normalised.to(hidden.dtype) * (added + weight)
+    return (normalised * (added + weight.float())).to(hidden.dtype)
+
+
+used: list[str] = []
+
+
+@pytest.mark.parametrize(("name", "formula"), [("llama", "llama"), ("qwen3", "llama"), ("gemma2", "gemma")])
+def test_a_kernel_of_its_formula_changes_nothing(name: str, formula: str) -> None:
+    used.clear()
+    model, ids = tiny_model(name).train(), torch.arange(12)[None]
+    for weight in model.parameters():
+        if weight.ndim == 1:  # a new norm has weights of 0 or 1
+            torch.nn.init.normal_(weight, std=0.3)
+
+    def step() -> list[torch.Tensor]:
+        model.zero_grad()
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    plain = step()
+    fuse_norms(model, kernel)
+    for ours, theirs in zip(step(), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert set(used) == {formula}
+
+
+def test_another_formula_and_a_missing_package_are_refused() -> None:
+    class OddRMSNorm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = torch.nn.Parameter(torch.ones(8)), 1e-6
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden * self.weight
+
+    with pytest.raises(UserError, match="OddRMSNorm, which is neither Llama's nor Gemma's"):
+        fuse_norms(torch.nn.Sequential(OddRMSNorm()), kernel)
+    with pytest.raises(UserError, match="has none"):
+        fuse_norms(torch.nn.Sequential(torch.nn.LayerNorm(8)), kernel)
+    with pytest.raises(UserError, match="needs the package liger_kernel"):
+        fuse_norms(tiny_model("llama"))
