@@ -123,9 +123,12 @@ def foreseen(params: Any) -> dict[str, float]:
     found = predict_memory(shape, in_one_memory(params.training), part, num_workers=workers, exchanged_bytes=beside)
     sent = sent_bytes(params, shape, 0, GROUP_SIZE).layer_in_groups if workers > 1 else 0.0
     parts = {name: round(size) for name, size in found.parts().items() if size}
-    return {"parameters": shape.num_total, "part_tokens": part, "bytes": round(found.total), "sent_bytes_a_layer": round(sent)} | {
-        f"{name}_bytes": size for name, size in parts.items()
-    }
+    return {
+        "parameters": shape.num_total,
+        "part_tokens": part,
+        "bytes": round(found.total),
+        "sent_bytes_a_layer": round(sent),
+    } | {f"{name}_bytes": size for name, size in parts.items()}
 
 
 def wait_for(running: list[subprocess.Popen[bytes]]) -> None:
@@ -151,9 +154,7 @@ def measure(tokens: int, steps: int, workers: int) -> dict[str, Any]:
         plan = foreseen(parameters(folder / "base", tokens, steps, workers))
         command = [sys.executable, "-m", "benchmarks.million_tokens", "--worker"]
         sizes = [str(n) for n in (tokens, steps, workers)]
-        running = [
-            subprocess.Popen([*command, str(rank), *sizes, name], env=environment) for rank in range(workers)
-        ]
+        running = [subprocess.Popen([*command, str(rank), *sizes, name], env=environment) for rank in range(workers)]
         wait_for(running)
         of_workers = [json.loads((folder / f"done-{rank}.json").read_text()) for rank in range(workers)]
     measured = max(step["memory_bytes"] for of_worker in of_workers for step in of_worker[1:])
@@ -190,7 +191,9 @@ def main() -> None:
     print(f"{found['tokens']:,} tokens over {found['workers']} workers, {plan['parameters']:,} weights")
     print(f"memory of a worker: foreseen {plan['bytes'] / 1e6:,.0f} MB, measured {found['measured_bytes'] / 1e6:,.0f} MB")
     for number, step in enumerate(found["steps"], 1):
-        print(f"step {number}: loss {step['loss']:.4f}, {step['seconds']:,.0f} s, {found['tokens'] / step['seconds']:,.0f} tokens/s")
+        print(
+            f"step {number}: loss {step['loss']:.4f}, {step['seconds']:,.0f} s, {found['tokens'] / step['seconds']:,.0f} tokens/s"
+        )
     if args.json:
         args.json.write_text(json.dumps({"device": device_name(), "torch": torch.__version__} | found, indent=1) + "\n")
 

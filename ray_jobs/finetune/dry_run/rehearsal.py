@@ -84,8 +84,8 @@ def dry_run(params: PipelineParams, shape: TrainingShape) -> DryRun:
     """Rehearse one step. UserError that names the module and the operation if the step cannot be computed."""
     if shape.experts_a_token:
         raise UserError(
-            "The dry run cannot follow a base with experts, whose kernels ask for a real device: leave --dry-run out; the plan's formula counts "
-            "them."
+            "The dry run cannot follow a base with experts, whose kernels ask for a real device: leave --dry-run out; the plan's formula "
+            "counts them."
         )
     params, notes = _replaced(params)
     workers, sharing = params.ray.num_workers, params.ray.sequence_workers
@@ -142,7 +142,9 @@ def _replaced(params: PipelineParams) -> tuple[PipelineParams, tuple[str, ...]]:
         change["optimizer"] = "adamw"
         notes.append("adamw_8bit needs a GPU: counted with adamw, whose states are four times as large")
     if params.ray.sequence_workers > 1:
-        notes.append(f"counted on worker {params.ray.sequence_workers // 2 + 1} of the {params.ray.sequence_workers} that share a row")
+        notes.append(
+            f"counted on worker {params.ray.sequence_workers // 2 + 1} of the {params.ray.sequence_workers} that share a row"
+        )
     if training.loss_weighting != "none":
         change["loss_weighting"] = "none"
         notes.append(f"without training.loss_weighting {training.loss_weighting}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.planning.flops import ModelCost, cost_of, experts_a_token, expert_tensors, is_by_tensor
+from ray_jobs.finetune.planning.flops import ModelCost, cost_of, expert_tensors, experts_a_token, is_by_tensor
 
 # Which of a layer's four inputs a projection reads. Projections of one input share one saved tensor unless autocast casts it.
 _READS = {

@@ -56,7 +56,14 @@ def train_on_worker(config: dict[str, Any]) -> None:
     of_ray = RayLink(params, log)
     try:
         train(
-            params, open_rows(shards), open_rows(shards / "heldout"), worker, of_ray.report, resume_from, scratch, of_ray.save_now
+            params,
+            open_rows(shards),
+            open_rows(shards / "heldout"),
+            worker,
+            of_ray.report,
+            resume_from,
+            scratch,
+            of_ray.save_now,
         )
     except UserError as error:
         write_atomically(work / REFUSAL, str(error))
