@@ -46,7 +46,7 @@ def test_what_an_exchange_needs_beside_the_part() -> None:
     params, two = params_of(2), 2
     shape = training_shape(params)
     in_groups = exchanged_bytes(params, shape, 65_536, 0, 2048, two)
-    scores = 12 * min(4 * 2048 * 2048, 2**24)
+    scores = 12 * 2 * 1024 * 2048
     assert in_groups == 3 * 2 * 2 * 64 * 4 * 2048 + scores, "a group, however long the row"
     exchanging = exchanged_bytes(params, shape, 655_360, 1, 2048, two)
     assert exchanging == 655_360 / 2 * (3 * 4 + 2 * 2) * 64 * 4, "2 workers divide 2 key-value heads"
