@@ -1,6 +1,6 @@
 """Training steps on one row of 1,048,576 tokens, cut over two workers, with the memory that `ropeway plan` foresees.
 
-`python -m benchmarks.million_tokens [--tokens N] [--steps N] [--workers N] [--json FILE]`. A random Llama of 0.3 million weights trains by
+`python -m benchmarks.million_tokens [--tokens N] [--steps N] [--workers N] [--json FILE]`. A random Llama of 125,000 weights trains by
 the project's own loop: LoRA, norms and embeddings, S2-Attn in groups of 512 in all layers, MLPs in tiles, recomputed layers, the loss in
 chunks. The row is one document, the dearest to cut. Its tokens repeat with a period, so that there is something to learn. Workers are
 processes on this machine that meet by gloo.

@@ -28,7 +28,7 @@ import torch.distributed as dist
 
 from benchmarks.memory import resident_bytes
 
-LENGTHS, WORKERS, GROUP_SIZE = (16_384, 32_768, 65_536), (1, 2), 2048
+LENGTHS, WORKERS, GROUP_SIZE = (16_384, 32_768, 65_536, 131_072), (1, 2), 2048
 METHODS = ("ropeway", "gather", "ring")
 TOLERANCE = 1e-4  # of gradients in float32, relative to the largest
 CHUNK_TOKENS = 1024
@@ -111,7 +111,7 @@ def attention_of(method: str) -> Any:
         for heads in groups:
             local = part.local(heads.segments)
             inner = attend_inside(query, key, value, heads, local, execute, scale, 0.0, None, None)
-            count = local.count
+            count = local.num_joined
             first = halo_start(heads.segments, part.start)
             keys, values = whole[:, first : part.start + count, heads.key_value]
             edge = [attend_after_halo(query[:count, heads.query], keys, values, scale, 0.0, None, None)] if count else []

@@ -164,10 +164,11 @@ def _hours_a_billion(params: PipelineParams, shape: "TrainingShape", flops_per_s
         compute_bytes=shape.compute_bytes,
         passes=3 if training.gradient_checkpointing else 2,
     )
+    groups, ring, ulysses = (duration(3600 * hours) for hours in (found.groups, found.ring, found.ulysses))
     yield (
         f"a billion tokens over {sharing} workers",
-        f"{duration(3600 * found.groups)}; with full attention {duration(3600 * found.ring)} in a ring and "
-        f"{duration(3600 * found.ulysses)} by Ulysses, if {data_size(USUAL_BYTES_PER_S)} a second go between two workers",
+        f"{groups}; with full attention {ring} in a ring and {ulysses} by Ulysses, if {data_size(USUAL_BYTES_PER_S)} a second go between "
+        "two workers",
     )
 
 

@@ -152,8 +152,8 @@ def _refuse_short_rows(params: PipelineParams, shards: Path) -> None:
         shortest = min((int(rows.row(i)["seq_lengths"].sum()) for i in range(len(rows))), default=workers)
         if shortest < workers:
             raise UserError(
-                f"A row in {folder} has {shortest} tokens, so {workers} workers cannot share it: lower ray.sequence_workers, or remove "
-                "very short documents with packing.min_tokens."
+                f"A row in {folder} has {shortest} tokens, so {workers} workers cannot share it: lower ray.sequence_workers, or leave "
+                "very short documents out of the corpus."
             )
 
 

@@ -65,6 +65,13 @@ def test_rows_over_two_workers_are_the_recorded_ones() -> None:
         assert f"| {tokens:,} | 2 | {sent} | {memory} | {speed} |" in page("docs/attention.md")
 
 
+def test_the_memory_of_cut_rows_is_the_recorded_one_and_was_foreseen() -> None:
+    for row in recorded("cut-rows-memory-cpu.json")["rows"]:
+        foreseen, measured = (f"{row[name] / 1e6:.0f} MB" for name in ("foreseen_bytes", "measured_bytes"))
+        assert f"| {row['tokens']:,} | {foreseen} | {measured} |" in page("docs/attention.md")
+        assert abs(row["ratio"] - 1) < 0.15
+
+
 def test_the_coverage_of_intervals_is_the_recorded_one() -> None:
     figures, shown = recorded("evaluation-coverage.json"), " ".join(page("docs/evaluation.md").split())
     for name, words in (("scores", "Intervals of scores hold it in"), ("differences", "intervals of differences in")):

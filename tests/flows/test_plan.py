@@ -58,7 +58,13 @@ def test_rows_over_several_workers_are_planned_and_lengths_may_be_left_out(
 ) -> None:
     changes = ["ray.num_workers=2", "ray.sequence_workers=2", "training.s2_group_size=32", "evaluation.lengths=null"]
     text = printed(load_config(config, changes), Machine(tflops=1), capsys)
-    for words in ("each row over 2 workers", "ring attention would send", "longest row", "What the evaluation can show:"):
+    for words in (
+        "each row over 2 workers",
+        "ring attention would send",
+        "longest row",
+        "a billion tokens over 2 workers",
+        "What the evaluation can show:",
+    ):
         assert words in text
 
 

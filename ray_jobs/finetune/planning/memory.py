@@ -14,6 +14,7 @@ Always there
 Kept for the backward pass
     between     T L E s                 the input of every layer
     attention   T (Q c + 4 H)           with `training.attention_outputs` kept: output and log-sum-exp, for every recomputed layer
+    tables      2 T D s                 sines and cosines of RoPE, of D channels
     inside      T [ E s                 input of the second norm (that of the first is the layer's)
                   + 2 E s               both norms' normalised values, where norms train
                   + 2 (Q + K) s         norms of queries and keys, where the base has them and norms train; else half of it
@@ -158,7 +159,7 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
     """(activations, loss and embedding) in bytes at each moment that can be the peak."""
     s, c, width = shape.residual_bytes, shape.compute_bytes, shape.hidden
     kept_layers = 2 if training.activation_offload and training.gradient_checkpointing else shape.num_layers
-    between = tokens * kept_layers * width * s
+    between = tokens * (kept_layers * width + 2 * shape.cost.head_dim) * s
     cast_weights = c * shape.num_layer if shape.frozen_bytes > c else 0
     restored = (c + 4) * shape.largest_matrix if shape.num_quantised else 0
     if shape.num_quantised:

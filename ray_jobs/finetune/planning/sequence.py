@@ -94,13 +94,18 @@ def exchanged_bytes(
         return 0.0
     cost, size, part = shape.cost, shape.compute_bytes, math.ceil(tokens / count)
     in_full = num_full_layers or params.training.attention == "full"
-    keys, queries, heads = min(group_size, tokens), min(group_size, part), 0.0
+    # In groups a cut lies at a multiple of the group where it can, so the shifted half of the heads has half a group to go on with.
+    keys, pairs, heads = (
+        min(group_size, tokens),
+        (cost.heads + 1) // 2 * min(group_size // 2, part) * min(group_size, tokens),
+        0.0,
+    )
     if in_full and cost.kv_heads % count:
-        keys, queries = tokens, part
+        keys, pairs = tokens, cost.heads * part * tokens
     elif in_full:
         heads = part * (3 * cost.heads + 2 * cost.kv_heads) * cost.head_dim * size
     block = max(BLOCK_ELEMENTS, 16 * cost.heads * keys)
-    halo = 3 * 2 * cost.kv_heads * cost.head_dim * size * keys + 12 * min(cost.heads * queries * keys, block)
+    halo = 3 * 2 * cost.kv_heads * cost.head_dim * size * keys + 12 * min(pairs, block)
     return max(halo, heads)
 
 

@@ -109,7 +109,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         dora_writes=_lora_writes(layer) if training.dora else 0,
         experts_a_token=experts,
         head_norms=any(name.endswith("q_norm") for name, _ in layer.named_modules()),
-        updated_experts=sum(m.get_param().numel() for m in layer.modules() if is_by_tensor(m)),
+        updated_experts=_updated_weights(layer),
     )
 
 
@@ -147,6 +147,11 @@ def _lora_reads(layer: Any) -> dict[str, int]:
             last = name.rsplit(".", 1)[-1]
             found[_READS.get(last, "mlp")] += 1
     return found
+
+
+def _updated_weights(layer: Any) -> int:
+    """Weights of a layer that LoRA updates as tensors."""
+    return sum(module.get_param().numel() for module in layer.modules() if is_by_tensor(module))
 
 
 def _lora_writes(layer: Any) -> int:

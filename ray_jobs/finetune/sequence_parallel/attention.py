@@ -32,10 +32,10 @@ class Heads(NamedTuple):
 
 
 class LocalSegments(NamedTuple):
-    """One part of a partition `of` the row: its first `count` tokens go on with an earlier part's segment, the others are `inner`."""
+    """One part of a partition `of` the row: its first `num_joined` tokens go on with an earlier part's segment, the others are `inner`."""
 
     of: Segments
-    count: int
+    num_joined: int
     inner: Segments | None
 
 
@@ -134,7 +134,7 @@ def attend_inside(
     """The segments that begin in this part; None if there is none."""
     if local.inner is None:
         return None
-    rows = slice(local.count, None)
+    rows = slice(local.num_joined, None)
     of_heads = None if change is None else change.of_heads(heads.query)
     return execute(
         query[rows, heads.query], key[rows, heads.key_value], value[rows, heads.key_value],

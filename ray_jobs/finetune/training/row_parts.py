@@ -49,7 +49,9 @@ def refuse_uncuttable(model: torch.nn.Module) -> None:
             f"Rows of this base cannot be cut over workers, because its {type(carrier).__name__} carries a state from token to token: set "
             "ray.sequence_workers to 1."
         )
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = model
+    if hasattr(base, "get_base_model"):
+        base = base.get_base_model()
     given = getattr(base.config, "rope_parameters", None) or {}
     of_layers = [value for value in given.values() if isinstance(value, Mapping)] or [given]
     for rope in of_layers:  # one for all layers, or one for each layer type

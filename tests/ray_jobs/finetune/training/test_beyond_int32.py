@@ -31,6 +31,7 @@ def hidden() -> torch.Tensor:
     return untouched
 
 
+@pytest.mark.slow
 def test_the_loss_and_its_gradient_reach_the_last_token(hidden: torch.Tensor) -> None:
     weight = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0)).div(64).requires_grad_()
     targets = torch.full((TOKENS,), IGNORED)
