@@ -30,7 +30,7 @@ FULL_LAYERS = [
 ]  # of the demo base's four, the one that the probe finds: it is stated, so that all arms train the same and none probes
 # Arm: whether it has a first stage, and whether that is trained with the RoPE of the last.
 ARMS = {"one-stage": (False, False), "stages": (True, False), "stages-one-rope": (True, True)}
-FULL_BUDGET = {"num_documents": 16, "num_samples": 8, "num_depths": 5}
+FULL_BUDGET = {"num_documents": 16, "num_samples": 6, "num_depths": 5}
 QUICK_BUDGET = {"num_documents": 3, "num_samples": 2, "num_depths": 2}
 
 
