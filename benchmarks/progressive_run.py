@@ -25,9 +25,12 @@ from data_schemas.storage import Storage
 WINDOW = 512
 SHARE_OF_FIRST = 0.5  # of the tokens, for the arms in stages
 CHECKPOINT_EVERY = 8
+FULL_LAYERS = [
+    3
+]  # of the demo base's four, the one that the probe finds: it is stated, so that all arms train the same and none probes
 # Arm: whether it has a first stage, and whether that is trained with the RoPE of the last.
 ARMS = {"one-stage": (False, False), "stages": (True, False), "stages-one-rope": (True, True)}
-FULL_BUDGET = {"num_documents": 16, "num_samples": 8, "num_depths": 5}
+FULL_BUDGET = {"num_documents": 16, "num_samples": 6, "num_depths": 5}
 QUICK_BUDGET = {"num_documents": 3, "num_samples": 2, "num_depths": 2}
 
 
@@ -52,6 +55,7 @@ def main() -> None:
             "tokens_per_s": round(sum(stage["tokens"] for stage in stages) / max(seconds, 0.001)),
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "processor_seconds": round(seconds, 1),
+            "full_attention_layers": FULL_LAYERS,
             "stages": stages,
         }
     measure(arm, params, documents.path, adapter.parent if adapter else None, folder)
@@ -80,7 +84,7 @@ def arm_params(arm: str, seed: int, length: int, tokens: int, work: Path, *, qui
     training = {
         "lora_rank": RANK, "lora_alpha": 2 * RANK, "learning_rate": RATE, "full_weight_learning_rate": FULL_WEIGHT_RATE,
         "precision": "auto", "seed": seed, "validation_rows": 1, "validate_every": 1_000_000, "checkpoint_every": CHECKPOINT_EVERY,
-        "stages": stages,
+        "full_attention_layers": FULL_LAYERS, "stages": stages,
     }  # fmt: skip
     preset["training"] |= training
     preset["storage"] = str(work)
