@@ -1,6 +1,7 @@
 """Tables in the docs say what the recorded files say."""
 
 import json
+import math
 import re
 from typing import Any
 
@@ -53,6 +54,19 @@ def test_the_results_of_demo_long_are_the_recorded_ones() -> None:
             re.findall(rf"^\| {task}, {arm} \| .*\| (\d+)% [^|]*\|$", report, re.M)[0] for arm in ("scaling only", "fine-tuned")
         ]
         assert f"| `{task}` | {at_2048[0]} % | {at_2048[1]} % |" in shown
+
+
+def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
+    shown = page("docs/rope.md")
+    for times, result in recorded("rope-search.json")["extensions"].items():
+        for form in result["forms"]:
+            figures = f"{math.exp(form['answers']):.2f} | {math.exp(form['text']):.2f} | {form['score']:.3f} |"
+            [difference] = re.findall(
+                rf"^\| {times} \| [^|]+ \| {re.escape(figures)} ([^|]*)\| {form['num_samples']} \|$", shown, re.M
+            )
+            if form["difference"] is not None:
+                interval = f"{form['difference']:+.3f} [{form['low']:+.3f}, {form['high']:+.3f}]"
+                assert difference.strip() == interval.replace("-", "−")
 
 
 def test_rows_over_two_workers_are_the_recorded_ones() -> None:
