@@ -238,7 +238,8 @@ def _decided(of_forms: dict[Form, Measured], decision: Decision, text_weight: fl
                 high=difference.high if difference else None,
             )
         )
-    return tuple(sorted(rows, key=lambda row: (row.score, row.name)))
+    # By the paired difference: means over different samples do not compare.
+    return tuple(sorted(rows, key=lambda row: (-(row.difference or 0.0), row.name)))
 
 
 def _write(directory: Path, result: RopeSearchResult, factors: dict[str, Any], records: Sequence[dict[str, Any]]) -> None:

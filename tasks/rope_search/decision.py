@@ -74,7 +74,8 @@ def decide(
     level = 1 - (1 - _ERROR_OF_FIRST_LOOK) * (1 - confidence)
     differences = _differences(measured, text_weight, level, doc_ids)
     unbeaten = tuple(name for name in rivals if not _is_below_zero(differences[name]))
-    best_rival = max(rivals, key=lambda name: (differences[name].value, name))
+    # Forms that were dropped at the first look were measured on fewer samples, and are beaten.
+    best_rival = max(unbeaten or rivals, key=lambda name: (differences[name].value, name))
     return Decision(best_rival if unbeaten else FOUND, differences, unbeaten, level)
 
 
