@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 # pip compiles the whole library of packages on one core. Instead each module is compiled, once, when it is first imported.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --no-compile
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python  # several packages at once; pip takes over where it cannot reach the index
+UV := $(BIN)/uv pip install --quiet --link-mode copy --python $(BIN)/python  # several packages at once; pip takes over where it cannot reach the index
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 .PHONY: setup demo test test-fast lint browser bench docs

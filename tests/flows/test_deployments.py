@@ -51,6 +51,7 @@ def test_the_form_shows_the_fields_in_their_order_with_titles_and_few_choices_of
     assert [name for name, field in fields(form) if "anyOf" in field] == [
         "EvaluationParams.longppl_evaluator",
         "TrainingParams.full_attention_layers",
+        "TrainingParams.full_attention_heads",
     ]
     titles = {name: field.get("title") for name, field in fields(form)}
     assert titles["TrainingParams.lora_rank"] == "LoRA rank"
@@ -74,6 +75,8 @@ def test_the_form_shows_the_fields_in_their_order_with_titles_and_few_choices_of
         ("training.full_attention_layers", [0, 3], True),
         ("training.full_attention_layers", "last", False),
         ("training.full_attention_layers", [-1], False),
+        ("training.full_attention_heads", [[3, 0], [2, 1]], True),
+        ("training.full_attention_heads", [3], False),
         ("training.steps", "many", False),
         ("corpus.sources", [], False),
         ("corpus.sources", ["https://me:pw@host/x"], False),  # no credential gets into Prefect's database
