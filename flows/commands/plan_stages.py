@@ -33,12 +33,16 @@ def foresee_stages(
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
     from ray_jobs.finetune.planning.worker_memory import memory_of_worker
+    from ray_jobs.preflight import refuse_stage
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import foreseen, with_stand_in
 
     found: list[StageForecast] = []
-    for asked in params.by_stage():
+    stages = params.by_stage()
+    for number, asked in enumerate(stages):
         stage = with_stand_in(asked)
+        if asked is not stages[-1]:
+            refuse_stage(number, stage)
         plan, shape, training = rope_plan_for(stage.model), training_shape(stage), stage.training
         speed = find_speed(stage, shape, tflops, measured)
         rope = f"{plan.method} x{plan.factor:g}"

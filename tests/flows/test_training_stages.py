@@ -131,6 +131,11 @@ def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
     stage = {"target_length": 1024, "rope_method": "longrope", "rope_factors_file": str(factors)}
     with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*for this model each a list of"):
         refuse_untrainable(staged_params(tmp_path, stage, {"target_length": 2048}))
+    factors.write_text(json.dumps({"short_factor": [1.0] * 32, "long_factor": [2.0] * 32}))
+    two_lists = staged_params(tmp_path, stage, {"target_length": 2048})
+    for check in (refuse_untrainable, lambda params: foresee_stages(params, 0.001, None, 8e9)):
+        with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*set training\.short_window_share"):
+            check(two_lists)
     with pytest.raises(UserError, match="searched on the model of the stage before"):
         as_search(staged_params(tmp_path))
 
