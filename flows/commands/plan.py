@@ -52,6 +52,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     available, origin = available_bytes(params, machine)
     stages = foresee_stages(params, machine.tflops, machine.measured, available) if params.training.stages else []
     seconds_of_stages = print_stages(console, stages) if stages else None
+    rows_of_stages = sum(stage.training.steps * stage.training.rows_per_step for stage in params.by_stage())
     params = params.by_stage()[-1]
     searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
@@ -82,7 +83,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     _print_power(console, params, plan.base_window)
     if stages:
         seconds = seconds_of_stages
-    _print_advice(console, params, plan, None if seconds is None else seconds / 3600, machine)
+    _print_advice(console, params, plan, rows_of_stages, None if seconds is None else seconds / 3600, machine)
 
 
 def _print_power(console: Console, params: PipelineParams, base_window: int) -> None:
@@ -302,7 +303,10 @@ def available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, st
     return USUAL_GPU_GB * GB, f"no GPU found here, so {USUAL_GPU_GB:.0f} GB are assumed: give --gpu-memory for another size"
 
 
-def _print_advice(console: Console, params: PipelineParams, plan: "RopePlan", hours: float | None, machine: Machine) -> None:
+def _print_advice(
+    console: Console, params: PipelineParams, plan: "RopePlan", rows: int, hours: float | None, machine: Machine
+) -> None:
+    """`rows` and `hours` are those of all training stages."""
     from ray_jobs.finetune.planning.advice import find_context_gain, find_corpus_lengths, reasons_to_chunk
     from tasks.model.base_model import base_fingerprint, load_tokenizer
 
@@ -313,7 +317,7 @@ def _print_advice(console: Console, params: PipelineParams, plan: "RopePlan", ho
         base_window=plan.base_window,
         target_length=plan.target_length,
         training_required=plan.training_required,
-        rows=params.training.steps * params.training.rows_per_step,
+        rows=rows,
         hours=hours,
         budget_hours=machine.budget_hours,
         lengths=lengths,
