@@ -76,7 +76,10 @@ class CardSample(Record):
 
 
 class DataCard(Record):
-    """Everything on the card. `lengths` ascend; the last also has all documents longer than its bound."""
+    """Everything on the card. `lengths` ascend; the last also has all documents longer than its bound.
+
+    `earlier_stages`: the training stages before the one whose rows these are, in words; None for a model trained in one stage.
+    """
 
     schema_version: Literal[1] = 1
     row_length: int
@@ -92,6 +95,7 @@ class DataCard(Record):
     samples: tuple[CardSample, ...]
     retrieval: CardRetrieval | None = None
     instructions: CardInstructions | None = None
+    earlier_stages: str | None = None
 
     def markdown(self) -> str:
         """The card as a page."""
@@ -103,6 +107,11 @@ class DataCard(Record):
             f"{self.waste:.2%} of their places are empty. {self.num_heldout_rows:,} held-out rows with {self.num_heldout_tokens:,} "
             "tokens are for evaluation alone."
         )
+        if self.earlier_stages:
+            yield (
+                "All figures here are about the rows of the last training stage alone. The model was first trained on other rows, in "
+                f"stages of their own: {self.earlier_stages}. `provenance.json` names the rows of each stage."
+            )
         for title, field in (("Sources", "source"), ("Licences", "licence"), ("Languages", "language")):
             yield f"## {title}\n\n{self._by(field)}"
         rows = [(f"{length.up_to:,}", length.tokens, length.packed_tokens) for length in self.lengths]
@@ -144,8 +153,11 @@ class DataCard(Record):
         return _table((field, "documents", "bytes", "tokens"), [(name, *values) for name, values in ordered])
 
 
-def data_card(row_length: int, summary: Mapping[str, Any]) -> DataCard | None:
-    """The card of shards with this summary in their manifest; None for shards of an older version, which lack its figures."""
+def data_card(row_length: int, summary: Mapping[str, Any], earlier_stages: str | None = None) -> DataCard | None:
+    """The card of shards with this summary in their manifest; None for shards of an older version, which lack its figures.
+
+    `earlier_stages`: see `DataCard`.
+    """
     ledger = ledger_of(summary)
     if ledger is None or "composition" not in summary:
         return None
@@ -164,6 +176,7 @@ def data_card(row_length: int, summary: Mapping[str, Any]) -> DataCard | None:
         samples=tuple(CardSample(**sample) for sample in summary["samples"]),
         retrieval=_retrieval(summary["retrieval"]) if "retrieval" in summary else None,
         instructions=_instructions(summary["instructions"]) if "instructions" in summary else None,
+        earlier_stages=earlier_stages,
     )
 
 

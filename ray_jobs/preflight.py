@@ -26,7 +26,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
     *earlier, params = map(with_stand_in, params.by_stage())
     rope_plan_for(params.model)
     for number, stage in enumerate(earlier):
-        _refuse_stage(number, stage)
+        refuse_stage(number, stage)
     check_short_windows(params)
     check_weights(params.model)
     tokenizer = load_tokenizer(params.model)
@@ -42,14 +42,16 @@ def refuse_untrainable(params: PipelineParams) -> None:
     refuse_unproven(params)
 
 
-def _refuse_stage(number: int, params: PipelineParams) -> None:
-    """UserError for what an earlier training stage has for itself: its RoPE and its rows."""
+def refuse_stage(number: int, params: PipelineParams) -> None:
+    """UserError for what an earlier training stage has for itself: its RoPE and its rows. `params` are with a stand-in for a search."""
     from ray_jobs.finetune.planning.second_pass import check_weighting
+    from ray_jobs.finetune.short_window_rules import check_short_windows
     from tasks.model.extended import rope_plan_for
     from tasks.pack.settings import check_packing
 
     try:
         rope_plan_for(params.model)
+        check_short_windows(params)
         check_weighting(params)
         check_packing(params)
     except UserError as error:

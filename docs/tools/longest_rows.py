@@ -29,9 +29,14 @@ def _line(row: dict[str, Any]) -> str:
     begin = f"| {row['model']} | {row['gpus']} |"
     if not row["tokens"]:
         return f"{begin} none: the weights do not fit | | | |"
-    hours = " / ".join(f"{row[f'hours_{name}']:,.0f}" for name in ("groups", "ring", "ulysses"))
+    hours = " / ".join(_two_digits(row[f"hours_{name}"]) for name in ("groups", "ring", "ulysses"))
     alst = ALST.get((row["model"], row["gpus"]), "")
     return f"{begin} {row['tokens']:,} | {alst} | {row['host_bytes'] / 1e9:,.0f} GB | {hours} |"
+
+
+def _two_digits(hours: float) -> str:
+    """At least two digits that count, so that a few minutes are not 0 hours."""
+    return f"{hours:#.2g}" if hours < 9.95 else f"{hours:,.0f}"
 
 
 def with_table(page: str) -> str:

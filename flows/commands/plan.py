@@ -49,8 +49,10 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     from tasks.rope_search.plans import foreseen, with_stand_in
 
     machine, console = machine or Machine(), Console()
-    stages = foresee_stages(params, machine.tflops, machine.measured) if params.training.stages else []
+    available, origin = available_bytes(params, machine)
+    stages = foresee_stages(params, machine.tflops, machine.measured, available) if params.training.stages else []
     seconds_of_stages = print_stages(console, stages) if stages else None
+    rows_of_stages = sum(stage.training.steps * stage.training.rows_per_step for stage in params.by_stage())
     params = params.by_stage()[-1]
     searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
@@ -72,15 +74,16 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     else:
         rows.append(("training time", "unknown: give --tflops, the speed that one worker reaches"))
     _print(console, f"Plan of {params.run_name}", ("what", "value"), rows)
-    _print_memory(console, params, shape, machine)
+    _print_memory(console, params, shape, available, origin)
     if dry_run:
         from flows.commands.plan_dry_run import print_dry_run
+        from ray_jobs.finetune.planning.worker_memory import as_trained
 
-        print_dry_run(console, params, shape)
+        print_dry_run(console, as_trained(params, shape, available), shape)
     _print_power(console, params, plan.base_window)
     if stages:
         seconds = seconds_of_stages
-    _print_advice(console, params, plan, None if seconds is None else seconds / 3600, machine)
+    _print_advice(console, params, plan, rows_of_stages, None if seconds is None else seconds / 3600, machine)
 
 
 def _print_power(console: Console, params: PipelineParams, base_window: int) -> None:
@@ -251,24 +254,19 @@ def _also_trained(training: TrainingParams) -> str:
     return "".join(f" + {name}" for name in parts)
 
 
-def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", machine: Machine) -> None:
-    from ray_jobs.finetune.full_layers import num_full_layers
-    from ray_jobs.finetune.planning.memory import in_one_memory, largest_micro_batch, most_kept_layers, predict_memory
-    from ray_jobs.finetune.planning.sequence import exchanged_bytes, largest_part, longest_row
-    from ray_jobs.finetune.training.objective import group_size_at
+def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", available: float, origin: str) -> None:
+    from ray_jobs.finetune.planning.memory import attention_bytes, largest_micro_batch, most_kept_layers
+    from ray_jobs.finetune.planning.sequence import longest_row
+    from ray_jobs.finetune.planning.worker_memory import memory_of_worker
 
-    workers, cuda = params.ray.num_workers, params.ray.use_gpu
-    training = params.training if cuda else in_one_memory(params.training)
-    sharing = params.ray.sequence_workers
-    cut = (num_full_layers(training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params))
-    row_tokens = largest_part(params, shape, params.row_tokens, *cut, sharing)  # of a row, on one worker
-    beside = exchanged_bytes(params, shape, params.row_tokens, *cut, sharing)
-    tokens = training.micro_batch_rows * row_tokens
-    found = predict_memory(shape, training, tokens, num_workers=workers, cuda=cuda, exchanged_bytes=beside)
+    workers, sharing, cuda = params.ray.num_workers, params.ray.sequence_workers, params.ray.use_gpu
+    worker = memory_of_worker(params, shape, available)
+    row_tokens, tokens, found = worker.row_tokens, worker.tokens, worker.estimate
+    # What fits at most is asked without kept outputs of attention, which auto leaves out first.
+    training = worker.training.model_copy(update={"attention_outputs": params.training.attention_outputs})
     notes = {"overhead": " (CUDA's own memory and rounding; assumed, not measured)"}
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
     rows.append((f"peak, in {found.moment}", data_size(found.total)))
-    available, origin = available_bytes(params, machine)
     most = training.rows_per_step // (workers // sharing)
     fitting = largest_micro_batch(shape, training, row_tokens, available, most=most, num_workers=workers, cuda=cuda)
     fits = f"{fitting} rows" + (" (all rows that a worker has in a step)" if fitting == most else "")
@@ -277,27 +275,19 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     rows.append((f"largest micro batch in {available / GB:.0f} GB", f"{fits}; {origin}"))
     if fitting and training.micro_batch_rows > fitting:
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
-    if kept := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
-        rows.append(("training.kept_layers", f"up to {kept} of {shape.num_layers} layers fit, which are then not recomputed"))
-    rows += _attention_outputs(params, shape, tokens, available)
+    if layers := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
+        rows.append(("training.kept_layers", f"up to {layers} of {shape.num_layers} layers fit, which are then not recomputed"))
+    if params.training.attention_outputs == "auto" and worker.training.attention_outputs == "kept":
+        kept = data_size(tokens * shape.num_layers * attention_bytes(shape))
+        rows.append(
+            ("training.attention_outputs", f"auto keeps them: up to {kept} of the peak, and attention is not computed twice")
+        )
     if sharing > 1:
-        longest = {n: longest_row(params, shape, available, n, cuda, *cut) for n in (1, 8, 32, 64)}
+        longest = {n: longest_row(params, shape, available, n, cuda, *worker.cut) for n in (1, 8, 32, 64)}
         rows.append(("longest row", "; ".join(f"{tokens:,} tokens over {n}" for n, tokens in longest.items()) + " workers"))
     kind = "GPU" if cuda else "CPU worker"
     title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"
     _print(console, title, ("part", "estimate"), rows)
-
-
-def _attention_outputs(
-    params: PipelineParams, shape: "TrainingShape", tokens: int, available: float
-) -> Iterator[tuple[str, str]]:
-    """What `training.attention_outputs` auto comes to."""
-    from ray_jobs.finetune.planning.memory import attention_bytes
-    from ray_jobs.finetune.training.kept_attention import keeps_attention_within
-
-    if params.training.attention_outputs == "auto" and keeps_attention_within(params, shape, available):
-        more = data_size(tokens * shape.num_layers * attention_bytes(shape))
-        yield "training.attention_outputs", f"auto keeps them: up to {more} more, and attention is not computed twice"
 
 
 def available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, str]:
@@ -313,7 +303,10 @@ def available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, st
     return USUAL_GPU_GB * GB, f"no GPU found here, so {USUAL_GPU_GB:.0f} GB are assumed: give --gpu-memory for another size"
 
 
-def _print_advice(console: Console, params: PipelineParams, plan: "RopePlan", hours: float | None, machine: Machine) -> None:
+def _print_advice(
+    console: Console, params: PipelineParams, plan: "RopePlan", rows: int, hours: float | None, machine: Machine
+) -> None:
+    """`rows` and `hours` are those of all training stages."""
     from ray_jobs.finetune.planning.advice import find_context_gain, find_corpus_lengths, reasons_to_chunk
     from tasks.model.base_model import base_fingerprint, load_tokenizer
 
@@ -324,7 +317,7 @@ def _print_advice(console: Console, params: PipelineParams, plan: "RopePlan", ho
         base_window=plan.base_window,
         target_length=plan.target_length,
         training_required=plan.training_required,
-        rows=params.training.steps * params.training.rows_per_step,
+        rows=rows,
         hours=hours,
         budget_hours=machine.budget_hours,
         lengths=lengths,

@@ -26,21 +26,25 @@ class StageForecast:
     search: str = ""  # what its search for factors takes; empty without one
 
 
-def foresee_stages(params: PipelineParams, tflops: float | None, measured: Path | None) -> list[StageForecast]:
-    """One forecast for each stage of `training.stages`, in order. UserError if a stage cannot work."""
+def foresee_stages(
+    params: PipelineParams, tflops: float | None, measured: Path | None, available_bytes: float
+) -> list[StageForecast]:
+    """One forecast for each stage of `training.stages`, in order, on workers with `available_bytes`. UserError if a stage cannot work."""
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
-    from ray_jobs.finetune.planning.memory import predict_memory
     from ray_jobs.finetune.planning.shape import training_shape
+    from ray_jobs.finetune.planning.worker_memory import memory_of_worker
+    from ray_jobs.preflight import refuse_stage
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import foreseen, with_stand_in
 
     found: list[StageForecast] = []
-    for asked in params.by_stage():
+    stages = params.by_stage()
+    for number, asked in enumerate(stages):
         stage = with_stand_in(asked)
+        if asked is not stages[-1]:
+            refuse_stage(number, stage)
         plan, shape, training = rope_plan_for(stage.model), training_shape(stage), stage.training
         speed = find_speed(stage, shape, tflops, measured)
-        tokens = training.micro_batch_rows * stage.row_tokens
-        workers, cuda = stage.ray.num_workers, stage.ray.use_gpu
         rope = f"{plan.method} x{plan.factor:g}"
         if asked.searches_rope:
             rope = f"longrope, searched on {'the stage before' if found else 'the base'}; here as {rope}"
@@ -51,7 +55,7 @@ def foresee_stages(params: PipelineParams, tflops: float | None, measured: Path 
                 steps=training.steps,
                 rows_per_step=training.rows_per_step,
                 tokens=training.steps * training.rows_per_step * stage.row_tokens,
-                memory_bytes=predict_memory(shape, training, tokens, num_workers=workers, cuda=cuda).total,
+                memory_bytes=memory_of_worker(stage, shape, available_bytes).estimate.total,
                 seconds=None if speed is None else run_seconds(stage, shape, speed),
                 search=foreseen(asked) if asked.searches_rope else "",
             )

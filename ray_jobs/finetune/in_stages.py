@@ -53,12 +53,17 @@ def with_factors_of_last(
     params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact, checkpoint: Artifact | None
 ) -> PipelineParams:
     """`params` with the RoPE that a search of the last stage chose. For that the stages before it are trained, unless `checkpoint`, that of
-    the last one, says from which it started."""
+    the last one, says from which it started. UserError if that one is gone: a search on the base would find another RoPE."""
     if not params.searches_rope:
         return params
     start = None
     if checkpoint is not None and (digest := checkpoint.manifest.parents.get("checkpoint")):
         start = storage.find(checkpoint_stage.KIND, digest)
+        if start is None:
+            raise UserError(
+                f"The checkpoint that {checkpoint.digest[:12]} goes on from ({digest[:12]}) is no longer in the storage: give "
+                "model.rope_factors_file, or run finetune again."
+            )
     elif checkpoint is None and params.training.stages:
         shards = rows_of_stages(params, storage, progress, documents)
         start = _before_the_last(params, storage, progress, documents, shards)

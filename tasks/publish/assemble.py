@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.data_card import CARD_FILE, CARD_PAGE, data_card
-from data_schemas.earlier_stages import EARLIER_STAGES
+from data_schemas.earlier_stages import EARLIER_STAGES, describe_stages
 from data_schemas.errors import UserError
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
@@ -92,7 +92,8 @@ def assemble(
     (directory / REORDER_FILE_NAME).write_text(to_json(reorder), encoding="utf-8")
     if parts.advice is not None:
         shutil.copyfile(parts.advice / ADVICE_FILE_NAME, directory / ADVICE_FILE_NAME)
-    if data := data_card(parts.params.row_tokens, parts.stages["shards"].summary):
+    earlier = parts.stages["checkpoint"].summary.get(EARLIER_STAGES, ()) if "checkpoint" in parts.stages else ()
+    if data := data_card(parts.params.row_tokens, parts.stages["shards"].summary, describe_stages(earlier) or None):
         (directory / CARD_PAGE).write_text(data.markdown(), encoding="utf-8")
         write_json(directory / CARD_FILE, data.model_dump(mode="json", exclude_none=True))
     write_json(directory / "provenance.json", provenance(parts.params, parts.base, parts.stages, parts.release, rounding))
@@ -108,7 +109,7 @@ def assemble(
         reorder=reorder,
         documents_summary=parts.stages["documents"].summary,
         shards_summary=parts.stages["shards"].summary,
-        earlier_stages=parts.stages["checkpoint"].summary.get(EARLIER_STAGES, ()) if "checkpoint" in parts.stages else (),
+        earlier_stages=earlier,
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
     for file in terms_files(parts.base):

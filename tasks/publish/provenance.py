@@ -60,9 +60,12 @@ def provenance(
 
 
 def _told_by_shards(stages: Mapping[str, Manifest]) -> dict[str, Any]:
-    """How much of the training rows are retrieval documents, by kind, and instruction data, if there are any."""
+    """How much of the training rows are retrieval documents, by kind, and instruction data, if there are any. Where training had several
+    stages, they say that they are about the last one."""
     told = stages["shards"].summary if "shards" in stages else {}
-    return {name: told[name] for name in ("retrieval", "instructions") if told.get(name)}
+    is_last = "checkpoint" in stages and bool(stages["checkpoint"].summary.get(EARLIER_STAGES))
+    about = {"about": "rows of the last training stage alone"} if is_last else {}
+    return {name: told[name] | about for name in ("retrieval", "instructions") if told.get(name)}
 
 
 def _version(package: str) -> str:

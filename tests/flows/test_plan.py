@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
+from data_schemas.stage_params import StageParams
 from flows.commands.plan import Machine, print_plan
 from flows.config import load_config
 from tests.flows.small_run import small_params, write_params
@@ -66,6 +67,17 @@ def test_rows_over_several_workers_are_planned_and_lengths_may_be_left_out(
         "What the evaluation can show:",
     ):
         assert words in text
+
+
+def test_rows_of_all_stages_count_and_auto_is_in_the_peak(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    params = load_config(config, ["training.gradient_checkpointing=true", "model.rope_method=linear"])
+    stages = (StageParams(target_length=96, steps=40), StageParams(target_length=128))
+    params = params.model_copy(update={"training": params.training.model_copy(update={"stages": stages})})
+    text = printed(params, Machine(tflops=1), capsys)
+    assert "needs training, and 92 rows are too few" in text, "40 steps of 2 rows, and 6 of 2"
+    assert "of the peak, and attention is not computed twice" in text
+    peak = next(line for line in text.splitlines() if "peak, in" in line).split("│")[2].strip()
+    assert peak in next(line for line in text.splitlines() if "2: 128" in line), "the same in both tables"
 
 
 def test_weights_and_skipped_positions_are_planned(config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,8 @@ from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
 from flows.commands.plan_stages import foresee_stages, print_stages
 from ray_jobs.finetune import checkpoint_stage
+from ray_jobs.finetune.planning.shape import training_shape
+from ray_jobs.finetune.planning.worker_memory import memory_of_worker
 from ray_jobs.preflight import refuse_untrainable
 from ray_jobs.search_rope import search_key
 from tasks.rope_search.plans import as_search
@@ -129,6 +131,11 @@ def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
     stage = {"target_length": 1024, "rope_method": "longrope", "rope_factors_file": str(factors)}
     with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*for this model each a list of"):
         refuse_untrainable(staged_params(tmp_path, stage, {"target_length": 2048}))
+    factors.write_text(json.dumps({"short_factor": [1.0] * 32, "long_factor": [2.0] * 32}))
+    two_lists = staged_params(tmp_path, stage, {"target_length": 2048})
+    for check in (refuse_untrainable, lambda params: foresee_stages(params, 0.001, None, 8e9)):
+        with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*set training\.short_window_share"):
+            check(two_lists)
     with pytest.raises(UserError, match="searched on the model of the stage before"):
         as_search(staged_params(tmp_path))
 
@@ -137,7 +144,10 @@ def test_all_stages_are_foreseen(tmp_path):
     params = staged_params(
         tmp_path, {"target_length": 1024, "steps": 3, "rope_method": "longrope", "rows_per_step": 2}, {"target_length": 2048}
     )
-    stages = foresee_stages(params, 0.001, None)
+    params = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 2, "sequence_workers": 2})})
+    stages = foresee_stages(params, 0.001, None, 8e9)
+    last = params.by_stage()[-1]
+    assert stages[-1].memory_bytes == memory_of_worker(last, training_shape(last), 8e9).estimate.total, "half of each row"
     assert [stage.tokens for stage in stages] == [3 * 2 * 1024, 5 * 8 * 2048]
     assert stages[0].search.startswith("RoPE factors are searched first")
     assert stages[0].memory_bytes < stages[1].memory_bytes

@@ -59,7 +59,7 @@ def build_model_without_weights(params: PipelineParams) -> PeftModel:
         base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=dtype)
         if params.training.base_precision != "full":
             quantise_linears(base, params.training.base_precision, torch.device("meta"))
-        keep = params.training.attention_outputs == "kept"  # auto depends on the worker
+        keep = params.training.attention_outputs == "kept"  # `plan` puts this in place of auto, by the worker's memory
         return _in_training(base, params, keep_attention=keep)
 
 

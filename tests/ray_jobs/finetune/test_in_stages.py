@@ -74,6 +74,11 @@ def test_an_evaluation_without_the_fine_tuned_model_plans_with_the_same_factors(
     assert [one[0] for one in done] == ["rows", "rows", "search", "train", "search"]
     done.clear()
     earlier = SimpleNamespace(find=lambda kind, digest: f"{kind}/{digest}")
-    trained = SimpleNamespace(manifest=SimpleNamespace(parents={"checkpoint": "d1"}))
+    trained = SimpleNamespace(digest="d2", manifest=SimpleNamespace(parents={"checkpoint": "d1"}))
     in_stages.with_factors_of_last(params_of(STAGES), earlier, None, "documents", trained)  # type: ignore[arg-type]
     assert done == [("search", 2048, "checkpoints/d1")]
+    done.clear()
+    emptied = SimpleNamespace(find=lambda kind, digest: None)
+    with pytest.raises(UserError, match=r"that d2 goes on from \(d1\) is no longer in the storage"):
+        in_stages.with_factors_of_last(params_of(STAGES), emptied, None, "documents", trained)  # type: ignore[arg-type]
+    assert done == [], "no search on the base, which would find another RoPE"

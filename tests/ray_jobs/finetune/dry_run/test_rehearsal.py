@@ -68,6 +68,13 @@ def test_offloaded_inputs_are_not_counted(base: Path, alone: DryRun) -> None:
     )  # inputs of two of three layers
 
 
+def test_kept_outputs_of_attention_are_counted_as_the_formula_says(base: Path, alone: DryRun) -> None:
+    kept = rehearsed(base, {"attention_outputs": "kept"}, GPU)
+    assert abs(kept.ratio - 1) < 0.1, kept
+    assert kept.peak_bytes > alone.peak_bytes
+    assert kept.attention_flops < alone.attention_flops, "attention is not computed twice"
+
+
 def test_a_cluster_is_rehearsed_in_one_process(base: Path, alone: DryRun) -> None:
     copies = rehearsed(base, {"rows_per_step": 4, "kept_layers": 2}, GPU | {"num_workers": 4})
     shards = rehearsed(base, {"rows_per_step": 4, "parallelism": "fsdp"}, GPU | {"num_workers": 4})

@@ -28,6 +28,7 @@ from ray_jobs.finetune.planning.memory import (
     predict_memory,
 )
 from ray_jobs.finetune.planning.shape import TrainingShape, training_shape
+from ray_jobs.finetune.planning.worker_memory import as_trained, memory_of_worker
 from ray_jobs.finetune.training.kept_attention import keeps_attention_within
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
 from tasks.model.quantised_linear import quantise_linears
@@ -253,3 +254,24 @@ def test_auto_keeps_outputs_of_attention_only_in_recomputed_whole_rows(params: P
     assert not keeps_attention_within(params, shape, 1e6)
     for changes in ({"gradient_checkpointing": False}, {"activation_offload": True}, {"compile_layers": True}):
         assert not keeps_attention_within(with_training(params, **changes), shape, 24e9)
+
+
+def test_the_peak_of_a_plan_has_the_outputs_that_auto_keeps(params: PipelineParams, shape: TrainingShape) -> None:
+    params = with_training(params, gradient_checkpointing=True)
+    kept, recomputed = (with_training(params, attention_outputs=choice) for choice in ("kept", "recomputed"))
+    for available, chosen in ((24e9, kept), (1e6, recomputed)):
+        assert as_trained(params, shape, available) == chosen
+        assert memory_of_worker(params, shape, available) == memory_of_worker(chosen, shape, available)
+    more, less = (memory_of_worker(params, shape, available).estimate.total for available in (24e9, 1e6))
+    assert more - less >= (shape.num_layers - 1) * params.row_tokens * attention_bytes(shape)
+
+
+def test_a_worker_takes_its_part_of_a_row_and_a_cpu_offloads_nothing(params: PipelineParams, shape: TrainingShape) -> None:
+    params = with_training(params, gradient_checkpointing=True, attention_outputs="recomputed", s2_group_size=32)
+    whole = memory_of_worker(params, shape, 8e9)
+    sharing = params.model_copy(update={"ray": params.ray.model_copy(update={"sequence_workers": 2})})
+    part = memory_of_worker(sharing, shape, 8e9)
+    assert (whole.row_tokens, part.row_tokens) == (params.row_tokens, params.row_tokens // 2)
+    assert part.estimate != whole.estimate
+    offloading = with_training(params, activation_offload=True)
+    assert memory_of_worker(offloading, shape, 8e9).estimate == whole.estimate
