@@ -253,3 +253,4 @@ def test_auto_keeps_outputs_of_attention_only_in_recomputed_whole_rows(params: P
     assert not keeps_attention_within(params, shape, 1e6)
     for changes in ({"gradient_checkpointing": False}, {"activation_offload": True}, {"compile_layers": True}):
         assert not keeps_attention_within(with_training(params, **changes), shape, 24e9)
+    assert not keeps_attention_within(params, replace(shape, attention_dropout=True), 24e9)
