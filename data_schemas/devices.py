@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # version 2 and 1
 _NAME_BYTES = 128
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is Arm's
@@ -35,8 +39,15 @@ def num_cpus() -> int:
 
 
 def memory_bytes() -> int:
-    """Memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory that this process may use: this machine's, or its container's where that has less."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container_limits()])
+
+
+def _container_limits() -> Iterator[int]:
+    """Bytes by cgroup version 2 or 1; none where there is no limit, which version 2 writes as "max" and 1 as a huge number."""
+    for file in _MEMORY_LIMITS:
+        with suppress(OSError, ValueError):
+            yield int((_CGROUPS / file).read_text())
 
 
 @lru_cache(maxsize=1)

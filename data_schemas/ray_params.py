@@ -36,7 +36,7 @@ class RayParams(Params):
         600,
         gt=0,
         description="With ray.sequence_workers: a worker that does not answer another within this many seconds is taken for lost, and "
-        "training goes on from the last checkpoint.",
+        "training goes on from the last checkpoint. Tried on CPUs (gloo), not on GPUs (NCCL).",
     )
     use_gpu: bool = Field(False, description="Give each worker one GPU. Off: workers use CPUs.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker.")

@@ -157,7 +157,7 @@ class TrainingParams(Params):
         "auto",
         description="With `gradient_checkpointing`: kept: keep each layer's output of attention, so that attention is not computed "
         "again. It takes as much memory as the layers' inputs. recomputed: compute it again with the rest of the layer. auto: kept "
-        "where the memory of the worker is enough. The results are the same.",
+        "where the memory of the worker is enough and the base has no dropout in attention. The results are the same.",
     )
     hidden_states: Literal["fp32", "bf16"] = Field(
         "fp32",

@@ -1,6 +1,5 @@
 """`ropeway plan`: what a run would do, and the memory and time it needs, computed from configurations alone."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from data_schemas.devices import cpu_computes_bf16
+from data_schemas.devices import cpu_computes_bf16, memory_bytes
 from data_schemas.params import PipelineParams, TrainingParams
 from data_schemas.quantities import data_size, duration
 from data_schemas.storage import Storage
@@ -294,8 +293,7 @@ def available_bytes(params: PipelineParams, machine: Machine) -> tuple[float, st
     if machine.gpu_memory_gb is not None:
         return machine.gpu_memory_gb * GB, "stated by --gpu-memory"
     if not params.ray.use_gpu:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total / params.ray.num_workers, f"this machine's memory shared by {params.ray.num_workers} workers"
+        return memory_bytes() / params.ray.num_workers, f"this machine's memory shared by {params.ray.num_workers} workers"
     import torch
 
     if torch.cuda.is_available():

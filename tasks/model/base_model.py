@@ -256,9 +256,14 @@ def load_base(
 
     file = Path(locate(model)) / model.gguf_file
     if wanted == torch.float32 and file.is_file():
-        kept = kept_weights(file, _gguf_fingerprint(model), lambda: from_file(load_config(model), register_full_attention()))
+        kept: PreTrainedModel | None = kept_weights(
+            file,
+            _gguf_fingerprint(model),
+            lambda: from_file(load_config(model), register_full_attention()),
+            lambda folder: _loaded(model, folder, {"config": config, "use_safetensors": True}, wanted, computed),
+        )
         if kept is not None:
-            return _loaded(model, kept, {"config": config, "use_safetensors": True}, wanted, computed)
+            return kept
     return from_file(config, computed)
 
 

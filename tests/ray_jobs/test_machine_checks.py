@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,26 @@ def test_auto_is_the_fast_precision_of_the_device(machine: Any, ray: Any, found:
     assert chosen.training.precision == expected
     assert chosen.model_dump(mode="json")["training"]["precision"] == expected
     assert params(ray=ray, training={"precision": "bf16"}).training.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "is_less"),
+    [
+        ("memory.max", "5000000\n", True),
+        ("memory.max", "max\n", False),
+        ("memory/memory.limit_in_bytes", "5000000\n", True),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", False),
+    ],
+)
+def test_a_container_with_less_memory_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, is_less: bool
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    monkeypatch.setattr(devices, "_CGROUPS", tmp_path / "none")
+    of_machine = devices.memory_bytes()
+    monkeypatch.setattr(devices, "_CGROUPS", tmp_path)
+    assert devices.memory_bytes() == (5_000_000 if is_less else of_machine)
 
 
 def test_this_machine_is_read_without_torch() -> None:

@@ -95,7 +95,7 @@ def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
     sizes = [module.in_features * module.out_features for module in matrices]  # a quantised layer's weight is not held as such
     trained = [any(n == "weight" and p.requires_grad for n, p in module.named_parameters(recurse=False)) for module in matrices]
     of_experts = expert_tensors(model)
-    active = experts_a_token(config) * sum(tensor[0].numel() for tensor in of_experts) if of_experts else 0
+    active = round(float(np.mean(_experts_of_layers(config))) * sum(t[0].numel() for t in of_experts)) if of_experts else 0
     heads = int(config.num_attention_heads)
     return ModelCost(
         matrix_weights=sum(sizes) + active,
@@ -113,14 +113,19 @@ def expert_tensors(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def experts_a_token(config: Any) -> int:
-    """How many experts of a layer compute each token. UserError if the configuration does not say it."""
-    found = next((int(count) for name in _EXPERTS_A_TOKEN if (count := getattr(config, name, None))), None)
+    """How many experts of a layer compute each token, of the layer with the most. UserError if the configuration does not say it."""
+    return max(_experts_of_layers(config))
+
+
+def _experts_of_layers(config: Any) -> list[int]:
+    """One number for all layers, or one for each, as the configuration says it."""
+    found = next((count for name in _EXPERTS_A_TOKEN if (count := getattr(config, name, None))), None)
     if found is None:
         raise UserError(
             f"The cost of {config.model_type} cannot be predicted, because its config does not say how many experts a token uses: choose "
             "another base."
         )
-    return found
+    return [int(count) for count in found] if isinstance(found, (list, tuple)) else [int(found)]
 
 
 def is_by_tensor(module: torch.nn.Module) -> bool:

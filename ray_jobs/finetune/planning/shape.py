@@ -48,6 +48,7 @@ class TrainingShape:
     experts_a_token: int = 0  # k, experts of a layer that compute a token
     updated_experts: int = 0  # weights of a layer's experts that LoRA updates as tensors
     head_norms: bool = False  # whether queries and keys have norms of their own
+    attention_dropout: bool = False  # whether attention weights are dropped in training
 
 
 def training_shape(params: PipelineParams) -> TrainingShape:
@@ -55,6 +56,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from ray_jobs.finetune.training.attention_dropout import has_attention_dropout
     from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
     from tasks.model.base_model import load_config
     from tasks.model.quantised_linear import BYTES_A_WEIGHT, num_quantisable
@@ -110,6 +112,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         experts_a_token=experts,
         head_norms=any(name.endswith("q_norm") for name, _ in layer.named_modules()),
         updated_experts=_updated_weights(layer),
+        attention_dropout=has_attention_dropout(config),
     )
 
 

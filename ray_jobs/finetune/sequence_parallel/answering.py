@@ -1,5 +1,8 @@
 """What happens when another worker vanishes: waiting for it ends with a sentence, and never lasts for ever.
 
+This is how gloo behaves, which workers on CPUs use. NCCL's wait raises no error at the limit: torch's watchdog ends the process. That
+was not tried.
+
 A worker that is killed closes its connections, so the others learn of it at once. One that hangs is noticed when the limit of the process
 group has passed (`ray.exchange_timeout_s`). Ray then starts all workers again from the last checkpoint.
 """

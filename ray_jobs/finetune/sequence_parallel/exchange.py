@@ -51,7 +51,7 @@ class Link:
         return answering(f"worker {self.ranks[self.index]} exchanges a row with {names}", f"{self.timeout_s:g} s")
 
     def wait(self, works: Sequence[Any]) -> None:
-        """For messages that are under way. `WorkerLostError` if another worker does not answer."""
+        """For messages that are under way. `WorkerLostError` if another worker does not answer, under gloo."""
         with self.answering():
             for work in works:
                 work.wait()

@@ -2,8 +2,9 @@
 
 Attention's share of a layer grows with the length, and its output is as small as the layer's input. A layer that is recomputed
 computes attention's forward pass twice, which is 2 of 9 parts of its work (2 matrix products forward, 5 backward). Kept outputs save one
-of the two; the results are the same to the last bit. Selective activation checkpointing: Korthikanti et al. 2022, arXiv 2205.05198,
-section 5, which recomputes what is large and cheap.
+of the two; the results are the same, which was tried to the last bit on a CPU. A base with dropout in attention is recomputed, see
+`attention_dropout`. Selective activation checkpointing: Korthikanti et al. 2022, arXiv 2205.05198, section 5, which recomputes what is
+large and cheap.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def keeps_attention(params: PipelineParams, device: torch.device) -> bool:
 def keeps_attention_within(params: PipelineParams, shape: TrainingShape, available_bytes: float) -> bool:
     """Whether auto keeps the outputs on a worker of so much memory."""
     training = params.training
-    if not training.gradient_checkpointing or training.activation_offload or training.compile_layers:
+    if not training.gradient_checkpointing or training.activation_offload or training.compile_layers or shape.attention_dropout:
         return False
     if params.ray.sequence_workers > 1:
         return False

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_heads, stated_full_layers, write_full_layers
-from ray_jobs.finetune.planning.flops import cost_of, peak_flops
+from ray_jobs.finetune.planning.flops import ModelCost, cost_of, peak_flops
 from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
 from ray_jobs.finetune.training.averaging import WeightAverage
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
@@ -69,8 +70,8 @@ def train(
     training = params.training
     objective, optimizer = set_up(params, worker, start)
     model = objective.model
-    cost = cost_of(model, model.get_base_model().config)
     peak = peak_flops(worker.device, params.ray.peak_tflops, training.precision)
+    cost = _cost_for_mfu(model) if peak is not None else None
     chosen = full_layers_of(objective, params, train_rows, worker, resume_from)
     set_full_layers(objective, chosen.layers, chosen.heads)
     average = WeightAverage(training.steps, training.average_last_steps) if training.average_last_steps else None
@@ -86,7 +87,7 @@ def train(
         metrics |= {"step": done, "seconds": time.perf_counter() - started}
         if isinstance(rows, MixedRows):
             metrics["short_rows"] = sum(map(rows.is_short, indices))
-        if peak is not None:
+        if peak is not None and cost is not None:
             lengths, in_full = sequence_lengths(rows, indices), sequences_in_full(rows, indices)
             flops = cost.step_flops(lengths, group_size_at(step, params), num_full_layers_of(model), in_full)
             flops += second_pass_flops(params, cost, lengths)
@@ -110,6 +111,14 @@ def train(
             save_checkpoint(directory, model, optimizer, Cursor(step=done), average)
         report(metrics, directory)
     return model
+
+
+def _cost_for_mfu(model: PeftModel) -> ModelCost | None:
+    """None where the base's configuration does not say what a step needs: it is trained without its MFU."""
+    try:
+        return cost_of(model, model.get_base_model().config)
+    except UserError:
+        return None
 
 
 def set_up(params: PipelineParams, worker: Worker, start: Path | None = None) -> tuple[Objective, torch.optim.Optimizer]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
+from ray_jobs.finetune.training.attention_dropout import refuse_kept_outputs
 from ray_jobs.finetune.training.fast_layers import keep_first_layers
 from ray_jobs.finetune.training.row_parts import refuse_uncuttable
 from ray_jobs.finetune.training.targets import embedding_names, lora_places, refuse_by_tensor
@@ -32,13 +33,15 @@ def norm_names(model: PreTrainedModel) -> list[str]:
 
 def check_targets(params: PipelineParams) -> None:
     """UserError, without loading any weight, if the base lacks a layer named in training.lora_targets, if most of its weights are
-    where training.base_precision does not reach them, or if rows cannot be cut as ray.sequence_workers asks."""
+    where training.base_precision does not reach them, if rows cannot be cut as ray.sequence_workers asks, or if training.attention_outputs
+    cannot be kept."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForCausalLM.from_config(extended_config(params.model))
     _places(model, params.training)
+    refuse_kept_outputs(model.config, params.training)
     if params.ray.sequence_workers > 1:
         refuse_uncuttable(model)
     if params.training.kept_layers:

@@ -6,15 +6,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import AutoModelForCausalLM, HunYuanMoEV1Config
 
-from ray_jobs.finetune.planning.flops import cost_of, known_peak, peak_flops, segment_pairs
+from data_schemas.errors import UserError
+from ray_jobs.finetune.planning.flops import cost_of, experts_a_token, known_peak, peak_flops, segment_pairs
 from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.segments import segment_batch
+from ray_jobs.finetune.training import loop
 from ray_jobs.finetune.training.batches import read_micro_batch
 from ray_jobs.finetune.training.long_ce import LongCEWeights
 from ray_jobs.finetune.training.objective import Objective, num_full_layers_of, set_full_layers, set_group_size, summed_loss
 from ray_jobs.finetune.training.training_model import build_model
-from tests.ray_jobs.finetune.training_example import CPU, ROWS, Rows, make_params, packed, write_base
+from tests.ray_jobs.finetune.training_example import CPU, ROWS, Rows, make_params, packed, run, write_base
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 20).map(lambda half: 2 * half))
@@ -88,6 +91,32 @@ def test_the_second_pass_of_long_ce_is_what_torch_counts(tmp_path, tokenizer):
     # torch counts whole squares, of which the causal half is needed
     assert matrices + 2 * (formula - matrices) == pytest.approx(counter.get_total_flops(), rel=0.05)
     assert second_pass_flops(make_params(base), cost, np.array([96, 60])) == 0
+
+
+def test_experts_may_be_stated_by_layer():
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "num_experts": 4}
+
+    def costs(topk):
+        config = HunYuanMoEV1Config(**sizes, moe_topk=topk)
+        with torch.device("meta"):
+            return cost_of(AutoModelForCausalLM.from_config(config), config), experts_a_token(config)
+
+    assert costs([1, 3]) == (costs(2)[0], 3)
+    assert costs([1, 1])[0].matrix_weights < costs(2)[0].matrix_weights
+
+
+@pytest.mark.parametrize("is_said", [True, False])
+def test_training_goes_on_without_its_mfu_where_the_base_does_not_say_its_cost(tmp_path, tokenizer, monkeypatch, is_said):
+    def unsaid(model, config):
+        raise UserError("The cost of odd cannot be predicted")
+
+    if not is_said:
+        monkeypatch.setattr(loop, "cost_of", unsaid)
+    params = make_params(write_base(tmp_path / "base", tokenizer, tied=True), steps=1, checkpoint_every=1)
+    params = params.model_copy(update={"ray": params.ray.model_copy(update={"peak_tflops": 1.0})})
+    _, reports, _ = run(params, tmp_path)
+    assert ["mfu" in report for report in reports] == [is_said]
 
 
 def test_peak_is_as_stated_and_else_unknown_on_a_cpu():

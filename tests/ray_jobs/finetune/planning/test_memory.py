@@ -254,6 +254,7 @@ def test_auto_keeps_outputs_of_attention_only_in_recomputed_whole_rows(params: P
     assert not keeps_attention_within(params, shape, 1e6)
     for changes in ({"gradient_checkpointing": False}, {"activation_offload": True}, {"compile_layers": True}):
         assert not keeps_attention_within(with_training(params, **changes), shape, 24e9)
+    assert not keeps_attention_within(params, replace(shape, attention_dropout=True), 24e9)
 
 
 def test_the_peak_of_a_plan_has_the_outputs_that_auto_keeps(params: PipelineParams, shape: TrainingShape) -> None:

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from data_schemas.errors import UserError
+from data_schemas.params import TrainingParams
 from ray_jobs.finetune.attention import register_s2_attention
+from ray_jobs.finetune.training.fast_layers import keep_hidden_states_in_bf16
 from ray_jobs.finetune.training.fused_norms import fuse_norms
+from ray_jobs.finetune.training.lora import add_trainable_weights
 from tests.tiny_models import tiny_model
 
 
@@ -48,6 +51,19 @@ def test_a_kernel_of_its_formula_changes_nothing(name: str, formula: str) -> Non
     for ours, theirs in zip(step(), plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert set(used) == {formula}
+
+
+def test_norms_whose_output_is_rounded_are_fused_too() -> None:
+    training = TrainingParams(precision="bf16", hidden_states="bf16")
+    found = {}
+    for fuse in (False, True):
+        model = add_trainable_weights(tiny_model("llama"), training)
+        keep_hidden_states_in_bf16(model)
+        if fuse:
+            fuse_norms(model, kernel)
+        with torch.autocast("cpu", torch.bfloat16):
+            found[fuse] = model(input_ids=torch.arange(12)[None], use_cache=False).logits
+    torch.testing.assert_close(found[True], found[False], rtol=2e-2, atol=2e-2)
 
 
 def test_another_formula_and_a_missing_package_are_refused() -> None:
