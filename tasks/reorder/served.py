@@ -88,7 +88,7 @@ class ServedModel:
     @cached_property
     def _client(self) -> httpx.Client:
         # Reading the certificates of authorities takes most of a second; redirects, which could lead to https, are not followed.
-        return httpx.Client(timeout=self.timeout_s, verify=self.url.startswith("https"))
+        return httpx.Client(timeout=self.timeout_s, verify=urlsplit(self.url).scheme == "https")
 
     def _tried(self, method: str, path: str, read: Any, body: dict[str, Any] | None = None) -> str:
         retrying = tenacity.Retrying(
