@@ -45,7 +45,30 @@ def test_several_golds_and_an_answer_outside_them(tmp_path: Path) -> None:
     questions = read(tmp_path, line)
     assert len(questions.asked[0].evidence) == 2
     assert "Ada" not in questions.asked[0].control
-    assert questions.notes[0].startswith("1 of 1 questions have an answer that also stands outside their gold")
+    assert questions.notes[0].startswith("1 of 1 questions have an answer that also stands outside their evidence")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("New York", f"He went to New York. {FILL}Later he left New\n  York."),
+        ("otter", f"It was an otter. {FILL}OTTERS swim."),
+        ("strasse", f"It was in the Strasse. {FILL}Two Straßen meet there. İ, Straße."),
+        ("东京", "他去了东京塔。" + "天气很好，没有别的事情发生。" * 8),
+        ("42", f"It had 42 bar. {FILL}That was in 1942."),
+    ],
+)
+def test_a_control_holds_no_answer_that_the_score_accepts(answer: str, text: str, tmp_path: Path) -> None:
+    (q,) = read(tmp_path, {"question": "What?", "answers": [answer], "document": text}).asked
+    assert score(q, q.document) == 1
+    assert score(q, q.control) == 0
+    assert len(q.control) == len(q.document)
+    assert score(q, q.document[slice(*q.evidence[0])]) == 1
+
+
+def test_a_control_that_holds_an_answer_is_counted(tmp_path: Path) -> None:
+    line = {"question": "Where?", "answers": ["New York"], "gold": "but not old", "document": "New but not old York"}
+    assert read(tmp_path, line).notes == ("1 of 1 questions have a control that still holds an answer.",)
 
 
 @pytest.mark.parametrize(
