@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +108,8 @@ def _texts(record: dict[str, Any], name: str, where: str, *, is_needed: bool = T
 
 def _document(given: _Given, documents: Mapping[str, str]) -> tuple[str, str]:
     if given.document is not None:
-        return given.document_id or f"line-{given.line}", given.document
+        named = f"text-{hashlib.sha256(given.document.encode()).hexdigest()[:12]}"  # lines with the same text ask about one document
+        return given.document_id or named, given.document
     if given.document_id is not None:
         if given.document_id not in documents:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ def test_gold_finds_its_document_and_leaves_the_control(tmp_path: Path) -> None:
 def test_a_line_may_bring_its_document_or_name_it(tmp_path: Path) -> None:
     own = {"question": "Who?", "answers": ["Ada"], "document": f"{FILL}It was Ada."}
     named = {"question": "When?", "answers": ["May"], "document_id": "tale"}
-    questions = read(tmp_path, own, named)
-    assert [q.document_id for q in questions.asked] == ["line-1", "tale"]
+    questions = read(tmp_path, own, named, own | {"question": "Who was it?"}, own | {"document": "It was Ada, too."})
+    first, tale, again, other = (q.document_id for q in questions.asked)
+    assert tale == "tale"
+    assert first == again != other  # questions on one document count together
+    assert re.fullmatch("text-[0-9a-f]{12}", first)
     assert not any(q.answers[0] in q.control for q in questions.asked)
     assert not questions.notes
 
