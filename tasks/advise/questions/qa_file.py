@@ -38,11 +38,12 @@ def read_questions(qa_file: Path, documents: Mapping[str, str]) -> Questions:
 
     Each line has `question`, `answers` (a list; any of them is right) and `gold`: the passage with the evidence, word for word, or a
     list of passages. `document` is the text asked about, or `document_id` names one of `documents`; with neither, the document is the
-    one that holds all of `gold`. `gold` may be left out if the document is given and holds an answer. The file of
+    only one that holds all of `gold`. `gold` may be left out if the document is given and holds an answer. The file of
     `evaluation.qa_file` works too, if its gold passages are in the documents.
 
     Raises:
-        UserError: the file cannot be read, a line lacks a field, or its evidence is in no document; names the line.
+        UserError: the file cannot be read, a line lacks a field, or its evidence is in no document or in several; names the
+            line.
     """
     asked = []
     outside = held = 0
@@ -117,9 +118,13 @@ def _document(given: _Given, documents: Mapping[str, str]) -> tuple[str, str]:
                 "give the text as `document`."
             )
         return given.document_id, documents[given.document_id]
-    for name, text in documents.items():
-        if all(gold in text for gold in given.golds):
-            return name, text
+    holding = [name for name, text in documents.items() if all(gold in text for gold in given.golds)]
+    if len(holding) == 1:
+        return holding[0], documents[holding[0]]
+    if holding:
+        raise UserError(
+            f"{given.where}: its `gold` is in {len(holding)} held-out documents: name one as `document_id`, or give a longer passage."
+        )
     raise UserError(
         f"{given.where}: its `gold` is in none of the {len(documents)} held-out documents word for word: correct it, or give the text as "
         "`document`."

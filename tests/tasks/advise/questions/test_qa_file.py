@@ -85,6 +85,7 @@ def test_a_control_that_holds_an_answer_is_counted(tmp_path: Path) -> None:
         ({"question": "q", "answers": []}, "Line 1 of .*: `answers` is missing or wrong"),
         ({"question": "q", "answers": ["a"]}, "has neither `gold` nor a document"),
         ({"question": "q", "answers": ["a"], "gold": "not there"}, "its `gold` is in none of the 2 held-out documents"),
+        ({"question": "q", "answers": ["a"], "gold": "the"}, "its `gold` is in 2 held-out documents: name one as"),
         ({"question": "q", "answers": ["a"], "gold": "not there", "document": "x"}, "its `gold` is not in its document"),
         ({"question": "q", "answers": ["a"], "document_id": "nobody"}, "`document_id` nobody is none of the 2"),
         ({"question": "q", "answers": ["Kim"], "document_id": "log"}, "none of `answers` is in its document"),
