@@ -10,7 +10,7 @@ import pytest
 
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderDecision
-from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice
+from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice, WayComparison
 from tasks.publish.reorder_config import make_config
 from tasks.reorder import ChunkReorder
 from tasks.reorder.config import to_json
@@ -58,6 +58,31 @@ def test_what_was_not_shown_to_win_is_said_and_keeps_the_validated_order(worse: 
     order_won = OTHER_ORDER in worse
     assert config.strategy == ("reverse_rank" if order_won else "important_first_last")
     assert config.validated == (None if order_won else VALIDATED)
+
+
+def comparison(kind: str, way: str, against: str, p_holm: float) -> WayComparison:
+    given = {"kind": kind, "way": way, "against": against, "difference": -0.3, "low": -0.5, "high": -0.1, "cost_ratio": 1}
+    return WayComparison.model_validate(given | {"p_holm": p_holm})
+
+
+BEST = NAME.format(30, "reverse_rank")
+
+
+@pytest.mark.parametrize(
+    "comparisons",
+    [
+        [comparison("spread", OTHER_ORDER, BEST, 0.001)],  # not advised for this kind
+        [comparison("local", OTHER_ORDER, BEST, 0.03)],  # one of two kinds
+        [comparison("local", OTHER_ORDER, BEST, 0.001), comparison("spread", BEST, OTHER_ORDER, 0.04)],  # lost on the other
+    ],
+)
+def test_an_order_wins_only_for_its_kinds_and_where_it_loses_on_none(comparisons: list[WayComparison]) -> None:
+    given = advice().model_copy(update={"comparisons": tuple(comparisons)})
+    config = make_config(PARAMS, [], VALIDATED, given)
+    assert "and no order was." in config.note
+    assert (config.strategy, config.validated) == ("important_first_last", VALIDATED)
+    won = given.model_copy(update={"comparisons": (comparison("local", OTHER_ORDER, BEST, 0.02),)})
+    assert make_config(PARAMS, [], VALIDATED, won).strategy == "reverse_rank"
 
 
 def test_an_order_that_won_with_the_base_says_nothing_about_the_release() -> None:
