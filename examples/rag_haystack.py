@@ -27,7 +27,8 @@ if how.retriever == "embedding":
 else:
     asked = {"query": QUESTION}
     pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=how.k or 5))
-pipeline.add_component("reorder", RopewayReorder(sys.argv[1], how.budget_tokens, {"count_tokens": num_words}))
+options = {"strategy": how.order, "count_tokens": num_words}
+pipeline.add_component("reorder", RopewayReorder(sys.argv[1], how.budget_tokens, options))
 pipeline.connect("retriever.documents", "reorder.documents")
 ran = pipeline.run({"retriever": asked}, include_outputs_from={"retriever"})
 found, ordered = ran["retriever"]["documents"], ran["reorder"]["documents"]

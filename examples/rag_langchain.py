@@ -28,6 +28,6 @@ how = reorder.reorder.how_to_serve("local")  # from serving_advice.json, if the 
 print("advised:", how.way, how.reason)
 store = InMemoryVectorStore.from_texts(passages(how), WordCounts())
 found = store.as_retriever(search_kwargs={"k": how.k or 5}).invoke(QUESTION)
-ordered = reorder.transform_documents(found, budget_tokens=how.budget_tokens, count_tokens=num_words)
+ordered = reorder.transform_documents(found, budget_tokens=how.budget_tokens, count_tokens=num_words, strategy=how.order)
 print("ranks in prompt order:", [found.index(document) + 1 for document in ordered])
 print(answer((document.page_content for document in ordered), how))

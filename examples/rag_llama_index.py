@@ -28,7 +28,8 @@ how = reorder.how_to_serve("local")  # from serving_advice.json, if the release 
 print("advised:", how.way, how.reason)
 index = VectorStoreIndex([TextNode(text=text) for text in passages(how)], embed_model=WordCounts(embed_dim=NUM_SLOTS))
 found = index.as_retriever(similarity_top_k=how.k or 5).retrieve(QUESTION)
-adapter = RopewayReorder(config=sys.argv[1], budget_tokens=how.budget_tokens, options={"count_tokens": num_words})
+options = {"strategy": how.order, "count_tokens": num_words}
+adapter = RopewayReorder(config=sys.argv[1], budget_tokens=how.budget_tokens, options=options)
 ordered = adapter.postprocess_nodes(found)
 print("ranks in prompt order:", [found.index(node) + 1 for node in ordered])
 print(answer((node.text for node in ordered), how))

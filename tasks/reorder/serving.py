@@ -25,7 +25,8 @@ class HowToServe:
         retriever: what finds them; None: not measured, so any.
         k: passages in a prompt at most; None: as many as fit.
         budget_tokens: tokens of all passages in a prompt at most; None: what the window leaves.
-        order: of the passages in the prompt.
+        order: of the passages in the prompt, as measured with them; it can differ from the config's, so give it to `ChunkReorder` as
+            `strategy`.
         window: longest prompt and answer in tokens.
         threshold: of `route`: where the mean log-probability of the first answer's tokens is below it, in nats, ask about the whole
             document too.
@@ -80,7 +81,7 @@ def how_to_serve(config: ReorderConfig, advice: ServingAdvice | None = None, kin
         retriever=settings.retriever if settings else None,
         k=settings.k if settings else None,
         budget_tokens=settings.budget_tokens if settings else None,
-        order=config.strategy,
+        order=settings.order if settings else config.strategy,
         window=way.window,
         threshold=way.threshold,
         is_measured=True,

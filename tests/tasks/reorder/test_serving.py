@@ -118,8 +118,18 @@ def test_a_reader_is_told_how_to_serve(tmp_path: Path) -> None:
     assert reorder.apply(["a", "b", "c"]) == ["c", "b", "a"]
     spread = reorder.how_to_serve("spread")
     assert (spread.way, spread.window, spread.reason) == ("full", 512, "spread: full/fine_tuned.")
+    assert spread.order == "reverse_rank"
     unmeasured = reorder.how_to_serve("given")
     assert (unmeasured.way, unmeasured.is_measured, unmeasured.k) == ("chunks", False, None)
+
+
+def test_passages_are_served_in_the_order_they_were_measured_in(tmp_path: Path) -> None:
+    """The base's best order, though the release's own, validated with the fine-tuned model, is another one."""
+    best = BEST.replace("fine_tuned", "base")
+    reorder = ChunkReorder.load(written(tmp_path, advice(best, (OTHER_ORDER.replace("fine_tuned", "base"),), arm="base")))
+    how = reorder.how_to_serve("local")
+    assert (how.arm, how.order, reorder.config.strategy) == ("base", "reverse_rank", "important_first_last")
+    assert reorder.apply(["a", "b", "c"], strategy=how.order) == ["c", "b", "a"]
 
 
 def test_a_route_says_when_to_ask_about_the_whole_document(tmp_path: Path) -> None:
