@@ -16,7 +16,7 @@ from served_model import QUESTION, answer, num_words, passages, word_counts
 from tasks.reorder import ChunkReorder
 from tasks.reorder.haystack import RopewayReorder
 
-how = ChunkReorder.load(sys.argv[1]).how_to_serve("local")  # from serving_advice.json, if the release has one
+how = ChunkReorder.load(sys.argv[1]).how_to_serve()  # from serving_advice.json, if the release has one
 print("advised:", how.way, how.reason)
 store = InMemoryDocumentStore()
 store.write_documents([Document(content=text, embedding=word_counts(text)) for text in passages(how)])

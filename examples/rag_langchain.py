@@ -24,7 +24,7 @@ class WordCounts(Embeddings):
 
 
 reorder = RopewayReorder(sys.argv[1])
-how = reorder.reorder.how_to_serve("local")  # from serving_advice.json, if the release has one
+how = reorder.reorder.how_to_serve()  # from serving_advice.json, if the release has one
 print("advised:", how.way, how.reason)
 store = InMemoryVectorStore.from_texts(passages(how), WordCounts())
 found = store.as_retriever(search_kwargs={"k": how.k or 5}).invoke(QUESTION)

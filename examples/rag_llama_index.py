@@ -24,7 +24,7 @@ class WordCounts(MockEmbedding):
 
 
 reorder = ChunkReorder.load(sys.argv[1])
-how = reorder.how_to_serve("local")  # from serving_advice.json, if the release has one
+how = reorder.how_to_serve()  # from serving_advice.json, if the release has one
 print("advised:", how.way, how.reason)
 index = VectorStoreIndex([TextNode(text=text) for text in passages(how)], embed_model=WordCounts(embed_dim=NUM_SLOTS))
 found = index.as_retriever(similarity_top_k=how.k or 5).retrieve(QUESTION)

@@ -30,7 +30,7 @@ class HowToServe:
         window: longest prompt and answer in tokens.
         threshold: of `route`: where the mean log-probability of the first answer's tokens is below it, in nats, ask about the whole
             document too.
-        is_measured: whether an advice says so, and not only rules.
+        is_measured: whether questions were asked; otherwise the lengths of the documents or rules say so.
         reason: for people.
     """
 
@@ -84,7 +84,7 @@ def how_to_serve(config: ReorderConfig, advice: ServingAdvice | None = None, kin
         order=settings.order if settings else config.strategy,
         window=way.window,
         threshold=way.threshold,
-        is_measured=True,
+        is_measured=bool(advice.results),
         reason=next((one.sentence for one in advice.advice if one.kind == kind), advice.overall),
     )
 

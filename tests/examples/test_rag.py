@@ -106,7 +106,7 @@ def test_a_loop_follows_the_advice_of_its_release(served: list[dict[str, Any]], 
     """k, order and budget of the advice; the first answer is unlikely (-0.6 nats), so a route asks about everything."""
     write_release(tmp_path, advice("route/fine_tuned"))
     assert run("rag_haystack", tmp_path)[-3:] == [
-        "advised: route local: route/fine_tuned.",
+        "advised: route It depends on the question.",
         "ranks in prompt order: [1, 3, 2]",
         " It is 81 m long.",
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderDecision
-from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice, WayComparison
+from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice, ServingWay, WayComparison
 from tasks.publish.reorder_config import make_config
 from tasks.reorder import ChunkReorder
 from tasks.reorder.config import to_json
@@ -130,6 +130,27 @@ def test_passages_are_served_in_the_order_they_were_measured_in(tmp_path: Path) 
     how = reorder.how_to_serve("local")
     assert (how.arm, how.order, reorder.config.strategy) == ("base", "reverse_rank", "important_first_last")
     assert reorder.apply(["a", "b", "c"], strategy=how.order) == ["c", "b", "a"]
+
+
+def test_an_advice_on_given_questions_and_one_told_by_lengths_are_followed(tmp_path: Path) -> None:
+    measured = advice(worse=(*OTHER_SIZES, OTHER_ORDER))
+    given = measured.model_copy(
+        update={
+            "questions_from": "qa_file",
+            "advice": (measured.advice[0].model_copy(update={"kind": "given"}),),
+            "results": tuple(one.model_copy(update={"kind": "given"}) for one in measured.results if one.kind == "local"),
+            "comparisons": tuple(one.model_copy(update={"kind": "given"}) for one in measured.comparisons),
+        }
+    )
+    how = ChunkReorder.load(written(tmp_path, given)).how_to_serve()
+    assert (how.way, how.k, how.is_measured) == ("chunks", 3, True)
+
+    base = ServingWay(name="full/base", way="full", arm="base", window=128)
+    told = given.model_copy(
+        update={"ways": (base,), "results": (), "comparisons": (), "advice": (), "overall": "Nothing is long."}
+    )
+    how = ChunkReorder.load(written(tmp_path, told)).how_to_serve()
+    assert (how.way, how.arm, how.window, how.reason, how.is_measured) == ("full", "base", 128, "Nothing is long.", False)
 
 
 def test_a_route_says_when_to_ask_about_the_whole_document(tmp_path: Path) -> None:
