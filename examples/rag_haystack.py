@@ -11,13 +11,13 @@ import sys
 from haystack import Document, Pipeline
 from haystack.components.retrievers import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
-from served_model import QUESTION, answer, num_words, passages, word_counts
+from served_model import QUESTION, answer, num_words, passages, tell, word_counts
 
 from tasks.reorder import ChunkReorder
 from tasks.reorder.haystack import RopewayReorder
 
 how = ChunkReorder.load(sys.argv[1]).how_to_serve()  # from serving_advice.json, if the release has one
-print("advised:", how.way, how.reason)
+tell(how)
 store = InMemoryDocumentStore()
 store.write_documents([Document(content=text, embedding=word_counts(text)) for text in passages(how)])
 pipeline = Pipeline()

@@ -11,7 +11,7 @@ from data_schemas.releases import resolve_release
 from data_schemas.reorder import ChunkingAdvice, ReorderConfig
 from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.serving_advice import ADVICE_FILE_NAME, AdviceArm, QuestionKind, Retriever, ServingAdvice, Way, read_advice
-from tasks.reorder.advised import advised_passages, cheap_way, most_advised
+from tasks.reorder.advised import ARM_NAMES, advised_passages, cheap_way, most_advised
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class HowToServe:
     """What to do with a question on a document.
 
     Args:
-        arm: the model that answers, by name: the release is `fine_tuned`. None: not measured.
+        arm: the model that answers, by name: the release is `fine_tuned`. None: not measured. `other_model` says what another one means.
         way: `full`, `chunks`, `map_reduce`, `refine` or `route`. Without a measurement it is `chunks`.
         chunking: how to cut documents into passages.
         retriever: what finds them; None: not measured, so any.
@@ -32,6 +32,8 @@ class HowToServe:
             document too.
         is_measured: whether questions were asked; otherwise the lengths of the documents or rules say so.
         reason: for people.
+        answer_tokens: longest answer in tokens, over which the threshold is a mean; None: not measured.
+        part_tokens, note_tokens: of `map_reduce` and `refine`: largest part of the document, and longest note on one.
     """
 
     arm: AdviceArm | None
@@ -45,6 +47,16 @@ class HowToServe:
     threshold: float | None
     is_measured: bool
     reason: str
+    answer_tokens: int | None = None
+    part_tokens: int | None = None
+    note_tokens: int | None = None
+
+    @property
+    def other_model(self) -> str:
+        """For people: that the advice is for another model than the release; empty if it is not."""
+        if self.arm in (None, "fine_tuned"):
+            return ""
+        return f"The advice is for the {ARM_NAMES[self.arm]}, not for the fine-tuned one of the release: serve that one."
 
     def asks_long(self, mean_logprob: float) -> bool:
         """Of `route`: whether an answer with this mean log-probability of its tokens, in nats, is too unlikely to stay."""
@@ -85,6 +97,9 @@ def how_to_serve(config: ReorderConfig, advice: ServingAdvice | None = None, kin
         window=way.window,
         threshold=way.threshold,
         is_measured=bool(advice.results),
+        answer_tokens=way.answer_tokens or (passages.answer_tokens if passages else None),
+        part_tokens=way.part_tokens,
+        note_tokens=way.note_tokens,
         reason=next((one.sentence for one in advice.advice if one.kind == kind), advice.overall),
     )
 

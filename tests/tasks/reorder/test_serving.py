@@ -155,7 +155,7 @@ def test_an_advice_on_given_questions_and_one_told_by_lengths_are_followed(tmp_p
 
 def test_a_route_says_when_to_ask_about_the_whole_document(tmp_path: Path) -> None:
     how = ChunkReorder.load(written(tmp_path, advice("route/fine_tuned"))).how_to_serve("local")
-    assert (how.way, how.k, how.threshold, how.window) == ("route", 3, -0.5, 512)
+    assert (how.way, how.k, how.threshold, how.window, how.answer_tokens) == ("route", 3, -0.5, 512, 7)
     assert how.asks_long(-0.6)
     assert not how.asks_long(-0.4)
 
