@@ -1,5 +1,6 @@
 """The retrieval loops, each with its real framework, against a server that speaks the API of vLLM and repeats what it was asked."""
 
+import importlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tasks.reorder.config import to_json
 from tests import PYTHONPATH
 from tests.examples.test_examples import RAG, ROOT
 from tests.tasks.reorder.advice_example import advice
+from tests.tasks.reorder.model_server import model_server
 
 MODEL = "path/to/release"
 
@@ -82,6 +84,16 @@ def passages_of(request: dict[str, Any]) -> list[str]:
     *passages, question = request["prompt"].split("\n\n")
     assert question == "Question: How long is the iron bridge?\nAnswer:"
     return passages
+
+
+def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    served_model = importlib.import_module("served_model")
+    monkeypatch.setattr(served_model, "TIMEOUT_S", 0.2)
+    with model_server(str.upper, "hang") as slow:
+        monkeypatch.setattr(served_model, "SERVER", slow.url)
+        with pytest.raises(TimeoutError):
+            served_model.ask("completions", {"prompt": "a"})
 
 
 @pytest.mark.parametrize("name", RAG)
