@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 from zlib import crc32
 
 from tasks.reorder import HowToServe
-from tasks.reorder.measured_prompts import answer_prompt, measured_notes
+from tasks.reorder.measured_prompts import answer_prompt, first_line_logprob, measured_notes
 from tasks.reorder.splitting import split
 
 SERVER = os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
@@ -57,14 +57,14 @@ def answer(found: Iterable[str], how: HowToServe) -> str:
 
 
 def complete(texts: Iterable[str], how: HowToServe) -> tuple[str, float | None]:
-    """The answer, and the mean log-probability of its tokens if the server gives it."""
+    """The answer, and the mean log-probability of its first line's tokens if the server gives it."""
     model = os.environ.get("OPENAI_MODEL") or ask("models")["data"][0]["id"]
     prompt = answer_prompt("\n\n".join(texts), QUESTION)
     most = how.answer_tokens or 32
     body = {"model": model, "prompt": prompt, "max_tokens": most, "temperature": 0, "logprobs": 1}
     choice = ask("completions", body)["choices"][0]
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
-    return str(choice["text"]), sum(logprobs) / len(logprobs) if logprobs else None
+    given = choice.get("logprobs") or {}
+    return str(choice["text"]), first_line_logprob(given.get("tokens") or [], given.get("token_logprobs") or [])
 
 
 def ask(path: str, body: object = None) -> Any:

@@ -5,6 +5,7 @@ A base with a chat template was measured with these texts in its template.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,20 @@ _NOTES_SO_FAR = "Notes so far: {draft}\n\n"
 def answer_prompt(context: str, question: str) -> str:
     """Asks the question about `context`: a document, passages or notes."""
     return ANSWER_FORM.format(context=context, question=question)
+
+
+def first_line_logprob(tokens: Sequence[str], logprobs: Sequence[float]) -> float | None:
+    """Mean log-probability, in nats, of an answer's tokens up to the end of its first line, which alone counts; for `HowToServe.asks_long`.
+
+    Blank lines before the answer belong to it. None where a server gives no tokens or no log-probabilities.
+    """
+    text, kept = "", list[float]()
+    for token, logprob in zip(tokens, logprobs, strict=False):
+        text += token
+        if kept and "\n" in text.lstrip():
+            break
+        kept.append(logprob)
+    return sum(kept) / len(kept) if kept else None
 
 
 def note_prompts(question: str) -> Instructions:

@@ -56,7 +56,7 @@ class HowToServe:
         """For people: that the advice is for another model than the release; empty if it is not."""
         if self.arm in (None, "fine_tuned"):
             return ""
-        return f"The advice is for the {ARM_NAMES[self.arm]}, not for the fine-tuned one of the release: serve that one."
+        return f"The advice is for the {ARM_NAMES[self.arm]}: serve that instead of the release, which is the fine-tuned model."
 
     def asks_long(self, mean_logprob: float) -> bool:
         """Of `route`: whether an answer with this mean log-probability of its tokens, in nats, is too unlikely to stay."""

@@ -36,7 +36,7 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert self.path == "/v1/completions"
         self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        logprobs = {"token_logprobs": [-0.9, -0.3]}
+        logprobs = {"tokens": [" It is 81", " m long."], "token_logprobs": [-0.9, -0.3]}
         self.answer({"choices": [{"index": 0, "text": " It is 81 m long.", "finish_reason": "stop", "logprobs": logprobs}]})
 
     def answer(self, content: Any) -> None:

@@ -11,7 +11,7 @@ from data_schemas.params import AdviseParams, ChunkingParams
 from data_schemas.serving_advice import ServingWay
 from tasks.advise import prompting
 from tasks.advise.plan import plan_ways
-from tasks.reorder.measured_prompts import answer_prompt, measured_notes, note_prompts
+from tasks.reorder.measured_prompts import answer_prompt, first_line_logprob, measured_notes, note_prompts
 from tasks.reorder.serving import HowToServe, how_to_serve
 from tests.tasks.reorder.advice_example import advice
 from tests.tasks.reorder.test_options import REORDER
@@ -49,12 +49,20 @@ def test_notes_have_the_parts_and_budgets_that_were_measured(way: Literal["map_r
 
     served = how(way)
     assert (served.part_tokens, served.note_tokens, served.answer_tokens) == (60, 8, 24)
-    assert served.other_model.startswith("The advice is for the base model, not for the fine-tuned one")
+    assert served.other_model.startswith("The advice is for the base model: serve that instead")
     text = " ".join(f"w{number}" for number in range(150))
     summary = measured_notes(text, model, QUESTION, served, count_tokens=count)
     assert [count(chunk.text) for chunk in summary.result.chunks] == [60, 60, 30]
     assert {tokens for _, tokens in asked} == {8}
     assert all("Question: Who {really} won?" in prompt for prompt, _ in asked)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "mean"),
+    [(["\n", "It is", " 81.", "\nAnd", " more"], -2.0), ([" It", "\n"], -1.0), (["a\n", "b"], -1.0), ([], None)],
+)
+def test_only_the_first_line_is_weighed(tokens: list[str], mean: float | None) -> None:
+    assert first_line_logprob(tokens, [-1.0, -2.0, -3.0, -9.0, -9.0][: len(tokens)]) == mean
 
 
 def test_every_planned_way_says_how_long_its_answers_are() -> None:
