@@ -46,6 +46,9 @@ class ServingWay(Record):
         None, ge=1, description="Of `map_reduce` and `refine`: largest part of the document, in tokens."
     )
     note_tokens: int | None = Field(None, ge=1, description="Of `map_reduce` and `refine`: longest note on a part, in tokens.")
+    answer_tokens: int | None = Field(
+        None, ge=1, description="Longest answer, in tokens; of `route` that of its two ways. Null: nothing was asked."
+    )
     cheap: str | None = Field(None, description="Of `route`: name of the way that is asked first.")
     long: str | None = Field(None, description="Of `route`: name of the way that is asked where the first is unsure.")
     threshold: float | None = Field(

@@ -11,13 +11,13 @@ import sys
 from haystack import Document, Pipeline
 from haystack.components.retrievers import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
-from served_model import QUESTION, answer, num_words, passages, word_counts
+from served_model import QUESTION, answer, num_words, passages, tell, word_counts
 
 from tasks.reorder import ChunkReorder
 from tasks.reorder.haystack import RopewayReorder
 
-how = ChunkReorder.load(sys.argv[1]).how_to_serve("local")  # from serving_advice.json, if the release has one
-print("advised:", how.way, how.reason)
+how = ChunkReorder.load(sys.argv[1]).how_to_serve()  # from serving_advice.json, if the release has one
+tell(how)
 store = InMemoryDocumentStore()
 store.write_documents([Document(content=text, embedding=word_counts(text)) for text in passages(how)])
 pipeline = Pipeline()
@@ -27,7 +27,8 @@ if how.retriever == "embedding":
 else:
     asked = {"query": QUESTION}
     pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=how.k or 5))
-pipeline.add_component("reorder", RopewayReorder(sys.argv[1], how.budget_tokens, {"count_tokens": num_words}))
+options = {"strategy": how.order, "count_tokens": num_words}
+pipeline.add_component("reorder", RopewayReorder(sys.argv[1], how.budget_tokens, options))
 pipeline.connect("retriever.documents", "reorder.documents")
 ran = pipeline.run({"retriever": asked}, include_outputs_from={"retriever"})
 found, ordered = ran["retriever"]["documents"], ran["reorder"]["documents"]

@@ -10,7 +10,7 @@ import sys
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
-from served_model import QUESTION, answer, num_words, passages, word_counts
+from served_model import QUESTION, answer, num_words, passages, tell, word_counts
 
 from tasks.reorder.langchain import RopewayReorder
 
@@ -24,10 +24,10 @@ class WordCounts(Embeddings):
 
 
 reorder = RopewayReorder(sys.argv[1])
-how = reorder.reorder.how_to_serve("local")  # from serving_advice.json, if the release has one
-print("advised:", how.way, how.reason)
+how = reorder.reorder.how_to_serve()  # from serving_advice.json, if the release has one
+tell(how)
 store = InMemoryVectorStore.from_texts(passages(how), WordCounts())
 found = store.as_retriever(search_kwargs={"k": how.k or 5}).invoke(QUESTION)
-ordered = reorder.transform_documents(found, budget_tokens=how.budget_tokens, count_tokens=num_words)
+ordered = reorder.transform_documents(found, budget_tokens=how.budget_tokens, count_tokens=num_words, strategy=how.order)
 print("ranks in prompt order:", [found.index(document) + 1 for document in ordered])
 print(answer((document.page_content for document in ordered), how))

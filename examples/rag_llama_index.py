@@ -10,7 +10,7 @@ import sys
 
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.schema import TextNode
-from served_model import NUM_SLOTS, QUESTION, answer, num_words, passages, word_counts
+from served_model import NUM_SLOTS, QUESTION, answer, num_words, passages, tell, word_counts
 
 from tasks.reorder import ChunkReorder
 from tasks.reorder.llama_index import RopewayReorder
@@ -24,11 +24,12 @@ class WordCounts(MockEmbedding):
 
 
 reorder = ChunkReorder.load(sys.argv[1])
-how = reorder.how_to_serve("local")  # from serving_advice.json, if the release has one
-print("advised:", how.way, how.reason)
+how = reorder.how_to_serve()  # from serving_advice.json, if the release has one
+tell(how)
 index = VectorStoreIndex([TextNode(text=text) for text in passages(how)], embed_model=WordCounts(embed_dim=NUM_SLOTS))
 found = index.as_retriever(similarity_top_k=how.k or 5).retrieve(QUESTION)
-adapter = RopewayReorder(config=sys.argv[1], budget_tokens=how.budget_tokens, options={"count_tokens": num_words})
+options = {"strategy": how.order, "count_tokens": num_words}
+adapter = RopewayReorder(config=sys.argv[1], budget_tokens=how.budget_tokens, options=options)
 ordered = adapter.postprocess_nodes(found)
 print("ranks in prompt order:", [found.index(node) + 1 for node in ordered])
 print(answer((node.text for node in ordered), how))

@@ -8,18 +8,20 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 from urllib.request import Request, urlopen
 from zlib import crc32
 
 from tasks.reorder import HowToServe
+from tasks.reorder.measured_prompts import answer_prompt, first_line_logprob, measured_notes
 from tasks.reorder.splitting import split
-from tasks.reorder.summaries import notes_on, summarise
 
 SERVER = os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
 NAMES = ("north", "south", "old", "iron", "mill", "moon")
 TEXTS = [f"The {name} bridge is {60 + 7 * i} m long." for i, name in enumerate(NAMES)]
 QUESTION = "How long is the iron bridge?"
 NUM_SLOTS = 512
+TIMEOUT_S = 120
 
 
 def word_counts(text: str) -> list[float]:
@@ -37,24 +39,37 @@ def num_words(text: str) -> int:
     return len(text.split())
 
 
+def tell(how: HowToServe) -> None:
+    """Say what the release advises, and whether that is for another model than the release."""
+    if how.other_model:
+        print(how.other_model)
+    print("advised:", how.way, how.reason)
+
+
 def answer(found: Iterable[str], how: HowToServe) -> str:
     """What the served model writes for the passages that were found, or in the other way that the release advises."""
     if how.way in ("map_reduce", "refine"):
-        form, notes = how.way, notes_on(QUESTION)
-        window = {"count_tokens": num_words, "window_tokens": how.window}
-        found = [summarise("\n\n".join(TEXTS), SERVER, form=form, instructions=notes, **window).text]
-    text, logprob = complete(TEXTS if how.way == "full" else found)
+        found = [measured_notes("\n\n".join(TEXTS), SERVER, QUESTION, how, count_tokens=num_words).text]
+    text, logprob = complete(TEXTS if how.way == "full" else found, how)
     if logprob is not None and how.asks_long(logprob):
-        text, _ = complete(TEXTS)  # the first answer is unlikely: read everything
+        text, _ = complete(TEXTS, how)  # the first answer is unlikely: read everything
     return text
 
 
-def complete(texts: Iterable[str]) -> tuple[str, float | None]:
-    """The answer, and the mean log-probability of its tokens if the server gives it."""
-    model = os.environ.get("OPENAI_MODEL") or json.load(urlopen(f"{SERVER}/models"))["data"][0]["id"]
-    prompt = "\n\n".join([*texts, f"Question: {QUESTION}", "Answer:"])
-    body = json.dumps({"model": model, "prompt": prompt, "max_tokens": 32, "temperature": 0, "logprobs": 1}).encode()
-    asked = Request(f"{SERVER}/completions", body, {"Content-Type": "application/json"})
-    choice = json.load(urlopen(asked))["choices"][0]
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
-    return str(choice["text"]), sum(logprobs) / len(logprobs) if logprobs else None
+def complete(texts: Iterable[str], how: HowToServe) -> tuple[str, float | None]:
+    """The answer, and the mean log-probability of its first line's tokens if the server gives it."""
+    model = os.environ.get("OPENAI_MODEL") or ask("models")["data"][0]["id"]
+    prompt = answer_prompt("\n\n".join(texts), QUESTION)
+    most = how.answer_tokens or 32
+    body = {"model": model, "prompt": prompt, "max_tokens": most, "temperature": 0, "logprobs": 1}
+    choice = ask("completions", body)["choices"][0]
+    given = choice.get("logprobs") or {}
+    return str(choice["text"]), first_line_logprob(given.get("tokens") or [], given.get("token_logprobs") or [])
+
+
+def ask(path: str, body: object = None) -> Any:
+    """What the server answers; an error after TIMEOUT_S without a sign of it."""
+    content = None if body is None else json.dumps(body).encode()
+    asked = Request(f"{SERVER}/{path}", content, {"Content-Type": "application/json"})
+    with urlopen(asked, timeout=TIMEOUT_S) as response:
+        return json.load(response)

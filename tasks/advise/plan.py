@@ -46,7 +46,8 @@ def plan_ways(
             if shortest_document >= window:
                 notes.append(f"full on {arm}: no document fits its window of {window} tokens")
             else:
-                ways.append(ServingWay(name=f"full/{arm}", way="full", arm=arm, window=window))
+                answer = advise.answer_tokens
+                ways.append(ServingWay(name=f"full/{arm}", way="full", arm=arm, window=window, answer_tokens=answer))
         if "chunks" in advise.ways:
             ways += _chunk_ways(advise, chunking, arm, window, budget)
         for way in ("map_reduce", "refine"):
@@ -73,6 +74,7 @@ def _note_way(way: str, advise: AdviseParams, arm: AdviceArm, window: int, budge
             "window": window,
             "part_tokens": budget,
             "note_tokens": advise.note_tokens,
+            "answer_tokens": advise.answer_tokens,
         }
     )
 
@@ -89,7 +91,14 @@ def _chunk_ways(
             for retriever in retrievers:
                 for order in _different(advise.orders, k):
                     settings = RetrievalSettings(chunking=cut, retriever=retriever, k=k, budget_tokens=budget, order=order)
-                    yield ServingWay(name=_name(arm, settings), way="chunks", arm=arm, window=window, retrieval=settings)
+                    yield ServingWay(
+                        name=_name(arm, settings),
+                        way="chunks",
+                        arm=arm,
+                        window=window,
+                        retrieval=settings,
+                        answer_tokens=advise.answer_tokens,
+                    )
 
 
 def _cut(chunking: ChunkingParams, size: int, overlap: float) -> ChunkingAdvice:

@@ -27,8 +27,8 @@ class AdvisedPassages:
 
     Args:
         kinds: kinds of question that it is advised for, alone or as the first step of a route.
-        size_won: every other size or overlap was shown to be worse, on one kind at least.
-        order_won: every other order was shown to be worse at this size and overlap, on one kind at least.
+        size_won: every other size or overlap was shown to be worse on one of `kinds`, and none to be better on any kind.
+        order_won: the same of every other order at this size and overlap.
     """
 
     way: ServingWay
@@ -82,7 +82,7 @@ def advised_passages(advice: ServingAdvice) -> AdvisedPassages | None:
         and other.model_copy(update={"order": settings.order}) == settings
     ]
     kinds = tuple(one.kind for one in advice.advice if names.get(one.way) == way.name)
-    return AdvisedPassages(way, settings, kinds, _won(advice, way.name, sizes), _won(advice, way.name, orders))
+    return AdvisedPassages(way, settings, kinds, _won(advice, way.name, sizes, kinds), _won(advice, way.name, orders, kinds))
 
 
 def _votes(advice: ServingAdvice, names: Mapping[str, str]) -> dict[str, int]:
@@ -102,15 +102,14 @@ def cheap_way(advice: ServingAdvice, way: ServingWay) -> ServingWay | None:
     return way if way.way == "chunks" and way.retrieval is not None else None
 
 
-def _won(advice: ServingAdvice, name: str, others: Sequence[str]) -> bool:
-    """Whether some kind of question has each of `others` shown to be worse than the way `name`."""
+def _won(advice: ServingAdvice, name: str, others: Sequence[str], kinds: Sequence[QuestionKind]) -> bool:
+    """Whether one of `kinds` shows each of `others` to be worse than the way `name`, and no kind shows `name` to be worse than one.
+
+    As several kinds could show it, each p-value counts as many times as there are kinds in the advice (Bonferroni).
+    """
     alpha = 1 - advice.confidence
-    for kind in dict.fromkeys(one.kind for one in advice.comparisons):
-        worse = {
-            one.way
-            for one in advice.comparisons
-            if one.kind == kind and one.against == name and one.difference < 0 and one.p_holm < alpha
-        }
-        if others and worse.issuperset(others):
-            return True
-    return False
+    shown = [one for one in advice.comparisons if one.difference < 0 and one.p_holm < alpha]
+    if not others or any(one.way == name and one.against in others for one in shown):
+        return False
+    certain = [one for one in shown if one.against == name and one.p_holm * len(advice.advice) < alpha]
+    return any({one.way for one in certain if one.kind == kind}.issuperset(others) for kind in kinds)

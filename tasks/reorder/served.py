@@ -40,7 +40,8 @@ class ServedModel:
         url: of the API, up to and with `/v1`.
         model: its name there; empty: the first one that the server lists.
         api: `completions` continues the prompt; `chat` sends it as a message through the model's chat template.
-        timeout_s: for one try, from the request to the last byte of the response.
+        timeout_s: for one try, from the request to the last byte of the response. Until the response's headers are there it holds for
+            each wait alone: to connect, to send, and for each next piece of the headers.
         attempts: tries before giving up.
         wait_s: pause before the second try; doubled before each further one, up to 30 s.
         key_name: the environment variable with the server's key, if it wants one.
@@ -88,7 +89,7 @@ class ServedModel:
     @cached_property
     def _client(self) -> httpx.Client:
         # Reading the certificates of authorities takes most of a second; redirects, which could lead to https, are not followed.
-        return httpx.Client(timeout=self.timeout_s, verify=self.url.startswith("https"))
+        return httpx.Client(timeout=self.timeout_s, verify=urlsplit(self.url).scheme == "https")
 
     def _tried(self, method: str, path: str, read: Any, body: dict[str, Any] | None = None) -> str:
         retrying = tenacity.Retrying(

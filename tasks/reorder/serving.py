@@ -11,7 +11,7 @@ from data_schemas.releases import resolve_release
 from data_schemas.reorder import ChunkingAdvice, ReorderConfig
 from data_schemas.reorder_strategy import ReorderStrategy
 from data_schemas.serving_advice import ADVICE_FILE_NAME, AdviceArm, QuestionKind, Retriever, ServingAdvice, Way, read_advice
-from tasks.reorder.advised import advised_passages, cheap_way, most_advised
+from tasks.reorder.advised import ARM_NAMES, advised_passages, cheap_way, most_advised
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,21 @@ class HowToServe:
     """What to do with a question on a document.
 
     Args:
-        arm: the model that answers, by name: the release is `fine_tuned`. None: not measured.
+        arm: the model that answers, by name: the release is `fine_tuned`. None: not measured. `other_model` says what another one means.
         way: `full`, `chunks`, `map_reduce`, `refine` or `route`. Without a measurement it is `chunks`.
         chunking: how to cut documents into passages.
         retriever: what finds them; None: not measured, so any.
         k: passages in a prompt at most; None: as many as fit.
         budget_tokens: tokens of all passages in a prompt at most; None: what the window leaves.
-        order: of the passages in the prompt.
+        order: of the passages in the prompt, as measured with them; it can differ from the config's, so give it to `ChunkReorder` as
+            `strategy`.
         window: longest prompt and answer in tokens.
         threshold: of `route`: where the mean log-probability of the first answer's tokens is below it, in nats, ask about the whole
             document too.
-        is_measured: whether an advice says so, and not only rules.
+        is_measured: whether questions were asked; otherwise the lengths of the documents or rules say so.
         reason: for people.
+        answer_tokens: longest answer in tokens, over which the threshold is a mean; None: not measured.
+        part_tokens, note_tokens: of `map_reduce` and `refine`: largest part of the document, and longest note on one.
     """
 
     arm: AdviceArm | None
@@ -44,6 +47,16 @@ class HowToServe:
     threshold: float | None
     is_measured: bool
     reason: str
+    answer_tokens: int | None = None
+    part_tokens: int | None = None
+    note_tokens: int | None = None
+
+    @property
+    def other_model(self) -> str:
+        """For people: that the advice is for another model than the release; empty if it is not."""
+        if self.arm in (None, "fine_tuned"):
+            return ""
+        return f"The advice is for the {ARM_NAMES[self.arm]}: serve that instead of the release, which is the fine-tuned model."
 
     def asks_long(self, mean_logprob: float) -> bool:
         """Of `route`: whether an answer with this mean log-probability of its tokens, in nats, is too unlikely to stay."""
@@ -80,10 +93,13 @@ def how_to_serve(config: ReorderConfig, advice: ServingAdvice | None = None, kin
         retriever=settings.retriever if settings else None,
         k=settings.k if settings else None,
         budget_tokens=settings.budget_tokens if settings else None,
-        order=config.strategy,
+        order=settings.order if settings else config.strategy,
         window=way.window,
         threshold=way.threshold,
-        is_measured=True,
+        is_measured=bool(advice.results),
+        answer_tokens=way.answer_tokens or (passages.answer_tokens if passages else None),
+        part_tokens=way.part_tokens,
+        note_tokens=way.note_tokens,
         reason=next((one.sentence for one in advice.advice if one.kind == kind), advice.overall),
     )
 

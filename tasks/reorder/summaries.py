@@ -100,11 +100,14 @@ def summarise(
         chunk: cuts the text; by default at paragraphs, lines or sentences, into pieces as long as the window allows.
         num_threads: calls at once; `refine` makes one after another.
         folder: where answers are kept. Another model, instruction or budget never gets them.
-        name: says which model a callable is, for `folder`.
+        name: says which model a callable is; needed with `folder`, so that no model gets the answers of another.
 
-    Raises UserError if the window is too short for the budgets, or the model gives no answer; answers so far stay in `folder`.
+    Raises UserError if the window is too short for the budgets, `folder` is given without a name for a callable, or the model gives no
+    answer; answers so far stay in `folder`.
     """
     ask, name = _model(model, name)
+    if folder is not None and not name:
+        raise UserError(f"Answers in {folder} cannot be told from those of another model: give the model a `name`.")
     budgets = tuple(level_tokens) or (max(1, window_tokens // _DEFAULT_SHARE),)
     room = _room(instructions, budgets, form, window_tokens, count_tokens)
     identity = json.dumps([name, form, astuple(instructions), budgets, window_tokens])

@@ -1,5 +1,6 @@
 """The retrieval loops, each with its real framework, against a server that speaks the API of vLLM and repeats what it was asked."""
 
+import importlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tasks.reorder.config import to_json
 from tests import PYTHONPATH
 from tests.examples.test_examples import RAG, ROOT
 from tests.tasks.reorder.advice_example import advice
+from tests.tasks.reorder.model_server import model_server
 
 MODEL = "path/to/release"
 
@@ -34,7 +36,7 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert self.path == "/v1/completions"
         self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        logprobs = {"token_logprobs": [-0.9, -0.3]}
+        logprobs = {"tokens": [" It is 81", " m long."], "token_logprobs": [-0.9, -0.3]}
         self.answer({"choices": [{"index": 0, "text": " It is 81 m long.", "finish_reason": "stop", "logprobs": logprobs}]})
 
     def answer(self, content: Any) -> None:
@@ -79,9 +81,19 @@ def write_release(folder: Path, given: ServingAdvice | None) -> None:
 
 
 def passages_of(request: dict[str, Any]) -> list[str]:
-    *passages, question, end = request["prompt"].split("\n\n")
-    assert (question, end) == ("Question: How long is the iron bridge?", "Answer:")
+    *passages, question = request["prompt"].split("\n\n")
+    assert question == "Question: How long is the iron bridge?\nAnswer:"
     return passages
+
+
+def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    served_model = importlib.import_module("served_model")
+    monkeypatch.setattr(served_model, "TIMEOUT_S", 0.2)
+    with model_server(str.upper, "hang") as slow:
+        monkeypatch.setattr(served_model, "SERVER", slow.url)
+        with pytest.raises(TimeoutError):
+            served_model.ask("completions", {"prompt": "a"})
 
 
 @pytest.mark.parametrize("name", RAG)
@@ -106,10 +118,11 @@ def test_a_loop_follows_the_advice_of_its_release(served: list[dict[str, Any]], 
     """k, order and budget of the advice; the first answer is unlikely (-0.6 nats), so a route asks about everything."""
     write_release(tmp_path, advice("route/fine_tuned"))
     assert run("rag_haystack", tmp_path)[-3:] == [
-        "advised: route local: route/fine_tuned.",
+        "advised: route It depends on the question.",
         "ranks in prompt order: [1, 3, 2]",
         " It is 81 m long.",
     ]
     first, second = map(passages_of, served)
     assert (len(first), first[0]) == (3, "The iron bridge is 81 m long.")
     assert len(second) == 6
+    assert [request["max_tokens"] for request in served] == [7, 7]

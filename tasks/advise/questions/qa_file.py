@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from data_schemas.errors import UserError
 from tasks.advise.questions.planting import Spans, without
-from tasks.advise.questions.question import Question, Questions
+from tasks.advise.questions.question import Question, Questions, score
 from tasks.evaluate.prompts.material import sample_seed
 
 SHAPE = "{question, answers, gold, document or document_id}"
@@ -37,14 +38,15 @@ def read_questions(qa_file: Path, documents: Mapping[str, str]) -> Questions:
 
     Each line has `question`, `answers` (a list; any of them is right) and `gold`: the passage with the evidence, word for word, or a
     list of passages. `document` is the text asked about, or `document_id` names one of `documents`; with neither, the document is the
-    one that holds all of `gold`. `gold` may be left out if the document is given and holds an answer. The file of
+    only one that holds all of `gold`. `gold` may be left out if the document is given and holds an answer. The file of
     `evaluation.qa_file` works too, if its gold passages are in the documents.
 
     Raises:
-        UserError: the file cannot be read, a line lacks a field, or its evidence is in no document; names the line.
+        UserError: the file cannot be read, a line lacks a field, or its evidence is in no document or in several; names the
+            line.
     """
-    asked, notes = [], []
-    outside = 0
+    asked = []
+    outside = held = 0
     for given in _lines(qa_file):
         document_id, document = _document(given, documents)
         evidence = _evidence(given, document)
@@ -52,16 +54,18 @@ def read_questions(qa_file: Path, documents: Mapping[str, str]) -> Questions:
         outside += num_outside > 0
         rng = np.random.default_rng(sample_seed(0, "given", 0, given.line))
         control = without(document, spans, given.answers, rng)
-        asked.append(
-            Question(f"given-{given.line}", "given", document_id, document, control, given.question, given.answers, evidence)
+        question = Question(
+            f"given-{given.line}", "given", document_id, document, control, given.question, given.answers, evidence
         )
+        held += score(question, control) > 0
+        asked.append(question)
     if not asked:
         raise UserError(f"{qa_file} has no question: give one JSON object {SHAPE} a line.")
-    if outside:
-        notes.append(
-            f"{outside} of {len(asked)} questions have an answer that also stands outside their gold; it is taken out of the control too."
-        )
-    return Questions(tuple(asked), "qa_file", tuple(notes))
+    counts = {
+        f"{outside} of {len(asked)} questions have an answer that also stands outside their evidence; the control lacks it too.": outside,
+        f"{held} of {len(asked)} questions have a control that still holds an answer.": held,
+    }
+    return Questions(tuple(asked), "qa_file", tuple(note for note, count in counts.items() if count))
 
 
 def _lines(qa_file: Path) -> Iterator[_Given]:
@@ -105,7 +109,8 @@ def _texts(record: dict[str, Any], name: str, where: str, *, is_needed: bool = T
 
 def _document(given: _Given, documents: Mapping[str, str]) -> tuple[str, str]:
     if given.document is not None:
-        return given.document_id or f"line-{given.line}", given.document
+        named = f"text-{hashlib.sha256(given.document.encode()).hexdigest()[:12]}"  # lines with the same text ask about one document
+        return given.document_id or named, given.document
     if given.document_id is not None:
         if given.document_id not in documents:
             raise UserError(
@@ -113,9 +118,13 @@ def _document(given: _Given, documents: Mapping[str, str]) -> tuple[str, str]:
                 "give the text as `document`."
             )
         return given.document_id, documents[given.document_id]
-    for name, text in documents.items():
-        if all(gold in text for gold in given.golds):
-            return name, text
+    holding = [name for name, text in documents.items() if all(gold in text for gold in given.golds)]
+    if len(holding) == 1:
+        return holding[0], documents[holding[0]]
+    if holding:
+        raise UserError(
+            f"{given.where}: its `gold` is in {len(holding)} held-out documents: name one as `document_id`, or give a longer passage."
+        )
     raise UserError(
         f"{given.where}: its `gold` is in none of the {len(documents)} held-out documents word for word: correct it, or give the text as "
         "`document`."
@@ -129,7 +138,7 @@ def _evidence(given: _Given, document: str) -> Spans:
             raise UserError(f"{given.where}: its `gold` is not in its document word for word: correct one of them.")
     found = [span for gold in given.golds for span in _occurrences(re.escape(gold), document)]
     if not found:
-        found = _answers(document, given.answers)
+        found = _answers(document, given.answers, are_words=True) or _answers(document, given.answers)
     if not found:
         raise UserError(f"{given.where}: none of `answers` is in its document: give the passage with the evidence as `gold`.")
     return _merged(found)
@@ -145,8 +154,23 @@ def _with_answers(document: str, evidence: Spans, answers: Sequence[str]) -> tup
     return _merged([*evidence, *others]), len(others)
 
 
-def _answers(document: str, answers: Sequence[str]) -> list[tuple[int, int]]:
-    return [span for answer in answers for span in _occurrences(rf"(?<!\w){re.escape(answer)}(?!\w)", document)]
+def _answers(document: str, answers: Sequence[str], *, are_words: bool = False) -> list[tuple[int, int]]:
+    """Where `score` would find an answer: in any case and across any white space, also within words unless `are_words`."""
+    folded, places = _folded(document)
+    found = []
+    for answer in answers:
+        pattern = r"\s+".join(map(re.escape, answer.casefold().split()))
+        for start, end in _occurrences(rf"(?<!\w){pattern}(?!\w)" if are_words else pattern, folded):
+            found.append((places[start], places[end - 1] + 1))
+    return found
+
+
+def _folded(text: str) -> tuple[str, Sequence[int]]:
+    """The text in folded case, and for each character of it the place in `text` that it comes from."""
+    folded = text.casefold()  # folding never shortens
+    if len(folded) == len(text):
+        return folded, range(len(text))
+    return folded, [place for place, character in enumerate(text) for _ in character.casefold()]
 
 
 def _occurrences(pattern: str, text: str) -> list[tuple[int, int]]:

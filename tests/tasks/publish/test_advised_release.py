@@ -89,7 +89,7 @@ def test_a_retrieval_loop_on_a_real_server_follows_the_advice_of_its_release(rel
     command = [sys.executable, ROOT / "examples" / "rag_langchain.py", release]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stderr
-    assert "advised: chunks local: chunks/fine_tuned/30/reverse_rank." in ran.stdout
+    assert "advised: chunks It depends on the question." in ran.stdout
     assert "ranks in prompt order: [3, 2, 1]\n" in ran.stdout
     assert ran.stdout.split("[3, 2, 1]\n")[1].strip()
 

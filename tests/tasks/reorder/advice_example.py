@@ -19,7 +19,8 @@ from data_schemas.serving_advice import (
 def chunks(size: int, order: ReorderStrategy, arm: AdviceArm = "fine_tuned") -> ServingWay:
     chunking = ChunkingAdvice(strategy="semantic", max_tokens=size, overlap_fraction=0)
     settings = RetrievalSettings(chunking=chunking, retriever="bm25", k=3, budget_tokens=90, order=order)
-    return ServingWay(name=f"chunks/{arm}/{size}/{order}", way="chunks", arm=arm, window=128, retrieval=settings)
+    name = f"chunks/{arm}/{size}/{order}"
+    return ServingWay(name=name, way="chunks", arm=arm, window=128, retrieval=settings, answer_tokens=7)
 
 
 def advice(

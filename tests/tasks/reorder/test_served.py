@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 
+import httpx
 import pytest
 
 from data_schemas.errors import UserError
@@ -95,3 +97,20 @@ def test_an_url_that_cannot_be_used_is_refused(url: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as refused:
         ServedModel(url)
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_checked"), [("https://host/v1", True), ("HTTPS://host/v1", True), ("http://host/v1", False)]
+)
+def test_certificates_are_checked_however_https_is_written(url: str, is_checked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bool] = []
+
+    class Client(httpx.Client):
+        def __init__(self, *, verify: bool | ssl.SSLContext, timeout: float) -> None:
+            checked.append(bool(verify))
+            super().__init__(verify=False, timeout=timeout, transport=httpx.MockTransport(lambda _: httpx.Response(404)))
+
+    monkeypatch.setattr(httpx, "Client", Client)
+    with pytest.raises(UserError, match="refused the request"):
+        ServedModel(url, model="m", attempts=1)("a", 1)
+    assert checked == [is_checked]

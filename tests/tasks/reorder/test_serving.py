@@ -10,7 +10,7 @@ import pytest
 
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderDecision
-from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice
+from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice, ServingWay, WayComparison
 from tasks.publish.reorder_config import make_config
 from tasks.reorder import ChunkReorder
 from tasks.reorder.config import to_json
@@ -60,6 +60,31 @@ def test_what_was_not_shown_to_win_is_said_and_keeps_the_validated_order(worse: 
     assert config.validated == (None if order_won else VALIDATED)
 
 
+def comparison(kind: str, way: str, against: str, p_holm: float) -> WayComparison:
+    given = {"kind": kind, "way": way, "against": against, "difference": -0.3, "low": -0.5, "high": -0.1, "cost_ratio": 1}
+    return WayComparison.model_validate(given | {"p_holm": p_holm})
+
+
+BEST = NAME.format(30, "reverse_rank")
+
+
+@pytest.mark.parametrize(
+    "comparisons",
+    [
+        [comparison("spread", OTHER_ORDER, BEST, 0.001)],  # not advised for this kind
+        [comparison("local", OTHER_ORDER, BEST, 0.03)],  # one of two kinds
+        [comparison("local", OTHER_ORDER, BEST, 0.001), comparison("spread", BEST, OTHER_ORDER, 0.04)],  # lost on the other
+    ],
+)
+def test_an_order_wins_only_for_its_kinds_and_where_it_loses_on_none(comparisons: list[WayComparison]) -> None:
+    given = advice().model_copy(update={"comparisons": tuple(comparisons)})
+    config = make_config(PARAMS, [], VALIDATED, given)
+    assert "and no order was." in config.note
+    assert (config.strategy, config.validated) == ("important_first_last", VALIDATED)
+    won = given.model_copy(update={"comparisons": (comparison("local", OTHER_ORDER, BEST, 0.02),)})
+    assert make_config(PARAMS, [], VALIDATED, won).strategy == "reverse_rank"
+
+
 def test_an_order_that_won_with_the_base_says_nothing_about_the_release() -> None:
     best = NAME.format(30, "reverse_rank").replace("fine_tuned", "base")
     others = tuple(name.replace("fine_tuned", "base") for name in (*OTHER_SIZES, OTHER_ORDER))
@@ -93,13 +118,44 @@ def test_a_reader_is_told_how_to_serve(tmp_path: Path) -> None:
     assert reorder.apply(["a", "b", "c"]) == ["c", "b", "a"]
     spread = reorder.how_to_serve("spread")
     assert (spread.way, spread.window, spread.reason) == ("full", 512, "spread: full/fine_tuned.")
+    assert spread.order == "reverse_rank"
     unmeasured = reorder.how_to_serve("given")
     assert (unmeasured.way, unmeasured.is_measured, unmeasured.k) == ("chunks", False, None)
 
 
+def test_passages_are_served_in_the_order_they_were_measured_in(tmp_path: Path) -> None:
+    """The base's best order, though the release's own, validated with the fine-tuned model, is another one."""
+    best = BEST.replace("fine_tuned", "base")
+    reorder = ChunkReorder.load(written(tmp_path, advice(best, (OTHER_ORDER.replace("fine_tuned", "base"),), arm="base")))
+    how = reorder.how_to_serve("local")
+    assert (how.arm, how.order, reorder.config.strategy) == ("base", "reverse_rank", "important_first_last")
+    assert reorder.apply(["a", "b", "c"], strategy=how.order) == ["c", "b", "a"]
+
+
+def test_an_advice_on_given_questions_and_one_told_by_lengths_are_followed(tmp_path: Path) -> None:
+    measured = advice(worse=(*OTHER_SIZES, OTHER_ORDER))
+    given = measured.model_copy(
+        update={
+            "questions_from": "qa_file",
+            "advice": (measured.advice[0].model_copy(update={"kind": "given"}),),
+            "results": tuple(one.model_copy(update={"kind": "given"}) for one in measured.results if one.kind == "local"),
+            "comparisons": tuple(one.model_copy(update={"kind": "given"}) for one in measured.comparisons),
+        }
+    )
+    how = ChunkReorder.load(written(tmp_path, given)).how_to_serve()
+    assert (how.way, how.k, how.is_measured) == ("chunks", 3, True)
+
+    base = ServingWay(name="full/base", way="full", arm="base", window=128)
+    told = given.model_copy(
+        update={"ways": (base,), "results": (), "comparisons": (), "advice": (), "overall": "Nothing is long."}
+    )
+    how = ChunkReorder.load(written(tmp_path, told)).how_to_serve()
+    assert (how.way, how.arm, how.window, how.reason, how.is_measured) == ("full", "base", 128, "Nothing is long.", False)
+
+
 def test_a_route_says_when_to_ask_about_the_whole_document(tmp_path: Path) -> None:
     how = ChunkReorder.load(written(tmp_path, advice("route/fine_tuned"))).how_to_serve("local")
-    assert (how.way, how.k, how.threshold, how.window) == ("route", 3, -0.5, 512)
+    assert (how.way, how.k, how.threshold, how.window, how.answer_tokens) == ("route", 3, -0.5, 512, 7)
     assert how.asks_long(-0.6)
     assert not how.asks_long(-0.4)
 

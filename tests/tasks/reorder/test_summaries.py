@@ -181,3 +181,9 @@ def test_answers_before_a_failure_are_kept_and_said(tmp_path: Path) -> None:
     assert not calls
     summary_of(model, **given | {"name": "another"})
     assert calls
+
+
+def test_answers_of_a_model_without_a_name_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be told from those of another model: give the model a `name`"):
+        summary_of(lambda prompt, tokens: pytest.fail("called"), folder=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ def test_gold_finds_its_document_and_leaves_the_control(tmp_path: Path) -> None:
 def test_a_line_may_bring_its_document_or_name_it(tmp_path: Path) -> None:
     own = {"question": "Who?", "answers": ["Ada"], "document": f"{FILL}It was Ada."}
     named = {"question": "When?", "answers": ["May"], "document_id": "tale"}
-    questions = read(tmp_path, own, named)
-    assert [q.document_id for q in questions.asked] == ["line-1", "tale"]
+    questions = read(tmp_path, own, named, own | {"question": "Who was it?"}, own | {"document": "It was Ada, too."})
+    first, tale, again, other = (q.document_id for q in questions.asked)
+    assert tale == "tale"
+    assert first == again != other  # questions on one document count together
+    assert re.fullmatch("text-[0-9a-f]{12}", first)
     assert not any(q.answers[0] in q.control for q in questions.asked)
     assert not questions.notes
 
@@ -45,7 +49,30 @@ def test_several_golds_and_an_answer_outside_them(tmp_path: Path) -> None:
     questions = read(tmp_path, line)
     assert len(questions.asked[0].evidence) == 2
     assert "Ada" not in questions.asked[0].control
-    assert questions.notes[0].startswith("1 of 1 questions have an answer that also stands outside their gold")
+    assert questions.notes[0].startswith("1 of 1 questions have an answer that also stands outside their evidence")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("New York", f"He went to New York. {FILL}Later he left New\n  York."),
+        ("otter", f"It was an otter. {FILL}OTTERS swim."),
+        ("strasse", f"It was in the Strasse. {FILL}Two Straßen meet there. İ, Straße."),
+        ("东京", "他去了东京塔。" + "天气很好，没有别的事情发生。" * 8),
+        ("42", f"It had 42 bar. {FILL}That was in 1942."),
+    ],
+)
+def test_a_control_holds_no_answer_that_the_score_accepts(answer: str, text: str, tmp_path: Path) -> None:
+    (q,) = read(tmp_path, {"question": "What?", "answers": [answer], "document": text}).asked
+    assert score(q, q.document) == 1
+    assert score(q, q.control) == 0
+    assert len(q.control) == len(q.document)
+    assert score(q, q.document[slice(*q.evidence[0])]) == 1
+
+
+def test_a_control_that_holds_an_answer_is_counted(tmp_path: Path) -> None:
+    line = {"question": "Where?", "answers": ["New York"], "gold": "but not old", "document": "New but not old York"}
+    assert read(tmp_path, line).notes == ("1 of 1 questions have a control that still holds an answer.",)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +85,7 @@ def test_several_golds_and_an_answer_outside_them(tmp_path: Path) -> None:
         ({"question": "q", "answers": []}, "Line 1 of .*: `answers` is missing or wrong"),
         ({"question": "q", "answers": ["a"]}, "has neither `gold` nor a document"),
         ({"question": "q", "answers": ["a"], "gold": "not there"}, "its `gold` is in none of the 2 held-out documents"),
+        ({"question": "q", "answers": ["a"], "gold": "the"}, "its `gold` is in 2 held-out documents: name one as"),
         ({"question": "q", "answers": ["a"], "gold": "not there", "document": "x"}, "its `gold` is not in its document"),
         ({"question": "q", "answers": ["a"], "document_id": "nobody"}, "`document_id` nobody is none of the 2"),
         ({"question": "q", "answers": ["Kim"], "document_id": "log"}, "none of `answers` is in its document"),
