@@ -54,7 +54,7 @@ def determining(params: PipelineParams) -> dict[str, Any]:
 
     return checkpoint_stage.determining(params) | {
         "advise": params.advise.recorded(exclude={"after_evaluation"}),
-        "evaluation": {"qa_file": params.evaluation.qa_file, "chat_template": params.evaluation.chat_template},
+        "evaluation": {name: getattr(params.evaluation, name) for name in ("qa_file", "chat_template", "max_seen_share")},
     }
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+from data_schemas.errors import UserError
 from data_schemas.parts import Parts
 from data_schemas.serving_advice import ServingWay
 from ray_jobs.advise.language_model import LanguageModel
@@ -120,10 +121,14 @@ def _passages(models: ArmModel) -> Passages:
 
 
 def write_questions(questions: Sequence[Question], parts: Parts) -> None:
-    """Among the parts, so that all workers ask the same."""
+    """Among the parts, so that all workers ask the same. UserError if an interrupted run asked others: its answers are by number."""
     if not parts.has(QUESTIONS):
         with parts.writing(QUESTIONS) as path:
             path.write_text(json.dumps([asdict(question) for question in questions]), encoding="utf-8")
+    elif read_questions_of(parts) != tuple(questions):
+        raise UserError(
+            f"The interrupted run in {parts.place} asked other questions than this one: remove that folder, and run again."
+        )
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,11 +15,13 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.parts import Parts
 from data_schemas.samples import ADVICE_SAMPLES
 from data_schemas.serving_advice import ServingAdvice, read_advice
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.advise import advice_key, advice_stage, asking_units
 from ray_jobs.preflight import refuse_unadvisable
+from tasks.advise.questions import Question
 from tests.heard import texts_into
 from tests.ray_jobs.advise.advice_example import WINDOW, advice_params, documents_of, write_base
 from tests.waiting import wait_until
@@ -86,6 +89,20 @@ def test_a_killed_run_goes_on_to_the_same_advice_and_asks_nothing_twice(advised:
     assert continued.digest == whole.digest
     assert without_seconds(read_advice(continued.path)) == without_seconds(read_advice(whole.path))
     assert not any(log.glob("*"))
+
+
+def test_another_limit_of_seen_text_asks_other_questions_anew(folder: Path, tmp_path: Path) -> None:
+    params = advice_params(folder)
+    stricter = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"max_seen_share": 0.01})})
+    documents = documents_of(Storage(params.storage))
+    assert advice_key.inputs_of(params, documents, None) != advice_key.inputs_of(stricter, documents, None)
+    assert advice_stage.determining(params) != advice_stage.determining(stricter)
+    parts = Parts(str(tmp_path / "parts"))
+    question = Question("a", "local", "d1", "Ann is here.", "Bob is here.", "Who?", ("Ann",), ((0, 12),), options=("Ann", "Bob"))
+    for _ in range(2):  # the second time as after a kill
+        asking_units.write_questions([question], parts)
+    with pytest.raises(UserError, match="asked other questions than this one: remove that folder"):
+        asking_units.write_questions([replace(question, document_id="d2")], parts)
 
 
 def test_other_prices_make_another_advice_and_ask_nothing(
