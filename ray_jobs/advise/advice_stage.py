@@ -107,7 +107,9 @@ def refuse_unadvisable(params: PipelineParams, storage: Storage, documents: Arti
     from ray_jobs.finetune import checkpoint_stage as finetune
 
     if not finetune.find(params, storage, shards):
-        _material(params, documents, seen_in(shards, params.evaluation.max_seen_share).left_out)
+        material = _material(params, documents, seen_in(shards, params.evaluation.max_seen_share).left_out)
+        if not material.told:
+            _plan(params, material, _windows(params, params.advise.arms))
 
 
 def _material(params: PipelineParams, documents: Artifact, leave_out: Set[str]) -> Material:
@@ -118,6 +120,23 @@ def _material(params: PipelineParams, documents: Artifact, leave_out: Set[str]) 
     prompting = prompting_of(params, load_tokenizer(params.model))
     windows = (base_window(params.model), params.model.target_length)
     return gather(params.advise, documents.path, given[0] if given else None, windows, prompting.num_tokens, leave_out)
+
+
+def _windows(params: PipelineParams, arms: Sequence[AdviceArm]) -> dict[AdviceArm, int]:
+    """Of these models, in their usual order."""
+    from tasks.model.extended import base_window
+
+    extended = params.model.target_length
+    windows: dict[AdviceArm, int] = {"base": base_window(params.model), "scaling_only": extended, "fine_tuned": extended}
+    return {arm: window for arm, window in windows.items() if arm in arms}
+
+
+def _plan(params: PipelineParams, material: Material, windows: dict[AdviceArm, int]) -> Planned:
+    from tasks.model.extended import base_window
+
+    shortest, longest = material.lengths
+    base = base_window(params.model)
+    return plan_ways(params.advise, params.chunking, windows, base, longest_document=longest, shortest_document=shortest)
 
 
 class _Advice:
@@ -132,11 +151,10 @@ class _Advice:
         kept: KeptUnits,
         progress: ProgressCallback,
     ) -> None:
-        from tasks.model.extended import base_window
-
         self._params, self._advise, self._progress, self._checkpoint = params, params.advise, progress, checkpoint
         self._kept = kept
-        self._base_window = base_window(params.model)
+        asked_arms = [arm for arm in params.advise.arms if arm != "fine_tuned" or checkpoint is not None]
+        self._windows = _windows(params, asked_arms)
         seen = seen_in_training(checkpoint, storage, params.evaluation.max_seen_share)
         self._material = _material(params, documents, seen.left_out)
         asked = self._material.questions.asked
@@ -153,7 +171,8 @@ class _Advice:
         return bool(self._material.told)
 
     def write_told(self, directory: Path) -> dict[str, Any]:
-        way = ServingWay(name="full/base", way="full", arm="base", window=self._base_window)
+        window = _windows(self._params, ("base",))["base"]
+        way = ServingWay(name="full/base", way="full", arm="base", window=window)
         advice = told_advice(self._material.told, way, self._origin, self._advise.confidence)
         return self._written(directory, advice, Measured((way,), {way.name: ()}))
 
@@ -179,24 +198,8 @@ class _Advice:
         advice_plot(advice).save_png(directory / f"{PLOT_NAME}.png")
         return self._written(directory, advice, measured)
 
-    @property
-    def _windows(self) -> dict[AdviceArm, int]:
-        """Of the measured models, in their usual order."""
-        extended = self._params.model.target_length
-        all_windows: dict[AdviceArm, int] = {"base": self._base_window, "scaling_only": extended, "fine_tuned": extended}
-        asked = {arm for arm in self._advise.arms if arm != "fine_tuned" or self._checkpoint is not None}
-        return {arm: window for arm, window in all_windows.items() if arm in asked}
-
     def _planned(self) -> Planned:
-        shortest, longest = self._material.lengths
-        planned = plan_ways(
-            self._advise,
-            self._params.chunking,
-            self._windows,
-            self._base_window,
-            longest_document=longest,
-            shortest_document=shortest,
-        )
+        planned = _plan(self._params, self._material, self._windows)
         for note in planned.notes:
             self._say(f"left out: {note}")
         return planned

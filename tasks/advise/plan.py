@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from data_schemas.errors import UserError
 from data_schemas.params import AdviseParams, ChunkingParams
 from data_schemas.reorder import ChunkingAdvice
 from data_schemas.reorder_strategy import ReorderStrategy
@@ -37,6 +38,9 @@ def plan_ways(
     Args:
         windows: tokens of each measured model's window; `base_window` also where the base is not measured.
         longest_document, shortest_document: in tokens, of those that questions are asked about.
+
+    Raises:
+        UserError: no way is left; says why each one is left out.
     """
     ways: list[ServingWay] = []
     notes: list[str] = []
@@ -61,6 +65,9 @@ def plan_ways(
     too_large = [size for size in advise.chunk_tokens or () if size > budget]
     if too_large and "chunks" in advise.ways:
         notes.append(f"passages of {', '.join(map(str, too_large))} tokens: above the budget of {budget} for all passages")
+    if not ways:
+        why = "; ".join(notes) or f"no passage is as short as the budget of {budget} for all passages"
+        raise UserError(f"No way can be measured: {why}. Add to advise.ways or advise.arms.")
     return Planned(tuple(ways), tuple(notes))
 
 

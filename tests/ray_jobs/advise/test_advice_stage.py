@@ -98,7 +98,9 @@ def test_another_limit_of_seen_text_asks_other_questions_anew(folder: Path, tmp_
     assert advice_key.inputs_of(params, documents, None) != advice_key.inputs_of(stricter, documents, None)
     assert advice_stage.determining(params) != advice_stage.determining(stricter)
     parts = Parts(str(tmp_path / "parts"))
-    question = Question("a", "local", "d1", "Ann is here.", "Bob is here.", "Who?", ("Ann",), ((0, 12),), options=("Ann", "Bob"))
+    question = Question(
+        "a", "local", "d1", "Ann is here.", "Bob is here.", "Who?", ("Ann",), ((0, 12),), options=("Ann", "Bob")
+    )
     for _ in range(2):  # the second time as after a kill
         asking_units.write_questions([question], parts)
     with pytest.raises(UserError, match="asked other questions than this one: remove that folder"):
@@ -148,6 +150,12 @@ def test_wrong_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     shards = storage.build("shards", stage="shards", params={}, code_version=1, parents={}, make=lambda folder: {})
     with pytest.raises(UserError, match="has 200 tokens, so no questions can be made"):  # before any training
         advice_stage.refuse_unadvisable(params, storage, documents_of(storage, num_lines=5), shards)
+    full_alone = advice_params(folder, ways=["full"], arms=["base"])
+    said = r"No way can be measured: full on base: no document fits its window of 256 tokens\. Add to advise\.ways"
+    with pytest.raises(UserError, match=said):
+        advice_stage.run(full_alone, storage, documents_of(storage), None, lambda event: None)
+    with pytest.raises(UserError, match=said):  # before any training
+        advice_stage.refuse_unadvisable(full_alone, storage, documents_of(storage), shards)
     with pytest.raises(UserError, match=r"advise\.embedding_model '.*none' is not a model's folder"):
         refuse_unadvisable(advice_params(folder, embedding_model=str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"advise\.qa_file .* is not there"):
