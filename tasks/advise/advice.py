@@ -83,14 +83,14 @@ def make_advice(
 
 
 def _power(on_kinds: Sequence[OnKind], confidence: float) -> str:
-    """How many questions a difference takes at least."""
+    """How many documents a difference takes at least: the questions on one of them count together."""
     num_ways = len(on_kinds[0].ways)
     fewest = fewest_differing(num_ways, confidence)
-    counts = [len(next(iter(on.rows.values()))) for on in on_kinds]
-    too_few = " There are fewer, so no difference can be shown: ask more." if max(counts) < fewest else ""
+    counts = [on.num_documents for on in on_kinds]
+    too_few = " There are fewer, so no difference can be shown: ask about more documents." if max(counts) < fewest else ""
     return (
-        f"With {num_ways} ways, two of them are told apart if one answers at least {fewest} questions of a kind better and none worse; "
-        f"there are {' to '.join(map(str, sorted({min(counts), max(counts)})))} of each kind.{too_few}"
+        f"With {num_ways} ways, two of them are told apart if one answers better on at least {fewest} documents and worse on none; "
+        f"there are {' to '.join(map(str, sorted({min(counts), max(counts)})))} documents for each kind.{too_few}"
     )
 
 

@@ -20,6 +20,21 @@ def test_extend_is_said_only_where_other_ways_were_shown_to_be_worse() -> None:
     assert advice_of([full(), chunks()], needed).overall.startswith("Extend: for every kind of question, each way without")
 
 
+def test_what_a_difference_takes_is_counted_in_documents() -> None:
+    def note_on(num_documents: int) -> str:
+        rows = {
+            full().name: rows_of(full(), [1.0] * 24, 900, num_documents),
+            chunks().name: rows_of(chunks(), [0.0] * 24, 100, num_documents),
+        }
+        advice = advice_of([full(), chunks()], rows)
+        assert (advice.comparisons[0].p_holm < 0.05) == (num_documents >= 6)
+        return advice.note
+
+    assert "at least 6 documents and worse on none; there are 4 documents for each kind. There are fewer" in note_on(4)
+    assert "there are 6 documents for each kind." in note_on(6)
+    assert "fewer" not in note_on(6)
+
+
 def test_chunk_is_said_only_where_chunks_are_advised() -> None:
     none, right = [0.0] * NUM, [1.0] * NUM
     chunked = {full().name: rows_of(full(), none, 900), chunks().name: rows_of(chunks(), right, 100)}
