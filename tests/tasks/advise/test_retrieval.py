@@ -23,7 +23,7 @@ def test_the_passage_with_the_words_of_the_question_is_found(
     tokenizer: PreTrainedTokenizerFast, filler: str, fact: str, question: str
 ) -> None:
     passages = Passages(tokenizer, ChunkingParams(segmenter="fast"), None)
-    cut = ChunkingAdvice(strategy="fixed", max_tokens=96, overlap_fraction=0)
-    settings = RetrievalSettings(chunking=cut, retriever="bm25", k=1, budget_tokens=96, order="none")
-    (found,) = passages.in_prompt_order(filler * 8 + fact + filler * 8, question, settings)
+    cut = ChunkingAdvice(strategy="semantic", max_tokens=160, overlap_fraction=0)
+    settings = RetrievalSettings(chunking=cut, retriever="bm25", k=1, budget_tokens=160, order="none")
+    (found,) = passages.in_prompt_order("\n".join([*[filler] * 8, fact, *[filler] * 8]), question, settings)
     assert fact[:3] in found, "the fact begins with words of the question"
