@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_schemas.serving_advice import ServingAdvice, ServingWay
 from tasks.advise.prices import Prices
 from tasks.advise.results import OnKind, by_kind, fewest_differing
-from tasks.advise.routing import Route, make_routes
+from tasks.advise.routing import FEWEST_DOCUMENTS, Route, make_routes
 from tasks.advise.rows import AnswerRow
 from tasks.advise.sentences import kind_advice, overall
 
@@ -38,6 +38,9 @@ class Origin:
 
 def with_routes(measured: Measured, seed: int) -> Measured:
     """`measured` and the routes that it allows, with a note on each."""
+    if len({row.document_id for row in measured.all_rows}) < FEWEST_DOCUMENTS:
+        left_out = "route is left out: its threshold is chosen on other documents than it is measured on, and all questions are on one."
+        return replace(measured, notes=(*measured.notes, left_out))
     made = make_routes(measured.ways, measured.rows, seed)
     routes = [route for route in made if 0 < route.share_long < 1]
     always = [
