@@ -225,7 +225,7 @@ class _Advice:
     def _training_hours(self) -> float | None:
         if (stated := self._advise.prices.training_hours) is not None or self._checkpoint is None:
             return stated
-        return logged_hours(self._checkpoint.path / PROGRESS_NAME)
+        return logged_hours(self._checkpoint, PROGRESS_NAME)
 
     def _written(self, directory: Path, advice: ServingAdvice, measured: Measured) -> dict[str, Any]:
         (directory / ADVICE_FILE_NAME).write_text(advice.model_dump_json(indent=1) + "\n", encoding="utf-8")
