@@ -121,22 +121,25 @@ def _name(arm: str, settings: RetrievalSettings) -> str:
     return f"chunks/{arm}/{settings.retriever}/{settings.k}x{cut.max_tokens}{overlap}/{settings.order}"
 
 
-def told_beforehand(lengths: Sequence[int], base_window: int, target_length: int, needed: int) -> str:
-    """What the lengths of the held-out documents alone tell; empty where measuring is needed.
+def told_beforehand(
+    lengths: Sequence[int], base_window: int, target_length: int, needed: int, what: str = "held-out documents"
+) -> str:
+    """What the lengths of the documents alone tell; empty where measuring is needed.
 
     Args:
         lengths: tokens of each document.
         needed: tokens of question and answer beside a document.
+        what: what the documents are called.
     """
     longest, shortest = max(lengths), min(lengths)
     if longest + needed <= base_window:
         return (
-            f"Nothing is long: the longest of {len(lengths)} held-out documents has {longest} tokens and fits the base's window of "
+            f"Nothing is long: the longest of {len(lengths)} {what} has {longest} tokens and fits the base's window of "
             f"{base_window} with question and answer. Neither a longer window nor chunks are needed."
         )
     if shortest + needed > target_length:
         return (
-            f"Nothing fits: the shortest of {len(lengths)} held-out documents has {shortest} tokens, and the extended window "
+            f"Nothing fits: the shortest of {len(lengths)} {what} has {shortest} tokens, and the extended window "
             f"{target_length}. No whole document can be asked about; chunks or summaries of parts are left."
         )
     return ""
