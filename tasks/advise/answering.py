@@ -69,7 +69,7 @@ class Answering:
             try:
                 return self._notes(way, model, [SEPARATOR.join(notes)], question)[0]
             except UserError as error:
-                raise _ModelFailedError from error
+                raise _ModelFailedError(error) from error
 
         parts = list(self._parts(way, document))
         note_on = dict(zip(parts, self._notes(way, model, parts, question), strict=True))  # all parts at once
@@ -85,8 +85,7 @@ class Answering:
                 chunk=lambda _: parts,
             )
         except _ModelFailedError as failed:
-            assert failed.__cause__ is not None
-            raise failed.__cause__ from None
+            raise failed.error from failed
         except UserError as error:
             raise _DoesNotFitError(f"notes cannot be joined: {error}") from error
         return result.text
@@ -109,4 +108,8 @@ class _DoesNotFitError(Exception):
 
 
 class _ModelFailedError(Exception):
-    """Carries an error of the model, as its cause, past the errors of `map_reduce`."""
+    """Carries an error of the model past the errors of `map_reduce`."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error

@@ -74,8 +74,8 @@ def make_questions(
         "asked about.": len(documents) - len(long_enough),
         f"{left_out} questions were left out, as their planted sentences take most of the {max_tokens} tokens of a document.": left_out,
         f"{cut} of {len(asked)} questions are on a stretch of their document, which is longer than {max_tokens} tokens.": cut,
-        f"{planted} of {len(asked)} questions ask for planted sentences. These share words with the question, so BM25 finds them easily, and "
-        "chunks may look better than they are.": planted,
+        f"{planted} of {len(asked)} questions ask for planted sentences. These share words with the question, so BM25 finds them easily, "
+        "and chunks may look better than they are.": planted,
         f"{replaced} of these were to ask for words of their document, which has no unique ones.": replaced,
     }
     return Questions(tuple(asked), "documents", tuple(note for note, count in counts.items() if count))
