@@ -28,7 +28,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.actors import measuring_workers
 from ray_jobs.advise.advice_key import KIND, inputs_of, qa_file
 from ray_jobs.advise.asking_units import AskUnit, Unit, forget, outcomes, prompting_of, write_questions
-from ray_jobs.advise.kept_answers import contents_of, kept_answers
+from ray_jobs.advise.kept_answers import KeptAnswers
 from ray_jobs.advise.meter import Meter
 from ray_jobs.evaluate.arms import ArmModel, forget_model
 from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
@@ -41,7 +41,6 @@ from tasks.advise.plan import Planned, plan_ways
 from tasks.advise.plot import PLOT_NAME, advice_plot
 from tasks.advise.prices import Prices, logged_hours
 from tasks.advise.rows import AnswerRow, answer_row, as_table
-from tasks.kept_units import KeptUnits
 from tasks.work import Workers, run_units
 
 SAMPLES_NAME, QUESTIONS_NAME = "advice_samples.parquet", "questions.jsonl"
@@ -79,7 +78,7 @@ def run(
     parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:
-        kept = kept_answers(params, storage, inputs)
+        kept = KeptAnswers(params, storage, inputs)
         advice = _Advice(params, storage, documents, checkpoint, kept, progress)
         if advice.is_told:
             return advice.write_told(directory)
@@ -148,7 +147,7 @@ class _Advice:
         storage: Storage,
         documents: Artifact,
         checkpoint: Artifact | None,
-        kept: KeptUnits,
+        kept: KeptAnswers,
         progress: ProgressCallback,
     ) -> None:
         self._params, self._advise, self._progress, self._checkpoint = params, params.advise, progress, checkpoint
@@ -210,8 +209,7 @@ class _Advice:
         units = [
             Unit(way, number) for arm in self._windows for number in range(len(questions)) for way in ways if way.arm == arm
         ]
-        contents = contents_of(units, questions)
-        if adopted := self._kept.adopt(contents, parts):
+        if adopted := self._kept.adopt(units, questions, parts):
             self._say(f"{adopted:,} of {len(units):,} answers are kept from an earlier run")
         meter = Meter(len(units), [parts.has(f"asked-{number:05d}.json") for number in range(len(units))], self._progress)
         rows: dict[str, list[AnswerRow]] = {way.name: [] for way in ways}
@@ -219,7 +217,7 @@ class _Advice:
             asked, control = outcomes(kept)
             rows[unit.way.name].append(answer_row(unit.way.name, questions[unit.question], asked, control))
             meter.finished()
-        self._kept.keep(self._origin.corpus, contents, parts)
+        self._kept.keep(units, questions, parts)
         return rows
 
     def _training_hours(self) -> float | None:

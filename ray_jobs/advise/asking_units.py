@@ -1,7 +1,8 @@
 """Units of the advice: one way on one question and its control, on workers that hold a model.
 
-Each call's reply is a file among the parts, named by the digest of model, prompt and right answer, written as soon as it is known. So
-after a kill of anything, nothing that was answered is asked again; and equal prompts of two ways are asked once.
+Each call's reply is a file among the parts, named by the digest of model, prompt and right answer, written when its batch is done (the
+notes on all parts of a document are one). So after a kill of anything, nothing that was kept is asked again; and equal prompts of two ways
+are asked once.
 """
 
 from __future__ import annotations
