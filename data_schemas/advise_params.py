@@ -22,7 +22,10 @@ class PriceParams(Params):
         description="Price of an hour of training on all its workers together. Empty: the fine-tuned model gets no price.",
     )
     training_hours: float | None = Field(
-        None, ge=0, description="Hours that training took. Empty: as the checkpoint's log of steps says."
+        None,
+        ge=0,
+        description="Hours that training took. Empty: as the checkpoint's log of steps says. Needed with training.stages, as the log is "
+        "of one stage.",
     )
     amortised_over: int | None = Field(None, ge=1, description="Questions that share the cost of training.")
     currency: str = Field("", max_length=12, description="Name of the currency, such as EUR, for tables.")
@@ -33,6 +36,8 @@ class PriceParams(Params):
             raise ValueError("prompt_per_million and answer_per_million belong together: give both, or neither")
         if (self.training_per_hour is None) != (self.amortised_over is None):
             raise ValueError("training_per_hour and amortised_over belong together: give both, or neither")
+        if self.training_hours is not None and self.training_per_hour is None:
+            raise ValueError("training_hours needs training_per_hour and amortised_over: give them too, or remove it")
         if self.training_per_hour is not None and not self.are_given:
             raise ValueError("training_per_hour needs prompt_per_million and answer_per_million: give them too, or remove it")
         return self

@@ -53,7 +53,8 @@ class ServingWay(Record):
     long: str | None = Field(None, description="Of `route`: name of the way that is asked where the first is unsure.")
     threshold: float | None = Field(
         None,
-        description="Of `route`: mean log-probability of the cheap answer's tokens, in nats, below which the long way is asked.",
+        description="Of `route`: mean log-probability of the cheap answer's tokens in its first line, in nats, below which the long way is "
+        "asked.",
     )
 
 

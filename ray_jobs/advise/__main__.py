@@ -18,9 +18,9 @@ def main() -> None:
 
 def _advise(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
     from ray_jobs.advise import advice_stage as stage
+    from ray_jobs.finetune import in_stages
     from ray_jobs.preflight import refuse_unadvisable, refuse_untrainable
-    from ray_jobs.prepare.job import make_documents, make_shards
-    from ray_jobs.search_rope.before_training import with_found_factors
+    from ray_jobs.prepare.job import make_documents
     from tasks.rope_search.plans import with_stand_in
 
     refuse_unadvisable(params)
@@ -28,17 +28,15 @@ def _advise(params: PipelineParams, storage: Storage, progress: ProgressCallback
     if "fine_tuned" not in params.advise.arms:
         checkpoint = None
     elif checkpoint is None:
-        from ray_jobs.finetune import checkpoint_stage as finetune
-
+        in_stages.refuse_given(params, given)
         refuse_untrainable(params)
-        if shards is None:
-            documents, shards = make_shards(params, storage, progress, documents)
         documents = documents or make_documents(params, storage, progress)
-        stage.refuse_unadvisable(with_stand_in(params), storage, documents, shards)
-        params = with_found_factors(params, storage, progress, documents)
-        checkpoint = finetune.run(params, storage, shards, progress)
+        longest = shards or in_stages.rows_of_stages(params, storage, progress, documents)[-1]
+        stage.refuse_unadvisable(with_stand_in(params), storage, documents, longest)
+        made = {"documents": documents} | ({"shards": shards} if shards else {})
+        params, checkpoint = in_stages.train_in_stages(params, storage, progress, made)
     documents = documents or make_documents(params, storage, progress)
-    params = with_found_factors(params, storage, progress, documents)
+    params = in_stages.with_factors_of_last(params, storage, progress, documents, checkpoint)
     return stage.run(params, storage, documents, checkpoint, progress)
 
 

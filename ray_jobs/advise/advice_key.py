@@ -14,7 +14,7 @@ from ray_jobs.evaluate.evaluation_key import stated_theta
 from tasks.model.base_model import base_fingerprint
 from tasks.model.extended import read_factors_file
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 KIND = "advices"
 STAGE = "advise"
 
@@ -32,6 +32,7 @@ def inputs_of(params: PipelineParams, documents: Artifact, checkpoint: Artifact 
             "target_length": params.model.target_length,
             "rope_method": params.model.rope_method,
             "use_gpu": params.ray.use_gpu,
+            "max_seen_share": params.evaluation.max_seen_share,
         }
         | stated_theta(params.model),
         "code_version": CODE_VERSION,

@@ -28,7 +28,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.actors import measuring_workers
 from ray_jobs.advise.advice_key import KIND, inputs_of, qa_file
 from ray_jobs.advise.asking_units import AskUnit, Unit, forget, outcomes, prompting_of, write_questions
-from ray_jobs.advise.kept_answers import contents_of, kept_answers
+from ray_jobs.advise.kept_answers import KeptAnswers
 from ray_jobs.advise.meter import Meter
 from ray_jobs.evaluate.arms import ArmModel, forget_model
 from ray_jobs.evaluate.seen_text import seen_in, seen_in_training
@@ -41,7 +41,6 @@ from tasks.advise.plan import Planned, plan_ways
 from tasks.advise.plot import PLOT_NAME, advice_plot
 from tasks.advise.prices import Prices, logged_hours
 from tasks.advise.rows import AnswerRow, answer_row, as_table
-from tasks.kept_units import KeptUnits
 from tasks.work import Workers, run_units
 
 SAMPLES_NAME, QUESTIONS_NAME = "advice_samples.parquet", "questions.jsonl"
@@ -54,7 +53,7 @@ def determining(params: PipelineParams) -> dict[str, Any]:
 
     return checkpoint_stage.determining(params) | {
         "advise": params.advise.recorded(exclude={"after_evaluation"}),
-        "evaluation": {"qa_file": params.evaluation.qa_file, "chat_template": params.evaluation.chat_template},
+        "evaluation": {name: getattr(params.evaluation, name) for name in ("qa_file", "chat_template", "max_seen_share")},
     }
 
 
@@ -79,7 +78,7 @@ def run(
     parts_key = stage_digest(**inputs)
 
     def make(directory: Path) -> dict[str, Any]:
-        kept = kept_answers(params, storage, inputs)
+        kept = KeptAnswers(params, storage, inputs)
         advice = _Advice(params, storage, documents, checkpoint, kept, progress)
         if advice.is_told:
             return advice.write_told(directory)
@@ -107,7 +106,9 @@ def refuse_unadvisable(params: PipelineParams, storage: Storage, documents: Arti
     from ray_jobs.finetune import checkpoint_stage as finetune
 
     if not finetune.find(params, storage, shards):
-        _material(params, documents, seen_in(shards, params.evaluation.max_seen_share).left_out)
+        material = _material(params, documents, seen_in(shards, params.evaluation.max_seen_share).left_out)
+        if not material.told:
+            _plan(params, material, _windows(params, params.advise.arms))
 
 
 def _material(params: PipelineParams, documents: Artifact, leave_out: Set[str]) -> Material:
@@ -120,6 +121,23 @@ def _material(params: PipelineParams, documents: Artifact, leave_out: Set[str]) 
     return gather(params.advise, documents.path, given[0] if given else None, windows, prompting.num_tokens, leave_out)
 
 
+def _windows(params: PipelineParams, arms: Sequence[AdviceArm]) -> dict[AdviceArm, int]:
+    """Of these models, in their usual order."""
+    from tasks.model.extended import base_window
+
+    extended = params.model.target_length
+    windows: dict[AdviceArm, int] = {"base": base_window(params.model), "scaling_only": extended, "fine_tuned": extended}
+    return {arm: window for arm, window in windows.items() if arm in arms}
+
+
+def _plan(params: PipelineParams, material: Material, windows: dict[AdviceArm, int]) -> Planned:
+    from tasks.model.extended import base_window
+
+    shortest, longest = material.lengths
+    base = base_window(params.model)
+    return plan_ways(params.advise, params.chunking, windows, base, longest_document=longest, shortest_document=shortest)
+
+
 class _Advice:
     """Makes one artifact."""
 
@@ -129,14 +147,13 @@ class _Advice:
         storage: Storage,
         documents: Artifact,
         checkpoint: Artifact | None,
-        kept: KeptUnits,
+        kept: KeptAnswers,
         progress: ProgressCallback,
     ) -> None:
-        from tasks.model.extended import base_window
-
         self._params, self._advise, self._progress, self._checkpoint = params, params.advise, progress, checkpoint
         self._kept = kept
-        self._base_window = base_window(params.model)
+        asked_arms = [arm for arm in params.advise.arms if arm != "fine_tuned" or checkpoint is not None]
+        self._windows = _windows(params, asked_arms)
         seen = seen_in_training(checkpoint, storage, params.evaluation.max_seen_share)
         self._material = _material(params, documents, seen.left_out)
         asked = self._material.questions.asked
@@ -153,7 +170,8 @@ class _Advice:
         return bool(self._material.told)
 
     def write_told(self, directory: Path) -> dict[str, Any]:
-        way = ServingWay(name="full/base", way="full", arm="base", window=self._base_window)
+        window = _windows(self._params, ("base",))["base"]
+        way = ServingWay(name="full/base", way="full", arm="base", window=window)
         advice = told_advice(self._material.told, way, self._origin, self._advise.confidence)
         return self._written(directory, advice, Measured((way,), {way.name: ()}))
 
@@ -179,24 +197,8 @@ class _Advice:
         advice_plot(advice).save_png(directory / f"{PLOT_NAME}.png")
         return self._written(directory, advice, measured)
 
-    @property
-    def _windows(self) -> dict[AdviceArm, int]:
-        """Of the measured models, in their usual order."""
-        extended = self._params.model.target_length
-        all_windows: dict[AdviceArm, int] = {"base": self._base_window, "scaling_only": extended, "fine_tuned": extended}
-        asked = {arm for arm in self._advise.arms if arm != "fine_tuned" or self._checkpoint is not None}
-        return {arm: window for arm, window in all_windows.items() if arm in asked}
-
     def _planned(self) -> Planned:
-        shortest, longest = self._material.lengths
-        planned = plan_ways(
-            self._advise,
-            self._params.chunking,
-            self._windows,
-            self._base_window,
-            longest_document=longest,
-            shortest_document=shortest,
-        )
+        planned = _plan(self._params, self._material, self._windows)
         for note in planned.notes:
             self._say(f"left out: {note}")
         return planned
@@ -207,8 +209,7 @@ class _Advice:
         units = [
             Unit(way, number) for arm in self._windows for number in range(len(questions)) for way in ways if way.arm == arm
         ]
-        contents = contents_of(units, questions)
-        if adopted := self._kept.adopt(contents, parts):
+        if adopted := self._kept.adopt(units, questions, parts):
             self._say(f"{adopted:,} of {len(units):,} answers are kept from an earlier run")
         meter = Meter(len(units), [parts.has(f"asked-{number:05d}.json") for number in range(len(units))], self._progress)
         rows: dict[str, list[AnswerRow]] = {way.name: [] for way in ways}
@@ -216,13 +217,13 @@ class _Advice:
             asked, control = outcomes(kept)
             rows[unit.way.name].append(answer_row(unit.way.name, questions[unit.question], asked, control))
             meter.finished()
-        self._kept.keep(self._origin.corpus, contents, parts)
+        self._kept.keep(units, questions, parts)
         return rows
 
     def _training_hours(self) -> float | None:
         if (stated := self._advise.prices.training_hours) is not None or self._checkpoint is None:
             return stated
-        return logged_hours(self._checkpoint.path / PROGRESS_NAME)
+        return logged_hours(self._checkpoint, PROGRESS_NAME)
 
     def _written(self, directory: Path, advice: ServingAdvice, measured: Measured) -> dict[str, Any]:
         (directory / ADVICE_FILE_NAME).write_text(advice.model_dump_json(indent=1) + "\n", encoding="utf-8")

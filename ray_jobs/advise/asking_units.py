@@ -1,7 +1,8 @@
 """Units of the advice: one way on one question and its control, on workers that hold a model.
 
-Each call's reply is a file among the parts, named by the digest of model, prompt and right answer, written as soon as it is known. So
-after a kill of anything, nothing that was answered is asked again; and equal prompts of two ways are asked once.
+Each call's reply is a file among the parts, named by the digest of model, prompt and right answer, written when its batch is done (the
+notes on all parts of a document are one). So after a kill of anything, nothing that was kept is asked again; and equal prompts of two ways
+are asked once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+from data_schemas.errors import UserError
 from data_schemas.parts import Parts
 from data_schemas.serving_advice import ServingWay
 from ray_jobs.advise.language_model import LanguageModel
@@ -120,10 +122,14 @@ def _passages(models: ArmModel) -> Passages:
 
 
 def write_questions(questions: Sequence[Question], parts: Parts) -> None:
-    """Among the parts, so that all workers ask the same."""
+    """Among the parts, so that all workers ask the same. UserError if an interrupted run asked others: its answers are by number."""
     if not parts.has(QUESTIONS):
         with parts.writing(QUESTIONS) as path:
             path.write_text(json.dumps([asdict(question) for question in questions]), encoding="utf-8")
+    elif read_questions_of(parts) != tuple(questions):
+        raise UserError(
+            f"The interrupted run in {parts.place} asked other questions than this one: remove that folder, and run again."
+        )
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from ray_jobs.evaluate.generation import generate, generate_scored
 from ray_jobs.evaluate.measure import end_ids
 from ray_jobs.evaluate.scoring import Window, score_windows
 from tasks.advise.calls import Call, Reply
+from tasks.advise.rows import first_line
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class LanguageModel:
         seconds = (time.perf_counter() - started) / max(1, len(calls))
         replies = []
         for call, (ids, right) in zip(calls, answered, strict=True):
-            own = self._own(call.prompt, ids) if call.weighs_itself and len(ids) else None
+            own = self._own(call.prompt, self._first_line(ids)) if call.weighs_itself and len(ids) else None
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
             replies.append(Reply(text, len(ids), seconds, own_logprob=own, answer_logprob=right))
         return replies
@@ -54,6 +56,15 @@ class LanguageModel:
         for place, ids in generate(self.model, [prompts[i] for i in plain], [limits[i] for i in plain], **how) if plain else ():
             found[plain[place]] = ids, None
         return [found[i] for i in range(len(calls))]
+
+    def _first_line(self, ids: np.ndarray) -> np.ndarray:
+        """The tokens of the first line, which alone counts as the answer; at least one."""
+
+        def line(number: int) -> str:
+            return first_line(self.tokenizer.decode(ids[:number], skip_special_tokens=True))
+
+        whole = line(len(ids))
+        return ids[: 1 + bisect_left(range(1, len(ids)), True, key=lambda number: line(number) == whole)]
 
     def _own(self, prompt: np.ndarray, ids: np.ndarray) -> float:
         window = Window(np.concatenate([prompt, ids]).astype(np.int32), len(ids))

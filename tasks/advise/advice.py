@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_schemas.serving_advice import ServingAdvice, ServingWay
 from tasks.advise.prices import Prices
 from tasks.advise.results import OnKind, by_kind, fewest_differing
-from tasks.advise.routing import Route, make_routes
+from tasks.advise.routing import FEWEST_DOCUMENTS, Route, make_routes
 from tasks.advise.rows import AnswerRow
 from tasks.advise.sentences import kind_advice, overall
 
@@ -38,6 +38,9 @@ class Origin:
 
 def with_routes(measured: Measured, seed: int) -> Measured:
     """`measured` and the routes that it allows, with a note on each."""
+    if len({row.document_id for row in measured.all_rows}) < FEWEST_DOCUMENTS:
+        left_out = "route is left out: its threshold is chosen on other documents than it is measured on, and all questions are on one."
+        return replace(measured, notes=(*measured.notes, left_out))
     made = make_routes(measured.ways, measured.rows, seed)
     routes = [route for route in made if 0 < route.share_long < 1]
     always = [
@@ -83,14 +86,14 @@ def make_advice(
 
 
 def _power(on_kinds: Sequence[OnKind], confidence: float) -> str:
-    """How many questions a difference takes at least."""
+    """How many documents a difference takes at least: the questions on one of them count together."""
     num_ways = len(on_kinds[0].ways)
     fewest = fewest_differing(num_ways, confidence)
-    counts = [len(next(iter(on.rows.values()))) for on in on_kinds]
-    too_few = " There are fewer, so no difference can be shown: ask more." if max(counts) < fewest else ""
+    counts = [on.num_documents for on in on_kinds]
+    too_few = " There are fewer, so no difference can be shown: ask about more documents." if max(counts) < fewest else ""
     return (
-        f"With {num_ways} ways, two of them are told apart if one answers at least {fewest} questions of a kind better and none worse; "
-        f"there are {' to '.join(map(str, sorted({min(counts), max(counts)})))} of each kind.{too_few}"
+        f"With {num_ways} ways, two of them are told apart if one answers better on at least {fewest} documents and worse on none; "
+        f"there are {' to '.join(map(str, sorted({min(counts), max(counts)})))} documents for each kind.{too_few}"
     )
 
 

@@ -29,14 +29,15 @@ class Answering:
     weighs_itself: bool
 
     def answer(self, way: ServingWay, document: str, question: str, right: str) -> Asked:
-        """The answer, or why the question cannot be asked in this way: the prompt does not fit the window, or parts never join."""
+        """The answer, or why the question cannot be asked in this way: the prompt does not fit the window, or parts never join.
+
+        UserError where the model or the retriever fails: that says nothing about the way.
+        """
         counted = Counted(self.model)
         try:
             call = self._last_call(way, counted, document, question, right)
         except _DoesNotFitError as error:
             return Asked(why_not=str(error))
-        except UserError as error:  # of map_reduce, where notes cannot be joined within the window
-            return Asked(why_not=f"notes cannot be joined: {error}")
         return counted.asked(counted.ask(call))
 
     def _last_call(self, way: ServingWay, model: Counted, document: str, question: str, right: str) -> Call:
@@ -65,20 +66,28 @@ class Answering:
         """The notes on all parts, joined to one text that fits the budget of a part."""
 
         def combine(notes: Sequence[str]) -> str:
-            return self._notes(way, model, [SEPARATOR.join(notes)], question)[0]
+            try:
+                return self._notes(way, model, [SEPARATOR.join(notes)], question)[0]
+            except UserError as error:
+                raise _ModelFailedError(error) from error
 
         parts = list(self._parts(way, document))
         note_on = dict(zip(parts, self._notes(way, model, parts, question), strict=True))  # all parts at once
 
         assert way.part_tokens is not None
-        result = map_reduce(
-            document,
-            process=note_on.__getitem__,
-            combine=combine,
-            count_tokens=self.prompting.num_tokens,
-            window_tokens=way.part_tokens,
-            chunk=lambda _: parts,
-        )
+        try:
+            result = map_reduce(
+                document,
+                process=note_on.__getitem__,
+                combine=combine,
+                count_tokens=self.prompting.num_tokens,
+                window_tokens=way.part_tokens,
+                chunk=lambda _: parts,
+            )
+        except _ModelFailedError as failed:
+            raise failed.error from failed
+        except UserError as error:
+            raise _DoesNotFitError(f"notes cannot be joined: {error}") from error
         return result.text
 
     def _refined(self, way: ServingWay, model: Counted, document: str, question: str) -> str:
@@ -95,4 +104,12 @@ class Answering:
 
 
 class _DoesNotFitError(Exception):
-    """A prompt and its answer are longer than the window."""
+    """A prompt and its answer are longer than the window, or notes cannot be joined within it."""
+
+
+class _ModelFailedError(Exception):
+    """Carries an error of the model past the errors of `map_reduce`."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error

@@ -15,7 +15,7 @@ import numpy as np
 class Call:
     """`prompt` int32 [tokens]. `answer` int32 [K] is the right answer, whose log-probability is wanted; empty for none.
 
-    `weighs_itself`: whether the log-probability of the model's own answer is wanted too.
+    `weighs_itself`: whether the log-probability of the model's own answer, the first line that it writes, is wanted too.
     """
 
     prompt: np.ndarray

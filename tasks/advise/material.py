@@ -49,7 +49,7 @@ def gather(
         UserError: there is no held-out document, or none is long enough for a question; a file of questions is wrong.
     """
     if qa_file is not None:
-        return _given(documents, Path(qa_file), count_tokens)
+        return _given(advise, documents, Path(qa_file), windows, count_tokens, leave_out)
     texts = list(islice(read_heldout(documents, min_bytes=1, leave_out=leave_out), LOOKED_AT))
     if not texts:
         raise UserError(
@@ -81,9 +81,34 @@ def gather(
     return Material(questions, "", (told, *questions.notes) if told else questions.notes, _range(questions, count_tokens))
 
 
-def _given(documents: Path, qa_file: Path, count_tokens: Callable[[str], int]) -> Material:
-    questions = read_questions(qa_file, dict(read_heldout(documents, min_bytes=1)))
-    return Material(questions, "", questions.notes, _range(questions, count_tokens))
+def _given(
+    advise: AdviseParams,
+    documents: Path,
+    qa_file: Path,
+    windows: tuple[int, int],
+    count_tokens: Callable[[str], int],
+    leave_out: Set[str],
+) -> Material:
+    read = read_questions(qa_file, dict(read_heldout(documents, min_bytes=1)))
+    asked = tuple(question for question in read.asked if question.document_id not in leave_out)
+    if not asked:
+        raise UserError(
+            f"All {len(read.asked)} questions of {qa_file} are on held-out documents that training saw too much of "
+            "(evaluation.max_seen_share): ask about other documents."
+        )
+    notes = list(read.notes)
+    if seen := len(read.asked) - len(asked):
+        notes.append(
+            f"{seen} of {len(read.asked)} given questions are on held-out documents that training saw too much of "
+            "(evaluation.max_seen_share), and were not asked."
+        )
+    questions = Questions(asked, read.origin, tuple(notes))
+    lengths = [count_tokens(text) for text in {question.document for question in asked}]
+    needed = QUESTION_TOKENS + advise.answer_tokens
+    told = told_beforehand(lengths, *windows, needed, "documents that are asked about")
+    if told and max(lengths) + needed <= windows[0]:
+        return Material(Questions((), read.origin), told, (told,), (min(lengths), max(lengths)))
+    return Material(questions, "", (told, *notes) if told else questions.notes, (min(lengths), max(lengths)))
 
 
 def _range(questions: Questions, count_tokens: Callable[[str], int]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from data_schemas.errors import UserError
 from data_schemas.params import AdviseParams, ChunkingParams
 from data_schemas.reorder import ChunkingAdvice
 from data_schemas.reorder_strategy import ReorderStrategy
@@ -37,6 +38,9 @@ def plan_ways(
     Args:
         windows: tokens of each measured model's window; `base_window` also where the base is not measured.
         longest_document, shortest_document: in tokens, of those that questions are asked about.
+
+    Raises:
+        UserError: no way is left; says why each one is left out.
     """
     ways: list[ServingWay] = []
     notes: list[str] = []
@@ -62,6 +66,9 @@ def plan_ways(
     too_large = [size for size in advise.chunk_tokens or () if size > budget]
     if too_large and "chunks" in advise.ways:
         notes.append(f"passages of {', '.join(map(str, too_large))} tokens: above the budget of {budget} for all passages")
+    if not ways:
+        why = "; ".join(notes) or f"no passage is as short as the budget of {budget} for all passages"
+        raise UserError(f"No way can be measured: {why}. Add to advise.ways or advise.arms.")
     return Planned(tuple(ways), tuple(notes))
 
 
@@ -123,22 +130,25 @@ def _name(arm: str, settings: RetrievalSettings) -> str:
     return f"chunks/{arm}/{settings.retriever}/{settings.k}x{cut.max_tokens}{overlap}/{settings.order}"
 
 
-def told_beforehand(lengths: Sequence[int], base_window: int, target_length: int, needed: int) -> str:
-    """What the lengths of the held-out documents alone tell; empty where measuring is needed.
+def told_beforehand(
+    lengths: Sequence[int], base_window: int, target_length: int, needed: int, what: str = "held-out documents"
+) -> str:
+    """What the lengths of the documents alone tell; empty where measuring is needed.
 
     Args:
         lengths: tokens of each document.
         needed: tokens of question and answer beside a document.
+        what: what the documents are called.
     """
     longest, shortest = max(lengths), min(lengths)
     if longest + needed <= base_window:
         return (
-            f"Nothing is long: the longest of {len(lengths)} held-out documents has {longest} tokens and fits the base's window of "
+            f"Nothing is long: the longest of {len(lengths)} {what} has {longest} tokens and fits the base's window of "
             f"{base_window} with question and answer. Neither a longer window nor chunks are needed."
         )
     if shortest + needed > target_length:
         return (
-            f"Nothing fits: the shortest of {len(lengths)} held-out documents has {shortest} tokens, and the extended window "
+            f"Nothing fits: the shortest of {len(lengths)} {what} has {shortest} tokens, and the extended window "
             f"{target_length}. No whole document can be asked about; chunks or summaries of parts are left."
         )
     return ""

@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from data_schemas.earlier_stages import EARLIER_STAGES
 from data_schemas.params import PriceParams
 from data_schemas.serving_advice import AdviceArm
+from data_schemas.storage import Artifact
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Prices:
             ]
         if self.training_hours is None:
             return [
-                "The fine-tuned model has no cost in money, because its checkpoint does not say how long training took: give "
+                "The fine-tuned model has no cost in money, because its checkpoint does not say how long all of its training took: give "
                 "advise.prices.training_hours."
             ]
         return [
@@ -54,10 +55,15 @@ class Prices:
         ]
 
 
-def logged_hours(progress_file: Path) -> float | None:
-    """Hours of all steps in a checkpoint's `progress.jsonl`; None where a step's time is not in it."""
+def logged_hours(checkpoint: Artifact, log: str) -> float | None:
+    """Hours of all steps in a checkpoint's file `log`.
+
+    None where a step's time is not in it, or after earlier training stages, since the log is of the last one alone.
+    """
+    if EARLIER_STAGES in checkpoint.manifest.summary:
+        return None
     try:
-        lines = progress_file.read_text(encoding="utf-8").splitlines()
+        lines = (checkpoint.path / log).read_text(encoding="utf-8").splitlines()
         seconds = [json.loads(line).get("seconds") for line in lines]
     except (OSError, json.JSONDecodeError):
         return None

@@ -7,7 +7,7 @@ chance, and each way has one test against it (multiple comparisons with the best
 is done, so it excludes zero exactly where the corrected p-value is below 1 - confidence.
 
 That a way is not shown to be worse does not say that it is as good. So the sentences give the interval of the difference, and a note how
-many questions a difference needs at least.
+many documents a difference needs at least.
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ class OnKind:
             seconds=_mean(r.seconds for r in asked),
             price=self.prices.of_thousand(way.arm, prompt_tokens, answer_tokens),
         )
+
+    @property
+    def num_documents(self) -> int:
+        """Documents that the questions are on: what the tests and intervals count."""
+        return len({row.document_id for row in next(iter(self.rows.values()))})
 
     @property
     def best(self) -> str:
@@ -146,7 +151,7 @@ class OnKind:
 
 
 def fewest_differing(num_ways: int, confidence: float) -> int:
-    """Questions that a way must answer better than the best does, and none worse, to be told apart from it by McNemar's exact test.
+    """Documents on which a way must answer better than another, and worse on none, to be told apart from it by flipped signs.
 
     The smallest n with 2^(1 - n) < (1 - confidence) / (num_ways - 1), Holm's first level.
     """

@@ -16,6 +16,10 @@ from tasks.chunk.chunker import Chunker
 from tasks.chunk.similarity import Embedder
 from tasks.reorder import permutation
 
+# Scripts that are written without blanks between words: Han, kana, Thai, Lao, Burmese, Khmer.
+_UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_WORD = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
+
 
 class Passages:
     """Cuts documents and finds passages in them; remembers the last documents.
@@ -74,5 +78,13 @@ class Passages:
 
 
 def _terms(text: str) -> list[str]:
-    """Words in lower case; a text without any counts as a full stop, since the index takes no empty one."""
-    return re.findall(r"\w+", text.casefold()) or ["."]
+    """Words in lower case, and in scripts without blanks pairs of neighbouring characters, since their words are not told apart.
+
+    A text without any counts as a full stop, since the index takes no empty one.
+    """
+    terms: list[str] = []
+    for found in _WORD.finditer(text.casefold()):
+        word = found[0]
+        pairs = [word[place : place + 2] for place in range(len(word) - 1)]
+        terms += pairs if found["unspaced"] and pairs else [word]
+    return terms or ["."]

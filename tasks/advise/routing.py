@@ -12,11 +12,14 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from data_schemas.serving_advice import ServingWay
 from tasks.advise.rows import AnswerRow
+
+FEWEST_DOCUMENTS = 2  # one in each half
 
 _EPSILON = 1e-9
 
@@ -45,7 +48,7 @@ def make_routes(ways: Sequence[ServingWay], rows: Mapping[str, Sequence[AnswerRo
 def make_route(
     cheap: ServingWay, long: ServingWay, of_cheap: Sequence[AnswerRow], of_long: Sequence[AnswerRow], seed: int
 ) -> Route:
-    """Rows of both ways are on the same questions, in the same order."""
+    """Rows of both ways are on the same questions, in the same order; these are on two documents at least."""
     pairs = list(zip(of_cheap, of_long, strict=True))
     name = f"route/{cheap.arm}"
     half_of = halves([first.document_id for first, _ in pairs], seed)
@@ -79,17 +82,21 @@ def best_threshold(pairs: Sequence[tuple[AnswerRow, AnswerRow]]) -> float:
 
     Without questions it is 0, above which no log-probability lies: always the long way.
     """
-    values = sorted({cheap.own_logprob for cheap, _ in pairs if cheap.own_logprob is not None})
-    if not values:
+    weighed = sorted(
+        ((cheap.own_logprob, cheap, long) for cheap, long in pairs if cheap.own_logprob is not None), key=lambda one: one[0]
+    )
+    if not weighed:
         return 0.0
-    between = [(low + high) / 2 for low, high in pairwise(values)]
-    candidates = [values[0] - 1.0, *between, min(0.0, values[-1] + _EPSILON)]
-
-    def worth(threshold: float) -> tuple[float, float]:
-        routed = [_routed("", cheap, long, threshold) for cheap, long in pairs]
-        return round(math.fsum(row.score for row in routed), 9), -math.fsum(row.prompt_tokens for row in routed)
-
-    return max(candidates, key=worth)
+    logprobs = np.array([logprob for logprob, _, _ in weighed])
+    values = np.unique(logprobs)
+    candidates = np.array([values[0] - 1.0, *(values[:-1] + values[1:]) / 2, min(0.0, values[-1] + _EPSILON)])
+    num_below = np.searchsorted(logprobs, candidates)  # of these many answers the long way is asked
+    gained = [long.score - cheap.score if long.is_asked else 0.0 for _, cheap, long in weighed]
+    read = [long.prompt_tokens if long.is_asked else 0 for _, _, long in weighed]
+    scores = np.round(np.cumsum([0.0, *gained]), 9)[num_below]
+    tokens = np.cumsum([0, *read])[num_below]
+    best = np.lexsort((tokens, -scores))[0]  # of equal ones the first
+    return float(candidates[best])
 
 
 def asks_long(cheap: AnswerRow, threshold: float) -> bool:

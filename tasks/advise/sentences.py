@@ -58,7 +58,7 @@ def _sentence(on: OnKind, advised: ServingWay, is_better: bool) -> str:
             if worse
             else "no other way is shown to be worse"
         )
-        return f"{named} is best, with {_share(on, advised.name)} of {num} questions right; {shown}."
+        return f"{named} has the most right answers, {_share(on, advised.name)} of {num} questions; {shown}."
     best = {way.name: way for way in on.ways}[on.best]
     compared = on.comparisons[advised.name]
     apart = f"{compared.difference:+.2f} [{compared.low:+.2f}, {compared.high:+.2f}]"
@@ -74,10 +74,10 @@ def _share(on: OnKind, name: str) -> str:
 
 
 def overall(on_kinds: Sequence[OnKind], advice: Sequence[KindAdvice]) -> str:
-    """Extend, chunk, or not distinguishable, over all kinds."""
+    """Extend, chunk, or not distinguishable, over all kinds. `advice`: on each of `on_kinds`, in the same order."""
     by_name = {way.name: way for on in on_kinds for way in on.ways}
-    extends = [one for one in advice if _reads_long(by_name[one.way])]
-    others = [one for one in advice if not _reads_long(by_name[one.way])]
+    extends = [one for on, one in zip(on_kinds, advice, strict=True) if _shows_need(on, by_name[one.way])]
+    others = [one for one in advice if one not in extends]
     has_shown = any(one.is_distinguishable for one in advice) or any(_shows_long_worse(on) for on in on_kinds)
     if not extends and not has_shown:
         return (
@@ -85,13 +85,33 @@ def overall(on_kinds: Sequence[OnKind], advice: Sequence[KindAdvice]) -> str:
             f"cheapest serves: {_kinds(others, by_name)}."
         )
     if not extends:
-        return f"Chunk: no kind of question was shown to need a window above the base's: {_kinds(others, by_name)}."
+        return f"{_without_need([by_name[one.way] for one in others])}: {_kinds(others, by_name)}."
     if not others:
-        return f"Extend: for every kind of question, the base's window was shown to be too short: {_kinds(extends, by_name)}."
+        return (
+            "Extend: for every kind of question, each way without a longer window was shown to be worse, or costs more: "
+            f"{_kinds(extends, by_name)}."
+        )
     return (
         f"It depends on the question. Extend for {_kinds(extends, by_name)}. No longer window was shown to be needed for "
         f"{_kinds(others, by_name)}."
     )
+
+
+def _without_need(advised: Sequence[ServingWay]) -> str:
+    """What to do where something was shown, but for no kind that a longer window is needed."""
+    if any(map(_reads_long, advised)):
+        return "No longer window was shown to be needed, and what is cheapest of the ways not shown to be worse serves"
+    if all(way.way == "chunks" for way in advised):
+        return "Chunk: no kind of question was shown to need a window above the base's"
+    return "The base's window is enough: no kind of question was shown to need a longer one"
+
+
+def _shows_need(on: OnKind, advised: ServingWay) -> bool:
+    """Whether a longer window is advised, and each way without one was shown to be worse or costs more; not all only cost more."""
+    place = on.by_cost.index(advised)
+    within = [way for way in on.by_cost if not _reads_long(way)]
+    alike = [way for way in within if not on.is_worse(way.name)]
+    return _reads_long(advised) and len(alike) < len(within) and all(on.by_cost.index(way) > place for way in alike)
 
 
 def _shows_long_worse(on: OnKind) -> bool:

@@ -53,7 +53,7 @@ def make_questions(
             "or give a file of questions."
         )
     asked: list[Question] = []
-    replaced = cut = left_out = 0
+    planted = replaced = cut = left_out = 0
     for kind, forms in _FORMS.items():
         for number, (name, text) in enumerate(_in_turn(long_enough, per_kind, seed, kind)):
             rng = np.random.default_rng(sample_seed(seed, kind, 1, number))
@@ -62,6 +62,7 @@ def make_questions(
                 left_out += 1
                 continue
             asked.append(_question(f"{kind}-{number}", kind, name, made.draft, rng))
+            planted += made.is_planted
             replaced += made.is_replaced
             cut += made.is_cut
     if not asked:
@@ -73,16 +74,19 @@ def make_questions(
         "asked about.": len(documents) - len(long_enough),
         f"{left_out} questions were left out, as their planted sentences take most of the {max_tokens} tokens of a document.": left_out,
         f"{cut} of {len(asked)} questions are on a stretch of their document, which is longer than {max_tokens} tokens.": cut,
-        f"{replaced} of {len(asked)} questions ask for planted sentences, as their document has no unique words to ask for.": replaced,
+        f"{planted} of {len(asked)} questions ask for planted sentences. These share words with the question, so BM25 finds them easily, "
+        "and chunks may look better than they are.": planted,
+        f"{replaced} of these were to ask for words of their document, which has no unique ones.": replaced,
     }
     return Questions(tuple(asked), "documents", tuple(note for note, count in counts.items() if count))
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A draft; whether it has another form because its own found nothing to ask, and whether the document was cut."""
+    """A draft; whether it plants sentences, has another form because its own found nothing to ask, and is on a cut document."""
 
     draft: Draft
+    is_planted: bool
     is_replaced: bool
     is_cut: bool
 
@@ -95,7 +99,7 @@ def _fitted(
     while True:
         draft, is_replaced = _draft(form, body, rng)
         if max_tokens is None or (tokens := count_tokens(draft.document)) <= max_tokens:
-            return _Made(draft, is_replaced, len(body) < len(text))
+            return _Made(draft, draft.document != body, is_replaced, len(body) < len(text))
         room = count_tokens(body) - (tokens - max_tokens)
         if room < max_tokens // 2:
             return None

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,11 +15,13 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.parts import Parts
 from data_schemas.samples import ADVICE_SAMPLES
 from data_schemas.serving_advice import ServingAdvice, read_advice
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.advise import advice_key, advice_stage, asking_units
 from ray_jobs.preflight import refuse_unadvisable
+from tasks.advise.questions import Question
 from tests.heard import texts_into
 from tests.ray_jobs.advise.advice_example import WINDOW, advice_params, documents_of, write_base
 from tests.waiting import wait_until
@@ -88,6 +91,22 @@ def test_a_killed_run_goes_on_to_the_same_advice_and_asks_nothing_twice(advised:
     assert not any(log.glob("*"))
 
 
+def test_another_limit_of_seen_text_asks_other_questions_anew(folder: Path, tmp_path: Path) -> None:
+    params = advice_params(folder)
+    stricter = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"max_seen_share": 0.01})})
+    documents = documents_of(Storage(params.storage))
+    assert advice_key.inputs_of(params, documents, None) != advice_key.inputs_of(stricter, documents, None)
+    assert advice_stage.determining(params) != advice_stage.determining(stricter)
+    parts = Parts(str(tmp_path / "parts"))
+    question = Question(
+        "a", "local", "d1", "Ann is here.", "Bob is here.", "Who?", ("Ann",), ((0, 12),), options=("Ann", "Bob")
+    )
+    for _ in range(2):  # the second time as after a kill
+        asking_units.write_questions([question], parts)
+    with pytest.raises(UserError, match="asked other questions than this one: remove that folder"):
+        asking_units.write_questions([replace(question, document_id="d2")], parts)
+
+
 def test_other_prices_make_another_advice_and_ask_nothing(
     advised: tuple, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +150,12 @@ def test_wrong_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     shards = storage.build("shards", stage="shards", params={}, code_version=1, parents={}, make=lambda folder: {})
     with pytest.raises(UserError, match="has 200 tokens, so no questions can be made"):  # before any training
         advice_stage.refuse_unadvisable(params, storage, documents_of(storage, num_lines=5), shards)
+    full_alone = advice_params(folder, ways=["full"], arms=["base"])
+    said = r"No way can be measured: full on base: no document fits its window of 256 tokens\. Add to advise\.ways"
+    with pytest.raises(UserError, match=said):
+        advice_stage.run(full_alone, storage, documents_of(storage), None, lambda event: None)
+    with pytest.raises(UserError, match=said):  # before any training
+        advice_stage.refuse_unadvisable(full_alone, storage, documents_of(storage), shards)
     with pytest.raises(UserError, match=r"advise\.embedding_model '.*none' is not a model's folder"):
         refuse_unadvisable(advice_params(folder, embedding_model=str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"advise\.qa_file .* is not there"):

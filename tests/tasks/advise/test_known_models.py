@@ -133,4 +133,4 @@ def test_notes_on_parts_reach_evidence_that_no_window_holds(asking: Asking) -> N
     (result,) = [result for result in advice.results if result.way == "map_reduce/base"]
     assert result.control_quality == 0
     assert result.prompt_tokens > DOCUMENT, "it reads all parts, and the notes on them again"
-    assert "no difference can be shown: ask more" in advice.note
+    assert "no difference can be shown: ask about more documents" in advice.note
