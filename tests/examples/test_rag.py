@@ -119,10 +119,10 @@ def test_a_loop_follows_the_advice_of_its_release(served: list[dict[str, Any]], 
     write_release(tmp_path, advice("route/fine_tuned"))
     assert run("rag_haystack", tmp_path)[-3:] == [
         "advised: route It depends on the question.",
-        "ranks in prompt order: [1, 3, 2]",
+        "ranks in prompt order: [3, 2, 1]",
         " It is 81 m long.",
     ]
     first, second = map(passages_of, served)
-    assert (len(first), first[0]) == (3, "The iron bridge is 81 m long.")
+    assert (len(first), first[-1]) == (3, "The iron bridge is 81 m long.")
     assert len(second) == 6
     assert [request["max_tokens"] for request in served] == [7, 7]
