@@ -167,6 +167,6 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path, tokenizer):
     prepare_here(params)
     status, _, log = finish(start(params, tmp_path), tmp_path)
     assert status == 2
-    assert "The base's loss is not finite in the probe of training.full_attention_layers" in log
+    assert "The base's loss is not finite in the probe of layers for full attention" in log
     assert "Traceback" not in log
     assert not (tmp_path / "storage" / "checkpoints").exists()
