@@ -86,6 +86,7 @@ def passages_of(request: dict[str, Any]) -> list[str]:
     return passages
 
 
+@pytest.mark.usefixtures("servers")
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     served_model = importlib.import_module("served_model")

@@ -42,6 +42,7 @@ def summary_of(model: object, **settings: object) -> Summary:
     return summarise(TEXT, model, **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("servers")
 def test_every_sentence_leads_back_to_its_chunk_and_characters() -> None:
     with model_server(first_sentences) as served:
         summary = summary_of(served.url, chunk=lambda text: text.split("\n\n"))
@@ -101,6 +102,7 @@ def test_no_call_exceeds_the_window_and_every_part_keeps_its_budget() -> None:
             assert all(part.num_tokens <= budgets[min(level, len(budgets) - 1)] for part in parts)
 
 
+@pytest.mark.usefixtures("servers")
 def test_refine_reads_piece_after_piece_and_keeps_its_places() -> None:
     with model_server(first_sentences) as served:
         summary = summary_of(served.url, form="refine", level_tokens=(70,), window_tokens=200)
@@ -136,6 +138,7 @@ print(summarise(sys.argv[3], sys.argv[1], **given).text)
 """
 
 
+@pytest.mark.usefixtures("servers")
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     with model_server(first_sentences) as served:
