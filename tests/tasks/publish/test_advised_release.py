@@ -57,7 +57,7 @@ def test_the_reorder_config_follows_the_advice_and_verify_compares_them(release:
 
 
 @pytest.fixture
-def served(release: Path, tmp_path: Path) -> Iterator[str]:
+def served(release: Path, tmp_path: Path, servers: None) -> Iterator[str]:
     """The release behind `transformers serve`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
