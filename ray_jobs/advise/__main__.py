@@ -18,25 +18,18 @@ def main() -> None:
 
 def _advise(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
     from ray_jobs.advise import advice_stage as stage
-    from ray_jobs.finetune import in_stages
-    from ray_jobs.preflight import refuse_unadvisable, refuse_untrainable
-    from ray_jobs.prepare.job import make_documents
-    from tasks.rope_search.plans import with_stand_in
+    from ray_jobs.model_to_measure import documents_and_checkpoint
+    from ray_jobs.preflight import refuse_unadvisable
 
     refuse_unadvisable(params)
-    documents, shards, checkpoint = (given.get(kind) for kind in ("documents", "shards", "checkpoints"))
-    if "fine_tuned" not in params.advise.arms:
-        checkpoint = None
-    elif checkpoint is None:
-        in_stages.refuse_given(params, given)
-        refuse_untrainable(params)
-        documents = documents or make_documents(params, storage, progress)
-        longest = shards or in_stages.rows_of_stages(params, storage, progress, documents)[-1]
-        stage.refuse_unadvisable(with_stand_in(params), storage, documents, longest)
-        made = {"documents": documents} | ({"shards": shards} if shards else {})
-        params, checkpoint = in_stages.train_in_stages(params, storage, progress, made)
-    documents = documents or make_documents(params, storage, progress)
-    params = in_stages.with_factors_of_last(params, storage, progress, documents, checkpoint)
+    params, documents, checkpoint = documents_and_checkpoint(
+        params,
+        storage,
+        progress,
+        given,
+        fine_tuned="fine_tuned" in params.advise.arms,
+        refuse_unmeasurable=stage.refuse_unadvisable,
+    )
     return stage.run(params, storage, documents, checkpoint, progress)
 
 

@@ -21,27 +21,20 @@ def main() -> None:
 
 def _evaluate(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
     from ray_jobs.evaluate import evaluation_stage as stage
-    from ray_jobs.finetune import in_stages
-    from ray_jobs.preflight import refuse_unaskable, refuse_untrainable
-    from ray_jobs.prepare.job import make_documents
+    from ray_jobs.model_to_measure import documents_and_checkpoint
+    from ray_jobs.preflight import refuse_unaskable
     from tasks.evaluate.report.closing_page import closing_page
     from tasks.evaluate.report.result_files import HTML_NAME
-    from tasks.rope_search.plans import with_stand_in
 
     refuse_unaskable(params)
-    documents, shards, checkpoint = (given.get(kind) for kind in ("documents", "shards", "checkpoints"))
-    if "fine_tuned" not in params.evaluation.arms:
-        checkpoint = None
-    elif checkpoint is None:
-        in_stages.refuse_given(params, given)
-        refuse_untrainable(params)
-        documents = documents or make_documents(params, storage, progress)
-        longest = shards or in_stages.rows_of_stages(params, storage, progress, documents)[-1]
-        stage.refuse_unmeasurable(with_stand_in(params), storage, documents, longest)
-        made = {"documents": documents} | ({"shards": shards} if shards else {})
-        params, checkpoint = in_stages.train_in_stages(params, storage, progress, made)
-    documents = documents or make_documents(params, storage, progress)
-    params = in_stages.with_factors_of_last(params, storage, progress, documents, checkpoint)
+    params, documents, checkpoint = documents_and_checkpoint(
+        params,
+        storage,
+        progress,
+        given,
+        fine_tuned="fine_tuned" in params.evaluation.arms,
+        refuse_unmeasurable=stage.refuse_unmeasurable,
+    )
     with _bar(progress) as told_and_drawn:
         evaluation = stage.run(params, storage, documents, checkpoint, told_and_drawn)
     print(closing_page(stage.load_report(evaluation), f"{HTML_NAME} in the folder of the artifact has every figure and table."))

@@ -92,7 +92,7 @@ def _power(on_kinds: Sequence[OnKind], confidence: float) -> str:
     counts = [on.num_documents for on in on_kinds]
     too_few = " There are fewer, so no difference can be shown: ask about more documents." if max(counts) < fewest else ""
     return (
-        f"With {num_ways} ways, two of them are told apart if one answers better on at least {fewest} documents and worse on none; "
+        f"With {num_ways} ways, a difference between two is shown if one answers better on at least {fewest} documents and worse on none; "
         f"there are {' to '.join(map(str, sorted({min(counts), max(counts)})))} documents for each kind.{too_few}"
     )
 

@@ -19,7 +19,7 @@ QUESTION_TOKENS = 160  # kept free for a question beside its document
 
 @dataclass(frozen=True)
 class Material:
-    """Either what is told beforehand, so that nothing is asked, or the questions; and in `said` what to say before they are asked.
+    """The questions, or in `told` the answer that needs none. `said`: what to say before questions are asked.
 
     `lengths`: fewest and most tokens of the documents that are asked about.
     """

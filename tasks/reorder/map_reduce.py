@@ -111,7 +111,7 @@ def reduce_levels(
     progress: Callable[[str], None] = lambda message: None,
     level_tokens: Sequence[int] = (),
 ) -> MapReduceResult:
-    """`map_reduce` with calls that are told their budget."""
+    """`map_reduce`, but each call also gets the most tokens that its answer may have."""
     if window_tokens < 1 or num_threads < 1:
         raise UserError(f"window_tokens is {window_tokens} and num_threads {num_threads}: give 1 or more of each.")
     refuse_budgets(level_tokens, window_tokens)

@@ -115,7 +115,7 @@ def test_a_followed_job_writes_events(tmp_path: Path) -> None:
 
 def test_a_job_refuses_artifacts_that_it_would_not_use(tmp_path: Path) -> None:
     params = json.dumps(GIVEN | {"storage": str(tmp_path)})
-    for job, kind, kinds in (("finetune", "checkpoints", "documents, shards"), ("prepare", "shards", "documents")):
+    for job, kind, kinds in (("finetune", "releases", "documents, shards, checkpoints"), ("prepare", "shards", "documents")):
         done = subprocess.run(
             [sys.executable, "-m", f"ray_jobs.{job}", "--params", params, "--given", f"{kind}=1"],
             capture_output=True, text=True, cwd=ROOT, check=False,

@@ -1,4 +1,4 @@
-"""Sentences planted in a document, and the control in which other text of the document stands in place of the evidence."""
+"""Sentences planted in a document, and the control: the document with its evidence replaced by other text of it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def plant(text: str, sentences: Sequence[tuple[float, str]]) -> Planted:
 def without(text: str, spans: Spans, avoid: Sequence[str], rng: np.random.Generator) -> str:
     """`text` with as many characters of its other text in place of each span, none of which hold a string of `avoid`.
 
-    If no such text is found, blanks stand there.
+    If no such text is found, the span is filled with blanks.
     """
     kept = _outside(text, spans)
     filled = _replaced(text, spans, [_filler(kept, end - start, avoid, rng) for start, end in sorted(spans)])
