@@ -29,6 +29,7 @@ class RetrievalSettings(Record):
 
     chunking: ChunkingAdvice
     retriever: Retriever
+    embedding_model: str | None = Field(None, description="Of `embedding`: name of the encoder's folder.")
     k: int = Field(ge=1, description="Passages in the prompt at most.")
     budget_tokens: int = Field(ge=1, description="Tokens of all passages in a prompt at most.")
     order: ReorderStrategy

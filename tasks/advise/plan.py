@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from data_schemas.errors import UserError
 from data_schemas.params import AdviseParams, ChunkingParams
@@ -61,8 +62,10 @@ def plan_ways(
                 notes.append(f"{way} on {arm}: every document fits one part of {budget} tokens")
             elif longest_document < window:
                 notes.append(f"{way} on {arm}: every document fits its window of {window} tokens")
+            elif (part := budget - advise.note_tokens if way == "refine" else budget) < _SMALLEST:
+                notes.append(f"{way} on {arm}: notes of {advise.note_tokens} tokens leave no room in the budget of {budget}")
             else:
-                ways.append(_note_way(way, advise, arm, window, budget))
+                ways.append(_note_way(way, advise, arm, window, part))
     too_large = [size for size in advise.chunk_tokens or () if size > budget]
     if too_large and "chunks" in advise.ways:
         notes.append(f"passages of {', '.join(map(str, too_large))} tokens: above the budget of {budget} for all passages")
@@ -72,14 +75,15 @@ def plan_ways(
     return Planned(tuple(ways), tuple(notes))
 
 
-def _note_way(way: str, advise: AdviseParams, arm: AdviceArm, window: int, budget: int) -> ServingWay:
+def _note_way(way: str, advise: AdviseParams, arm: AdviceArm, window: int, part: int) -> ServingWay:
+    """`part`: tokens of a part of the document; with `refine` the earlier notes stand beside it, so it is the smaller for them."""
     return ServingWay.model_validate(
         {
             "name": f"{way}/{arm}",
             "way": way,
             "arm": arm,
             "window": window,
-            "part_tokens": budget,
+            "part_tokens": part,
             "note_tokens": advise.note_tokens,
             "answer_tokens": advise.answer_tokens,
         }
@@ -97,7 +101,14 @@ def _chunk_ways(
             cut = _cut(chunking, size, overlap)
             for retriever in retrievers:
                 for order in _different(advise.orders, k):
-                    settings = RetrievalSettings(chunking=cut, retriever=retriever, k=k, budget_tokens=budget, order=order)
+                    settings = RetrievalSettings(
+                        chunking=cut,
+                        retriever=retriever,
+                        embedding_model=_folder_name(advise.embedding_model) if retriever == "embedding" else None,
+                        k=k,
+                        budget_tokens=budget,
+                        order=order,
+                    )
                     yield ServingWay(
                         name=_name(arm, settings),
                         way="chunks",
@@ -106,6 +117,11 @@ def _chunk_ways(
                         retrieval=settings,
                         answer_tokens=advise.answer_tokens,
                     )
+
+
+def _folder_name(folder: str | None) -> str | None:
+    """Of a path only its last part is written into a release."""
+    return Path(folder).expanduser().resolve().name if folder else None
 
 
 def _cut(chunking: ChunkingParams, size: int, overlap: float) -> ChunkingAdvice:

@@ -27,7 +27,7 @@ def way_label(way: ServingWay) -> str:
         assert way.retrieval is not None
         cut = way.retrieval.chunking
         overlap = f" +{cut.overlap_fraction:.0%}" if cut.overlap_fraction else ""
-        how = f"{_RETRIEVERS[way.retrieval.retriever]}, {way.retrieval.order}"
+        how = f"{way.retrieval.embedding_model or _RETRIEVERS[way.retrieval.retriever]}, {way.retrieval.order}"
         return f"chunks of {cut.max_tokens}{overlap}, k = {way.retrieval.k} ({how}), {arm}"
     if way.way == "route":
         return f"chunks first, then the whole document, {arm}"

@@ -23,6 +23,7 @@ class HowToServe:
         way: `full`, `chunks`, `map_reduce`, `refine` or `route`. Without a measurement it is `chunks`.
         chunking: how to cut documents into passages.
         retriever: what finds them; None: not measured, so any.
+        embedding_model: of the retriever `embedding`: name of the encoder's folder.
         k: passages in a prompt at most; None: as many as fit.
         budget_tokens: tokens of all passages in a prompt at most; None: what the window leaves.
         order: of the passages in the prompt, as measured with them; it can differ from the config's, so give it to `ChunkReorder` as
@@ -50,6 +51,7 @@ class HowToServe:
     answer_tokens: int | None = None
     part_tokens: int | None = None
     note_tokens: int | None = None
+    embedding_model: str | None = None
 
     @property
     def other_model(self) -> str:
@@ -91,6 +93,7 @@ def how_to_serve(config: ReorderConfig, advice: ServingAdvice | None = None, kin
         way=way.way,
         chunking=settings.chunking if settings else config.chunking,
         retriever=settings.retriever if settings else None,
+        embedding_model=settings.embedding_model if settings else None,
         k=settings.k if settings else None,
         budget_tokens=settings.budget_tokens if settings else None,
         order=settings.order if settings else config.strategy,

@@ -130,6 +130,7 @@ def test_notes_on_parts_reach_evidence_that_no_window_holds(asking: Asking) -> N
     summing = Asking(asking.tokenizer, few, asking.params.model_copy(update=params), ("base",))
     advice = summing.advice(everything)
     assert quality(advice, "map_reduce/base", "far_apart") == 1
+    assert quality(advice, "refine/base", "far_apart") == 1, "a later part is read with the notes on the earlier ones"
     (result,) = [result for result in advice.results if result.way == "map_reduce/base"]
     assert result.control_quality == 0
     assert result.prompt_tokens > DOCUMENT, "it reads all parts, and the notes on them again"
