@@ -95,8 +95,9 @@ def _chosen(
     """The parameters with the fastest training that fits, and as many steps as the hours allow."""
     from flows.check_inputs import check_inputs
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
-    from ray_jobs.finetune.planning.memory import largest_micro_batch, predict_memory
+    from ray_jobs.finetune.planning.memory import largest_micro_batch
     from ray_jobs.finetune.planning.shape import training_shape
+    from ray_jobs.finetune.planning.worker_memory import memory_of_worker
     from tasks.model.extended import rope_plan_for
 
     check_inputs(validate_params(mapping, origin))
@@ -114,7 +115,7 @@ def _chosen(
     mapping = with_steps(tried, steps)
     params = validate_params(mapping, origin)
     plan = rope_plan_for(params.model)
-    peak = predict_memory(shape, params.training, params.row_tokens, num_workers=workers, cuda=cuda).total
+    peak = memory_of_worker(params, shape, available).estimate.total
     seconds, origin_of_speed = (a_step * steps, speed.origin) if a_step and speed else (None, "")
     estimate = PlanEstimate(plan.base_window, plan.method, seconds, origin_of_speed, peak, available, fits)
     return mapping, params, estimate
