@@ -188,10 +188,19 @@ class Storage:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
 
-    def drop_parts(self, key: str) -> None:
-        """Remove the parts under `key`, here and in remote storage."""
+    def drop_parts(self, key: str, *, was_finished: bool = False) -> None:
+        """Remove the parts under `key`, here and in remote storage.
+
+        `was_finished`: the artifact was found, so parts are only there if a run was killed between finishing it and this call; they are
+        left if another run uses them.
+        """
+        folder = self.root / _PARTS / key
+        if was_finished:
+            if folder.is_dir():
+                self._remove_if_unlocked(folder, f"parts-{key}")
+            return
         with self._locked(f"parts-{key}"):
-            shutil.rmtree(self.root / _PARTS / key, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             if self.remote is not None:
                 self.remote.remove(f"{_PARTS}/{key}")
 

@@ -92,8 +92,7 @@ def run(
     finally:
         forget_model()
         forget()
-    if not artifact.reused:
-        storage.drop_parts(parts_key)
+    storage.drop_parts(parts_key, was_finished=artifact.reused)
     progress(message(f"advise: {artifact.manifest.summary['overall']}"))
     return artifact
 

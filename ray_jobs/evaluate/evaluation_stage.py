@@ -92,8 +92,7 @@ def run(
         artifact = storage.build(KIND, make=make, **inputs)
     finally:
         forget_model()
-    if not artifact.reused:
-        storage.drop_parts(parts_key)
+    storage.drop_parts(parts_key, was_finished=artifact.reused)
     return artifact
 
 

@@ -79,8 +79,7 @@ def run(
         artifact = storage.build(KIND, make=make, **inputs)
     finally:
         forget()
-    if not artifact.reused:
-        storage.drop_parts(parts_key)
+    storage.drop_parts(parts_key, was_finished=artifact.reused)
     progress(message(f"search-rope: {artifact.manifest.summary['verdict']}"))
     return artifact
 

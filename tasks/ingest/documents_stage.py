@@ -87,8 +87,7 @@ def run(params: PipelineParams, storage: Storage, workers_for: WorkersFor, progr
     artifact = storage.build("documents", make=make, **inputs)
     if artifact.reused:
         refuse_finished(params.corpus, artifact.manifest.summary, artifact.as_parts())
-    else:
-        storage.drop_parts(parts_key)
+    storage.drop_parts(parts_key, was_finished=artifact.reused)
     done = artifact.manifest.summary
     progress(
         message(

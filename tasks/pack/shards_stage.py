@@ -113,8 +113,7 @@ def run(
         parents=parents,
         make=make,
     )
-    if not artifact.reused:
-        storage.drop_parts(parts_key)
+    storage.drop_parts(parts_key, was_finished=artifact.reused)
     done = artifact.manifest.summary
     for warning in done["warnings"]:
         progress(message(f"prepare: warning: {warning}"))

@@ -57,8 +57,7 @@ def run(
             return _write(job, part_names(documents.manifest), parts, workers, progress, directory)
 
     artifact = storage.build(KIND, stage=KIND, params=recorded, code_version=CODE_VERSION, parents=parents, make=make)
-    if not artifact.reused:
-        storage.drop_parts(parts_key)
+    storage.drop_parts(parts_key, was_finished=artifact.reused)
     done = artifact.manifest.summary
     for warning in done["warnings"]:
         progress(message(f"retrieval: warning: {warning}"))

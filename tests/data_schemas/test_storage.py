@@ -139,6 +139,17 @@ def test_parts_outlive_a_failure_and_go_when_they_are_dropped(tmp_path, error):
     assert not list((tmp_path / ".parts").iterdir())
 
 
+def test_parts_of_a_finished_artifact_go_unless_another_run_uses_them(tmp_path):
+    storage, key = Storage(str(tmp_path)), "0" * 32
+    build(storage, make=make_with_parts(storage, [], []))  # killed before it dropped them
+    with storage.parts(key, on_other_machines=False):
+        storage.drop_parts(key, was_finished=True)
+        assert list((tmp_path / ".parts").iterdir())
+    storage.drop_parts(key, was_finished=True)
+    assert not list((tmp_path / ".parts").iterdir())
+    storage.drop_parts(key, was_finished=True)
+
+
 def test_a_full_disk_gives_the_room_of_the_parts_back(tmp_path):
     storage = Storage(str(tmp_path))
     with pytest.raises(UserError, match="No space left"):

@@ -355,7 +355,7 @@ def test_another_packing_goes_on_from_the_same_chunks(tmp_path: Path, base: Path
     storage, workers_here = Storage(params.storage), partial(workers_for, params)
     documents = ingest.run(params, storage, workers_here, texts_into(lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Storage, "drop_parts", lambda self, key: None)
+        patch.setattr(Storage, "drop_parts", lambda self, key, **_: None)
         pack.run(params, storage, documents, workers_here, texts_into(lines))
     assert [path.stat().st_mtime_ns for path in chunked] == written
 

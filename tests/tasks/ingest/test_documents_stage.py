@@ -292,12 +292,13 @@ def test_a_corpus_of_unreadable_files_is_refused(corpus: Path, tmp_path: Path) -
     parts = sorted((tmp_path / "storage" / ".parts").glob("*/read-*"))
     written = [path.stat().st_mtime_ns for path in parts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Storage, "drop_parts", lambda self, key: None)
+        patch.setattr(Storage, "drop_parts", lambda self, key, **_: None)
         made = ingest(tmp_path, str(corpus), max_quarantined_fraction=0.5)  # as the refusal advises: nothing is read again
     assert written
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "storage" / ".parts").glob("*/read-*"))] == written
     assert made.manifest.summary["quarantined"] == {"nul_bytes": 8}
     assert ingest(tmp_path, str(corpus), max_quarantined_fraction=1).reused
+    assert not list((tmp_path / "storage" / ".parts").iterdir()), "as if the first run was killed before it removed them"
     with pytest.raises(UserError, match=told):
         ingest(tmp_path, str(corpus), max_quarantined_fraction=0.49)  # finished documents are no way around it
     shutil.rmtree(corpus / "deep")
