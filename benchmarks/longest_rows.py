@@ -55,7 +55,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
         shape = training_shape(params)
     found = []
     for gpus in GPUS:
-        tokens = longest_row(params, shape, GPU_BYTES, gpus, True, 0, GROUP_SIZE)
+        tokens = longest_row(params, shape, GPU_BYTES, gpus, cuda=True)
         row: dict[str, Any] = {"model": name, "gpus": gpus, "tokens": tokens}
         if tokens:
             hours = hours_a_billion_tokens(shape.cost, tokens, gpus, GROUP_SIZE, flops_per_s=FLOPS_PER_S)

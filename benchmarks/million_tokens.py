@@ -114,12 +114,12 @@ def worker(rank: int, tokens: int, steps: int, workers: int, folder: Path) -> No
 def foreseen(params: Any) -> dict[str, float]:
     """Tokens of the largest part and the bytes on its worker, by the plan's formula."""
     from ray_jobs.finetune.planning.memory import in_one_memory, predict_memory
-    from ray_jobs.finetune.planning.sequence import exchanged_bytes, largest_part, sent_bytes
+    from ray_jobs.finetune.planning.sequence import exchanged_bytes, first_pattern, largest_part, sent_bytes
     from ray_jobs.finetune.planning.shape import training_shape
 
     shape, workers = training_shape(params), params.ray.sequence_workers
-    part = largest_part(params, shape, params.row_tokens, 0, GROUP_SIZE, workers)
-    beside = exchanged_bytes(params, shape, params.row_tokens, 0, GROUP_SIZE, workers)
+    cut = (params, shape, params.row_tokens, first_pattern(params, shape), workers)
+    part, beside = largest_part(*cut), exchanged_bytes(*cut)
     found = predict_memory(shape, in_one_memory(params.training), part, num_workers=workers, exchanged_bytes=beside)
     sent = sent_bytes(params, shape, 0, GROUP_SIZE).layer_in_groups if workers > 1 else 0.0
     parts = {name: round(size) for name, size in found.parts().items() if size}
@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.steps < 2:
+        parser.error(f"--steps {args.steps} has no step after the first, from which memory is measured: give 2 or more")
     if args.worker:
         *sizes, folder = args.worker
         rank, tokens, steps, workers = map(int, sizes)

@@ -95,9 +95,8 @@ def _chosen(
     """The parameters with the fastest training that fits, and as many steps as the hours allow."""
     from flows.check_inputs import check_inputs
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
-    from ray_jobs.finetune.planning.memory import largest_micro_batch
     from ray_jobs.finetune.planning.shape import training_shape
-    from ray_jobs.finetune.planning.worker_memory import memory_of_worker
+    from ray_jobs.finetune.planning.worker_memory import largest_micro_batch, memory_of_worker
     from tasks.model.extended import rope_plan_for
 
     check_inputs(validate_params(mapping, origin))
@@ -106,7 +105,7 @@ def _chosen(
         tried = mapping | {"training": mapping["training"] | setting}
         params = validate_params(tried, origin)
         shape, available = training_shape(params), available_bytes(params, Machine())[0]
-        if largest_micro_batch(shape, params.training, params.row_tokens, available, most=1, num_workers=workers, cuda=cuda):
+        if largest_micro_batch(params, shape, params.training, available, most=1):
             fits = True
             break
     speed = find_speed(params, shape, None) if fits else None

@@ -254,9 +254,9 @@ def _also_trained(training: TrainingParams) -> str:
 
 
 def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShape", available: float, origin: str) -> None:
-    from ray_jobs.finetune.planning.memory import attention_bytes, largest_micro_batch, most_kept_layers
+    from ray_jobs.finetune.planning.memory import attention_bytes
     from ray_jobs.finetune.planning.sequence import longest_row
-    from ray_jobs.finetune.planning.worker_memory import memory_of_worker
+    from ray_jobs.finetune.planning.worker_memory import largest_micro_batch, memory_of_worker, most_kept_layers
 
     workers, sharing, cuda = params.ray.num_workers, params.ray.sequence_workers, params.ray.use_gpu
     worker = memory_of_worker(params, shape, available)
@@ -267,14 +267,14 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
     rows = [(name, data_size(value) + notes.get(name, "")) for name, value in found.parts().items() if value]
     rows.append((f"peak, in {found.moment}", data_size(found.total)))
     most = training.rows_per_step // (workers // sharing)
-    fitting = largest_micro_batch(shape, training, row_tokens, available, most=most, num_workers=workers, cuda=cuda)
+    fitting = largest_micro_batch(params, shape, training, available, most=most)
     fits = f"{fitting} rows" + (" (all rows that a worker has in a step)" if fitting == most else "")
     if not fitting:
         fits = "no row fits: set training.gradient_checkpointing or activation_offload, use fsdp on more workers, or lower the target"
     rows.append((f"largest micro batch in {available / GB:.0f} GB", f"{fits}; {origin}"))
     if fitting and training.micro_batch_rows > fitting:
         rows.append(("training.micro_batch_rows", f"{training.micro_batch_rows} does not fit: set it to {fitting}"))
-    if layers := most_kept_layers(shape, training, tokens, available, num_workers=workers, cuda=cuda):
+    if layers := most_kept_layers(params, shape, training, available):
         rows.append(("training.kept_layers", f"up to {layers} of {shape.num_layers} layers fit, which are then not recomputed"))
     if params.training.attention_outputs == "auto" and worker.training.attention_outputs == "kept":
         kept = data_size(tokens * shape.num_layers * attention_bytes(shape))
@@ -282,7 +282,7 @@ def _print_memory(console: Console, params: PipelineParams, shape: "TrainingShap
             ("training.attention_outputs", f"auto keeps them: up to {kept} of the peak, and attention is not computed twice")
         )
     if sharing > 1:
-        longest = {n: longest_row(params, shape, available, n, cuda, *worker.cut) for n in (1, 8, 32, 64)}
+        longest = {n: longest_row(params, shape, available, n, cuda) for n in (1, 8, 32, 64)}
         rows.append(("longest row", "; ".join(f"{tokens:,} tokens over {n}" for n, tokens in longest.items()) + " workers"))
     kind = "GPU" if cuda else "CPU worker"
     title = f"Memory of one {kind}, with micro batches of {training.micro_batch_rows} x {row_tokens:,} tokens"

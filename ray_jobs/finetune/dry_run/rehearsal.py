@@ -222,14 +222,12 @@ def _needed_flops(params: PipelineParams, shape: TrainingShape) -> float:
 
 
 def _part_of_worker(params: PipelineParams, shape: TrainingShape) -> tuple[int, float]:
-    """(tokens of a micro batch on the worker that gets most of it, bytes that attention needs beside them)."""
-    from ray_jobs.finetune.full_layers import num_full_layers
-    from ray_jobs.finetune.planning.sequence import exchanged_bytes, largest_part
-    from ray_jobs.finetune.training.objective import group_size_at
+    """(tokens of a micro batch on the worker that gets most of it, bytes that attention needs beside them), in the first step."""
+    from ray_jobs.finetune.planning.sequence import exchanged_bytes, first_pattern, largest_part
 
-    tokens, sharing = params.training.micro_batch_rows * params.row_tokens, params.ray.sequence_workers
-    cut = (num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params), sharing)
-    return largest_part(params, shape, tokens, *cut), exchanged_bytes(params, shape, params.row_tokens, *cut)
+    sharing, rows = params.ray.sequence_workers, params.training.micro_batch_rows
+    cut = (params, shape, params.row_tokens, first_pattern(params, shape), sharing, rows)
+    return largest_part(*cut), exchanged_bytes(*cut)
 
 
 class _told_where:

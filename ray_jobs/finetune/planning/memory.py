@@ -38,7 +38,8 @@ Loss
     cast        c V E                   the output layer's weight as cast by autocast
 
 The peak is the largest of three moments, added to what is always there: the loss (everything kept, no current layer), the last
-layer's backward pass, and the embedding's dense gradient (4 V E) at the end.
+layer's backward pass, and the embedding's dense gradient (4 V E) at the end. Where rows are cut over workers, validation is a fourth
+(`planning.sequence`): its rows are as long as those of training, and all its layers attend in full.
 
 On a GPU the caching allocator rounds blocks up to 512 bytes and cuts them from segments of 2 or 20 MiB and larger. The CUDA
 context and its libraries need memory too. CUDA_OVERHEAD_BYTES and CUDA_ROUNDING are added for this; they are not measured.
@@ -68,7 +69,7 @@ class MemoryEstimate:
     activations: float
     loss: float
     overhead: float
-    moment: str  # "loss", "backward" or "embedding"
+    moment: str  # "loss", "backward", "embedding", "exchange of gradients" or "validation"
 
     @property
     def total(self) -> float:
@@ -127,10 +128,12 @@ def predict_memory(
     num_workers: int = 1,
     cuda: bool = False,
     exchanged_bytes: float = 0.0,
+    validation_bytes: float = 0.0,
 ) -> MemoryEstimate:
     """The peak on one of `num_workers` workers with `tokens` in a micro batch, from the second step on.
 
-    `exchanged_bytes` are what a cut row needs beside it (`planning.sequence.exchanged_bytes`).
+    `exchanged_bytes` are what a cut row needs beside it, `validation_bytes` all that one needs in validation
+    (`planning.sequence.exchanged_bytes` and `validation_bytes`).
     """
     shards = num_workers if training.parallelism == "fsdp" else 1
     gathered = _gathered_bytes(shape) if shards > 1 else 0.0
@@ -140,6 +143,7 @@ def predict_memory(
     states = 2 if training.optimizer == "adamw_8bit" else 8
     moments = _moments(shape, training, tokens)
     moments["backward"] = (moments["backward"][0] + exchanged_bytes, 0.0)
+    moments["validation"] = (validation_bytes, 0.0)
     if num_workers > 1 and training.parallelism == "ddp":
         moments["exchange of gradients"] = (0.0, 4.0 * shape.num_trainable)
     moment = max(moments, key=lambda name: sum(moments[name]))
@@ -186,6 +190,22 @@ def _moments(shape: TrainingShape, training: TrainingParams, tokens: int) -> dic
     return {"loss": (kept, loss), "backward": (kept + under_way, 0.0), "embedding": (tokens * width * s, float(trained))}
 
 
+def forward_bytes(shape: TrainingShape, training: TrainingParams, tokens: int, beside_attention: float = 0.0) -> float:
+    """Bytes of a forward pass of `tokens` without gradients, in attention, MLP or loss, of which one holds most.
+
+    The embeddings, a layer's input, its normalised values and RoPE's tables are always there. `beside_attention` are what attention needs
+    beside queries, keys, values and outputs; the projection of its output needs LoRA's input in float32 and three results.
+    """
+    s, c, width = shape.residual_bytes, shape.compute_bytes, shape.hidden
+    tile = min(tokens, training.mlp_tile_tokens or tokens)
+    of_projection = tokens * (3 * width * c + 4 * shape.query)
+    of_attention = tokens * (2 * shape.query + 2 * shape.key_value) * c + max(beside_attention, of_projection)
+    of_mlp = tile * (3 * shape.intermediate * c + shape.experts_a_token * (width * c + _PLACES_BYTES)) + tokens * width * s
+    chunk = 8 * min(training.loss_chunk_tokens, tokens) * shape.vocabulary
+    of_loss = chunk + (c * shape.vocabulary * width if c < 4 else 0)
+    return tokens * (3 * width + 2 * shape.cost.head_dim) * s + max(of_attention, of_mlp, of_loss)
+
+
 def _gathered_bytes(shape: TrainingShape) -> float:
     """FSDP2 gathers the current and the prefetched layer, and keeps embedding and output layer whole while they compute."""
     return 2 * shape.num_layer * (shape.quantised_bytes or shape.frozen_bytes) + 4 * shape.vocabulary * shape.hidden
@@ -194,25 +214,6 @@ def _gathered_bytes(shape: TrainingShape) -> float:
 def in_one_memory(training: TrainingParams) -> TrainingParams:
     """As a CPU computes: it has no other memory to offload to, so `activation_offload` moves nothing."""
     return training.model_copy(update={"activation_offload": False})
-
-
-def most_kept_layers(
-    shape: TrainingShape,
-    training: TrainingParams,
-    tokens: int,
-    available_bytes: float,
-    *,
-    num_workers: int = 1,
-    cuda: bool = False,
-) -> int:
-    """How many layers' activations fit beside all else, so that they need not be recomputed; 0 without recomputed layers."""
-    if not training.gradient_checkpointing or training.activation_offload:
-        return 0
-    for count in range(shape.num_layers, 0, -1):
-        keeping = training.model_copy(update={"kept_layers": count})
-        if predict_memory(shape, keeping, tokens, num_workers=num_workers, cuda=cuda).total <= available_bytes * SHARE_USED:
-            return count
-    return 0
 
 
 def keeping_attention_fits(
@@ -227,23 +228,3 @@ def keeping_attention_fits(
     keeping = training.model_copy(update={"attention_outputs": "kept"})
     found = predict_memory(shape, keeping, tokens, num_workers=num_workers, cuda=cuda)
     return found.total <= available_bytes * SHARE_FOR_KEEPING
-
-
-def largest_micro_batch(
-    shape: TrainingShape,
-    training: TrainingParams,
-    row_tokens: int,
-    available_bytes: float,
-    *,
-    most: int,
-    num_workers: int = 1,
-    cuda: bool = False,
-) -> int:
-    """The number of rows of `row_tokens` that fit one worker at a time, at most `most`; 0 if not even one fits."""
-    limit = available_bytes * SHARE_USED
-    fitting = 0
-    for rows in range(1, most + 1):
-        if predict_memory(shape, training, rows * row_tokens, num_workers=num_workers, cuda=cuda).total > limit:
-            break
-        fitting = rows
-    return fitting

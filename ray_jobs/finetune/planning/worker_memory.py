@@ -5,40 +5,68 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_schemas.params import PipelineParams, TrainingParams
-from ray_jobs.finetune.planning.memory import MemoryEstimate, in_one_memory, predict_memory
-from ray_jobs.finetune.planning.sequence import exchanged_bytes, largest_part
+from ray_jobs.finetune.planning.memory import SHARE_USED, MemoryEstimate, in_one_memory
+from ray_jobs.finetune.planning.sequence import worker_peak
 from ray_jobs.finetune.planning.shape import TrainingShape
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerMemory:
-    """The peak of the worker that holds most, and what it was computed with."""
+    """The peak of the worker that holds most, at the time of the run when it does, and what it was computed with."""
 
     training: TrainingParams  # on a CPU nothing is offloaded
-    row_tokens: int  # of a row, in the largest part that a worker gets
-    cut: tuple[float, int]  # layers in full attention, tokens of a group
+    tokens: int  # of a micro batch, in the largest part that a worker gets
     estimate: MemoryEstimate
 
     @property
-    def tokens(self) -> int:
-        """Of a micro batch."""
-        return self.training.micro_batch_rows * self.row_tokens
+    def row_tokens(self) -> int:
+        """Of each of its rows."""
+        return -(-self.tokens // self.training.micro_batch_rows)
 
 
 def memory_of_worker(params: PipelineParams, shape: TrainingShape, available_bytes: float) -> WorkerMemory:
     """For a worker with `available_bytes`, which decide what `training.attention_outputs` auto comes to."""
-    from ray_jobs.finetune.full_layers import num_full_layers
-    from ray_jobs.finetune.training.objective import group_size_at
-
-    workers, sharing, cuda = params.ray.num_workers, params.ray.sequence_workers, params.ray.use_gpu
     trained = as_trained(params, shape, available_bytes).training
-    training = trained if cuda else in_one_memory(trained)
-    cut = (num_full_layers(training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params))
-    row_tokens = largest_part(params, shape, params.row_tokens, *cut, sharing)
-    beside = exchanged_bytes(params, shape, params.row_tokens, *cut, sharing)
-    tokens = training.micro_batch_rows * row_tokens
-    estimate = predict_memory(shape, training, tokens, num_workers=workers, cuda=cuda, exchanged_bytes=beside)
-    return WorkerMemory(training=training, row_tokens=row_tokens, cut=cut, estimate=estimate)
+    training = trained if params.ray.use_gpu else in_one_memory(trained)
+    tokens, estimate = _peak(params, shape, training, training.micro_batch_rows)
+    return WorkerMemory(training=training, tokens=tokens, estimate=estimate)
+
+
+def _peak(params: PipelineParams, shape: TrainingShape, training: TrainingParams, rows: int) -> tuple[int, MemoryEstimate]:
+    """With `rows` rows in a micro batch; `training` stands in place of that of `params`."""
+    ray = params.ray
+    return worker_peak(
+        params, shape, training, params.row_tokens, ray.sequence_workers, ray.num_workers, rows=rows, cuda=ray.use_gpu
+    )
+
+
+def most_kept_layers(params: PipelineParams, shape: TrainingShape, training: TrainingParams, available_bytes: float) -> int:
+    """How many layers' activations fit beside all else, so that they need not be recomputed; 0 without recomputed layers.
+
+    `training` stands in place of that of `params`.
+    """
+    if not training.gradient_checkpointing or training.activation_offload:
+        return 0
+    for count in range(shape.num_layers, 0, -1):
+        keeping = training.model_copy(update={"kept_layers": count})
+        if _peak(params, shape, keeping, training.micro_batch_rows)[1].total <= available_bytes * SHARE_USED:
+            return count
+    return 0
+
+
+def largest_micro_batch(
+    params: PipelineParams, shape: TrainingShape, training: TrainingParams, available_bytes: float, *, most: int
+) -> int:
+    """The number of rows that fit one worker, or the workers that share rows, at a time, at most `most`; 0 if not even one fits.
+
+    `training` stands in place of that of `params`.
+    """
+    fitting = 0
+    for rows in range(1, most + 1):
+        if _peak(params, shape, training, rows)[1].total > available_bytes * SHARE_USED:
+            break
+        fitting = rows
+    return fitting
 
 
 def as_trained(params: PipelineParams, shape: TrainingShape, available_bytes: float) -> PipelineParams:

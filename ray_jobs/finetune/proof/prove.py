@@ -42,6 +42,7 @@ class Proof:
     reason: str
     num_layers: int
     seconds: float
+    passes_positions_on: bool = True  # to its attention layers, as the tensor that the model was given
 
     @property
     def holds(self) -> bool:
@@ -69,7 +70,7 @@ def prove(config: Any, training: TrainingParams, row_tokens: int, group_size: in
         wrapped_for_training,
     )
     from ray_jobs.finetune.proof.shrink import GROUP, shrunken
-    from ray_jobs.finetune.proof.tiny import PROOF_ATTENTION, build, groups_of
+    from ray_jobs.finetune.proof.tiny import PROOF_ATTENTION, Calls, build, groups_of
 
     started = time.perf_counter()
     state = torch.random.get_rng_state()
@@ -112,7 +113,8 @@ def prove(config: Any, training: TrainingParams, row_tokens: int, group_size: in
         reason = _sentence(error)
     finally:
         torch.random.set_rng_state(state)
-    return Proof(tuple(passed), failed, reason, small.num_hidden_layers, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Proof(tuple(passed), failed, reason, small.num_hidden_layers, seconds, bool(Calls.marked))
 
 
 def prove_base(params: PipelineParams) -> Proof:
@@ -136,12 +138,18 @@ def prove_base(params: PipelineParams) -> Proof:
 
 
 def refuse_unproven(params: PipelineParams) -> Proof:
-    """The proof; UserError with the reason of the failed check for a base that would be trained wrongly."""
+    """The proof; UserError with the reason of the failed check for a base that would be trained wrongly, and for one whose rows cannot
+    be cut as `ray.sequence_workers` asks."""
     from tasks.model.base_model import load_config
 
     proof = prove_base(params)
     if not proof.holds:
         raise _refusal(load_config(params.model), proof.reason)
+    if params.ray.sequence_workers > 1 and not proof.passes_positions_on:
+        raise UserError(
+            f"A base of type {load_config(params.model).model_type!r} does not pass its positions on to its attention layers, so a row cannot "
+            "be cut: set ray.sequence_workers to 1."
+        )
     return proof
 
 

@@ -18,13 +18,15 @@ from tasks.model.quiet import quiet_transformers
 
 PROOF_ATTENTION = "ropeway_proof"
 OWN_ATTENTION = "eager"  # transformers' plainest code of a model, with masks written out
+_MARK = "_ropeway_proof"
 _FIRST_TOKEN = 3  # behind the special ones
 
 
 class Calls:
-    """The layers that called Ropeway's attention."""
+    """The layers that called Ropeway's attention, and those of them that got the very positions that `logits` gave to the model."""
 
     layers: ClassVar[set[int]] = set()
+    marked: ClassVar[set[int]] = set()
 
 
 def build(config: Any) -> Any:
@@ -46,11 +48,14 @@ def build(config: Any) -> Any:
             raise UserError(
                 "its layers do not pass position_ids to the attention function, so packed documents would see each other"
             )
+        if hasattr(options["position_ids"], _MARK):
+            Calls.marked.add(id(module))
         return s2_attention_forward(module, query, key, value, attention_mask, **options)
 
     AttentionInterface.register(PROOF_ATTENTION, attend)
     AttentionMaskInterface.register(PROOF_ATTENTION, s2_mask)
     Calls.layers.clear()
+    Calls.marked.clear()
     torch.manual_seed(0)
     with quiet_transformers():
         model: Any = AutoModelForCausalLM.from_config(
@@ -84,8 +89,10 @@ def positions(lengths: Sequence[int]) -> torch.Tensor:
 
 def logits(model: Any, ids: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     """[T, V] of a row of documents, without gradients."""
+    marked = positions(lengths)
+    setattr(marked, _MARK, True)
     with torch.no_grad():
-        found: torch.Tensor = model(input_ids=ids, position_ids=positions(lengths), use_cache=False).logits[0].float()
+        found: torch.Tensor = model(input_ids=ids, position_ids=marked, use_cache=False).logits[0].float()
     return found
 
 

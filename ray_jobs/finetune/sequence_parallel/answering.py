@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch.distributed as dist
+
+GROUP_LIMIT = "the limit of their process group (ray.exchange_timeout_s where workers share rows, else 30 minutes)"
 
 class WorkerLostError(RuntimeError):
     """Another worker does not answer. Starting all workers again may help, so it is no `UserError`."""
@@ -25,8 +28,28 @@ def answering(occasion: str, limit: str) -> Iterator[None]:
     except WorkerLostError:
         raise
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WorkerLostError(
-            f"A worker does not answer while {occasion}: it was lost, or took longer than {limit}; this step is made again from the last "
-            f"checkpoint when the workers start again ({first[:160]})."
-        ) from error
+        raise _lost(error, occasion, limit) from error
+
+
+@contextmanager
+def answering_among_others(occasion: str, limit: str = GROUP_LIMIT) -> Iterator[None]:
+    """As `answering`, around work that has messages of libraries in it, such as FSDP's: an error of another kind stays what it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, WorkerLostError) and _is_of_message(error):
+            raise _lost(error, occasion, limit) from error
+        raise
+
+
+def _is_of_message(error: RuntimeError) -> bool:
+    """Gloo's errors are plain ones that name the file of gloo in which they were raised."""
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
+
+
+def _lost(error: RuntimeError, occasion: str, limit: str) -> WorkerLostError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return WorkerLostError(
+        f"A worker does not answer while {occasion}: it was lost, or took longer than {limit}; this step is made again from the last "
+        f"checkpoint when the workers start again ({first[:160]})."
+    )

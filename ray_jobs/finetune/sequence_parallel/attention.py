@@ -4,7 +4,7 @@ Layers in groups: segments that begin in this part are computed while the halo t
 on with a segment of an earlier part, with the halo's keys and values before their own.
 
 Layers and documents in full: heads are exchanged for tokens where the number of key-value heads is a multiple of the workers; else
-a halo reaches back to the document's start.
+a halo reaches back to the document's start, of one key-value head at a time.
 """
 
 from __future__ import annotations
@@ -110,9 +110,10 @@ def attend_part(
     for number, (heads, (_, count, _), computed) in enumerate(zip(groups, split, inner, strict=True)):
         parts = [] if computed is None else [computed]
         if count:
-            halo = halos.get(number)
+            halo = halos.pop(number, None)
             own = (key[:count, heads.key_value], value[:count, heads.key_value])
             keys, values = own if halo is None else (torch.cat(pair) for pair in zip(halo, own, strict=True))
+            del halo  # what was joined is held once
             of_heads = None if change is None else change.of_heads(heads.query)
             parts.insert(0, attend_after_halo(query_tHD[:count, heads.query], keys, values, scale, dropout, window, of_heads))
         outputs.append(parts[0] if len(parts) == 1 else torch.cat(parts))
@@ -175,9 +176,18 @@ def attend_part_in_full(
 ) -> torch.Tensor:
     """As `attend_part`, within whole documents."""
     num_heads, num_kv, workers = query_tHD.shape[1], key_tKD.shape[1], part.link.num_workers
-    if num_kv % workers or window is not None:  # a window's halo is short
-        every = Heads(slice(0, num_heads), slice(0, num_kv), part.segments.documents)
-        return attend_part(query_tHD, key_tKD, value_tKD, part, [every], execute, scale, dropout, window, change)
+    if num_kv % workers or window is not None:
+        documents = part.segments.documents
+        # Whole documents are long: one key-value head at a time, so that no worker holds those of all. A window's halo is short.
+        is_long = window is None and bool(part.pieces([documents], window))
+        step, group = 1 if is_long else num_kv, num_heads // num_kv
+        outputs = []
+        for first in range(0, num_kv, step):
+            queries, keys = slice(first * group, (first + step) * group), slice(first, first + step)
+            own, of_heads = Heads(slice(0, step * group), slice(0, step), documents), change and change.of_heads(queries)
+            tensors = (query_tHD[:, queries], key_tKD[:, keys], value_tKD[:, keys])
+            outputs.append(attend_part(*tensors, part, [own], execute, scale, dropout, window, of_heads))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
     query, key, value = (heads_for_tokens(t, part.lengths, part.link) for t in (query_tHD, key_tKD, value_tKD))
     mine = num_heads // workers
     of_heads = None if change is None else change.of_heads(slice(part.link.index * mine, (part.link.index + 1) * mine))

@@ -27,13 +27,14 @@ from ray_jobs.finetune.sequence_parallel.halo import Piece
 class Link:
     """The workers that share a row: this one's number among them, their ranks, and their process group.
 
-    `timeout_s` is the limit that the group was made with.
+    `timeout_s` is the limit that the group was made with. `everyone` is a group of all workers with the same limit; None is torch's own.
     """
 
     index: int
     ranks: tuple[int, ...]
     group: Any
     timeout_s: float = 1800.0
+    everyone: Any = None
 
     @property
     def num_workers(self) -> int:
@@ -110,13 +111,17 @@ class Exchange:
             self._received[sender] = key.new_empty(self._num_elements(pieces, key.shape[1], key.shape[2]))
             with self.link.answering():
                 self._works.append(self.link.receive(self._received[sender], sender))
+        buffers: dict[tuple[tuple[int, int, int], ...], torch.Tensor] = {}  # one for all that receive the same
         for receiver, pieces in self._out.items():
-            parts = [
-                tensor[piece.start - self._first : piece.end - self._first, self._heads[piece.partition]].flatten()
-                for piece in pieces
-                for tensor in (key, value)
-            ]
-            self._send(torch.cat(parts), receiver)
+            same = tuple((piece.start, piece.end, piece.partition) for piece in pieces)
+            if same not in buffers:
+                parts = [
+                    tensor[piece.start - self._first : piece.end - self._first, self._heads[piece.partition]].flatten()
+                    for piece in pieces
+                    for tensor in (key, value)
+                ]
+                buffers[same] = torch.cat(parts)
+            self._send(buffers[same], receiver)
 
     def take(self) -> tuple[torch.Tensor, ...]:
         """Keys and values of each partition's halo, in turn."""
@@ -140,16 +145,13 @@ class Exchange:
             self._send(torch.cat(parts), sender)
 
     def add_back(self, grad_key: torch.Tensor, grad_value: torch.Tensor) -> None:
-        """Add the gradients that come back from the workers after this one, in their order."""
-        buffers = {
-            receiver: grad_key.new_empty(self._num_elements(pieces, grad_key.shape[1], grad_key.shape[2]))
-            for receiver, pieces in self._out.items()
-        }
-        with self.link.answering():
-            works = [self.link.receive(buffer, receiver) for receiver, buffer in buffers.items()]
-        self.link.wait(works)
-        for receiver in sorted(buffers):
-            for piece, pair in zip(self._out[receiver], self._split(buffers[receiver], self._out[receiver]), strict=True):
+        """Add the gradients that come back from the workers after this one, one worker's at a time, in their order."""
+        for receiver, pieces in sorted(self._out.items()):
+            buffer = grad_key.new_empty(self._num_elements(pieces, grad_key.shape[1], grad_key.shape[2]))
+            with self.link.answering():
+                work = self.link.receive(buffer, receiver)
+            self.link.wait([work])
+            for piece, pair in zip(pieces, self._split(buffer, pieces), strict=True):
                 rows = slice(piece.start - self._first, piece.end - self._first)
                 for grad, part in zip((grad_key, grad_value), pair, strict=True):
                     grad[rows, self._heads[piece.partition]] += part

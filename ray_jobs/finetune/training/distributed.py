@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from ray_jobs.finetune.sequence_parallel.answering import answering
+from ray_jobs.finetune.sequence_parallel.answering import GROUP_LIMIT, answering
 from ray_jobs.finetune.sequence_parallel.exchange import Link
 from ray_jobs.finetune.training.fast_layers import layers_of
 from ray_jobs.finetune.training.objective import Objective
@@ -55,23 +55,25 @@ def sum_over_ranks(tensors: list[torch.Tensor], worker: Worker) -> None:
 
 def _sum_bucket(tensors: list[torch.Tensor], worker: Worker) -> None:
     if len(tensors) == 1 and tensors[0].device == worker.device and tensors[0].is_contiguous():
-        _all_reduce(tensors[0])
+        _all_reduce(tensors[0], worker)
         return
     flat = torch.cat([t.flatten().to(worker.device) for t in tensors])
-    _all_reduce(flat)
+    _all_reduce(flat, worker)
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
 
 
-def _all_reduce(tensor: torch.Tensor) -> None:
-    with answering("all workers sum their gradients and losses", "the limit of torch's process group (30 minutes, if not set)"):
-        dist.all_reduce(tensor)
+def _all_reduce(tensor: torch.Tensor, worker: Worker) -> None:
+    with answering("all workers sum their gradients and losses", GROUP_LIMIT):
+        dist.all_reduce(tensor, group=worker.link.everyone if worker.link else None)
 
 
 def mesh_of(worker: Worker) -> DeviceMesh:
-    """All workers in a line. A process group must exist."""
-    from torch.distributed.device_mesh import init_device_mesh
+    """All workers in a line, with the limit of their link if rows are cut. A process group must exist."""
+    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+    if worker.link is not None and worker.link.everyone is not None:
+        return DeviceMesh.from_group(worker.link.everyone, worker.device.type)
     return init_device_mesh(worker.device.type, (worker.world_size,))
 
 

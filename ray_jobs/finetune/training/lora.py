@@ -39,7 +39,7 @@ def check_targets(params: PipelineParams) -> None:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"), quiet_transformers():
-        model = AutoModelForCausalLM.from_config(extended_config(params.model))
+        model = AutoModelForCausalLM.from_config(extended_config(params.model, as_served=True))
     _places(model, params.training)
     refuse_kept_outputs(model.config, params.training)
     if params.ray.sequence_workers > 1:

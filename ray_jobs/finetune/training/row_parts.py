@@ -13,7 +13,7 @@ import torch.distributed as dist
 from data_schemas.errors import UserError
 from ray_jobs.finetune.attention import mark_part
 from ray_jobs.finetune.hybrids import carries_state
-from ray_jobs.finetune.planning.flops import ModelCost
+from ray_jobs.finetune.planning.flops import ModelCost, expert_tensors, experts_a_token
 from ray_jobs.finetune.segments import segment_batch
 from ray_jobs.finetune.sequence_parallel.attention import RowPart
 from ray_jobs.finetune.sequence_parallel.cuts import RowCost, plan_cuts
@@ -24,7 +24,7 @@ from ray_jobs.finetune.training.batches import MicroBatch
 def sequence_link(rank: int, world_size: int, num_sharing: int, timeout_s: float = 1800.0) -> Link | None:
     """How this worker reaches those that share its rows, which have neighbouring ranks; None if none does. All ranks must call it.
 
-    A worker that does not answer within `timeout_s` is taken for lost. UserError if the workers cannot be put into groups of `num_sharing`.
+    A worker that does not answer within `timeout_s` is taken for lost, here and in what all workers do together. UserError if the workers cannot be put into groups of `num_sharing`.
     """
     if num_sharing == 1:
         return None
@@ -33,12 +33,13 @@ def sequence_link(rank: int, world_size: int, num_sharing: int, timeout_s: float
             f"{world_size} training workers cannot be put into groups of ray.sequence_workers {num_sharing}: make ray.num_workers a "
             "multiple of it."
         )
-    link = None
+    link, limit = None, timedelta(seconds=timeout_s)
+    everyone = dist.new_group(list(range(world_size)), timeout=limit)
     for first in range(0, world_size, num_sharing):
         ranks = tuple(range(first, first + num_sharing))
-        group = dist.new_group(list(ranks), timeout=timedelta(seconds=timeout_s))
+        group = dist.new_group(list(ranks), timeout=limit)
         if rank in ranks:
-            link = Link(rank - first, ranks, group, timeout_s)
+            link = Link(rank - first, ranks, group, timeout_s, everyone)
     return link
 
 
@@ -52,6 +53,14 @@ def refuse_uncuttable(model: torch.nn.Module) -> None:
     base: Any = model
     if hasattr(base, "get_base_model"):
         base = base.get_base_model()
+    if expert_tensors(model):
+        try:
+            experts_a_token(base.config)
+        except UserError as error:
+            raise UserError(
+                f"Rows of this base cannot be cut over workers, because the config of {base.config.model_type} does not say how many experts "
+                "a token uses, and so not what a token costs: set ray.sequence_workers to 1."
+            ) from error
     given = getattr(base.config, "rope_parameters", None) or {}
     of_layers = [value for value in given.values() if isinstance(value, Mapping)] or [given]
     for rope in of_layers:  # one for all layers, or one for each layer type

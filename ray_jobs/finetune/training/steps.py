@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.planning.flops import cost_of
+from ray_jobs.finetune.planning.flops import ModelCost, cost_of
+from ray_jobs.finetune.sequence_parallel.answering import answering_among_others
 from ray_jobs.finetune.training.batches import (
     MicroBatch,
     PositionsOfRow,
@@ -38,8 +40,10 @@ from ray_jobs.finetune.training.skipped_positions import skipped_positions
 from ray_jobs.finetune.training.token_weights import TokenWeights
 
 _NAMED = 8  # documents named when a step fails
+_costs: WeakKeyDictionary[torch.nn.Module, ModelCost] = WeakKeyDictionary()  # counted once for each objective
 
 
+@answering_among_others("all workers compute a step")
 def train_step(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
@@ -53,7 +57,7 @@ def train_step(
     """One optimizer step on the rows `indices`; returns loss (nats a token), gradient norm before clipping, learning rate and tokens.
 
     With `token_weights`, the gradient is that of the weighted loss; `weighted_loss` is its mean by weight, `loss` stays the plain one.
-    UserError, before any weight changes, if the loss or a gradient is not finite.
+    UserError, before any weight changes, if the loss or a gradient is not finite. `WorkerLostError` if another worker does not answer.
     """
     training = params.training
     scale = learning_rate_scale(step, training.steps, training.warmup_steps, training.schedule)
@@ -128,7 +132,8 @@ def cut_for(objective: Objective, batch: MicroBatch, worker: Worker, group_size:
     if worker.link is None:
         return batch
     model = objective.model
-    sizes = cost_of(model, model.get_base_model().config)
+    if (sizes := _costs.get(objective)) is None:
+        sizes = _costs[objective] = cost_of(model, model.get_base_model().config)
     costs = [row_cost(sizes, num_full_layers_of(model), worker.link.num_workers, in_groups) for in_groups in (sparse, False)]
     return part_of_batch(batch, worker.link, group_size, *costs)
 
@@ -163,6 +168,7 @@ def _not_finite(step: int, losses: torch.Tensor, norm: float, rows: Rows, indice
     )
 
 
+@answering_among_others("all workers validate")
 def validate(objective: Objective, rows: Rows, params: PipelineParams, worker: Worker) -> dict[str, float]:
     """Mean held-out loss (nats a token) with full attention, and also with S2-Attn if that is trained; the gap is the cost of S2-Attn.
 

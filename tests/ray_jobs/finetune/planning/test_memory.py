@@ -24,11 +24,10 @@ from ray_jobs.finetune.planning.memory import (
     SHARE_FOR_KEEPING,
     attention_bytes,
     keeping_attention_fits,
-    largest_micro_batch,
     predict_memory,
 )
 from ray_jobs.finetune.planning.shape import TrainingShape, training_shape
-from ray_jobs.finetune.planning.worker_memory import as_trained, memory_of_worker
+from ray_jobs.finetune.planning.worker_memory import as_trained, largest_micro_batch, memory_of_worker, most_kept_layers
 from ray_jobs.finetune.training.kept_attention import keeps_attention_within
 from ray_jobs.finetune.training.lora import add_trainable_weights, trainable
 from tasks.model.quantised_linear import quantise_linears
@@ -216,14 +215,35 @@ def test_each_memory_feature_saves_what_it_is_for() -> None:
 
 @given(st.integers(8, 200), st.integers(1, 16))
 def test_the_largest_micro_batch_fits_and_the_next_does_not(gigabytes: int, most: int) -> None:
-    shape, training, row = one_billion(), TrainingParams(), 8192
-    rows = largest_micro_batch(shape, training, row, gigabytes * 1e9, most=most, cuda=True)
+    shape, row = one_billion(), 8192
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "one",
+            "corpus": {"sources": ["x"]},
+            "model": {"base": "demo", "target_length": row},
+            "ray": {"use_gpu": True},
+        }
+    )
+    rows = largest_micro_batch(params, shape, params.training, gigabytes * 1e9, most=most)
     limit = 0.97 * gigabytes * 1e9
     assert 0 <= rows <= most
     if rows:
-        assert predict_memory(shape, training, rows * row, cuda=True).total <= limit
+        assert predict_memory(shape, params.training, rows * row, cuda=True).total <= limit
     if rows < most:
-        assert predict_memory(shape, training, (rows + 1) * row, cuda=True).total > limit
+        assert predict_memory(shape, params.training, (rows + 1) * row, cuda=True).total > limit
+
+
+def test_what_fits_is_asked_with_what_cut_rows_need(params: PipelineParams, shape: TrainingShape) -> None:
+    """Of 3 workers that 2 key-value heads do not divide, the last holds the keys and values of the row."""
+    ray = params.ray.model_copy(update={"num_workers": 3, "sequence_workers": 3})
+    params = with_training(params, gradient_checkpointing=True, attention_outputs="recomputed").model_copy(update={"ray": ray})
+    peak = memory_of_worker(params, shape, 8e9).estimate.total
+    alone = predict_memory(shape, params.training, memory_of_worker(params, shape, 8e9).tokens, num_workers=3).total
+    assert peak > alone
+    between = (peak + alone) / 2 / 0.97
+    assert largest_micro_batch(params, shape, params.training, between, most=1) == 0
+    assert largest_micro_batch(params, shape, params.training, peak / 0.96, most=1) == 1
+    assert most_kept_layers(params, shape, params.training, between) == 0
 
 
 @pytest.mark.slow

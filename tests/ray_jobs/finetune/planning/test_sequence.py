@@ -4,9 +4,20 @@ import pytest
 
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.planning.flops import ModelCost
-from ray_jobs.finetune.planning.sequence import exchanged_bytes, longest_row, sent_bytes
+from ray_jobs.finetune.planning.memory import in_one_memory, predict_memory
+from ray_jobs.finetune.planning.sequence import (
+    Pattern,
+    exchanged_bytes,
+    largest_part,
+    longest_row,
+    patterns_of,
+    sent_bytes,
+    validation_bytes,
+    worker_peak,
+)
 from ray_jobs.finetune.planning.sequence_time import hours_a_billion_tokens
 from ray_jobs.finetune.planning.shape import training_shape
+from ray_jobs.finetune.planning.worker_memory import memory_of_worker
 
 
 def params_of(sequence_workers: int, **training: object) -> PipelineParams:
@@ -30,28 +41,84 @@ def test_bytes_are_those_of_half_a_group_of_half_of_the_heads() -> None:
     assert found.step == 3 * (3 * found.layer_in_groups + found.layer_in_full)
 
 
+def longest(workers: int, num_bytes: float = 8e9, **training: object) -> int:
+    params = params_of(2, **{"full_attention_layers": "none"} | training)
+    return longest_row(params, training_shape(params), num_bytes, workers, cuda=False)
+
+
 def test_more_workers_take_longer_rows() -> None:
-    params = params_of(2)
-    shape = training_shape(params)
-    rows = [longest_row(params, shape, 8e9, workers, False, 0, 2048) for workers in (1, 2, 8)]
+    rows = [longest(workers) for workers in (1, 2, 8)]
     assert rows[0] > 10_000
     assert rows[1] == pytest.approx(2 * rows[0], rel=0.1)
-    uneven = [longest_row(params, shape, 8e9, 8, False, full, 2048) for full in (0, 2)]
-    assert uneven[1] < 0.9 * uneven[0], "8 workers do not divide 2 key-value heads: the first part of a row is the longest"
-    assert rows[2] == pytest.approx(8 * rows[0], rel=0.1)
-    assert longest_row(params, shape, 1e6, 8, cuda=False) == 0
+    assert rows[2] < 7.5 * rows[0], "8 workers do not divide 2 key-value heads: in validation the first part of a row is the longest"
+    assert longest(8, full_attention_every=2) <= rows[2]
+    assert longest(8, 1e6) == 0
+
+
+def test_the_longest_row_is_one_that_can_be_validated() -> None:
+    params, workers = params_of(2, full_attention_layers="none"), 8
+    shape = training_shape(params)
+    tokens, training = longest(workers), in_one_memory(params.training)
+    states = 16 * shape.num_trainable + 4 * shape.num_frozen
+    assert states + validation_bytes(shape, training, tokens, workers) == pytest.approx(0.97 * 8e9, rel=0.01)
+    _, peak = worker_peak(params, shape, training, tokens, workers, workers)
+    assert peak.moment == "validation"
+    in_training = predict_memory(shape, training, tokens // workers, num_workers=workers).total
+    assert in_training < 0.9 * peak.total
+
+
+FIRST, IN_FULL = Pattern(0, 2048), Pattern(4, 2 * 65_536)
 
 
 def test_what_an_exchange_needs_beside_the_part() -> None:
-    params, two = params_of(2), 2
+    params, two, token = params_of(2), 2, 2 * 64 * 4  # bytes of the key and value of a head
     shape = training_shape(params)
-    in_groups = exchanged_bytes(params, shape, 65_536, 0, 2048, two)
     scores = 12 * 2 * 1024 * 2048
-    assert in_groups == 3 * 2 * 2 * 64 * 4 * 2048 + scores, "a group, however long the row"
-    exchanging = exchanged_bytes(params, shape, 655_360, 1, 2048, two)
+    assert exchanged_bytes(params, shape, 65_536, FIRST, two) == 3 * 2 * token * 2048 + scores, "a group, however long the row"
+    exchanging = exchanged_bytes(params, shape, 655_360, Pattern(1, 2048), two)
     assert exchanging == 655_360 / 2 * (3 * 4 + 2 * 2) * 64 * 4, "2 workers divide 2 key-value heads"
-    assert exchanged_bytes(params, shape, 655_360, 1, 2048, 3) > 3 * 2 * 2 * 64 * 4 * 655_360, "3 do not: all keys and values"
-    assert exchanged_bytes(params, shape, 65_536, 0, 2048, 1) == 0
+    by_halos = exchanged_bytes(params, shape, 655_360, Pattern(1, 2048), 3)
+    assert by_halos >= (2 + 3) * token * 655_360, "3 do not: all keys and values, and of one head what was received and gradients"
+    assert exchanged_bytes(params, shape, 65_536, FIRST, 1) == 0
+
+
+def test_full_attention_has_no_groups_whose_halo_would_be_held() -> None:
+    params = params_of(2, attention="full")
+    shape = training_shape(params)
+    assert exchanged_bytes(params, shape, 1024, IN_FULL, 2) == 1024 / 2 * (3 * 4 + 2 * 2) * 64 * 4
+    assert patterns_of(params, shape) == [IN_FULL]
+
+
+def test_several_rows_are_cut_as_one() -> None:
+    params = params_of(2)
+    shape = training_shape(params)
+    assert largest_part(params, shape, 65_536, FIRST, 2, rows=3) == 3 * 65_536 // 2
+    whole = (params, shape, 65_536, FIRST, 2)
+    assert exchanged_bytes(*whole, rows=2) == 0, "the cut is between two documents"
+    assert exchanged_bytes(*whole, rows=3) == exchanged_bytes(*whole)
+    heads = (params, shape, 65_536, IN_FULL, 2)
+    assert exchanged_bytes(*heads, rows=3) == 3 * exchanged_bytes(*heads), "heads are exchanged for all tokens"
+
+
+def test_the_peak_is_that_of_the_time_of_a_run_that_needs_most() -> None:
+    plain = params_of(2, full_attention_layers="none")
+    shape = training_shape(plain)
+    last_steps = params_of(2, full_attention_layers="none", full_attention_steps=1)
+    retrieval = plain.model_copy(update={"retrieval": plain.retrieval.model_copy(update={"share": 0.1})})
+    group = Pattern(0, 2048)
+    assert patterns_of(plain, shape) == [group]
+    assert patterns_of(last_steps, shape) == patterns_of(retrieval, shape) == [group, IN_FULL]
+    peaks = [memory_of_worker(params, shape, 8e9).estimate.total for params in (plain, last_steps, retrieval)]
+    assert peaks[0] < peaks[1] == peaks[2]
+    source = plain.corpus.sources[0].model_copy(update={"instructions": "auto"})
+    conversations = plain.model_copy(
+        update={
+            "corpus": plain.corpus.model_copy(update={"sources": (source,)}),
+            "packing": plain.packing.model_copy(update={"full_attention_conversations": True}),
+        }
+    )
+    assert patterns_of(conversations, shape)[1:] == [Pattern(4, 2048, by_halos=True)]
+    assert memory_of_worker(conversations, shape, 8e9).estimate.total > peaks[1], "keys and values of the row, not heads"
 
 
 def test_hours_of_a_billion_tokens() -> None:
