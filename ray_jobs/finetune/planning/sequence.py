@@ -131,16 +131,16 @@ class Part(NamedTuple):
     keys: float
 
 
-def _parts(shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int) -> Iterator[Part]:
+def _parts(shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int, *, evenly: bool = False) -> Iterator[Part]:
     """For each of `count` workers, of `rows` rows of `tokens`, a document each.
 
-    A token at place x of a document costs a + b x, so x tokens from its start cost a x + b x^2 / 2.
+    A token at place x of a document costs a + b x, so x tokens from its start cost a x + b x^2 / 2; `evenly` takes b as 0.
     """
     from ray_jobs.finetune.training.row_parts import row_cost
 
     cost = row_cost(shape.cost, pattern.in_full, count)
     in_full = pattern.in_full / shape.cost.layers if pattern.by_halos else cost.in_full
-    a, b = cost.linear + 1 + cost.in_groups * min(pattern.group_size, tokens) / 2, in_full
+    a, b = cost.linear + 1 + cost.in_groups * min(pattern.group_size, tokens) / 2, 0.0 if evenly else in_full
     shares = [number * rows / count for number in range(count + 1)]
     bounds = []
     for share in shares:
@@ -201,10 +201,10 @@ def validation_bytes(shape: TrainingShape, training: TrainingParams, tokens: int
 
 
 def _validation_bytes(shape: TrainingShape, training: TrainingParams, tokens: int, count: int) -> Iterator[float]:
-    """On each worker."""
+    """On each worker, of about equal numbers of tokens."""
     cost, size = shape.cost, shape.compute_bytes
     group = cost.heads // cost.kv_heads
-    for part in _parts(shape, tokens, Pattern(cost.layers, 2 * tokens), count, 1):
+    for part in _parts(shape, tokens, Pattern(cost.layers, 2 * tokens), count, 1, evenly=True):
         if cost.kv_heads % count == 0:
             beside = part.tokens * (3 * cost.heads + 2 * cost.kv_heads) * cost.head_dim * size if count > 1 else 0.0
         else:

@@ -39,6 +39,7 @@ from ray_jobs.finetune.training.short_windows import MixedRows
 from ray_jobs.finetune.training.skipped_positions import skipped_positions
 from ray_jobs.finetune.training.token_weights import TokenWeights
 
+EVEN_LINEAR = 1e12  # cost of a token without attention beside which no attention counts
 _NAMED = 8  # documents named when a step fails
 _costs: WeakKeyDictionary[torch.nn.Module, ModelCost] = WeakKeyDictionary()  # counted once for each objective
 
@@ -128,13 +129,19 @@ def _backward(
 
 
 def cut_for(objective: Objective, batch: MicroBatch, worker: Worker, group_size: int, sparse: bool = True) -> MicroBatch:
-    """This worker's part of a batch where workers share rows, else the batch."""
+    """This worker's part of a batch where workers share rows, else the batch.
+
+    Where nothing is `sparse`, as in validation, all parts have about as many tokens: equal cost would give the first worker several times as
+    many, and so let validation decide how long a row may be.
+    """
     if worker.link is None:
         return batch
     model = objective.model
     if (sizes := _costs.get(objective)) is None:
         sizes = _costs[objective] = cost_of(model, model.get_base_model().config)
     costs = [row_cost(sizes, num_full_layers_of(model), worker.link.num_workers, in_groups) for in_groups in (sparse, False)]
+    if not sparse:
+        costs = [replace(cost, linear=EVEN_LINEAR) for cost in costs]
     return part_of_batch(batch, worker.link, group_size, *costs)
 
 
