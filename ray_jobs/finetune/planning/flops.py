@@ -95,7 +95,9 @@ def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
     sizes = [module.in_features * module.out_features for module in matrices]  # a quantised layer's weight is not held as such
     trained = [any(n == "weight" and p.requires_grad for n, p in module.named_parameters(recurse=False)) for module in matrices]
     of_experts = expert_tensors(model)
-    active = round(float(np.mean(_experts_of_layers(config))) * sum(t.shape[1:].numel() for t in of_experts)) if of_experts else 0
+    active = (
+        round(float(np.mean(_experts_of_layers(config))) * sum(t.shape[1:].numel() for t in of_experts)) if of_experts else 0
+    )
     heads = int(config.num_attention_heads)
     return ModelCost(
         matrix_weights=sum(sizes) + active,

@@ -131,7 +131,9 @@ class Part(NamedTuple):
     keys: float
 
 
-def _parts(shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int, *, evenly: bool = False) -> Iterator[Part]:
+def _parts(
+    shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int, *, evenly: bool = False
+) -> Iterator[Part]:
     """For each of `count` workers, of `rows` rows of `tokens`, a document each.
 
     A token at place x of a document costs a + b x, so x tokens from its start cost a x + b x^2 / 2; `evenly` takes b as 0.
@@ -152,9 +154,7 @@ def _parts(shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows
         yield Part(last - first, max(0.0, end - first) if share % 1 else 0.0, end - start)
 
 
-def largest_part(
-    params: PipelineParams, shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int = 1
-) -> int:
+def largest_part(params: PipelineParams, shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int = 1) -> int:
     """Tokens of the largest part of `rows` rows of `tokens`, a document each, over `count` workers.
 
     Where layers attend in full in place, later tokens of a document cost more, so it is a part at a document's start.
@@ -240,9 +240,7 @@ def worker_peak(
     return max(found, key=lambda pair: pair[1].total)
 
 
-def longest_row(
-    params: PipelineParams, shape: TrainingShape, available_bytes: float, num_workers: int, cuda: bool
-) -> int:
+def longest_row(params: PipelineParams, shape: TrainingShape, available_bytes: float, num_workers: int, cuda: bool) -> int:
     """Tokens of the longest row that fits `num_workers` workers of `available_bytes` which share it, in training and in validation; 0 if
     the model does not fit. Groups are those of `params`."""
     training = params.training if cuda else in_one_memory(params.training)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 GROUP_LIMIT = "the limit of their process group (ray.exchange_timeout_s where workers share rows, else 30 minutes)"
 
+
 class WorkerLostError(RuntimeError):
     """Another worker does not answer. Starting all workers again may help, so it is no `UserError`."""
 

@@ -1,5 +1,6 @@
 """The dry run: a real step on tensors without content finds faults of the device's code, and counts memory, operations and bytes."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ import ray_jobs.finetune.training.loss as loss_module
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from flows.commands.plan_dry_run import rows_of
-from ray_jobs.finetune.dry_run.rehearsal import DryRun, dry_run
+from ray_jobs.finetune.dry_run import rehearsal
+from ray_jobs.finetune.dry_run.fake_device import fake_process_group, fake_tensors
+from ray_jobs.finetune.dry_run.ledger import WEIGHTS, Ledger
+from ray_jobs.finetune.dry_run.operations import AttentionPairs
+from ray_jobs.finetune.dry_run.rehearsal import DryRun, FullRows, dry_run
+from ray_jobs.finetune.executors import rehearsing_gpu
+from ray_jobs.finetune.planning.sequence import _validation_bytes
 from ray_jobs.finetune.planning.shape import training_shape
+from ray_jobs.finetune.training.distributed import Worker
+from ray_jobs.finetune.training.row_parts import sequence_link
+from ray_jobs.finetune.training.steps import validate
 
 TOKENS = 1024
 GPU = {"use_gpu": True}
@@ -111,6 +121,46 @@ def test_rows_over_several_workers_are_rehearsed(base: Path, alone: DryRun) -> N
         assert 0.85 < found.ratio < 1.2, found  # the formula is for the worker that needs most, which is the last one
         assert found.peak_bytes < alone.peak_bytes
         assert any("that share a row" in note for note in found.notes)
+
+
+def counted_in_validation(params: PipelineParams, rank: int, workers: int) -> int:
+    """Bytes at the peak of a validation beside the weights, with full attention alone."""
+    in_full = params.model_copy(update={"training": params.training.model_copy(update={"attention": "full"})})
+    with ExitStack() as around:
+        around.enter_context(fake_process_group(workers, rank))
+        worker = Worker(rank, workers, torch.device("cpu"), sequence_link(rank, workers, workers))
+        around.enter_context(fake_tensors())
+        around.enter_context(rehearsing_gpu())
+        objective = rehearsal._objective(params, worker.device)
+        ledger = Ledger(workers, workers)
+        ledger.count([*objective.parameters(), *objective.buffers()], WEIGHTS)
+        weights = ledger.peak_bytes
+        with AttentionPairs(), ledger:
+            validate(objective, FullRows(1, params.row_tokens), in_full, worker)
+    return ledger.peak_bytes - weights
+
+
+@pytest.mark.parametrize(("workers", "rank"), [(2, 1), (3, 2)])
+def test_validation_of_a_cut_row_takes_what_the_formula_says(base: Path, workers: int, rank: int) -> None:
+    """2 workers divide the 2 key-value heads, 3 do not: the last of them holds keys and values of the row, of a head at a time."""
+    params = PipelineParams.model_validate(
+        {
+            "run_name": "dry",
+            "corpus": {"sources": ["none"]},
+            "model": {"base": str(base), "target_length": 32 * TOKENS, "rope_method": "yarn"},
+            "training": {"precision": "bf16", "loss_chunk_tokens": 256, "rows_per_step": workers, "loss_kernel": "chunked"},
+            "ray": GPU | {"num_workers": workers, "sequence_workers": workers},
+        }
+    )
+    foreseen = list(_validation_bytes(training_shape(params), params.training, params.row_tokens, workers))[rank]
+    assert 0.9 < foreseen / counted_in_validation(params, rank, workers) < 1.15
+
+
+def test_rows_in_a_micro_batch_are_foreseen_as_they_are_counted(base: Path) -> None:
+    """Three rows cut as one over two workers, one layer in full, for which heads of all tokens are exchanged."""
+    three = rehearsed(base, {"rows_per_step": 3, "micro_batch_rows": 3}, GPU | {"num_workers": 2, "sequence_workers": 2})
+    assert three.tokens == 3 * TOKENS // 2
+    assert 0.85 < three.ratio < 1.2, three
 
 
 def test_code_that_would_fail_on_a_gpu_is_found(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

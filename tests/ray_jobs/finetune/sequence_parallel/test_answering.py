@@ -110,7 +110,11 @@ def test_an_error_of_another_kind_stays_what_it_is() -> None:
     with pytest.raises(WorkerLostError, match="while computing: it was lost, or took longer than 1 s.*Connection closed"):
         with answering_among_others("computing", "1 s"):
             raise RuntimeError(told)
-    for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("The size of tensor a must match"), UserError("x")):
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("The size of tensor a must match"),
+        UserError("x"),
+    ):
         with pytest.raises(type(error)) as raised, answering_among_others("computing", "1 s"):
             raise error
         assert raised.value is error

@@ -78,7 +78,9 @@ def test_experts_of_which_a_token_uses_nobody_knows_how_many(tmp_path: Path, mon
     check_targets(params_of(str(tmp_path), 128, 2, 2))
     monkeypatch.setattr("ray_jobs.finetune.planning.flops._EXPERTS_A_TOKEN", ())
     check_targets(params_of(str(tmp_path), 128, 1, 1))
-    with pytest.raises(UserError, match="config of mixtral does not say how many experts a token uses.*set ray.sequence_workers to 1"):
+    with pytest.raises(
+        UserError, match="config of mixtral does not say how many experts a token uses.*set ray.sequence_workers to 1"
+    ):
         check_targets(params_of(str(tmp_path), 128, 2, 2))
 
 
