@@ -100,7 +100,7 @@ def _chosen(
     from tasks.model.extended import rope_plan_for
 
     check_inputs(validate_params(mapping, origin))
-    workers, cuda, fits = mapping["ray"]["num_workers"], mapping["ray"]["use_gpu"], False
+    workers, fits = mapping["ray"]["num_workers"], False
     for setting in ways_to_fit(workers):
         tried = mapping | {"training": mapping["training"] | setting}
         params = validate_params(tried, origin)

@@ -173,8 +173,8 @@ def exchanged_bytes(
     token, found = 2 * cost.head_dim * size, [0.0]  # bytes of a token's key and value of a head
     exchanges_heads = cost.kv_heads % count == 0 and not pattern.by_halos
     if pattern.in_full and exchanges_heads:
-        part = max(part.tokens for part in parts)
-        found.append(part * (3 * cost.heads + 2 * cost.kv_heads) * cost.head_dim * size)
+        largest = max(part.tokens for part in parts)
+        found.append(largest * (3 * cost.heads + 2 * cost.kv_heads) * cost.head_dim * size)
     for part in (part for part in parts if part.joined):
         if pattern.in_full and pattern.by_halos:
             found.append(3 * cost.kv_heads * token * part.keys + _scores(part.joined, part.keys, (cost.heads + 1) // 2))

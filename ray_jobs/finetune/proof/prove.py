@@ -147,8 +147,8 @@ def refuse_unproven(params: PipelineParams) -> Proof:
         raise _refusal(load_config(params.model), proof.reason)
     if params.ray.sequence_workers > 1 and not proof.passes_positions_on:
         raise UserError(
-            f"A base of type {load_config(params.model).model_type!r} does not pass its positions on to its attention layers, so a row cannot "
-            "be cut: set ray.sequence_workers to 1."
+            f"A base of type {load_config(params.model).model_type!r} does not pass its positions on to its attention layers, so a row "
+            "cannot be cut: set ray.sequence_workers to 1."
         )
     return proof
 

@@ -24,7 +24,8 @@ from ray_jobs.finetune.training.batches import MicroBatch
 def sequence_link(rank: int, world_size: int, num_sharing: int, timeout_s: float = 1800.0) -> Link | None:
     """How this worker reaches those that share its rows, which have neighbouring ranks; None if none does. All ranks must call it.
 
-    A worker that does not answer within `timeout_s` is taken for lost, here and in what all workers do together. UserError if the workers cannot be put into groups of `num_sharing`.
+    A worker that does not answer within `timeout_s` is taken for lost, here and in what all workers do together. UserError if the workers
+    cannot be put into groups of `num_sharing`.
     """
     if num_sharing == 1:
         return None
@@ -58,8 +59,8 @@ def refuse_uncuttable(model: torch.nn.Module) -> None:
             experts_a_token(base.config)
         except UserError as error:
             raise UserError(
-                f"Rows of this base cannot be cut over workers, because the config of {base.config.model_type} does not say how many experts "
-                "a token uses, and so not what a token costs: set ray.sequence_workers to 1."
+                f"Rows of this base cannot be cut over workers, because the config of {base.config.model_type} does not say how many "
+                "experts a token uses, and so not what a token costs: set ray.sequence_workers to 1."
             ) from error
     given = getattr(base.config, "rope_parameters", None) or {}
     of_layers = [value for value in given.values() if isinstance(value, Mapping)] or [given]

@@ -131,8 +131,8 @@ def _backward(
 def cut_for(objective: Objective, batch: MicroBatch, worker: Worker, group_size: int, sparse: bool = True) -> MicroBatch:
     """This worker's part of a batch where workers share rows, else the batch.
 
-    Where nothing is `sparse`, as in validation, all parts have about as many tokens: equal cost would give the first worker several times as
-    many, and so let validation decide how long a row may be.
+    Where nothing is `sparse`, as in validation, all parts have about as many tokens: equal cost would give the first worker several
+    times as many, and so let validation decide how long a row may be.
     """
     if worker.link is None:
         return batch

@@ -79,7 +79,7 @@ def test_experts_of_which_a_token_uses_nobody_knows_how_many(tmp_path: Path, mon
     monkeypatch.setattr("ray_jobs.finetune.planning.flops._EXPERTS_A_TOKEN", ())
     check_targets(params_of(str(tmp_path), 128, 1, 1))
     with pytest.raises(
-        UserError, match="config of mixtral does not say how many experts a token uses.*set ray.sequence_workers to 1"
+        UserError, match=r"config of mixtral does not say how many experts a token uses.*set ray.sequence_workers to 1"
     ):
         check_targets(params_of(str(tmp_path), 128, 2, 2))
 
@@ -96,7 +96,7 @@ def test_positions_that_do_not_reach_the_attention_layers(tmp_path: Path, monkey
     monkeypatch.setattr(LlamaModel, "forward", with_positions_of_its_own)
     monkeypatch.setattr(prove, "_proven", {})
     assert refuse_unproven(params_of(base, 128, 1, 1)).holds
-    with pytest.raises(UserError, match="type 'llama' does not pass its positions on.*set ray.sequence_workers to 1"):
+    with pytest.raises(UserError, match=r"type 'llama' does not pass its positions on.*set ray.sequence_workers to 1"):
         refuse_unproven(params_of(base, 128, 2, 2))
 
 
