@@ -1,4 +1,4 @@
-"""The longest rows that fit 1, 8, 32 and 64 GPUs of 80 GB, and the hours of a billion tokens, by the formulas of `ropeway plan`.
+"""The longest rows that 1 to 64 GPUs of 80 GB can train and validate, and the hours of a billion tokens, as `ropeway plan` foresees them.
 
 `python -m benchmarks.longest_rows [--json FILE]`. Nothing is trained or downloaded: three Llama-like shapes are counted on models without
 storage. `python docs/tools/longest_rows.py` writes the table of docs/attention.md from the record.

@@ -118,7 +118,7 @@ def foreseen(params: Any) -> dict[str, float]:
     from ray_jobs.finetune.planning.shape import training_shape
 
     shape, workers = training_shape(params), params.ray.sequence_workers
-    cut = (params, shape, params.row_tokens, first_pattern(params, shape), workers)
+    cut = (shape, params.row_tokens, first_pattern(params, shape), workers)
     part, beside = largest_part(*cut), exchanged_bytes(*cut)
     found = predict_memory(shape, in_one_memory(params.training), part, num_workers=workers, exchanged_bytes=beside)
     sent = sent_bytes(params, shape, 0, GROUP_SIZE).layer_in_groups if workers > 1 else 0.0

@@ -226,7 +226,7 @@ def _part_of_worker(params: PipelineParams, shape: TrainingShape) -> tuple[int, 
     from ray_jobs.finetune.planning.sequence import exchanged_bytes, first_pattern, largest_part
 
     sharing, rows = params.ray.sequence_workers, params.training.micro_batch_rows
-    cut = (params, shape, params.row_tokens, first_pattern(params, shape), sharing, rows)
+    cut = (shape, params.row_tokens, first_pattern(params, shape), sharing, rows)
     return largest_part(*cut), exchanged_bytes(*cut)
 
 

@@ -154,7 +154,7 @@ def _parts(
         yield Part(last - first, max(0.0, end - first) if share % 1 else 0.0, end - start)
 
 
-def largest_part(params: PipelineParams, shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int = 1) -> int:
+def largest_part(shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int = 1) -> int:
     """Tokens of the largest part of `rows` rows of `tokens`, a document each, over `count` workers.
 
     Where layers attend in full in place, later tokens of a document cost more, so it is a part at a document's start.
@@ -163,9 +163,7 @@ def largest_part(params: PipelineParams, shape: TrainingShape, tokens: int, patt
     return min(rows * tokens, math.ceil(round(largest, 3)))
 
 
-def exchanged_bytes(
-    params: PipelineParams, shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int = 1
-) -> float:
+def exchanged_bytes(shape: TrainingShape, tokens: int, pattern: Pattern, count: int, rows: int = 1) -> float:
     """What attention needs beside the part of `rows` rows of `tokens`, a document each, on the worker that needs most of `count`."""
     if count == 1:
         return 0.0
@@ -231,8 +229,8 @@ def worker_peak(
     in_validation = validation_bytes(shape, training, tokens, count) if count > 1 else 0.0
     found = []
     for pattern in patterns_of(params, shape) if count > 1 else [first_pattern(params, shape)]:
-        part = largest_part(params, shape, tokens, pattern, count, rows)
-        beside = exchanged_bytes(params, shape, tokens, pattern, count, rows)
+        part = largest_part(shape, tokens, pattern, count, rows)
+        beside = exchanged_bytes(shape, tokens, pattern, count, rows)
         estimate = predict_memory(
             shape, training, part, num_workers=num_workers, cuda=cuda, exchanged_bytes=beside, validation_bytes=in_validation
         )

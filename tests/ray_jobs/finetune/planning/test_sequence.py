@@ -78,31 +78,31 @@ def test_what_an_exchange_needs_beside_the_part() -> None:
     params, two, token = params_of(2), 2, 2 * 64 * 4  # bytes of the key and value of a head
     shape = training_shape(params)
     scores = 12 * 2 * 1024 * 2048
-    assert exchanged_bytes(params, shape, 65_536, FIRST, two) == 3 * 2 * token * 2048 + scores, "a group, however long the row"
-    exchanging = exchanged_bytes(params, shape, 655_360, Pattern(1, 2048), two)
+    assert exchanged_bytes(shape, 65_536, FIRST, two) == 3 * 2 * token * 2048 + scores, "a group, however long the row"
+    exchanging = exchanged_bytes(shape, 655_360, Pattern(1, 2048), two)
     assert exchanging == 655_360 / 2 * (3 * 4 + 2 * 2) * 64 * 4, "2 workers divide 2 key-value heads"
-    by_halos = exchanged_bytes(params, shape, 655_360, Pattern(1, 2048), 3)
+    by_halos = exchanged_bytes(shape, 655_360, Pattern(1, 2048), 3)
     assert by_halos >= (2 + 3) * token * 655_360, (
         "3 do not: all keys and values, and of one head what was received and gradients"
     )
-    assert exchanged_bytes(params, shape, 65_536, FIRST, 1) == 0
+    assert exchanged_bytes(shape, 65_536, FIRST, 1) == 0
 
 
 def test_full_attention_has_no_groups_whose_halo_would_be_held() -> None:
     params = params_of(2, attention="full")
     shape = training_shape(params)
-    assert exchanged_bytes(params, shape, 1024, IN_FULL, 2) == 1024 / 2 * (3 * 4 + 2 * 2) * 64 * 4
+    assert exchanged_bytes(shape, 1024, IN_FULL, 2) == 1024 / 2 * (3 * 4 + 2 * 2) * 64 * 4
     assert patterns_of(params, shape) == [IN_FULL]
 
 
 def test_several_rows_are_cut_as_one() -> None:
     params = params_of(2)
     shape = training_shape(params)
-    assert largest_part(params, shape, 65_536, FIRST, 2, rows=3) == 3 * 65_536 // 2
-    whole = (params, shape, 65_536, FIRST, 2)
+    assert largest_part(shape, 65_536, FIRST, 2, rows=3) == 3 * 65_536 // 2
+    whole = (shape, 65_536, FIRST, 2)
     assert exchanged_bytes(*whole, rows=2) == 0, "the cut is between two documents"
     assert exchanged_bytes(*whole, rows=3) == exchanged_bytes(*whole)
-    heads = (params, shape, 65_536, IN_FULL, 2)
+    heads = (shape, 65_536, IN_FULL, 2)
     assert exchanged_bytes(*heads, rows=3) == 3 * exchanged_bytes(*heads), "heads are exchanged for all tokens"
 
 
