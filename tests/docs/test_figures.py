@@ -86,6 +86,15 @@ def test_the_memory_of_cut_rows_is_the_recorded_one_and_was_foreseen() -> None:
         assert abs(row["ratio"] - 1) < 0.15
 
 
+def test_the_row_of_a_million_tokens_is_the_recorded_one() -> None:
+    run = recorded("million-tokens-cpu.json")
+    foreseen, measured = (f"{size / 1e6:,.0f} MB" for size in (run["foreseen"]["bytes"], run["measured_bytes"]))
+    assert f"| {run['tokens']:,} | {foreseen} | {measured} |" in page("docs/attention.md")
+    assert abs(run["ratio"] - 1) < 0.15
+    first, last = (f"{run['steps'][number]['loss']:.2f}" for number in (0, -1))
+    assert f"loss falls from {first} to {last}" in " ".join(page("docs/attention.md").split())
+
+
 def test_the_coverage_of_intervals_is_the_recorded_one() -> None:
     figures, shown = recorded("evaluation-coverage.json"), " ".join(page("docs/evaluation.md").split())
     for name, words in (("scores", "Intervals of scores hold it in"), ("differences", "intervals of differences in")):
