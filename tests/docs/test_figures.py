@@ -70,8 +70,9 @@ def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
 
 
 def test_rows_over_two_workers_are_the_recorded_ones() -> None:
-    rows = {(row["tokens"], row["workers"], row["method"]): row for row in recorded("sequence-parallel-cpu.json")["rows"]}
-    for tokens in (16_384, 32_768, 65_536):
+    runs = [recorded(f"sequence-parallel-{name}.json")["rows"] for name in ("cpu", "131072-cpu")]
+    rows = {(row["tokens"], row["workers"], row["method"]): row for run in runs for row in run}
+    for tokens in (16_384, 32_768, 65_536, 131_072):
         halos, gather, ring = (rows[tokens, 2, method] for method in ("ropeway", "gather", "ring"))
         sent = f"{halos['bytes_a_layer'] / 1e6:.2f} / {ring['bytes_a_layer'] / 1e6:.2f}"
         memory = f"{halos['memory_bytes'] / 1e6:,.0f} / {ring['memory_bytes'] / 1e6:,.0f}"
