@@ -54,6 +54,9 @@ class Stages(Protocol):
         advice: Artifact | None,
     ) -> Artifact: ...
 
+    def tell(self, text: str) -> None:
+        """Tell the user of the run something that no stage says."""
+
     def around(self, params: PipelineParams, needs_gpu: bool) -> AbstractContextManager[None]:
         """Open while a stage runs. `needs_gpu`: it will compute on the GPUs if `ray.use_gpu` is set."""
 
@@ -110,8 +113,15 @@ class Chain:
         if self._training[number].searches_rope:
             self._search(number, start)
         params = self._training[number]
-        found = checkpoint_stage.find(params, Storage(params.storage), shards, start)
-        return self._do(self._name("checkpoint", number), self.stages.finetune, params, shards, *_given(start), found=found)
+        name, storage = self._name("checkpoint", number), Storage(params.storage)
+        if number == len(self._training) - 1:
+            found = checkpoint_stage.find(params, storage, shards, start)
+        else:
+            found, told = checkpoint_stage.find_earlier(params, storage, shards, start)
+            if found is not None and told:  # `finetune` would look for one that was computed in the same way
+                self.stages.tell(told)
+                return self._do(name, lambda: found, found=found)
+        return self._do(name, self.stages.finetune, params, shards, *_given(start), found=found)
 
     def _search(self, number: int, start: Artifact | None) -> Artifact:
         params = self._training[number]

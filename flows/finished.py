@@ -110,6 +110,9 @@ class _FindingStages:
         releases = _FindingReleases(params, self._announces)
         return release_stage.run(params, releases, documents, shards, checkpoint, evaluation, _unheard, advice=advice)
 
+    def tell(self, text: str) -> None:
+        """Nothing: the run itself says it, if there is one."""
+
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:
         yield

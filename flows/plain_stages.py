@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from data_schemas.progress import print_progress
+from data_schemas.progress import message, print_progress
 from data_schemas.storage import Artifact, Storage
 from ray_jobs import stages
 from ray_jobs.advise.advice_stage import refuse_unadvisable
@@ -54,6 +54,9 @@ class PlainStages:
         artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
         artifacts |= {"advice": advice} if advice else {}
         return stages.publish(params, artifacts, print_progress)
+
+    def tell(self, text: str) -> None:
+        print_progress(message(text))
 
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:

@@ -31,6 +31,9 @@ class PrefectStages:
     def refuse_unadvisable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         refuse_unadvisable(params, Storage(params.storage), documents, shards)
 
+    def tell(self, text: str) -> None:
+        get_run_logger().info(text)
+
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:
         turn = gpu_turn(params.ray, get_run_logger().info) if needs_gpu else nullcontext()

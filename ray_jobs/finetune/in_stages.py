@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from data_schemas.progress import ProgressCallback
+from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.prepare.job import make_documents, make_shards
@@ -77,5 +77,8 @@ def _before_the_last(
     start = None
     for stage, packed in zip(params.by_stage()[:-1], shards, strict=False):
         planned = with_found_factors(stage, storage, progress, documents, start)
-        start = checkpoint_stage.run(planned, storage, packed, progress, start)
+        found, told = checkpoint_stage.find_earlier(planned, storage, packed, start)
+        if told:
+            progress(message(told))
+        start = found or checkpoint_stage.run(planned, storage, packed, progress, start)
     return start

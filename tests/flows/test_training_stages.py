@@ -33,7 +33,7 @@ class RecordingStages:
     """Makes empty artifacts under the real keys, and notes what each stage was given."""
 
     def __init__(self, storage: Storage) -> None:
-        self.storage, self.seen = storage, []
+        self.storage, self.seen, self.told = storage, [], []
 
     def _make(self, kind: str, **identity: Any) -> Artifact:
         return self.storage.build(kind, make=lambda folder: {"steps": 1}, **identity)
@@ -58,6 +58,9 @@ class RecordingStages:
     def finetune(self, params, shards, start=None):
         self.seen.append(("finetune", params.model.target_length, params.training.steps, start and start.digest))
         return self._make(checkpoint_stage.KIND, **checkpoint_stage._inputs(params, shards, start))
+
+    def tell(self, text):
+        self.told.append(text)
 
     around = staticmethod(lambda params, needs_gpu: contextlib.nullcontext())
 
@@ -84,6 +87,48 @@ def test_each_stage_goes_on_from_the_one_before_and_is_found_again(tmp_path):
     assert checkpoint_stage.find(params.by_stage()[1], storage, chain.artifacts["shards"]) is None, "not without its start"
     other = staged_params(tmp_path, {"target_length": 1024, "steps": 4}, {"target_length": 2048})
     assert Chain(other, RecordingStages(storage)).finetuned().digest != last.digest, "another first stage, another last one"
+
+
+@pytest.mark.parametrize(
+    ("ray", "training"),
+    [
+        ({"num_workers": 4}, {}),
+        ({"num_workers": 2, "sequence_workers": 2}, {}),
+        ({}, {"micro_batch_rows": 2, "checkpoint_every": 1, "validate_every": 3, "loss_chunk_tokens": 64}),
+    ],
+)
+def test_a_finished_stage_is_found_although_it_was_computed_in_another_way(tmp_path, ray, training):
+    params, storage = staged_params(tmp_path), Storage(str(tmp_path))
+    Chain(params, RecordingStages(storage))._trained(1)
+    changed = params.model_copy(
+        update={"ray": params.ray.model_copy(update=ray), "training": params.training.model_copy(update=training)}
+    )
+    stages = RecordingStages(storage)
+    chain = Chain(PipelineParams.model_validate(changed.model_dump()), stages)
+    last = chain.finetuned()
+    first = chain.artifacts["checkpoint_1"]
+    assert [one for one in stages.seen if one[0] == "finetune"] == [("finetune", 2048, 5, first.digest)]
+    assert chain.record["checkpoint_1"]["reused"]
+    assert last.manifest.parents["checkpoint"] == first.digest
+    (told,) = stages.told
+    for name in (*(f"ray.{name}" for name in ray), *(f"training.{name}" for name in training)):
+        assert name in told
+    assert first.digest in told
+    work = [checkpoint_stage.trajectory_params(one.by_stage()[-1]) for one in (params, changed)]
+    assert work[0] == work[1], "and what is left of the last stage goes on"
+    assert list(storage.manifests("checkpoints")) == sorted((first.manifest, last.manifest), key=lambda one: one.digest)
+
+
+def test_a_stage_of_other_steps_or_another_start_is_trained_anew(tmp_path):
+    storage = Storage(str(tmp_path))
+    Chain(staged_params(tmp_path), RecordingStages(storage))._trained(1)
+    for name, value in (("seed", 5), ("rows_per_step", 16), ("learning_rate", 1e-5)):
+        params = staged_params(tmp_path)
+        other = params.model_copy(update={"training": params.training.model_copy(update={name: value})})
+        stages = RecordingStages(storage)
+        Chain(other, stages)._trained(1)
+        assert [one[:2] for one in stages.seen][-1] == ("finetune", 1024), name
+        assert not stages.told
 
 
 def test_factors_of_a_stage_are_searched_on_the_model_before(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune import in_stages
+from tests.heard import texts_into
 
 STAGES = [{"target_length": 1024}, {"target_length": 2048}]
 
@@ -43,6 +44,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(in_stages, "make_shards", make_shards)
     monkeypatch.setattr(in_stages, "with_found_factors", search)
     monkeypatch.setattr(in_stages.checkpoint_stage, "run", train)
+    monkeypatch.setattr(in_stages.checkpoint_stage, "find_earlier", lambda *_: (None, ""))
     return seen
 
 
@@ -58,6 +60,17 @@ def test_every_stage_is_packed_searched_and_trained_from_the_one_before(done: li
         ("search", 2048, "checkpoint 1024"),
         ("train", 2048, 2048.0, "rows 2048", "checkpoint 1024"),
     ]
+
+
+def test_a_finished_stage_that_was_computed_in_another_way_is_used_and_named(
+    done: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    found = ("checkpoint of two workers", "finetune: trained before with another ray.num_workers")
+    monkeypatch.setattr(in_stages.checkpoint_stage, "find_earlier", lambda *_: found)
+    in_stages.train_in_stages(params_of(STAGES, "yarn"), None, texts_into(told), {})  # type: ignore[arg-type]
+    assert [one for one in done if one[0] == "train"] == [("train", 2048, None, "rows 2048", "checkpoint of two workers")]
+    assert told == [found[1]]
 
 
 def test_a_job_of_one_stage_goes_on_from_what_it_is_given(done: list[tuple[Any, ...]]) -> None:
