@@ -83,9 +83,14 @@ class RopePlan:
 
     @property
     def has_short_rotation(self) -> bool:
-        """Whether prompts within the base's window turn with other frequencies than longer ones, as longrope's two lists do."""
+        """Whether prompts of at most `short_length` turn with other frequencies than longer ones, as longrope's two lists do."""
         parameters = self.rope_parameters
         return self.method == "longrope" and list(parameters["short_factor"]) != list(parameters["long_factor"])
+
+    @property
+    def short_length(self) -> int:
+        """Tokens up to which a prompt is short: the base's window, or with two lists the original length, at which programs switch."""
+        return self.original_length if self.has_short_rotation else self.base_window
 
     def write_config(self, model_dir: Path) -> None:
         """Rewrite `model_dir`/config.json so that every reader finds this plan; call it after `save_pretrained`."""

@@ -112,13 +112,15 @@ def _short_prompts(report: Report, plan: RopePlan) -> str:
     """What short prompts lose in programs that switch between two lists and in those that do not; "" where the lists are equal."""
     if not plan.has_short_rotation:
         return ""
-    measured = {row.arm: row for row in report.non_inferiority.perplexity}
+    # It compares at the base's window, where a base that is already extended has the long list too.
+    is_short = plan.short_length == plan.base_window
+    measured = {row.arm: row for row in report.non_inferiority.perplexity} if is_short else {}
 
     def over_base(arm: str) -> str:
         row = measured.get(arm)
         return f"{ratio(row.ratio, row.low, row.high)} of the base's perplexity" if row else "not measured"
 
-    window = plan.base_window
+    window = plan.short_length
     return (
         f"Prompts of at most {window} tokens have frequencies of their own (`short_factor`) in programs that choose by each prompt's "
         f"length, as transformers 5 does: {over_base(PUBLISHED_ARM)}. Programs that choose once by their context length, as vLLM and "
