@@ -9,16 +9,18 @@ from rich.console import Console
 
 from data_schemas.earlier_stages import describe_stages, shards_trained_on, stages_up_to
 from data_schemas.errors import UserError
-from data_schemas.params import PipelineParams
+from data_schemas.params import PipelineParams, RopeSearchParams
+from data_schemas.rope_search import RESULT_NAME, RopeSearchResult
 from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
+from flows.check_inputs import check_inputs
 from flows.commands.plan_stages import foresee_stages, print_stages
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.finetune.planning.shape import training_shape
 from ray_jobs.finetune.planning.worker_memory import memory_of_worker
 from ray_jobs.preflight import refuse_untrainable
 from ray_jobs.search_rope import search_key
-from tasks.rope_search.plans import as_search
+from tasks.rope_search.plans import as_search, with_result
 
 
 def staged_params(folder, *stages, **model) -> PipelineParams:
@@ -27,6 +29,23 @@ def staged_params(folder, *stages, **model) -> PipelineParams:
     return PipelineParams.model_validate(
         {"run_name": "staged", "storage": str(folder), "corpus": {"sources": ["x"]}, "model": given, "training": training}
     )
+
+
+def search_that_chose(storage: Storage, chosen: str) -> Artifact:
+    """A finished search without its factors and log."""
+    settings = RopeSearchParams()
+    result = RopeSearchResult.model_construct(
+        settings=settings, original_length=512, target_length=2048, theoretical_critical_pair=16, critical_pair=17,
+        critical_scores={}, critical_theta=5e5, factors=(2.0,) * 32, attention_factor=1.1, attention_searched=True,
+        num_evaluations=1, num_passes=1, best_by_generation=(), forms=(), level_of_each_comparison=0.95, chosen=chosen,
+        verdict=f"The plan takes {chosen}.",
+    )  # fmt: skip
+
+    def make(folder):
+        (folder / RESULT_NAME).write_text(result.model_dump_json())
+        return {"chosen": chosen, "verdict": result.verdict}
+
+    return storage.build("rope_searches", stage="search-rope", params={"a": chosen}, code_version=1, parents={}, make=make)
 
 
 class RecordingStages:
@@ -183,6 +202,49 @@ def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
             check(two_lists)
     with pytest.raises(UserError, match="searched on the model of the stage before"):
         as_search(staged_params(tmp_path))
+
+
+@pytest.mark.parametrize("chosen", ["longrope", "yarn", "ntk", "ntk_critical"])
+def test_a_stage_with_its_own_factors_keeps_them_whatever_the_last_stages_search_chooses(tmp_path, chosen):
+    stage = {"target_length": 1024, "rope_factors_file": "stage.json"}
+    params = staged_params(tmp_path, stage, {"target_length": 2048}, rope_method="longrope")
+    planned = with_result(params, search_that_chose(Storage(str(tmp_path)), chosen))
+    assert PipelineParams.model_validate_json(planned.model_dump_json()) == planned, "as the evaluation gets it"
+    first = planned.by_stage()[0].model
+    assert (first.rope_method, first.rope_factors_file, first.rope_theta) == ("longrope", "stage.json", None)
+
+
+@pytest.mark.parametrize("method", ["yarn", "longrope", "theta"])
+def test_a_stage_with_factors_takes_nothing_else_from_the_run(tmp_path, method):
+    given = {"rope_method": method} | ({"rope_theta": 1e6} if method == "theta" else {})
+    params = staged_params(tmp_path, {"target_length": 1024, "rope_factors_file": "stage.json"}, {"target_length": 2048}, **given)
+    first = params.by_stage()[0].model
+    assert (first.rope_method, first.rope_theta, first.rope_length) == ("longrope", None, None)
+
+
+def test_a_base_frequency_for_an_arm_of_the_evaluation_is_not_the_stages(tmp_path):
+    given = staged_params(tmp_path).model_dump()
+    given["model"]["rope_theta"], given["evaluation"]["rope_methods"] = 1e6, ["theta"]
+    assert PipelineParams.model_validate(given).by_stage()[0].model.rope_theta is None
+
+
+@pytest.mark.parametrize("check", [check_inputs, refuse_untrainable])
+def test_what_a_stage_has_for_itself_is_checked_also_where_the_last_one_searches(tmp_path, check):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a")
+    factors = tmp_path / "factors.json"
+    factors.write_text(json.dumps({"short_factor": [1.0], "long_factor": [2.0]}))
+
+    def checked(stage: dict[str, Any], **model: Any) -> None:
+        params = staged_params(tmp_path / "storage", stage, {"target_length": 2048}, rope_method="longrope", **model)
+        corpus = params.corpus.model_validate({"sources": [str(tmp_path / "texts")]})
+        check(params.model_copy(update={"corpus": corpus}))
+
+    with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*for this model each a list of"):
+        checked({"target_length": 1024, "rope_factors_file": str(factors)})
+    factors.write_text(json.dumps(dict.fromkeys(("short_factor", "long_factor"), [2.0] * 32) | {"attention_factor": 1.5}))
+    with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): vllm does not read"):
+        checked({"target_length": 1024, "rope_factors_file": str(factors)}, serve_with=["vllm"])
 
 
 def test_all_stages_are_foreseen(tmp_path):
