@@ -31,6 +31,9 @@ class Stages(Protocol):
     def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
         """`start`: the checkpoint on whose model factors are searched; None: the base."""
 
+    def refuse_unsearchable(self, params: PipelineParams, documents: Artifact) -> None:
+        """UserError, before any training, if a stage of `training.stages` after the first could not search its factors."""
+
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """UserError, before any training, if the evaluation is impossible."""
 
@@ -77,6 +80,7 @@ class Chain:
     def __post_init__(self) -> None:
         self._earlier = Storage(self.params.storage).recorded_run(self.params.run_name)
         self._training = list(self.params.by_stage())
+        self._is_searchable = not any(stage.searches_rope for stage in self._training[1:])
 
     def prepared(self) -> Artifact:
         """Pack rows for every training stage, before any training. The longest first, since a corpus may be too short for it alone."""
@@ -121,18 +125,28 @@ class Chain:
             if found is not None and told:  # `finetune` would look for one that was computed in the same way
                 self.stages.tell(told)
                 return self._do(name, lambda: found, found=found)
+        if found is None:
+            self._refuse_unsearchable(self.artifacts["documents"])
         return self._do(name, self.stages.finetune, params, shards, *_given(start), found=found)
 
     def _search(self, number: int, start: Artifact | None) -> Artifact:
         params = self._training[number]
         documents = self.artifacts.get("documents") or self._do("documents", self.stages.ingest, self.params)
         found = search_key.find(params, Storage(params.storage), documents, start)
+        if found is None:
+            self._refuse_unsearchable(documents)
         name = self._name("rope_search", number)
         search = self._do(name, self.stages.search_rope, params, documents, *_given(start), found=found)
         self._training[number] = with_result(params, search)
         if number == len(self._training) - 1:
             self.params = with_result(self.params, search)
         return search
+
+    def _refuse_unsearchable(self, documents: Artifact) -> None:
+        """Before anything is trained or searched: a later search begins when much is done."""
+        if not self._is_searchable:
+            self.stages.refuse_unsearchable(self.params, documents)
+            self._is_searchable = True
 
     def _name(self, what: str, number: int) -> str:
         return what if number == len(self._training) - 1 else f"{what}_{number + 1}"

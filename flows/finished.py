@@ -80,6 +80,9 @@ class _FindingStages:
     def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
         return _required(search_key.find(params, self._storage, documents, start))
 
+    def refuse_unsearchable(self, params: PipelineParams, documents: Artifact) -> None:
+        """Nothing: a finished search was possible."""
+
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """Nothing: a finished evaluation was possible."""
 

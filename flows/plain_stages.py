@@ -11,6 +11,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs import stages
 from ray_jobs.advise.advice_stage import refuse_unadvisable
 from ray_jobs.evaluate.evaluation_stage import refuse_unmeasurable
+from ray_jobs.search_rope.before_training import refuse_unsearchable
 
 QUIET = {"TOKENIZERS_PARALLELISM": "true", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -26,6 +27,9 @@ class PlainStages:
 
     def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
         return stages.search_rope(params, documents, print_progress, start)
+
+    def refuse_unsearchable(self, params: PipelineParams, documents: Artifact) -> None:
+        refuse_unsearchable(params, documents)
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         refuse_unmeasurable(params, Storage(params.storage), documents, shards)

@@ -63,7 +63,8 @@ def refuse_impossible(
             "or ntk, which raises rope_theta below them."
         )
     if base.rope_type not in _GOES_ON_FROM[method]:
-        instead = "auto" if base.rope_type == "llama3" else base.rope_type
+        own = {"llama3": "auto", "longrope": "longrope and give model.rope_factors_file"}  # factors are not searched there
+        instead = own.get(base.rope_type, base.rope_type)
         raise UserError(
             f"rope_method {method} cannot extend a base that is scaled by {base.rope_type}, because a config holds only one scaling: "
             f"choose {instead}, which extends the base's own."

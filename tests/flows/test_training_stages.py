@@ -78,6 +78,9 @@ class RecordingStages:
         self.seen.append(("finetune", params.model.target_length, params.training.steps, start and start.digest))
         return self._make(checkpoint_stage.KIND, **checkpoint_stage._inputs(params, shards, start))
 
+    def refuse_unsearchable(self, params, documents):
+        self.seen.append(("can search", [stage.model.target_length for stage in params.by_stage()], documents.digest))
+
     def tell(self, text):
         self.told.append(text)
 
@@ -162,6 +165,12 @@ def test_factors_of_a_stage_are_searched_on_the_model_before(tmp_path):
     documents = chain.artifacts["documents"]
     keys = {json.dumps(search_key.inputs_of(params, documents, start)) for start in (None, chain.artifacts["checkpoint_1"])}
     assert len(keys) == 2
+    asked = [index for index, one in enumerate(stages.seen) if one[0] == "can search"]
+    assert [stages.seen[index] for index in asked] == [("can search", [1024, 2048], documents.digest)]
+    assert asked < [index for index, one in enumerate(stages.seen) if one[0] == "finetune"], "before anything is trained"
+    again = RecordingStages(Storage(str(tmp_path)))
+    Chain(params, again)._trained(1)
+    assert all(one[0] != "can search" for one in again.seen), "not where nothing is made"
 
 
 def test_a_checkpoint_says_what_all_its_stages_were_trained_on(tmp_path):

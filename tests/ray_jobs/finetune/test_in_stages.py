@@ -40,6 +40,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         seen.append(("train", params.model.target_length, params.model.rope_theta, shards, start))
         return f"checkpoint {params.model.target_length}"
 
+    monkeypatch.setattr(in_stages, "refuse_unsearchable", lambda params, documents: seen.append(("can search", documents)))
     monkeypatch.setattr(in_stages, "make_documents", lambda *_: "documents")
     monkeypatch.setattr(in_stages, "make_shards", make_shards)
     monkeypatch.setattr(in_stages, "with_found_factors", search)
@@ -55,6 +56,7 @@ def test_every_stage_is_packed_searched_and_trained_from_the_one_before(done: li
     assert done == [
         ("rows", 2048),
         ("rows", 1024),
+        ("can search", "documents"),
         ("search", 1024, None),
         ("train", 1024, 1024.0, "rows 1024", None),
         ("search", 2048, "checkpoint 1024"),
@@ -84,7 +86,7 @@ def test_a_job_of_one_stage_goes_on_from_what_it_is_given(done: list[tuple[Any, 
 def test_an_evaluation_without_the_fine_tuned_model_plans_with_the_same_factors(done: list[tuple[Any, ...]]) -> None:
     params = in_stages.with_factors_of_last(params_of(STAGES), None, None, "documents", None)  # type: ignore[arg-type]
     assert params.model.rope_theta == 2048.0
-    assert [one[0] for one in done] == ["rows", "rows", "search", "train", "search"]
+    assert [one[0] for one in done] == ["rows", "rows", "can search", "search", "train", "search"]
     done.clear()
     earlier = SimpleNamespace(find=lambda kind, digest: f"{kind}/{digest}")
     trained = SimpleNamespace(digest="d2", manifest=SimpleNamespace(parents={"checkpoint": "d1"}))
