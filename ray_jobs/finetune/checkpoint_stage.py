@@ -16,13 +16,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_schemas.absolute_paths import absolute_paths
 from data_schemas.earlier_stages import EARLIER_STAGES, stages_up_to
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_out_of_memory
 from data_schemas.locks import holder_of, locked_at_once
 from data_schemas.manifest import Manifest, stage_digest
 from data_schemas.params import PipelineParams
@@ -324,19 +324,31 @@ def _fit(
         try:
             interruptibly(trainer.fit)
         except WorkerGroupError as error:
-            for failure in error.worker_failures.values():
-                if isinstance(failure, UserError):
-                    raise failure from error
-            if any(isinstance(failure, WorkerLostError) for failure in error.worker_failures.values()):
-                raise UserError(
-                    f"Training stopped after workers were lost {_FAILURES + 1} times, the last time because another worker did not answer: "
-                    "look at the workers' memory and network, or raise ray.exchange_timeout_s, then start the run again; it goes on from "
-                    "its last checkpoint."
-                ) from error
+            if (told := _told(list(error.worker_failures.values()))) is not None:
+                raise told from error
             raise
         finally:
             if refusal.exists():
                 raise UserError(refusal.read_text(encoding="utf-8"))
+
+
+def _told(failures: Sequence[BaseException]) -> UserError | None:
+    """The sentence for what ended the workers; None where the traceback is all that is known."""
+    for failure in failures:
+        if isinstance(failure, UserError):
+            return failure
+    if any(map(is_out_of_memory, failures)):
+        return UserError(
+            "A training worker ran out of memory: lower training.micro_batch_rows, set training.kept_layers to 0 or "
+            "training.activation_offload to true, or choose a shorter packing.row_length, then start the run again; it goes on from its last "
+            "checkpoint."
+        )
+    if any(isinstance(failure, WorkerLostError) for failure in failures):
+        return UserError(
+            f"Training stopped after workers were lost {_FAILURES + 1} times, the last time because another worker did not answer: look at "
+            "the workers' memory and network, or raise ray.exchange_timeout_s, then start the run again; it goes on from its last checkpoint."
+        )
+    return None
 
 
 def _drop_torn_lists(folder: Path) -> None:
