@@ -5,12 +5,14 @@
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.rope_search import LAST_SEARCH
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.advise import advice_key
 from ray_jobs.evaluate import evaluation_key
@@ -18,7 +20,7 @@ from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.search_rope import search_key
 from tasks.rope_search.plans import with_result, with_stand_in
 
-_ON_GPU = ("rope_search", "checkpoint", "evaluation", "advice")
+_ON_GPU = (LAST_SEARCH, "checkpoint", "evaluation", "advice")
 
 
 class Stages(Protocol):
@@ -55,7 +57,9 @@ class Stages(Protocol):
         checkpoint: Artifact,
         evaluation: Artifact,
         advice: Artifact | None,
-    ) -> Artifact: ...
+        searches: Mapping[str, Artifact] | None = None,
+    ) -> Artifact:
+        """`searches`: those of RoPE factors, by name; left out where there are none."""
 
     def tell(self, text: str) -> None:
         """Tell the user of the run something that no stage says."""
@@ -92,7 +96,7 @@ class Chain:
     def searched(self) -> Artifact | None:
         """Search RoPE factors if the method needs some and has no file. From then on `params` has what the search chose."""
         if not self.params.searches_rope:
-            return self.artifacts.get("rope_search")
+            return self.artifacts.get(LAST_SEARCH)
         last = len(self._training) - 1
         return self._search(last, self._trained(last))
 
@@ -135,7 +139,7 @@ class Chain:
         found = search_key.find(params, Storage(params.storage), documents, start)
         if found is None:
             self._refuse_unsearchable(documents)
-        name = self._name("rope_search", number)
+        name = self._name(LAST_SEARCH, number)
         search = self._do(name, self.stages.search_rope, params, documents, *_given(start), found=found)
         self._training[number] = with_result(params, search)
         if number == len(self._training) - 1:
@@ -192,6 +196,7 @@ class Chain:
         evaluation = self.evaluated()
         advice = self.advised() if self.params.advise.after_evaluation else None
         done = self.artifacts
+        searches = {name: artifact for name, artifact in done.items() if name.startswith(LAST_SEARCH)}
         return self._do(
             "release",
             self.stages.publish,
@@ -201,6 +206,7 @@ class Chain:
             done["checkpoint"],
             evaluation,
             advice,
+            *((searches,) if searches else ()),
         )
 
     def keep_record(self) -> None:

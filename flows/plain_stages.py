@@ -1,7 +1,7 @@
 """The stages without Prefect: `ropeway run --no-prefect`. No server, no flow run, and no queue for the GPUs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from data_schemas.errors import UserError
@@ -54,10 +54,11 @@ class PlainStages:
         checkpoint: Artifact,
         evaluation: Artifact,
         advice: Artifact | None,
+        searches: Mapping[str, Artifact] | None = None,
     ) -> Artifact:
         artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
         artifacts |= {"advice": advice} if advice else {}
-        return stages.publish(params, artifacts, print_progress)
+        return stages.publish(params, artifacts, print_progress, searches=searches)
 
     def tell(self, text: str) -> None:
         print_progress(message(text))

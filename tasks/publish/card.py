@@ -67,8 +67,9 @@ def render_card(
     documents_summary: Mapping[str, Any],
     shards_summary: Mapping[str, Any],
     earlier_stages: Sequence[Mapping[str, Any]] = (),
+    search_verdict: str = "",
 ) -> str:
-    """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`."""
+    """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`. `search_verdict`: why a search of factors chose the plan."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tasks.evaluate.report.markdown_page import markdown_tables, markdown_verdict
@@ -93,6 +94,7 @@ def render_card(
         plots=plots,
         training=params.by_stage()[-1].training,
         earlier=earlier_stages,
+        search_verdict=search_verdict,
         short_prompts=_short_prompts(report, plan),
         quantised=[row for row in report.comparisons if row.denominator.arm == QUANTISED_ARM],
         dtype=params.publish.dtype,

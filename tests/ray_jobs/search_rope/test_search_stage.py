@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import Phi3Config, PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
@@ -274,13 +274,34 @@ def test_short_prompts_get_their_own_list_only_where_every_server_switches(searc
     }
     assert publishes_two_lists(asked)
     assert [publishes_two_lists(one) for one in served.values()] == [True, False, False]
-    assert misreading(served["vllm"], "longrope_two_lists") == ("vllm",)
+    for name, why in (
+        ("vllm", "vLLM uses the long factors for every prompt, also for those of at most 128 tokens"),
+        ("transformers-4.57", "transformers 4 takes max_position_embeddings as the original length and never uses the long factors"),
+    ):
+        assert misreading(served[name], "longrope_two_lists") == {name: why}
+        told: list[str] = []
+        search_stage._Search(served[name], documents_of(Storage(params.storage)).path, texts_into(told), None)._announce()
+        assert told[-1] == f"search-rope: both lists will be equal, because {why}"
     result = load_result(search)
     assert factors_file(result, two_lists=True)["short_factor"] == [1.0] * 8
     assert factors_file(result, two_lists=True)["long_factor"] == list(result.factors)
     documents = documents_of(Storage(params.storage))
     digests = {stage_digest(**search_key.inputs_of(one, documents)) for one in (params, asked, served["vllm"])}
     assert len(digests) == 3
+
+
+def test_phi3_gets_two_lists_with_transformers_4_which_switches_for_it(folder: Path, tmp_path: Path) -> None:
+    params = search_params(folder, short_factors="original", short_window_share=0.25)
+    phi3 = tmp_path / "phi3"
+    Phi3Config(
+        vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=128, original_max_position_embeddings=128, pad_token_id=None,
+    ).save_pretrained(phi3)  # fmt: skip
+    for served, expected in ((("transformers-4.57",), True), (("transformers-5", "transformers-4.57"), True), ((), True)):
+        changes = {"base": str(phi3), "serve_with": served}
+        asked = params.model_copy(update={"model": params.model.model_copy(update=changes)})
+        assert publishes_two_lists(asked) is expected
+        assert misreading(asked, "longrope_two_lists") == {}
 
 
 def test_a_base_with_rope_by_layer_type_is_refused(folder: Path) -> None:

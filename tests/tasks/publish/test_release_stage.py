@@ -20,7 +20,9 @@ from transformers import __version__ as transformers_version
 from data_schemas.consumers import CONSUMERS
 from data_schemas.errors import UserError
 from data_schemas.report import read_report
+from data_schemas.rope_search import SEARCHES
 from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice, ServingWay, read_advice
+from data_schemas.storage import Artifact
 from tasks.evaluate.report.result_files import recompute
 from tasks.model.extended import load_arm
 from tasks.publish import release_stage as stage
@@ -367,3 +369,26 @@ def test_measured_advice_becomes_a_file_of_the_release(published: FinishedRun) -
     assert failures(verify_release(with_it.path)) == []
     assert with_it.manifest.parents["advice"] == advice.digest
     assert published.publish().digest != with_it.digest
+
+
+def test_a_release_says_which_search_chose_its_rope_and_why(published: FinishedRun, release: Path) -> None:
+    def search(of: str) -> Artifact:
+        told = {"chosen": "yarn", "verdict": f"The factors found for {of} do not beat yarn."}
+        return published.storage.build(
+            SEARCHES, stage="search-rope", params={"of": of}, code_version=1, parents={}, make=lambda _: told
+        )
+
+    assert "yarn was asked for" in (release / "README.md").read_text()
+    last, first = search("the last"), search("the first")
+    found = published.publish(searches={"rope_search": last, "rope_search_1": first})
+    assert failures(verify_release(found.path)) == []
+    assert found.manifest.parents["rope_search"] == last.digest
+    card = (found.path / "README.md").read_text()
+    assert f"yarn was chosen by a search of factors (rope_searches/{last.digest});" in card
+    assert "- The search: The factors found for the last do not beat yarn." in card
+    for text in (card, (found.path / "rope_plan.json").read_text()):
+        assert "was asked for" not in text
+    stages = json.loads((found.path / "provenance.json").read_text())["stages"]
+    assert (stages["rope_search"]["digest"], stages["rope_search"]["chosen"]) == (last.digest, "yarn")
+    assert stages["rope_search"]["verdict"] == "The factors found for the last do not beat yarn."
+    assert stages["rope_search_1"]["digest"] == first.digest
