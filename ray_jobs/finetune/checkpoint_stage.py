@@ -340,13 +340,14 @@ def _told(failures: Sequence[BaseException]) -> UserError | None:
     if any(map(is_out_of_memory, failures)):
         return UserError(
             "A training worker ran out of memory: lower training.micro_batch_rows, set training.kept_layers to 0 or "
-            "training.activation_offload to true, or choose a shorter packing.row_length, then start the run again; it goes on from its last "
-            "checkpoint."
+            "training.activation_offload to true, or choose a shorter packing.row_length, then start the run again; it goes on from its "
+            "last checkpoint."
         )
     if any(isinstance(failure, WorkerLostError) for failure in failures):
         return UserError(
-            f"Training stopped after workers were lost {_FAILURES + 1} times, the last time because another worker did not answer: look at "
-            "the workers' memory and network, or raise ray.exchange_timeout_s, then start the run again; it goes on from its last checkpoint."
+            f"Training stopped after workers were lost {_FAILURES + 1} times, the last time because another worker did not answer: look "
+            "at the workers' memory and network, or raise ray.exchange_timeout_s, then start the run again; it goes on from its last "
+            "checkpoint."
         )
     return None
 

@@ -27,7 +27,15 @@ from tasks.model.rope_config import (
 )
 from tasks.model.rope_frequencies import FloatArray, scaled_frequencies
 from tasks.model.rope_layers import joined
-from tasks.model.rope_methods import USABLE_UNTRAINED, auto_method, notes, reason, reason_of_search, refuse_impossible, rope_parameters
+from tasks.model.rope_methods import (
+    USABLE_UNTRAINED,
+    auto_method,
+    notes,
+    reason,
+    reason_of_search,
+    refuse_impossible,
+    rope_parameters,
+)
 from tasks.model.rope_use import rope_use
 
 if TYPE_CHECKING:

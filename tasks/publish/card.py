@@ -69,7 +69,8 @@ def render_card(
     earlier_stages: Sequence[Mapping[str, Any]] = (),
     search_verdict: str = "",
 ) -> str:
-    """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`. `search_verdict`: why a search of factors chose the plan."""
+    """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`. `search_verdict`: why a search of factors chose the
+    plan; "" without one."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tasks.evaluate.report.markdown_page import markdown_tables, markdown_verdict

@@ -226,7 +226,9 @@ def test_a_stage_with_its_own_factors_keeps_them_whatever_the_last_stages_search
 @pytest.mark.parametrize("method", ["yarn", "longrope", "theta"])
 def test_a_stage_with_factors_takes_nothing_else_from_the_run(tmp_path, method):
     given = {"rope_method": method} | ({"rope_theta": 1e6} if method == "theta" else {})
-    params = staged_params(tmp_path, {"target_length": 1024, "rope_factors_file": "stage.json"}, {"target_length": 2048}, **given)
+    params = staged_params(
+        tmp_path, {"target_length": 1024, "rope_factors_file": "stage.json"}, {"target_length": 2048}, **given
+    )
     first = params.by_stage()[0].model
     assert (first.rope_method, first.rope_theta, first.rope_length) == ("longrope", None, None)
 

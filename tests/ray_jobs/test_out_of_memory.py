@@ -67,7 +67,9 @@ def test_one_local_worker_says_it_with_the_stages_remedy_and_finished_units_stay
     parts = Parts(str(tmp_path))
     with (
         measuring_workers(RayParams(), "lower model.target_length") as workers,
-        pytest.raises(UserError, match=r"^A worker ran out of memory: lower model\.target_length and run again; finished units"),
+        pytest.raises(
+            UserError, match=r"^A worker ran out of memory: lower model\.target_length and run again; finished units"
+        ),
     ):
         list(run_units(workers, function, range(5), parts, "unit"))
     assert [parts.has(f"unit-0000{number}.json") for number in range(4)] == [True, True, True, False]

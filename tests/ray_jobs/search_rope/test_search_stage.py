@@ -276,7 +276,10 @@ def test_short_prompts_get_their_own_list_only_where_every_server_switches(searc
     assert [publishes_two_lists(one) for one in served.values()] == [True, False, False]
     for name, why in (
         ("vllm", "vLLM uses the long factors for every prompt, also for those of at most 128 tokens"),
-        ("transformers-4.57", "transformers 4 takes max_position_embeddings as the original length and never uses the long factors"),
+        (
+            "transformers-4.57",
+            "transformers 4 takes max_position_embeddings as the original length and never uses the long factors",
+        ),
     ):
         assert misreading(served[name], "longrope_two_lists") == {name: why}
         told: list[str] = []
