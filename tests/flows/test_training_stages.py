@@ -209,6 +209,12 @@ def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
     for check in (refuse_untrainable, lambda params: foresee_stages(params, 0.001, None, 8e9)):
         with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*set training\.short_window_share"):
             check(two_lists)
+    searching = {"target_length": 1024, "rope_method": "longrope"}
+    served = staged_params(tmp_path, searching, {"target_length": 2048}, serve_with=["vllm"])
+    served = served.model_copy(update={"rope_search": RopeSearchParams(attention="searched")})
+    for check in (refuse_untrainable, lambda params: foresee_stages(params, 0.001, None, 8e9)):
+        with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): vllm does not read"):
+            check(served)
     with pytest.raises(UserError, match="searched on the model of the stage before"):
         as_search(staged_params(tmp_path))
 

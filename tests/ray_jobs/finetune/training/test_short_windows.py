@@ -196,6 +196,7 @@ def test_on_an_extended_longrope_base_rows_are_cut_and_turned_where_programs_swi
     assert (plan.original_length, plan.base_window, plan.short_length) == (16, WINDOW, 16)
     mixing = short_windows_of(params, ROWS)
     assert (mixing.window, mixing.rotates) == (16, True)
+    assert prove_base(params).holds
     rotary = build_model(params, CPU).get_base_model().model.rotary_emb
     served = load_config(params.model)
     plan.apply(served)
