@@ -81,9 +81,7 @@ def read_full_layers(directory: Path) -> FullLayers | None:
     return FullLayers(tuple(kept["layers"]), tuple(kept["scores"]), kept["loss"], heads, kept.get("heads_a_layer", 0))
 
 
-def num_full_layers(
-    training: TrainingParams, num_layers: int, num_kv_heads: int, num_in_groups: int | None = None
-) -> float:
+def num_full_layers(training: TrainingParams, num_layers: int, num_kv_heads: int, num_in_groups: int | None = None) -> float:
     """How much of a model is chosen to attend in full, in layers: a layer's heads cost the same. It is known before a probe has run.
 
     `num_in_groups`: of its layers, those that attend in groups otherwise (`ray_jobs.finetune.grouped_layers`); None means all.

@@ -131,7 +131,9 @@ def test_a_short_answer_is_not_found_in_its_own_header(answer: str) -> None:
 @pytest.mark.parametrize(("form", "date"), [("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26"), ("%A", "2024-07-26")])
 def test_a_date_around_messages_does_not_change_from_day_to_day(form: str, date: str) -> None:
     """As gpt-oss asks for it, inside a macro, and as Llama 3.2 does, where it is defined."""
-    asks = f"{{% macro head() %}}{{% if strftime_now is defined %}}{{{{ strftime_now('{form}') }}}}{{% endif %}}{{% endmacro %}}"
+    asks = (
+        f"{{% macro head() %}}{{% if strftime_now is defined %}}{{{{ strftime_now('{form}') }}}}{{% endif %}}{{% endmacro %}}"
+    )
     tokenizer = chatting(template=asks + "{{ head() }}\n" + without_tags(CHATML))
     for num_messages in (1, 4):
         around = around_messages(tokenizer, num_messages)
