@@ -57,8 +57,8 @@ class TrainingParams(Params):
     ) = Field(
         "none",
         description="With S²-Attn, instead of `full_attention_layers`: key-value heads that use full attention together with their query "
-        "heads, as a list of [layer, head], both counted from 0. auto: a quarter of the key-value heads of layers that can be in groups, at "
-        "least one: those that copy most from far away, by a probe of the base. none: layers are chosen.",
+        "heads, as a list of [layer, head], both counted from 0. auto: a quarter of the key-value heads of layers that can be in groups, "
+        "at least one: those that copy most from far away, by a probe of the base. none: layers are chosen.",
     )
     full_attention_every: int = Field(
         0,
@@ -162,7 +162,8 @@ class TrainingParams(Params):
     hidden_states: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="With `precision` bf16: type of the values between layers. fp32: that of the trained embeddings and norms. bf16: "
-        "moves fewer bytes. Weights stay float32. With `precision` fp32 it is refused, and fp32 where auto is that. Not tried on a GPU yet.",
+        "moves fewer bytes. Weights stay float32. With `precision` fp32 it is refused, and fp32 where auto is that. "
+        "Not tried on a GPU yet.",
     )
     norm_kernel: Literal["torch", "liger"] = Field(
         "torch",

@@ -75,10 +75,10 @@ def s2_attention_forward(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: queries [B, H, L, D], keys and values [B, K, L, D] -> output [B, L, H, D].
 
-    Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention; dropout is of training alone. A layer whose sliding window is
+    Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention. A layer whose sliding window is
     shorter than a group computes exactly that window in both modes: it is cheaper than groups already, and the base's own pattern
     is kept. Logit soft-capping (`softcap`) and attention sinks (`s_aux`) are computed as the base does. UserError for padding
-    while training, and for position biases and non-causal layers.
+    while training, and for position biases and non-causal layers. Dropout is of training mode alone.
     """
     batch, _, length, _ = query_BHLD.shape
     _refuse_options(module, kwargs)

@@ -192,7 +192,10 @@ def _whole_step(params: PipelineParams, worker: Worker, mesh: Any) -> tuple[Ledg
 
 
 def _objective(params: PipelineParams, device: torch.device) -> Any:
-    """The objective in training mode, of weights without content on `device`; its layers or heads in full are the first that can be in groups."""
+    """The objective in training mode, of weights without content on `device`.
+
+    Its layers or heads in full are the first that can be in groups.
+    """
     from ray_jobs.finetune.full_layers import auto_count, stated_full_heads, stated_full_layers
     from ray_jobs.finetune.training.objective import Objective, set_full_layers
     from ray_jobs.finetune.training.training_model import build_model_without_weights

@@ -77,8 +77,9 @@ def exact_weights(
 ) -> ExactWeights:
     """The weights for rows with sequences of the lengths `seq_lengths`, int [num_sequences] each.
 
-    Targets of a row with `loss_weights`, float [num_tokens], count as much as these say, all others 1. A weight above `max_weight` (16 by default) is lowered to it, and what it gives up goes to the other buckets. The sum of all
-    weights is (1 + `extra_mass`) x all targets, or less if every bucket is at its maximum. UserError if no target that counts is long.
+    Targets of a row with `loss_weights`, float [num_tokens], count as much as these say, all others 1. A weight above `max_weight`
+    (16 by default) is lowered to it, and what it gives up goes to the other buckets. The sum of all weights is (1 + `extra_mass`) x all
+    targets, or less if every bucket is at its maximum. UserError if no target that counts is long.
     """
     first = first_context << np.arange(_MOST_BUCKETS, dtype=np.int64)
     counts, num_targets, longest = np.zeros(_MOST_BUCKETS), 0.0, 0

@@ -1,6 +1,5 @@
 """What the card says of the training is what the parameters asked for."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -94,7 +94,7 @@ def test_stated_weights_of_one_change_nothing() -> None:
 
 def test_long_targets_that_are_not_learned_are_none() -> None:
     nothing = Rows([packed(96) | {"loss_weights": (np.arange(96) < 20).astype(np.float32)}])
-    with pytest.raises(UserError, match="no target with 24 tokens of left context, because none that far .* is learned: set"):
+    with pytest.raises(UserError, match=r"no target with 24 tokens of left context, because none that far .* is learned: set"):
         exact_weights(nothing, 24, 0.5)
 
 
