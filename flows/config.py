@@ -1,6 +1,7 @@
 """Reads a run's parameters from a preset or a file, and applies `--set`."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from data_schemas.errors import UserError
 from data_schemas.mapping_text import parse_json
 from data_schemas.params import PipelineParams
-from data_schemas.params_reading import read_mapping, validate_params
+from data_schemas.params_reading import read_mapping, replaced_settings, validate_params
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -20,7 +21,7 @@ def preset_names() -> list[str]:
 def load_config(config: str, settings: Iterable[str] = ()) -> PipelineParams:
     """The parameters in `config`, a preset's name or a YAML or JSON file. Each setting is `a.b=VALUE`, with VALUE as JSON or text.
 
-    UserError if there is no such file or preset, or a parameter is wrong.
+    A line on stderr says what is used in place of a stated value. UserError if there is no such file or preset, or a parameter is wrong.
     """
     preset = PRESETS / f"{config}.yaml"
     if config in preset_names():
@@ -33,7 +34,10 @@ def load_config(config: str, settings: Iterable[str] = ()) -> PipelineParams:
         )
     for setting in settings:
         _set(mapping, setting)
-    return validate_params(mapping, origin=config)
+    params = validate_params(mapping, origin=config)
+    for sentence in replaced_settings(mapping, params):
+        print(f"ropeway: {sentence}", file=sys.stderr)
+    return params
 
 
 def _set(mapping: dict[str, Any], setting: str) -> None:

@@ -77,6 +77,7 @@ def render_card(
     from tasks.publish.decision import doubts_about
     from tasks.reorder.recall_curve import why_not_calibrated
 
+    last = params.by_stage()[-1]
     environment = Environment(
         loader=PackageLoader("tasks.publish", "."),
         undefined=StrictUndefined,
@@ -93,7 +94,8 @@ def render_card(
         verdict=markdown_verdict(report).strip(),
         tables=markdown_tables(report).strip(),
         plots=plots,
-        training=params.by_stage()[-1].training,
+        training=last.training,
+        row_tokens=last.row_tokens,
         earlier=earlier_stages,
         search_verdict=search_verdict,
         short_prompts=_short_prompts(report, plan),

@@ -31,7 +31,7 @@ from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 7
+CODE_VERSION = 8
 _WHERE = (
     "destinations",
     "hub_pull_request",

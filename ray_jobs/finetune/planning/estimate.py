@@ -40,11 +40,10 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
 
     Retrieval documents, which fill a row each, attend in full in all layers, and so do conversations where the parameters say so.
     """
-    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
     training = params.training
-    full_layers = num_full_layers(training, shape.num_layers, shape.cost.kv_heads)
+    full_layers = shape.num_full_layers(params)
     lengths = np.full(training.rows_per_step, params.row_tokens)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
     in_groups = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)

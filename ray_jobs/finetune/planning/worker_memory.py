@@ -27,13 +27,12 @@ class WorkerMemory:
 
 def memory_of_worker(params: PipelineParams, shape: TrainingShape, available_bytes: float) -> WorkerMemory:
     """For a worker with `available_bytes`, which decide what `training.attention_outputs` auto comes to."""
-    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
     workers, sharing, cuda = params.ray.num_workers, params.ray.sequence_workers, params.ray.use_gpu
     trained = as_trained(params, shape, available_bytes).training
     training = trained if cuda else in_one_memory(trained)
-    cut = (num_full_layers(training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params))
+    cut = (shape.num_full_layers(params), group_size_at(0, params))
     row_tokens = largest_part(params, shape, params.row_tokens, *cut, sharing)
     beside = exchanged_bytes(params, shape, params.row_tokens, *cut, sharing)
     tokens = training.micro_batch_rows * row_tokens
