@@ -107,6 +107,18 @@ def test_settings_are_json_or_text_and_reach_nested_fields(tmp_path):
     path.write_text(yaml.safe_dump(MINIMAL))
     params = load_config(str(path), ["training.steps=7", "run_name=other", 'corpus.sources=["x","y"]', "model.revision=null"])
     assert (params.training.steps, params.run_name, len(params.corpus.sources)) == (7, "other", 2)
+    as_in_a_config = [
+        "evaluation.tasks=[passkey, variable_tracking]",
+        "packing.bucket_token_budgets={128: 5000}",
+        "run_name=a-[b",
+    ]
+    with pytest.raises(UserError, match="run_name"):
+        load_config(str(path), as_in_a_config)
+    params = load_config(str(path), as_in_a_config[:2])
+    assert params.evaluation.tasks == ("passkey", "variable_tracking")
+    assert params.packing.bucket_token_budgets == {128: 5000}
+    with pytest.raises(UserError, match="steps twice"):
+        load_config(str(path), ["training={steps: 1, steps: 2}"])
     for wrong in ("training.steps", "=3", "run_name.x=1"):
         with pytest.raises(UserError, match="--set"):
             load_config(str(path), [wrong])
