@@ -23,7 +23,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME.NAME=VALUE",
-        help="Set one parameter, such as training.steps=100. VALUE is text, JSON, or a list such as [passkey]. Repeatable; `ropeway params` lists the names.",
+        help="Set one parameter, such as training.steps=100. VALUE is text, JSON, or a list such as [passkey]. Repeatable; "
+        "`ropeway params` lists the names.",
     ),
 ]
 
