@@ -87,6 +87,18 @@ def test_the_memory_of_cut_rows_is_the_recorded_one_and_was_foreseen() -> None:
         assert abs(row["ratio"] - 1) < 0.15
 
 
+def test_training_in_stages_is_the_recorded_one() -> None:
+    shown, arms = page("docs/training.md"), {arm["arm"]: arm for arm in recorded("progressive-cpu.json")["arms"]}
+    untrained = arms["scaling_only"]["tasks"]["passkey@8192"]["score"]
+    assert f"passkeys at 8192 (scaling only {untrained:.0%})".replace("%", " %") in shown
+    for name, label in (("one-stage", "one stage of 8192"), ("stages", "2048, then 8192")):
+        arm = arms[name]
+        ratio, low, high = arm["perplexity_over_scaling_only"]
+        other = "1" if name == "one-stage" else "{:.3f} [{:.3f}, {:.3f}]".format(*arm["perplexity_over_one_stage"])
+        recall, seconds = f"{100 * arm['tasks']['passkey@8192']['score']:.0f} %", f"{arm['processor_seconds'][0]:.0f} s"
+        assert f"| {label} | {ratio:.3f} [{low:.3f}, {high:.3f}] | {other} | {recall} | {seconds} |" in shown
+
+
 def test_the_row_of_a_million_tokens_is_the_recorded_one() -> None:
     run = recorded("million-tokens-cpu.json")
     foreseen, measured = (f"{size / 1e6:,.0f} MB" for size in (run["foreseen"]["bytes"], run["measured_bytes"]))
