@@ -30,6 +30,7 @@ from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
+from ray_jobs.finetune.grouped_layers import num_layers_in_groups
 from ray_jobs.finetune.sequence_parallel.answering import WorkerLostError
 from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
@@ -234,7 +235,8 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
     if len(rows) < training.rows_per_step:
         return []
     config = load_config(params.model).get_text_config()
-    share = num_full_layers(training, config.num_hidden_layers, num_kv_heads_of(config)) / config.num_hidden_layers
+    layers = config.num_hidden_layers
+    share = num_full_layers(training, layers, num_kv_heads_of(config), num_layers_in_groups(params)) / layers
     costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), share)
     sizes = [size for size in (2, 4, 8) if size <= training.rows_per_step]
     return [imbalance(costs, training.rows_per_step, n, training.seed, training.balance_steps).to_json() for n in sizes]

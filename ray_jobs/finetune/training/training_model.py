@@ -71,7 +71,7 @@ def _in_training(base: Any, params: PipelineParams, *, keep_attention: bool) -> 
     training = params.training
     keep_documents_apart(base)
     if training.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=checkpoint_options(keep_attention))
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=checkpoint_options(keep_attention))
     if training.kept_layers and training.gradient_checkpointing:
         keep_first_layers(base, training.kept_layers)
     if training.activation_offload:
