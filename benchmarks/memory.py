@@ -39,7 +39,12 @@ class Case:
 
 SMALL, MEDIUM, LARGE = (512, 1024, 6, 8, 2, 16384), (512, 1408, 10, 8, 4, 16384), (576, 1536, 30, 9, 3, 49152)
 WARM_UP = Case("warm-up", (64, 128, 2, 2, 1, 256), 256, {})
-QUICK = Case("10M 1k s2 keep all", (256, 704, 8, 4, 2, 16384), 1024, {"gradient_checkpointing": False})  # for a test
+QUICK = Case(  # for a test, so nothing is probed
+    "10M 1k s2 keep all",
+    (256, 704, 8, 4, 2, 16384),
+    1024,
+    {"gradient_checkpointing": False, "full_attention_layers": "none"},
+)
 QUICK_HYBRID = Case("10M 1k hybrid keep all", QUICK.sizes, 1024, QUICK.training | {"full_attention_every": 4})  # for a test
 KEEP_ALL = {"gradient_checkpointing": False}
 CASES = (

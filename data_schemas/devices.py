@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from data_schemas.errors import UserError
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # version 2 and 1
 _NAME_BYTES = 128
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is Arm's
 _BF16_CAPABILITY = (8, 0)
+FP8_CAPABILITY = (8, 9)  # of the first GPUs with 8-bit floats
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,21 @@ class Gpu:
     def computes_bf16(self) -> bool:
         """Whether it has units for bfloat16."""
         return self.capability is None or self.capability >= _BF16_CAPABILITY
+
+    @property
+    def multiplies_fp8(self) -> bool:
+        """Whether it has units for 8-bit floats."""
+        return self.capability is None or self.capability >= FP8_CAPABILITY
+
+
+def refuse_without_fp8(gpu: Gpu) -> None:
+    """UserError if `gpu` has no units for 8-bit floats."""
+    if gpu.capability is not None and not gpu.multiplies_fp8:
+        found, needed = (".".join(map(str, capability)) for capability in (gpu.capability, FP8_CAPABILITY))
+        raise UserError(
+            f"training.base_precision fp8 needs a GPU with 8-bit units (compute capability {needed}), but {gpu.name} has {found}: choose "
+            "int8, nf4 or full."
+        )
 
 
 def num_cpus() -> int:

@@ -92,10 +92,14 @@ class PipelineParams(Params):
 
     @model_validator(mode="after")
     def _names_the_precision(self) -> PipelineParams:
-        """Replace `auto` at once, so that every digest, job and record says which precision was used."""
+        """Replace `auto` at once, so that every digest, job and record says which precision was used.
+
+        Hidden states are in it too where it is fp32.
+        """
         if self.training.precision == "auto":
-            chosen = self.training.model_copy(update={"precision": auto_precision(self.ray)})
-            self.__dict__["training"] = chosen  # the model is frozen
+            precision = auto_precision(self.ray)
+            of_states = {"hidden_states": "fp32"} if precision == "fp32" else {}
+            self.__dict__["training"] = self.training.model_copy(update={"precision": precision} | of_states)  # frozen
         return self
 
     @model_validator(mode="after")
@@ -152,6 +156,10 @@ class PipelineParams(Params):
                 else "needs a GPU: set ray.use_gpu"
             )
             raise ValueError(f"training.optimizer adamw_8bit {why}, or choose adamw")
+        if self.training.hidden_states == "bf16" and self.training.precision == "fp32":
+            raise ValueError(
+                "training.hidden_states bf16 needs training.precision bf16, but that is fp32: change one of them, or set precision to auto"
+            )
         if self.training.activation_offload and not self.training.gradient_checkpointing:
             raise ValueError(
                 "training.activation_offload needs training.gradient_checkpointing: switch that on, or offloading off"

@@ -89,6 +89,14 @@ def validate_params(mapping: dict[str, Any], origin: str) -> PipelineParams:
         raise UserError(f"Wrong parameters in {origin}: {'; '.join(problems)}.") from None
 
 
+def replaced_settings(mapping: dict[str, Any], params: PipelineParams) -> list[str]:
+    """A sentence for each value of `mapping` that `params` have in another way, because of what an `auto` beside it came to."""
+    given = mapping.get("training") or {}
+    if given.get("hidden_states", "fp32") == params.training.hidden_states:
+        return []
+    return ["training.precision auto is fp32 on this machine, so training.hidden_states is fp32 too, not bf16."]
+
+
 def _sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     message = error["msg"].removeprefix("Value error, ")

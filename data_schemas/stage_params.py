@@ -39,7 +39,8 @@ class StageParams(Params):
     rope_method: RopeMethod | None = Field(
         None,
         description="How RoPE is scaled in this stage. With longrope and no file, factors are searched on the model of the stage before. "
-        "A stage that names a method takes nothing else from `model`'s RoPE. Not for the last stage. Empty: `model.rope_method`.",
+        "A stage that names a method takes nothing else from `model`'s RoPE. Not for the last stage. Empty: longrope with "
+        "`rope_factors_file`, else `model.rope_method`.",
     )
     rope_theta: float | None = Field(
         None, gt=1, le=1e15, description="For theta in this stage: the base frequency of RoPE. Empty: `model.rope_theta`."
@@ -62,9 +63,12 @@ class StageParams(Params):
         if self.target_length == model.target_length:
             return {}
         own = {name: getattr(self, name) for name in _ROPE}
-        if self.rope_method is None:
+        if self.rope_method is None and self.rope_factors_file:
+            own["rope_method"] = "longrope"  # also where a search for the last stage has put another method into `model`
+        elif self.rope_method is None:
             own["rope_method"] = model.rope_method
-            own["rope_theta"] = self.rope_theta or model.rope_theta
+            if self.rope_theta is None and model.rope_method in ("theta", "auto"):  # else it is for an arm of the evaluation
+                own["rope_theta"] = model.rope_theta
             if self.rope_length is None and model.rope_length is not None:
                 own["rope_length"] = round(self.target_length * model.rope_length / model.target_length)
         return {"target_length": self.target_length} | own

@@ -162,6 +162,16 @@ class Storage:
                 )
         return artifact
 
+    def manifests(self, kind: str) -> Iterator[Manifest]:
+        """The manifests of all finished artifacts of `kind`, in the order of their digests. Their files are not looked at."""
+        if self.remote is None:
+            folders = sorted(path for path in (self.root / kind).glob("*") if path.is_dir())
+            named = ((folder.name, read_manifest(folder)) for folder in folders)
+        else:
+            names = sorted(name for name in self.remote.sizes(kind) if re.fullmatch(rf"[0-9a-f]+/{MANIFEST_NAME}", name))
+            named = ((name.partition("/")[0], _parsed(self.remote.read(f"{kind}/{name}"))) for name in names)
+        yield from (manifest for digest, manifest in named if manifest is not None and manifest.digest == digest)
+
     @contextlib.contextmanager
     def parts(self, key: str, on_other_machines: bool) -> Iterator[Parts]:
         """The place where the workers that make one artifact put their parts.

@@ -49,16 +49,16 @@ class TrainingParams(Params):
     s2_group_size: int | None = Field(None, ge=2, description="Tokens in a group of S²-Attn. Empty: a quarter of a row.")
     full_attention_layers: Literal["none", "auto"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         "auto",
-        description="With S²-Attn: layers that use full attention, as a list of layer numbers from 0. auto: a quarter of the layers, "
-        "at least one: those that copy most from far away, by a probe of the base. none: no layer.",
+        description="With S²-Attn: layers that use full attention, as a list of layer numbers from 0. auto: a quarter of the layers "
+        "that can be in groups, at least one: those that copy most from far away, by a probe of the base. none: no layer.",
     )
     full_attention_heads: (
         Literal["none", "auto"] | tuple[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], ...]
     ) = Field(
         "none",
         description="With S²-Attn, instead of `full_attention_layers`: key-value heads that use full attention together with their query "
-        "heads, as a list of [layer, head], both counted from 0. auto: a quarter of the model's key-value heads, at least one: those "
-        "that copy most from far away, by a probe of the base. none: layers are chosen.",
+        "heads, as a list of [layer, head], both counted from 0. auto: a quarter of the key-value heads of layers that can be in groups, "
+        "at least one: those that copy most from far away, by a probe of the base. none: layers are chosen.",
     )
     full_attention_every: int = Field(
         0,
@@ -162,7 +162,8 @@ class TrainingParams(Params):
     hidden_states: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="With `precision` bf16: type of the values between layers. fp32: that of the trained embeddings and norms. bf16: "
-        "moves fewer bytes. Weights stay float32. Not tried on a GPU yet.",
+        "moves fewer bytes. Weights stay float32. With `precision` fp32 it is refused, and fp32 where auto is that. "
+        "Not tried on a GPU yet.",
     )
     norm_kernel: Literal["torch", "liger"] = Field(
         "torch",
@@ -249,7 +250,7 @@ class TrainingParams(Params):
     def probes_layers(self) -> bool:
         """Whether a probe of the base chooses the layers in full attention."""
         is_default = self.full_attention_layers == "auto" and not self.full_attention_every
-        return self.attention == "s2" and is_default and self.full_attention_heads == "none"
+        return self.attention == "s2" and is_default and self.full_attention_heads in ("none", ())
 
     @property
     def probes_heads(self) -> bool:

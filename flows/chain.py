@@ -5,12 +5,14 @@
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.rope_search import LAST_SEARCH
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.advise import advice_key
 from ray_jobs.evaluate import evaluation_key
@@ -18,7 +20,7 @@ from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.search_rope import search_key
 from tasks.rope_search.plans import with_result, with_stand_in
 
-_ON_GPU = ("rope_search", "checkpoint", "evaluation", "advice")
+_ON_GPU = (LAST_SEARCH, "checkpoint", "evaluation", "advice")
 
 
 class Stages(Protocol):
@@ -30,6 +32,9 @@ class Stages(Protocol):
 
     def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
         """`start`: the checkpoint on whose model factors are searched; None: the base."""
+
+    def refuse_unsearchable(self, params: PipelineParams, documents: Artifact) -> None:
+        """UserError, before any training, if a stage of `training.stages` after the first could not search its factors."""
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """UserError, before any training, if the evaluation is impossible."""
@@ -52,7 +57,12 @@ class Stages(Protocol):
         checkpoint: Artifact,
         evaluation: Artifact,
         advice: Artifact | None,
-    ) -> Artifact: ...
+        searches: Mapping[str, Artifact] | None = None,
+    ) -> Artifact:
+        """`searches`: those of RoPE factors, by name; left out where there are none."""
+
+    def tell(self, text: str) -> None:
+        """Tell the user of the run something that no stage says."""
 
     def around(self, params: PipelineParams, needs_gpu: bool) -> AbstractContextManager[None]:
         """Open while a stage runs. `needs_gpu`: it will compute on the GPUs if `ray.use_gpu` is set."""
@@ -74,6 +84,7 @@ class Chain:
     def __post_init__(self) -> None:
         self._earlier = Storage(self.params.storage).recorded_run(self.params.run_name)
         self._training = list(self.params.by_stage())
+        self._is_searchable = not any(stage.searches_rope for stage in self._training[1:])
 
     def prepared(self) -> Artifact:
         """Pack rows for every training stage, before any training. The longest first, since a corpus may be too short for it alone."""
@@ -85,7 +96,7 @@ class Chain:
     def searched(self) -> Artifact | None:
         """Search RoPE factors if the method needs some and has no file. From then on `params` has what the search chose."""
         if not self.params.searches_rope:
-            return self.artifacts.get("rope_search")
+            return self.artifacts.get(LAST_SEARCH)
         last = len(self._training) - 1
         return self._search(last, self._trained(last))
 
@@ -110,19 +121,36 @@ class Chain:
         if self._training[number].searches_rope:
             self._search(number, start)
         params = self._training[number]
-        found = checkpoint_stage.find(params, Storage(params.storage), shards, start)
-        return self._do(self._name("checkpoint", number), self.stages.finetune, params, shards, *_given(start), found=found)
+        name, storage = self._name("checkpoint", number), Storage(params.storage)
+        if number == len(self._training) - 1:
+            found = checkpoint_stage.find(params, storage, shards, start)
+        else:
+            found, told = checkpoint_stage.find_earlier(params, storage, shards, start)
+            if found is not None and told:  # `finetune` would look for one that was computed in the same way
+                self.stages.tell(told)
+                return self._do(name, lambda: found, found=found)
+        if found is None:
+            self._refuse_unsearchable(self.artifacts["documents"])
+        return self._do(name, self.stages.finetune, params, shards, *_given(start), found=found)
 
     def _search(self, number: int, start: Artifact | None) -> Artifact:
         params = self._training[number]
         documents = self.artifacts.get("documents") or self._do("documents", self.stages.ingest, self.params)
         found = search_key.find(params, Storage(params.storage), documents, start)
-        name = self._name("rope_search", number)
+        if found is None:
+            self._refuse_unsearchable(documents)
+        name = self._name(LAST_SEARCH, number)
         search = self._do(name, self.stages.search_rope, params, documents, *_given(start), found=found)
         self._training[number] = with_result(params, search)
         if number == len(self._training) - 1:
             self.params = with_result(self.params, search)
         return search
+
+    def _refuse_unsearchable(self, documents: Artifact) -> None:
+        """Before anything is trained or searched: a later search begins when much is done."""
+        if not self._is_searchable:
+            self.stages.refuse_unsearchable(self.params, documents)
+            self._is_searchable = True
 
     def _name(self, what: str, number: int) -> str:
         return what if number == len(self._training) - 1 else f"{what}_{number + 1}"
@@ -168,6 +196,7 @@ class Chain:
         evaluation = self.evaluated()
         advice = self.advised() if self.params.advise.after_evaluation else None
         done = self.artifacts
+        searches = {name: artifact for name, artifact in done.items() if name.startswith(LAST_SEARCH)}
         return self._do(
             "release",
             self.stages.publish,
@@ -177,6 +206,7 @@ class Chain:
             done["checkpoint"],
             evaluation,
             advice,
+            *((searches,) if searches else ()),
         )
 
     def keep_record(self) -> None:

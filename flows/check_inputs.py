@@ -31,8 +31,8 @@ def check_inputs(params: PipelineParams, *, trains: bool = True, advises: bool =
     from tasks.publish.destinations.delivery import check_destinations
     from tasks.rope_search.plans import with_stand_in
 
+    refuse_untrainable(params)  # looks at each training stage by itself, with a stand-in only where that one searches
     params = with_stand_in(params)
-    refuse_untrainable(params)
     refuse_unaskable(params)
     if advises:
         refuse_unadvisable(params)

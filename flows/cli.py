@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from data_schemas.errors import UserError, is_disk_full
+from data_schemas.errors import UserError, as_user_error
 
 app = typer.Typer(
     help="Extend the context of a causal language model 2 to 32 times: prepare a corpus, fine-tune with LongLoRA, measure, publish.",
@@ -23,7 +23,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME.NAME=VALUE",
-        help="Set one parameter, such as training.steps=100. VALUE is JSON or plain text. Repeatable; `ropeway params` lists the names.",
+        help="Set one parameter, such as training.steps=100. VALUE is text, JSON, or a list such as [passkey]. Repeatable; "
+        "`ropeway params` lists the names.",
     ),
 ]
 
@@ -53,9 +54,9 @@ def main() -> None:
     except UserError as error:
         sys.exit(_refuse(str(error)))
     except Exception as error:
-        if not is_disk_full(error):
+        if (told := as_user_error(error)) is None:
             raise
-        sys.exit(_refuse("No space left on the disk: free some in `storage` and in the temporary folder, then run again."))
+        sys.exit(_refuse(str(told)))
 
 
 def _refuse(sentence: str) -> int:

@@ -1,6 +1,6 @@
 """A run with nothing to do: everything it asks for is found by its digest, before Prefect, Ray or torch is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -80,6 +80,9 @@ class _FindingStages:
     def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
         return _required(search_key.find(params, self._storage, documents, start))
 
+    def refuse_unsearchable(self, params: PipelineParams, documents: Artifact) -> None:
+        """Nothing: a finished search was possible."""
+
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         """Nothing: a finished evaluation was possible."""
 
@@ -103,12 +106,17 @@ class _FindingStages:
         checkpoint: Artifact,
         evaluation: Artifact,
         advice: Artifact | None,
+        searches: Mapping[str, Artifact] | None = None,
     ) -> Artifact:
         """Not finished where destinations have to be compared with the release."""
         if params.publish.destinations or params.publish.token_secret:
             raise _NotFinishedError
         releases = _FindingReleases(params, self._announces)
-        return release_stage.run(params, releases, documents, shards, checkpoint, evaluation, _unheard, advice=advice)
+        given = documents, shards, checkpoint, evaluation
+        return release_stage.run(params, releases, *given, _unheard, advice=advice, searches=searches)
+
+    def tell(self, text: str) -> None:
+        """Nothing: the run itself says it, if there is one."""
 
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:

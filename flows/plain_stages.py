@@ -1,16 +1,17 @@
 """The stages without Prefect: `ropeway run --no-prefect`. No server, no flow run, and no queue for the GPUs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from data_schemas.progress import print_progress
+from data_schemas.progress import message, print_progress
 from data_schemas.storage import Artifact, Storage
 from ray_jobs import stages
 from ray_jobs.advise.advice_stage import refuse_unadvisable
 from ray_jobs.evaluate.evaluation_stage import refuse_unmeasurable
+from ray_jobs.search_rope.before_training import refuse_unsearchable
 
 QUIET = {"TOKENIZERS_PARALLELISM": "true", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -26,6 +27,9 @@ class PlainStages:
 
     def search_rope(self, params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> Artifact:
         return stages.search_rope(params, documents, print_progress, start)
+
+    def refuse_unsearchable(self, params: PipelineParams, documents: Artifact) -> None:
+        refuse_unsearchable(params, documents)
 
     def refuse_unmeasurable(self, params: PipelineParams, documents: Artifact, shards: Artifact) -> None:
         refuse_unmeasurable(params, Storage(params.storage), documents, shards)
@@ -50,10 +54,14 @@ class PlainStages:
         checkpoint: Artifact,
         evaluation: Artifact,
         advice: Artifact | None,
+        searches: Mapping[str, Artifact] | None = None,
     ) -> Artifact:
         artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
         artifacts |= {"advice": advice} if advice else {}
-        return stages.publish(params, artifacts, print_progress)
+        return stages.publish(params, artifacts, print_progress, searches=searches)
+
+    def tell(self, text: str) -> None:
+        print_progress(message(text))
 
     @contextmanager
     def around(self, params: PipelineParams, needs_gpu: bool) -> Iterator[None]:

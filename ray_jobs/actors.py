@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_out_of_memory, out_of_memory
 from data_schemas.params import RayParams
 from ray_jobs.cluster import connected, interruptibly
 from tasks.work import InProcess, UnitFunction, Workers, become_worker
@@ -64,7 +64,7 @@ class RayActors:
                         idle.append(actor)
                     except RayTaskError as error:
                         idle.append(actor)
-                        raise _told(error) from error
+                        raise _told(error, self._remedy) from error
                     except (RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
                         failures[of_unit] = failures.get(of_unit, 0) + 1
                         self._drop(actor)
@@ -111,10 +111,12 @@ class RayActors:
             self._drop(actor)
 
 
-def _told(error: Any) -> BaseException:
-    """The UserError inside Ray's exception, else Ray's exception."""
+def _told(error: Any, remedy: str) -> BaseException:
+    """The UserError inside Ray's exception, or one for memory that ran out there, else Ray's exception."""
     inner = error.cause
-    return inner if type(inner) is UserError else error
+    if type(inner) is UserError:
+        return inner
+    return out_of_memory(remedy) if is_out_of_memory(inner) else error
 
 
 def _killed(times: int, remedy: str) -> UserError:
@@ -135,7 +137,7 @@ def measuring_workers(params: RayParams, remedy: str = _REMEDY) -> Iterator[Work
         UserError: the cluster cannot be reached, or has fewer GPUs than there are workers.
     """
     if params.address == "local" and params.num_workers == 1:
-        yield InProcess()
+        yield InProcess(remedy)
         return
     with connected(params):
         _refuse_too_few_gpus(params)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from data_schemas.absolute_paths import absolute_paths
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, as_user_error
 from data_schemas.params import PipelineParams
 from data_schemas.params_reading import load_params
 from data_schemas.progress import ProgressCallback, message, print_encoded, print_progress
@@ -80,9 +80,11 @@ def run_command(arguments: argparse.Namespace, stage: Stage) -> NoReturn:
         if arguments.outcome:
             made = {"kind": artifact.kind, "digest": artifact.digest, "place": artifact.location, "reused": artifact.reused}
             write_json(arguments.outcome, made)
-    except UserError as error:
-        progress(message(f"error: {error}"))
-        _write_error(arguments.outcome, error, progress)
+    except Exception as error:
+        if (told := error if isinstance(error, UserError) else as_user_error(error)) is None:
+            raise
+        progress(message(f"error: {told}"))
+        _write_error(arguments.outcome, told, progress)
         sys.exit(2)
     progress(message(f"{'found' if artifact.reused else 'made'} {artifact.manifest.stage} {artifact.digest}"))
     print(artifact.location, flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from data_schemas.devices import gpus, num_cpus
+from data_schemas.devices import gpus, num_cpus, refuse_without_fp8
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, RayParams, TrainingParams
 
@@ -54,6 +54,9 @@ def _check_quantisation(training: TrainingParams, use_gpu: bool) -> None:
         raise UserError(
             "training.base_precision fp8 needs a GPU that multiplies 8-bit floats, but ray.use_gpu is off: set it, or choose full."
         )
+    if precision == "fp8":
+        for gpu in gpus():
+            refuse_without_fp8(gpu)
     if precision in ("int8", "nf4") and importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             f"training.base_precision {precision} needs the package bitsandbytes, which is not installed: run pip install "

@@ -23,10 +23,10 @@ def refuse_untrainable(params: PipelineParams) -> None:
     from tasks.retrieval.settings import check_retrieval
     from tasks.rope_search.plans import with_stand_in
 
-    *earlier, params = map(with_stand_in, params.by_stage())
+    *asked, last = params.by_stage()
+    params = with_stand_in(last)
     rope_plan_for(params.model)
-    for number, stage in enumerate(earlier):
-        refuse_stage(number, stage)
+    earlier = [refuse_stage(number, stage) for number, stage in enumerate(asked)]
     check_short_windows(params)
     check_weights(params.model)
     tokenizer = load_tokenizer(params.model)
@@ -42,20 +42,27 @@ def refuse_untrainable(params: PipelineParams) -> None:
     refuse_unproven(params)
 
 
-def refuse_stage(number: int, params: PipelineParams) -> None:
-    """UserError for what an earlier training stage has for itself: its RoPE and its rows. `params` are with a stand-in for a search."""
+def refuse_stage(number: int, params: PipelineParams) -> PipelineParams:
+    """UserError for what an earlier training stage has for itself: its RoPE, its search and its rows.
+
+    Returns the stage with a stand-in for a search.
+    """
     from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.short_window_rules import check_short_windows
     from tasks.model.extended import rope_plan_for
     from tasks.pack.settings import check_packing
+    from tasks.rope_search.plans import with_stand_in
 
+    length = params.model.target_length
     try:
+        params = with_stand_in(params)
         rope_plan_for(params.model)
         check_short_windows(params)
         check_weighting(params)
         check_packing(params)
     except UserError as error:
-        raise UserError(f"training.stages[{number}] ({params.model.target_length} tokens): {error}") from error
+        raise UserError(f"training.stages[{number}] ({length} tokens): {error}") from error
+    return params
 
 
 def refuse_unaskable(params: PipelineParams) -> None:

@@ -94,8 +94,10 @@ def publish(
     tell: ProgressCallback,
     seen: Callable[[Check | Delivery], None] = lambda _: None,
     token: SecretStr | None = None,
+    searches: Mapping[str, Artifact] | None = None,
 ) -> Artifact:
     """Write the release, verify it, and serve it where it is better. `artifacts`: those of the four stages, and the advice where there
-    is one, by name."""
+    is one, by name. `searches`: those of RoPE factors, by name."""
     with REACHED.during("publishing", tell) as noted:
-        return release_stage.run(params, Storage(params.storage), **artifacts, progress=noted, seen=seen, token=token)
+        storage = Storage(params.storage)
+        return release_stage.run(params, storage, **artifacts, progress=noted, seen=seen, token=token, searches=searches)

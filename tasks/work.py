@@ -18,9 +18,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_out_of_memory, out_of_memory
 from data_schemas.parts import Parts
 
+DATA_REMEDY = "lower ray.data_workers or corpus.max_document_megabytes"
 _WORKER_MARK = "ROPEWAY_DATA_WORKER"
 
 UnitFunction = Callable[[Any], Any]
@@ -41,18 +42,28 @@ WorkersFor = Callable[[int], AbstractContextManager[Workers]]  # the workers for
 
 def worker_killed() -> UserError:
     return UserError(
-        "A worker process of the data stage was killed, perhaps because memory ran out: lower ray.data_workers or "
-        "corpus.max_document_megabytes and run again; finished parts are kept."
+        f"A worker process of the data stage was killed, perhaps because memory ran out: {DATA_REMEDY} and run again; finished parts are "
+        "kept."
     )
 
 
 class InProcess:
-    """One unit after the other, in this process."""
+    """One unit after the other, in this process. `remedy`: what a user can do where memory runs out, for the error's sentence."""
 
     on_other_machines = False
 
+    def __init__(self, remedy: str = DATA_REMEDY) -> None:
+        self._remedy = remedy
+
     def map(self, function: UnitFunction, units: Sequence[Any]) -> Iterator[Any]:
-        return map(function, units)
+        for unit in units:
+            try:
+                result = function(unit)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise out_of_memory(self._remedy) from error
+                raise
+            yield result
 
 
 class Processes:
@@ -75,6 +86,10 @@ class Processes:
                 yield under_way.popleft().result()
         except BrokenProcessPool as error:
             raise worker_killed() from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(DATA_REMEDY) from error
+            raise
         finally:
             for future in under_way:
                 future.cancel()

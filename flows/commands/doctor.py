@@ -260,6 +260,7 @@ def _of_run(params: PipelineParams) -> Iterator[Finding]:
 
 def _model(params: PipelineParams) -> Finding:
     from ray_jobs.finetune.full_layers import auto_count, num_kv_heads_of
+    from ray_jobs.finetune.grouped_layers import num_layers_in_groups
     from tasks.model.base_model import load_config
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import with_stand_in
@@ -271,12 +272,14 @@ def _model(params: PipelineParams) -> Finding:
     text = f"{params.model.base}, {plan.base_window} -> {plan.target_length} tokens; "
     is_what = "longrope, whose factors are searched first" if params.searches_rope else plan.method
     text += f"model.rope_method {params.model.rope_method} is {is_what}"
-    if params.training.probes_layers:
-        layers = config.num_hidden_layers
-        text += f"; training.full_attention_layers auto is {auto_count(layers)} of {layers} layers"
-    if params.training.probes_heads:
-        heads = config.num_hidden_layers * num_kv_heads_of(config)
-        text += f"; training.full_attention_heads auto is {auto_count(heads)} of {heads} key-value heads"
+    if params.training.probes_layers or params.training.probes_heads:
+        layers = num_layers_in_groups(params)
+        which = "" if layers == config.num_hidden_layers else " that can be in groups"
+        if params.training.probes_layers:
+            text += f"; training.full_attention_layers auto is {auto_count(layers)} of {layers} layers{which}"
+        else:
+            heads = layers * num_kv_heads_of(config)
+            text += f"; training.full_attention_heads auto is {auto_count(heads)} of {heads} key-value heads{which}"
     return Finding(Mark.OK, "model", text)
 
 

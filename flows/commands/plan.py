@@ -111,7 +111,7 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
     training, target = params.training, params.row_tokens
     tokens = training.rows_per_step * target
     group = group_size_at(0, params)
-    in_full = _in_full(training, shape.num_layers, shape.cost.kv_heads)
+    in_full = _in_full(params, shape)
     sparse = f"S2-Attn in groups of {group} tokens{in_full}{_conversations(params)}"
     return [
         ("attention in training", sparse if training.attention == "s2" else "full"),
@@ -132,14 +132,12 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
 
 def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
     """What cutting each row over several workers sends."""
-    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.planning.sequence import sent_bytes
     from ray_jobs.finetune.training.objective import group_size_at
 
     if params.ray.sequence_workers == 1:
         return
-    full = num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads)
-    sent = sent_bytes(params, shape, full, group_size_at(0, params))
+    sent = sent_bytes(params, shape, shape.num_full_layers(params), group_size_at(0, params))
     yield (
         f"each row over {params.ray.sequence_workers} workers",
         f"a worker sends at most {data_size(sent.layer_in_groups)} in a layer in groups, {data_size(sent.layer_in_full)} in one in full "
@@ -149,7 +147,6 @@ def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple
 
 def _hours_a_billion(params: PipelineParams, shape: "TrainingShape", flops_per_s: float) -> Iterator[tuple[str, str]]:
     """Beside a ring and Ulysses, where rows are shared."""
-    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.planning.sequence_time import USUAL_BYTES_PER_S, hours_a_billion_tokens
     from ray_jobs.finetune.training.objective import group_size_at
 
@@ -162,7 +159,7 @@ def _hours_a_billion(params: PipelineParams, shape: "TrainingShape", flops_per_s
         sharing,
         group_size_at(0, params),
         flops_per_s=flops_per_s,
-        num_full_layers=num_full_layers(training, shape.num_layers, shape.cost.kv_heads),
+        num_full_layers=shape.num_full_layers(params),
         compute_bytes=shape.compute_bytes,
         passes=3 if training.gradient_checkpointing else 2,
     )
@@ -209,18 +206,22 @@ def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Itera
         yield "positions", f"{parts}, spread over {params.model.target_length:,} positions in rows of {row:,} tokens"
 
 
-def _in_full(training: TrainingParams, num_layers: int, num_kv: int) -> str:
-    from ray_jobs.finetune.full_layers import num_full_layers, stated_full_heads, stated_full_layers
+def _in_full(params: PipelineParams, shape: "TrainingShape") -> str:
+    from ray_jobs.finetune.full_layers import stated_full_heads, stated_full_layers
 
-    count = num_full_layers(training, num_layers, num_kv)
+    training, num_layers, num_kv = params.training, shape.num_layers, shape.cost.kv_heads
+    choice, count = shape.num_in_groups(params), shape.num_full_layers(params)
+    if training.attention == "s2" and not choice:
+        return ", in no layer: their sliding windows are shorter than a group"
     if not count:
         return ""
+    which_can = "" if choice == num_layers else " that can be in groups"
     if training.probes_heads:
-        return f", full in {round(count * num_kv)} of the {num_layers * num_kv} key-value heads, found by a probe"
+        return f", full in {round(count * num_kv)} of the {choice * num_kv} key-value heads{which_can}, found by a probe"
     if heads := stated_full_heads(training, num_layers, num_kv):
         return ", full in key-value head " + ", ".join(f"{head} of layer {layer}" for layer, head in heads)
     stated = stated_full_layers(training, num_layers)
-    which = f"layer {', '.join(map(str, stated))}" if stated else f"{count} of the {num_layers} layers, found by a probe"
+    which = f"layer {', '.join(map(str, stated))}" if stated else f"{count} of the {choice} layers{which_can}, found by a probe"
     return f", full in {which}"
 
 

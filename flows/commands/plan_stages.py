@@ -40,9 +40,7 @@ def foresee_stages(
     found: list[StageForecast] = []
     stages = params.by_stage()
     for number, asked in enumerate(stages):
-        stage = with_stand_in(asked)
-        if asked is not stages[-1]:
-            refuse_stage(number, stage)
+        stage = with_stand_in(asked) if asked is stages[-1] else refuse_stage(number, asked)
         plan, shape, training = rope_plan_for(stage.model), training_shape(stage), stage.training
         speed = find_speed(stage, shape, tflops, measured)
         rope = f"{plan.method} x{plan.factor:g}"

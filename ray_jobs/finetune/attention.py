@@ -9,7 +9,7 @@ groups shifted by g/2. So neighbouring groups exchange information from layer to
     model.set_attn_implementation("s2")
 
 Rows are packed: pass `position_ids` that restart at each document and no padding mask. In evaluation mode the same name
-computes plain full causal attention (within documents).
+computes plain full causal attention (within documents), unless the layer is marked by `measure_sparse`.
 
 It can be sparse in part: `model.config.s2_full_layers` numbers the layers that attend in full, `model.config.s2_full_heads` has pairs
 of a layer and one of its key-value heads that does, with its query heads, and a forward pass with
@@ -31,7 +31,13 @@ from ray_jobs.finetune.sequence_parallel.attention import Heads, RowPart, attend
 from tasks.model.attention_scores import ScoreChange, full_attention_forward
 
 S2_ATTENTION = "s2"
+_MEASURED = "s2_is_measured"  # of an attention layer
 UNCOMPUTED_OPTIONS = ("position_bias",)  # options of a layer that change its scores and that no executor computes
+
+
+def measure_sparse(module: torch.nn.Module, is_measured: bool) -> None:
+    """Make an attention layer in evaluation mode compute S2-Attn, as in training but without dropout, or full attention again."""
+    setattr(module, _MEASURED, is_measured)
 
 
 def register_s2_attention() -> None:
@@ -72,13 +78,14 @@ def s2_attention_forward(
     Training mode is S2-Attn, evaluation mode and layers of `s2_full_layers` full attention. A layer whose sliding window is
     shorter than a group computes exactly that window in both modes: it is cheaper than groups already, and the base's own pattern
     is kept. Logit soft-capping (`softcap`) and attention sinks (`s_aux`) are computed as the base does. UserError for padding
-    while training, and for position biases and non-causal layers.
+    while training, and for position biases and non-causal layers. Dropout is of training mode alone.
     """
     batch, _, length, _ = query_BHLD.shape
     _refuse_options(module, kwargs)
-    if module.training and attention_mask is not None:
+    is_sparse = module.training or getattr(module, _MEASURED, False)
+    if is_sparse and attention_mask is not None:
         raise UserError("S2-Attn trains on packed rows: pass position_ids that restart at each document and no padding mask.")
-    if not module.training and (attention_mask is not None or length != key_BKLD.shape[2]):
+    if not is_sparse and (attention_mask is not None or length != key_BKLD.shape[2]):
         return full_attention_forward(
             module, query_BHLD, key_BKLD, value_BKLD, attention_mask, scaling=scaling,
             sliding_window=sliding_window, **kwargs,
@@ -88,7 +95,7 @@ def s2_attention_forward(
     part = part_of(position_ids)
     segments = _segments(module, position_ids, batch, s2_in_full) if part is None else part.segments
     # Chosen by the layer and the group alone: a document's output must not depend on what else is in the batch.
-    in_groups = module.training and not is_full_layer(module) and not _is_shorter(sliding_window, _group_size(module))
+    in_groups = is_sparse and not is_full_layer(module) and not _is_shorter(sliding_window, _group_size(module))
     window = sliding_window if _is_shorter(sliding_window, segments.documents.max_length) else None
 
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling

@@ -8,6 +8,7 @@ computed, not how: the number of workers may change in between.
 
 With `training.stages`, each training stage is a checkpoint artifact of its own, whose key holds the digest of the one that it starts
 from. It starts with that one's weights and a fresh optimizer; the adapter keeps its shape, so the last artifact is merged like any other.
+A finished stage before the last one is used again although parameters that decide only how it was computed have changed.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_schemas.absolute_paths import absolute_paths
 from data_schemas.earlier_stages import EARLIER_STAGES, stages_up_to
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_out_of_memory
 from data_schemas.locks import holder_of, locked_at_once
-from data_schemas.manifest import stage_digest
+from data_schemas.manifest import Manifest, stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
+from ray_jobs.finetune.grouped_layers import num_layers_in_groups
 from ray_jobs.finetune.sequence_parallel.answering import WorkerLostError
 from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
@@ -38,7 +40,7 @@ from ray_jobs.shared_storage import refuse_unshared
 from tasks.model.base_model import base_fingerprint, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR, planned_factors, rope_plan_for
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 KIND, STAGE = "checkpoints", "finetune"
 _NAMING_WORKERS = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # part of a job's name
 _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
@@ -74,9 +76,13 @@ def determining(params: PipelineParams) -> dict[str, Any]:
 
 def trajectory_params(params: PipelineParams) -> dict[str, Any]:
     """Those of `stage_params` that decide which steps are made; the run's checkpoints are kept under their digest."""
-    everything = stage_params(params)
-    training = {name: value for name, value in everything["training"].items() if name not in _HOW}
-    return {"model": everything["model"], "training": training}
+    return _trajectory_of(stage_params(params))
+
+
+def _trajectory_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """`trajectory_params` of `stage_params`, which a checkpoint's manifest holds."""
+    training = {name: value for name, value in recorded["training"].items() if name not in _HOW}
+    return {"model": recorded["model"], "training": training}
 
 
 def _inputs(params: PipelineParams, shards: Artifact, start: Artifact | None) -> dict[str, Any]:
@@ -89,6 +95,38 @@ def _inputs(params: PipelineParams, shards: Artifact, start: Artifact | None) ->
 def find(params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None = None) -> Artifact | None:
     """The checkpoint of an earlier run with the same parameters, or None."""
     return storage.find(KIND, stage_digest(**_inputs(params, shards, start)))
+
+
+def find_earlier(
+    params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None = None
+) -> tuple[Artifact | None, str]:
+    """The checkpoint of a training stage before the last one, and what to tell the user about it ("" where that is nothing).
+
+    Found as by `find`, or else one of equal steps that were computed in another way, such as by more workers: the stages after it
+    start from the weights that are there. Of several, that with the smallest digest.
+    """
+    inputs = _inputs(params, shards, start)
+    if found := storage.find(KIND, stage_digest(**inputs)):
+        return found, ""
+    steps = stage_digest(**inputs | {"params": trajectory_params(params)})
+    for manifest in storage.manifests(KIND):
+        if manifest.stage == STAGE and _steps_of(manifest) == steps:
+            differences = ", ".join(_differences(inputs["params"], manifest.params))
+            text = f"the stage to {params.model.target_length} tokens was trained before with another {differences}"
+            return storage.find(KIND, manifest.digest), f"finetune: {text}; {KIND}/{manifest.digest} is used"
+    return None, ""
+
+
+def _steps_of(checkpoint: Manifest) -> str:
+    """The digest of what decides a checkpoint's steps, under which its work was kept."""
+    return stage_digest(STAGE, _trajectory_of(checkpoint.params), checkpoint.code_version, checkpoint.parents)
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Names of the parameters that differ, as a user writes them."""
+    found = [f"training.{name}" for name in _HOW if ours["training"].get(name) != theirs["training"].get(name)]
+    workers = sorted((ours.keys() | theirs.keys()) - {"model", "training"})
+    return found + [f"ray.{name}" for name in workers if ours.get(name) != theirs.get(name)]
 
 
 def run(
@@ -197,7 +235,8 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
     if len(rows) < training.rows_per_step:
         return []
     config = load_config(params.model).get_text_config()
-    share = num_full_layers(training, config.num_hidden_layers, num_kv_heads_of(config)) / config.num_hidden_layers
+    layers = config.num_hidden_layers
+    share = num_full_layers(training, layers, num_kv_heads_of(config), num_layers_in_groups(params)) / layers
     costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), share)
     sizes = [size for size in (2, 4, 8) if size <= training.rows_per_step]
     return [imbalance(costs, training.rows_per_step, n, training.seed, training.balance_steps).to_json() for n in sizes]
@@ -287,19 +326,32 @@ def _fit(
         try:
             interruptibly(trainer.fit)
         except WorkerGroupError as error:
-            for failure in error.worker_failures.values():
-                if isinstance(failure, UserError):
-                    raise failure from error
-            if any(isinstance(failure, WorkerLostError) for failure in error.worker_failures.values()):
-                raise UserError(
-                    f"Training stopped after workers were lost {_FAILURES + 1} times, the last time because another worker did not answer: "
-                    "look at the workers' memory and network, or raise ray.exchange_timeout_s, then start the run again; it goes on from "
-                    "its last checkpoint."
-                ) from error
+            if (told := _told(list(error.worker_failures.values()))) is not None:
+                raise told from error
             raise
         finally:
             if refusal.exists():
                 raise UserError(refusal.read_text(encoding="utf-8"))
+
+
+def _told(failures: Sequence[BaseException]) -> UserError | None:
+    """The sentence for what ended the workers; None where the traceback is all that is known."""
+    for failure in failures:
+        if isinstance(failure, UserError):
+            return failure
+    if any(map(is_out_of_memory, failures)):
+        return UserError(
+            "A training worker ran out of memory: lower training.micro_batch_rows, set training.kept_layers to 0 or "
+            "training.activation_offload to true, or choose a shorter packing.row_length, then start the run again; it goes on from its "
+            "last checkpoint."
+        )
+    if any(isinstance(failure, WorkerLostError) for failure in failures):
+        return UserError(
+            f"Training stopped after workers were lost {_FAILURES + 1} times, the last time because another worker did not answer: look "
+            "at the workers' memory and network, or raise ray.exchange_timeout_s, then start the run again; it goes on from its last "
+            "checkpoint."
+        )
+    return None
 
 
 def _drop_torn_lists(folder: Path) -> None:

@@ -26,11 +26,11 @@ class FullLayers:
     """The layers in full, numbered from 0, or the heads; after a probe also the scores, and the loss to which they are added.
 
     `scores` are of every layer, or of every head, layer after layer with `heads_a_layer` of them. A score is how much the loss of
-    text copied from far away rises with that one layer or head in groups, in nats a token.
+    text copied from far away rises with that one layer or head in groups, in nats a token; None where training has none in groups.
     """
 
     layers: tuple[int, ...]
-    scores: tuple[float, ...] = ()
+    scores: tuple[float | None, ...] = ()
     loss: float | None = None
     heads: tuple[Head, ...] = ()
     heads_a_layer: int = 0
@@ -59,9 +59,10 @@ def _name(head: Head) -> str:
     return f"{head[1]} of layer {head[0]}"
 
 
-def ranked(scores: tuple[float, ...]) -> list[int]:
-    """The layers or heads, the one with the highest score first."""
-    return sorted(range(len(scores)), key=lambda number: (-scores[number], number))
+def ranked(scores: tuple[float | None, ...]) -> list[int]:
+    """The layers or heads that have a score, the one with the highest score first."""
+    found = [(-score, number) for number, score in enumerate(scores) if score is not None]
+    return [number for _, number in sorted(found)]
 
 
 def write_full_layers(directory: Path, chosen: FullLayers) -> None:
@@ -80,19 +81,23 @@ def read_full_layers(directory: Path) -> FullLayers | None:
     return FullLayers(tuple(kept["layers"]), tuple(kept["scores"]), kept["loss"], heads, kept.get("heads_a_layer", 0))
 
 
-def num_full_layers(training: TrainingParams, num_layers: int, num_kv_heads: int) -> float:
-    """How much of a model attends in full, in layers: a layer's heads cost the same. It is known before a probe has run."""
+def num_full_layers(training: TrainingParams, num_layers: int, num_kv_heads: int, num_in_groups: int | None = None) -> float:
+    """How much of a model is chosen to attend in full, in layers: a layer's heads cost the same. It is known before a probe has run.
+
+    `num_in_groups`: of its layers, those that attend in groups otherwise (`ray_jobs.finetune.grouped_layers`); None means all.
+    """
+    choice = num_layers if num_in_groups is None else num_in_groups
     if training.probes_heads:
-        return auto_count(num_layers * num_kv_heads) / num_kv_heads
+        return auto_count(choice * num_kv_heads) / num_kv_heads
     if training.probes_layers:
-        return auto_count(num_layers)
+        return auto_count(choice)
     heads = stated_full_heads(training, num_layers, num_kv_heads)
     return len(heads) / num_kv_heads if heads else len(stated_full_layers(training, num_layers))
 
 
 def auto_count(number: int) -> int:
-    """How many of `number` layers or heads `auto` keeps in full: a quarter, at least one."""
-    return max(1, number // AUTO_SHARE)
+    """How many of `number` layers or heads that can be in groups `auto` keeps in full: a quarter, at least one; none of none."""
+    return max(1, number // AUTO_SHARE) if number else 0
 
 
 def stated_full_layers(training: TrainingParams, num_layers: int) -> tuple[int, ...]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
-from data_schemas.progress import ProgressCallback
+from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.prepare.job import make_documents, make_shards
-from ray_jobs.search_rope.before_training import with_found_factors
+from ray_jobs.search_rope.before_training import refuse_unsearchable, with_found_factors
 
 Given = Mapping[str, Artifact]  # by kind
 
@@ -74,8 +74,12 @@ def _before_the_last(
     params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact, shards: list[Artifact]
 ) -> Artifact | None:
     """The checkpoint of the stage before the last one; None if there is only one."""
+    refuse_unsearchable(params, documents)
     start = None
     for stage, packed in zip(params.by_stage()[:-1], shards, strict=False):
         planned = with_found_factors(stage, storage, progress, documents, start)
-        start = checkpoint_stage.run(planned, storage, packed, progress, start)
+        found, told = checkpoint_stage.find_earlier(planned, storage, packed, start)
+        if told:
+            progress(message(told))
+        start = found or checkpoint_stage.run(planned, storage, packed, progress, start)
     return start

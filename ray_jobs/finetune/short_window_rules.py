@@ -15,9 +15,10 @@ def check_short_windows(params: PipelineParams) -> None:
         if plan.has_short_rotation:
             raise two_lists_refused(plan.original_length)
         return
-    if params.row_tokens <= plan.base_window:
+    if params.row_tokens <= plan.short_length:
+        where = "the original length" if plan.has_short_rotation else "the base's window"
         raise UserError(
-            f"training.short_window_share cuts documents at the base's window of {plan.base_window} tokens, and rows have only "
+            f"training.short_window_share cuts documents at {where} of {plan.short_length} tokens, and rows have only "
             f"{params.row_tokens}: set it to 0, or make packing.row_length longer."
         )
     if plan.has_short_rotation and plan.layers:

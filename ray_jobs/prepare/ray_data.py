@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_schemas.errors import UserError
+from data_schemas.errors import UserError, is_out_of_memory, out_of_memory
 from data_schemas.params import PipelineParams, RayParams
 from data_schemas.storage import Storage
 from ray_jobs.cluster import connected
 from ray_jobs.shared_storage import refuse_unshared
-from tasks.work import UnitFunction, Workers, become_worker, local_workers, worker_killed
+from tasks.work import DATA_REMEDY, UnitFunction, Workers, become_worker, local_workers, worker_killed
 
 _RETRIES = 2
 _TASKS_A_WORKER = 8  # at least, so that all workers finish a step at about the same time
@@ -97,6 +97,8 @@ def _user_error(error: BaseException | None) -> UserError | None:
             return worker_killed()
         if isinstance(error, UserError):
             return UserError(str(error).splitlines()[-1].removeprefix("data_schemas.errors.UserError: "))
+        if is_out_of_memory(error):
+            return out_of_memory(DATA_REMEDY)
         error = getattr(error, "cause", None) or error.__cause__
     return None
 

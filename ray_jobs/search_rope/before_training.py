@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback
 from data_schemas.storage import Artifact, Storage
+
+
+def refuse_unsearchable(params: PipelineParams, documents: Artifact) -> None:
+    """UserError if a training stage after the first could not search its factors on these documents.
+
+    Such a search begins when the stages before it are trained. That of the first stage refuses the same by itself.
+    """
+    for number, stage in enumerate(params.by_stage()):
+        if number and stage.searches_rope:
+            from ray_jobs.search_rope.search_stage import search_samples
+            from tasks.rope_search.plans import space_of
+
+            try:
+                search_samples(stage, documents.path, space_of(stage))
+            except UserError as error:
+                raise UserError(f"training.stages[{number}] ({stage.model.target_length} tokens): {error}") from error
 
 
 def with_found_factors(

@@ -6,12 +6,13 @@ from typing import Any
 
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
+from data_schemas.rope_search import SEARCHES
 from data_schemas.storage import Artifact, Storage
 from tasks.model.base_model import base_fingerprint
 from tasks.rope_search.served import publishes_two_lists, searches_attention
 
 CODE_VERSION = 1
-KIND = "rope_searches"
+KIND = SEARCHES
 STAGE = "search-rope"
 
 

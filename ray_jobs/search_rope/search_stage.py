@@ -155,10 +155,8 @@ class _Search:
             f"{texts} training documents; at most {settings.evaluations} candidates, which take at most {self._passes_foreseen} forward "
             f"passes of {space.target_length} tokens{'; on the model of the training stage before' if self._adapter else ''}"
         )
-        if settings.short_factors == "original" and (programs := misreading(self._params, "longrope_two_lists")):
-            self._say(
-                f"both lists will be equal, because {' and '.join(programs)} would use the long one for short prompts too"
-            )
+        if settings.short_factors == "original" and (reasons := misreading(self._params, "longrope_two_lists")):
+            self._say(f"both lists will be equal, because {', and '.join(reasons.values())}")
 
     def _say(self, text: str) -> None:
         self._progress(message(f"search-rope: {text}"))

@@ -129,7 +129,8 @@ def load_arm(
 
     Scaling only has RoPE scaled for the target length, whatever `model.rope_length` says: that is what people get without training.
     `as_served` is for the models with scaled RoPE: see `extended_config`. `as_trained` is for the fine-tuned model: its adapter is
-    merged into what `training.base_precision` leaves of the base, which is what was trained, and not into the original weights.
+    merged into what `training.base_precision` leaves of the base's weights, as they were held in training, and not into the original
+    ones. Inputs, which fp8 rounds in training, are not rounded.
     """
     if arm == "base":
         return load_base(params.model).eval()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import linear as dense_product
 
+from data_schemas.devices import FP8_CAPABILITY, Gpu, refuse_without_fp8
+
 LARGEST = 448.0  # of e4m3
 _UNIT = 16  # torch._scaled_mm needs multiples of it
-_CAPABILITY = (8, 9)  # of the first GPUs with 8-bit floats
 
 
 def rounded(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,4 +51,10 @@ def has_units(inputs: torch.Tensor, codes: torch.Tensor) -> bool:
     """Whether the GPU multiplies 8-bit floats of these sizes."""
     if inputs.device.type != "cuda" or any(size % _UNIT for size in codes.shape):
         return False
-    return torch.cuda.get_device_capability(inputs.device) >= _CAPABILITY
+    return torch.cuda.get_device_capability(inputs.device) >= FP8_CAPABILITY
+
+
+def refuse_missing_units(device: torch.device) -> None:
+    """UserError for a GPU without units for 8-bit floats: it would compute the same values, but slower than with the full weights."""
+    if device.type == "cuda":
+        refuse_without_fp8(Gpu(torch.cuda.get_device_name(device), 0, torch.cuda.get_device_capability(device)))

@@ -165,7 +165,10 @@ def quantise_linears(model: PreTrainedModel, precision: Quantisation, device: to
 
 
 def round_trip(model: PreTrainedModel, precision: Quantisation) -> None:
-    """Replace each weight by what is left of it in `precision`, in place: the base as an adapter was trained on it."""
+    """Replace each weight by what is left of it in `precision`, in place: the base with its weights as an adapter was trained on them.
+
+    Inputs are not rounded, though training with fp8 rounds them too.
+    """
     for _, _, layer in quantisable(model):
         weight = layer.weight
         left = restored(quantised(weight, precision), (layer.out_features, layer.in_features), precision, weight.dtype)

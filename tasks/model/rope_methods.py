@@ -63,7 +63,8 @@ def refuse_impossible(
             "or ntk, which raises rope_theta below them."
         )
     if base.rope_type not in _GOES_ON_FROM[method]:
-        instead = "auto" if base.rope_type == "llama3" else base.rope_type
+        own = {"llama3": "auto", "longrope": "longrope and give model.rope_factors_file"}  # factors are not searched there
+        instead = own.get(base.rope_type, base.rope_type)
         raise UserError(
             f"rope_method {method} cannot extend a base that is scaled by {base.rope_type}, because a config holds only one scaling: "
             f"choose {instead}, which extends the base's own."
@@ -226,7 +227,6 @@ _BUILDERS: dict[str, Callable[[BaseRope, int, Factors], Parameters]] = {
 
 def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> str:
     """One sentence: why this method, and whether it needs training at this extension."""
-    limit = USABLE_UNTRAINED[method]
     if not chosen_here:
         why = f"{method} was asked for"
     elif method == "theta":
@@ -241,6 +241,16 @@ def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> 
         why = f"the base is already scaled by {method}, and only {method} can extend it further"
     else:
         why = "longrope factors were given"
+    return _with_need(why, method, extension)
+
+
+def reason_of_search(method: str, extension: float, search: str) -> str:
+    """As `reason`, where a search of factors chose the method. `search`: its place in the storage."""
+    return _with_need(f"{method} was chosen by a search of factors ({search})", method, extension)
+
+
+def _with_need(why: str, method: str, extension: float) -> str:
+    limit = USABLE_UNTRAINED[method]
     if limit == 1:
         return f"{why}; it needs fine-tuning at any extension, here {extension:g}x."
     if extension > limit:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,15 @@ from tasks.model.rope_config import (
 )
 from tasks.model.rope_frequencies import FloatArray, scaled_frequencies
 from tasks.model.rope_layers import joined
-from tasks.model.rope_methods import USABLE_UNTRAINED, auto_method, notes, reason, refuse_impossible, rope_parameters
+from tasks.model.rope_methods import (
+    USABLE_UNTRAINED,
+    auto_method,
+    notes,
+    reason,
+    reason_of_search,
+    refuse_impossible,
+    rope_parameters,
+)
 from tasks.model.rope_use import rope_use
 
 if TYPE_CHECKING:
@@ -83,9 +91,14 @@ class RopePlan:
 
     @property
     def has_short_rotation(self) -> bool:
-        """Whether prompts within the base's window turn with other frequencies than longer ones, as longrope's two lists do."""
+        """Whether prompts of at most `short_length` turn with other frequencies than longer ones, as longrope's two lists do."""
         parameters = self.rope_parameters
         return self.method == "longrope" and list(parameters["short_factor"]) != list(parameters["long_factor"])
+
+    @property
+    def short_length(self) -> int:
+        """Tokens up to which a prompt is short: the base's window, or with two lists the original length, at which programs switch."""
+        return self.original_length if self.has_short_rotation else self.base_window
 
     def write_config(self, model_dir: Path) -> None:
         """Rewrite `model_dir`/config.json so that every reader finds this plan; call it after `save_pretrained`."""
@@ -114,6 +127,10 @@ class RopePlan:
             *((f"read by {name}", f"no: {why}" if why else "yes") for name, why in self.servable_by().items()),
             *(("note", note) for note in self.notes),
         ]
+
+    def chosen_by_search(self, search: str) -> RopePlan:
+        """The plan with its reason: a search of factors chose it. `search`: such as `rope_searches/DIGEST`."""
+        return replace(self, reason=reason_of_search(self.method, self.extension, search))
 
     def to_json(self) -> str:
         """Canonical JSON: the same plan gives the same text. `layers` is in it only where there are any."""

@@ -1,6 +1,6 @@
 """Publishing as a Prefect task."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect import task
@@ -28,6 +28,7 @@ def publish(
     checkpoint: Artifact,
     evaluation: Artifact,
     advice: Artifact | None = None,
+    searches: Mapping[str, Artifact] | None = None,
 ) -> Artifact:
     """Write the release, verify it, and point `current` at it."""
     seen: list[Check | Delivery] = []
@@ -35,7 +36,7 @@ def publish(
     def make(observer: Observer) -> Artifact:
         artifacts = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
         artifacts |= {"advice": advice} if advice else {}
-        return stages.publish(params, artifacts, observer.tell, seen.append, hub_token(params.publish))
+        return stages.publish(params, artifacts, observer.tell, seen.append, hub_token(params.publish), searches)
 
     def shown(artifact: Artifact) -> Iterator[Shown]:
         checks = [found for found in seen if isinstance(found, Check)]

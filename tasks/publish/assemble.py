@@ -27,6 +27,7 @@ from data_schemas.progress import ProgressCallback
 from data_schemas.reorder import REORDER_FILE_NAME
 from data_schemas.report import Report, read_settings
 from data_schemas.report_sections import published_curve
+from data_schemas.rope_search import LAST_SEARCH
 from data_schemas.serving_advice import ADVICE_FILE_NAME, read_advice
 from tasks.evaluate.report.result_files import HTML_NAME, PAGE_NAME, REPORT_NAME, SETTINGS_NAME
 from tasks.publish import probes
@@ -110,6 +111,7 @@ def assemble(
         documents_summary=parts.stages["documents"].summary,
         shards_summary=parts.stages["shards"].summary,
         earlier_stages=earlier,
+        search_verdict=parts.stages[LAST_SEARCH].summary.get("verdict", "") if LAST_SEARCH in parts.stages else "",
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
     for file in terms_files(parts.base):

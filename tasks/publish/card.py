@@ -67,14 +67,17 @@ def render_card(
     documents_summary: Mapping[str, Any],
     shards_summary: Mapping[str, Any],
     earlier_stages: Sequence[Mapping[str, Any]] = (),
+    search_verdict: str = "",
 ) -> str:
-    """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`."""
+    """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`. `search_verdict`: why a search of factors chose the
+    plan; "" without one."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tasks.evaluate.report.markdown_page import markdown_tables, markdown_verdict
     from tasks.publish.decision import doubts_about
     from tasks.reorder.recall_curve import why_not_calibrated
 
+    last = params.by_stage()[-1]
     environment = Environment(
         loader=PackageLoader("tasks.publish", "."),
         undefined=StrictUndefined,
@@ -91,8 +94,10 @@ def render_card(
         verdict=markdown_verdict(report).strip(),
         tables=markdown_tables(report).strip(),
         plots=plots,
-        training=params.by_stage()[-1].training,
+        training=last.training,
+        row_tokens=last.row_tokens,
         earlier=earlier_stages,
+        search_verdict=search_verdict,
         short_prompts=_short_prompts(report, plan),
         quantised=[row for row in report.comparisons if row.denominator.arm == QUANTISED_ARM],
         dtype=params.publish.dtype,
@@ -112,13 +117,15 @@ def _short_prompts(report: Report, plan: RopePlan) -> str:
     """What short prompts lose in programs that switch between two lists and in those that do not; "" where the lists are equal."""
     if not plan.has_short_rotation:
         return ""
-    measured = {row.arm: row for row in report.non_inferiority.perplexity}
+    # It compares at the base's window, where a base that is already extended has the long list too.
+    is_short = plan.short_length == plan.base_window
+    measured = {row.arm: row for row in report.non_inferiority.perplexity} if is_short else {}
 
     def over_base(arm: str) -> str:
         row = measured.get(arm)
         return f"{ratio(row.ratio, row.low, row.high)} of the base's perplexity" if row else "not measured"
 
-    window = plan.base_window
+    window = plan.short_length
     return (
         f"Prompts of at most {window} tokens have frequencies of their own (`short_factor`) in programs that choose by each prompt's "
         f"length, as transformers 5 does: {over_base(PUBLISHED_ARM)}. Programs that choose once by their context length, as vLLM and "

@@ -16,8 +16,9 @@ from tasks.publish.rounding import Rounding
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "ray", "numpy", "pyarrow", "spacy", "datasets")
 
-# What a stage chose by itself, the layers in full attention with their scores; and the training stages before the last one.
-_FOUND = ("full_attention", EARLIER_STAGES)
+# What a stage chose by itself: the layers in full attention with their scores, the RoPE method that a search of factors chose and why. And
+# the training stages before the last one.
+_FOUND = ("full_attention", "chosen", "verdict", EARLIER_STAGES)
 
 
 def provenance(

@@ -4,7 +4,7 @@ destinations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.releases import version_kind
 from data_schemas.report import read_report
+from data_schemas.rope_search import LAST_SEARCH, SEARCHES
 from data_schemas.storage import Artifact, Storage
 from tasks.evaluate.report.result_files import REPORT_NAME
 from tasks.model.quiet import quiet_transformers
@@ -30,7 +31,7 @@ from tasks.publish.summary import release_summary
 from tasks.publish.verify import Check, check_files, failures, verify_staged
 
 STAGE = "publish"
-CODE_VERSION = 7
+CODE_VERSION = 8
 _WHERE = (
     "destinations",
     "hub_pull_request",
@@ -57,6 +58,7 @@ def run(
     seen: Callable[[Check | Delivery], None] = lambda _: None,
     token: SecretStr | None = None,
     advice: Artifact | None = None,
+    searches: Mapping[str, Artifact] | None = None,
 ) -> Artifact:
     """Publish the model of `checkpoint` as a version of `params.release_name`, here and at every destination.
 
@@ -64,7 +66,8 @@ def run(
     verification fails; then no version is written. A version that is already there is not written again, and a rolled-back one does
     not become current. If a destination fails, a UserError is raised after all others have the release. `seen` gets each check and
     each delivery. `token` is the content of `params.publish.token_secret`; only the hub's client gets it, and it is stored nowhere.
-    `advice`: its `serving_advice.json` becomes a file of the release.
+    `advice`: its `serving_advice.json` becomes a file of the release. `searches`: the searches of RoPE factors of this run, by name;
+    `rope_search` is the one whose result the model has.
     """
     check_destinations(params.publish)
     if params.publish.token_secret and token is None:
@@ -75,7 +78,7 @@ def run(
     decision = decide(params, report)
 
     stages = {"documents": documents, "shards": shards, "checkpoint": checkpoint, "evaluation": evaluation}
-    stages |= {"advice": advice} if advice else {}
+    stages |= ({"advice": advice} if advice else {}) | dict(searches or {})
     digest_params = release_params(params, base)
     parents = {name: artifact.digest for name, artifact in stages.items()} | {"base": base.fingerprint}
     digest = stage_digest(STAGE, digest_params, CODE_VERSION, parents)
@@ -87,11 +90,14 @@ def run(
         for artifact in stages.values():
             artifact.check()
         progress(message("publish: merging the adapter into the base"))
+        plan = RopePlan.from_json(plan_file.read_text(encoding="utf-8"))
+        if (search := stages.get(LAST_SEARCH)) is not None:
+            plan = plan.chosen_by_search(f"{SEARCHES}/{search.digest}")
         parts = ReleaseParts(
             params=params,
             base=base,
             base_window=report.settings.base_window,
-            plan=RopePlan.from_json(plan_file.read_text(encoding="utf-8")),
+            plan=plan,
             checkpoint=checkpoint.path,
             evaluation=evaluation.path,
             advice=advice.path if advice else None,

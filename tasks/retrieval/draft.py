@@ -35,6 +35,7 @@ class Draft:
     num_used  characters taken from the supply for `before` and `after`
     doc_ids   the documents that `before` and `after` are from
     negatives passages of other documents in it
+    spare_from where `spare` is of other documents: (the first character, the document) of each passage
     """
 
     before: str
@@ -48,3 +49,8 @@ class Draft:
     invented: tuple[tuple[int, int], ...] = ()
     asks_invented: bool = False
     negatives: tuple[str, ...] = ()
+    spare_from: tuple[tuple[int, str], ...] = ()
+
+    def made_from(self, num_filled: int) -> tuple[str, ...]:
+        """The documents that `before`, `after` and the first `num_filled` characters of `spare_from`'s passages are from."""
+        return tuple(dict.fromkeys((*self.doc_ids, *(doc_id for start, doc_id in self.spare_from if start < num_filled))))

@@ -115,7 +115,7 @@ class _Part:
             family, fitted = made
             draft = fitted.draft
             used = draft.num_used if draft.negatives else draft.num_used + fitted.num_filled
-            doc_ids = draft.doc_ids if draft.negatives else self._supply.doc_ids(used)
+            doc_ids = draft.made_from(fitted.num_filled) if draft.negatives else self._supply.doc_ids(used)
             self._supply.use(used)
             self._request.negatives.give(draft.negatives)
             yield self._row(family, self.num_made, replace(draft, doc_ids=doc_ids), fitted)

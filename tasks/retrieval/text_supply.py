@@ -47,11 +47,12 @@ class TextSupply:
         pieces: list[str] = []
         document, char, missing = self._document, self._char, num_chars
         while missing > 0 and document < len(self._texts):
-            piece = self._texts[document][char : char + missing]
+            separator = BETWEEN if pieces else ""  # it can be all that is missing
+            piece = separator + self._texts[document][char : char + missing]
             pieces.append(piece)
-            missing -= len(piece) + len(BETWEEN)
+            missing -= len(piece)
             document, char = document + 1, 0
-        return BETWEEN.join(pieces)[:num_chars]
+        return "".join(pieces)[:num_chars]
 
     def doc_ids(self, num_chars: int) -> tuple[str, ...]:
         """The documents that the next `num_chars` characters are from."""

@@ -75,8 +75,8 @@ def decide(
     differences = _differences(measured, text_weight, level, doc_ids)
     unbeaten = tuple(name for name in rivals if not _is_below_zero(differences[name]))
     # Forms that were dropped at the first look were measured on fewer samples, and are beaten.
-    best_rival = max(unbeaten or rivals, key=lambda name: (differences[name].value, name))
-    return Decision(best_rival if unbeaten else FOUND, differences, unbeaten, level)
+    best = max(unbeaten, key=lambda name: (differences[name].value, name), default=FOUND)
+    return Decision(best, differences, unbeaten, level)
 
 
 def _differences(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
-from data_schemas.params import PipelineParams
+from data_schemas.params import PipelineParams, RopeMethod
 from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, Form, RopeSearchResult, read_rope_search
 from data_schemas.storage import Artifact
 from tasks.model.base_model import load_config
@@ -13,7 +13,7 @@ from tasks.model.rope_config import read_base_rope
 from tasks.model.rope_plan import plan_rope
 from tasks.rope_search.decision import FOUND
 from tasks.rope_search.race import RaceSettings, fewest_evaluations, most_passes
-from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL
+from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, critical_theta
 from tasks.rope_search.served import searches_attention
 from tasks.rope_search.space import RopeSpace
 
@@ -32,13 +32,19 @@ def space_of(params: PipelineParams) -> RopeSpace:
 
 
 def bare_space(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
-    """The space without a look at servers and budget. UserError where the base or the target leaves nothing to search."""
+    """The space without a look at servers and budget. UserError where the base, one that is already scaled by longrope too, or
+    the target leaves nothing to search."""
     search, model = params.rope_search, params.model
     base = read_base_rope(config, model.window)
     if base.layers:
         raise UserError(
             "This base has separate rotary frequencies for each layer type, for which no factors are searched: choose rope_method yarn or "
             "ntk, or give model.rope_factors_file."
+        )
+    if base.rope_type == "longrope":
+        raise UserError(
+            "This base is already scaled by longrope, for which no factors are searched, because no closed form could take their place: "
+            "give model.rope_factors_file, with lists found for this base and model.target_length."
         )
     space = RopeSpace(
         kind=search.space,
@@ -86,15 +92,21 @@ def race_settings(params: PipelineParams) -> RaceSettings:
 
 def rivals(space: RopeSpace, params: PipelineParams, config: PreTrainedConfig) -> tuple[Form, ...]:
     """The closed forms that the result must beat: those that this base, and the programs it is served with, can take."""
+    asked: dict[str, Any] = {"serving": params.model.serve_with, "window": params.model.window}
+    theta = critical_theta(space, space.critical_bounds[1])  # any other would be taken or refused alike
+    plans: dict[Form, tuple[RopeMethod, dict[str, Any]]] = {
+        "yarn": ("yarn", {}),
+        "ntk": ("ntk", {}),
+        NTK_CRITICAL: ("theta", {"theta": theta}),
+    }
     found: list[Form] = []
-    forms: tuple[Literal["yarn", "ntk"], ...] = ("yarn", "ntk")
-    for method in forms:
+    for form, (method, given) in plans.items():
         try:
-            plan_rope(config, space.target_length, method, serving=params.model.serve_with, window=params.model.window)
+            plan_rope(config, space.target_length, method, **asked, **given)
         except UserError:
             continue
-        found.append(method)
-    return (*found, NTK_CRITICAL)
+        found.append(form)
+    return tuple(found)
 
 
 def factors_file(result: RopeSearchResult, two_lists: bool = False) -> dict[str, Any]:

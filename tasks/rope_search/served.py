@@ -5,8 +5,6 @@ from __future__ import annotations
 from data_schemas.consumers import Feature, RopeUse, ServableId, why_not
 from data_schemas.params import PipelineParams
 
-_NUMBERS = {"original": 0, "target": 0, "served": 0}  # which a reason may name
-
 
 def searches_attention(params: PipelineParams) -> bool:
     """Whether the factor on cosine and sine is searched too: by `rope_search.attention`, and for `auto` unless a program of
@@ -22,10 +20,22 @@ def publishes_two_lists(params: PipelineParams) -> bool:
     return params.rope_search.short_factors == "original" and not misreading(params, "longrope_two_lists")
 
 
-def misreading(params: PipelineParams, feature: Feature) -> tuple[ServableId, ...]:
-    """The programs of `model.serve_with` that read longrope, but not with this feature."""
+def misreading(params: PipelineParams, feature: Feature) -> dict[ServableId, str]:
+    """The programs of `model.serve_with` that read this base's longrope, but not with this feature, and why not.
+
+    UserError if the base's configuration cannot be read, or has no RoPE to scale.
+    """
+    if not params.model.serve_with:
+        return {}
+    from tasks.model.base_model import load_config
+    from tasks.model.rope_config import read_base_rope
+
+    model = params.model
+    base = read_base_rope(load_config(model), model.window)
+    numbers = {"original": base.original_length, "target": model.target_length, "served": model.target_length}
     use, usual = (
-        RopeUse(model_type="", rope_type="longrope", features=frozenset(features), numbers=_NUMBERS)
+        RopeUse(model_type=base.model_type, rope_type="longrope", features=frozenset(features), numbers=numbers)
         for features in ({"longrope", feature}, {"longrope"})
     )
-    return tuple(name for name in params.model.serve_with if why_not(name, use) != why_not(name, usual))
+    reasons: dict[ServableId, str] = {name: why_not(name, use) for name in model.serve_with}
+    return {name: why for name, why in reasons.items() if why != why_not(name, usual)}

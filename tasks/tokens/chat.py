@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.tokens.template_dates import with_fixed_date
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -16,14 +18,19 @@ def around_messages(
     """Token ids before the first message, between messages, and after the last: num_messages + 1 of them.
 
     User and assistant take turns, the user first. BOS is among the first ids where the template writes it. None without a template, or
-    with one that does not write all messages in turn.
+    with one that does not write all messages in turn. A template that asks for today's date gets a fixed one.
     """
     template = getattr(tokenizer, "chat_template", None)
     if not template or (isinstance(template, dict) and "default" not in template):
         return None
     marks = [f"ropeway-message-{number}-" for number in range(num_messages)]
     messages = [{"role": _ROLES[number % 2], "content": mark} for number, mark in enumerate(marks)]
-    rest = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+    dated = with_fixed_date(tokenizer.get_chat_template())
+    rest = str(
+        tokenizer.apply_chat_template(
+            messages, chat_template=dated, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    )
     texts = []
     for mark in marks:
         before, found, rest = rest.partition(mark)

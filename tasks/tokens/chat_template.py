@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tasks.tokens.template_dates import with_fixed_date
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Span = tuple[int, int]
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PRIVATE = (0xE000, 0xF900)  # Unicode's private use area
-# Templates that ask for today's date would give other rows every day. These are the forms that published ones ask for.
-_DATES = {"%d %b %Y": "26 Jul 2024", "%Y-%m-%d": "2024-07-26", "%d %B %Y": "26 July 2024", "%B %d, %Y": "July 26, 2024"}
-_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{{{{ {_DATES!r}.get(format, '2024-07-26') }}}}{{%- endmacro -%}}"
 
 
 class NotRendered(Exception):
@@ -103,12 +102,11 @@ class ChatTemplate:
         """(text, the spans that the template marks); with `asks` the generation prompt follows."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        source = _FIXED_DATE + self.source if "strftime_now" in self.source else self.source
         is_marked = bool(_MARKS.search(self.source))
         try:
             rendered: Any = render_jinja_template(
                 conversations=[[{"role": m.role, "content": m.content} for m in messages]],
-                chat_template=source,
+                chat_template=with_fixed_date(self.source),
                 add_generation_prompt=asks,
                 return_assistant_tokens_mask=is_marked,
                 **self.names,

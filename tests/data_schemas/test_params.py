@@ -44,6 +44,10 @@ def test_a_source_may_be_a_plain_path_or_an_object():
         ({"evaluation": {"rope_methods": ["theta"]}}, "theta, which needs model.rope_theta"),
         ({"training": {"average_last_steps": 11, "steps": 10}}, "choose at most 10"),
         ({"training": {"base_precision": "int4"}}, "training.base_precision"),
+        (
+            {"training": {"hidden_states": "bf16", "precision": "fp32"}},
+            "training.hidden_states bf16 needs training.precision bf16",
+        ),
         ({"training": {"optimizer": "adamw_8bit"}}, "adamw_8bit needs a GPU"),
         (
             {"training": {"optimizer": "adamw_8bit", "parallelism": "fsdp"}, "ray": {"use_gpu": True}},
@@ -103,6 +107,18 @@ def test_settings_are_json_or_text_and_reach_nested_fields(tmp_path):
     path.write_text(yaml.safe_dump(MINIMAL))
     params = load_config(str(path), ["training.steps=7", "run_name=other", 'corpus.sources=["x","y"]', "model.revision=null"])
     assert (params.training.steps, params.run_name, len(params.corpus.sources)) == (7, "other", 2)
+    as_in_a_config = [
+        "evaluation.tasks=[passkey, variable_tracking]",
+        "packing.bucket_token_budgets={128: 5000}",
+        "run_name=a-[b",
+    ]
+    with pytest.raises(UserError, match="run_name"):
+        load_config(str(path), as_in_a_config)
+    params = load_config(str(path), as_in_a_config[:2])
+    assert params.evaluation.tasks == ("passkey", "variable_tracking")
+    assert params.packing.bucket_token_budgets == {128: 5000}
+    with pytest.raises(UserError, match="steps twice"):
+        load_config(str(path), ["training={steps: 1, steps: 2}"])
     for wrong in ("training.steps", "=3", "run_name.x=1"):
         with pytest.raises(UserError, match="--set"):
             load_config(str(path), [wrong])
@@ -150,3 +166,19 @@ def test_a_run_without_stages_is_recorded_as_before_and_stages_without_their_fil
     stages = [{"target_length": 512, "rope_method": "longrope", "rope_factors_file": "a.json"}, {"target_length": 1024}]
     recorded = PipelineParams.model_validate(changed(training={"stages": stages})).training.recorded()
     assert recorded["stages"] == [{"target_length": 512, "rope_method": "longrope"}, {"target_length": 1024}]
+
+
+@pytest.mark.parametrize(("has_bf16", "used"), [(False, "fp32"), (True, "bf16")])
+def test_hidden_states_follow_an_automatic_precision_and_a_line_says_so(has_bf16, used, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("data_schemas.precision.cpu_computes_bf16", lambda: has_bf16)
+    config = tmp_path / "my.yaml"
+    config.write_text(yaml.safe_dump(changed(training={"hidden_states": "bf16"})))
+    params = load_config(str(config))
+    assert (params.training.precision, params.training.hidden_states) == (used, used)
+    said = capsys.readouterr().err
+    assert said == (
+        ""
+        if has_bf16
+        else "ropeway: training.precision auto is fp32 on this machine, so training.hidden_states is fp32 too, not bf16.\n"
+    )
+    assert load_params(params.model_dump_json()) == params, "it can travel to a job"

@@ -36,6 +36,18 @@ def test_a_second_build_with_the_same_inputs_finds_the_first(tmp_path):
     assert second.manifest.summary == {"rows": 3}
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_all_finished_artifacts_of_a_kind_are_listed(tmp_path, monkeypatch, remote):
+    monkeypatch.setenv("ROPEWAY_CACHE", str(tmp_path / "cache"))
+    storage = Storage(f"memory://{tmp_path.name}" if remote else str(tmp_path / "storage"))
+    made = [build(storage, params={"a": number}).manifest for number in range(3)]
+    debris = storage.root / "documents" / ("0" * 32)
+    debris.mkdir(parents=True)
+    (debris / "manifest.json").write_text("{")
+    assert list(storage.manifests("documents")) == sorted(made, key=lambda one: one.digest)
+    assert list(storage.manifests("shards")) == []
+
+
 @pytest.mark.parametrize(
     "change", [{"params": {"a": 2}}, {"code_version": 2}, {"parents": {"p": "1" * 32}}, {"stage": "other"}]
 )

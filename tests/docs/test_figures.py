@@ -70,8 +70,9 @@ def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
 
 
 def test_rows_over_two_workers_are_the_recorded_ones() -> None:
-    rows = {(row["tokens"], row["workers"], row["method"]): row for row in recorded("sequence-parallel-cpu.json")["rows"]}
-    for tokens in (16_384, 32_768, 65_536):
+    runs = [recorded(f"sequence-parallel-{name}.json")["rows"] for name in ("cpu", "131072-cpu")]
+    rows = {(row["tokens"], row["workers"], row["method"]): row for run in runs for row in run}
+    for tokens in (16_384, 32_768, 65_536, 131_072):
         halos, gather, ring = (rows[tokens, 2, method] for method in ("ropeway", "gather", "ring"))
         sent = f"{halos['bytes_a_layer'] / 1e6:.2f} / {ring['bytes_a_layer'] / 1e6:.2f}"
         memory = f"{halos['memory_bytes'] / 1e6:,.0f} / {ring['memory_bytes'] / 1e6:,.0f}"
@@ -84,6 +85,27 @@ def test_the_memory_of_cut_rows_is_the_recorded_one_and_was_foreseen() -> None:
         foreseen, measured = (f"{row[name] / 1e6:.0f} MB" for name in ("foreseen_bytes", "measured_bytes"))
         assert f"| {row['tokens']:,} | {foreseen} | {measured} |" in page("docs/attention.md")
         assert abs(row["ratio"] - 1) < 0.15
+
+
+def test_training_in_stages_is_the_recorded_one() -> None:
+    shown, arms = page("docs/training.md"), {arm["arm"]: arm for arm in recorded("progressive-cpu.json")["arms"]}
+    untrained = arms["scaling_only"]["tasks"]["passkey@8192"]["score"]
+    assert f"passkeys at 8192 (scaling only {untrained:.0%})".replace("%", " %") in shown
+    for name, label in (("one-stage", "one stage of 8192"), ("stages", "2048, then 8192")):
+        arm = arms[name]
+        ratio, low, high = arm["perplexity_over_scaling_only"]
+        other = "1" if name == "one-stage" else "{:.3f} [{:.3f}, {:.3f}]".format(*arm["perplexity_over_one_stage"])
+        recall, seconds = f"{100 * arm['tasks']['passkey@8192']['score']:.0f} %", f"{arm['processor_seconds'][0]:.0f} s"
+        assert f"| {label} | {ratio:.3f} [{low:.3f}, {high:.3f}] | {other} | {recall} | {seconds} |" in shown
+
+
+def test_the_row_of_a_million_tokens_is_the_recorded_one() -> None:
+    run = recorded("million-tokens-cpu.json")
+    foreseen, measured = (f"{size / 1e6:,.0f} MB" for size in (run["foreseen"]["bytes"], run["measured_bytes"]))
+    assert f"| {run['tokens']:,} | {foreseen} | {measured} |" in page("docs/attention.md")
+    assert abs(run["ratio"] - 1) < 0.15
+    first, last = (f"{run['steps'][number]['loss']:.2f}" for number in (0, -1))
+    assert f"loss falls from {first} to {last}" in " ".join(page("docs/attention.md").split())
 
 
 def test_the_coverage_of_intervals_is_the_recorded_one() -> None:

@@ -9,7 +9,7 @@ from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
 from ray_jobs.advise import advice_key
 from ray_jobs.evaluate import evaluation_key
-from tests.flows.test_training_stages import RecordingStages, staged_params
+from tests.flows.test_training_stages import RecordingStages, search_that_chose, staged_params
 
 
 class AdvisingStages(RecordingStages):
@@ -60,6 +60,27 @@ def test_nothing_is_trained_where_the_trained_model_is_not_asked(tmp_path):
     chain, stages = chain_of(advised_params(tmp_path, arms=("base", "scaling_only")))
     chain.advised()
     assert stages.seen == [("advise", None)]
+
+
+def test_the_release_gets_the_searches_of_all_stages(tmp_path):
+    class SearchingStages(AdvisingStages):
+        def search_rope(self, params, documents, start=None):
+            return search_that_chose(self.storage, "ntk_critical" if start else "yarn")
+
+        def publish(self, params, documents, shards, checkpoint, evaluation, advice, searches=None):
+            self.seen.append(("publish", searches))
+            return super().publish(params, documents, shards, checkpoint, evaluation, advice)
+
+    params = staged_params(tmp_path, rope_method="longrope")
+    stages = SearchingStages(Storage(params.storage))
+    chain = Chain(params, stages)
+    chain.published()
+    searches = next(what[1] for what in stages.seen if what[0] == "publish")
+    assert {name: search.manifest.summary["chosen"] for name, search in searches.items()} == {
+        "rope_search_1": "yarn",
+        "rope_search": "ntk_critical",
+    }
+    assert chain.params.model.rope_method == "theta"
 
 
 @pytest.mark.parametrize("after_evaluation", [True, False])

@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_schemas.params import PipelineParams
 from data_schemas.stage_params import StageParams
+from flows.commands.doctor import _model
 from flows.commands.plan import Machine, print_plan
 from flows.config import load_config
 from tests.flows.small_run import small_params, write_params
+from tests.tiny_models import tiny_config
 from tests.waiting import HANGS_AFTER_S
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
@@ -52,6 +54,23 @@ def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixtu
 )
 def test_layers_in_full_are_planned(config: str, capsys: pytest.CaptureFixture[str], change: str, words: str) -> None:
     assert words in printed(load_config(config, [change]), Machine(tflops=1), capsys)
+
+
+def test_layers_with_a_short_window_are_not_planned_in_groups(
+    config: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Five of six layers see 4 tokens back, as in Gemma 3: a quarter of the sixth layer is one, not of all six."""
+    kinds = ["sliding_attention"] * 5 + ["full_attention"]
+    sizes = {"num_hidden_layers": 6, "layer_types": kinds}
+    AutoModelForCausalLM.from_config(tiny_config("gemma3", vocab=384, **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    auto = {"training.full_attention_layers=auto": "layers", "training.full_attention_heads=auto": "key-value heads"}
+    for change, what in auto.items():
+        params = load_config(config, [f"model.base={tmp_path}", change])
+        text = printed(params, Machine(tflops=1), capsys)
+        choice = 1 if what == "layers" else 2
+        assert f"groups of 32 tokens, full in 1 of the {choice} {what} that can be in groups, found by a probe" in text
+        assert f"auto is 1 of {choice} {what} that can be in groups" in _model(params).found
 
 
 def test_rows_over_several_workers_are_planned_and_lengths_may_be_left_out(

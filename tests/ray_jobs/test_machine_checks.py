@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from data_schemas import devices, precision
 from data_schemas.devices import Gpu
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs import machine_checks
+from ray_jobs.finetune.training.training_model import build_model
 from ray_jobs.machine_checks import refuse_impossible_machine
 
 V100, H200 = Gpu("Tesla V100", 32 * 10**9, (7, 0)), Gpu("NVIDIA H200", 150 * 10**9, (9, 0))
@@ -52,6 +54,26 @@ def test_what_the_machine_lacks_is_one_sentence(machine: Any, groups: dict[str, 
     machine()
     with pytest.raises(UserError, match=sentence):
         refuse_impossible_machine(params(**groups))
+
+
+def test_fp8_on_a_gpu_without_units_for_it_is_refused(machine: Any) -> None:
+    """It would be computed all the same, but slower than the full weights."""
+    asked = {"ray": {"use_gpu": True}, "training": {"base_precision": "fp8"}}
+    machine(gpus=(H200, V100), cpus=16)
+    with pytest.raises(
+        UserError, match=r"8-bit units \(compute capability 8.9\), but Tesla V100 has 7.0: choose int8, nf4 or full"
+    ):
+        refuse_impossible_machine(params(**asked))
+    machine(gpus=(H200, Gpu("AMD Instinct MI300X", 192 * 10**9, None)), cpus=16)
+    refuse_impossible_machine(params(**asked))
+
+
+def test_fp8_is_refused_by_a_cluster_s_worker_before_the_base_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    asked = params(training={"base_precision": "fp8"}, model={"base": "/nowhere", "target_length": 2048})
+    with pytest.raises(UserError, match=r"NVIDIA A100 has 8\.0"):
+        build_model(asked, torch.device("cuda"))
 
 
 def test_too_few_gpus_and_a_kernel_for_them(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,10 @@ class FinishedRun:
         progress: ProgressCallback = lambda _: None,
         params: PipelineParams | None = None,
         advice: Artifact | None = None,
+        searches: Mapping[str, Artifact] | None = None,
     ) -> Artifact:
         done = self.documents, self.shards, self.checkpoint, self.evaluation
-        return stage.run(params or self.params, self.storage, *done, progress, advice=advice)
+        return stage.run(params or self.params, self.storage, *done, progress, advice=advice, searches=searches)
 
 
 def finished_run(

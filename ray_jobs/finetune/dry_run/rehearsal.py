@@ -192,7 +192,10 @@ def _whole_step(params: PipelineParams, worker: Worker, mesh: Any) -> tuple[Ledg
 
 
 def _objective(params: PipelineParams, device: torch.device) -> Any:
-    """The objective in training mode, of weights without content on `device`; its layers or heads in full are the first ones."""
+    """The objective in training mode, of weights without content on `device`.
+
+    Its layers or heads in full are the first that can be in groups.
+    """
     from ray_jobs.finetune.full_layers import auto_count, stated_full_heads, stated_full_layers
     from ray_jobs.finetune.training.objective import Objective, set_full_layers
     from ray_jobs.finetune.training.training_model import build_model_without_weights
@@ -204,20 +207,20 @@ def _objective(params: PipelineParams, device: torch.device) -> Any:
     objective = Objective(model, params.training).train()
     training, num_layers, num_kv = params.training, objective.num_layers, objective.num_kv_heads
     layers, heads = stated_full_layers(training, num_layers), stated_full_heads(training, num_layers, num_kv)
+    in_groups = objective.layers_in_groups(params)
     if training.probes_heads:
-        heads = tuple(divmod(number, num_kv) for number in range(auto_count(num_layers * num_kv)))
+        heads = tuple((layer, head) for layer in in_groups for head in range(num_kv))[: auto_count(len(in_groups) * num_kv)]
     elif training.probes_layers:
-        layers = tuple(range(auto_count(num_layers)))
+        layers = in_groups[: auto_count(len(in_groups))]
     set_full_layers(objective, layers, heads)
     return objective
 
 
 def _needed_flops(params: PipelineParams, shape: TrainingShape) -> float:
-    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
     lengths = np.full(params.training.micro_batch_rows, params.row_tokens)
-    full_layers = num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads)
+    full_layers = shape.num_full_layers(params)
     return shape.cost.step_flops(lengths, group_size_at(0, params), full_layers) / params.ray.sequence_workers
 
 

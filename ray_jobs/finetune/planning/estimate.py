@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,11 +39,10 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
 
     Retrieval documents, which fill a row each, attend in full in all layers, and so do conversations where the parameters say so.
     """
-    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
     training = params.training
-    full_layers = num_full_layers(training, shape.num_layers, shape.cost.kv_heads)
+    full_layers = shape.num_full_layers(params)
     lengths = np.full(training.rows_per_step, params.row_tokens)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
     in_groups = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
@@ -165,13 +163,12 @@ def _two_layers(params: PipelineParams, tokens: int) -> tuple[Callable[[], None]
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[: config.num_hidden_layers]
     group_size = min(group_size_at(0, params), 2 * tokens)
-    with torch.random.fork_rng(devices=[]), quiet_transformers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         base = AutoModelForCausalLM.from_config(config, attn_implementation=S2_ATTENTION, dtype=torch.float32)
         if params.training.base_precision != "full":
             quantise_linears(base, params.training.base_precision, torch.device("cpu"))
         if params.training.gradient_checkpointing:
-            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         model = add_trainable_weights(base, params.training).train()
         ids = torch.randint(0, config.vocab_size, (1, tokens))
     set_group_size(model, group_size)

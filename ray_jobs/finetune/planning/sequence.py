@@ -98,12 +98,11 @@ class Pattern:
 
 def first_pattern(params: PipelineParams, shape: TrainingShape) -> Pattern:
     """That of the first step."""
-    from ray_jobs.finetune.full_layers import num_full_layers
     from ray_jobs.finetune.training.objective import group_size_at
 
     if params.training.attention == "full":
         return _all_in_full(params, shape)
-    return Pattern(num_full_layers(params.training, shape.num_layers, shape.cost.kv_heads), group_size_at(0, params))
+    return Pattern(shape.num_full_layers(params), group_size_at(0, params))
 
 
 def patterns_of(params: PipelineParams, shape: TrainingShape) -> list[Pattern]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_schemas.params import PipelineParams
+from ray_jobs.finetune.full_layers import num_full_layers
+from ray_jobs.finetune.grouped_layers import attention_windows, sparse_group_size
 from ray_jobs.finetune.planning.flops import ModelCost, cost_of, expert_tensors, experts_a_token, is_by_tensor
 
 # Which of a layer's four inputs a projection reads. Projections of one input share one saved tensor unless autocast casts it.
@@ -41,6 +43,7 @@ class TrainingShape:
     trains_norms: bool
     trains_head: bool
     cost: ModelCost  # operations of a step
+    windows: tuple[int | None, ...]  # tokens of the sliding window of each layer that attends; None for one that sees all
     num_quantised: int = 0  # frozen weights that are held in fewer bits
     quantised_bytes: float = 0.0  # a weight, scales included
     largest_matrix: int = 0  # weights of the largest linear layer, which is restored at a time
@@ -49,6 +52,15 @@ class TrainingShape:
     updated_experts: int = 0  # weights of a layer's experts that LoRA updates as tensors
     head_norms: bool = False  # whether queries and keys have norms of their own
     attention_dropout: bool = False  # whether attention weights are dropped in training
+
+    def num_in_groups(self, params: PipelineParams) -> int:
+        """How many layers attend in groups in training, unless they are chosen to attend in full."""
+        group_size = sparse_group_size(params)
+        return sum(window is None or window >= group_size for window in self.windows)
+
+    def num_full_layers(self, params: PipelineParams) -> float:
+        """How much of the model is chosen to attend in full, in layers."""
+        return num_full_layers(params.training, self.num_layers, self.cost.kv_heads, self.num_in_groups(params))
 
 
 def training_shape(params: PipelineParams) -> TrainingShape:
@@ -105,6 +117,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         trains_norms=training.train_norms,
         trains_head=id(own_weight(causal_lm.get_output_embeddings())) in trained_ids,
         cost=cost_of(model, config),
+        windows=tuple(attention_windows(causal_lm, config.num_hidden_layers).values()),
         num_quantised=num_quantised,
         quantised_bytes=BYTES_A_WEIGHT.get(training.base_precision, 0.0),
         largest_matrix=max(m.in_features * m.out_features for m in matrices),

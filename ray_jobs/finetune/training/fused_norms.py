@@ -5,12 +5,14 @@ There are two formulas, with x normalised to a root mean square of 1, and Liger 
 llama    weight * x, with x rounded to the input's type before
 gemma    (1 + weight) * x in float32, rounded after
 
-Which one a model's norm computes is found by trying it. The output has the input's type. It is off by default: it has not run on a GPU yet.
+Which one a model's norm computes is found by trying it, also on a model without weights. A norm that is given more than hidden states,
+such as a gated one, computes neither. The output has the input's type. It is off by default: it has not run on a GPU yet.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,25 +33,34 @@ def fuse_norms(model: torch.nn.Module, kernel: FusedNorm | None = None) -> None:
 
     UserError for a norm of another formula, and for a model without RMS norms.
     """
-    norms = [module for module in model.modules() if "RMSNorm" in type(module).__name__]
-    if not norms:
+    formulas = formulas_of(model)
+    fused = kernel or _liger()
+    for norm in _norms(model):
+        norm.forward = partial(_forward, norm, fused, formulas[type(norm)])  # type: ignore[method-assign]
+
+
+def formulas_of(model: torch.nn.Module) -> dict[type, str]:
+    """By each class of its RMS norms the formula; its weights may be without content. UserError as in `fuse_norms`."""
+    first: dict[type, torch.nn.Module] = {}
+    for norm in _norms(model):
+        first.setdefault(type(norm), norm)
+    if not first:
         raise UserError(
             f"training.norm_kernel liger needs a model with RMS norms, and {_name(model)} has none: set it to torch."
         )
-    fused = kernel or _liger()
-    known: dict[type, str] = {}
-    for norm in norms:
-        if type(norm) not in known:
-            known[type(norm)] = formula_of(norm)
-        formula = known[type(norm)]
-        norm.forward = partial(_forward, norm, fused, formula)  # type: ignore[method-assign]
+    return {kind: formula_of(norm) for kind, norm in first.items()}
+
+
+def _norms(model: torch.nn.Module) -> list[torch.nn.Module]:
+    return [module for module in model.modules() if "RMSNorm" in type(module).__name__]
 
 
 def formula_of(norm: torch.nn.Module) -> str:
     """The name of its formula, by trying it with random weights. UserError if it is neither."""
     tried: Any = copy.deepcopy(norm).to_empty(device="cpu").float()
     weight, epsilon = getattr(tried, "weight", None), epsilon_of(tried)
-    if weight is not None and epsilon is not None:
+    is_given_more = len(inspect.signature(type(norm).forward).parameters) != 2  # itself and hidden states
+    if weight is not None and epsilon is not None and not is_given_more:
         generator = torch.Generator().manual_seed(0)
         weight.data.copy_(torch.rand(weight.shape, generator=generator))
         hidden = torch.randn(3, weight.numel(), generator=generator)

@@ -66,7 +66,7 @@ def _memory(params: PipelineParams, device: torch.device) -> float:
 
 
 def checkpoint_options(keep_attention: bool) -> dict[str, Any]:
-    """For `gradient_checkpointing_enable` of a transformers model."""
+    """For `activation_checkpointing_enable` of a transformers model."""
     if not keep_attention:
         return {"use_reentrant": False}
     return {"use_reentrant": False, "context_fn": partial(create_selective_checkpoint_contexts, attention_kernels())}

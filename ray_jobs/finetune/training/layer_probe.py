@@ -7,6 +7,7 @@ into groups while all others attend in full, before any training step, and the l
     |------------ three quarters: text from the training rows ------------|---- last quarter: passages of it again ----|
          [passage]  further away than a group  ........................................  [cue|scored tokens]
 
+Only layers that training puts into groups are probed: not one whose sliding window is shorter than a group, nor one without attention.
 The score of a layer is how much the scored tokens' loss rises, in nats a token. For heads, each key-value head in turn is put into
 groups instead. The passages are copied from the user's own text. Everything is a function of the rows and the seed.
 """
@@ -21,7 +22,7 @@ import torch
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.full_layers import FullLayers, Head, auto_count, ranked
-from ray_jobs.finetune.segments import default_group_size
+from ray_jobs.finetune.grouped_layers import sparse_group_size
 from ray_jobs.finetune.training.batches import MicroBatch, Rows, rows_of_step
 from ray_jobs.finetune.training.distributed import Worker, reshard, sum_over_ranks
 from ray_jobs.finetune.training.objective import Objective, evaluating, set_full_layers, set_group_size
@@ -35,15 +36,18 @@ _STREAM = 2**31 + 16
 def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worker: Worker) -> FullLayers:
     """Probe the base in `objective`, before any step; leaves all layers in groups. Called on every rank.
 
-    Heads are probed instead of layers where `training.full_attention_heads` is auto.
+    Heads are probed instead of layers where `training.full_attention_heads` is auto. Nothing is chosen where no layer can be in groups.
     """
+    in_groups = objective.layers_in_groups(params)
+    if not in_groups:
+        return FullLayers(())
     length = min(params.model.target_length, LONGEST_PROBE)
     group_size = probe_group_size(params, length)
     batches = probe_batches(rows, length, group_size, params.training.seed, worker.device)
     num_layers = objective.num_layers
     set_group_size(objective, group_size)
     num_kv = objective.num_kv_heads if params.training.probes_heads else 1
-    probed = [(layer, head) for layer in range(num_layers) for head in range(num_kv)]
+    probed = [(layer, head) for layer in in_groups for head in range(num_kv)]
     kept = [all_but(None, num_layers, num_kv)] + [all_but(one, num_layers, num_kv) for one in probed]
     # Ranks that share a model's weights must all compute the same batches; else each takes its part.
     mine = batches if params.training.parallelism == "fsdp" else batches[worker.rank :: worker.world_size]
@@ -61,10 +65,11 @@ def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worke
         raise UserError(
             "The base's loss is not finite in the probe of layers for full attention: try training.precision fp32, or check the base."
         )
-    scores = tuple(round(loss - losses[0], 6) for loss in losses[1:])
+    found = {one: round(loss - losses[0], 6) for one, loss in zip(probed, losses[1:], strict=True)}
+    scores = tuple(found.get((layer, head)) for layer in range(num_layers) for head in range(num_kv))
     best = sorted(ranked(scores)[: auto_count(len(probed))])
     if params.training.probes_heads:
-        return FullLayers((), scores, round(losses[0], 6), tuple(probed[number] for number in best), num_kv)
+        return FullLayers((), scores, round(losses[0], 6), tuple(divmod(number, num_kv) for number in best), num_kv)
     return FullLayers(tuple(best), scores, round(losses[0], 6))
 
 
@@ -78,7 +83,7 @@ def all_but(one: Head | None, num_layers: int, num_kv: int) -> tuple[tuple[int, 
 
 def probe_group_size(params: PipelineParams, length: int) -> int:
     """The share of a probe that a group of the training is of its rows; at most a quarter, so that there is text further away."""
-    of_training = params.training.s2_group_size or default_group_size(params.row_tokens)
+    of_training = sparse_group_size(params)
     return max(2, min(of_training * length // params.row_tokens, of_training, length // 4))
 
 

@@ -179,7 +179,7 @@ def _weighting_rule(params: PipelineParams, rows: Rows) -> TokenWeights | None:
         return None
     long_from = first_long_context(params)
     if training.loss_weighting == "exact":
-        lengths = (rows.row(i)["seq_lengths"] for i in range(len(rows)))
-        return exact_weights(lengths, long_from, training.loss_extra_mass, training.loss_max_weight)
+        every_row = (rows.row(i) for i in range(len(rows)))
+        return exact_weights(every_row, long_from, training.loss_extra_mass, training.loss_max_weight)
     most = {} if training.loss_max_weight is None else {"max_weight": training.loss_max_weight}
     return LongCEWeights(long_from, always=training.parallelism == "fsdp", **most)

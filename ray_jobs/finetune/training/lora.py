@@ -12,6 +12,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.training.attention_dropout import refuse_kept_outputs
 from ray_jobs.finetune.training.fast_layers import keep_first_layers
+from ray_jobs.finetune.training.fused_norms import formulas_of
 from ray_jobs.finetune.training.row_parts import refuse_uncuttable
 from ray_jobs.finetune.training.targets import embedding_names, lora_places, refuse_by_tensor
 from ray_jobs.finetune.training.tiled_mlp import tile_mlps
@@ -33,8 +34,8 @@ def norm_names(model: PreTrainedModel) -> list[str]:
 
 def check_targets(params: PipelineParams) -> None:
     """UserError, without loading any weight, if the base lacks a layer named in training.lora_targets, if most of its weights are
-    where training.base_precision does not reach them, if rows cannot be cut as ray.sequence_workers asks, or if training.attention_outputs
-    cannot be kept."""
+    where training.base_precision does not reach them, if rows cannot be cut as ray.sequence_workers asks, if training.attention_outputs
+    cannot be kept, or if training.norm_kernel does not compute its norms."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -48,6 +49,8 @@ def check_targets(params: PipelineParams) -> None:
         keep_first_layers(model, params.training.kept_layers)
     if params.training.mlp_tile_tokens is not None:
         tile_mlps(model, params.training.mlp_tile_tokens)
+    if params.training.norm_kernel == "liger":
+        formulas_of(model)
     if params.training.base_precision != "full":
         refuse_unreached(model, params.training.base_precision)
 

@@ -10,9 +10,9 @@ import torch
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
-from ray_jobs.finetune.attention import full_heads, is_full_layer
+from ray_jobs.finetune.attention import full_heads, is_full_layer, measure_sparse
 from ray_jobs.finetune.full_layers import Head, num_kv_heads_of
-from ray_jobs.finetune.segments import default_group_size
+from ray_jobs.finetune.grouped_layers import layers_in_groups, sparse_group_size
 from ray_jobs.finetune.training.batches import MicroBatch
 from ray_jobs.finetune.training.chunked_loss import LossSums, token_losses
 from ray_jobs.finetune.training.loss import IGNORED, next_token_targets, summed_cross_entropy, weighted_cross_entropy
@@ -74,6 +74,10 @@ class Objective(torch.nn.Module):
         config: Any = self.model.get_base_model().config
         return int(config.num_hidden_layers)
 
+    def layers_in_groups(self, params: PipelineParams) -> tuple[int, ...]:
+        """Numbers of the layers that attend in groups in training, unless they are chosen to attend in full."""
+        return layers_in_groups(self.model, sparse_group_size(params), self.num_layers)
+
     @property
     def num_kv_heads(self) -> int:
         """How many key-value heads a layer has."""
@@ -104,7 +108,7 @@ def group_size_at(step: int, params: PipelineParams) -> int:
     training, row = params.training, params.row_tokens
     if training.attention == "full" or step >= training.steps - training.full_attention_steps:
         return 2 * row
-    return training.s2_group_size or default_group_size(row)
+    return sparse_group_size(params)
 
 
 def set_group_size(model: torch.nn.Module, group_size: int) -> None:
@@ -146,14 +150,15 @@ def _full_share(module: Any) -> float:
 
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module, *, sparse: bool) -> Iterator[None]:
-    """Evaluation mode without gradients; with `sparse`, attention layers alone stay in training mode, so S2-Attn is measured."""
+    """Evaluation mode without gradients and dropout; with `sparse`, attention layers compute S2-Attn as in training."""
+    attention = [module for module in model.modules() if hasattr(module, "is_causal")]
     model.eval()
     try:
-        if sparse:
-            for module in model.modules():
-                if hasattr(module, "is_causal"):
-                    module.training = True  # only this module: dropout inside it stays off
+        for module in attention:
+            measure_sparse(module, sparse)
         with torch.no_grad():
             yield
     finally:
+        for module in attention:
+            measure_sparse(module, False)
         model.train()

@@ -32,7 +32,8 @@ def mark_short(position_ids: torch.Tensor, mask: torch.Tensor) -> ShortTokens:
 
 
 def add_short_rotation(model: Any, plan: RopePlan) -> None:
-    """Let marked tokens turn with the frequencies and the factor that transformers computes for a prompt within the base's window.
+    """Let marked tokens turn with the frequencies and the factor that transformers computes for a prompt of at most
+    `plan.short_length` tokens.
 
     UserError where the model's rotary modules are not known.
     """
@@ -40,7 +41,7 @@ def add_short_rotation(model: Any, plan: RopePlan) -> None:
 
     served = copy.deepcopy(model.config)
     plan.apply(served)
-    inv_freq, attention = ROPE_INIT_FUNCTIONS["longrope"](served, torch.device("cpu"), seq_len=plan.base_window)
+    inv_freq, attention = ROPE_INIT_FUNCTIONS["longrope"](served, torch.device("cpu"), seq_len=plan.short_length)
     for module in rotary_modules(model, plan.rotary_dim // 2):
         twin = copy.deepcopy(module)
         twin.rope_type = "default"  # so that it does not choose by a batch's longest position

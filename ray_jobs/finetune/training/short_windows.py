@@ -1,7 +1,8 @@
 """Mixed windows: rows of short documents beside long rows, so that short prompts are kept (LongRoPE2, arXiv 2502.20082).
 
-Of each step's ordinary rows a share is cut: a document longer than the base's window W becomes pieces of W tokens and a rest, and each
-piece is a document of its own, with positions from 0 and BOS in front where the base has one.
+Of each step's ordinary rows a share is cut: a document longer than W tokens becomes pieces of W tokens and a rest, and each piece is a
+document of its own, with positions from 0 and BOS in front where the base has one. W is the base's window; with longrope's two lists it is
+the original length, at which programs switch between them. (They differ on a base that is already extended.)
 
     row of 2048 tokens, documents of 1200 and 848, W = 512      pieces of 512 512 176 | 512 336
 
@@ -99,7 +100,7 @@ def short_windows_of(params: PipelineParams, rows: Any) -> ShortWindows | None:
     plan = rope_plan_for(params.model)
     return ShortWindows(
         share=params.training.short_window_share,
-        window=plan.base_window,
+        window=plan.short_length,
         bos=getattr(rows, "bos_token_id", None),
         rotates=plan.has_short_rotation,
         seed=params.training.seed,

@@ -6,14 +6,15 @@ In packed rows most targets have a short one.
     EXACT (arXiv 2605.10544)    targets with c >= F are long; F is the base's window by default. They are sorted into buckets
                                 [F, 2F) [2F, 4F) ... and share an extra weight of `extra_mass` x all targets: the same for each
                                 bucket that is not empty, and within a bucket the same for each target. So a target's extra
-                                weight is inverse to the frequency of its bucket. Short targets keep weight 1.
+                                weight is inverse to the frequency of its bucket. Short targets keep weight 1. Where the shards
+                                state weights of their own, a target counts as often as its own weight says.
 
 Frequencies are those of all training rows, so a target's weight does not depend on the step, the rows beside it or the workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,7 +55,10 @@ def left_context(position_ids: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ExactWeights:
-    """EXACT: `weights[k]` for targets with a left context in `[first_context x 2^k, first_context x 2^(k+1))`, 1 below."""
+    """EXACT: `weights[k]` for targets with a left context in `[first_context x 2^k, first_context x 2^(k+1))`, 1 below.
+
+    `mean_weight`: over the targets as they count, so times the mean of the stated weights it is the mean of both together.
+    """
 
     first_context: int
     weights: tuple[float, ...]
@@ -69,24 +73,37 @@ class ExactWeights:
 
 
 def exact_weights(
-    lengths_of_rows: Iterable[np.ndarray], first_context: int, extra_mass: float, max_weight: float | None = None
+    rows: Iterable[Mapping[str, np.ndarray]], first_context: int, extra_mass: float, max_weight: float | None = None
 ) -> ExactWeights:
-    """The weights for rows with sequences of these lengths, int [num_sequences] each.
+    """The weights for rows with sequences of the lengths `seq_lengths`, int [num_sequences] each.
 
-    A weight above `max_weight` (16 by default) is lowered to it, and what it gives up goes to the other buckets. The sum of all
-    weights is (1 + `extra_mass`) x all targets, or less if every bucket is at its maximum. UserError if no target is long.
+    Targets of a row with `loss_weights`, float [num_tokens], count as much as these say, all others 1. A weight above `max_weight`
+    (16 by default) is lowered to it, and what it gives up goes to the other buckets. The sum of all weights is (1 + `extra_mass`) x all
+    targets, or less if every bucket is at its maximum. UserError if no target that counts is long.
     """
     first = first_context << np.arange(_MOST_BUCKETS, dtype=np.int64)
-    counts, num_targets, longest = np.zeros(_MOST_BUCKETS, np.int64), 0, 0
-    for row in lengths_of_rows:
-        lengths = np.asarray(row, np.int64)
-        counts += np.clip(lengths[:, None] - first, 0, first).sum(0)  # targets have 1 to length - 1 tokens before them
-        num_targets += int(lengths.sum()) - len(lengths)
+    counts, num_targets, longest = np.zeros(_MOST_BUCKETS), 0.0, 0
+    for row in rows:
+        lengths = np.asarray(row["seq_lengths"], np.int64)
         longest = max(longest, int(lengths.max()))
+        if "loss_weights" in row:
+            context = np.concatenate([np.arange(length) for length in lengths])
+            stated = np.where(context > 0, np.asarray(row["loss_weights"], np.float64), 0.0)  # a first token is no target
+            buckets = np.searchsorted(first, context, side="right")  # 0: short
+            counts += np.bincount(buckets, stated, _MOST_BUCKETS + 1)[1:]
+            num_targets += float(stated.sum())
+        else:
+            counts += np.clip(lengths[:, None] - first, 0, first).sum(0)  # targets have 1 to length - 1 tokens before them
+            num_targets += int(lengths.sum()) - len(lengths)
     if not counts.any():
+        why = (
+            f"because the longest sequence in the training rows has {longest}"
+            if longest <= first_context
+            else "because none that far in its sequence is learned"
+        )
         raise UserError(
-            f"training.loss_weighting exact finds no target with {first_context} tokens of left context, because the longest sequence "
-            f"in the training rows has {longest}: set training.loss_long_from to less, or train on longer documents."
+            f"training.loss_weighting exact finds no target with {first_context} tokens of left context, {why}: set "
+            "training.loss_long_from to less, or train on longer documents."
         )
     counts = counts[: int(np.flatnonzero(counts)[-1]) + 1]
     extra = _shares(counts, extra_mass * num_targets, (max_weight or _MAX_WEIGHT) - 1)
@@ -94,7 +111,7 @@ def exact_weights(
 
 
 def _shares(counts: np.ndarray, mass: float, most: float) -> np.ndarray:
-    """float64 [K]: the extra weight of a target in each bucket, at most `most`; 0 for an empty bucket."""
+    """float64 [K]: the extra weight of a target in each bucket, at most `most`; 0 for an empty bucket. `counts` may be weighted."""
     extra = np.zeros(len(counts))
     is_open = counts > 0
     while is_open.any():

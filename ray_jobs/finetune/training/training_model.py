@@ -19,6 +19,7 @@ from ray_jobs.finetune.training.row_rotation import add_short_rotation
 from ray_jobs.finetune.training.tiled_mlp import tile_mlps
 from tasks.model.base_model import load_base
 from tasks.model.extended import extended_config, rope_plan_for
+from tasks.model.float8 import refuse_missing_units
 from tasks.model.quantised_linear import quantise_linears
 from tasks.model.quiet import quiet_transformers
 
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 def build_model(params: PipelineParams, device: torch.device, *, place: bool = True) -> PeftModel:
     """The extended base with trainable weights and training attention, on `device`; the same on every rank.
 
-    With `place=False` it stays in the CPU's memory.
+    With `place=False` it stays in the CPU's memory. UserError for fp8 on a GPU without 8-bit units.
     """
     training = params.training
+    if training.base_precision == "fp8":
+        refuse_missing_units(device)
     register_s2_attention()
     config = extended_config(params.model, as_served=True)  # one list for all lengths; rows get their own
     config.s2_executor = training.s2_executor
@@ -68,7 +71,7 @@ def _in_training(base: Any, params: PipelineParams, *, keep_attention: bool) -> 
     training = params.training
     keep_documents_apart(base)
     if training.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=checkpoint_options(keep_attention))
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=checkpoint_options(keep_attention))
     if training.kept_layers and training.gradient_checkpointing:
         keep_first_layers(base, training.kept_layers)
     if training.activation_offload:

@@ -11,7 +11,10 @@ def quantised_note(settings: EvaluationSettings) -> str:
     if QUANTISED_ARM not in settings.arms:
         return ""
     held = f"in {settings.base_precision}" if settings.base_precision else "in fewer bits"
+    rounded = (
+        " Training also rounded the inputs of these layers, which is not measured." if settings.base_precision == "fp8" else ""
+    )
     return (
         f" Quantised: the base's weights {held}, as they were held in training; the fine-tuned model has the same adapter in the "
-        "original weights."
+        f"original weights.{rounded}"
     )

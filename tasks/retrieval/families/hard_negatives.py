@@ -7,6 +7,7 @@ weighs the document's own chunks from the second one on; there is no question.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate, islice
 
 import numpy as np
 
@@ -48,20 +49,18 @@ def hard_negatives(request: Request, num_chars: int, rng: np.random.Generator) -
                 break
         else:
             raise NotMade("too few passages of other documents")
-    spare = []
-    for _, passage in _new(request.negatives.like(chunks[-1], doc_ids), negatives):
-        spare.append(passage)
-        if len(spare) == _NUM_SPARE:
-            break
+    spare = list(islice(_new(request.negatives.like(chunks[-1], doc_ids), negatives), _NUM_SPARE))
+    starts = accumulate((len(passage) + len(_BETWEEN) for _, passage in spare), initial=0)
     return Draft(
         before=before,
-        spare=_BETWEEN.join(spare),
+        spare=_BETWEEN.join(passage for _, passage in spare),
         num_used=num_own,
         doc_ids=tuple(dict.fromkeys((*doc_ids, *others))),
         after=_BETWEEN + chunks[-1],
         after_weighs=True,
         answers=tuple(spans),
-        negatives=(*negatives, *spare),
+        negatives=(*negatives, *(passage for _, passage in spare)),
+        spare_from=tuple((start, doc_id) for start, (doc_id, _) in zip(starts, spare, strict=False)),
     )
 
 

@@ -9,6 +9,7 @@ from ray_jobs.finetune.full_layers import (
     FullLayers,
     auto_count,
     num_full_layers,
+    ranked,
     read_full_layers,
     stated_full_heads,
     stated_full_layers,
@@ -35,6 +36,20 @@ def test_stated_layers_of_eight(training, layers):
     params = TrainingParams.model_validate(training)
     assert stated_full_layers(params, 8) == layers
     assert num_full_layers(params, 8, 2) == len(layers)
+
+
+def test_an_empty_list_of_heads_is_none():
+    empty = TrainingParams.model_validate({"full_attention_heads": []})
+    assert (empty.probes_layers, empty.probes_heads) == (True, False)
+    assert num_full_layers(empty, 30, 2) == num_full_layers(TrainingParams(), 30, 2) == 7
+
+
+def test_auto_counts_the_layers_that_can_be_in_groups():
+    """Gemma 3 270M has 18 layers, three of which see more than a window."""
+    assert num_full_layers(TrainingParams(), 18, 1, 3) == 1
+    assert num_full_layers(TrainingParams(full_attention_heads="auto"), 18, 2, 3) == 0.5
+    assert num_full_layers(TrainingParams(), 18, 1, 0) == 0
+    assert ranked((None, 0.5, None, 0.75)) == [3, 1]
 
 
 def test_auto_keeps_a_quarter_of_the_layers_and_at_least_one():

@@ -8,6 +8,7 @@ import pytest
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune import in_stages
+from tests.heard import texts_into
 
 STAGES = [{"target_length": 1024}, {"target_length": 2048}]
 
@@ -39,10 +40,12 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         seen.append(("train", params.model.target_length, params.model.rope_theta, shards, start))
         return f"checkpoint {params.model.target_length}"
 
+    monkeypatch.setattr(in_stages, "refuse_unsearchable", lambda params, documents: seen.append(("can search", documents)))
     monkeypatch.setattr(in_stages, "make_documents", lambda *_: "documents")
     monkeypatch.setattr(in_stages, "make_shards", make_shards)
     monkeypatch.setattr(in_stages, "with_found_factors", search)
     monkeypatch.setattr(in_stages.checkpoint_stage, "run", train)
+    monkeypatch.setattr(in_stages.checkpoint_stage, "find_earlier", lambda *_: (None, ""))
     return seen
 
 
@@ -53,11 +56,23 @@ def test_every_stage_is_packed_searched_and_trained_from_the_one_before(done: li
     assert done == [
         ("rows", 2048),
         ("rows", 1024),
+        ("can search", "documents"),
         ("search", 1024, None),
         ("train", 1024, 1024.0, "rows 1024", None),
         ("search", 2048, "checkpoint 1024"),
         ("train", 2048, 2048.0, "rows 2048", "checkpoint 1024"),
     ]
+
+
+def test_a_finished_stage_that_was_computed_in_another_way_is_used_and_named(
+    done: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    found = ("checkpoint of two workers", "finetune: trained before with another ray.num_workers")
+    monkeypatch.setattr(in_stages.checkpoint_stage, "find_earlier", lambda *_: found)
+    in_stages.train_in_stages(params_of(STAGES, "yarn"), None, texts_into(told), {})  # type: ignore[arg-type]
+    assert [one for one in done if one[0] == "train"] == [("train", 2048, None, "rows 2048", "checkpoint of two workers")]
+    assert told == [found[1]]
 
 
 def test_a_job_of_one_stage_goes_on_from_what_it_is_given(done: list[tuple[Any, ...]]) -> None:
@@ -71,7 +86,7 @@ def test_a_job_of_one_stage_goes_on_from_what_it_is_given(done: list[tuple[Any, 
 def test_an_evaluation_without_the_fine_tuned_model_plans_with_the_same_factors(done: list[tuple[Any, ...]]) -> None:
     params = in_stages.with_factors_of_last(params_of(STAGES), None, None, "documents", None)  # type: ignore[arg-type]
     assert params.model.rope_theta == 2048.0
-    assert [one[0] for one in done] == ["rows", "rows", "search", "train", "search"]
+    assert [one[0] for one in done] == ["rows", "rows", "can search", "search", "train", "search"]
     done.clear()
     earlier = SimpleNamespace(find=lambda kind, digest: f"{kind}/{digest}")
     trained = SimpleNamespace(digest="d2", manifest=SimpleNamespace(parents={"checkpoint": "d1"}))

@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import Phi3Config, PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
@@ -19,15 +20,27 @@ from data_schemas.params import ModelParams, PipelineParams
 from data_schemas.rope_search import FACTORS_NAME, LOG_NAME
 from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
+from ray_jobs.finetune import in_stages
 from ray_jobs.finetune.training.checkpoint import save_adapter
 from ray_jobs.finetune.training.lora import trainable
 from ray_jobs.finetune.training.training_model import build_model
+from ray_jobs.preflight import refuse_untrainable
 from ray_jobs.search_rope import search_key, search_stage
+from ray_jobs.search_rope.before_training import refuse_unsearchable
 from ray_jobs.search_rope.critical import measured_critical_theta
 from ray_jobs.search_rope.swapping import Rotation, SwappingModel
 from tasks.model.base_model import load_base, load_config
 from tasks.model.extended import extended_config, rope_plan_for
-from tasks.rope_search.plans import as_search, factors_file, foreseen, load_result, space_of, with_result, with_stand_in
+from tasks.rope_search.plans import (
+    as_search,
+    factors_file,
+    foreseen,
+    load_result,
+    rivals,
+    space_of,
+    with_result,
+    with_stand_in,
+)
 from tasks.rope_search.samples import SearchSample
 from tasks.rope_search.served import misreading, publishes_two_lists
 from tests.heard import texts_into
@@ -193,6 +206,53 @@ def test_wrong_input_is_one_sentence_before_anything_is_measured(folder: Path, t
     assert rope_plan_for(with_stand_in(params).model).method == "ntk", "checks before the search go on with another method"
 
 
+def test_a_corpus_too_small_for_the_search_of_a_later_stage_is_refused_before_the_first_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = documents_of(Storage(str(tmp_path / "storage")))
+
+    def staged(last: int, method: str = "longrope") -> PipelineParams:
+        given = search_params(folder).model_dump(mode="json")
+        given["model"] |= {"target_length": last, "rope_method": method}
+        given["training"]["stages"] = [{"target_length": 256, "rope_method": "ntk"}, {"target_length": last}]
+        return PipelineParams.model_validate(given | {"storage": str(tmp_path / "storage")})
+
+    refuse_unsearchable(staged(384), documents)
+    refuse_unsearchable(staged(4096, "yarn"), documents)
+    sentence = r"training\.stages\[1\] \(4096 tokens\): Only 0 training document\(s\) have at least 4096 tokens"
+    with pytest.raises(UserError, match=sentence):
+        refuse_unsearchable(staged(4096), documents)
+    monkeypatch.setattr(in_stages, "rows_of_stages", lambda *_: [None, None])
+    monkeypatch.setattr(in_stages.checkpoint_stage, "run", lambda *_: pytest.fail("trained"))
+    with pytest.raises(UserError, match=sentence):
+        in_stages.train_in_stages(staged(4096), Storage(str(tmp_path)), lambda _: None, {"documents": documents})
+
+
+@pytest.mark.parametrize("check", [space_of, with_stand_in, lambda params: space_of(as_search(params)), refuse_untrainable])
+def test_a_base_that_is_already_scaled_by_longrope_is_not_searched(
+    folder: Path, tmp_path: Path, check: Callable[[PipelineParams], object]
+) -> None:
+    base = Path(shutil.copytree(folder / "base", tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    own = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
+    own |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    (base / "config.json").write_text(json.dumps(config | {"rope_parameters": own}))
+    with pytest.raises(UserError, match=r"already scaled by longrope, .*: give model\.rope_factors_file"):
+        check(search_params(tmp_path))
+    for method in ("yarn", "ntk"):
+        params = search_params(tmp_path)
+        with pytest.raises(UserError, match=r"choose longrope and give model\.rope_factors_file"):
+            rope_plan_for(params.model.model_copy(update={"rope_method": method}))
+
+
+def test_a_closed_form_that_the_plan_cannot_take_is_no_rival(folder: Path) -> None:
+    params = search_params(folder)
+    space, config = space_of(params), load_config(params.model)
+    assert rivals(space, params, config) == ("yarn", "ntk", "ntk_critical")
+    config.rope_parameters = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
+    assert rivals(space, params, config) == ()
+
+
 def test_attention_is_searched_only_where_every_server_reads_it(folder: Path) -> None:
     params = search_params(folder)
     served = params.model_copy(update={"model": params.model.model_copy(update={"serve_with": ("vllm",)})})
@@ -214,13 +274,37 @@ def test_short_prompts_get_their_own_list_only_where_every_server_switches(searc
     }
     assert publishes_two_lists(asked)
     assert [publishes_two_lists(one) for one in served.values()] == [True, False, False]
-    assert misreading(served["vllm"], "longrope_two_lists") == ("vllm",)
+    for name, why in (
+        ("vllm", "vLLM uses the long factors for every prompt, also for those of at most 128 tokens"),
+        (
+            "transformers-4.57",
+            "transformers 4 takes max_position_embeddings as the original length and never uses the long factors",
+        ),
+    ):
+        assert misreading(served[name], "longrope_two_lists") == {name: why}
+        told: list[str] = []
+        search_stage._Search(served[name], documents_of(Storage(params.storage)).path, texts_into(told), None)._announce()
+        assert told[-1] == f"search-rope: both lists will be equal, because {why}"
     result = load_result(search)
     assert factors_file(result, two_lists=True)["short_factor"] == [1.0] * 8
     assert factors_file(result, two_lists=True)["long_factor"] == list(result.factors)
     documents = documents_of(Storage(params.storage))
     digests = {stage_digest(**search_key.inputs_of(one, documents)) for one in (params, asked, served["vllm"])}
     assert len(digests) == 3
+
+
+def test_phi3_gets_two_lists_with_transformers_4_which_switches_for_it(folder: Path, tmp_path: Path) -> None:
+    params = search_params(folder, short_factors="original", short_window_share=0.25)
+    phi3 = tmp_path / "phi3"
+    Phi3Config(
+        vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=128, original_max_position_embeddings=128, pad_token_id=None,
+    ).save_pretrained(phi3)  # fmt: skip
+    for served, expected in ((("transformers-4.57",), True), (("transformers-5", "transformers-4.57"), True), ((), True)):
+        changes = {"base": str(phi3), "serve_with": served}
+        asked = params.model_copy(update={"model": params.model.model_copy(update=changes)})
+        assert publishes_two_lists(asked) is expected
+        assert misreading(asked, "longrope_two_lists") == {}
 
 
 def test_a_base_with_rope_by_layer_type_is_refused(folder: Path) -> None:

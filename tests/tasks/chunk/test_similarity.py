@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertModel, PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import ChunkingParams
 from tasks.chunk.chunker import Chunker
 from tasks.chunk.similarity import TopicShift
+from tests.tasks.encoder_example import write_encoder
 
 SEA = "The tide comes in. Salt dries on the rope. A gull sits on the mast. "
 TAX = "Form 1040 asks 3 numbers! Box 12b is 0? Line 7 = 55,000; deduct 12%! "
@@ -17,15 +18,7 @@ TAX = "Form 1040 asks 3 numbers! Box 12b is 0? Line 7 = 55,000; deduct 12%! "
 
 @pytest.fixture(scope="module")
 def encoder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=128, initializer_range=1.0,
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("models") / "bert"
-    BertModel(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return write_encoder(tmp_path_factory.mktemp("models") / "bert", tokenizer)
 
 
 def chunker(tokenizer: PreTrainedTokenizerFast, path: Path | None, max_tokens: int = 160) -> Chunker:

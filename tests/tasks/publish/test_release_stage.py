@@ -14,16 +14,20 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 from transformers import __version__ as transformers_version
 
 from data_schemas.consumers import CONSUMERS
 from data_schemas.errors import UserError
 from data_schemas.report import read_report
+from data_schemas.rope_search import SEARCHES
 from data_schemas.serving_advice import ADVICE_FILE_NAME, ServingAdvice, ServingWay, read_advice
+from data_schemas.storage import Artifact
 from tasks.evaluate.report.result_files import recompute
 from tasks.model.extended import load_arm
+from tasks.model.rope_plan import plan_rope
 from tasks.publish import release_stage as stage
+from tasks.publish.card import _short_prompts
 from tasks.publish.checks import failures
 from tasks.publish.destinations.history import rollback
 from tasks.publish.releases import current_digest
@@ -367,3 +371,40 @@ def test_measured_advice_becomes_a_file_of_the_release(published: FinishedRun) -
     assert failures(verify_release(with_it.path)) == []
     assert with_it.manifest.parents["advice"] == advice.digest
     assert published.publish().digest != with_it.digest
+
+
+def test_on_an_extended_base_the_card_names_the_length_at_which_programs_switch(release: Path) -> None:
+    report = read_report(release / "evaluation" / "report.json")
+    lists = {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 3.0, 4.0]}
+    config = LlamaConfig(
+        hidden_size=32, num_attention_heads=4, max_position_embeddings=64, original_max_position_embeddings=32,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0, **lists},
+    )  # fmt: skip
+    plan = plan_rope(config, TARGET, factors=lists, two_lists=True)
+    assert (plan.base_window, plan.short_length) == (64, 32)
+    text = _short_prompts(report, plan)
+    assert text.startswith("Prompts of at most 32 tokens have frequencies of their own")
+    assert text.count("not measured") == 2, "the report compares at the base's window"
+
+
+def test_a_release_says_which_search_chose_its_rope_and_why(published: FinishedRun, release: Path) -> None:
+    def search(of: str) -> Artifact:
+        told = {"chosen": "yarn", "verdict": f"The factors found for {of} do not beat yarn."}
+        return published.storage.build(
+            SEARCHES, stage="search-rope", params={"of": of}, code_version=1, parents={}, make=lambda _: told
+        )
+
+    assert "yarn was asked for" in (release / "README.md").read_text()
+    last, first = search("the last"), search("the first")
+    found = published.publish(searches={"rope_search": last, "rope_search_1": first})
+    assert failures(verify_release(found.path)) == []
+    assert found.manifest.parents["rope_search"] == last.digest
+    card = (found.path / "README.md").read_text()
+    assert f"yarn was chosen by a search of factors (rope_searches/{last.digest});" in card
+    assert "- The search: The factors found for the last do not beat yarn." in card
+    for text in (card, (found.path / "rope_plan.json").read_text()):
+        assert "was asked for" not in text
+    stages = json.loads((found.path / "provenance.json").read_text())["stages"]
+    assert (stages["rope_search"]["digest"], stages["rope_search"]["chosen"]) == (last.digest, "yarn")
+    assert stages["rope_search"]["verdict"] == "The factors found for the last do not beat yarn."
+    assert stages["rope_search_1"]["digest"] == first.digest

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
 from tasks.retrieval.chat import chat_frame
-from tasks.retrieval.draft import NotMade
+from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.key_value import STYLES
 from tasks.retrieval.fitting import Fitted
 from tasks.retrieval.rendering import Renderer
@@ -136,6 +136,29 @@ def test_hard_negatives_are_of_other_documents_and_differ(makers: dict[str, Make
     maker.request.negatives.give(draft.negatives)
     again = maker.make("hard_negatives").draft
     assert not set(again.negatives) & set(draft.negatives), "a passage is given once"
+
+
+def test_what_fills_a_document_up_is_counted_as_its_source(makers: dict[str, Maker]) -> None:
+    """Every passage that is shown is of a document that is named, and every document that is named is shown."""
+    num_from_filling = 0
+    for maker in makers.values():
+        texts = {document.doc_id: document.text for document in maker.supply.documents}
+        for seed in range(4):
+            made = maker.make("hard_negatives", seed)
+            draft, named = made.draft, made.draft.made_from(made.num_filled)
+            filled = draft.spare[: made.num_filled]
+            assert draft.before + filled in made.rendered.text
+            shown = [piece for piece in (draft.before + filled).split("\n\n") if piece.strip()]
+            assert all(any(piece.strip() in texts[doc_id] for doc_id in named) for piece in shown)
+            of_filling = set(named) - set(draft.doc_ids)
+            assert all(any(piece and piece in texts[doc_id] for piece in filled.split("\n\n")) for doc_id in of_filling)
+            num_from_filling += len(of_filling)
+    assert num_from_filling, "some document is shown in the filling alone"
+
+
+def test_only_passages_that_are_shown_count() -> None:
+    draft = Draft("", "abc\n\ndef\n\nghi", 0, ("own", "b"), spare_from=((0, "a"), (5, "b"), (10, "c")))
+    assert [len(draft.made_from(num_filled)) for num_filled in (0, 1, 5, 6, 10, 11)] == [2, 3, 3, 3, 3, 4]
 
 
 def test_a_chat_template_gets_questions_and_answers_in_turns() -> None:

@@ -158,6 +158,7 @@ def test_factors_are_used_only_if_they_beat_every_rival_beyond_the_interval() ->
     assert certain.chosen == "longrope"
     assert certain.differences["yarn"].high < 0
     assert certain.level == pytest.approx(0.955)
+    assert decide({"longrope": found, "yarn": near}, (), 1.0, 0.95, tuple("abcd")).chosen == "longrope", "without a rival"
     doubtful = decide({"longrope": found, "yarn": worse, "ntk": near}, ("yarn", "ntk"), 1.0, 0.95, tuple("abcd"))
     assert doubtful.chosen == "ntk"
     assert "do not beat ntk" in doubtful.sentence()

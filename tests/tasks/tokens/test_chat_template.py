@@ -5,6 +5,7 @@ import pytest
 from tokenizers import AddedToken
 
 from tasks.pack.conversations import Conversation, ConversationEncoder
+from tasks.tokens.chat import around_messages
 from tasks.tokens.chat_template import ChatTemplate, Message, NotRendered
 from tasks.tokens.special_tokens import special_tokens
 from tests.tasks.tokens.made_tokenizers import CHATML, KINDS, chatting
@@ -125,6 +126,19 @@ def test_a_generation_prompt_that_begins_the_answer_is_not_learned() -> None:
 def test_a_short_answer_is_not_found_in_its_own_header(answer: str) -> None:
     begun = without_tags(CHATML).replace("'<|im_start|>assistant\n' }}{% endif", "'<|im_start|>assistant\n<think>' }}{% endif")
     assert learned(begun, TALK[0], Message("assistant", answer, True)) == [f"{answer}<|im_end|>"]
+
+
+@pytest.mark.parametrize(("form", "date"), [("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26"), ("%A", "2024-07-26")])
+def test_a_date_around_messages_does_not_change_from_day_to_day(form: str, date: str) -> None:
+    """As gpt-oss asks for it, inside a macro, and as Llama 3.2 does, where it is defined."""
+    asks = (
+        f"{{% macro head() %}}{{% if strftime_now is defined %}}{{{{ strftime_now('{form}') }}}}{{% endif %}}{{% endmacro %}}"
+    )
+    tokenizer = chatting(template=asks + "{{ head() }}\n" + without_tags(CHATML))
+    for num_messages in (1, 4):
+        around = around_messages(tokenizer, num_messages)
+        assert around is not None
+        assert tokenizer.decode(around[0]).startswith(f"{date}\n<|im_start|>user")
 
 
 def test_a_date_in_a_template_does_not_change_from_day_to_day() -> None:

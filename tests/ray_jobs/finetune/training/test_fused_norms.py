@@ -1,5 +1,7 @@
 """Fused norms: the formula is found by trying the norm, and a kernel that computes it gives the model's losses and gradients."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,8 +10,9 @@ from data_schemas.params import TrainingParams
 from ray_jobs.finetune.attention import register_s2_attention
 from ray_jobs.finetune.training.fast_layers import keep_hidden_states_in_bf16
 from ray_jobs.finetune.training.fused_norms import fuse_norms
-from ray_jobs.finetune.training.lora import add_trainable_weights
-from tests.tiny_models import tiny_model
+from ray_jobs.finetune.training.lora import add_trainable_weights, check_targets
+from tests.ray_jobs.finetune.training_example import make_params
+from tests.tiny_models import tiny_config, tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +67,23 @@ def test_norms_whose_output_is_rounded_are_fused_too() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             found[fuse] = model(input_ids=torch.arange(12)[None], use_cache=False).logits
     torch.testing.assert_close(found[True], found[False], rtol=2e-2, atol=2e-2)
+
+
+def test_a_gated_norm_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
+    """Qwen3-Next's linear attention has norms that are given a gate too; its folder here has no weights at all."""
+    config = tiny_config("qwen3-next-linear-attention", length=32)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="does not compute Qwen3NextRMSNormGated, which is neither Llama's nor Gemma's norm"):
+        check_targets(make_params(tmp_path, norm_kernel="liger"))
+    with pytest.raises(UserError, match="Qwen3NextRMSNormGated"):
+        fuse_norms(tiny_model("qwen3-next-linear-attention"), kernel)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2-convolution"])
+def test_other_norms_pass_the_check_before_weights_are_loaded(tmp_path: Path, kind: str) -> None:
+    tiny_config(kind, length=32).save_pretrained(tmp_path)
+    targets = ("q_proj",)
+    check_targets(make_params(tmp_path, norm_kernel="liger", lora_targets=targets))
 
 
 def test_another_formula_and_a_missing_package_are_refused() -> None:

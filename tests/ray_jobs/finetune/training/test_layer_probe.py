@@ -6,14 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from data_schemas.params import PipelineParams
-from ray_jobs.finetune.full_layers import ranked
+from ray_jobs.finetune.attention import is_full_layer
+from ray_jobs.finetune.full_layers import FullLayers, ranked
+from ray_jobs.finetune.grouped_layers import num_layers_in_groups
+from ray_jobs.finetune.planning.shape import training_shape
 from ray_jobs.finetune.training.layer_probe import probe_batches, probe_group_size, probe_layers
 from ray_jobs.finetune.training.loop import set_up
 from ray_jobs.finetune.training.objective import num_full_layers_of
 from tasks.model.base_model import load_tokenizer
 from tests.ray_jobs.finetune.training_example import ALONE, CPU, ROWS, Rows, make_params, packed, write_base
+from tests.tiny_models import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +119,52 @@ def test_the_demo_base_copies_in_its_last_layer_and_not_in_its_second():
     assert len(heads.scores) == 8
     assert len(heads.heads) == 2
     assert heads.heads[-1][0] == 3  # the head that copies most is in the layer that does
+
+
+def windowed(folder, tokenizer, num_layers, global_layers, window=4, **training):
+    """Parameters and objective of a Gemma 3 with a window in all but the global layers, for groups of 24 tokens."""
+    kinds = ["full_attention" if layer in global_layers else "sliding_attention" for layer in range(num_layers)]
+    base = write_base(folder, tokenizer, tied=True)
+    sizes = {"num_hidden_layers": num_layers, "layer_types": kinds, "sliding_window": window}
+    config = tiny_config("gemma3", vocab=384, length=32, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    params = make_params(base, **training)
+    return params, set_up(params, ALONE)[0]
+
+
+@pytest.mark.parametrize(("probed", "chosen"), [("full_attention_layers", 1), ("full_attention_heads", 1)])
+def test_layers_with_a_short_window_are_not_chosen_and_not_counted(tmp_path, tokenizer, probed, chosen):
+    """As in Gemma 3 270M, where a quarter of all layers would be all that see far, and S2-Attn would do nothing."""
+    params, objective = windowed(tmp_path, tokenizer, 8, (3, 7), **{probed: "auto"})
+    assert objective.layers_in_groups(params) == (3, 7)
+    found = probe_layers(objective, params, ROWS, ALONE)
+    of_layer = len(found.scores) // 8
+    assert [i // of_layer for i, score in enumerate(found.scores) if score is not None] == sorted([3, 7] * of_layer)
+    assert len(found.layers) + len(found.heads) == chosen
+    assert {*found.layers, *(layer for layer, _ in found.heads)} <= {3, 7}
+    shape = training_shape(params)
+    assert shape.num_full_layers(params) == chosen / of_layer
+    assert num_layers_in_groups(params) == 2
+
+
+def test_nothing_is_chosen_where_no_layer_can_be_in_groups(tmp_path, tokenizer):
+    base = write_base(tmp_path, tokenizer, tied=True)
+    config = tiny_config("mistral-window-below-group", vocab=384, length=32)
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    params = make_params(base, full_attention_layers="auto")
+    objective, _ = set_up(params, ALONE)
+    assert probe_layers(objective, params, ROWS, ALONE) == FullLayers(())
+    assert training_shape(params).num_full_layers(params) == 0
+
+
+def test_the_probe_leaves_windows_as_they_are_in_training(tmp_path, tokenizer):
+    """Its groups are shorter than those of the training, so a window between both could be put into groups by the probe alone."""
+    params, objective = windowed(tmp_path, tokenizer, 2, (1,), window=30, full_attention_layers="auto", s2_group_size=48)
+    assert probe_group_size(params, 96) == 24
+    was_full: dict[int, set[bool]] = {0: set(), 1: set()}
+    for module in objective.modules():
+        if hasattr(module, "is_causal"):
+            module.register_forward_pre_hook(lambda module, _: was_full[module.layer_idx].add(is_full_layer(module)))
+    found = probe_layers(objective, params, ROWS, ALONE)
+    assert was_full == {0: {True}, 1: {True, False}}
+    assert (found.scores[0], found.layers) == (None, (1,))

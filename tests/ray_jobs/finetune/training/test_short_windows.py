@@ -1,6 +1,7 @@
 """Mixed windows: short rows are cut exactly, chosen by seed and step, and turn as the base does, whatever else is in the batch."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ray_jobs.finetune.proof.prove import prove_base
 from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.batches import read_micro_batch
 from ray_jobs.finetune.training.objective import summed_loss
+from ray_jobs.finetune.training.row_rotation import mark_short
 from ray_jobs.finetune.training.short_windows import MixedRows, ShortWindows, cut_row, short_windows_of
 from ray_jobs.finetune.training.training_model import build_model
 from tasks.model.base_model import load_config
@@ -178,6 +180,34 @@ def test_with_one_list_short_rows_turn_like_all_others(base):
     assert batch.short is None
     assert batch.in_full is not None
     assert short_windows_of(make_params(base), ROWS) is None
+
+
+def test_on_an_extended_longrope_base_rows_are_cut_and_turned_where_programs_switch(base, tmp_path):
+    """Original 16, window 32: up to 16 tokens transformers takes the short list, and between 16 and 32 the long one."""
+    extended = Path(shutil.copytree(base, tmp_path / "extended"))
+    config = json.loads((extended / "config.json").read_text())
+    lists = {"short_factor": [1.0] * PAIRS, "long_factor": [1.0, 1.2, 1.5, 2.0], "attention_factor": 1.0}
+    own = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 16, **lists}
+    config.pop("rope_scaling", None)
+    (extended / "config.json").write_text(json.dumps(config | {"rope_parameters": own}))
+    params = params_of(base, short=1.1)
+    params = params.model_copy(update={"model": params.model.model_copy(update={"base": str(extended)})})
+    plan = rope_plan_for(params.model)
+    assert (plan.original_length, plan.base_window, plan.short_length) == (16, WINDOW, 16)
+    mixing = short_windows_of(params, ROWS)
+    assert (mixing.window, mixing.rotates) == (16, True)
+    assert prove_base(params).holds
+    rotary = build_model(params, CPU).get_base_model().model.rotary_emb
+    served = load_config(params.model)
+    plan.apply(served)
+    transformers_own = type(rotary)(served)
+    states, positions = torch.zeros(1, 16, 8), torch.arange(16)[None]
+    mark_short(positions, torch.ones(1, 16, dtype=torch.bool))
+    for ours, theirs in zip(rotary(states, positions), transformers_own(states, torch.arange(16)[None]), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    short = params.model_copy(update={"packing": params.packing.model_copy(update={"row_length": 16})})
+    with pytest.raises(UserError, match="at the original length of 16 tokens, and rows have only 16"):
+        check_short_windows(short)
 
 
 def test_wrong_input_is_one_sentence(base):

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.training.batches import read_micro_batch
 from ray_jobs.finetune.training.loop import set_up, token_weights_of
 from ray_jobs.finetune.training.stated_weights import StatedWeights
-from ray_jobs.finetune.training.token_weights import ExactWeights
+from ray_jobs.finetune.training.token_weights import ExactWeights, exact_weights
 from tests.ray_jobs.finetune.training_example import ALONE, CPU, Rows, make_params, packed, run, write_base
 
 WEIGHTS = np.linspace(0, 4, 96).astype(np.float32)
@@ -60,6 +61,41 @@ def test_another_rule_multiplies(params: PipelineParams) -> None:
     both = stated.of_batch(batch, lambda _: nothing)(slice(0, 96), nothing)
     alone = rule.of_batch(batch, lambda _: nothing)(slice(0, 96), nothing)
     assert both[:-1].tolist() == (alone[:-1] * torch.from_numpy(WEIGHTS)[1:]).tolist()
+
+
+def test_exact_shares_the_mass_of_the_targets_as_they_count() -> None:
+    """As with answers alone learned, at the end of a long row: the mean is that of the product, and each bucket gets the same."""
+    answers = np.zeros(96, np.float32)
+    answers[80:] = 1
+    rows = Rows([*ROWS, packed(96, seed=5) | {"loss_weights": answers}, packed(40, 56, seed=6) | {"loss_weights": WEIGHTS}])
+    rule = exact_weights(rows, 24, 0.5, max_weight=1e6)
+    stated: list[float] = []
+    products: list[float] = []
+    given: dict[int, float] = {}
+    for number, row in enumerate(rows):
+        batch = read_micro_batch(rows, [number], CPU)
+        both = StatedWeights(rule).of_batch(batch, lambda _: torch.empty(0))(slice(0, 96), torch.empty(0))
+        for token, context in enumerate(batch.position_ids[0].tolist()):
+            if context > 0:  # a target
+                own = float(row.get("loss_weights", np.ones(96))[token])
+                stated.append(own)
+                products.append(both[token - 1].item())
+                bucket = int(context >= 24) + int(context >= 48)
+                given[bucket] = given.get(bucket, 0.0) + products[-1] - own
+    assert StatedWeights(rule, float(np.mean(stated))).mean_weight == pytest.approx(np.mean(products))
+    assert given == pytest.approx({0: 0, 1: 0.25 * sum(stated), 2: 0.25 * sum(stated)}, abs=1e-3)
+
+
+def test_stated_weights_of_one_change_nothing() -> None:
+    plain = Rows(packed(*lengths, seed=i) for i, lengths in enumerate([(96,), (40, 56), (33, 63)]))
+    ones = Rows(row | {"loss_weights": np.ones(96, np.float32)} for row in plain)
+    assert exact_weights(plain, 24, 0.5) == exact_weights(ones, 24, 0.5)
+
+
+def test_long_targets_that_are_not_learned_are_none() -> None:
+    nothing = Rows([packed(96) | {"loss_weights": (np.arange(96) < 20).astype(np.float32)}])
+    with pytest.raises(UserError, match=r"no target with 24 tokens of left context, because none that far .* is learned: set"):
+        exact_weights(nothing, 24, 0.5)
 
 
 def test_training_logs_the_weighted_loss_beside_the_plain_one(params: PipelineParams, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ def contexts(rows):
     return [context for lengths in rows for length in lengths for context in range(1, length)]
 
 
+def of_lengths(lengths):
+    return {"seq_lengths": np.array(lengths)}
+
+
 def weight_of(found, context):
     batch = read_micro_batch(Rows([packed(context + 1)]), [0], CPU)
     return found.of_batch(batch, None)(slice(None), None)[context - 1].item()
@@ -43,9 +47,9 @@ def test_the_extra_mass_is_shared_by_the_long_buckets_alone(rows, first, mass):
     targets = contexts(rows)
     if not any(context >= first for context in targets):
         with pytest.raises(UserError, match=f"no target with {first} tokens of left context.*training.loss_long_from"):
-            exact_weights(map(np.array, rows), first, mass)
+            exact_weights(map(of_lengths, rows), first, mass)
         return
-    found = exact_weights(map(np.array, rows), first, mass, max_weight=1e6)
+    found = exact_weights(map(of_lengths, rows), first, mass, max_weight=1e6)
     given_out: dict[int, float] = {}
     for context in targets:
         weight = weight_of(found, context)
@@ -58,7 +62,7 @@ def test_the_extra_mass_is_shared_by_the_long_buckets_alone(rows, first, mass):
 
 
 def test_rarer_context_counts_more_and_no_weight_is_above_the_maximum():
-    lengths = [np.array([16] * 20), np.array([64, 32, 32, 32, 32]), np.array([96])]
+    lengths = [of_lengths([16] * 20), of_lengths([64, 32, 32, 32, 32]), of_lengths([96])]
     free = exact_weights(lengths, 8, 0.5, max_weight=1e6)
     ladder = [weight_of(free, context) for context in (4, 8, 16, 32, 64)]
     assert ladder == sorted(ladder)
@@ -67,12 +71,12 @@ def test_rarer_context_counts_more_and_no_weight_is_above_the_maximum():
     assert max(capped.weights) == pytest.approx(1.8)
     assert capped.mean_weight == pytest.approx(1.5)  # what the rarest bucket gives up goes to the others
     assert exact_weights(lengths, 8, 9.0, max_weight=1.5).mean_weight < 1.5
-    assert max(exact_weights([np.array([1000, 9])], 999, 0.5).weights) == 16
+    assert max(exact_weights([of_lengths([1000, 9])], 999, 0.5).weights) == 16
 
 
 def test_one_long_document_gets_weights_and_as_many_tokens_in_short_ones_none():
     rows = Rows([packed(96), packed(*[16] * 6)])
-    found = exact_weights([row["seq_lengths"] for row in rows], 32, 0.5)
+    found = exact_weights(rows, 32, 0.5)
     long, short = (found.of_batch(read_micro_batch(rows, [i], CPU), None)(slice(None), None) for i in (0, 1))
     assert short.tolist() == [1.0] * 96
     assert set(long[:31].tolist()) == {1.0}

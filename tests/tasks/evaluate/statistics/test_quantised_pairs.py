@@ -38,4 +38,6 @@ def test_the_published_model_is_compared_with_the_one_that_was_trained() -> None
     }
     assert arm_label(QUANTISED_ARM) == "fine-tuned, quantised"
     assert "in nf4" in quantised_note(SETTINGS)
+    assert "rounded" not in quantised_note(SETTINGS)
+    assert "inputs of these layers" in quantised_note(SETTINGS.model_copy(update={"base_precision": "fp8"}))
     assert quantised_note(SETTINGS.model_copy(update={"arms": ("fine_tuned",)})) == ""
