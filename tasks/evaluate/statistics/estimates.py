@@ -41,11 +41,14 @@ def normal_quantile(confidence: float) -> float:
 
 
 def wilson_bounds(rate: float, n: float, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval (Wilson 1927) around any rate in [0, 1] of n observations; it need not be a count of successes."""
+    """Wilson's score interval (Wilson 1927) around any rate in [0, 1] of n observations; it need not be a count of successes.
+
+    The rate lies in it, also where rounding would leave it outside by its last digit, as at 0 and 1.
+    """
     z = normal_quantile(confidence)
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
 
 
 def mean_with_t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> Estimate:

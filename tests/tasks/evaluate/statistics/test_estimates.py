@@ -97,6 +97,14 @@ def test_depth_permutation_test_agrees_with_all_orders() -> None:
     assert depth_permutation_test(np.ones((5, 3)), seed=0) == 1
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_wilson_holds_its_rate_to_the_last_digit(rate: float) -> None:
+    """A plot's bars may not be negative; by the formula alone 20 of these lengths leave the rate outside."""
+    for n in range(1, 60):
+        low, high = wilson_bounds(rate, n, 0.95)
+        assert low <= rate <= high
+
+
 def test_scores_of_independent_prompts_get_wilsons_interval() -> None:
     estimate = mean_score([Sampled(np.array([1.0, 1, 1, 1, 0]), np.arange(5))], confidence=0.95)
     assert (estimate.value, estimate.interval) == (0.8, "wilson")
