@@ -40,6 +40,7 @@ def test_every_training_stage_is_trained_before_the_model_is_asked(monkeypatch: 
     monkeypatch.setattr(in_stages, "make_documents", lambda *_: "documents")
     monkeypatch.setattr(in_stages, "make_shards", make_shards)
     monkeypatch.setattr(in_stages.checkpoint_stage, "run", train)
+    monkeypatch.setattr(in_stages.checkpoint_stage, "find_earlier", lambda *_: (None, ""))
     monkeypatch.setattr(advice_stage, "refuse_unadvisable", lambda *given: done.append(given[2:]))
     monkeypatch.setattr(advice_stage, "run", lambda params, storage, documents, checkpoint, progress: (documents, checkpoint))
     assert job._advise(PARAMS, None, None, {}) == ("documents", "checkpoint 2048")  # type: ignore[arg-type]
