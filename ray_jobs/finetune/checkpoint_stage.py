@@ -30,7 +30,6 @@ from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
-from ray_jobs.finetune.grouped_layers import num_layers_in_groups
 from ray_jobs.finetune.sequence_parallel.answering import WorkerLostError
 from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
@@ -226,6 +225,7 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
     `before`: with rows dealt in turn; `after`: as training deals them.
     """
     from ray_jobs.finetune.training.balance import imbalance
+    from ray_jobs.finetune.grouped_layers import num_layers_in_groups
     from ray_jobs.finetune.training.batches import costs_of_rows
     from ray_jobs.finetune.training.objective import group_size_at
     from tasks.model.base_model import load_config
