@@ -224,8 +224,8 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
 
     `before`: with rows dealt in turn; `after`: as training deals them.
     """
-    from ray_jobs.finetune.training.balance import imbalance
     from ray_jobs.finetune.grouped_layers import num_layers_in_groups
+    from ray_jobs.finetune.training.balance import imbalance
     from ray_jobs.finetune.training.batches import costs_of_rows
     from ray_jobs.finetune.training.objective import group_size_at
     from tasks.model.base_model import load_config

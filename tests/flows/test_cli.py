@@ -26,6 +26,15 @@ def ropeway(*arguments, cwd=None):
     return subprocess.run([ROPEWAY, *arguments], capture_output=True, text=True, cwd=cwd, timeout=HANGS_AFTER_S)
 
 
+def test_what_answers_a_run_with_nothing_to_do_loads_nothing_heavy():
+    code = (
+        "import sys, flows.cli, flows.chain, flows.finished\n"
+        "sys.exit(str({'torch', 'transformers', 'ray', 'prefect', 'spacy', 'matplotlib', 'scipy'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 def test_help_names_every_command_without_loading_anything_heavy():
     code = (
         "import sys; sys.argv = ['ropeway', '--help']\n"

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch.distributed as dist
-
 GROUP_LIMIT = "the limit of their process group (ray.exchange_timeout_s where workers share rows, else 30 minutes)"
 
 
@@ -45,6 +43,8 @@ def answering_among_others(occasion: str, limit: str = GROUP_LIMIT) -> Iterator[
 
 def _is_of_message(error: RuntimeError) -> bool:
     """Gloo's errors are plain ones that name the file of gloo in which they were raised."""
+    import torch.distributed as dist  # not above: a run with nothing to do loads this file, and no torch
+
     return isinstance(error, dist.DistError) or "gloo/" in str(error)
 
 
