@@ -38,6 +38,8 @@ def read_mapping(text_or_path: str) -> dict[str, Any]:
         value = parse_json(text, origin) if is_json(text) else parse_yaml(text, origin)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{origin} is not valid YAML or JSON: {' '.join(str(error).split())}.") from error
+    if value is None:
+        raise UserError(f"{origin} is empty: give at least run_name, corpus and model.")
     if not isinstance(value, dict):
         raise UserError(f"{origin} holds a {type(value).__name__}, not a mapping of parameters.")
     return value
@@ -85,7 +87,9 @@ def validate_params(mapping: dict[str, Any], origin: str) -> PipelineParams:
     try:
         return PipelineParams.model_validate(mapping)
     except ValidationError as error:
-        problems = [_sentence(e) for e in error.errors(include_url=False)]
+        errors = error.errors(include_url=False)
+        of_items = {e["loc"][:-1] for e in errors}  # a list whose items are wrong is not too short as well
+        problems = [_sentence(e) for e in errors if e["type"] != "too_short" or e["loc"] not in of_items]
         raise UserError(f"Wrong parameters in {origin}: {'; '.join(problems)}.") from None
 
 
@@ -102,6 +106,13 @@ def _sentence(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "no such parameter; check the spelling"
+    elif error["type"] in ("tuple_type", "list_type"):
+        shown = (
+            f", such as [{_shown(error['input'])}]"
+            if isinstance(error["input"], (str, int, float)) and error["input"] != ""
+            else ""
+        )
+        message = f"should be a list{shown}"
     elif error["type"] != "value_error" and error["type"] != "missing" and isinstance(error.get("input"), (str, int, float)):
         message += f", got {_shown(error['input'])!r}"
     return f"{where}: {message}" if where else message

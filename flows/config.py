@@ -67,5 +67,5 @@ def _value(text: str, origin: str) -> Any:
             return text
     try:
         return parse_yaml(text, origin)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
         return text

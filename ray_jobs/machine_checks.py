@@ -16,7 +16,7 @@ def refuse_impossible_machine(params: PipelineParams) -> None:
     _check_gpus(params.ray)
     _check_processors(params.ray)
     _check_kernels(params.training, params.ray.use_gpu)
-    _check_quantisation(params.training, params.ray.use_gpu)
+    _check_quantisation(params.training, params.ray)
 
 
 def _check_gpus(ray: RayParams) -> None:
@@ -48,14 +48,15 @@ def _workers(ray: RayParams) -> str:
     return f"ray.min_workers {ray.min_workers}" if ray.min_workers else f"ray.num_workers {ray.num_workers}"
 
 
-def _check_quantisation(training: TrainingParams, use_gpu: bool) -> None:
+def _check_quantisation(training: TrainingParams, ray: RayParams) -> None:
     precision = training.base_precision
-    if precision == "fp8" and not use_gpu:
+    if precision == "fp8" and not ray.use_gpu:
         raise UserError(
             "training.base_precision fp8 needs a GPU that multiplies 8-bit floats, but ray.use_gpu is off: set it, or choose full."
         )
     if precision == "fp8":
-        for gpu in gpus():
+        able = [gpu for gpu in gpus() if gpu.multiplies_fp8]
+        for gpu in gpus() if len(able) < (ray.min_workers or ray.num_workers) else ():
             refuse_without_fp8(gpu)
     if precision in ("int8", "nf4") and importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(

@@ -121,6 +121,10 @@ def _torch_sees(found: tuple[Gpu, ...]) -> bool:
 def _precision(ray: RayParams, params: PipelineParams | None) -> Finding:
     chosen = auto_precision(ray)
     device = "the GPU" if ray.use_gpu else "the processor"
+    if ray.address == "local" and ray.use_gpu and not gpus():
+        return Finding(
+            Mark.NOTE, "precision", "training.precision auto is not known: ray.use_gpu is set, and no GPU is visible here"
+        )
     if ray.address != "local":
         why = "a cluster's GPUs are taken to compute bf16, its processors fp32"
     else:

@@ -1,7 +1,7 @@
 """`ropeway plan`: what a run would do, and the memory and time it needs, computed from configurations alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,10 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     speed = find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     if searches:
+        asked_for = "ntk was asked for"
+        plan = replace(
+            plan, reason=plan.reason.replace(asked_for, "longrope was asked for, and ntk stands in for it until the search")
+        )
         console.print(foreseen(params), highlight=False, markup=False, soft_wrap=True)
     rows = [("base", params.model.base), *_own_code(params), *plan.describe(), ("support", proof.describe())]
     rows += _training(params, shape)
@@ -336,11 +340,12 @@ def _print_advice(
     say(
         "Chunking with a reorder config may serve better than a longer context:"
         if reasons
-        else "Extend the context: no reason found to chunk instead."
+        else f"Extend the context: no reason found {'' if lengths else 'yet '}to chunk instead."
     )
     for reason in reasons:
         say(f"  - {reason}")
     if gain is None:
         say(
-            "Not yet measured: whether the base gains from longer context on this corpus. Run `ropeway compare-rope`; if not, chunk."
+            "Not yet measured: whether the base gains from longer context on this corpus. Run `ropeway compare-rope`; if not, chunk. "
+            "`ropeway advise` asks questions both ways."
         )

@@ -112,7 +112,9 @@ def find_earlier(
         if manifest.stage == STAGE and _steps_of(manifest) == steps:
             differences = ", ".join(_differences(inputs["params"], manifest.params))
             text = f"the stage to {params.model.target_length} tokens was trained before with another {differences}"
-            return storage.find(KIND, manifest.digest), f"finetune: {text}; {KIND}/{manifest.digest} is used"
+            with contextlib.suppress(UserError):  # damaged: another one may be whole, or this stage is trained
+                if found := storage.find(KIND, manifest.digest):
+                    return found, f"finetune: {text}; {KIND}/{manifest.digest} is used"
     return None, ""
 
 

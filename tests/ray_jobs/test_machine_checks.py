@@ -58,8 +58,9 @@ def test_what_the_machine_lacks_is_one_sentence(machine: Any, groups: dict[str, 
 
 def test_fp8_on_a_gpu_without_units_for_it_is_refused(machine: Any) -> None:
     """It would be computed all the same, but slower than the full weights."""
-    asked = {"ray": {"use_gpu": True}, "training": {"base_precision": "fp8"}}
+    asked = {"ray": {"use_gpu": True, "num_workers": 2}, "training": {"base_precision": "fp8"}}
     machine(gpus=(H200, V100), cpus=16)
+    refuse_impossible_machine(params(**asked | {"ray": {"use_gpu": True}}))  # one worker has the first one
     with pytest.raises(
         UserError, match=r"8-bit units \(compute capability 8.9\), but Tesla V100 has 7.0: choose int8, nf4 or full"
     ):

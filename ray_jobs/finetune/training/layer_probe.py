@@ -15,6 +15,7 @@ groups instead. The passages are copied from the user's own text. Everything is 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ def probe_layers(objective: Objective, params: PipelineParams, rows: Rows, worke
             sums[number] = sum(objective(batch).item() for batch in mine)
     reshard(objective)
     set_full_layers(objective, ())
-    sum_over_ranks([sums], worker)
+    # Workers without a batch wait for the whole probe, so in torch's own group, whose limit is longer than that of a lost worker.
+    sum_over_ranks([sums], replace(worker, link=None))
     losses = (sums[:-1] / sums[-1]).tolist()
     if not all(map(math.isfinite, losses)):
         raise UserError(
