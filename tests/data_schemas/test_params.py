@@ -132,6 +132,24 @@ def test_presets_are_valid_and_an_unknown_one_names_them():
         load_config("no-such-preset")
 
 
+def test_a_wrong_list_is_said_in_one_sentence(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    for setting, sentence in (
+        ("corpus.sources=/texts", r"corpus\.sources: should be a list, such as \[/texts\]\.$"),
+        ("advise.orders=none", r"advise\.orders: should be a list, such as \[none\]\.$"),
+        ("advise.ways=", r"advise\.ways: should be a list\.$"),
+        ("advise.ways=[chunk]", r": advise\.ways\.0: Input should be 'full', .*, got 'chunk'\.$"),
+        ("advise.ways=[]", "advise.ways: Tuple should have at least 1 item"),
+        ("run_name=[2024-13-45]", "run_name"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            load_config(str(path), [setting])
+    path.write_text("")
+    with pytest.raises(UserError, match=r"my\.yaml is empty: give at least run_name, corpus and model"):
+        load_params(str(path))
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "{"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     path = tmp_path / "my.yaml"

@@ -65,6 +65,7 @@ def test_what_is_broken_is_marked(
     assert lines["ports"].mark is Mark.BROKEN
     assert "does not answer" in lines["ports"].found
     assert lines["GPU"].mark is Mark.BROKEN
+    assert lines["precision"].found == "training.precision auto is not known: ray.use_gpu is set, and no GPU is visible here"
     assert "the package flash_attn is not installed" in lines["attention"].found
     assert "no GPU is visible on this machine" in lines["run"].found
     assert not show_findings(wrong)

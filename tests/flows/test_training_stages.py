@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +56,11 @@ class RecordingStages:
         self.storage, self.seen, self.told = storage, [], []
 
     def _make(self, kind: str, **identity: Any) -> Artifact:
-        return self.storage.build(kind, make=lambda folder: {"steps": 1}, **identity)
+        def make(folder: Path) -> dict[str, Any]:
+            (folder / "content").write_text(kind)
+            return {"steps": 1}
+
+        return self.storage.build(kind, make=make, **identity)
 
     def ingest(self, params):
         return self._make("documents", stage="ingest", params={}, code_version=1, parents={})
@@ -139,6 +144,18 @@ def test_a_finished_stage_is_found_although_it_was_computed_in_another_way(tmp_p
     work = [checkpoint_stage.trajectory_params(one.by_stage()[-1]) for one in (params, changed)]
     assert work[0] == work[1], "and what is left of the last stage goes on"
     assert list(storage.manifests("checkpoints")) == sorted((first.manifest, last.manifest), key=lambda one: one.digest)
+
+
+def test_a_damaged_stage_that_was_computed_in_another_way_is_trained_anew(tmp_path):
+    params, storage = staged_params(tmp_path), Storage(str(tmp_path))
+    chain = Chain(params, RecordingStages(storage))
+    chain._trained(1)
+    damaged = chain.artifacts["checkpoint_1"]
+    (damaged.path / damaged.manifest.files[0].path).unlink()
+    stages = RecordingStages(storage)
+    Chain(params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 4})}), stages)._trained(1)
+    assert [one[:2] for one in stages.seen][-1] == ("finetune", 1024)
+    assert not stages.told
 
 
 def test_a_stage_of_other_steps_or_another_start_is_trained_anew(tmp_path):
