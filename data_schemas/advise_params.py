@@ -112,4 +112,8 @@ class AdviseParams(Params):
     def _fits_together(self) -> AdviseParams:
         if self.ways == ("route",) or ("route" in self.ways and not {"full", "chunks"} <= {*self.ways}):
             raise ValueError("ways has route, which asks chunks first and full where it is unsure: add both, or remove route")
+        if self.passage_tokens and self.chunk_tokens and min(self.chunk_tokens) > self.passage_tokens and "chunks" in self.ways:
+            raise ValueError(
+                f"chunk_tokens has no size within passage_tokens {self.passage_tokens}: give a smaller size, or raise passage_tokens"
+            )
         return self
