@@ -1,7 +1,9 @@
 """A second run says which process it waits for."""
 
+import io
 import multiprocessing
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,21 @@ def _take(path: Path, pipe: Any) -> None:
         pipe.send("held")
 
 
-def test_a_second_run_of_the_same_stage_says_so_and_finds_the_artifact(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Heard(io.StringIO):
+    """Standard error that tells when something was said. (Reading `capsys` in a loop can lose what is written meanwhile.)"""
+
+    def __init__(self, awaited: str) -> None:
+        super().__init__()
+        self.awaited, self.was_said = awaited, threading.Event()
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self.awaited in self.getvalue():
+            self.was_said.set()
+        return written
+
+
+def test_a_second_run_of_the_same_stage_says_so_and_finds_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def make(folder: Path) -> dict[str, Any]:
@@ -48,17 +62,18 @@ def test_a_second_run_of_the_same_stage_says_so_and_finds_the_artifact(
         made = Storage(str(tmp_path)).build("shards", stage="x", params={}, code_version=1, parents={}, make=make)
         reused.append(made.reused)
 
+    heard = Heard("which makes the same shards (")
+    monkeypatch.setattr(sys, "stderr", heard)
     reused: list[bool] = []
     threads = [threading.Thread(target=build) for _ in range(2)]
     threads[0].start()
     begun.wait()
     threads[1].start()
-    said = ""
-    while "waiting" not in said:
-        said += capsys.readouterr().err
+    heard.was_said.wait()
     go_on.set()
     for thread in threads:
         thread.join()
+    said = heard.getvalue()
     assert sorted(reused) == [False, True]
     assert f"waiting for process {os.getpid()}, since 20" in said
     assert "which makes the same shards (" in said
