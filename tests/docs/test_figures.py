@@ -87,6 +87,16 @@ def test_the_memory_of_cut_rows_is_the_recorded_one_and_was_foreseen() -> None:
         assert abs(row["ratio"] - 1) < 0.15
 
 
+def test_recipes_in_equal_time_are_the_recorded_ones() -> None:
+    shown = page("docs/training.md")
+    for arm in recorded("recipes-2048.json")["arms"]:
+        ratio, low, high = arm["perplexity_over_scaling_only"]
+        recall = " | ".join(f"{100 * arm['tasks'][f'{task}@2048']['score']:.0f} %" for task in ("passkey", "niah_single"))
+        short = arm["perplexity_over_base_at_its_window"][0]
+        if arm["arm"] != "scaling_only":
+            assert f"| {arm['steps']} | {ratio:.3f} [{low:.3f}, {high:.3f}] | {short:.3f} | {recall} |" in shown
+
+
 def test_training_in_stages_is_the_recorded_one() -> None:
     shown, arms = page("docs/training.md"), {arm["arm"]: arm for arm in recorded("progressive-cpu.json")["arms"]}
     untrained = arms["scaling_only"]["tasks"]["passkey@8192"]["score"]
