@@ -17,7 +17,9 @@ from data_schemas.rope_search_params import RopeSearchParams
 Form = Literal["longrope", "ntk_critical", "yarn", "ntk", "linear", "dynamic", "llama3"]
 
 SEARCHES = "rope_searches"  # the kind of the artifact
-LAST_SEARCH = "rope_search"  # its name among the artifacts of a run; those of earlier training stages end in _1, _2, ...
+LAST_SEARCH = (
+    "rope_search"  # its name among a run's artifacts, for the last training stage; those of earlier stages add _1, _2, ...
+)
 FACTORS_NAME = "factors.json"
 RESULT_NAME = "rope_search.json"
 LOG_NAME = "evaluations.jsonl"

@@ -162,7 +162,7 @@ class TrainingParams(Params):
     hidden_states: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="With `precision` bf16: type of the values between layers. fp32: that of the trained embeddings and norms. bf16: "
-        "moves fewer bytes. Weights stay float32. With `precision` fp32 it is refused, and fp32 where auto is that. "
+        "moves fewer bytes. Weights stay float32. Refused with `precision` fp32; where `precision` auto becomes fp32, this does too. "
         "Not tried on a GPU yet.",
     )
     norm_kernel: Literal["torch", "liger"] = Field(

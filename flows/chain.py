@@ -84,7 +84,7 @@ class Chain:
     def __post_init__(self) -> None:
         self._earlier = Storage(self.params.storage).recorded_run(self.params.run_name)
         self._training = list(self.params.by_stage())
-        self._is_searchable = not any(stage.searches_rope for stage in self._training[1:])
+        self._later_searches_checked = not any(stage.searches_rope for stage in self._training[1:])
 
     def prepared(self) -> Artifact:
         """Pack rows for every training stage, before any training. The longest first, since a corpus may be too short for it alone."""
@@ -148,9 +148,9 @@ class Chain:
 
     def _refuse_unsearchable(self, documents: Artifact) -> None:
         """Before anything is trained or searched: a later search begins when much is done."""
-        if not self._is_searchable:
+        if not self._later_searches_checked:
             self.stages.refuse_unsearchable(self.params, documents)
-            self._is_searchable = True
+            self._later_searches_checked = True
 
     def _name(self, what: str, number: int) -> str:
         return what if number == len(self._training) - 1 else f"{what}_{number + 1}"

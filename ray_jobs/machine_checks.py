@@ -55,9 +55,9 @@ def _check_quantisation(training: TrainingParams, ray: RayParams) -> None:
             "training.base_precision fp8 needs a GPU that multiplies 8-bit floats, but ray.use_gpu is off: set it, or choose full."
         )
     if precision == "fp8":
-        able = [gpu for gpu in gpus() if gpu.multiplies_fp8]
-        for gpu in gpus() if len(able) < (ray.min_workers or ray.num_workers) else ():
-            refuse_without_fp8(gpu)
+        unable = [gpu for gpu in gpus() if not gpu.multiplies_fp8]
+        if unable and len(gpus()) - len(unable) < (ray.min_workers or ray.num_workers):
+            refuse_without_fp8(unable[0])
     if precision in ("int8", "nf4") and importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             f"training.base_precision {precision} needs the package bitsandbytes, which is not installed: run pip install "

@@ -1,7 +1,7 @@
 """`ropeway plan`: what a run would do, and the memory and time it needs, computed from configurations alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,10 +64,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     speed = find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     if searches:
-        asked_for = "ntk was asked for"
-        plan = replace(
-            plan, reason=plan.reason.replace(asked_for, "longrope was asked for, and ntk stands in for it until the search")
-        )
+        plan = plan.before_search()
         console.print(foreseen(params), highlight=False, markup=False, soft_wrap=True)
     rows = [("base", params.model.base), *_own_code(params), *plan.describe(), ("support", proof.describe())]
     rows += _training(params, shape)

@@ -76,7 +76,7 @@ def plan_ways(
 
 
 def _note_way(way: str, advise: AdviseParams, arm: AdviceArm, window: int, part: int) -> ServingWay:
-    """`part`: tokens of a part of the document; with `refine` the earlier notes stand beside it, so it is the smaller for them."""
+    """`part`: tokens of a part of the document. With `refine` it is smaller, because the prompt also has the earlier note."""
     return ServingWay.model_validate(
         {
             "name": f"{way}/{arm}",

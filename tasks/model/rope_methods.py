@@ -249,6 +249,11 @@ def reason_of_search(method: str, extension: float, search: str) -> str:
     return _with_need(f"{method} was chosen by a search of factors ({search})", method, extension)
 
 
+def reason_before_search(method: str, extension: float) -> str:
+    """As `reason`, where longrope is asked for, and `method` takes its place in a plan until its factors are searched."""
+    return _with_need(f"longrope was asked for, and {method} is shown until its factors are searched", method, extension)
+
+
 def _with_need(why: str, method: str, extension: float) -> str:
     limit = USABLE_UNTRAINED[method]
     if limit == 1:

@@ -32,6 +32,7 @@ from tasks.model.rope_methods import (
     auto_method,
     notes,
     reason,
+    reason_before_search,
     reason_of_search,
     refuse_impossible,
     rope_parameters,
@@ -131,6 +132,10 @@ class RopePlan:
     def chosen_by_search(self, search: str) -> RopePlan:
         """The plan with its reason: a search of factors chose it. `search`: such as `rope_searches/DIGEST`."""
         return replace(self, reason=reason_of_search(self.method, self.extension, search))
+
+    def before_search(self) -> RopePlan:
+        """The plan with its reason: it is shown in place of longrope, whose factors are still to be searched."""
+        return replace(self, reason=reason_before_search(self.method, self.extension))
 
     def to_json(self) -> str:
         """Canonical JSON: the same plan gives the same text. `layers` is in it only where there are any."""

@@ -44,6 +44,12 @@ def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixtu
     assert "fine-tuned against scaling only at the longest length: " in text
 
 
+def test_what_is_shown_until_factors_are_searched_was_not_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(load_config("demo", ["model.rope_method=longrope", f"storage={tmp_path}"]), Machine(tflops=1), capsys)
+    assert "longrope was asked for, and ntk is shown until its factors are searched; 4x is" in text
+    assert "ntk was asked for" not in text
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

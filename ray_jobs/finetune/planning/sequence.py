@@ -223,7 +223,7 @@ def worker_peak(
 ) -> tuple[int, MemoryEstimate]:
     """(tokens of the part, the peak) where a worker of a run needs most, with `rows` rows of `tokens` in a micro batch of `count` workers.
 
-    `training` stands in place of that of `params`.
+    `training` is used instead of `params.training`.
     """
     in_validation = validation_bytes(shape, training, tokens, count) if count > 1 else 0.0
     found = []

@@ -33,7 +33,7 @@ def memory_of_worker(params: PipelineParams, shape: TrainingShape, available_byt
 
 
 def _peak(params: PipelineParams, shape: TrainingShape, training: TrainingParams, rows: int) -> tuple[int, MemoryEstimate]:
-    """With `rows` rows in a micro batch; `training` stands in place of that of `params`."""
+    """With `rows` rows in a micro batch; `training` is used instead of `params.training`."""
     ray = params.ray
     return worker_peak(
         params, shape, training, params.row_tokens, ray.sequence_workers, ray.num_workers, rows=rows, cuda=ray.use_gpu
@@ -43,7 +43,7 @@ def _peak(params: PipelineParams, shape: TrainingShape, training: TrainingParams
 def most_kept_layers(params: PipelineParams, shape: TrainingShape, training: TrainingParams, available_bytes: float) -> int:
     """How many layers' activations fit beside all else, so that they need not be recomputed; 0 without recomputed layers.
 
-    `training` stands in place of that of `params`.
+    `training` is used instead of `params.training`.
     """
     if not training.gradient_checkpointing or training.activation_offload:
         return 0
@@ -59,7 +59,7 @@ def largest_micro_batch(
 ) -> int:
     """The number of rows that fit one worker, or the workers that share rows, at a time, at most `most`; 0 if not even one fits.
 
-    `training` stands in place of that of `params`.
+    `training` is used instead of `params.training`.
     """
     fitting = 0
     for rows in range(1, most + 1):
