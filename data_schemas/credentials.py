@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from data_schemas.value_path import value_path
+
 WHERE_THEY_BELONG = (
     "parameters are stored in Prefect's database, so leave it out and set it in the environment of the machines that read "
     "(AWS_ACCESS_KEY_ID, HF_TOKEN, FSSPEC_SFTP_PASSWORD, ...) or in a Prefect block that fills that environment"
@@ -48,10 +50,10 @@ def credential_in(text: str) -> str:
 def refuse_credentials(value: Any) -> None:
     """ValueError if a text in `value`, or a name in it such as `secret`, is a credential. The error names the place, not the text."""
     for path, kind in _credentials(value, ()):
-        raise ValueError(f"{'.'.join(path)} contains {kind}: {WHERE_THEY_BELONG}")
+        raise ValueError(f"{value_path(path)} contains {kind}: {WHERE_THEY_BELONG}")
 
 
-def _credentials(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _credentials(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if path == ("ray", "address"):  # has a sentence of its own
         return
     if isinstance(value, str):
@@ -67,4 +69,4 @@ def _credentials(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str,
             yield from _credentials(inner, (*path, str(name)))
     elif isinstance(value, list | tuple):
         for i, inner in enumerate(value):
-            yield from _credentials(inner, (*path, str(i)))
+            yield from _credentials(inner, (*path, i))

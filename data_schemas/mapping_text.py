@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from data_schemas.errors import UserError
+from data_schemas.value_path import value_path
 
 
 def parse_yaml(text: str, origin: str) -> Any:
@@ -48,16 +49,16 @@ def _refuse_repeated(root: yaml.Node, loader: yaml.SafeLoader, origin: str) -> N
             name = "<<" if key.tag == "tag:yaml.org,2002:merge" else loader.construct_object(key)
             line = key.start_mark.line + 1
             if name in lines:
-                where = ".".join((*path, str(name)))
+                where = value_path((*path, str(name)))
                 on = f"twice on line {line}" if line == lines[name] else f"twice, on lines {lines[name]} and {line}"
                 raise UserError(f"{origin} gives {where} {on}: keep one of the two.")
             lines[name] = line
 
 
-def _mappings(root: yaml.Node) -> Iterator[tuple[tuple[str, ...], yaml.MappingNode]]:
-    """Every group of keys with its dotted path, once each; a group that an alias repeats is the same node."""
+def _mappings(root: yaml.Node) -> Iterator[tuple[tuple[str | int, ...], yaml.MappingNode]]:
+    """Every group of keys with its path, once each; a group that an alias repeats is the same node."""
     seen: set[int] = set()
-    waiting: list[tuple[tuple[str, ...], yaml.Node]] = [((), root)]
+    waiting: list[tuple[tuple[str | int, ...], yaml.Node]] = [((), root)]
     while waiting:
         path, node = waiting.pop()
         if id(node) in seen:
@@ -67,7 +68,7 @@ def _mappings(root: yaml.Node) -> Iterator[tuple[tuple[str, ...], yaml.MappingNo
             yield path, node
             inner = [((*path, str(key.value)), value) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
-            inner = [((*path, str(i)), value) for i, value in enumerate(node.value)]
+            inner = [((*path, i), value) for i, value in enumerate(node.value)]
         else:
             inner = []
         waiting += reversed(inner)

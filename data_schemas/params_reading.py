@@ -14,6 +14,7 @@ from data_schemas.mapping_text import parse_json, parse_yaml
 from data_schemas.params import PipelineParams
 from data_schemas.remote import told
 from data_schemas.spelling import refuse_misspelt
+from data_schemas.value_path import value_path
 
 _MAX_BYTES = 4_000_000  # a file of parameters has a few kilobytes; a larger file is something else
 
@@ -83,12 +84,13 @@ def _from_uri(uri: str) -> bytes | None:
 
 
 def validate_params(mapping: dict[str, Any], origin: str) -> PipelineParams:
-    """The parameters in `mapping`. UserError lists every wrong field with its dotted path; `origin` names the source."""
+    """The parameters in `mapping`. UserError lists every wrong field with its place; `origin` names the source."""
     try:
         return PipelineParams.model_validate(mapping)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        of_items = {e["loc"][:-1] for e in errors}  # a list whose items are wrong is not too short as well
+        # A list whose items are wrong is not too short as well.
+        of_items = {e["loc"][:length] for e in errors for length in range(len(e["loc"]))}
         problems = [_sentence(e) for e in errors if e["type"] != "too_short" or e["loc"] not in of_items]
         raise UserError(f"Wrong parameters in {origin}: {'; '.join(problems)}.") from None
 
@@ -102,7 +104,7 @@ def replaced_settings(mapping: dict[str, Any], params: PipelineParams) -> list[s
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    where = value_path(error["loc"])
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "no such parameter; check the spelling"

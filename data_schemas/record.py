@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_schemas.errors import UserError
+from data_schemas.value_path import value_path
 
 
 class Record(BaseModel):
@@ -39,5 +40,5 @@ def read_record(path: Path, model: type[Model], kind: str, remedy: str) -> Model
         return model.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = value_path(first["loc"]) or "the file"
         raise UserError(f"{path} is not {kind} ({where}: {first['msg']}): {remedy}.") from error

@@ -37,7 +37,7 @@ from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, TEN
 from ray_jobs.prepare import job as prepare_job
 from ray_jobs.shared_storage import refuse_unshared
 from tasks.model.base_model import base_fingerprint, load_tokenizer
-from tasks.model.extended import ADAPTER_DIR, planned_factors, rope_plan_for
+from tasks.model.extended import ADAPTER_DIR, checkpoint_plan, planned_factors
 
 CODE_VERSION = 6
 KIND, STAGE = "checkpoints", "finetune"
@@ -147,7 +147,7 @@ def run(
     def make(directory: Path) -> dict[str, Any]:
         shards.check()
         _refuse_short_rows(params, shards.path)
-        plan = rope_plan_for(params.model)
+        plan = checkpoint_plan(params.model)
         check_short_windows(params)
         progress(message(f"finetune: {plan.method} x{plan.factor:g}, {plan.reason}"))
         if start is not None:

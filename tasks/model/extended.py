@@ -34,6 +34,12 @@ def rope_plan_for(model: ModelParams) -> RopePlan:
     return _computed_plan(model, json.dumps(planned_factors(model)), _config_state(model))
 
 
+def checkpoint_plan(model: ModelParams) -> RopePlan:
+    """`rope_plan_for`, as a checkpoint keeps it: one checkpoint serves runs that ask for a method and runs whose search chose it."""
+    plan = rope_plan_for(model)
+    return plan if model.rope_method == "auto" else plan.in_checkpoint()
+
+
 @lru_cache(maxsize=32)
 def _computed_plan(model: ModelParams, factors_json: str, config_state: tuple[int, int] | None) -> RopePlan:
     """`config_state` is only part of the cache's key."""

@@ -228,8 +228,8 @@ _BUILDERS: dict[str, Callable[[BaseRope, int, Factors], Parameters]] = {
 def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> str:
     """One sentence: why this method, and whether it needs training at this extension."""
     if not chosen_here:
-        why = f"{method} was asked for"
-    elif method == "theta":
+        return reason_if_asked(method, extension)
+    if method == "theta":
         why = "model.rope_theta was given"
     elif method == "yarn":
         why = "YaRN keeps the high frequencies, which order nearby tokens, as the base learned them"
@@ -242,6 +242,16 @@ def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> 
     else:
         why = "longrope factors were given"
     return _with_need(why, method, extension)
+
+
+def reason_if_asked(method: str, extension: float) -> str:
+    """As `reason`, where the method is stated."""
+    return _with_need(f"{method} was asked for", method, extension)
+
+
+def reason_in_checkpoint(method: str, extension: float) -> str:
+    """As `reason`, for a stated method in a checkpoint, which serves runs that asked for it and runs whose search chose it."""
+    return _with_need(f"{method} was asked for, or chosen by a search of factors", method, extension)
 
 
 def reason_of_search(method: str, extension: float, search: str) -> str:

@@ -33,6 +33,8 @@ from tasks.model.rope_methods import (
     notes,
     reason,
     reason_before_search,
+    reason_if_asked,
+    reason_in_checkpoint,
     reason_of_search,
     refuse_impossible,
     rope_parameters,
@@ -128,6 +130,14 @@ class RopePlan:
             *((f"read by {name}", f"no: {why}" if why else "yes") for name, why in self.servable_by().items()),
             *(("note", note) for note in self.notes),
         ]
+
+    def asked_for(self) -> RopePlan:
+        """The plan with its reason: the method was stated."""
+        return replace(self, reason=reason_if_asked(self.method, self.extension))
+
+    def in_checkpoint(self) -> RopePlan:
+        """The plan with a reason for a stated method that leaves open whether a user or a search stated it."""
+        return replace(self, reason=reason_in_checkpoint(self.method, self.extension))
 
     def chosen_by_search(self, search: str) -> RopePlan:
         """The plan with its reason: a search of factors chose it. `search`: such as `rope_searches/DIGEST`."""

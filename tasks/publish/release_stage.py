@@ -93,6 +93,8 @@ def run(
         plan = RopePlan.from_json(plan_file.read_text(encoding="utf-8"))
         if (search := stages.get(LAST_SEARCH)) is not None:
             plan = plan.chosen_by_search(f"{SEARCHES}/{search.digest}")
+        elif params.model.rope_method != "auto":
+            plan = plan.asked_for()
         parts = ReleaseParts(
             params=params,
             base=base,

@@ -16,6 +16,7 @@ from data_schemas.reorder import (
     ReorderConfig,
 )
 from data_schemas.reorder_strategy import ReorderStrategy
+from data_schemas.value_path import value_path
 from tasks.reorder.permutations import permutation
 
 
@@ -43,7 +44,7 @@ def read_config(path: Path) -> ReorderConfig:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = value_path(first["loc"]) or "the file"
         raise UserError(
             f"{file} is not a reorder config of schema version 1 ({where}: {first['msg']}): use the unchanged file of a release."
         ) from error

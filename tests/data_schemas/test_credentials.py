@@ -33,7 +33,7 @@ def given(source):
 def test_a_source_with_a_credential_is_refused(uri, kind, as_object):
     with pytest.raises(UserError) as caught:
         validate_params(given({"uri": uri} if as_object else uri), origin="my.yaml")
-    where = "corpus.sources.1.uri" if as_object else "corpus.sources.1"
+    where = "corpus.sources[1].uri" if as_object else "corpus.sources[1]"
     assert f"{where} contains {kind}: parameters are stored in Prefect's database" in str(caught.value)
     assert "environment" in str(caught.value)
     assert not any(secret in str(caught.value) for secret in ("hunter2", "AKIA"))
@@ -44,12 +44,12 @@ def test_a_source_with_a_credential_is_refused(uri, kind, as_object):
     [
         (
             {"corpus": {"sources": [{"uri": "s3://b", "storage_options": {"secret": "hunter2"}}]}},
-            "sources.0.storage_options.secret",
+            "sources[0].storage_options.secret",
         ),
-        ({"corpus": {"sources": [{"uri": "s3://b", "password": "hunter2"}]}}, "corpus.sources.0.password"),
+        ({"corpus": {"sources": [{"uri": "s3://b", "password": "hunter2"}]}}, "corpus.sources[0].password"),
         ({"corpus": {"sources": "s3://k:hunter2@b"}}, "corpus.sources contains a password"),
         ({"storage": "s3://k:hunter2@b"}, "storage contains a password"),
-        ({"publish": {"destinations": ["hub:hunter2@org/name"]}}, "publish.destinations.0 contains a token"),
+        ({"publish": {"destinations": ["hub:hunter2@org/name"]}}, "publish.destinations[0] contains a token"),
         ({"publish": {"token_secret": HUB_TOKEN}}, "publish.token_secret contains a token of the Hugging Face hub"),
         ({"training": {"steps": HUB_TOKEN}}, "training.steps contains"),
     ],

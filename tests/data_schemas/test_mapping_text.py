@@ -21,7 +21,7 @@ MODEL = "model: {base: demo, target_length: 1024}\n"
         ("run_name: a\nstorage: x\nrun_name: b\n", "gives run_name twice, on lines 1 and 3: keep one of the two."),
         ("run_name: a\ntraining:\n  steps: 1\n  seed: 2\n  'steps': 3\n", "gives training.steps twice, on lines 3 and 5:"),
         ("training: {steps: 1, steps: 2}\n", "gives training.steps twice on line 1:"),
-        ("corpus:\n  sources:\n  - uri: a\n    name: b\n    uri: c\n", "gives corpus.sources.0.uri twice, on lines 3 and 5:"),
+        ("corpus:\n  sources:\n  - uri: a\n    name: b\n    uri: c\n", "gives corpus.sources[0].uri twice, on lines 3 and 5:"),
         ('{"training":\n\t{"steps": 1,\n\t"steps": 2}}', "gives training.steps twice, on lines 2 and 3:"),
         ('{"training": {"steps": 1, "steps": 1}}', "gives training.steps twice on line 1:"),
     ],
@@ -68,5 +68,5 @@ def test_the_deployments_are_read_the_same_way(tmp_path, monkeypatch):
     path = tmp_path / "prefect.yaml"
     path.write_text("deployments:\n- name: nightly\n  parameters: {}\n  name: daily\n")
     monkeypatch.setattr("flows.deployments.DEFINITIONS", path)
-    with pytest.raises(UserError, match=r"prefect.yaml gives deployments.0.name twice, on lines 2 and 4"):
+    with pytest.raises(UserError, match=r"prefect.yaml gives deployments\[0\].name twice, on lines 2 and 4"):
         definitions()

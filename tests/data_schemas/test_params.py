@@ -53,7 +53,7 @@ def test_a_source_may_be_a_plain_path_or_an_object():
             {"training": {"optimizer": "adamw_8bit", "parallelism": "fsdp"}, "ray": {"use_gpu": True}},
             "adamw_8bit cannot be split over workers",
         ),
-        ({"training": {"stages": [{"target_length": 1024, "steps": 0}]}}, "training.stages.0.steps"),
+        ({"training": {"stages": [{"target_length": 1024, "steps": 0}]}}, "training.stages[0].steps"),
         ({"training": {"stages": [{"target_length": 512}, {"target_length": 512}]}}, "not above the 512 of the stage before"),
         ({"training": {"stages": [{"target_length": 512}, {"target_length": 256}]}}, "training.stages[1].target_length is 256"),
         ({"training": {"stages": [{"target_length": 512}]}}, "let the last stage have that length"),
@@ -139,7 +139,8 @@ def test_a_wrong_list_is_said_in_one_sentence(tmp_path):
         ("corpus.sources=/texts", r"corpus\.sources: should be a list, such as \[/texts\]\.$"),
         ("advise.orders=none", r"advise\.orders: should be a list, such as \[none\]\.$"),
         ("advise.ways=", r"advise\.ways: should be a list\.$"),
-        ("advise.ways=[chunk]", r": advise\.ways\.0: Input should be 'full', .*, got 'chunk'\.$"),
+        ("advise.ways=[chunk]", r": advise\.ways\[0\]: Input should be 'full', .*, got 'chunk'\.$"),
+        ('corpus.sources=[{"url": "/texts"}]', r"sources\[0\]\.url: no such parameter; check the spelling\.$"),
         ("advise.ways=[]", "advise.ways: Tuple should have at least 1 item"),
         ("run_name=[2024-13-45]", "run_name"),
     ):

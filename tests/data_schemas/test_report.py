@@ -45,9 +45,9 @@ def _changed(path: Path, *place: str | int, value: Any) -> None:
     ("place", "value", "said"),
     [
         (("schema_version",), 1, r"schema_version: Input should be 2 or 3"),
-        (("perplexity", 3, "low"), "low", r"perplexity\.3\.low: Input should be a valid number"),
-        (("tasks", 0, "median"), 0.5, r"tasks\.0\.median: Extra inputs are not permitted"),
-        (("non_inferiority", "tasks", 0, "verdict"), "fine", r"non_inferiority\.tasks\.0\.verdict"),
+        (("perplexity", 3, "low"), "low", r"perplexity\[3\]\.low: Input should be a valid number"),
+        (("tasks", 0, "median"), 0.5, r"tasks\[0\]\.median: Extra inputs are not permitted"),
+        (("non_inferiority", "tasks", 0, "verdict"), "fine", r"non_inferiority\.tasks\[0\]\.verdict"),
         (("longppl",), None, r"longppl: Input should be an object"),
     ],
 )

@@ -22,7 +22,7 @@ from ray_jobs.finetune.training.lora import add_trainable_weights
 from tasks.evaluate.report.result_files import write_results
 from tasks.evaluate.sample_set import Samples
 from tasks.model.base_model import load_base
-from tasks.model.extended import extended_config, rope_plan_for
+from tasks.model.extended import checkpoint_plan, extended_config
 from tasks.publish import release_stage as stage
 from tests.tasks.evaluation_rows import ARMS, changed_settings, perplexity_table, position_table, reorder_table, task_table
 
@@ -138,7 +138,7 @@ def _write_checkpoint(folder: Path, params: PipelineParams, tokenizer: PreTraine
             if parameter.requires_grad:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     trained.save_pretrained(folder / "adapter")
-    (folder / "rope_plan.json").write_text(rope_plan_for(params.model).to_json())
+    (folder / "rope_plan.json").write_text(checkpoint_plan(params.model).to_json())
     rows = [{"step": step, "loss": 5.0 - step, "learning_rate": 1e-3} for step in (1, 2, 3)]
     (folder / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer.save_pretrained(folder / "tokenizer")

@@ -1,6 +1,7 @@
 """The plan that a run's parameters ask for: computed once, and again when what it was computed from has changed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import LlamaConfig
 from data_schemas.errors import UserError
 from data_schemas.params import ModelParams, PipelineParams
 from tasks.model import extended
-from tasks.model.extended import rope_plan_for
+from tasks.model.extended import checkpoint_plan, rope_plan_for
 
 
 def write_base(folder: Path, window: int) -> None:
@@ -38,6 +39,17 @@ def test_another_factors_file_is_another_plan(tmp_path: Path) -> None:
     for factor in (4.0, 5.0):
         file.write_text(json.dumps({"short_factor": [factor] * 8, "long_factor": [factor] * 8}))
         assert rope_plan_for(model).rope_parameters["long_factor"] == [factor] * 8
+
+
+def test_a_checkpoint_does_not_say_who_chose_a_stated_method(tmp_path: Path) -> None:
+    write_base(tmp_path, 512)
+    model = ModelParams(base=str(tmp_path), target_length=2048, rope_method="yarn")
+    stated, planned = checkpoint_plan(model), rope_plan_for(model)
+    assert stated.reason == planned.reason.replace("was asked for", "was asked for, or chosen by a search of factors")
+    assert replace(stated, reason=planned.reason) == planned
+    assert stated.asked_for() == planned
+    by_auto = model.model_copy(update={"rope_method": "auto"})
+    assert checkpoint_plan(by_auto) == rope_plan_for(by_auto)
 
 
 def test_a_refusal_is_repeated(tmp_path: Path) -> None:

@@ -394,7 +394,10 @@ def test_a_release_says_which_search_chose_its_rope_and_why(published: FinishedR
             SEARCHES, stage="search-rope", params={"of": of}, code_version=1, parents={}, make=lambda _: told
         )
 
-    assert "yarn was asked for" in (release / "README.md").read_text()
+    kept = json.loads((published.checkpoint.path / "rope_plan.json").read_text())["reason"]
+    assert kept.startswith("yarn was asked for, or chosen by a search of factors; "), "a checkpoint serves both runs"
+    for name in ("README.md", "rope_plan.json"):
+        assert "yarn was asked for; " in (release / name).read_text()
     last, first = search("the last"), search("the first")
     found = published.publish(searches={"rope_search": last, "rope_search_1": first})
     assert failures(verify_release(found.path)) == []
