@@ -13,6 +13,7 @@ from data_schemas.devices import cpu_name, gpus, memory_bytes, num_cpus
 from data_schemas.params import PipelineParams
 from data_schemas.quantities import data_size, duration
 
+MEASURED_TIMES, MOST_TIMES = 16, 32  # the farthest extension in benchmarks/results, and what `ropeway --help` promises
 BYTES_A_TOKEN = 4  # of prose in the usual tokenizers, roughly
 _MOST_STEPS, _FEWEST_STEPS = 1000, 10
 _GPU_ROWS, _CPU_ROWS = 8, 4  # rows in a step, for all workers
@@ -54,6 +55,18 @@ class PlanEstimate:
 def usual_target(base_window: int, longest_tokens: int) -> int:
     """Four times the window, or twice where no document is that long."""
     return base_window * (4 if longest_tokens >= 4 * base_window else 2)
+
+
+def far_extension(base_window: int, target_length: int) -> str:
+    """A sentence where the target is further than Ropeway is made for; else empty."""
+    most = MOST_TIMES * base_window
+    if target_length <= most:
+        return ""
+    return (
+        f"{target_length:,} tokens are {target_length / base_window:.3g} times the base's window. Up to {MEASURED_TIMES} times was "
+        f"measured, and Ropeway is made for up to {MOST_TIMES} times: lower model.target_length to at most {most:,}, or extend in steps "
+        "with training.stages."
+    )
 
 
 def usual_name(base: str, target_length: int) -> str:

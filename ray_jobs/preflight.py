@@ -79,7 +79,7 @@ def refuse_unaskable(params: PipelineParams) -> None:
 
 
 def refuse_unadvisable(params: PipelineParams) -> None:
-    """UserError if the advice's embedding model, or a file of questions, is missing here."""
+    """UserError if the advice's embedding model, or a file of questions, is missing here, or passages cannot fit a window."""
     from pathlib import Path
 
     from ray_jobs.advise.advice_key import qa_file
@@ -90,3 +90,22 @@ def refuse_unadvisable(params: PipelineParams) -> None:
     given = qa_file(params)
     if given and not Path(given[0]).expanduser().is_file():
         raise UserError(f"{given[1]} {given[0]} is not there: give an existing file of questions, or leave it out.")
+    _refuse_passages_beyond_a_window(params)
+
+
+def _refuse_passages_beyond_a_window(params: PipelineParams) -> None:
+    from tasks.model.extended import base_window
+
+    advise = params.advise
+    if advise.passage_tokens is None or {*advise.ways} == {"full"}:
+        return
+    of_base = "base" in advise.arms
+    window = base_window(params.model) if of_base else params.model.target_length
+    room = window - advise.answer_tokens
+    if advise.passage_tokens >= room:
+        which = "base's" if of_base else "extended"
+        raise UserError(
+            f"advise.passage_tokens is {advise.passage_tokens}, but passages, question and answer must fit the {which} window of {window} "
+            f"tokens with advise.answer_tokens {advise.answer_tokens}: give less than {room}"
+            f"{', or remove base from advise.arms' * of_base}."
+        )

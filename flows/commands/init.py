@@ -19,6 +19,7 @@ from flows.new_config import (
     PlanEstimate,
     as_yaml,
     estimate_lines,
+    far_extension,
     first_parameters,
     fitting_steps,
     usual_name,
@@ -68,6 +69,8 @@ def write_config(
             f"The largest file has very roughly {seen.longest_tokens:,} tokens, but training needs a document of {target_length:,}: "
             "add longer documents, or lower model.target_length."
         )
+    if far := far_extension(window, target_length):
+        print(far)
     print(f"Next: ropeway plan {output}, then ropeway run {output}")
     return output
 

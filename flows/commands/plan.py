@@ -61,7 +61,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     if params.ray.sequence_workers > 1:
         check_targets(params)
     shape = training_shape(params)
-    speed = find_speed(params, shape, machine.tflops, machine.measured)
+    speed = stages[-1].speed if stages else find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)
     if searches:
         plan = plan.before_search()

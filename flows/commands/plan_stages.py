@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -9,12 +10,15 @@ from rich.table import Table
 from data_schemas.params import PipelineParams
 from data_schemas.quantities import data_size, duration
 
+if TYPE_CHECKING:
+    from ray_jobs.finetune.planning.estimate import Speed
+
 COLUMNS = ("stage", "RoPE", "steps x rows", "tokens at most", "memory of a worker", "training time at most")
 
 
 @dataclass(frozen=True)
 class StageForecast:
-    """What one training stage takes at most. `seconds` is None where no speed is known."""
+    """What one training stage takes at most. `seconds` is None where no `speed` is known."""
 
     target_length: int
     rope: str
@@ -22,6 +26,7 @@ class StageForecast:
     rows_per_step: int
     tokens: int
     memory_bytes: float
+    speed: "Speed | None"
     seconds: float | None
     search: str = ""  # what its search for factors takes; empty without one
 
@@ -54,6 +59,7 @@ def foresee_stages(
                 rows_per_step=training.rows_per_step,
                 tokens=training.steps * training.rows_per_step * stage.row_tokens,
                 memory_bytes=memory_of_worker(stage, shape, available_bytes).estimate.total,
+                speed=speed,
                 seconds=None if speed is None else run_seconds(stage, shape, speed),
                 search=foreseen(asked) if asked.searches_rope else "",
             )

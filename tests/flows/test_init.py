@@ -15,7 +15,7 @@ from data_schemas.errors import UserError
 from flows.check_inputs import check_inputs
 from flows.commands.init import SCHEMA_NAME, write_config
 from flows.config import PRESETS, load_config
-from flows.new_config import CorpusSeen, fitting_steps, usual_name, usual_target
+from flows.new_config import CorpusSeen, far_extension, fitting_steps, usual_name, usual_target
 from flows.params_schema import params_schema
 from tests.flows.small_run import write_base, write_corpus
 from tests.waiting import HANGS_AFTER_S
@@ -97,13 +97,14 @@ def test_without_a_terminal_the_usual_answers_are_taken(home: Path, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base-256.yaml", SCHEMA_NAME]
 
 
-def test_gpus_are_used(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_used(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     cards = (Gpu("NVIDIA H200", 150 * 10**9, (9, 0)),) * 3
     for module in ("flows.new_config", "flows.commands.init", "data_schemas.precision", "ray_jobs.machine_checks"):
         monkeypatch.setattr(f"{module}.gpus", lambda: cards)
     for module in ("flows.new_config", "ray_jobs.machine_checks"):
         monkeypatch.setattr(f"{module}.num_cpus", lambda: 16)
-    written = write_config(str(home / "base"), str(home / "corpus"), 128, 1.0, tmp_path / "a.yaml", Answers())
+    written = write_config(str(home / "base"), str(home / "corpus"), 2176, 1.0, tmp_path / "a.yaml", Answers())
+    assert "2,176 tokens are 34 times the base's window." in capsys.readouterr().out
     params = load_config(str(written))
     assert (params.ray.num_workers, params.ray.use_gpu, params.training.rows_per_step) == (3, True, 9)
     assert params.training.precision == "bf16"
@@ -114,6 +115,11 @@ def test_what_is_chosen() -> None:
     seen = CorpusSeen(num_files=3, num_bytes=40_000_000, largest_bytes=40_000)
     assert usual_target(2048, seen.longest_tokens) == 8192
     assert usual_target(4096, seen.longest_tokens) == 8192
+    assert far_extension(2048, 32 * 2048) == ""
+    assert far_extension(2048, 33 * 2048) == (
+        "67,584 tokens are 33 times the base's window. Up to 16 times was measured, and Ropeway is made for up to 32 times: lower "
+        "model.target_length to at most 65,536, or extend in steps with training.stages."
+    )
     assert usual_name("org/Llama-3.2 1B/", 32768) == "Llama-3.2-1B-32k"
     assert usual_name("base", 5000) == "base-5000"
     assert fitting_steps(None, 1, seen, 8192, 4) == 305, "one pass over ten million tokens"

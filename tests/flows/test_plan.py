@@ -12,6 +12,8 @@ from data_schemas.stage_params import StageParams
 from flows.commands.doctor import _model
 from flows.commands.plan import Machine, print_plan
 from flows.config import load_config
+from ray_jobs.finetune.planning import estimate
+from ray_jobs.finetune.planning.estimate import Speed
 from tests.flows.small_run import small_params, write_params
 from tests.tiny_models import tiny_config
 from tests.waiting import HANGS_AFTER_S
@@ -94,7 +96,11 @@ def test_rows_over_several_workers_are_planned_and_lengths_may_be_left_out(
         assert words in text
 
 
-def test_rows_of_all_stages_count_and_auto_is_in_the_peak(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_all_stages_count_and_auto_is_in_the_peak(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = (Speed(flops_per_s, f"speed {number}") for number, flops_per_s in enumerate((1e6, 1e6, 1e5), 1))
+    monkeypatch.setattr(estimate, "find_speed", lambda *given: next(speeds))
     params = load_config(config, ["training.gradient_checkpointing=true", "model.rope_method=linear"])
     stages = (StageParams(target_length=96, steps=40), StageParams(target_length=128))
     params = params.model_copy(update={"training": params.training.model_copy(update={"stages": stages})})
@@ -102,7 +108,11 @@ def test_rows_of_all_stages_count_and_auto_is_in_the_peak(config: str, capsys: p
     assert "needs training, and 92 rows are too few" in text, "40 steps of 2 rows, and 6 of 2"
     assert "of the peak, and attention is not computed twice" in text
     peak = next(line for line in text.splitlines() if "peak, in" in line).split("│")[2].strip()
-    assert peak in next(line for line in text.splitlines() if "2: 128" in line), "the same in both tables"
+    last = next(line for line in text.splitlines() if "2: 128" in line)
+    assert peak in last, "the same in both tables"
+    time = next(line for line in text.splitlines() if "training time" in line and "at most about" in line)
+    assert "speed 2" in time, "measured once"
+    assert last.split("│")[6].strip() in time
 
 
 def test_weights_and_skipped_positions_are_planned(config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,6 +160,14 @@ def test_wrong_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         refuse_unadvisable(advice_params(folder, embedding_model=str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"advise\.qa_file .* is not there"):
         refuse_unadvisable(advice_params(folder, qa_file=str(tmp_path / "none")))
+    said = r"advise\.passage_tokens is 252, but .* the base's window of 256 tokens .* 4: give less than 252, or remove base"
+    with pytest.raises(UserError, match=said):
+        refuse_unadvisable(advice_params(folder, passage_tokens=252))
+    refuse_unadvisable(advice_params(folder, passage_tokens=251))
+    refuse_unadvisable(advice_params(folder, passage_tokens=252, ways=["full"]))
+    refuse_unadvisable(advice_params(folder, passage_tokens=252, arms=["scaling_only"]))
+    with pytest.raises(UserError, match=r"the extended window of 1024 tokens .*: give less than 1020"):
+        refuse_unadvisable(advice_params(folder, passage_tokens=1020, arms=["scaling_only"]))
     questions = tmp_path / "questions.jsonl"
     questions.write_text(json.dumps({"question": "Who?", "answers": ["Ann"], "gold": "Ann went away."}) + "\n")
     with pytest.raises(UserError, match="`gold` is in none of the 4 held-out documents"):
