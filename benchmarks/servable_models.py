@@ -45,11 +45,11 @@ def publish_tiny(folder: Path, method: str) -> Path:
     model.save_pretrained(directory)
     plan.write_config(directory)
     (directory / "rope_plan.json").write_text(plan.to_json())
-    _write_tokenizer(directory, _byte_tokenizer(), TARGET)
+    _write_tokenizer(directory, byte_tokenizer(), TARGET)
     return directory
 
 
-def _byte_tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     """BPE that falls back to bytes, as Llama 2's: of those that llama.cpp's converter takes, the smallest."""
     words = [chr(code) for code in range(ord("a"), ord("z") + 1)] + ["\u2581", "\u2581a", "th", "he"]
     vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]

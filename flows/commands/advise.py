@@ -1,6 +1,7 @@
 """`ropeway advise`: extend or chunk, measured on one's own corpus, model and prices."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data_schemas.params import PipelineParams
@@ -36,9 +37,9 @@ def show_advice(artifact: Artifact) -> None:
         title, columns, rows = kind_table(advice, kind)
         table = Table(title=title, title_justify="left")
         for column in columns:
-            table.add_column(column, no_wrap=True)
+            table.add_column(escape(column), no_wrap=True)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
     for note in advice.note.splitlines():
         console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -3,11 +3,11 @@
 from functools import partial
 
 from rich.console import Console
-from rich.table import Table
 
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressEvent, describe
 from data_schemas.storage import Storage
+from flows.commands.plain_table import plain_table
 
 
 def show_comparison(params: PipelineParams, num_documents: int) -> None:
@@ -33,15 +33,11 @@ def show_comparison(params: PipelineParams, num_documents: int) -> None:
     report = compare_rope.load_comparison(artifact)
     columns, rows = comparison_table(report)
     level = report.settings.confidence
-    table = Table(
-        *columns,
-        title=f"Perplexity of the last {report.settings.target_tokens} tokens of {report.num_documents} held-out "
-        f"documents, by context length [{percent(level)} interval], without training; none: the base unchanged",
-        title_justify="left",
+    title = (
+        f"Perplexity of the last {report.settings.target_tokens} tokens of {report.num_documents} held-out "
+        f"documents, by context length [{percent(level)} interval], without training; none: the base unchanged"
     )
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    console.print(plain_table(columns, rows, title))
     for method, why in report.refused.items():
         console.print(f"left out: {method}: {why}", highlight=False, markup=False, soft_wrap=True)
     for sentence in report.findings:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from data_schemas.earlier_stages import EARLIER_STAGES, describe_stages
 from data_schemas.params import PipelineParams
 from data_schemas.report import read_report
 from data_schemas.storage import Storage, read_manifest
+from flows.commands.plain_table import plain_table
 from tasks.evaluate.report.closing_page import COLUMNS, closing_page
 from tasks.evaluate.report.result_files import HTML_NAME, REPORT_NAME
 from tasks.pack.inspection.prepared import show_prepared
@@ -42,10 +42,8 @@ def print_outcome(params: PipelineParams, location: str) -> Standing | None:
         if "shards" in record and storage.local(location).name == record["shards"]["digest"]:
             _print_prepared(storage, record, console)
         elif manifest := read_manifest(path):
-            table = Table("what", "value")
-            for name, value in manifest.summary.items():
-                table.add_row(name, describe_stages(value) if name == EARLIER_STAGES else str(value))
-            console.print(table)
+            figures = {name: describe_stages(v) if name == EARLIER_STAGES else str(v) for name, v in manifest.summary.items()}
+            console.print(plain_table(("what", "value"), figures.items()))
     print(location, flush=True)
     return published
 
@@ -83,12 +81,12 @@ def _duration(seconds: float) -> str:
 
 
 def _print_stages(run_name: str, record: dict[str, Any], console: Console) -> None:
-    stages = Table("stage", "digest", "made or reused", "seconds", title=f"Run {run_name}", title_justify="left")
-    for name, entry in record.items():
-        if entry.get("of_earlier_run"):
-            continue
-        stages.add_row(name, entry["digest"][:12], "reused" if entry["reused"] else "made", f"{entry['seconds']:.1f}")
-    console.print(stages)
+    rows = [
+        (name, entry["digest"][:12], "reused" if entry["reused"] else "made", f"{entry['seconds']:.1f}")
+        for name, entry in record.items()
+        if not entry.get("of_earlier_run")
+    ]
+    console.print(plain_table(("stage", "digest", "made or reused", "seconds"), rows, f"Run {run_name}"))
 
 
 def _print_prepared(storage: Storage, record: dict[str, Any], console: Console) -> None:
@@ -99,7 +97,5 @@ def _print_prepared(storage: Storage, record: dict[str, Any], console: Console) 
 
 def print_checks(checks: list[Any]) -> None:
     """Print the result of each check of a release."""
-    table = Table("check", "result", "detail")
-    for check in checks:
-        table.add_row(check.name, "ok" if check.ok else "BROKEN", check.detail)
-    Console().print(table)
+    rows = [(check.name, "ok" if check.ok else "BROKEN", check.detail) for check in checks]
+    Console().print(plain_table(("check", "result", "detail"), rows))

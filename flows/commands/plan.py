@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from data_schemas.devices import cpu_computes_bf16, memory_bytes
 from data_schemas.params import PipelineParams, TrainingParams
 from data_schemas.quantities import data_size, duration
 from data_schemas.storage import Storage
+from flows.commands.plain_table import plain_table
 
 if TYPE_CHECKING:
     from ray_jobs.finetune.planning.shape import TrainingShape
@@ -100,10 +100,7 @@ def _print_power(console: Console, params: PipelineParams, base_window: int) -> 
 
 
 def _print(console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, str]]) -> None:
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    console.print(plain_table(columns, rows, title))
 
 
 def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str, str]]:

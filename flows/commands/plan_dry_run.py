@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from data_schemas.params import PipelineParams
 from data_schemas.quantities import data_size, duration
+from flows.commands.plain_table import plain_table
 
 if TYPE_CHECKING:
     from ray_jobs.finetune.dry_run.rehearsal import DryRun
@@ -21,12 +21,8 @@ def print_dry_run(console: Console, params: PipelineParams, shape: "TrainingShap
 
     found = dry_run(params, shape)
     workers = f"{found.num_workers} workers, {params.training.parallelism}" if found.num_workers > 1 else "one worker"
-    table = Table(
-        "what", "value", title=f"Dry run of one micro batch of {found.tokens:,} tokens, {workers}", title_justify="left"
-    )
-    for row in rows_of(found):
-        table.add_row(*row)
-    console.print(table)
+    title = f"Dry run of one micro batch of {found.tokens:,} tokens, {workers}"
+    console.print(plain_table(("what", "value"), list(rows_of(found)), title))
 
 
 def rows_of(found: "DryRun") -> list[tuple[str, str]]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from data_schemas.params import PipelineParams
 from data_schemas.quantities import data_size, duration
+from flows.commands.plain_table import plain_table
 
 if TYPE_CHECKING:
     from ray_jobs.finetune.planning.estimate import Speed
@@ -69,17 +69,17 @@ def foresee_stages(
 
 def print_stages(console: Console, stages: list[StageForecast]) -> float | None:
     """Print them with their sums; returns the seconds of all, None where one is not known."""
-    table = Table(*COLUMNS, title="Training stages, each from the weights of the one before", title_justify="left")
+    table = []
     for number, stage in enumerate(stages, 1):
         rows = f"{stage.steps:,} x {stage.rows_per_step}"
         memory, time = data_size(stage.memory_bytes), _time(stage.seconds)
-        table.add_row(f"{number}: {stage.target_length:,}", stage.rope, rows, f"{stage.tokens:,}", memory, time)
+        table.append((f"{number}: {stage.target_length:,}", stage.rope, rows, f"{stage.tokens:,}", memory, time))
     known = [stage.seconds for stage in stages if stage.seconds is not None]
     seconds = sum(known) if len(known) == len(stages) else None
     largest = max(stage.memory_bytes for stage in stages)
     steps, tokens = sum(stage.steps for stage in stages), sum(stage.tokens for stage in stages)
-    table.add_row("all", "", f"{steps:,} steps", f"{tokens:,}", f"{data_size(largest)} at most", _time(seconds))
-    console.print(table)
+    table.append(("all", "", f"{steps:,} steps", f"{tokens:,}", f"{data_size(largest)} at most", _time(seconds)))
+    console.print(plain_table(COLUMNS, table, "Training stages, each from the weights of the one before"))
     for number, stage in enumerate(stages[:-1], 1):
         if stage.search:
             console.print(f"Stage {number}: {stage.search}", highlight=False, markup=False, soft_wrap=True)

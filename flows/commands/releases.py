@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from tasks.publish.destinations.history import list_releases, rollback
@@ -25,7 +26,9 @@ def show_releases(where: str) -> None:
         state = ", ".join(name for name, holds in states.items() if holds)
         created = f"{row.created:%Y-%m-%d %H:%M}" if row.created else ""
         tokens = f"{row.target_length:,}" if row.target_length else ""
-        table.add_row(row.name, row.digest[:12], created, row.base or "", tokens, f"{row.num_bytes / 1e6:,.1f}", state)
+        table.add_row(
+            escape(row.name), row.digest[:12], created, escape(row.base or ""), tokens, f"{row.num_bytes / 1e6:,.1f}", state
+        )
     Console().print(table)
 
 

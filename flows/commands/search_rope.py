@@ -1,11 +1,11 @@
 """`ropeway search-rope`: the factors of LongRoPE for a base and a target length."""
 
 from rich.console import Console
-from rich.table import Table
 
 from data_schemas.params import PipelineParams
 from data_schemas.rope_search import FACTORS_NAME, RopeSearchResult
 from data_schemas.storage import Artifact, Storage
+from flows.commands.plain_table import plain_table
 
 
 def show_search(search: Artifact) -> None:
@@ -20,10 +20,7 @@ def show_search(search: Artifact) -> None:
     title = (
         f"{result.target_length} tokens without training, {result.settings.deciding_samples} samples that the search never saw"
     )
-    table = Table(*columns, title=f"{title} [{level} interval]", title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    console.print(plain_table(columns, rows, f"{title} [{level} interval]"))
     for sentence in _sentences(result, f"{search.location}/{FACTORS_NAME}"):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     print(search.location, flush=True)

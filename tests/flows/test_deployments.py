@@ -17,12 +17,19 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, read_rope_search
+from data_schemas.storage import Storage
 from flows.config import load_config
 from flows.deployments import DEFINITIONS, definitions, served
 from flows.pipeline import extend_context
+from flows.plain_stages import run_plainly
+from ray_jobs.search_rope.__main__ import _search as search_job
+from tasks.prefect_tasks.pages.elements import plain
+from tasks.rope_search.plans import as_search
 from tests import ROOT
 from tests.flows.prefect_server import PrefectServer
-from tests.flows.small_run import small_params
+from tests.flows.small_run import prepare_here, small_params, write_corpus
+from tests.ray_jobs.search_rope.search_example import write_base as write_searched_base
 from tests.waiting import HANGS_AFTER_S, wait_until
 
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -196,6 +203,46 @@ def test_a_worker_runs_what_was_deployed_and_a_missing_file_is_one_sentence(
     assert gone["state"]["message"].startswith("There is no base model folder /nowhere/base: ")
     logs = worker.post("logs/filter", logs={"flow_run_id": {"any_": [gone["id"]]}})
     assert not [log["message"] for log in logs if "Traceback" in log["message"]]
+
+
+def test_a_search_by_a_worker_shows_its_table_and_is_that_of_a_job(
+    worker: PrefectServer, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write_searched_base(tmp_path / "base", tokenizer)
+    write_corpus(tmp_path / "corpus")
+    search = {
+        "evaluations": 24,
+        "generation_size": 4,
+        "samples": 3,
+        "finalists": 1,
+        "deciding_samples": 4,
+        "depths": 2,
+        "knots": 2,
+    }
+    params = {
+        "run_name": "searched", "storage": str(tmp_path / "storage"), "corpus": {"sources": [str(tmp_path / "corpus")]},
+        "model": {"base": str(tmp_path / "base"), "target_length": 256, "rope_method": "longrope"},
+        "rope_search": search | {"text_tokens": 16},
+    }  # fmt: skip
+    prepare_here(params)
+    done = finished_run(worker, "search-rope", params, tags=[])
+    assert done["state"]["type"] == "COMPLETED", done["state"]["message"]
+    found = Path(done["state"]["message"].removeprefix("searched: "))
+    result = read_rope_search(found / RESULT_NAME)
+    page = worker.artifacts_of(done["id"])["rope-search"]["data"]
+    assert page.startswith("## RoPE factors for 256 tokens")
+    assert plain(result.verdict, 400) in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(result.forms)
+
+    elsewhere = params | {"storage": str(tmp_path / "elsewhere")}
+    prepare_here(elsewhere)
+    given = PipelineParams.model_validate(elsewhere)
+    job = search_job(given, Storage(given.storage), lambda _: None, {})
+    assert job.digest == found.name
+    for name in (FACTORS_NAME, RESULT_NAME):
+        assert (job.path / name).read_bytes() == (found / name).read_bytes()
+    assert run_plainly(as_search(given), "searched") == job.location, "the terminal finds it"
 
 
 def test_a_flow_called_from_python_raises_what_is_wrong(prefect_server: PrefectServer, small: dict[str, Any]) -> None:

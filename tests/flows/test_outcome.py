@@ -10,9 +10,12 @@ from data_schemas.params import PipelineParams
 from data_schemas.report import record_json
 from data_schemas.storage import Artifact, Storage
 from flows.commands.from_samples import show_recomputed
-from flows.commands.outcome import print_outcome
+from flows.commands.outcome import print_checks, print_outcome
+from flows.commands.search_rope import show_search
 from tasks.evaluate.report.result_files import SETTINGS_NAME, write_results
+from tasks.publish.checks import Check
 from tasks.publish.releases import point_current
+from tests.flows.test_training_stages import search_that_chose
 from tests.tasks.evaluate.six_models import SETTINGS, six_samples
 from tests.tasks.release_example import finished_run
 
@@ -95,3 +98,10 @@ def test_from_samples_writes_the_page_and_prints_the_verdict(
     said = capsys.readouterr().out
     assert "Does it work at 131072 tokens?" in said
     assert "All figures equal those" in said
+
+
+def test_words_in_square_brackets_stay_in_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_checks([Check("files", False, "[text] is no file")])
+    assert "[text] is no file" in capsys.readouterr().out
+    show_search(search_that_chose(Storage(str(tmp_path)), "yarn"))
+    assert "[interval], nats" in capsys.readouterr().out
