@@ -1,9 +1,5 @@
-"""The stage and what packing makes of it: shares, ledger, workers, kills and refusals."""
+"""The stage and what packing makes of it: shares, ledger, workers and refusals."""
 
-import os
-import signal
-import subprocess
-import sys
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -32,7 +28,6 @@ from tasks.prefect_tasks.pages.packing import packing_page
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.provenance import provenance
 from tasks.retrieval import retrieval_stage
-from tasks.retrieval.make_job import RetrievalJob
 from tasks.retrieval.settings import check_retrieval
 from tasks.work import Workers, local_workers
 from tests.golden.inputs import byte_tokenizer, workers_here, write_base, write_documents
@@ -215,38 +210,6 @@ def test_the_training_step_weights_what_the_shards_state(shards: Artifact) -> No
 def test_workers_do_not_change_a_byte(tmp_path: Path, folder: Path) -> None:
     made, alone = retrieved(tmp_path, documents_in(tmp_path), 2), retrieved(folder, documents_in(folder))
     assert [entry.sha256 for entry in made.manifest.files] == [entry.sha256 for entry in alone.manifest.files]
-
-
-def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path, folder: Path) -> None:
-    code = f"""
-import os, signal
-from pathlib import Path
-from tasks.retrieval.make_job import RetrievalJob
-from tests.tasks.retrieval.test_retrieval_stage import documents_in, retrieved
-made = RetrievalJob.__call__
-def killed_at_the_last(self, unit):
-    if unit[0] == {PARTS - 1}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return made(self, unit)
-RetrievalJob.__call__ = killed_at_the_last
-folder = Path({str(tmp_path)!r})
-retrieved(folder, documents_in(folder))
-"""
-    run = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True)
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    done = []
-    make = RetrievalJob.__call__
-
-    def counted(self: RetrievalJob, unit: tuple[int, str]) -> dict[str, Any]:
-        done.append(unit[0])
-        return make(self, unit)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RetrievalJob, "__call__", counted)
-        made = retrieved(tmp_path, documents_in(tmp_path))
-    assert done == [PARTS - 1]
-    whole = retrieved(folder, documents_in(folder))
-    assert [entry.sha256 for entry in made.manifest.files] == [entry.sha256 for entry in whole.manifest.files]
 
 
 def test_without_a_share_nothing_is_made_and_shards_are_as_before(tmp_path: Path) -> None:
