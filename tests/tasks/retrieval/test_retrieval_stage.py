@@ -1,5 +1,6 @@
 """The stage and what packing makes of it: shares, ledger, workers and refusals."""
 
+import re
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -188,6 +189,26 @@ def test_the_ledger_counts_what_could_not_be_made(tmp_path: Path) -> None:
     assert told == counted
     assert sum(told.values()) > 0
     assert {f["family"] for f in made.manifest.summary["retrieval"]["families"]} == {"position"}
+
+
+def test_text_that_no_kind_can_use_is_passed_over(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", window=64)
+    table = "\n".join(" ".join(f"{7919 * (10 * line + n) % 99991:05d}" for n in range(10)) for line in range(150))
+    texts = {f"prose {n}": ("train", "plain", prose(n, 5000)) for n in range(6)} | {"table": ("train", "plain", table)}
+    documents = Storage(str(tmp_path / "storage")).build(
+        "documents", stage="t", params={}, code_version=1, parents={}, make=lambda path: write_documents(path, texts)
+    )
+    for seed in range(4):  # the documents are in another order with each
+        made = retrieved(tmp_path, documents, share=0.3, families=["fill_in"], seed=seed)
+        told = made.manifest.summary
+        assert told["num_documents"] == told["num_wanted"] > 10
+        assert [row["doc_id"] for row in rows_of(made)] == [f"retrieval-00000-{n:06d}" for n in range(told["num_documents"])]
+    seen = told["not_made"]["fill_in"]
+    assert set(seen) == {"no sentence that can be asked about"}
+    [warning] = retrieved(tmp_path, documents, share=0.5, families=["fill_in"], questions=1).manifest.summary["warnings"]
+    assert re.search(
+        r"\d+ retrieval documents could be made, not \d+ \(most often: no sentence that can be asked about\)", warning
+    )
 
 
 def test_the_training_step_weights_what_the_shards_state(shards: Artifact) -> None:
