@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 
@@ -10,6 +12,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
     """UserError if base model, RoPE method, short rows, layers in full attention, loss weighting, LoRA targets or packing settings cannot
     work, or if the base fails the proof that it is trained exactly. Of `training.stages`, the last one has what concerns them all."""
     from ray_jobs.finetune.full_layers import check_full_layers
+    from ray_jobs.finetune.grouped_layers import base_layers_in_groups
     from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.proof.prove import refuse_unproven
     from ray_jobs.finetune.short_window_rules import check_short_windows
@@ -35,7 +38,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
         check_retrieval(stage, tokenizer)
     check_instructions(params, tokenizer)
     asked_chat(params, tokenizer)
-    check_full_layers(params.training, load_config(params.model).get_text_config())
+    check_full_layers(params.training, load_config(params.model).get_text_config(), partial(base_layers_in_groups, params))
     check_weighting(params)
     check_targets(params)
     check_settings(params)

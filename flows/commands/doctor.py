@@ -264,7 +264,7 @@ def _of_run(params: PipelineParams) -> Iterator[Finding]:
 
 def _model(params: PipelineParams) -> Finding:
     from ray_jobs.finetune.full_layers import auto_count, num_kv_heads_of
-    from ray_jobs.finetune.grouped_layers import num_layers_in_groups
+    from ray_jobs.finetune.grouped_layers import base_layers_in_groups
     from tasks.model.base_model import load_config
     from tasks.model.extended import rope_plan_for
     from tasks.rope_search.plans import with_stand_in
@@ -277,7 +277,7 @@ def _model(params: PipelineParams) -> Finding:
     is_what = "longrope, whose factors are searched first" if params.searches_rope else plan.method
     text += f"model.rope_method {params.model.rope_method} is {is_what}"
     if params.training.probes_layers or params.training.probes_heads:
-        layers = num_layers_in_groups(params)
+        layers = len(base_layers_in_groups(params))
         which = "" if layers == config.num_hidden_layers else " that can be in groups"
         if params.training.probes_layers:
             text += f"; training.full_attention_layers auto is {auto_count(layers)} of {layers} layers{which}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +39,16 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     UserError if the run cannot work.
     """
     from flows.commands.plan_stages import foresee_stages, print_stages
+    from ray_jobs.finetune.full_layers import check_full_layers
+    from ray_jobs.finetune.grouped_layers import base_layers_in_groups
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
     from ray_jobs.finetune.proof.prove import refuse_unproven
     from ray_jobs.finetune.short_window_rules import check_short_windows
     from ray_jobs.finetune.training.lora import check_targets
-    from tasks.model.base_model import check_weights
+    from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
+    from tasks.retrieval.settings import check_retrieval
     from tasks.rope_search.plans import foreseen, with_stand_in
 
     machine, console = machine or Machine(), Console()
@@ -57,6 +61,9 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     plan = rope_plan_for(params.model)
     check_short_windows(params)
     check_weights(params.model)
+    check_full_layers(params.training, load_config(params.model).get_text_config(), partial(base_layers_in_groups, params))
+    if params.retrieval.share:
+        check_retrieval(params, load_tokenizer(params.model))
     proof = refuse_unproven(params)
     if params.ray.sequence_workers > 1:
         check_targets(params)
@@ -208,7 +215,8 @@ def _in_full(params: PipelineParams, shape: "TrainingShape") -> str:
     from ray_jobs.finetune.full_layers import stated_full_heads, stated_full_layers
 
     training, num_layers, num_kv = params.training, shape.num_layers, shape.cost.kv_heads
-    choice, count = shape.num_in_groups(params), shape.num_full_layers(params)
+    can, count = shape.layers_in_groups(params), shape.num_full_layers(params)
+    choice = len(can)
     if training.attention == "s2" and not choice:
         return ", in no layer: their sliding windows are shorter than a group"
     if not count:
@@ -218,7 +226,7 @@ def _in_full(params: PipelineParams, shape: "TrainingShape") -> str:
         return f", full in {round(count * num_kv)} of the {choice * num_kv} key-value heads{which_can}, found by a probe"
     if heads := stated_full_heads(training, num_layers, num_kv):
         return ", full in key-value head " + ", ".join(f"{head} of layer {layer}" for layer, head in heads)
-    stated = stated_full_layers(training, num_layers)
+    stated = [layer for layer in stated_full_layers(training, num_layers) if layer in can]
     which = f"layer {', '.join(map(str, stated))}" if stated else f"{count} of the {choice} layers{which_can}, found by a probe"
     return f", full in {which}"
 

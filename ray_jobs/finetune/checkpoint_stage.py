@@ -226,7 +226,7 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
 
     `before`: with rows dealt in turn; `after`: as training deals them.
     """
-    from ray_jobs.finetune.grouped_layers import num_layers_in_groups
+    from ray_jobs.finetune.grouped_layers import base_layers_in_groups
     from ray_jobs.finetune.training.balance import imbalance
     from ray_jobs.finetune.training.batches import costs_of_rows
     from ray_jobs.finetune.training.objective import group_size_at
@@ -238,7 +238,7 @@ def rank_waiting(params: PipelineParams, shards: Path) -> list[dict[str, float]]
         return []
     config = load_config(params.model).get_text_config()
     layers = config.num_hidden_layers
-    share = num_full_layers(training, layers, num_kv_heads_of(config), num_layers_in_groups(params)) / layers
+    share = num_full_layers(training, layers, num_kv_heads_of(config), base_layers_in_groups(params)) / layers
     costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), share)
     sizes = [size for size in (2, 4, 8) if size <= training.rows_per_step]
     return [imbalance(costs, training.rows_per_step, n, training.seed, training.balance_steps).to_json() for n in sizes]

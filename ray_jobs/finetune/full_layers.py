@@ -8,6 +8,7 @@ query heads, can be chosen instead of whole layers.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,18 +82,21 @@ def read_full_layers(directory: Path) -> FullLayers | None:
     return FullLayers(tuple(kept["layers"]), tuple(kept["scores"]), kept["loss"], heads, kept.get("heads_a_layer", 0))
 
 
-def num_full_layers(training: TrainingParams, num_layers: int, num_kv_heads: int, num_in_groups: int | None = None) -> float:
+def num_full_layers(
+    training: TrainingParams, num_layers: int, num_kv_heads: int, in_groups: Collection[int] | None = None
+) -> float:
     """How much of a model is chosen to attend in full, in layers: a layer's heads cost the same. It is known before a probe has run.
 
-    `num_in_groups`: of its layers, those that attend in groups otherwise (`ray_jobs.finetune.grouped_layers`); None means all.
+    `in_groups`: numbers of the layers that attend in groups otherwise (`ray_jobs.finetune.grouped_layers`); None means all.
     """
-    choice = num_layers if num_in_groups is None else num_in_groups
+    can = range(num_layers) if in_groups is None else in_groups
+    choice = len(can)
     if training.probes_heads:
         return auto_count(choice * num_kv_heads) / num_kv_heads
     if training.probes_layers:
         return auto_count(choice)
     heads = stated_full_heads(training, num_layers, num_kv_heads)
-    return len(heads) / num_kv_heads if heads else len(stated_full_layers(training, num_layers))
+    return len(heads) / num_kv_heads if heads else len(set(stated_full_layers(training, num_layers)).intersection(can))
 
 
 def auto_count(number: int) -> int:
@@ -143,8 +147,31 @@ def num_kv_heads_of(config: Any) -> int:
     return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
-def check_full_layers(training: TrainingParams, config: Any) -> None:
-    """UserError if the parameters name layers or heads that a model with this text `config` does not have."""
-    layers = int(config.num_hidden_layers)
-    stated_full_layers(training, layers)
-    stated_full_heads(training, layers, num_kv_heads_of(config))
+def check_full_layers(training: TrainingParams, config: Any, in_groups: Callable[[], Collection[int]]) -> None:
+    """UserError if the parameters name layers or heads that a model with this text `config` does not have, or that are never in groups.
+
+    `in_groups` gives the numbers of the others; it is called where layers or heads are named. Of every k-th layer one is enough.
+    """
+    num_layers = int(config.num_hidden_layers)
+    layers = stated_full_layers(training, num_layers)
+    heads = stated_full_heads(training, num_layers, num_kv_heads_of(config))
+    stated = sorted({*layers, *(layer for layer, _ in heads)})
+    if not stated:
+        return
+    can = in_groups()
+    never = [layer for layer in stated if layer not in can]
+    every = training.full_attention_every
+    if not never or (every and len(never) < len(stated)):
+        return
+    named = (
+        "full_attention_heads names"
+        if heads
+        else f"full_attention_every {every} chooses"
+        if every
+        else "full_attention_layers names"
+    )
+    which = (
+        f"layer {', '.join(map(str, never))}, which training never puts into groups (a short sliding window, or no attention)"
+    )
+    do = f"choose from {', '.join(map(str, sorted(can)))}" if can else "No layer of this base is ever in groups: leave it out"
+    raise UserError(f"training.{named} {which}{': ' if can else '. '}{do}.")

@@ -32,8 +32,8 @@ def layers_in_groups(model: torch.nn.Module, group_size: int, num_layers: int) -
     )
 
 
-def num_layers_in_groups(params: PipelineParams) -> int:
-    """How many layers of the base attend in groups in training, unless they are chosen to attend in full. No weight is loaded."""
+def base_layers_in_groups(params: PipelineParams) -> tuple[int, ...]:
+    """Numbers of the base's layers that attend in groups in training, unless they are chosen to attend in full. No weight is loaded."""
     from transformers import AutoModelForCausalLM
 
     from tasks.model.base_model import load_config
@@ -42,7 +42,7 @@ def num_layers_in_groups(params: PipelineParams) -> int:
     config = load_config(params.model)
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForCausalLM.from_config(config)
-    return len(layers_in_groups(model, sparse_group_size(params), config.get_text_config().num_hidden_layers))
+    return layers_in_groups(model, sparse_group_size(params), config.get_text_config().num_hidden_layers)
 
 
 def attention_windows(model: torch.nn.Module, num_layers: int) -> dict[int, int | None]:

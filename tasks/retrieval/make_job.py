@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,15 @@ class _Part:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         families = self._job.params.trained_families
-        for index in range(self.num_wanted):
+        for index in count():
+            if self.num_made == self.num_wanted or not self._supply.num_left:
+                return
             first = self._number + index
             turn = [families[(first + i) % len(families)] for i in range(len(families))]
             made = next(filter(None, (self._made(family, index) for family in turn)), None)
-            if made is None:
-                return  # no family can: the text is used up, or is of no use to any
+            if made is None:  # the text here is of no use to any family, such as a table of numbers, or it ends too soon
+                self._supply.use(self._request.num_chars)
+                continue
             family, fitted = made
             draft = fitted.draft
             used = draft.num_used if draft.negatives else draft.num_used + fitted.num_filled

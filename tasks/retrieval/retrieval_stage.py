@@ -23,7 +23,7 @@ from tasks.retrieval.settings import check_retrieval, frame_of
 from tasks.tokens.special_tokens import special_tokens
 from tasks.work import Workers, WorkersFor, run_units
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 KIND = "retrieval"
 
 
@@ -83,13 +83,19 @@ def _write(
         parts.take(retrieval_part(number), directory / f"retrieval-{number:05d}-of-{len(names):05d}.parquet")
         progress(message(f"retrieval: {made:,} documents from {number + 1:,} of {len(names):,} parts"))
     reasons = sum(not_made.values(), Counter())
+    why = (
+        f"most often: {reasons.most_common(1)[0][0]}"
+        if reasons
+        else "the text is used up"
+        if made
+        else "there is no training text"
+    )
     if not made:
-        why = f"most often: {reasons.most_common(1)[0][0]}" if reasons else "there is no training text"
         raise UserError(
             f"No retrieval document of {job.row_tokens} tokens could be made of the training documents ({why}): "
             "add longer or more documents, choose other retrieval.families, or set retrieval.share to 0."
         )
-    warnings = [] if made >= wanted else [f"{made:,} retrieval documents could be made, not {wanted:,}: the text is too short"]
+    warnings = [] if made >= wanted else [f"{made:,} retrieval documents could be made, not {wanted:,} ({why})"]
     return {
         "num_documents": made,
         "num_wanted": wanted,

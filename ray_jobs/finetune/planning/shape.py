@@ -43,7 +43,9 @@ class TrainingShape:
     trains_norms: bool
     trains_head: bool
     cost: ModelCost  # operations of a step
-    windows: tuple[int | None, ...]  # tokens of the sliding window of each layer that attends; None for one that sees all
+    windows: tuple[
+        tuple[int, int | None], ...
+    ]  # the number of each layer that attends, and its sliding window; None: it sees all
     num_quantised: int = 0  # frozen weights that are held in fewer bits
     quantised_bytes: float = 0.0  # a weight, scales included
     largest_matrix: int = 0  # weights of the largest linear layer, which is restored at a time
@@ -53,14 +55,14 @@ class TrainingShape:
     head_norms: bool = False  # whether queries and keys have norms of their own
     attention_dropout: bool = False  # whether attention weights are dropped in training
 
-    def num_in_groups(self, params: PipelineParams) -> int:
-        """How many layers attend in groups in training, unless they are chosen to attend in full."""
+    def layers_in_groups(self, params: PipelineParams) -> tuple[int, ...]:
+        """Numbers of the layers that attend in groups in training, unless they are chosen to attend in full."""
         group_size = sparse_group_size(params)
-        return sum(window is None or window >= group_size for window in self.windows)
+        return tuple(layer for layer, window in self.windows if window is None or window >= group_size)
 
     def num_full_layers(self, params: PipelineParams) -> float:
         """How much of the model is chosen to attend in full, in layers."""
-        return num_full_layers(params.training, self.num_layers, self.cost.kv_heads, self.num_in_groups(params))
+        return num_full_layers(params.training, self.num_layers, self.cost.kv_heads, self.layers_in_groups(params))
 
 
 def training_shape(params: PipelineParams) -> TrainingShape:
@@ -117,7 +119,7 @@ def training_shape(params: PipelineParams) -> TrainingShape:
         trains_norms=training.train_norms,
         trains_head=id(own_weight(causal_lm.get_output_embeddings())) in trained_ids,
         cost=cost_of(model, config),
-        windows=tuple(attention_windows(causal_lm, config.num_hidden_layers).values()),
+        windows=tuple(attention_windows(causal_lm, config.num_hidden_layers).items()),
         num_quantised=num_quantised,
         quantised_bytes=BYTES_A_WEIGHT.get(training.base_precision, 0.0),
         largest_matrix=max(m.in_features * m.out_features for m in matrices),

@@ -151,7 +151,9 @@ def full_layers_of(
         kept = read_full_layers(resume_from) if resume_from else None
         return kept or probe_layers(objective, params, rows, worker)
     heads = stated_full_heads(training, objective.num_layers, objective.num_kv_heads)
-    return FullLayers(stated_full_layers(training, objective.num_layers), heads=heads)
+    can = objective.layers_in_groups(params)
+    layers = stated_full_layers(training, objective.num_layers)
+    return FullLayers(tuple(layer for layer in layers if layer in can), heads=heads)
 
 
 def step_order(params: PipelineParams, rows: Rows, full_share: float = 0.0) -> StepOrder:

@@ -1,12 +1,12 @@
 """Questions about sentences of real text, which is not changed: what holds a word, what comes next, what is missing, how it goes on.
 
 What is asked about is nearest to a random depth, so evidence is spread evenly over the text. A quotation that occurs twice is never
-asked about.
+asked about. What one question or its answer shows, no other one shows: else an answer could be copied from the question before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,9 @@ class _Context:
         return bool(quotation) and self.whole.find(quotation, self.whole.find(quotation) + 1) < 0
 
 
-Ask = Callable[[_Context, int, float], Turn | None]  # about a stretch, with a random number
+Span = tuple[int, int]
+Asked = tuple[Turn, tuple[Span, ...]]  # and the spans of the text that question and answer show
+Ask = Callable[[_Context, int, float], Asked | None]  # about a stretch, with a random number
 
 
 def keyword(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
@@ -66,17 +68,19 @@ def _quotes(ask: Ask, request: Request, num_chars: int, rng: np.random.Generator
         raise NotMade("the text is used up")
     text = whole[:num_chars]
     context = _Context(text, whole, stretches(text))
-    turns: dict[int, Turn] = {}
+    turns: list[Turn] = []
+    shown: list[Span] = []
     num_asked = 0
     if len(context.found) > 2:
         for depth, drawn in rng.random((4 * request.questions, 2)).tolist():
-            number, turn = _asked(ask, context, depth, drawn, turns)
-            if turn is None:
+            if (asked := _asked(ask, context, depth, drawn, shown)) is None:
                 continue
+            turn, spans = asked
             num_asked += len(turn.question) + len(turn.answer) + 1
             if len(turns) == request.questions or num_asked > request.asked_chars:
                 break
-            turns[number] = turn
+            turns.append(turn)
+            shown += spans
     if not turns:
         raise NotMade("no sentence that can be asked about")
     return Draft(
@@ -84,19 +88,23 @@ def _quotes(ask: Ask, request: Request, num_chars: int, rng: np.random.Generator
         spare=whole[num_chars:],
         num_used=num_chars,
         doc_ids=request.supply.doc_ids(num_chars),
-        turns=in_some_order(list(turns.values()), rng),
+        turns=in_some_order(turns, rng),
     )
 
 
-def _asked(ask: Ask, context: _Context, depth: float, drawn: float, had: dict[int, Turn]) -> tuple[int, Turn | None]:
+def _asked(ask: Ask, context: _Context, depth: float, drawn: float, shown: list[Span]) -> Asked | None:
     first = nearest(context.found, int(depth * len(context.text)))
     for number in range(first, min(first + _TRIES, len(context.found))):
-        if number not in had and (turn := ask(context, number, drawn)) is not None:
-            return number, turn
-    return first, None
+        if (asked := ask(context, number, drawn)) is not None and not _overlap(asked[1], shown):
+            return asked
+    return None
 
 
-def _by_keyword(context: _Context, number: int, drawn: float) -> Turn | None:
+def _overlap(spans: Sequence[Span], others: Sequence[Span]) -> bool:
+    return any(start < other_end and other_start < end for start, end in spans for other_start, other_end in others)
+
+
+def _by_keyword(context: _Context, number: int, drawn: float) -> Asked | None:
     text = context.of(number)
     answer = opening(text, _ANSWERED)
     found = words(text)
@@ -110,10 +118,11 @@ def _by_keyword(context: _Context, number: int, drawn: float) -> Turn | None:
     ]  # best: a word that is not shown
     if not rare:
         return None
-    return Turn(f"<<{rare[int(drawn * len(rare))]}>>", f" {answer}", context.found[number].start)
+    stretch = context.found[number]
+    return Turn(f"<<{rare[int(drawn * len(rare))]}>>", f" {answer}", stretch.start), ((stretch.start, stretch.end),)
 
 
-def _by_neighbour(context: _Context, number: int, drawn: float) -> Turn | None:
+def _by_neighbour(context: _Context, number: int, drawn: float) -> Asked | None:
     """`number` is the sentence asked for; the given one is before it or after it."""
     given, sign = (number - 1, ">>") if drawn < 0.5 else (number + 1, "<<")
     if not 0 <= given < len(context.found):
@@ -121,23 +130,26 @@ def _by_neighbour(context: _Context, number: int, drawn: float) -> Turn | None:
     quotation, answer = opening(context.of(given), _QUOTED), opening(context.of(number), _ANSWERED)
     if quotation == answer or not context.is_unique(quotation):
         return None
-    return Turn(f"{quotation} {sign}", f" {answer}", context.found[number].start)
+    places = context.found[given], context.found[number]
+    spans = tuple((stretch.start, stretch.end) for stretch in places)
+    return Turn(f"{quotation} {sign}", f" {answer}", places[1].start), spans
 
 
-def _by_gap(context: _Context, number: int, drawn: float) -> Turn | None:
+def _by_gap(context: _Context, number: int, drawn: float) -> Asked | None:
     quotation = opening(context.of(number), _FILLED)
     inner = [(place, word) for place, word in words(quotation)[2:-1] if is_long_word(word)]
     if not inner or not context.is_unique(quotation):
         return None
     place, word = inner[int(drawn * len(inner))]
     question = f"{quotation[:place]}____{quotation[place + len(word) :]} ::"
-    return Turn(question, f" {word}", context.found[number].start + place)
+    stretch = context.found[number]
+    return Turn(question, f" {word}", stretch.start + place), ((stretch.start, stretch.end),)
 
 
-def _by_opening(context: _Context, number: int, drawn: float) -> Turn | None:
+def _by_opening(context: _Context, number: int, drawn: float) -> Asked | None:
     start = context.found[number].start
     first = opening(context.text[start : start + 2 * _QUOTED], _QUOTED)
     rest = opening(context.text[start + len(first) : start + len(first) + 2 * _CONTINUED], _CONTINUED)
     if len(rest.strip()) < _QUOTED // 2 or not context.is_unique(first):
         return None
-    return Turn(first, rest, start + len(first))
+    return Turn(first, rest, start + len(first)), ((start, start + len(first) + len(rest)),)

@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic import ValidationError
+from transformers import AutoModelForCausalLM
 
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
@@ -15,8 +16,11 @@ from ray_jobs.finetune.full_layers import (
     stated_full_layers,
     write_full_layers,
 )
+from ray_jobs.finetune.planning.shape import training_shape
+from ray_jobs.finetune.training.loop import full_layers_of, set_up
 from ray_jobs.preflight import refuse_untrainable
-from tests.ray_jobs.finetune.training_example import make_params, write_base
+from tests.ray_jobs.finetune.training_example import ALONE, make_params, write_base
+from tests.tiny_models import tiny_config
 
 
 @pytest.mark.parametrize(
@@ -46,9 +50,10 @@ def test_an_empty_list_of_heads_is_none():
 
 def test_auto_counts_the_layers_that_can_be_in_groups():
     """Gemma 3 270M has 18 layers, three of which see more than a window."""
-    assert num_full_layers(TrainingParams(), 18, 1, 3) == 1
-    assert num_full_layers(TrainingParams(full_attention_heads="auto"), 18, 2, 3) == 0.5
-    assert num_full_layers(TrainingParams(), 18, 1, 0) == 0
+    assert num_full_layers(TrainingParams(), 18, 1, (5, 11, 17)) == 1
+    assert num_full_layers(TrainingParams(full_attention_heads="auto"), 18, 2, (5, 11, 17)) == 0.5
+    assert num_full_layers(TrainingParams(), 18, 1, ()) == 0
+    assert num_full_layers(TrainingParams(full_attention_every=4), 18, 1, (5, 11, 17)) == 1  # layer 11
     assert ranked((None, 0.5, None, 0.75)) == [3, 1]
 
 
@@ -77,6 +82,48 @@ def test_layers_that_the_base_does_not_have_are_refused_before_any_work(tmp_path
     params = make_params(write_base(tmp_path, tokenizer, tied=True), **training)
     with pytest.raises(UserError, match=words):
         refuse_untrainable(params)
+
+
+@pytest.mark.parametrize(
+    ("kind", "training", "words"),
+    [
+        ("windows", {"full_attention_layers": [0, 3]}, "full_attention_layers names layer 0, which .* choose from 3, 7"),
+        ("windows", {"full_attention_heads": [[2, 1]]}, "full_attention_heads names layer 2, which .* choose from 3, 7"),
+        ("windows", {"full_attention_every": 6}, "full_attention_every 6 chooses layer 5, which .* choose from 3, 7"),
+        ("convolutions", {"full_attention_layers": [2]}, "full_attention_layers names layer 2, which .* choose from 1, 3"),
+        (
+            "short windows alone",
+            {"full_attention_layers": [1]},
+            "names layer 1, which .* No layer of this base is ever in groups",
+        ),
+    ],
+)
+def test_layers_that_are_never_in_groups_are_refused_before_any_work(tmp_path, tokenizer, kind, training, words):
+    """Full attention would change nothing in them: they keep their window, or do not attend."""
+    params = make_params(write_mixed(tmp_path, tokenizer, kind), **training)
+    with pytest.raises(UserError, match=words):
+        refuse_untrainable(params)
+
+
+def test_every_kth_layer_is_counted_where_it_can_be_in_groups(tmp_path, tokenizer):
+    params = make_params(write_mixed(tmp_path, tokenizer, "windows"), full_attention_every=2)
+    refuse_untrainable(params)
+    objective, _ = set_up(params, ALONE)
+    chosen = full_layers_of(objective, params, [], ALONE, None)
+    assert chosen.layers == (3, 7)
+    assert training_shape(params).num_full_layers(params) == 2
+
+
+def write_mixed(folder, tokenizer, kind):
+    """A base with layers that are never in groups of 24 tokens: a window of 4 in all layers or in all but 3 and 7, or convolutions."""
+    name, sizes = {
+        "windows": ("gemma3", {"layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 2, "num_hidden_layers": 8}),
+        "short windows alone": ("mistral-window-below-group", {}),
+        "convolutions": ("lfm2-convolution", {"layer_types": ["conv", "full_attention"] * 2, "num_hidden_layers": 4}),
+    }[kind]
+    base = write_base(folder, tokenizer, tied=True)
+    AutoModelForCausalLM.from_config(tiny_config(name, vocab=384, length=32, **sizes)).save_pretrained(base)
+    return base
 
 
 def test_heads_are_counted_as_their_share_of_a_layer():

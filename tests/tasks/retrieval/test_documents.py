@@ -104,6 +104,19 @@ def test_an_answer_is_often_nearly_a_whole_document_away_from_its_evidence() -> 
     assert np.mean(np.array(distances) > 0.9) > 0.075, "a tenth if all distances are equally frequent; 0.054 in random order"
 
 
+@pytest.mark.parametrize("script", ["latin", "chinese"])
+@pytest.mark.parametrize("family", ["position", "repeated_opening"])
+def test_no_question_shows_the_answer_of_another(family: RetrievalFamily, script: str) -> None:
+    """Else the answer could be copied from nearby, and its evidence far back would not be needed."""
+    maker = Maker(KINDS["bytes"](), 3072, script)
+    for seed in range(6):
+        shown = ""
+        for turn in maker.make(family, seed).draft.turns:
+            assert turn.answer.strip()[:16] not in shown
+            shown += f"{turn.question}{turn.answer}\n"
+        assert shown.count("\n") > 3
+
+
 def test_every_line_has_its_own_key_and_value_and_keys_of_two_parts_share_them(makers: dict[str, Maker]) -> None:
     signs = [re.escape(style).replace(r"\{key\}", r"(\S+?)") for style in STYLES]
     found_kinds = set()

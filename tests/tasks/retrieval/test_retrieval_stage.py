@@ -1,9 +1,6 @@
-"""The stage and what packing makes of it: shares, ledger, workers, kills and refusals."""
+"""The stage and what packing makes of it: shares, ledger, workers and refusals."""
 
-import os
-import signal
-import subprocess
-import sys
+import re
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -32,7 +29,6 @@ from tasks.prefect_tasks.pages.packing import packing_page
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.provenance import provenance
 from tasks.retrieval import retrieval_stage
-from tasks.retrieval.make_job import RetrievalJob
 from tasks.retrieval.settings import check_retrieval
 from tasks.work import Workers, local_workers
 from tests.golden.inputs import byte_tokenizer, workers_here, write_base, write_documents
@@ -195,6 +191,26 @@ def test_the_ledger_counts_what_could_not_be_made(tmp_path: Path) -> None:
     assert {f["family"] for f in made.manifest.summary["retrieval"]["families"]} == {"position"}
 
 
+def test_text_that_no_kind_can_use_is_passed_over(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", window=64)
+    table = "\n".join(" ".join(f"{7919 * (10 * line + n) % 99991:05d}" for n in range(10)) for line in range(150))
+    texts = {f"prose {n}": ("train", "plain", prose(n, 5000)) for n in range(6)} | {"table": ("train", "plain", table)}
+    documents = Storage(str(tmp_path / "storage")).build(
+        "documents", stage="t", params={}, code_version=1, parents={}, make=lambda path: write_documents(path, texts)
+    )
+    for seed in range(4):  # the documents are in another order with each
+        made = retrieved(tmp_path, documents, share=0.3, families=["fill_in"], seed=seed)
+        told = made.manifest.summary
+        assert told["num_documents"] == told["num_wanted"] > 10
+        assert [row["doc_id"] for row in rows_of(made)] == [f"retrieval-00000-{n:06d}" for n in range(told["num_documents"])]
+    seen = told["not_made"]["fill_in"]
+    assert set(seen) == {"no sentence that can be asked about"}
+    [warning] = retrieved(tmp_path, documents, share=0.5, families=["fill_in"], questions=1).manifest.summary["warnings"]
+    assert re.search(
+        r"\d+ retrieval documents could be made, not \d+ \(most often: no sentence that can be asked about\)", warning
+    )
+
+
 def test_the_training_step_weights_what_the_shards_state(shards: Artifact) -> None:
     rows = open_rows(shards.path)
     marked = next(i for i in range(len(rows)) if "loss_weights" in rows.row(i))
@@ -215,38 +231,6 @@ def test_the_training_step_weights_what_the_shards_state(shards: Artifact) -> No
 def test_workers_do_not_change_a_byte(tmp_path: Path, folder: Path) -> None:
     made, alone = retrieved(tmp_path, documents_in(tmp_path), 2), retrieved(folder, documents_in(folder))
     assert [entry.sha256 for entry in made.manifest.files] == [entry.sha256 for entry in alone.manifest.files]
-
-
-def test_a_killed_stage_goes_on_where_it_was(tmp_path: Path, folder: Path) -> None:
-    code = f"""
-import os, signal
-from pathlib import Path
-from tasks.retrieval.make_job import RetrievalJob
-from tests.tasks.retrieval.test_retrieval_stage import documents_in, retrieved
-made = RetrievalJob.__call__
-def killed_at_the_last(self, unit):
-    if unit[0] == {PARTS - 1}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return made(self, unit)
-RetrievalJob.__call__ = killed_at_the_last
-folder = Path({str(tmp_path)!r})
-retrieved(folder, documents_in(folder))
-"""
-    run = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True)
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    done = []
-    make = RetrievalJob.__call__
-
-    def counted(self: RetrievalJob, unit: tuple[int, str]) -> dict[str, Any]:
-        done.append(unit[0])
-        return make(self, unit)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RetrievalJob, "__call__", counted)
-        made = retrieved(tmp_path, documents_in(tmp_path))
-    assert done == [PARTS - 1]
-    whole = retrieved(folder, documents_in(folder))
-    assert [entry.sha256 for entry in made.manifest.files] == [entry.sha256 for entry in whole.manifest.files]
 
 
 def test_without_a_share_nothing_is_made_and_shards_are_as_before(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def one_billion() -> TrainingShape:
         num_total=1_235_814_400, num_trainable=270_000_000, num_frozen=1_235_814_400, num_layer=60_821_504, frozen_bytes=2,
         residual_bytes=4, compute_bytes=2, lora_rank=16, lora_reads={"attention": 3, "output": 1, "mlp": 0, "product": 0},
         trains_norms=True, trains_head=True, cost=ModelCost(1_235_000_000, 270_000_000, 16, 32, 8, 64),
-        windows=(None,) * 16,
+        windows=tuple((layer, None) for layer in range(16)),
     )  # fmt: skip
 
 

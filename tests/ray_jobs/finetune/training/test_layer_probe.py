@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.attention import is_full_layer
 from ray_jobs.finetune.full_layers import FullLayers, ranked
-from ray_jobs.finetune.grouped_layers import num_layers_in_groups
+from ray_jobs.finetune.grouped_layers import base_layers_in_groups
 from ray_jobs.finetune.planning.shape import training_shape
 from ray_jobs.finetune.training.layer_probe import probe_batches, probe_group_size, probe_layers
 from ray_jobs.finetune.training.loop import set_up
@@ -144,7 +144,7 @@ def test_layers_with_a_short_window_are_not_chosen_and_not_counted(tmp_path, tok
     assert {*found.layers, *(layer for layer, _ in found.heads)} <= {3, 7}
     shape = training_shape(params)
     assert shape.num_full_layers(params) == chosen / of_layer
-    assert num_layers_in_groups(params) == 2
+    assert base_layers_in_groups(params) == (3, 7)
 
 
 def test_nothing_is_chosen_where_no_layer_can_be_in_groups(tmp_path, tokenizer):
