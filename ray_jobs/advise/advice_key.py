@@ -14,7 +14,7 @@ from ray_jobs.evaluate.evaluation_key import stated_theta
 from tasks.model.base_model import base_fingerprint
 from tasks.model.extended import read_factors_file
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 KIND = "advices"
 STAGE = "advise"
 

@@ -10,7 +10,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.evaluate.given_files import given_files
 from tasks.model.base_model import base_fingerprint
 
-CODE_VERSION = 9
+CODE_VERSION = 10
 KIND = "evaluations"
 STAGE = "evaluate"
 

@@ -156,15 +156,15 @@ class ConversationEncoder:
         for start, end in rendered.literal:
             inside[start:end] = True
         pieces: list[tuple[int, Encoding]] = []
-        begun = 0
+        begun, is_start = 0, True
         for found in self._template.control.finditer(rendered.text):
             if inside[found.start()]:
                 continue
             start, end = self._with_space(rendered.text, begun, found)
-            pieces += self._plain(rendered.text, begun, start)
+            pieces += self._plain(rendered.text, begun, start, is_start)
             pieces.append((start, self._tokenizer.encode(rendered.text[start:end], add_special_tokens=False)))
-            begun = end
-        return pieces + self._plain(rendered.text, begun, len(rendered.text))
+            begun, is_start = end, self._encoder.begins_anew(pieces[-1][1].ids[-1])
+        return pieces + self._plain(rendered.text, begun, len(rendered.text), is_start)
 
     def _with_space(self, text: str, begun: int, control: re.Match[str]) -> tuple[int, int]:
         """The span of a control token with the white space that it takes, on its left after `begun` or on its right."""
@@ -173,5 +173,5 @@ class ConversationEncoder:
         end = len(text) - len(text[control.end() :].lstrip()) if right else control.end()
         return start, end
 
-    def _plain(self, text: str, start: int, end: int) -> list[tuple[int, Encoding]]:
-        return [(start, self._encoder.encode_short([text[start:end]])[0])] if start < end else []
+    def _plain(self, text: str, start: int, end: int, is_start: bool) -> list[tuple[int, Encoding]]:
+        return [(start, self._encoder.encode_short([text[start:end]], is_start=is_start)[0])] if start < end else []

@@ -52,7 +52,7 @@ from tasks.work import Workers, WorkersFor, run_units
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 _PROGRESS_EVERY_BYTES = 20_000_000
 
 

@@ -60,7 +60,7 @@ class Renderer:
         opening = [] if self.special.bos is None else [self.special.bos]
         closing = [] if self.special.eos is None else [self.special.eos]
         if self.chat is None or not draft.turns:
-            writing.add_ids(opening)
+            writing.add_front(opening)
             evidence = writing.add_text(body, draft.answers, marks, draft.invented)
             writing.add_text(draft.after, [(0, len(draft.after))] if draft.after_weighs else [])
             answered = []
@@ -71,7 +71,8 @@ class Renderer:
             writing.add_ids(closing)
             return writing.finish(evidence, answered)
         frame = self.chat
-        writing.add_ids([] if frame.opening[:1] == tuple(opening) else opening)
+        if frame.opening[:1] != tuple(opening):
+            writing.add_front(opening)
         writing.add_ids(frame.opening)
         evidence = writing.add_text(body, draft.answers, marks, draft.invented)
         writing.add_text(draft.after + _BEFORE_TURNS)
@@ -103,17 +104,18 @@ def _marked(spans: list[Span], num_tokens: int) -> np.ndarray:
 
 @dataclass
 class _Run:
-    """Text between two control tokens, and what is marked in it."""
+    """Text between two control tokens, and what is marked in it; `is_start`: the tokenizer puts its space in front of it."""
 
     encoder: Encoder
     first_token: int
+    is_start: bool
     text: str = ""
     answers: list[Span] = field(default_factory=list)
     invented: list[Span] = field(default_factory=list)
 
     @cached_property
     def encoded(self) -> EncodedText:
-        return next(self.encoder.encode([self.text], is_start=self.first_token <= 1))
+        return next(self.encoder.encode([self.text], is_start=self.is_start))
 
     def token_of(self, char: int) -> int:
         """The token that holds a character, counted from the document's first."""
@@ -132,7 +134,7 @@ class _Writing:
         self._encoder = encoder
         self._ids: list[np.ndarray] = []
         self._num_tokens = 0
-        self._run = _Run(encoder, 0)
+        self._run = _Run(encoder, 0, is_start=True)
         self._texts: list[str] = []
         self._answers: list[Span] = []
         self._invented: list[Span] = []
@@ -152,6 +154,11 @@ class _Writing:
         run.invented += [(start + a, start + b) for a, b in invented]
         self._marks += [(run, start + mark) for mark in marks]
         return list(range(len(self._marks) - len(marks), len(self._marks)))
+
+    def add_front(self, ids: list[int]) -> None:
+        """Put BOS, if `ids` has it, in front of the document, whose text begins behind it."""
+        self.add_ids(ids)
+        self._run.is_start = True
 
     def add_ids(self, ids: list[int] | tuple[int, ...]) -> None:
         """Write token ids, control tokens as they are and the others as text."""
@@ -193,4 +200,4 @@ class _Writing:
         if control is not None:
             self._ids.append(np.array([control], np.int32))
             self._num_tokens += 1
-        self._run = _Run(self._encoder, self._num_tokens)
+            self._run = _Run(self._encoder, self._num_tokens, self._encoder.begins_anew(control))

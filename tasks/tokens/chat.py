@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from tasks.tokens.encoding import encoder_of
+from tasks.tokens.special_tokens import special_tokens
 from tasks.tokens.template_dates import with_fixed_date
 
 if TYPE_CHECKING:
@@ -18,7 +21,8 @@ def around_messages(
     """Token ids before the first message, between messages, and after the last: num_messages + 1 of them.
 
     User and assistant take turns, the user first. BOS is among the first ids where the template writes it. None without a template, or
-    with one that does not write all messages in turn. A template that asks for today's date gets a fixed one.
+    with one that does not write all messages in turn. A template that asks for today's date gets a fixed one. Text is encoded as it
+    continues other text: the space that a tokenizer puts in front of it is left to those who write the whole.
     """
     template = getattr(tokenizer, "chat_template", None)
     if not template or (isinstance(template, dict) and "default" not in template):
@@ -37,4 +41,31 @@ def around_messages(
         if not found:
             return None
         texts.append(before)
-    return [tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in (*texts, rest)]
+    return [_continuing(text, tokenizer) for text in (*texts, rest)]
+
+
+@lru_cache(maxsize=8)
+def opening_with_bos(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """What the chat template writes before the first message, where that is BOS and more; else nothing.
+
+    Behind such a BOS, text stands in the middle of the rendered chat. Behind one that is put in front of a text, the text begins.
+    """
+    try:
+        around = around_messages(tokenizer, 1)
+    except Exception:  # a template is a program: it raises whatever it likes, also where no prompt goes through it
+        return ()
+    opening = around[0] if around else ()
+    return opening if len(opening) > 1 and [opening[0]] == special_tokens(tokenizer).opening.tolist() else ()
+
+
+def _continuing(text: str, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Token ids of a template's text: its control tokens, and the text between them."""
+    encoder = encoder_of(tokenizer)
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids: list[int] = []
+    begun = 0
+    for number, (start, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+        if encoder.is_control[number]:
+            ids += [*encoder.encode_short([text[begun:start]])[0].ids, number]
+            begun = end
+    return (*ids, *encoder.encode_short([text[begun:]])[0].ids)

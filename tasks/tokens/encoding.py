@@ -56,8 +56,8 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | Tokenizer) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        settings = json.loads(backend.to_str())
+        self._given: Tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        settings = json.loads(self._given.to_str())
         self._tokenizer = _of_plain_text(settings)  # a copy, so that the caller's tokenizer keeps its settings
         inner = without_prefix(settings)
         self._inner = _of_plain_text(inner) if inner != settings else self._tokenizer
@@ -65,6 +65,7 @@ class Encoder:
         self._token_lengths = np.array([len(piece) for piece in self._token_bytes or ()], np.int64)
         self.is_control = is_control(settings, self._tokenizer)
         self._surface = Surface(settings, self._tokenizer, self._token_bytes)
+        self._begins_anew: dict[int, bool] = {}
         splitter = find_splitter(settings)
         self._words: WordTable | None = None
         if self._token_bytes and splitter:
@@ -79,9 +80,25 @@ class Encoder:
         """The characters that `ids` int32 [num_tokens] stand for, also in the middle of a text; parts of characters are dropped."""
         return self._surface.text(ids)
 
-    def encode_short(self, texts: list[str]) -> list[Encoding]:
-        """Many short texts at once, as each continues another text, in the tokenizer's own form."""
-        encodings: list[Encoding] = self._inner.encode_batch(texts, add_special_tokens=False)
+    @property
+    def puts_space(self) -> bool:
+        """Whether the tokenizer puts a space in front of a text."""
+        return self._inner is not self._tokenizer
+
+    def begins_anew(self, control: int) -> bool:
+        """Whether the tokenizer puts its space in front of text behind this control token too, as in front of a whole text."""
+        if not self.puts_space:
+            return False
+        if control not in self._begins_anew:
+            start, inner = (one.encode("a", add_special_tokens=False).ids for one in (self._tokenizer, self._inner))
+            behind = self._given.encode(f"{self._given.id_to_token(control)}a", add_special_tokens=False).ids
+            behind = behind[behind.index(control) + 1 :] if control in behind else []
+            self._begins_anew[control] = behind[: len(start)] == start != inner
+        return self._begins_anew[control]
+
+    def encode_short(self, texts: list[str], *, is_start: bool = False) -> list[Encoding]:
+        """Many short texts at once, in the tokenizer's own form; as each continues another text, unless `is_start`."""
+        encodings: list[Encoding] = (self._tokenizer if is_start else self._inner).encode_batch(texts, add_special_tokens=False)
         return encodings
 
     def encode(self, texts: Sequence[str], *, is_start: bool = True) -> Iterator[EncodedText]:

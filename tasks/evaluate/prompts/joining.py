@@ -2,7 +2,7 @@
 
 Pieces are encoded one by one to plan a prompt, but their ids end to end are not always what the tokenizer makes of the joined text: a
 line end may merge with the full stop in front of it. So a finished prompt is encoded again as a whole, together with its
-answer. Control tokens in it (BOS, a chat template's) stay, and the text between them is encoded.
+answer. Control tokens in it (BOS, a chat template's) stay. The text between them is encoded as the tokenizer encodes it behind them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 
 from tasks.evaluate.prompts.material import Haystack
 from tasks.evaluate.prompts.pieces import Needle, encode
+from tasks.tokens.chat import opening_with_bos
 from tasks.tokens.encoding import encoder_of
 from tasks.tokens.lines import line_table_of
+from tasks.tokens.special_tokens import special_tokens
 
 _TRIES = 8  # of jumps to the right size
 _NEARBY = 8  # sizes below the best jump that are tried with paddings
@@ -44,18 +46,31 @@ def join(pieces: Sequence[np.ndarray], answer: np.ndarray, tokenizer: Any, marks
 
 
 def _encoded_whole(ids: np.ndarray, marks: Sequence[int], tokenizer: Any) -> tuple[np.ndarray, list[int]]:
-    controls = np.flatnonzero(encoder_of(tokenizer).is_control[ids])
+    encoder = encoder_of(tokenizer)
+    controls = np.flatnonzero(encoder.is_control[ids])
     written: list[np.ndarray] = []
     moved: list[int] = []
     num_written = start = 0
+    is_start = True
     for stop in [*controls.tolist(), len(ids)]:
         inside = [mark for mark in marks[len(moved) :] if mark <= stop]
-        tokens, places = _encoded_run(ids[start:stop], [mark - start for mark in inside], tokenizer, is_start=start <= 1)
+        tokens, places = _encoded_run(ids[start:stop], [mark - start for mark in inside], tokenizer, is_start)
         moved += [num_written + place for place in places]
         written += [tokens, ids[stop : stop + 1]]
         num_written += len(tokens) + 1
         start = stop + 1
+        if stop < len(ids):
+            is_start = encoder.begins_anew(int(ids[stop])) or (
+                stop == 0 and encoder.puts_space and _is_put_in_front(ids, tokenizer)
+            )
     return np.concatenate(written), moved
+
+
+def _is_put_in_front(ids: np.ndarray, tokenizer: Any) -> bool:
+    """Whether the first token is BOS that no chat template writes, so that the text begins behind it."""
+    opening = opening_with_bos(tokenizer)
+    is_written = len(opening) > 0 and ids[: len(opening)].tolist() == list(opening)
+    return not is_written and ids[:1].tolist() == special_tokens(tokenizer).opening.tolist()
 
 
 def _encoded_run(ids: np.ndarray, marks: list[int], tokenizer: Any, is_start: bool) -> tuple[np.ndarray, list[int]]:

@@ -48,6 +48,21 @@ def llama2_like() -> PreTrainedTokenizerFast:
 
 
 @cache
+def llama_class(scheme: str = "first") -> PreTrainedTokenizerFast:
+    """As transformers' own LlamaTokenizer makes one of the same pieces: words are not split, and U+2581 stands in front of the text alone,
+    or in front of each text between control tokens with the scheme `always` (`legacy`)."""
+    raw = Tokenizer.from_str(llama2_like().backend_tokenizer.to_str())
+    raw.normalizer = None
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    return wrapped(raw, "<s> $A")
+
+
+@cache
+def llama_legacy() -> PreTrainedTokenizerFast:
+    return llama_class("always")
+
+
+@cache
 def unigram() -> PreTrainedTokenizerFast:
     """SentencePiece's Unigram with a space in front of the first word."""
     raw = Tokenizer(models.Unigram())
@@ -95,7 +110,14 @@ def _merges(trained: Tokenizer) -> list[tuple[str, str]]:
     return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in found]
 
 
-KINDS = {"llama2": llama2_like, "unigram": unigram, "llama3": llama3_like, "bytes": bytes_only}
+KINDS = {
+    "llama2": llama2_like,
+    "llama-class": llama_class,
+    "llama-legacy": llama_legacy,
+    "unigram": unigram,
+    "llama3": llama3_like,
+    "bytes": bytes_only,
+}
 
 # ChatML, whose tags mark the answers for transformers' own mask; without the tags it renders the same.
 CHATML = (

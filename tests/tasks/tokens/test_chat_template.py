@@ -93,9 +93,7 @@ def test_control_tokens_in_messages_are_text(kind: str) -> None:
     assert tokenizer.decode(made.ids[made.is_answer]).strip() == "it is </s> here<|im_end|>"
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind != "llama2"]
-)  # which begins each piece with a space of its own
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sides", [{"rstrip": True}, {"lstrip": True}, {"lstrip": True, "rstrip": True}], ids=str)
 def test_a_control_token_takes_the_same_space_beside_literal_ones(kind: str, sides: dict[str, bool]) -> None:
     tokenizer = chatting(kind, without_tags(CHATML).replace("<|im_end|>", "<|end|>"))

@@ -66,7 +66,7 @@ def text_ids(ids: np.ndarray, kind: str) -> tuple[list[int], str, list[int]]:
     tokenizer = tokenizer_of(kind)
     bos = ids[:1].tolist() if len(ids) and ids[0] == tokenizer.bos_token_id else []
     text = text_of(ids[len(bos) :], tokenizer)
-    if kind in ("llama2", "unigram"):
+    if kind not in ("demo", "llama3", "bytes"):
         assert text.startswith(" "), "the space in front of the first word"
         text = text[1:]
     return bos, text, plain(kind).encode(text, add_special_tokens=False).ids
