@@ -31,11 +31,11 @@ def check_inputs(params: PipelineParams, *, trains: bool = True, advises: bool =
     from tasks.publish.destinations.delivery import check_destinations
     from tasks.rope_search.plans import with_stand_in
 
+    if advises:
+        refuse_unadvisable(with_stand_in(params))  # before the base is proven, which takes seconds
     refuse_untrainable(params)  # looks at each training stage by itself, with a stand-in only where that one searches
     params = with_stand_in(params)
     refuse_unaskable(params)
-    if advises:
-        refuse_unadvisable(params)
     refuse_impossible(params, base_window(params.model))
     check_destinations(params.publish)
     if params.publish.signing_key is not None:
