@@ -56,14 +56,16 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     stages = foresee_stages(params, machine.tflops, machine.measured, available) if params.training.stages else []
     seconds_of_stages = print_stages(console, stages) if stages else None
     rows_of_stages = sum(stage.training.steps * stage.training.rows_per_step for stage in params.by_stage())
-    params = params.by_stage()[-1]
+    *_, params = asked = params.by_stage()
     searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
     check_short_windows(params)
     check_weights(params.model)
     check_full_layers(params.training, load_config(params.model).get_text_config(), partial(base_layers_in_groups, params))
     if params.retrieval.share:
-        check_retrieval(params, load_tokenizer(params.model))
+        tokenizer = load_tokenizer(params.model)
+        for stage in asked:
+            check_retrieval(stage, tokenizer)
     proof = refuse_unproven(params)
     if params.ray.sequence_workers > 1:
         check_targets(params)

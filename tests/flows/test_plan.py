@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.stage_params import StageParams
 from flows.commands.doctor import _model
@@ -80,6 +81,17 @@ def test_layers_with_a_short_window_are_not_planned_in_groups(
         choice = 1 if what == "layers" else 2
         assert f"groups of 32 tokens, full in 1 of the {choice} {what} that can be in groups, found by a probe" in text
         assert f"auto is 1 of {choice} {what} that can be in groups" in _model(params).found
+    every = printed(
+        load_config(config, [f"model.base={tmp_path}", "training.full_attention_every=2"]), Machine(tflops=1), capsys
+    )
+    assert "groups of 32 tokens, full in layer 5 " in every
+    with pytest.raises(UserError, match="full_attention_layers names layer 0, which training never puts into groups"):
+        print_plan(load_config(config, [f"model.base={tmp_path}", "training.full_attention_layers=[0,5]"]), Machine(tflops=1))
+
+
+def test_retrieval_documents_that_cannot_be_made_are_not_planned(config: str) -> None:
+    with pytest.raises(UserError, match=r"Rows of 128 tokens are too short for retrieval\.families"):
+        print_plan(load_config(config, ["retrieval.share=0.2"]), Machine(tflops=1))
 
 
 def test_rows_over_several_workers_are_planned_and_lengths_may_be_left_out(

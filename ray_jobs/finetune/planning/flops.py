@@ -6,7 +6,8 @@ matrix products  2 N a token forward, 2 N backward through the activations, 2 N_
                  last term is small, so a step needs 4 N + 2 N_trained and not 6 N.
 experts          a matrix that is there once for each expert counts as often as a token uses it: k of its n copies.
 attention        12 D a layer, head and pair of query and key: 4 D forward (scores, mixing), 8 D backward, over the pairs
-                 inside causal segments.
+                 inside causal segments. A layer with a sliding window shorter than a group has the pairs inside its window, and
+                 a layer that does not attend has none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from data_schemas.errors import UserError
+from ray_jobs.finetune.grouped_layers import attention_windows
 
 # Dense bfloat16 FLOP/s from the makers' data sheets; the first entry whose words are in the device's name counts.
 _PEAK_FLOPS = (
@@ -41,7 +43,11 @@ _EXPERTS_A_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "experts_per
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The sizes that decide a model's operations; weights are counted in elements."""
+    """The sizes that decide a model's operations; weights are counted in elements.
+
+    `windows`: of each layer that attends, the tokens of its sliding window, or None if it sees the whole document. Without it, all
+    `layers` do.
+    """
 
     matrix_weights: int
     trained_matrix_weights: int
@@ -49,6 +55,7 @@ class ModelCost:
     heads: int
     kv_heads: int
     head_dim: int
+    windows: tuple[int | None, ...] | None = None
 
     def step_flops(
         self, lengths: np.ndarray, group_size: int, num_full_layers: float = 0, in_full: np.ndarray | None = None
@@ -65,15 +72,24 @@ class ModelCost:
         split = (self.kv_heads + 1) // 2 * (self.heads // self.kv_heads) if self.kv_heads > 1 else (self.heads + 1) // 2
         sparse = split * segment_pairs(grouped, group_size, 0)
         sparse += (self.heads - split) * segment_pairs(grouped, group_size, group_size // 2)
-        pairs = num_full_layers * every_pair + (self.layers - num_full_layers) * (sparse + whole)
+        num_open, in_windows = self._windowed(lengths, group_size)
+        pairs = num_full_layers * every_pair + (num_open - num_full_layers) * (sparse + whole) + in_windows
         matrices = (4 * self.matrix_weights + 2 * self.trained_matrix_weights) * float(np.sum(lengths))
         return matrices + 12.0 * self.head_dim * pairs
 
     def forward_flops(self, lengths: np.ndarray) -> float:
         """Operations of a forward pass alone on sequences of `lengths` int [num_sequences], with full attention."""
         lengths = np.asarray(lengths)
-        pairs = segment_pairs(lengths, int(lengths.max(initial=1)), 0)
-        return 2.0 * self.matrix_weights * float(np.sum(lengths)) + 4.0 * self.layers * self.heads * self.head_dim * pairs
+        longest = int(lengths.max(initial=1))
+        num_open, in_windows = self._windowed(lengths, longest)
+        pairs = num_open * self.heads * segment_pairs(lengths, longest, 0) + in_windows
+        return 2.0 * self.matrix_weights * float(np.sum(lengths)) + 4.0 * self.head_dim * pairs
+
+    def _windowed(self, lengths: np.ndarray, group_size: int) -> tuple[int, float]:
+        """How many layers attend further than a window shorter than a group, and the pairs of all heads of the layers with one."""
+        windows = (None,) * self.layers if self.windows is None else self.windows
+        short = [window for window in windows if window is not None and window < group_size]
+        return len(windows) - len(short), self.heads * sum(window_pairs(lengths, window) for window in short)
 
 
 def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:
@@ -82,6 +98,13 @@ def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:
     head = np.minimum(lengths, first)
     groups, tail = np.divmod(lengths - head, group_size)
     return float(sum(np.sum(count * (n * (n + 1) / 2)) for count, n in ((1, head), (groups, float(group_size)), (1, tail))))
+
+
+def window_pairs(lengths: np.ndarray, window: int) -> float:
+    """Causal pairs of query and key where each token sees the last `window` tokens, itself included."""
+    lengths = np.asarray(lengths, np.float64)
+    head = np.minimum(lengths, window)
+    return float(np.sum(head * (head + 1) / 2 + (lengths - head) * window))
 
 
 def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
@@ -106,6 +129,7 @@ def cost_of(model: torch.nn.Module, config: Any) -> ModelCost:
         heads=heads,
         kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+        windows=tuple(attention_windows(model, int(config.num_hidden_layers)).values()),
     )
 
 

@@ -172,17 +172,17 @@ def test_sigkill_at_any_document_and_file_operation(example: Example) -> None:
         assert files_of(storage) == expected, f"killed at {die_at} and {later}"
     made, ledgers = [], []
     for name in ("whole", f"killed-{first[-1]}"):
-        storage = Storage(str(example.folder / name))
-        params = example.params.model_copy(update={"storage": str(storage.root)})
-        [documents] = [storage.find("documents", manifest.digest) for manifest in storage.manifests("documents")]
+        kept = Storage(str(example.folder / name))
+        params = example.params.model_copy(update={"storage": str(kept.root)})
+        [documents] = [kept.find("documents", manifest.digest) for manifest in kept.manifests("documents")]
         assert documents is not None
-        shards = shards_stage.run(params, storage, documents, workers_here, lambda _: None)
+        shards = shards_stage.run(params, kept, documents, workers_here, lambda _: None)
         ledger = ledger_of(shards.manifest.summary)
         assert ledger is not None
         ledger.check()
-        [retrieval] = storage.manifests("retrieval")
+        [retrieval] = kept.manifests("retrieval")
         assert ledger.total("made").documents == retrieval.summary["num_documents"]
-        assert not list((storage.root / ".parts").iterdir())
+        assert not list((kept.root / ".parts").iterdir())
         made.append((shards.manifest.digest, shards.manifest.files))
         ledgers.append(ledger.to_json())
     assert made[0] == made[1]

@@ -18,6 +18,7 @@ from ray_jobs.finetune.training.long_ce import LongCEWeights
 from ray_jobs.finetune.training.objective import Objective, num_full_layers_of, set_full_layers, set_group_size, summed_loss
 from ray_jobs.finetune.training.training_model import build_model
 from tests.ray_jobs.finetune.training_example import CPU, ROWS, Rows, make_params, packed, run, write_base
+from tests.tiny_models import tiny_config
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 20).map(lambda half: 2 * half))
@@ -73,6 +74,37 @@ def test_attention_of_hybrids_is_what_torch_counts(tmp_path, tokenizer, full_lay
     matrices = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) * 156
     # torch counts whole squares, of which the causal half is needed, and 2.5 times as much backward as forward
     assert 2 * (1 + 2.5) / 3 * (with_attention - matrices) == pytest.approx(attention, rel=0.15)
+
+
+def test_layers_count_the_pairs_inside_their_sliding_windows(tmp_path, tokenizer):
+    """As in Gemma 3: full attention changes only what the layers without a window cost."""
+    kinds = ["sliding_attention"] * 3 + ["full_attention"]
+    config = tiny_config("gemma3", vocab=384, length=32, num_hidden_layers=4, layer_types=kinds, sliding_window=5)
+    base = write_base(tmp_path, tokenizer, tied=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    model = build_model(make_params(base), CPU)
+    cost, lengths = cost_of(model, config), np.array([96, 3])
+    matrices = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) * 99
+
+    def pairs(length, window):
+        return sum(min(token + 1, window) for token in range(length))
+
+    windows, whole = 3 * (pairs(96, 5) + pairs(3, 5)), pairs(96, 96) + pairs(3, 3)
+    in_full = matrices + 12 * 8 * 4 * (windows + whole)
+    assert cost.step_flops(lengths, 24, 1) == cost.step_flops(lengths, 192) == in_full
+    assert cost.step_flops(lengths, 24, 0, np.array([True, True])) == in_full
+    halves = 2 * (4 * pairs(24, 24) + pairs(3, 3)) + 2 * (pairs(12, 12) + 3 * pairs(24, 24) + pairs(12, 12) + pairs(3, 3))
+    assert cost.step_flops(lengths, 24) == matrices + 12 * 8 * (4 * windows + halves)
+    assert cost.forward_flops(lengths) == 2 * cost.matrix_weights * 99 + 4 * 8 * 4 * (windows + whole)
+
+
+def test_layers_that_do_not_attend_count_no_pairs(tmp_path, tokenizer):
+    config = tiny_config("lfm2-convolution", vocab=384, length=32)
+    base = write_base(tmp_path, tokenizer, tied=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    cost = cost_of(build_model(make_params(base), CPU), config)
+    matrices = (4 * cost.matrix_weights + 2 * cost.trained_matrix_weights) * 10
+    assert cost.step_flops(np.array([10]), 24, 1) == matrices + 12 * 8 * 4 * 55  # one of two layers
 
 
 def test_the_second_pass_of_long_ce_is_what_torch_counts(tmp_path, tokenizer):
