@@ -107,6 +107,7 @@ def _print(console: Console, title: str, columns: tuple[str, ...], rows: list[tu
 
 
 def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str, str]]:
+    from ray_jobs.finetune.training.lora import describe_norm_kernel
     from ray_jobs.finetune.training.objective import group_size_at
 
     training, target = params.training, params.row_tokens
@@ -123,6 +124,7 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
             f"{shape.num_trainable:,} of {shape.num_total:,} ({_adapter(training)}{_also_trained(training)})",
         ),
         *_held_and_averaged(training, shape),
+        *([("norms", norms)] if (norms := describe_norm_kernel(params)) else []),
         ("tokens a step", f"up to {tokens:,} in {training.rows_per_step} rows of {target:,}"),
         ("steps", f"{training.steps:,}, up to {tokens * training.steps:,} tokens"),
         ("precision", training.precision + _why_slow(params)),

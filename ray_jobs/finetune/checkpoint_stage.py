@@ -197,16 +197,22 @@ def _refuse_short_rows(params: PipelineParams, shards: Path) -> None:
 
 
 def _report_executor(params: PipelineParams, progress: ProgressCallback) -> None:
-    """Report which kernel will compute S2-Attn; UserError for one that cannot run. Only where the workers have this device."""
+    """Report which kernel will compute S2-Attn, only where the workers have this device, and which norms a kernel computes.
+
+    UserError for a kernel that cannot run.
+    """
     import torch
 
     from ray_jobs.finetune.executors import describe_executor
+    from ray_jobs.finetune.training.lora import describe_norm_kernel
     from tasks.model.base_model import load_config
 
     is_like_workers = not params.ray.use_gpu or torch.cuda.is_available()
     if params.training.attention == "s2" and is_like_workers:
         device = torch.device("cuda" if params.ray.use_gpu else "cpu")
         progress(message(f"finetune: {describe_executor(load_config(params.model), params.training, device)}"))
+    if norms := describe_norm_kernel(params):
+        progress(message(f"finetune: norms: {norms}"))
 
 
 @contextlib.contextmanager

@@ -56,9 +56,10 @@ def test_what_is_shown_until_factors_are_searched_was_not_asked_for(tmp_path: Pa
         ("training.full_attention_layers=[1]", "S2-Attn in groups of 32 tokens, full in layer 1"),
         ("training.full_attention_every=2", "S2-Attn in groups of 32 tokens, full in layer 1"),
         ("training.full_attention_layers=auto", "S2-Attn in groups of 32 tokens, full in 1 of the 2 layers, found by a probe"),
+        ("training.norm_kernel=liger", "LlamaRMSNorm by Liger's kernel"),
     ],
 )
-def test_layers_in_full_are_planned(config: str, capsys: pytest.CaptureFixture[str], change: str, words: str) -> None:
+def test_layers_in_full_and_norms_are_planned(config: str, capsys: pytest.CaptureFixture[str], change: str, words: str) -> None:
     assert words in printed(load_config(config, [change]), Machine(tflops=1), capsys)
 
 

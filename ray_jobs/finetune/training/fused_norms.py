@@ -6,7 +6,8 @@ llama    weight * x, with x rounded to the input's type before
 gemma    (1 + weight) * x in float32, rounded after
 
 Which one a model's norm computes is found by trying it, also on a model without weights. A norm that is given more than hidden states,
-such as a gated one, computes neither. The output has the input's type. It is off by default: it has not run on a GPU yet.
+such as the gated ones of some hybrids, keeps the model's own code. The output has the input's type. It is off by default: it has not run on
+a GPU yet.
 """
 
 from __future__ import annotations
@@ -29,26 +30,48 @@ FusedNorm = Callable[[torch.Tensor, torch.Tensor, float, float, str, bool], torc
 
 
 def fuse_norms(model: torch.nn.Module, kernel: FusedNorm | None = None) -> None:
-    """Make every RMS norm of `model` compute with `kernel`, in place; Liger's by default.
+    """Make every RMS norm of `model` that is given hidden states alone compute with `kernel`, in place; Liger's by default.
 
-    UserError for a norm of another formula, and for a model without RMS norms.
+    UserError for a norm of another formula, and for a model without such norms.
     """
     formulas = formulas_of(model)
     fused = kernel or _liger()
     for norm in _norms(model):
+        if type(norm) not in formulas:
+            continue
         norm.forward = partial(_forward, norm, fused, formulas[type(norm)])  # type: ignore[method-assign]
 
 
 def formulas_of(model: torch.nn.Module) -> dict[type, str]:
-    """By each class of its RMS norms the formula; its weights may be without content. UserError as in `fuse_norms`."""
+    """By each class of RMS norms that can be fused the formula; weights may be without content. UserError as in `fuse_norms`."""
     first: dict[type, torch.nn.Module] = {}
     for norm in _norms(model):
-        first.setdefault(type(norm), norm)
+        if not _is_given_more(norm):
+            first.setdefault(type(norm), norm)
     if not first:
         raise UserError(
-            f"training.norm_kernel liger needs a model with RMS norms, and {_name(model)} has none: set it to torch."
+            f"training.norm_kernel liger needs a model with RMS norms, and {_name(model)} has none"
+            f"{' but ' + ', '.join(left) + ', which are given more than hidden states' if (left := _left_alone(model)) else ''}: "
+            "set it to torch."
         )
     return {kind: formula_of(norm) for kind, norm in first.items()}
+
+
+def describe_norms(model: torch.nn.Module) -> str:
+    """One line: which norms Liger computes, and which keep the model's own code. UserError as in `fuse_norms`."""
+    fused = ", ".join(sorted(kind.__name__ for kind in formulas_of(model)))
+    left = _left_alone(model)
+    alone = f"; {', '.join(left)} by the model's own code, as it is given more than hidden states" if left else ""
+    return f"{fused} by Liger's kernel{alone}"
+
+
+def _left_alone(model: torch.nn.Module) -> list[str]:
+    return sorted({type(norm).__name__ for norm in _norms(model) if _is_given_more(norm)})
+
+
+def _is_given_more(norm: torch.nn.Module) -> bool:
+    """Whether its forward takes more than hidden states."""
+    return len(inspect.signature(type(norm).forward).parameters) != 2  # itself and hidden states
 
 
 def _norms(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -59,8 +82,7 @@ def formula_of(norm: torch.nn.Module) -> str:
     """The name of its formula, by trying it with random weights. UserError if it is neither."""
     tried: Any = copy.deepcopy(norm).to_empty(device="cpu").float()
     weight, epsilon = getattr(tried, "weight", None), epsilon_of(tried)
-    is_given_more = len(inspect.signature(type(norm).forward).parameters) != 2  # itself and hidden states
-    if weight is not None and epsilon is not None and not is_given_more:
+    if weight is not None and epsilon is not None:
         generator = torch.Generator().manual_seed(0)
         weight.data.copy_(torch.rand(weight.shape, generator=generator))
         hidden = torch.randn(3, weight.numel(), generator=generator)

@@ -12,7 +12,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, TrainingParams
 from ray_jobs.finetune.training.attention_dropout import refuse_kept_outputs
 from ray_jobs.finetune.training.fast_layers import keep_first_layers
-from ray_jobs.finetune.training.fused_norms import formulas_of
+from ray_jobs.finetune.training.fused_norms import describe_norms, formulas_of
 from ray_jobs.finetune.training.row_parts import refuse_uncuttable
 from ray_jobs.finetune.training.targets import embedding_names, lora_places, refuse_by_tensor
 from ray_jobs.finetune.training.tiled_mlp import tile_mlps
@@ -36,11 +36,7 @@ def check_targets(params: PipelineParams) -> None:
     """UserError, without loading any weight, if the base lacks a layer named in training.lora_targets, if most of its weights are
     where training.base_precision does not reach them, if rows cannot be cut as ray.sequence_workers asks, if training.attention_outputs
     cannot be kept, or if training.norm_kernel does not compute its norms."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"), quiet_transformers():
-        model = AutoModelForCausalLM.from_config(extended_config(params.model, as_served=True))
+    model = _without_weights(params)
     _places(model, params.training)
     refuse_kept_outputs(model.config, params.training)
     if params.ray.sequence_workers > 1:
@@ -53,6 +49,19 @@ def check_targets(params: PipelineParams) -> None:
         formulas_of(model)
     if params.training.base_precision != "full":
         refuse_unreached(model, params.training.base_precision)
+
+
+def describe_norm_kernel(params: PipelineParams) -> str | None:
+    """Which norms `training.norm_kernel` computes, without loading any weight; None for torch. UserError for norms that it cannot."""
+    return describe_norms(_without_weights(params)) if params.training.norm_kernel == "liger" else None
+
+
+def _without_weights(params: PipelineParams) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"), quiet_transformers():
+        return AutoModelForCausalLM.from_config(extended_config(params.model, as_served=True))
 
 
 def _places(model: PreTrainedModel, training: TrainingParams) -> tuple[str | list[str], list[str]]:

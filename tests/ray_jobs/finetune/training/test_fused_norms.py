@@ -10,7 +10,7 @@ from data_schemas.params import TrainingParams
 from ray_jobs.finetune.attention import register_s2_attention
 from ray_jobs.finetune.training.fast_layers import keep_hidden_states_in_bf16
 from ray_jobs.finetune.training.fused_norms import fuse_norms
-from ray_jobs.finetune.training.lora import add_trainable_weights, check_targets
+from ray_jobs.finetune.training.lora import add_trainable_weights, check_targets, describe_norm_kernel
 from tests.ray_jobs.finetune.training_example import make_params
 from tests.tiny_models import tiny_config, tiny_model
 
@@ -69,14 +69,28 @@ def test_norms_whose_output_is_rounded_are_fused_too() -> None:
     torch.testing.assert_close(found[True], found[False], rtol=2e-2, atol=2e-2)
 
 
-def test_a_gated_norm_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
+def test_a_gated_norm_keeps_the_models_own_code(tmp_path: Path) -> None:
     """Qwen3-Next's linear attention has norms that are given a gate too; its folder here has no weights at all."""
-    config = tiny_config("qwen3-next-linear-attention", length=32)
-    config.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="does not compute Qwen3NextRMSNormGated, which is neither Llama's nor Gemma's norm"):
-        check_targets(make_params(tmp_path, norm_kernel="liger"))
-    with pytest.raises(UserError, match="Qwen3NextRMSNormGated"):
-        fuse_norms(tiny_model("qwen3-next-linear-attention"), kernel)
+    used.clear()
+    name = "qwen3-next-linear-attention"
+    tiny_config(name, length=32).save_pretrained(tmp_path)
+    params = make_params(tmp_path, norm_kernel="liger", lora_targets=("q_proj",))
+    check_targets(params)
+    told = "Qwen3NextRMSNorm by Liger's kernel; Qwen3NextRMSNormGated by the model's own code, as it is given more than hidden states"
+    assert describe_norm_kernel(params) == told
+    model, ids = tiny_model(name).train(), torch.arange(12)[None]
+
+    def step() -> list[torch.Tensor]:
+        model.zero_grad()
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    plain = step()
+    fuse_norms(model, kernel)
+    for ours, theirs in zip(step(), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert set(used) == {"gemma"}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2-convolution"])
@@ -99,5 +113,12 @@ def test_another_formula_and_a_missing_package_are_refused() -> None:
         fuse_norms(torch.nn.Sequential(OddRMSNorm()), kernel)
     with pytest.raises(UserError, match="has none"):
         fuse_norms(torch.nn.Sequential(torch.nn.LayerNorm(8)), kernel)
+
+    class GatedRMSNorm(OddRMSNorm):
+        def forward(self, hidden: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return hidden * gate
+
+    with pytest.raises(UserError, match="has none but GatedRMSNorm, which are given more than hidden states: set it to torch"):
+        fuse_norms(torch.nn.Sequential(GatedRMSNorm()), kernel)
     with pytest.raises(UserError, match="needs the package liger_kernel"):
         fuse_norms(tiny_model("llama"))
