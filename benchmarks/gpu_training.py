@@ -109,9 +109,13 @@ def run_throughput(args: argparse.Namespace) -> int:
             result = {"failed": "does not fit the memory"}
         except UserError as error:
             result = {"failed": str(error)}
-        release(device)
+        except Exception as error:  # such as of a compiler that is missing: the other cases do not need it
+            result = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
         record["cases"][case.name] = result
         keep(args.json, record)
+        if "CUDA error" in result.get("failed", ""):
+            sys.exit(f"{case.name}: {result['failed']} No other case can run in this process: run the same again.")
+        release(device)
     print_throughput(record)
     if left:
         print(f"{left} cases left: run the same again.")

@@ -1,14 +1,18 @@
 """The scripts for GPU machines, tried on the CPU with a tiny model: they go on where they stopped, and record what cannot run."""
 
+import importlib.util
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.gpu_parity import compare, lengths_of
+from benchmarks import gpu_all, gpu_parity
+from benchmarks.gpu_parity import FEWEST, Line, compare, lengths_of
 from benchmarks.gpu_training import main
+from benchmarks.throughput_cases import SHAPES, VARIANTS
 from data_schemas.errors import UserError
 from data_schemas.params import TrainingParams
 from ray_jobs.finetune.executors import EXECUTORS, obstacle, sdpa_segments
@@ -40,6 +44,28 @@ def test_throughput_measures_what_is_missing_and_nothing_twice(tmp_path, bases, 
     assert "1.0x" in capsys.readouterr().out  # full beside itself
 
 
+def test_a_case_that_fails_is_recorded_and_the_others_go_on(tmp_path, bases, monkeypatch):
+    told = ["no compiler\nwas found", "CUDA error: an illegal memory access"]
+
+    def measure(case, *_):
+        if case.variant == "s2-sdpa":
+            raise RuntimeError(told[0])
+        return {"tokens_per_s": 1.0, "mfu": None, "peak_bytes": None, "executor": "attention computed by sdpa"}
+
+    monkeypatch.setattr("benchmarks.throughput_cases.measure_case", measure)
+    code, record = throughput(tmp_path, bases, "--variants", "s2-sdpa", "full")
+    assert code == 0
+    assert record["cases"]["tiny/128/s2-sdpa"] == {"failed": "RuntimeError: no compiler was found"}
+    assert record["cases"]["tiny/128/full"]["tokens_per_s"] == 1
+    (tmp_path / "results.json").unlink()
+    told.pop(0)
+    with pytest.raises(
+        SystemExit, match=r"tiny/128/s2-sdpa: .*CUDA error.* No other case can run in this process: run the same again"
+    ):
+        throughput(tmp_path, bases, "--variants", "s2-sdpa", "full")
+    assert throughput(tmp_path, bases, "--variants", "s2-sdpa", "full")[0] == 0
+
+
 def test_throughput_starts_nothing_after_its_time(tmp_path, bases):
     throughput(tmp_path, bases, "--variants", "s2")
     code, record = throughput(tmp_path, bases, "--variants", "s2", "full", "--limit-s", "-1")
@@ -62,6 +88,46 @@ def test_parity_is_within_the_rounding_of_float32(pattern):
     errors = compare("sdpa", torch.float32, 16, pattern, (4, 2), 128, torch.device("cpu"))
     assert 0 < max(errors) < 1e-5
     assert sum(lengths_of(128)) == 128
+
+
+def test_all_in_one_call_gives_each_script_arguments_that_it_takes(tmp_path, bases, monkeypatch, capsys):
+    """The scripts themselves are run; only the comparison of kernels is left out, which other tests do."""
+    errors = [1e-7]
+
+    def run(module, *arguments):
+        assert importlib.util.find_spec(module)
+        return sys.modules[module].main(list(arguments))
+
+    line = Line("sdpa", "float32", 64, "s2", 1e-7, 1e-7, 1e-5)
+    monkeypatch.setattr(gpu_parity, "measure", lambda *_: ([replace(line, output_error=errors[-1])], []))
+    monkeypatch.setattr(gpu_all, "_run", run)
+    asked = ["--out", str(tmp_path), "--cpu", "--models", "tiny", "--lengths", "128", "--steps", "1", "--tokens", "128"]
+    assert gpu_all.main([*asked, "--variants", "s2"]) == 0
+    assert list(json.loads((tmp_path / "throughput.json").read_text())["cases"]) == ["tiny/128/s2"]
+    assert gpu_all.main([*asked, "--variants", "s2", "full", "--limit-s", "0"]) == 3
+    (tmp_path / "parity.json").unlink()
+    errors.append(1e-3)
+    assert gpu_all.main([*asked, "--variants", "s2"]) == 1
+    assert "A kernel is outside its tolerance" in capsys.readouterr().out
+    assert set(gpu_all.VARIANTS) <= set(VARIANTS)
+    assert {"smollm2-135m", "llama-1b"} <= set(SHAPES)
+    assert min(lengths_of(FEWEST)) == 1
+    with pytest.raises(SystemExit):
+        gpu_parity.main(["--cpu", "--tokens", str(FEWEST - 1)])
+
+
+def test_without_a_gpu_a_sentence_says_so_and_nothing_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for cuda, told in (
+        (None, "is a build for CPUs: install a build for your GPU."),
+        ("12.8", "finds no GPU: see what nvidia-smi says"),
+    ):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        assert gpu_all.main(["--out", str(tmp_path / "none")]) == 2
+        said = capsys.readouterr().out
+        assert told in said
+        assert "Nothing was measured. To try the scripts on the CPU, add --cpu --models tiny --lengths 128." in said
+    assert not (tmp_path / "none").exists()
 
 
 def test_flash_attention_3_is_given_what_the_other_kernels_get(monkeypatch):
