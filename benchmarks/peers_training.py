@@ -2,8 +2,13 @@
 
 `python -m benchmarks.peers_training [--lengths 2048 16384] [--rows packed single] [--json FILE]`. All train the same random Llama on
 the same rows, in float32, with the same trained weights (LoRA, norms, tied embeddings), recomputed layers and fused AdamW. Ours has
-its defaults: S2-Attn in groups of a quarter of a row, a quarter of the layers in full. The peers attend in full, by torch's SDPA.
+its defaults: S2-Attn in groups of a quarter of a row, a quarter of the layers in full. `ropeway-full` is ours with all layers in full,
+as the peers attend, by torch's SDPA: its loss in the first step must be theirs.
 packed: documents of 1/2, 1/4, 1/8 and 1/8 of a row. single: one document a row, the case that favours the peers most.
+
+First each system is checked on a packed row: whether it trains on the row's documents, and whether the last hidden states of the later
+documents change when the first document is another one. `no-positions` is the plain loop without position ids: there they do.
+The exit status is 1 if a system but that one fails a check, or if a loss that should be equal is not.
 
 Each cell runs in a process of its own. Speed is by processor time, so that other work on the machine matters little; memory is the
 peak that is resident in a step after the first, beyond what the imported libraries take. Tensors that are freed go back to the
@@ -26,7 +31,10 @@ from typing import Any
 
 import numpy as np
 
-SYSTEMS = ("ropeway", "trl", "transformers")
+SYSTEMS = ("ropeway", "ropeway-full", "trl", "transformers")
+LEAKING = "no-positions"  # shows that the check finds it when documents see each other
+SAME_LOSS = 1e-4  # of losses in float32 that differ by rounding alone, relative
+UNCHANGED = 1e-5  # of hidden states, relative
 SHARES = {"packed": (2, 4, 8, 8), "single": (1,)}  # a document has row / share tokens
 WIDTH, LAYERS, VOCABULARY = 256, 4, 8192
 RATE, RANK, ALPHA = 2e-4, 16, 32
@@ -35,9 +43,13 @@ IN_FULL = ["embed_tokens", "input_layernorm", "post_attention_layernorm", "norm"
 
 
 def documents(length: int, rows: str) -> list[np.ndarray]:
-    """The documents of a row of `length` tokens; all rows hold the same, so every packing gives equal rows."""
+    """The documents of a row of `length` tokens, the longest first."""
     generator = np.random.default_rng(0)
     return [generator.integers(2, VOCABULARY, length // share).astype(np.int32) for share in SHARES[rows]]
+
+
+def with_another_first(texts: list[np.ndarray]) -> list[np.ndarray]:
+    return [(texts[0] - 2 + VOCABULARY // 2) % (VOCABULARY - 2) + 2, *texts[1:]]
 
 
 def write_base(folder: Path, length: int) -> None:
@@ -53,13 +65,34 @@ def write_base(folder: Path, length: int) -> None:
 
 
 class Meter:
-    """Processor seconds of each step, and the peak resident memory after the first."""
+    """Processor seconds of each step, and the peak resident memory after the first.
 
-    def __init__(self) -> None:
+    With `sees`, also what the model read in its first step, ids [tokens], and its last hidden states [tokens, WIDTH].
+    """
+
+    def __init__(self, *, sees: bool = False) -> None:
         self.seconds: list[float] = []
         self.losses: list[float] = []
+        self.ids = self.hidden = np.empty(0)
+        self._sees = sees
         self._before = resident_mb("VmRSS")
         self._started = 0.0
+
+    def watch(self, model: Any) -> None:
+        """Before the first step of `model`."""
+        if self._sees:
+            [embedding] = [module for name, module in model.named_modules() if name.endswith(".embed_tokens")]
+            [norm] = [module for name, module in model.named_modules() if name.endswith("model.norm")]
+            embedding.register_forward_pre_hook(self._read)
+            norm.register_forward_hook(self._computed)
+
+    def _read(self, module: Any, inputs: tuple[Any, ...]) -> None:
+        if not len(self.ids):
+            self.ids = inputs[0][0].numpy()
+
+    def _computed(self, module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        if not len(self.hidden):
+            self.hidden = output[0].detach().numpy()
 
     def begin(self) -> None:
         if len(self.seconds) == 1:
@@ -81,7 +114,7 @@ def resident_mb(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def run_ropeway(base: Path, length: int, rows: str, steps: int) -> dict[str, Any]:
+def run_ropeway(base: Path, texts: list[np.ndarray], steps: int, meter: Meter, *, in_full: bool = False) -> dict[str, Any]:
     import torch
 
     from data_schemas.params import PipelineParams
@@ -96,13 +129,12 @@ def run_ropeway(base: Path, length: int, rows: str, steps: int) -> dict[str, Any
             return 1
 
         def row(self, index: int) -> dict[str, np.ndarray]:
-            texts = documents(length, rows)
             return {"input_ids": np.concatenate(texts), "seq_lengths": np.array([len(t) for t in texts], np.int32)}
 
         def chunk_ids(self, index: int) -> list[str]:
             return ["random:0"]
 
-    meter = Meter()
+    length = sum(map(len, texts))
     training = {"steps": steps, "rows_per_step": 1, "warmup_steps": 0, "precision": "fp32", "schedule": "constant"}
     training |= {"full_weight_learning_rate": RATE, "learning_rate": RATE, "lora_rank": RANK, "lora_alpha": ALPHA}
     params = PipelineParams.model_validate(
@@ -115,14 +147,19 @@ def run_ropeway(base: Path, length: int, rows: str, steps: int) -> dict[str, Any
     )
     worker = Worker(0, 1, torch.device("cpu"))
     objective, optimizer = set_up(params, worker)
-    full = tuple(range(auto_count(LAYERS)))  # as many as the default keeps in full; which they are changes no cost
+    full = tuple(range(LAYERS if in_full else auto_count(LAYERS)))  # as many as the default; which they are changes no cost
     set_full_layers(objective, full)
+    meter.watch(objective)
     for step in range(steps):
         meter.begin()
         metrics = train_step(objective, optimizer, params, PackedRows(), [0], step, worker)
         meter.end()
         meter.losses.append(metrics["loss"])
-    return meter.result(length) | {"layers_in_full": list(full), "group": length // 4}
+    return {"layers_in_full": list(full)} | ({} if in_full else {"group": length // 4})
+
+
+def run_ropeway_full(base: Path, texts: list[np.ndarray], steps: int, meter: Meter) -> dict[str, Any]:
+    return run_ropeway(base, texts, steps, meter, in_full=True)
 
 
 def peft_config() -> Any:
@@ -145,40 +182,44 @@ def extended_base(base: Path, length: int) -> Any:
     return AutoModelForCausalLM.from_pretrained(base, config=config, dtype=torch.float32, attn_implementation="sdpa")
 
 
-def run_transformers(base: Path, length: int, rows: str, steps: int) -> dict[str, Any]:
+def run_transformers(
+    base: Path, texts: list[np.ndarray], steps: int, meter: Meter, *, with_positions: bool = True
+) -> dict[str, Any]:
     import torch
     from peft import get_peft_model
 
-    meter = Meter()
-    plain = extended_base(base, length)
+    plain = extended_base(base, sum(map(len, texts)))
     plain.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model = get_peft_model(plain, peft_config()).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    texts = documents(length, rows)
+    meter.watch(model)
     ids = torch.from_numpy(np.concatenate(texts).astype(np.int64))[None]
     positions = torch.from_numpy(np.concatenate([np.arange(len(t)) for t in texts]))[None]
     labels = torch.where(positions == 0, -100, ids)
+    told = {"position_ids": positions} if with_positions else {}
     for _ in range(steps):
         meter.begin()
         optimizer.zero_grad()
-        loss = model(input_ids=ids, position_ids=positions, labels=labels, use_cache=False).loss
+        loss = model(input_ids=ids, labels=labels, use_cache=False, **told).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         meter.losses.append(loss.item())
         del loss
         meter.end()
-    return meter.result(length)
+    return {}
 
 
-def run_trl(base: Path, length: int, rows: str, steps: int) -> dict[str, Any]:
+def run_without_positions(base: Path, texts: list[np.ndarray], steps: int, meter: Meter) -> dict[str, Any]:
+    return run_transformers(base, texts, steps, meter, with_positions=False)
+
+
+def run_trl(base: Path, texts: list[np.ndarray], steps: int, meter: Meter) -> dict[str, Any]:
     from datasets import Dataset
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import SFTConfig, SFTTrainer
-
-    meter = Meter()
 
     class Measured(TrainerCallback):
         def on_step_begin(self, *args: Any, **named: Any) -> None:
@@ -193,7 +234,7 @@ def run_trl(base: Path, length: int, rows: str, steps: int) -> dict[str, Any]:
 
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w2"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", eos_token="w1", pad_token="w1", unk_token="w2")
-    texts = [text.tolist() for text in documents(length, rows)] * steps
+    length = sum(map(len, texts))
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
             output_dir=folder, max_length=length, packing=True, per_device_train_batch_size=1, max_steps=steps, learning_rate=RATE,
@@ -201,22 +242,30 @@ def run_trl(base: Path, length: int, rows: str, steps: int) -> dict[str, Any]:
             optim="adamw_torch_fused", adam_beta2=0.95, max_grad_norm=1.0, bf16=False, use_cpu=True, report_to="none", logging_steps=1,
             save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, dataset_kwargs={"skip_prepare_dataset": False},
         )  # fmt: skip
+        dataset = Dataset.from_dict({"input_ids": [text.tolist() for text in texts]})
         trainer = SFTTrainer(
-            model=extended_base(base, length), args=config, train_dataset=Dataset.from_dict({"input_ids": texts}),
+            model=extended_base(base, length), args=config, train_dataset=dataset,
             processing_class=tokenizer, peft_config=peft_config(), callbacks=[Measured()],
         )  # fmt: skip
+        meter.watch(trainer.model)
         packed = len(trainer.train_dataset)
-        if packed != steps:
-            raise RuntimeError(f"TRL packed the documents into {packed} rows, not {steps}")
-        trainer.train()
-    return meter.result(length)
+        if packed != 1:  # with more rows, a packing that fills rows well puts the long documents together
+            raise RuntimeError(f"TRL packed the documents into {packed} rows, not one")
+        trainer.train()  # each step is an epoch of the one row
+    return {}
 
 
-RUN = {"ropeway": run_ropeway, "trl": run_trl, "transformers": run_transformers}
+RUN = {
+    "ropeway": run_ropeway,
+    "ropeway-full": run_ropeway_full,
+    "trl": run_trl,
+    "transformers": run_transformers,
+    LEAKING: run_without_positions,
+}
 
 
 def in_a_process(system: str, length: int, rows: str, steps: int) -> dict[str, Any]:
-    """One cell: `RUN[system]` in a process of its own; {"failed": why} if it ends badly."""
+    """One cell, or the check where there are no steps, in a process of its own; {"failed": why} if it ends badly."""
     command = [sys.executable, "-m", "benchmarks.peers_training", "--cell", system, str(length), rows, str(steps)]
     freeing = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, env=os.environ | freeing, capture_output=True, text=True, check=False)
@@ -229,7 +278,39 @@ def in_a_process(system: str, length: int, rows: str, steps: int) -> dict[str, A
 def run_cell(system: str, length: int, rows: str, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         write_base(Path(folder), length)
-        return RUN[system](Path(folder), length, rows, steps)
+        texts = documents(length, rows)
+        if not steps:
+            return check(system, Path(folder), texts)
+        meter = Meter()
+        told = RUN[system](Path(folder), texts, steps, meter)
+        return meter.result(length) | told
+
+
+def check(system: str, base: Path, texts: list[np.ndarray]) -> dict[str, Any]:
+    """How two first steps differ whose rows differ in the first document alone; both are those of the measured code.
+
+    first_changes, later_change  of the last hidden states in the first and in all later documents: norm of the difference over the norm
+    """
+    plain, other = Meter(sees=True), Meter(sees=True)
+    RUN[system](base, texts, 1, plain)
+    RUN[system](base, with_another_first(texts), 1, other)
+    change = np.linalg.norm(plain.hidden - other.hidden, axis=-1)
+    size, first = np.linalg.norm(plain.hidden, axis=-1), len(texts[0])
+    later = float((change[first:] / size[first:]).max())
+    return {
+        "length": sum(map(len, texts)),
+        "same_rows": np.array_equal(sorted_documents(plain.ids, texts), sorted_documents(np.concatenate(texts), texts)),
+        "first_changes": float((change[:first] / size[:first]).mean()),
+        "later_change": later,
+        "documents_see_each_other": later > UNCHANGED,
+        "loss": plain.losses[0],
+    }
+
+
+def sorted_documents(ids: np.ndarray, texts: list[np.ndarray]) -> np.ndarray:
+    """`ids` cut where the documents `texts` end, those of equal length in the order of their tokens, as one row."""
+    ends = np.cumsum([len(text) for text in texts])[:-1]
+    return np.concatenate(sorted(np.split(ids, ends), key=lambda d: (-len(d), d.tolist())))
 
 
 def print_table(cells: list[dict[str, Any]]) -> None:
@@ -249,7 +330,37 @@ def print_table(cells: list[dict[str, Any]]) -> None:
         print(f"{head} {cell['tokens_per_s']:>9,.0f} {cell['peak_mb']:>8,.0f} {cell['loss']:>8.4f} {memory:>8} {ratio:>7}")
 
 
-def main() -> None:
+def print_checks(checks: dict[str, Any]) -> None:
+    print(f"{'system':<13} {'same rows':>9} {'documents see each other':>25} {'later documents change by':>26} {'loss':>9}")
+    for system, found in checks.items():
+        if "failed" in found:
+            print(f"{system:<13} {found['failed']}")
+            continue
+        same, seen = ("yes" if found[name] else "no" for name in ("same_rows", "documents_see_each_other"))
+        print(f"{system:<13} {same:>9} {seen:>25} {found['later_change']:>26.1e} {found['loss']:>9.5f}")
+
+
+def faults(checks: dict[str, Any], cells: list[dict[str, Any]]) -> list[str]:
+    """Why the figures do not compare like with like; empty if they do."""
+    told = [f"{system}: {found['failed']}" for system, found in checks.items() if "failed" in found]
+    for system, found in checks.items():
+        if "failed" not in found and not found["same_rows"]:
+            told.append(f"{system} trains on other rows")
+        if "failed" not in found and found["documents_see_each_other"] != (system == LEAKING):
+            told.append(
+                f"{system}: documents see each other" if system != LEAKING else "the check finds no leak where there is one"
+            )
+    in_full = [c for c in cells if "failed" not in c and c["system"] != "ropeway"]
+    for cell in in_full:
+        other = next(c for c in in_full if (c["rows"], c["length"]) == (cell["rows"], cell["length"]))
+        if abs(cell["loss"] / other["loss"] - 1) > SAME_LOSS:
+            told.append(
+                f"{cell['rows']} {cell['length']}: loss of {cell['system']} {cell['loss']}, of {other['system']} {other['loss']}"
+            )
+    return told
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 4096, 8192, 16384])
     parser.add_argument("--rows", nargs="+", choices=list(SHARES), default=list(SHARES))
@@ -263,13 +374,13 @@ def main() -> None:
     if args.cell:
         system, length, rows, steps = args.cell
         print(json.dumps(run_cell(system, int(length), rows, int(steps))))
-        return
+        return 0
     from importlib.metadata import version
 
     names = ("torch", "transformers", "peft", "trl")
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     device = f"{platform.processor() or platform.machine()} CPU"
-    record = {"device": device, "threads": threads, "versions": {name: version(name) for name in names}}
+    record: dict[str, Any] = {"device": device, "threads": threads, "versions": {name: version(name) for name in names}}
     record["model"] = {
         "width": WIDTH,
         "layers": LAYERS,
@@ -277,10 +388,16 @@ def main() -> None:
         "lora_rank": RANK,
         "trained_in_full": IN_FULL,
     }
-    kept = json.loads(args.json.read_text())["cells"] if args.json and args.json.exists() else []
-    cells: list[dict[str, Any]] = [cell for cell in kept if "failed" not in cell]
+    kept = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    cells: list[dict[str, Any]] = [cell for cell in kept.get("cells", []) if "failed" not in cell]
     done = {(cell["rows"], cell["length"], cell["system"]) for cell in cells}
     print(f"{device}, {threads} threads, {record['versions']}", flush=True)
+    checks: dict[str, Any] = kept.get("checks", {})
+    for system in (*args.systems, LEAKING):
+        if "failed" in checks.get(system, {"failed": ""}):
+            checks[system] = in_a_process(system, min(args.lengths), "packed", 0)
+    record["checks"] = checks
+    print_checks(checks)
     for rows in args.rows:
         for length in args.lengths:
             for system in args.systems:
@@ -291,7 +408,10 @@ def main() -> None:
                 if args.json:
                     args.json.write_text(json.dumps(record | {"cells": cells}, indent=1) + "\n")
     print_table(cells)
+    told = faults(checks, cells)
+    print("\n".join(told))
+    return 1 if told else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -148,3 +148,19 @@ def test_the_table_of_servers_is_the_recorded_one() -> None:
     for method, label in shown.items():
         cells = ["same" if same[consumer, method] else "differs" for consumer in columns]
         assert f"| {label} | {' | '.join(cells)} |" in page("docs/release.md")
+
+
+def test_peers_in_training_are_the_recorded_ones() -> None:
+    record, shown = recorded("peers-training-cpu.json"), page("docs/benchmarks.md")
+    cells = {(cell["rows"], cell["length"], cell["system"]): cell for cell in record["cells"]}
+    for rows, length in (*(("packed", 2048 << n) for n in range(4)), ("single", 16_384)):
+        ours, in_full, *peers = (cells[rows, length, name] for name in ("ropeway", "ropeway-full", "trl", "transformers"))
+        figures = [f"{cell['tokens_per_s']:,.0f}, {cell['peak_mb']:,.0f} MB" for cell in (ours, in_full, *peers)]
+        faster = " and ".join(f"{ours['tokens_per_s'] / peer['tokens_per_s']:.1f}x" for peer in peers)
+        less = " and ".join(f"{peer['peak_mb'] / ours['peak_mb']:.1f}x" for peer in peers)
+        label = f"{length:,}" if rows == "packed" else f"{length:,}, one document"
+        assert f"| {label} | {' | '.join(figures)} | {faster} | {less} |" in shown
+        assert len({f"{cell['loss']:.3f}" for cell in (in_full, *peers)}) == 1, "in full all have the same loss"
+    for system, found in record["checks"].items():
+        assert found["same_rows"]
+        assert found["documents_see_each_other"] == (system == "no-positions")
