@@ -43,9 +43,7 @@ class TrainingShape:
     trains_norms: bool
     trains_head: bool
     cost: ModelCost  # operations of a step
-    windows: tuple[
-        tuple[int, int | None], ...
-    ]  # the number of each layer that attends, and its sliding window; None: it sees all
+    windows: tuple[tuple[int, int | None], ...]  # layers that attend: number, and sliding window (None: it sees all)
     num_quantised: int = 0  # frozen weights that are held in fewer bits
     quantised_bytes: float = 0.0  # a weight, scales included
     largest_matrix: int = 0  # weights of the largest linear layer, which is restored at a time
