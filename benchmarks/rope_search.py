@@ -2,9 +2,9 @@
 
     python -m benchmarks.rope_search --storage FOLDER [--json FILE] [--extensions 4 8 16]
 
-Every form is measured on the same needles and texts, from documents that neither the search nor the evaluation used. About 25 minutes
-on one core. A run that was stopped continues where it was, if it is given the same folder. After each extension the results so far are
-written.
+Every form is measured on the same needles and texts, from documents that neither the search nor the evaluation used. About 45 minutes
+of processor time. A run that was stopped continues where it was, if it is given the same folder. After each extension the results so far
+are written.
 """
 
 from __future__ import annotations
