@@ -23,7 +23,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.storage import Artifact, Storage
 from tasks.work import InProcess
 
-TRIAL_STEPS = 4
+TRIAL_STEPS = 8
 WARM_UP_STEPS = 2  # of the trial, not timed
 DOCUMENTS_A_FAMILY = 8
 

@@ -80,7 +80,8 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bf16_is_noted_where_it_is_slow(demo: PipelineParams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_schemas.precision.cpu_computes_bf16", lambda: False)
     assert found(changed(demo, "training", precision="bf16"))["precision"].found.startswith("bf16 is set and slow here")
-    assert found(demo)["precision"].found == "training.precision auto is fp32: the processor lacks instructions for bfloat16"
+    of_fp32 = found(changed(demo, "training", precision="fp32"))["precision"].found
+    assert of_fp32 == "training.precision auto is fp32: the processor lacks instructions for bfloat16"
 
 
 def test_a_terminal_without_unicode_gets_letters() -> None:

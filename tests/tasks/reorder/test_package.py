@@ -93,7 +93,16 @@ def test_it_holds_every_file_of_the_package_and_states_what_ropeway_states(wheel
     assert {f"ropeway_reorder/{name}" for name in modules} <= set(archive.namelist())
     contracts = {name for name in archive.namelist() if "/contracts/" in name}
     assert {name.rsplit("/", 1)[1] for name in contracts} == {
-        *("__init__.py", "errors.py", "record.py", "releases.py", "reorder.py", "reorder_strategy.py", "serving_advice.py")
+        *(
+            "__init__.py",
+            "errors.py",
+            "record.py",
+            "releases.py",
+            "reorder.py",
+            "reorder_strategy.py",
+            "serving_advice.py",
+            "value_path.py",
+        )
     }
     (about,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
     stated = [line.removeprefix("Requires-Dist: ") for line in about.splitlines() if line.startswith("Requires-Dist: ")]
