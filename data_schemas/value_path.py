@@ -1,4 +1,4 @@
-"""Where a value stands in a file or in parameters, as every message writes it: `corpus.sources[0].uri`."""
+"""The place of a value in a file or in parameters, written as in every message: `corpus.sources[0].uri`."""
 
 from __future__ import annotations
 

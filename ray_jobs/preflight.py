@@ -106,9 +106,8 @@ def _refuse_passages_beyond_a_window(params: PipelineParams) -> None:
     window = base_window(params.model) if of_base else params.model.target_length
     room = window - advise.answer_tokens
     if advise.passage_tokens >= room:
-        which = "base's" if of_base else "extended"
+        which, remedy = ("base's", ", or remove base from advise.arms") if of_base else ("extended", "")
         raise UserError(
             f"advise.passage_tokens is {advise.passage_tokens}, but passages, question and answer must fit the {which} window of {window} "
-            f"tokens with advise.answer_tokens {advise.answer_tokens}: give less than {room}"
-            f"{', or remove base from advise.arms' * of_base}."
+            f"tokens with advise.answer_tokens {advise.answer_tokens}: give less than {room}{remedy}."
         )

@@ -48,7 +48,7 @@ def around_messages(
 def opening_with_bos(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """What the chat template writes before the first message, where that is BOS and more; else nothing.
 
-    Behind such a BOS, text stands in the middle of the rendered chat. Behind one that is put in front of a text, the text begins.
+    Text after such a BOS continues the rendered chat. Text after a BOS that the tokenizer adds is the beginning of a text.
     """
     try:
         around = around_messages(tokenizer, 1)

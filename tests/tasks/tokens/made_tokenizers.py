@@ -49,8 +49,11 @@ def llama2_like() -> PreTrainedTokenizerFast:
 
 @cache
 def llama_class(scheme: str = "first") -> PreTrainedTokenizerFast:
-    """As transformers' own LlamaTokenizer makes one of the same pieces: words are not split, and U+2581 stands in front of the text alone,
-    or in front of each text between control tokens with the scheme `always` (`legacy`)."""
+    """A tokenizer as transformers' LlamaTokenizer makes it of the same pieces. Words are not split.
+
+    With the scheme `first`, U+2581 stands in front of the whole text. With `always` (`legacy`), it stands in front of each text between
+    control tokens.
+    """
     raw = Tokenizer.from_str(llama2_like().backend_tokenizer.to_str())
     raw.normalizer = None
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)

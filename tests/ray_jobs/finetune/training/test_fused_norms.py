@@ -35,6 +35,14 @@ def kernel(
 used: list[str] = []
 
 
+def step(model: torch.nn.Module, ids: torch.Tensor) -> list[torch.Tensor]:
+    """The loss on `ids` [1, tokens], and the gradients."""
+    model.zero_grad()
+    loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    loss.backward()
+    return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+
 @pytest.mark.parametrize(("name", "formula"), [("llama", "llama"), ("qwen3", "llama"), ("gemma2", "gemma")])
 def test_a_kernel_of_its_formula_changes_nothing(name: str, formula: str) -> None:
     used.clear()
@@ -43,15 +51,9 @@ def test_a_kernel_of_its_formula_changes_nothing(name: str, formula: str) -> Non
         if weight.ndim == 1:  # a new norm has weights of 0 or 1
             torch.nn.init.normal_(weight, std=0.3)
 
-    def step() -> list[torch.Tensor]:
-        model.zero_grad()
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        loss.backward()
-        return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
-
-    plain = step()
+    plain = step(model, ids)
     fuse_norms(model, kernel)
-    for ours, theirs in zip(step(), plain, strict=True):
+    for ours, theirs in zip(step(model, ids), plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert set(used) == {formula}
 
@@ -80,15 +82,9 @@ def test_a_gated_norm_keeps_the_models_own_code(tmp_path: Path) -> None:
     assert describe_norm_kernel(params) == told
     model, ids = tiny_model(name).train(), torch.arange(12)[None]
 
-    def step() -> list[torch.Tensor]:
-        model.zero_grad()
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        loss.backward()
-        return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
-
-    plain = step()
+    plain = step(model, ids)
     fuse_norms(model, kernel)
-    for ours, theirs in zip(step(), plain, strict=True):
+    for ours, theirs in zip(step(model, ids), plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     assert set(used) == {"gemma"}
 
