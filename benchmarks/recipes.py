@@ -8,8 +8,9 @@ measured on the same documents and prompts. What is finished lies in `--work` an
 `--at-once 2` runs two arms beside each other.
 
 Columns: steps; tokens a second; peak memory; perplexity over that of scaling alone at the longest length, and over that of the base at its
-window; score of each task at the longest length by depth; answers of retrieval documents that are right, by kind, on held-out text.
-Intervals are paired over documents or samples, after each was averaged over the seeds; `seeds` lists each seed's perplexity ratio.
+window; score and recall gain of each task at the longest length by depth; answers of retrieval documents that are right, by kind, on
+held-out text. Intervals are paired over documents or samples, after each was averaged over the seeds; `seeds` lists each seed's
+perplexity ratio.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from benchmarks.recipes_arms import families_of
 
 CONFIDENCE = 0.95
 RESAMPLES_SEED = 0
+_PROMPT = ("task", "length", "sample", "depth")
 
 
 def table_of(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
@@ -38,7 +39,8 @@ class Measured:
         self.results = results
         self.nll = [_by_key(one.perplexity, ("length", "doc_id"), "nll") for one in samples]
         self.num_tokens = _by_key(samples[0].perplexity, ("length", "doc_id"), "num_tokens")
-        self.scores = [_by_key(one.task, ("task", "length", "sample", "depth"), "score") for one in samples]
+        self.scores = [_by_key(one.task, _PROMPT, "score") for one in samples]
+        self.gains = [_by_key(one.task, _PROMPT, "gain") for one in samples]
         self.lengths = {length for length, _ in self.num_tokens}
         self.tasks = sorted({key[0] for key in self.scores[0]})
 
@@ -56,11 +58,19 @@ class Measured:
 
     def score_by_sample(self, task: str, length: int) -> dict[int, dict[Any, float]]:
         """{sample: {depth: score averaged over the seeds}}"""
-        found: dict[int, dict[Any, float]] = {}
-        for key in self.scores[0]:
-            if key[:2] == (task, length):
-                found.setdefault(key[2], {})[key[3]] = float(np.mean([scores[key] for scores in self.scores]))
-        return found
+        return _by_sample(self.scores, task, length)
+
+    def gain_by_sample(self, task: str, length: int) -> dict[int, dict[Any, float]]:
+        """{sample: {depth: recall gain in nats averaged over the seeds}}"""
+        return _by_sample(self.gains, task, length)
+
+
+def _by_sample(seeds: list[dict[Any, float]], task: str, length: int) -> dict[int, dict[Any, float]]:
+    found: dict[int, dict[Any, float]] = {}
+    for key in seeds[0]:
+        if key[:2] == (task, length):
+            found.setdefault(key[2], {})[key[3]] = float(np.mean([values[key] for values in seeds]))
+    return found
 
 
 def _by_key(table: Any, names: tuple[str, ...], value: str) -> dict[tuple[Any, ...], float]:
@@ -107,21 +117,33 @@ def _ratio_of(own: dict[Any, float], other: dict[Any, float], num_tokens: dict[A
 
 
 def score(arm: Measured, scaling_only: Measured, task: str, length: int) -> dict[str, Any]:
-    """Mean score, by depth, and the difference to scaling alone with its interval over samples."""
-    from tasks.evaluate.statistics.estimates import mean_with_t_interval
-
-    own, other = arm.score_by_sample(task, length), scaling_only.score_by_sample(task, length)
+    """Mean score and mean recall gain in nats; both by depth, and as differences to scaling alone with intervals over samples."""
+    own = arm.score_by_sample(task, length)
     if not own:
         return {}
-    depths = list(next(iter(own.values())))
-    by_depth = [round(float(np.mean([scores[depth] for scores in own.values()])), 3) for depth in depths]
-    differences = [np.mean(list(own[sample].values())) - np.mean(list(other[sample].values())) for sample in own]
-    found = mean_with_t_interval(differences, CONFIDENCE)
+    gains, of_other = arm.gain_by_sample(task, length), scaling_only.gain_by_sample(task, length)
     return {
         "score": round(float(np.mean([list(scores.values()) for scores in own.values()])), 4),
-        "by_depth": by_depth,
-        "over_scaling_only": [_rounded(found.value), _rounded(found.low), _rounded(found.high)],
+        "by_depth": _mean_by_depth(own),
+        "over_scaling_only": _difference(own, scaling_only.score_by_sample(task, length)),
+        "gain": round(float(np.mean([list(values.values()) for values in gains.values()])), 2),
+        "gain_by_depth": _mean_by_depth(gains),
+        "gain_over_scaling_only": _difference(gains, of_other),
     }
+
+
+def _mean_by_depth(values: dict[int, dict[Any, float]]) -> list[float]:
+    depths = list(next(iter(values.values())))
+    return [round(float(np.mean([of_sample[depth] for of_sample in values.values()])), 3) for depth in depths]
+
+
+def _difference(own: dict[int, dict[Any, float]], other: dict[int, dict[Any, float]]) -> list[float | None]:
+    """[own minus other, low, high], paired over samples."""
+    from tasks.evaluate.statistics.estimates import mean_with_t_interval
+
+    differences = [np.mean(list(own[sample].values())) - np.mean(list(other[sample].values())) for sample in own]
+    found = mean_with_t_interval(differences, CONFIDENCE)
+    return [_rounded(found.value), _rounded(found.low), _rounded(found.high)]
 
 
 def _family_shares(results: list[dict[str, Any]]) -> dict[str, list[float]]:
@@ -148,6 +170,8 @@ def print_table(table: dict[str, Any]) -> None:
         f"{'arm':<20} {'n':>2} {'steps':>5} {'tok/s':>6} {'GB':>5} {'perplexity':>22} {'short':>6} "
         + " ".join(f"{task:>22}" for task in tasks)
         + " "
+        + " ".join(f"{f'gain of {task}':>24}" for task in tasks)
+        + " "
         + " ".join(f"{family:>16}" for family in families)
     )
     for row in table["arms"]:
@@ -157,6 +181,8 @@ def print_table(table: dict[str, Any]) -> None:
             f"{row.get('peak_bytes', 0) / 1e9:>5.1f} {low_high[0]:>8.3f} [{low_high[1]:.3f}, {low_high[2]:.3f}] "
             f"{row['perplexity_over_base_at_its_window'][0]:>6.3f} "
             + " ".join(f"{row['tasks'][task]['score']:>7.0%} {_by_depth(row['tasks'][task]['by_depth']):>14}" for task in tasks)
+            + " "
+            + " ".join(f"{'/'.join(f'{nats:.1f}' for nats in row['tasks'][task]['gain_by_depth']):>24}" for task in tasks)
             + " "
             + " ".join(f"{_share(row['families'].get(family)):>16}" for family in families)
         )

@@ -44,16 +44,8 @@ class Cost:
             sum(unit.num_samples for unit in units),
             sum(len(unit.window_lengths) for unit in units),
             sum(sum(unit.window_lengths) for unit in units),
-            sum(forward_flops(model, unit.window_lengths) for unit in units),
+            sum(model.forward_flops(unit.window_lengths) for unit in units),
         )
-
-
-def forward_flops(model: ModelCost, lengths: Sequence[int]) -> float:
-    """Of one forward pass over windows of `lengths` tokens, the output layer on every token: 2 N a token, 4 D a query, key,
-    head and layer (see `ray_jobs.finetune.planning.flops`)."""
-    tokens = np.asarray(lengths, np.float64)
-    pairs = float(np.sum(tokens * (tokens + 1) / 2))
-    return 2.0 * model.matrix_weights * float(tokens.sum()) + 4.0 * model.layers * model.heads * model.head_dim * pairs
 
 
 def base_cost(model: ModelParams) -> ModelCost:
@@ -102,7 +94,7 @@ class Meter:
 
     def __init__(self, units: Sequence[Unit], kept: set[int], model: ModelCost, progress: ProgressCallback) -> None:
         """`kept`: numbers of the units that an interrupted run finished, which take no time."""
-        self._flops = {unit.number: forward_flops(model, unit.window_lengths) for unit in units}
+        self._flops = {unit.number: model.forward_flops(unit.window_lengths) for unit in units}
         self._kept, self._progress = kept, progress
         self._total_samples = sum(unit.num_samples for unit in units)
         self._total_flops = sum(self._flops.values())

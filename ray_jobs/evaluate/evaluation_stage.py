@@ -30,7 +30,7 @@ from data_schemas.storage import Artifact, Storage
 from ray_jobs.actors import measuring_workers
 from ray_jobs.evaluate import lm_eval
 from ray_jobs.evaluate.arms import ArmModel, Arms, choose_arms, forget_model
-from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, forward_flops, probe_tokens
+from ray_jobs.evaluate.cost import Cost, Meter, Probe, base_cost, probe_tokens
 from ray_jobs.evaluate.evaluation_key import KIND, inputs_of
 from ray_jobs.evaluate.given_files import published_files
 from ray_jobs.evaluate.key_tokens import FindKeyTokens, asks_longppl, write_key_spans
@@ -272,7 +272,7 @@ class _Evaluation:
         """Of all workers together, measured on one of them."""
         probe = Probe(self._models, probe_tokens(units))
         (seconds,) = workers.map(probe, [units[0].arm])
-        return forward_flops(cost, [probe.num_tokens]) / seconds * self._params.ray.num_workers
+        return cost.forward_flops([probe.num_tokens]) / seconds * self._params.ray.num_workers
 
     def _keep_to_time_budget(self, workers: Workers, parts: Parts) -> None:
         """Plan fewer samples where those asked for do not fit evaluation.time_budget."""

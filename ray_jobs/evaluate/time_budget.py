@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Sequence
 
 from data_schemas.parts import Parts
-from ray_jobs.evaluate.cost import forward_flops
 from ray_jobs.evaluate.measuring_units import Unit
 from ray_jobs.finetune.planning.flops import ModelCost
 
@@ -22,8 +21,8 @@ def fitting_samples(
         units: of all `num_samples` samples.
         flops_per_s: of all workers together. The estimate is an upper bound, as shared beginnings are counted each time.
     """
-    of_tasks = sum(forward_flops(cost, unit.window_lengths) for unit in units if unit.kind == "task" and unit.name in tasks)
-    rest = sum(forward_flops(cost, unit.window_lengths) for unit in units) - of_tasks
+    of_tasks = sum(cost.forward_flops(unit.window_lengths) for unit in units if unit.kind == "task" and unit.name in tasks)
+    rest = sum(cost.forward_flops(unit.window_lengths) for unit in units) - of_tasks
     if not of_tasks:
         return num_samples
     fitting = (seconds * flops_per_s - rest) / (of_tasks / num_samples)

@@ -13,6 +13,7 @@ attention        12 D a layer, head and pair of query and key: 4 D forward (scor
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,11 @@ class ModelCost:
         matrices = (4 * self.matrix_weights + 2 * self.trained_matrix_weights) * float(np.sum(lengths))
         return matrices + 12.0 * self.head_dim * pairs
 
-    def forward_flops(self, lengths: np.ndarray) -> float:
-        """Operations of a forward pass alone on sequences of `lengths` int [num_sequences], with full attention."""
+    def forward_flops(self, lengths: np.ndarray | Sequence[int]) -> float:
+        """Operations of a forward pass alone on sequences of `lengths` int [num_sequences], with full attention.
+
+        The output layer counts for every token.
+        """
         lengths = np.asarray(lengths)
         longest = int(lengths.max(initial=1))
         num_open, in_windows = self._windowed(lengths, longest)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from data_schemas.errors import UserError
 from data_schemas.parts import Parts
 from data_schemas.progress import SamplesMeasured, describe
-from ray_jobs.evaluate.cost import Cost, Meter, forward_flops
+from ray_jobs.evaluate.cost import Cost, Meter
 from ray_jobs.evaluate.measuring_units import measure_arm, measure_unit, plan_units
 from ray_jobs.evaluate.published_work import PublishedTexts
 from ray_jobs.evaluate.workload import KeptWorkload, Workload, write_workload
@@ -168,8 +168,8 @@ COST = ModelCost(matrix_weights=100, trained_matrix_weights=0, layers=2, heads=4
 
 
 def test_operations_by_hand() -> None:
-    assert forward_flops(COST, [3]) == 2 * 100 * 3 + 4 * 2 * 4 * 8 * (1 + 2 + 3)
-    assert forward_flops(COST, [3, 3]) == 2 * forward_flops(COST, [3])
+    assert COST.forward_flops([3]) == 2 * 100 * 3 + 4 * 2 * 4 * 8 * (1 + 2 + 3)
+    assert COST.forward_flops([3, 3]) == 2 * COST.forward_flops([3])
 
 
 def test_progress_counts_samples_and_time_of_what_is_measured_now(workload: Workload) -> None:

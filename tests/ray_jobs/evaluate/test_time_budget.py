@@ -8,7 +8,6 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.parts import Parts
-from ray_jobs.evaluate.cost import forward_flops
 from ray_jobs.evaluate.evaluation_stage import load_report
 from ray_jobs.evaluate.measuring_units import Unit
 from ray_jobs.evaluate.time_budget import fitting_samples, keep_number, kept_number
@@ -26,8 +25,8 @@ def unit(number: int, kind: str, name: str, windows: int) -> Unit:
 
 
 def test_the_largest_number_of_samples_that_fits() -> None:
-    cost = ModelCost(**{name: 10 for name in ModelCost.__dataclass_fields__})
-    window = forward_flops(cost, [64])
+    cost = ModelCost(matrix_weights=10, trained_matrix_weights=10, layers=10, heads=10, kv_heads=10, head_dim=10)
+    window = cost.forward_flops([64])
     units = [unit(0, "perplexity", "", 30), unit(1, "task", "passkey", 80), unit(2, "task", "vt", 7)]
 
     def fitting(seconds: float) -> int:
