@@ -33,6 +33,9 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "auto+tenth-mix": {"retrieval": _MIX | {"share": 0.1}},
     "auto+mix+longer-rope": {"retrieval": _MIX, "model": _LONGER_ROPE},
     "auto+tenth-mix+longer-rope": {"retrieval": _MIX | {"share": 0.1}, "model": _LONGER_ROPE},
+    "auto+twentieth-mix+longer-rope": {"retrieval": _MIX | {"share": 0.05}, "model": _LONGER_ROPE},
+    "auto+tenth-mix+half-longer-rope": {"retrieval": _MIX | {"share": 0.1}, "model": {"rope_length": 1.5}},
+    "auto+mix-answers-10+longer-rope": {"retrieval": _MIX | {"answer_weight": 0.1}, "model": _LONGER_ROPE},
     "s2+mix+longer-rope": {"training": _S2, "retrieval": _MIX, "model": _LONGER_ROPE},
     "full+mix+longer-rope": {"training": _FULL, "retrieval": _MIX, "model": _LONGER_ROPE},
     "auto+half-mix+longer-rope": {"retrieval": _MIX | {"share": 0.5}, "model": _LONGER_ROPE},
@@ -80,7 +83,7 @@ def arm_params(arm: str, seed: int, length: int, work: Path) -> PipelineParams:
     for section, values in changed.items():
         preset.setdefault(section, {}).update(values)
     preset["storage"] = str(work)
-    preset["model"] |= {"target_length": length, "rope_length": longer * length}
+    preset["model"] |= {"target_length": length, "rope_length": round(longer * length)}
     preset["evaluation"] = {
         "lengths": [512, length],
         "num_documents": 48,
