@@ -20,13 +20,14 @@ from data_schemas.params import PipelineParams
 from data_schemas.progress import print_progress
 from data_schemas.rope_search import RopeSearchResult
 from data_schemas.storage import Storage, write_atomically
+from tasks.rope_search.table import NAMES
 
 WINDOW = 512
 # Candidates, samples of the search and of the decision, by extension: a pass over 8192 tokens costs ten times one over 2048.
 BUDGETS = {
     4: {"evaluations": 72, "generation_size": 8, "samples": 8, "finalists": 2, "deciding_samples": 48},
     8: {"evaluations": 160, "generation_size": 8, "samples": 10, "finalists": 2, "deciding_samples": 96},
-    16: {"evaluations": 96, "generation_size": 8, "samples": 8, "finalists": 2, "deciding_samples": 48},
+    16: {"evaluations": 160, "generation_size": 8, "samples": 10, "finalists": 2, "deciding_samples": 96},
 }
 
 
@@ -50,11 +51,11 @@ def table(result: RopeSearchResult) -> list[str]:
     """Lines of a table, best form first."""
     found = next(form for form in result.forms if form.name == "longrope")
     lines = [f"{result.target_length} tokens, {result.settings.deciding_samples} samples; {result.verdict}"]
-    lines.append(f"{'form':<14}{'needles':>9}{'text':>8}{'score':>8}  {'found minus this':<28}{'needle perplexity over found'}")
+    lines.append(f"{'form':<24}{'needles':>9}{'text':>8}{'score':>8}  {'found minus this':<28}{'needle perplexity over found'}")
     for form in result.forms:
         against = "" if form.difference is None else f"{form.difference:+.3f} [{form.low:+.3f}, {form.high:+.3f}]"
         ratio = f"{2.718281828459045 ** (form.answers - found.answers):.1f}x"
-        lines.append(f"{form.name:<14}{form.answers:>9.3f}{form.text:>8.3f}{form.score:>8.3f}  {against:<28}{ratio}")
+        lines.append(f"{NAMES[form.name]:<24}{form.answers:>9.3f}{form.text:>8.3f}{form.score:>8.3f}  {against:<28}{ratio}")
     return lines
 
 

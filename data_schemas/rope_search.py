@@ -13,8 +13,9 @@ from pydantic import Field
 from data_schemas.record import Record, read_record
 from data_schemas.rope_search_params import RopeSearchParams
 
-# The found factors, and the closed forms they are compared with; ntk_critical is NTK at the measured critical pair.
-Form = Literal["longrope", "ntk_critical", "yarn", "ntk", "linear", "dynamic", "llama3"]
+# The found factors, and the closed forms they are compared with. ntk_critical is NTK at the measured critical pair; yarn_1.5 is YaRN scaled
+# for 1.5 times the target.
+Form = Literal["longrope", "ntk_critical", "yarn", "yarn_1.25", "yarn_1.5", "yarn_2", "ntk", "linear", "dynamic", "llama3"]
 
 SEARCHES = "rope_searches"  # the kind of the artifact
 LAST_SEARCH = (

@@ -6,15 +6,20 @@
         rope_search.json      the result and its comparison with the closed forms (`data_schemas.rope_search`)
         evaluations.jsonl     everything that was measured, in order
 
-Texts are training documents: one half for the search, the other for the decision. A killed search measures only what is missing.
+Texts are training documents: some for the search, and others, of other works, for the decision. A killed search measures only what is
+missing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data_schemas.absolute_paths import absolute_paths
 from data_schemas.errors import UserError
@@ -30,7 +35,7 @@ from ray_jobs.actors import measuring_workers
 from ray_jobs.search_rope.measuring import SAMPLES, MeasureCandidate, Unit, forget
 from ray_jobs.search_rope.search_key import KIND, inputs_of
 from ray_jobs.shared_storage import refuse_unshared
-from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents
+from tasks.evaluate.heldout import HeldOutDocument, read_heldout, read_works, select_documents
 from tasks.model.base_model import base_fingerprint, load_config, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR
 from tasks.rope_search.decision import FOUND, Decision, decide, far_behind, first_look
@@ -43,6 +48,7 @@ from tasks.rope_search.served import misreading, publishes_two_lists
 from tasks.rope_search.space import Candidate, RopeSpace
 from tasks.work import Workers
 
+_FEWEST = 4  # clusters: two for the search and two for the decision
 _REMEDY = "lower model.target_length or ray.num_workers"
 
 
@@ -117,9 +123,9 @@ class _Search:
             return self._measured(workers, measuring, candidates, range(first, stop), why)
 
         race = run_race(self._space, race_settings(self._params), measure, self._tell)
-        of_forms, doc_ids = self._deciding(self._forms(race), measure)
+        of_forms, clusters = self._deciding(self._forms(race), measure)
         compared = rivals(self._space, self._params, self._config)
-        decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence, doc_ids)
+        decision = decide(of_forms, compared, self._settings.text_weight, self._settings.confidence, clusters)
         result = self._result(race, of_forms, decision)
         _write(directory, result, factors_file(result, publishes_two_lists(self._params)), self._records)
         return {
@@ -131,29 +137,33 @@ class _Search:
         }
 
     def _deciding(self, forms: dict[Form, Candidate], measure: Measure) -> tuple[dict[Form, Measured], list[str]]:
-        """Every form on the first deciding samples, those that are not far behind on all of them; and the samples' documents."""
+        """Every form on the first deciding samples, those that are not far behind on all of them; and each sample's cluster."""
         settings = self._settings
         first, stop = settings.samples, len(self._samples)
-        doc_ids = [self._samples[number].doc_id for number in range(first, stop)]
+        clusters = [sample.cluster for sample in self._samples[first:]]
         middle = first + first_look(stop - first)
         found = dict(zip(forms, measure(list(forms.values()), first, middle, "decision"), strict=True))
-        behind = far_behind(found, settings.text_weight, settings.confidence, doc_ids)
+        behind = far_behind(found, settings.text_weight, settings.confidence, clusters)
         close = [name for name in forms if name not in behind]
         if middle == stop:
-            return found, doc_ids
+            return found, clusters
         if behind:
             self._say(f"far behind after {middle - first} of {stop - first} deciding samples: {', '.join(behind)}")
         for name, rest in zip(close, measure([forms[name] for name in close], middle, stop, "decision"), strict=True):
             found[name] = Measured(found[name].answers + rest.answers, found[name].text + rest.text)
-        return found, doc_ids
+        return found, clusters
 
     def _announce(self) -> None:
         space, settings = self._space, self._settings
-        texts = len({sample.doc_id for sample in self._samples})
+        searched, deciding = (
+            len({sample.doc_id for sample in part})
+            for part in (self._samples[: settings.samples], self._samples[settings.samples :])
+        )
         self._say(
             f"factors for {space.extension:g}x ({space.original_length} -> {space.target_length} tokens) in the {space.kind} space, on "
-            f"{texts} training documents; at most {settings.evaluations} candidates, which take at most {self._passes_foreseen} forward "
-            f"passes of {space.target_length} tokens{'; on the model of the training stage before' if self._adapter else ''}"
+            f"{searched} training documents, and {deciding} others for the decision; at most {settings.evaluations} candidates, which "
+            f"take at most {self._passes_foreseen} forward passes of {space.target_length} tokens"
+            f"{'; on the model of the training stage before' if self._adapter else ''}"
         )
         if settings.short_factors == "original" and (reasons := misreading(self._params, "longrope_two_lists")):
             self._say(f"both lists will be equal, because {', and '.join(reasons.values())}")
@@ -251,7 +261,10 @@ def _pretty(record: Record) -> str:
 
 
 def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[SearchSample]:
-    """Those of the search, then those of the decision, from different documents."""
+    """Those of the search, then those of the decision, from different works.
+
+    Documents of one work are one cluster; each is one for itself where they are of fewer than four works.
+    """
     settings, target = params.rope_search, space.target_length
     tokenizer = load_tokenizer(params.model)
     wanted = settings.samples + settings.deciding_samples
@@ -263,15 +276,32 @@ def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) ->
         haystack_tokens=0,
     )
     long: list[HeldOutDocument] = [document for document in found if len(document.token_ids) >= target]
-    if len(long) < 4:
+    if len(long) < _FEWEST:
         raise UserError(
-            f"Only {len(long)} training document(s) have at least {target} tokens, and a search for RoPE factors needs 4: add longer "
-            "documents, lower model.target_length, or choose rope_method yarn."
+            f"Only {len(long)} training document(s) have at least {target} tokens, and a search for RoPE factors needs {_FEWEST}: add "
+            "longer documents, lower model.target_length, or choose rope_method yarn."
         )
-    # Shares as the numbers of samples, and at least two documents on each side.
-    cut = min(max(2, round(len(long) * settings.samples / wanted)), len(long) - 2)
+    works = read_works(documents)
+    cluster_of = {document.doc_id: works[document.doc_id] for document in long}
+    if len(set(cluster_of.values())) < _FEWEST:
+        cluster_of = {document.doc_id: document.doc_id for document in long}
+    for_search, for_decision = _parted(long, cluster_of, settings.samples / wanted)
     request = SampleRequest(length=target, num_depths=settings.depths, text_tokens=settings.text_tokens, seed=settings.seed)
-    return [
-        *make_samples(long[:cut], request, tokenizer, purpose="search", count=settings.samples),
-        *make_samples(long[cut:], request, tokenizer, purpose="decide", count=settings.deciding_samples),
+    samples = [
+        *make_samples(for_search, request, tokenizer, purpose="search", count=settings.samples),
+        *make_samples(for_decision, request, tokenizer, purpose="decide", count=settings.deciding_samples),
     ]
+    return [replace(sample, cluster=cluster_of[sample.doc_id]) for sample in samples]
+
+
+def _parted(
+    documents: Sequence[HeldOutDocument], cluster_of: Mapping[str, str], share: float
+) -> tuple[list[HeldOutDocument], list[HeldOutDocument]]:
+    """About `share` of the documents, and the others. No cluster is in both, and each has at least two."""
+    sizes = Counter(cluster_of[document.doc_id] for document in documents)  # in the documents' order
+    nearest = int(np.argmin(np.abs(np.cumsum(list(sizes.values())) - share * len(documents)))) + 1
+    first = set(list(sizes)[: min(max(2, nearest), len(sizes) - 2)])
+    sides: tuple[list[HeldOutDocument], list[HeldOutDocument]] = ([], [])
+    for document in documents:
+        sides[cluster_of[document.doc_id] not in first].append(document)
+    return sides

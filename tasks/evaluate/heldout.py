@@ -56,6 +56,12 @@ def read_heldout(
         yield doc_id, table.filter(pc.field("doc_id") == doc_id)["text"][0].as_py()
 
 
+def read_works(documents: Path) -> dict[str, str]:
+    """{doc_id: the work that it is a part of} of all documents; works are what `corpus.sources` counts as one."""
+    tables = [pq.read_table(file, columns=["doc_id", "work"]) for file in document_files(documents)]
+    return {row["doc_id"]: row["work"] for table in tables for row in table.to_pylist()}
+
+
 def _places(files: Iterable[Path], split: str, min_bytes: int, leave_out: Set[str]) -> dict[str, tuple[Path, int]]:
     """The file and row group of each wanted document, by its id."""
     place_of: dict[str, tuple[Path, int]] = {}

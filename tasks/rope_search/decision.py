@@ -1,6 +1,6 @@
 """Whether what was found beats the closed forms, on needles and texts that the search never saw.
 
-Found factors are compared with every closed form by the mean paired difference of the score, with Student's t interval over documents.
+Found factors are compared with every closed form by the mean paired difference of the score, with Student's t interval over works.
 They are used only if they beat each rival, those closed forms that the plan can take: every interval lies below zero. Because all must
 be beaten, each comparison may be made at the stated confidence: the chance of wrongly preferring the found factors to the best rival is
 that of a single test (intersection-union test, Berger 1982, Technometrics 24). Otherwise the best rival is used.
@@ -19,6 +19,7 @@ import numpy as np
 from data_schemas.rope_search import Form
 from tasks.evaluate.statistics.estimates import Estimate, mean_with_t_interval
 from tasks.rope_search.scores import Measured
+from tasks.rope_search.table import NAMES
 
 FOUND: Form = "longrope"
 _FIRST_SHARE = 4  # one sample in so many is in the first look
@@ -39,14 +40,14 @@ class Decision:
         if not self.unbeaten:
             return "The factors found beat every closed form that the plan could take instead, beyond the interval."
         return (
-            f"The factors found do not beat {', '.join(self.unbeaten)} beyond the interval, so the plan takes {self.chosen}, the best "
-            "closed form."
+            f"The factors found do not beat {', '.join(NAMES[form] for form in self.unbeaten)} beyond the interval, so the plan takes "
+            f"{NAMES[self.chosen]}, the best closed form."
         )
 
 
-def mean_by_document(values: np.ndarray, doc_ids: Sequence[str]) -> np.ndarray:
-    """The mean of the `values` [num_samples] of each document, float64 [num_documents]."""
-    _, numbers = np.unique(np.asarray(doc_ids), return_inverse=True)
+def mean_by_cluster(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """The mean of the `values` [num_samples] of each cluster, float64 [num_clusters]."""
+    _, numbers = np.unique(np.asarray(clusters), return_inverse=True)
     means: np.ndarray = np.bincount(numbers, values) / np.bincount(numbers)
     return means
 
@@ -57,22 +58,22 @@ def first_look(num_samples: int) -> int:
 
 
 def far_behind(
-    measured: Mapping[Form, Measured], text_weight: float, confidence: float, doc_ids: Sequence[str]
+    measured: Mapping[Form, Measured], text_weight: float, confidence: float, clusters: Sequence[str]
 ) -> tuple[Form, ...]:
     """The closed forms that the first look shows to be worse than the found factors; see `decide` for the arguments."""
     level = 1 - _ERROR_OF_FIRST_LOOK * (1 - confidence)
-    return tuple(name for name, one in _differences(measured, text_weight, level, doc_ids).items() if _is_below_zero(one))
+    return tuple(name for name, one in _differences(measured, text_weight, level, clusters).items() if _is_below_zero(one))
 
 
 def decide(
-    measured: Mapping[Form, Measured], rivals: Sequence[Form], text_weight: float, confidence: float, doc_ids: Sequence[str]
+    measured: Mapping[Form, Measured], rivals: Sequence[Form], text_weight: float, confidence: float, clusters: Sequence[str]
 ) -> Decision:
     """`measured`: by name, on the same samples, those far behind on the first ones only; holds FOUND and the `rivals`.
 
-    `doc_ids` of all samples, of at least two documents.
+    `clusters`: the work of each sample; of at least two works.
     """
     level = 1 - (1 - _ERROR_OF_FIRST_LOOK) * (1 - confidence)
-    differences = _differences(measured, text_weight, level, doc_ids)
+    differences = _differences(measured, text_weight, level, clusters)
     unbeaten = tuple(name for name in rivals if not _is_below_zero(differences[name]))
     # Forms that were dropped at the first look were measured on fewer samples, and are beaten.
     best = max(unbeaten, key=lambda name: (differences[name].value, name), default=FOUND)
@@ -80,7 +81,7 @@ def decide(
 
 
 def _differences(
-    measured: Mapping[Form, Measured], text_weight: float, level: float, doc_ids: Sequence[str]
+    measured: Mapping[Form, Measured], text_weight: float, level: float, clusters: Sequence[str]
 ) -> dict[Form, Estimate]:
     """Found minus each closed form, over the samples that the form was measured on."""
     scores = {name: np.asarray(of_one.scores(text_weight)) for name, of_one in measured.items()}
@@ -88,8 +89,8 @@ def _differences(
     for name, of_form in scores.items():
         if name != FOUND:
             count = len(of_form)
-            # Samples of one document are alike, so a document counts once.
-            found[name] = mean_with_t_interval(mean_by_document(scores[FOUND][:count] - of_form, doc_ids[:count]), level)
+            # Samples of one work are alike, so a work counts once.
+            found[name] = mean_with_t_interval(mean_by_cluster(scores[FOUND][:count] - of_form, clusters[:count]), level)
     return found
 
 

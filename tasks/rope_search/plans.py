@@ -13,7 +13,7 @@ from tasks.model.rope_config import read_base_rope
 from tasks.model.rope_plan import plan_rope
 from tasks.rope_search.decision import FOUND
 from tasks.rope_search.race import RaceSettings, fewest_evaluations, most_passes
-from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, critical_theta
+from tasks.rope_search.seeds import CLOSED_FORMS, LONGER_YARN, NTK_CRITICAL, critical_theta, scaled_length
 from tasks.rope_search.served import searches_attention
 from tasks.rope_search.space import RopeSpace
 
@@ -96,6 +96,7 @@ def rivals(space: RopeSpace, params: PipelineParams, config: PreTrainedConfig) -
     theta = critical_theta(space, space.critical_bounds[1])  # any other would be taken or refused alike
     plans: dict[Form, tuple[RopeMethod, dict[str, Any]]] = {
         "yarn": ("yarn", {}),
+        **{form: ("yarn", {"rope_length": scaled_length(space, form)}) for form in LONGER_YARN},
         "ntk": ("ntk", {}),
         NTK_CRITICAL: ("theta", {"theta": theta}),
     }
@@ -126,6 +127,8 @@ def with_result(params: PipelineParams, search: Artifact) -> PipelineParams:
     changes: dict[str, Any] = {"rope_method": result.chosen}
     if result.chosen == FOUND:
         changes = {"rope_factors_file": f"{search.location}/{FACTORS_NAME}"}
+    elif result.chosen in LONGER_YARN:
+        changes = {"rope_method": "yarn", "rope_length": round(LONGER_YARN[result.chosen] * params.model.target_length)}
     elif result.chosen == NTK_CRITICAL:
         changes = {"rope_method": "theta", "rope_theta": result.critical_theta}
     return params.model_copy(update={"model": params.model.model_copy(update=changes)})

@@ -57,7 +57,8 @@ def fewest_evaluations(space: RopeSpace) -> int:
 def most_passes(space: RopeSpace, settings: RaceSettings) -> int:
     """Forward passes that a search takes at most, with all finalists of every generation on all samples."""
     rest = settings.samples - settings.first_samples
-    proposed = max(0, settings.evaluations - fewest_evaluations(space) + 1)
+    # The critical pair may have no neighbours that were not measured, and then two more candidates are proposed.
+    proposed = max(0, settings.evaluations - fewest_evaluations(space) + 3)
     generations = -(-proposed // settings.generation_size)
     return settings.evaluations * settings.first_samples + (1 + generations) * settings.finalists * rest
 

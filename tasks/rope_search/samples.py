@@ -38,7 +38,7 @@ class SearchSample:
     """One row of tokens, int32 [length]. Position p is scored by the logits at p - 1.
 
     `answers`: positions of answer tokens, int64 [tokens]; `text`: positions of scored text tokens, int64 [tokens].
-    `depths`: of the needles, ascending, as shares of the text.
+    `depths`: of the needles, ascending, as shares of the text. `cluster`: samples of one cluster are alike, and are counted as one.
     """
 
     doc_id: str
@@ -46,6 +46,7 @@ class SearchSample:
     answers: np.ndarray
     text: np.ndarray
     depths: tuple[float, ...]
+    cluster: str = ""
 
     @property
     def digest(self) -> str:
@@ -85,7 +86,7 @@ def _sample(
     rng = np.random.default_rng([request.seed, purpose, number, request.length])
     bos, body = document.token_ids[: document.num_leading], document.token_ids[document.num_leading :]
     names = [NAMES[i] for i in rng.permutation(len(NAMES))[: request.num_depths]]
-    keys = absent_numbers(len(names), NUM_DIGITS, text_of(body[: 2 * request.length], tokenizer), rng)
+    keys = absent_numbers(len(names), NUM_DIGITS, text_of(body, tokenizer), rng)
     needles = encode_each([NEEDLE.format(name=n, key=k) for n, k in zip(names, keys, strict=True)], tokenizer)
     asked = rng.permutation(len(names)).tolist()
     questions = questions_and_answers(

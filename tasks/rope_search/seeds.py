@@ -13,8 +13,9 @@ from tasks.model.rope_frequencies import default_frequencies, scaled_frequencies
 from tasks.rope_search.space import Candidate, Genome, RopeSpace
 
 NTK_CRITICAL: Form = "ntk_critical"
-CLOSED_FORMS: tuple[Form, ...] = ("yarn", "ntk", "linear", "dynamic", "llama3")
-_SEEDS: tuple[Form, ...] = ("yarn", "linear", "ntk")
+# YaRN scaled for so many times the target, as `model.rope_length` has it: far needles gain by it, and the text loses a little.
+LONGER_YARN: dict[Form, float] = {"yarn_1.25": 1.25, "yarn_1.5": 1.5, "yarn_2": 2.0}
+CLOSED_FORMS: tuple[Form, ...] = ("yarn", *LONGER_YARN, "ntk", "linear", "dynamic", "llama3")
 _CRITICAL_STEPS = (-6, -4, -2, 0, 2, 4, 6)  # of the pairs that are measured first, around the theoretical one
 
 
@@ -28,12 +29,18 @@ def ntk_critical(space: RopeSpace, critical: int) -> Candidate:
     return Candidate(tuple(float(f) for f in space.extension ** (np.arange(space.num_pairs) / critical)), 1.0)
 
 
+def scaled_length(space: RopeSpace, form: Form) -> int:
+    """The tokens that a closed form is scaled for."""
+    return round(LONGER_YARN.get(form, 1.0) * space.target_length)
+
+
 def closed_form(space: RopeSpace, method: Form) -> Candidate:
     """One of `CLOSED_FORMS`, as a plan of that method computes it."""
+    scaled_for = scaled_length(space, method)
     parameters = {
-        "rope_type": method,
+        "rope_type": "yarn" if method in LONGER_YARN else method,
         "rope_theta": space.theta,
-        "factor": space.extension,
+        "factor": scaled_for / space.original_length,
         "original_max_position_embeddings": space.original_length,
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
@@ -41,7 +48,7 @@ def closed_form(space: RopeSpace, method: Form) -> Candidate:
     if method == "ntk":
         return ntk_critical(space, space.num_pairs - 1)
     dim = 2 * space.num_pairs
-    scaled, attention = scaled_frequencies(parameters, dim, space.original_length, space.target_length)
+    scaled, attention = scaled_frequencies(parameters, dim, space.original_length, scaled_for)
     return Candidate(tuple(float(f) for f in default_frequencies(space.theta, dim) / scaled), attention)
 
 
@@ -60,16 +67,15 @@ def critical_neighbours(space: RopeSpace, best: int, known: list[int]) -> list[i
 
 def seed_genomes(space: RopeSpace, critical: int) -> list[Genome]:
     """The first candidates of the space. `critical`: the measured critical pair."""
-    yarn, linear, ntk = (closed_form(space, method) for method in _SEEDS)
+    yarn, *longer = (closed_form(space, method) for method in ("yarn", *LONGER_YARN))
     rising = np.asarray(yarn.factors)
     pairs, split = np.arange(space.num_pairs), float(critical)
     usual = space.longrope_attention
-    seeds = [space.fitted(yarn.factors, yarn.attention), space.fitted(linear.factors, usual), space.fitted(ntk.factors, usual)]
+    seeds = [space.fitted(form.factors, form.attention) for form in (yarn, *longer)]
+    seeds += [space.fitted(closed_form(space, method).factors, usual) for method in ("linear", "ntk")]
     for top in (1.0, space.upper**0.25):
         highest = top * space.extension
         seeds.append(space.fitted(np.minimum(highest ** (pairs / critical), highest), usual, split))
-    # YaRN's shape with a higher plateau: a lower frequency keeps more of what was never trained within its bounds.
-    seeds += [space.fitted(rising**power, yarn.attention, split) for power in (1.1, 1.2)]
-    # Small models want more than YaRN's factor on cosine and sine, which was fitted to large ones.
+    # YaRN's shape, also with a higher plateau. Small models want more than its factor on cosine and sine, which was fitted to large ones.
     seeds += [space.fitted(rising**power, 1 + 1.4 * (yarn.attention - 1), split) for power in (1.0, 1.2)]
     return list(dict.fromkeys(seeds))

@@ -236,7 +236,7 @@ def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
         as_search(staged_params(tmp_path))
 
 
-@pytest.mark.parametrize("chosen", ["longrope", "yarn", "ntk", "ntk_critical"])
+@pytest.mark.parametrize("chosen", ["longrope", "yarn", "yarn_1.5", "ntk", "ntk_critical"])
 def test_a_stage_with_its_own_factors_keeps_them_whatever_the_last_stages_search_chooses(tmp_path, chosen):
     stage = {"target_length": 1024, "rope_factors_file": "stage.json"}
     params = staged_params(tmp_path, stage, {"target_length": 2048}, rope_method="longrope")

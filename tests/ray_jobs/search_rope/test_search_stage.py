@@ -248,7 +248,7 @@ def test_a_base_that_is_already_scaled_by_longrope_is_not_searched(
 def test_a_closed_form_that_the_plan_cannot_take_is_no_rival(folder: Path) -> None:
     params = search_params(folder)
     space, config = space_of(params), load_config(params.model)
-    assert rivals(space, params, config) == ("yarn", "ntk", "ntk_critical")
+    assert rivals(space, params, config) == ("yarn", *LONGER_YARN, "ntk", "ntk_critical")
     config.rope_parameters = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
     assert rivals(space, params, config) == ()
 

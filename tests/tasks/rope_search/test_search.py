@@ -161,7 +161,7 @@ def test_factors_are_used_only_if_they_beat_every_rival_beyond_the_interval() ->
     assert decide({"longrope": found, "yarn": near}, (), 1.0, 0.95, tuple("abcd")).chosen == "longrope", "without a rival"
     doubtful = decide({"longrope": found, "yarn": worse, "ntk": near}, ("yarn", "ntk"), 1.0, 0.95, tuple("abcd"))
     assert doubtful.chosen == "ntk"
-    assert "do not beat ntk" in doubtful.sentence()
+    assert "do not beat NTK beyond" in doubtful.sentence()
     early = decide(
         {"longrope": found, "yarn": worse, "linear": Measured((9.0, 9.1), (2.0, 2.0))}, ("yarn",), 1.0, 0.95, tuple("abcd")
     )
