@@ -242,6 +242,7 @@ def test_a_stage_with_its_own_factors_keeps_them_whatever_the_last_stages_search
     params = staged_params(tmp_path, stage, {"target_length": 2048}, rope_method="longrope")
     planned = with_result(params, search_that_chose(Storage(str(tmp_path)), chosen))
     assert PipelineParams.model_validate_json(planned.model_dump_json()) == planned, "as the evaluation gets it"
+    assert planned.model.rope_length == (3072 if chosen == "yarn_1.5" else None)
     first = planned.by_stage()[0].model
     assert (first.rope_method, first.rope_factors_file, first.rope_theta) == ("longrope", "stage.json", None)
 

@@ -17,7 +17,7 @@ from transformers import Phi3Config, PreTrainedTokenizerFast
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import ModelParams, PipelineParams
-from data_schemas.rope_search import FACTORS_NAME, LOG_NAME
+from data_schemas.rope_search import FACTORS_NAME, LOG_NAME, Form
 from data_schemas.storage import Artifact, Storage
 from flows.chain import Chain
 from ray_jobs.finetune import in_stages
@@ -28,9 +28,12 @@ from ray_jobs.preflight import refuse_untrainable
 from ray_jobs.search_rope import search_key, search_stage
 from ray_jobs.search_rope.before_training import refuse_unsearchable
 from ray_jobs.search_rope.critical import measured_critical_theta
+from ray_jobs.search_rope.search_stage import search_samples
 from ray_jobs.search_rope.swapping import Rotation, SwappingModel
+from tasks.evaluate.heldout import read_works
 from tasks.model.base_model import load_base, load_config
 from tasks.model.extended import extended_config, rope_plan_for
+from tasks.model.rope_frequencies import default_frequencies
 from tasks.rope_search.plans import (
     as_search,
     factors_file,
@@ -42,6 +45,7 @@ from tasks.rope_search.plans import (
     with_stand_in,
 )
 from tasks.rope_search.samples import SearchSample
+from tasks.rope_search.seeds import LONGER_YARN, closed_form, scaled_length
 from tasks.rope_search.served import misreading, publishes_two_lists
 from tests.heard import texts_into
 from tests.ray_jobs.search_rope.search_example import documents_of, search_params, write_base
@@ -251,6 +255,34 @@ def test_a_closed_form_that_the_plan_cannot_take_is_no_rival(folder: Path) -> No
     assert rivals(space, params, config) == ("yarn", *LONGER_YARN, "ntk", "ntk_critical")
     config.rope_parameters = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
     assert rivals(space, params, config) == ()
+
+
+@pytest.mark.parametrize("form", LONGER_YARN)
+def test_yarn_for_more_than_the_target_is_measured_as_a_plan_computes_it(folder: Path, form: Form) -> None:
+    params = search_params(folder)
+    space = space_of(params)
+    length = scaled_length(space, form)
+    assert length > params.model.target_length
+    plan = rope_plan_for(params.model.model_copy(update={"rope_method": "yarn", "rope_length": length}))
+    inv_freq, attention = plan.frequencies(length)
+    measured = closed_form(space, form)
+    np.testing.assert_allclose(default_frequencies(space.theta, 2 * space.num_pairs) / np.asarray(measured.factors), inv_freq)
+    assert measured.attention == attention
+
+
+def test_a_work_is_on_one_side_and_counts_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = search_params(folder)
+    space, documents = space_of(params), documents_of(Storage(params.storage)).path
+    own = read_works(documents)
+    works = {doc_id: f"work {number % 5}" for number, doc_id in enumerate(own)}
+    monkeypatch.setattr(search_stage, "read_works", lambda folder: works)
+    samples = search_samples(params, documents, space)
+    sides = samples[: params.rope_search.samples], samples[params.rope_search.samples :]
+    of_search, of_decision = ({sample.cluster for sample in side} for side in sides)
+    assert not of_search & of_decision
+    assert of_search | of_decision == set(works.values())
+    monkeypatch.setattr(search_stage, "read_works", lambda folder: dict.fromkeys(own, "one"))
+    assert all(sample.cluster == sample.doc_id for sample in search_samples(params, documents, space))
 
 
 def test_attention_is_searched_only_where_every_server_reads_it(folder: Path) -> None:
