@@ -27,7 +27,7 @@ WINDOW = 512
 BUDGETS = {
     4: {"evaluations": 72, "generation_size": 8, "samples": 8, "finalists": 2, "deciding_samples": 48},
     8: {"evaluations": 160, "generation_size": 8, "samples": 10, "finalists": 2, "deciding_samples": 96},
-    16: {"evaluations": 160, "generation_size": 8, "samples": 10, "finalists": 2, "deciding_samples": 96},
+    16: {"evaluations": 80, "generation_size": 8, "samples": 8, "finalists": 2, "deciding_samples": 64},
 }
 
 
