@@ -93,8 +93,9 @@ def test_recipes_in_equal_time_are_the_recorded_ones() -> None:
         ratio, low, high = arm["perplexity_over_scaling_only"]
         recall = " | ".join(f"{100 * arm['tasks'][f'{task}@2048']['score']:.0f} %" for task in ("passkey", "niah_single"))
         short = arm["perplexity_over_base_at_its_window"][0]
-        if arm["arm"] != "scaling_only":
-            assert f"| {arm['steps']} | {ratio:.3f} [{low:.3f}, {high:.3f}] | {short:.3f} | {recall} |" in shown
+        gains = " / ".join(f"{nats:.0f}" for nats in arm["tasks"]["passkey@2048"]["gain_by_depth"])
+        trained = "- | 1" if arm["arm"] == "scaling_only" else f"{arm['steps']} | {ratio:.3f} [{low:.3f}, {high:.3f}]"
+        assert f"| {trained} | {short:.3f} | {recall} | {gains} |" in shown
 
 
 def test_training_in_stages_is_the_recorded_one() -> None:
