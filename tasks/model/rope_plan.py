@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.consumers import SERVABLE, ServableId, current_id, why_not
 from data_schemas.errors import UserError
 from data_schemas.params import RopeMethod
+from tasks.model.quiet import quiet_transformers
 from tasks.model.rope_config import (
     DUAL_CHUNK,
     published_config,
@@ -239,9 +240,11 @@ def _refuse_unless_read_back(plan: RopePlan, config: PreTrainedConfig) -> None:
     """Publish the plan in memory and load it with the base's own config class, which may not know every method."""
     trial = copy.deepcopy(config)
     try:
-        plan.apply(trial)
-        planned = (plan.rope_parameters, plan.max_position_embeddings, plan.layers)
-        difference = reading_difference(type(config).from_dict(published_config(trial.to_dict(), *planned)), *planned)
+        # It warns of a YaRN factor for more than the maximum, which `model.rope_length` asks for.
+        with quiet_transformers():
+            plan.apply(trial)
+            planned = (plan.rope_parameters, plan.max_position_embeddings, plan.layers)
+            difference = reading_difference(type(config).from_dict(published_config(trial.to_dict(), *planned)), *planned)
     except Exception as error:  # each config class refuses in its own way
         difference = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
     if difference:
