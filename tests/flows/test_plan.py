@@ -97,7 +97,7 @@ def test_layers_with_a_short_window_are_not_planned_in_groups(
             ["training.loss_weighting=exact", "packing.row_length=64"],
             "weights targets with 64 tokens of left context or more, the base's window, but rows have 64 tokens",
         ),
-        (["training.lora_targets=[no_proj]"], "no_proj"),
+        (["packing.bucket_repeats={99: 2}"], r"packing\.bucket_repeats .*99"),
         (["publish.min_effective_length=4096"], r"publish\.min_effective_length is 4096, above model\.target_length 128"),
     ],
 )
