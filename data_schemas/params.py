@@ -57,6 +57,15 @@ __all__ = [
 ]
 
 
+# Parameters of S2-Attn, with the values that ask for nothing.
+_UNUSED_IN_FULL: dict[str, tuple[Any, ...]] = {
+    "full_attention_layers": ("none", "auto", ()),
+    "full_attention_heads": ("none", ()),
+    "full_attention_every": (0,),
+    "full_attention_steps": (0,),
+}
+
+
 class PipelineParams(Params):
     """One run of the whole chain."""
 
@@ -122,9 +131,13 @@ class PipelineParams(Params):
                 raise ValueError(
                     f"packing.budgets[{i}] names a source {budget.source!r}, which does not exist: choose from {', '.join(labels)}"
                 )
+        _refuse_unused_attention(self.training)
         group = self.training.s2_group_size
-        if group is not None and group > target:
-            raise ValueError(f"training.s2_group_size is {group}, above model.target_length {target}: choose at most {target}")
+        if group is not None and group >= self.row_tokens:
+            raise ValueError(
+                f"training.s2_group_size is {group}, but rows have {self.row_tokens} tokens ({self.row_limit}): choose fewer, such as a "
+                f"quarter, {self.row_tokens // 4}, or set training.attention to full and leave it empty"
+            )
         if self.training.full_attention_every and self.training.full_attention_layers not in ("none", "auto", ()):
             raise ValueError(
                 "training.full_attention_every and training.full_attention_layers both choose layers: leave one of them out"
@@ -248,6 +261,11 @@ class PipelineParams(Params):
                 f"training.average_last_steps is {self.training.average_last_steps}, above training.steps {self.training.steps}: "
                 f"choose at most {self.training.steps}"
             )
+        if self.training.full_attention_steps > self.training.steps:
+            raise ValueError(
+                f"training.full_attention_steps is {self.training.full_attention_steps}, above training.steps {self.training.steps}: "
+                f"choose at most {self.training.steps}"
+            )
         if self.model.rope_method == "theta" and self.model.rope_theta is None:
             raise ValueError("model.rope_method theta needs model.rope_theta: give the new base frequency, or choose ntk")
         if "theta" in self.evaluation.rope_methods and self.model.rope_theta is None:
@@ -311,5 +329,22 @@ class PipelineParams(Params):
         return self.packing.row_length or self.model.target_length
 
     @property
+    def row_limit(self) -> str:
+        """Name of the parameter that decides `row_tokens`."""
+        return "packing.row_length" if self.packing.row_length else "model.target_length"
+
+    @property
     def chunk_tokens(self) -> int:
         return self.chunking.max_tokens or self.row_tokens
+
+
+def _refuse_unused_attention(training: TrainingParams) -> None:
+    """ValueError for a parameter that chooses where S2-Attn attends in full, without S2-Attn."""
+    if training.attention != "full":
+        return
+    for name, unused in _UNUSED_IN_FULL.items():
+        if getattr(training, name) not in unused:
+            raise ValueError(
+                f"training.{name} is for training.attention s2, and with full all layers attend in full in all steps: leave it out, or set "
+                "training.attention to s2"
+            )

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 
+if TYPE_CHECKING:
+    from ray_jobs.finetune.proof.prove import Proof
 
-def refuse_untrainable(params: PipelineParams) -> None:
-    """UserError if base model, RoPE method, short rows, layers in full attention, loss weighting, LoRA targets or packing settings cannot
-    work, or if the base fails the proof that it is trained exactly. Of `training.stages`, the last one has what concerns them all."""
+
+def refuse_missing_layers(params: PipelineParams) -> None:
+    """UserError for layers and heads in full attention that the base's config.json does not have. It loads neither torch nor
+    transformers."""
+    from ray_jobs.finetune.full_layers import refuse_missing
+    from tasks.model.stated_sizes import stated_sizes
+
+    refuse_missing(params.training, *stated_sizes(params.model))
+
+
+def refuse_untrainable(params: PipelineParams) -> Proof:
+    """The proof that the base is trained exactly. UserError if it fails, or if base model, RoPE method, short rows, layers in full
+    attention, loss weighting, LoRA targets or packing settings cannot work. Of `training.stages`, the last one has what concerns them all.
+    """
+    refuse_missing_layers(params)  # before imports that take seconds
     from ray_jobs.finetune.full_layers import check_full_layers
     from ray_jobs.finetune.grouped_layers import base_layers_in_groups
     from ray_jobs.finetune.planning.second_pass import check_weighting
@@ -22,7 +37,7 @@ def refuse_untrainable(params: PipelineParams) -> None:
     from tasks.model.extended import rope_plan_for
     from tasks.model.vocabulary import refuse_unknown_ids
     from tasks.pack.conversation_sequences import check_instructions
-    from tasks.pack.settings import check_settings
+    from tasks.pack.settings import check_packing, check_settings
     from tasks.retrieval.settings import check_retrieval
     from tasks.rope_search.plans import with_stand_in
 
@@ -31,18 +46,19 @@ def refuse_untrainable(params: PipelineParams) -> None:
     rope_plan_for(params.model)
     earlier = [refuse_stage(number, stage) for number, stage in enumerate(asked)]
     check_short_windows(params)
-    check_weights(params.model)
+    check_weighting(params)
+    check_packing(params)
     tokenizer = load_tokenizer(params.model)
-    refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)
     for stage in (*earlier, params):
         check_retrieval(stage, tokenizer)
+    check_weights(params.model)
+    refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)
     check_instructions(params, tokenizer)
     asked_chat(params, tokenizer)
     check_full_layers(params.training, load_config(params.model).get_text_config(), partial(base_layers_in_groups, params))
-    check_weighting(params)
     check_targets(params)
     check_settings(params)
-    refuse_unproven(params)
+    return refuse_unproven(params)
 
 
 def refuse_stage(number: int, params: PipelineParams) -> PipelineParams:

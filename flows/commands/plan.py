@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,19 +35,15 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     """Print the RoPE plan and its reason, what is trained, memory, time, and whether chunking would serve better.
 
     With `dry_run` also what one training step holds, computes and sends, by running it on tensors without content.
-    UserError if the run cannot work.
+    UserError if the run cannot work, on whatever machine.
     """
+    from flows.check_inputs import check_parameters
+
+    proof = check_parameters(params)  # before imports that take seconds
     from flows.commands.plan_stages import foresee_stages, print_stages
-    from ray_jobs.finetune.full_layers import check_full_layers
-    from ray_jobs.finetune.grouped_layers import base_layers_in_groups
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
-    from ray_jobs.finetune.proof.prove import refuse_unproven
-    from ray_jobs.finetune.short_window_rules import check_short_windows
-    from ray_jobs.finetune.training.lora import check_targets
-    from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
-    from tasks.retrieval.settings import check_retrieval
     from tasks.rope_search.plans import foreseen, with_stand_in
 
     machine, console = machine or Machine(), Console()
@@ -56,19 +51,9 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     stages = foresee_stages(params, machine.tflops, machine.measured, available) if params.training.stages else []
     seconds_of_stages = print_stages(console, stages) if stages else None
     rows_of_stages = sum(stage.training.steps * stage.training.rows_per_step for stage in params.by_stage())
-    *_, params = asked = params.by_stage()
+    *_, params = params.by_stage()
     searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
-    check_short_windows(params)
-    check_weights(params.model)
-    check_full_layers(params.training, load_config(params.model).get_text_config(), partial(base_layers_in_groups, params))
-    if params.retrieval.share:
-        tokenizer = load_tokenizer(params.model)
-        for stage in asked:
-            check_retrieval(stage, tokenizer)
-    proof = refuse_unproven(params)
-    if params.ray.sequence_workers > 1:
-        check_targets(params)
     shape = training_shape(params)
     speed = stages[-1].speed if stages else find_speed(params, shape, machine.tflops, machine.measured)
     seconds = None if speed is None else run_seconds(params, shape, speed)

@@ -147,6 +147,14 @@ def num_kv_heads_of(config: Any) -> int:
     return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
+def refuse_missing(training: TrainingParams, num_layers: int | None, num_kv_heads: int | None) -> None:
+    """UserError for layers and heads in full that a model of these sizes does not have; None is a size that is not known yet."""
+    if num_layers is not None:
+        stated_full_layers(training, num_layers)
+        if num_kv_heads is not None:
+            stated_full_heads(training, num_layers, num_kv_heads)
+
+
 def check_full_layers(training: TrainingParams, config: Any, in_groups: Callable[[], Collection[int]]) -> None:
     """UserError if the parameters name layers or heads that a model with this text `config` does not have, or that are never in groups.
 

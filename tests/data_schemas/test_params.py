@@ -24,7 +24,43 @@ def test_a_source_may_be_a_plain_path_or_an_object():
 @pytest.mark.parametrize(
     ("groups", "sentence"),
     [
-        ({"training": {"s2_group_size": 2000}}, "choose at most 1024"),
+        (
+            {"training": {"s2_group_size": 2000}},
+            "rows have 1024 tokens (model.target_length): choose fewer, such as a quarter, 256",
+        ),
+        ({"training": {"s2_group_size": 1024}}, "training.s2_group_size is 1024, but rows have 1024 tokens"),
+        (
+            {"training": {"s2_group_size": 512}, "packing": {"row_length": 512}},
+            "training.s2_group_size is 512, but rows have 512 tokens (packing.row_length)",
+        ),
+        (
+            {"training": {"full_attention_steps": 11, "steps": 10}},
+            "training.full_attention_steps is 11, above training.steps 10",
+        ),
+        (
+            {"training": {"full_attention_steps": 9, "stages": [{"target_length": 512, "steps": 8}, {"target_length": 1024}]}},
+            "training.stages[0] (512 tokens): training.full_attention_steps is 9, above training.steps 8: choose at most 8",
+        ),
+        (
+            {"training": {"attention": "full", "full_attention_layers": [1]}},
+            "training.full_attention_layers is for training.attention s2",
+        ),
+        (
+            {"training": {"attention": "full", "full_attention_heads": [[1, 0]]}},
+            "training.full_attention_heads is for training.attention s2",
+        ),
+        (
+            {"training": {"attention": "full", "full_attention_heads": "auto"}},
+            "training.full_attention_heads is for training.attention s2",
+        ),
+        (
+            {"training": {"attention": "full", "full_attention_every": 2}},
+            "training.full_attention_every is for training.attention s2",
+        ),
+        (
+            {"training": {"attention": "full", "full_attention_steps": 2}},
+            "training.full_attention_steps is for training.attention s2",
+        ),
         ({"training": {"full_attention_every": 4, "full_attention_layers": [1]}}, "both choose layers: leave one of them out"),
         ({"training": {"full_attention_layers": "last"}}, "full_attention_layers: give none, auto or a list of layer numbers"),
         ({"training": {"full_attention_layers": [-1]}}, "such as [3], not [-1]"),
@@ -77,6 +113,20 @@ def test_what_cannot_work_is_one_sentence(tmp_path, groups, sentence):
         load_params(str(path))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"training": {"s2_group_size": 511}, "packing": {"row_length": 512}},
+        {"training": {"full_attention_steps": 10, "steps": 10}},
+        {"training": {"attention": "full", "full_attention_layers": "auto", "full_attention_heads": "none"}},
+        {"training": {"attention": "full", "full_attention_layers": "none", "full_attention_heads": []}},
+        {"training": {"attention": "full", "full_attention_layers": [], "full_attention_every": 0}},
+    ],
+)
+def test_defaults_and_limits_of_sparse_attention_may_stand(groups):
+    PipelineParams.model_validate(changed(**groups))
 
 
 def test_parameters_that_were_added_later_are_recorded_where_they_are_used():

@@ -182,7 +182,8 @@ def test_values_that_do_not_fit_together_end_the_run_in_its_first_second_with_on
     run = finished_run(worker, "extend-context", params, tags=["auto-scheduled"])
     assert (run["state"]["type"], run["state"]["message"]) == (
         "FAILED",
-        "Wrong parameters in the run's parameters: training.s2_group_size is 4096, above model.target_length 128: choose at most 128.",
+        "Wrong parameters in the run's parameters: training.s2_group_size is 4096, but rows have 128 tokens "
+        "(model.target_length): choose fewer, such as a quarter, 32, or set training.attention to full and leave it empty.",
     )
     assert run["total_run_time"] < 1
     assert re.fullmatch(r"small \(base, yarn, 128\) \d{4}-\d\d-\d\d \d\d:\d\d UTC", run["name"])

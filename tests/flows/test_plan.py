@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.stage_params import StageParams
+from flows.check_inputs import check_inputs
 from flows.commands.doctor import _model
 from flows.commands.plan import Machine, print_plan
 from flows.config import load_config
@@ -87,6 +88,49 @@ def test_layers_with_a_short_window_are_not_planned_in_groups(
     assert "groups of 32 tokens, full in layer 5 " in every
     with pytest.raises(UserError, match="full_attention_layers names layer 0, which training never puts into groups"):
         print_plan(load_config(config, [f"model.base={tmp_path}", "training.full_attention_layers=[0,5]"]), Machine(tflops=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            ["training.loss_weighting=exact", "packing.row_length=64"],
+            "weights targets with 64 tokens of left context or more, the base's window, but rows have 64 tokens",
+        ),
+        (["packing.bucket_repeats={99: 2}"], r"packing\.bucket_repeats .*99"),
+        (["publish.min_effective_length=4096"], r"publish\.min_effective_length is 4096, above model\.target_length 128"),
+    ],
+)
+def test_a_plan_refuses_what_a_run_refuses(config: str, changes: list[str], words: str) -> None:
+    params = load_config(config, changes)
+    for check in (print_plan, check_inputs):
+        with pytest.raises(UserError, match=words):
+            check(params)
+
+
+def test_layers_and_heads_that_config_json_does_not_have_are_refused_before_torch_is_loaded() -> None:
+    code = (
+        "import sys\n"
+        "from data_schemas.errors import UserError\n"
+        "from flows.check_inputs import check_inputs\n"
+        "from flows.commands.plan import print_plan\n"
+        "from flows.config import load_config\n"
+        "for change in ('full_attention_layers=[9]', 'full_attention_heads=[[1,9]]', 'full_attention_every=9'):\n"
+        "    for check in (print_plan, check_inputs):\n"
+        "        try:\n"
+        "            check(load_config('demo', [f'training.{change}']))\n"
+        "        except UserError as error:\n"
+        "            print(error)\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS_AFTER_S)
+    assert told.returncode == 0, told.stderr
+    layers, heads, every = (
+        "training.full_attention_layers names 9, but the model has 4 layers: choose from 0 to 3.",
+        "training.full_attention_heads names [1, 9], but the model has 4 layers with 2 key-value heads each, counted from 0.",
+        "training.full_attention_every is 9, but the model has 4 layers: choose at most 4.",
+    )
+    assert told.stdout.splitlines() == [layers, layers, heads, heads, every, every, "[]"]
 
 
 def test_retrieval_documents_that_cannot_be_made_are_not_planned(config: str) -> None:

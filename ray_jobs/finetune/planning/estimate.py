@@ -37,7 +37,8 @@ class Speed:
 def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     """Operations of all steps if each row is one full-length document: the most that a run of these parameters can need.
 
-    Retrieval documents, which fill a row each, attend in full in all layers, and so do conversations where the parameters say so.
+    Retrieval documents, which fill a row each, attend in full in all layers, and so do conversations where the parameters say so. Of the
+    ordinary rows `training.short_window_share` are cut into pieces, which attend in full.
     """
     from ray_jobs.finetune.training.objective import group_size_at
 
@@ -45,13 +46,26 @@ def run_flops(params: PipelineParams, shape: TrainingShape) -> float:
     full_layers = shape.num_full_layers(params)
     lengths = np.full(training.rows_per_step, params.row_tokens)
     last = min(training.full_attention_steps, training.steps) if training.attention == "s2" else 0
-    in_groups = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers)
-    retrieval = shape.cost.step_flops(lengths, group_size_at(0, params), full_layers, np.ones(len(lengths), bool))
+
+    def of_step(sequences: np.ndarray, *, in_full: bool) -> float:
+        """Operations of a step with S2-Attn."""
+        return shape.cost.step_flops(sequences, group_size_at(0, params), full_layers, np.full(len(sequences), in_full))
+
     share = 1.0 if conversations_in_full(params) else params.retrieval.share
-    sparse = (1 - share) * in_groups + share * retrieval
+    cut = (1 - share) * training.short_window_share
+    short = cut * of_step(np.tile(_pieces(params), training.rows_per_step), in_full=True) if cut else 0.0
+    sparse = (1 - share - cut) * of_step(lengths, in_full=False) + share * of_step(lengths, in_full=True) + short
     total = (training.steps - last) * sparse if last < training.steps else 0.0
-    total += last * shape.cost.step_flops(lengths, 2 * params.model.target_length)
+    total += last * ((1 - cut) * shape.cost.step_flops(lengths, 2 * params.model.target_length) + short)
     return total + training.steps * second_pass_flops(params, shape.cost, lengths)
+
+
+def _pieces(params: PipelineParams) -> np.ndarray:
+    """Tokens int [num_pieces] of the pieces of a row of one document that `training.short_window_share` cuts."""
+    from tasks.model.extended import rope_plan_for
+
+    window = rope_plan_for(params.model).short_length
+    return np.minimum(window, params.row_tokens - np.arange(0, params.row_tokens, window))
 
 
 def conversations_in_full(params: PipelineParams) -> bool:

@@ -9,7 +9,9 @@ into groups while all others attend in full, before any training step, and the l
 
 Only layers that training puts into groups are probed: not one whose sliding window is shorter than a group, nor one without attention.
 The score of a layer is how much the scored tokens' loss rises, in nats a token. For heads, each key-value head in turn is put into
-groups instead. The passages are copied from the user's own text. Everything is a function of the rows and the seed.
+groups instead. It is unshifted there. Which half it is in later depends on what is chosen, but in both halves a segment has at most a
+group's tokens, so no copied passage is in reach. The passages are copied from the user's own text. Everything is a function of the rows and
+the seed.
 """
 
 from __future__ import annotations

@@ -56,6 +56,17 @@ def test_operations_of_a_run_by_hand(params: PipelineParams) -> None:
     # Two windows of 64 tokens, the base's, are read again for the targets from 64 on.
     second = 6 * 2 * (2 * 128 * matrices + 4 * 2 * 4 * 8 * 2 * (64 * 65 / 2))
     assert run_flops(compared, shape) - run_flops(params, shape) == pytest.approx(second)
+    # A quarter of the rows is cut into two pieces of 64 tokens, the base's window, which attend in full.
+    pieces = 6 * 2 * (128 * (4 * matrices + 2 * trained) + 12 * 2 * 8 * 4 * 2 * (64 * 65 / 2))
+    for uncut, share in (
+        (params, 0.25),
+        (full, 0.25),
+        (mixed, 0.25),
+        (retrieval, 0.125),
+    ):  # rows of retrieval documents are not cut
+        cut = uncut.model_copy(update={"training": uncut.training.model_copy(update={"short_window_share": 0.25})})
+        others = run_flops(retrieval, shape) - 0.125 * expected if uncut is retrieval else (1 - share) * run_flops(uncut, shape)
+        assert run_flops(cut, shape) == pytest.approx(others + share * pieces)
     half = params.model_copy(update={"packing": params.packing.model_copy(update={"row_length": 64})})
     assert run_flops(half, shape) < run_flops(params, shape) / 2
     speed = Speed(1e9, "")

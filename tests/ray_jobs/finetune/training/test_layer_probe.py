@@ -56,7 +56,7 @@ def test_the_shortest_probes_are_whole_too(length):
     [
         (2048, None, None, 512),
         (16384, None, 4096, 1024),  # a quarter of the row, as of the probe
-        (16384, None, 16384, 1024),  # something is left further away
+        (16384, None, 8192, 1024),  # something is left further away
         (8192, 1024, None, 256),  # as in the rows
         (32, None, None, 8),
     ],
