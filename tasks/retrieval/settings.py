@@ -72,7 +72,7 @@ def _too_short(family: RetrievalFamily, params: PipelineParams, renderer: Render
     request = Request(
         TextSupply(documents, np.random.default_rng(0)),
         Negatives(documents, max(40, num_chars // 16)),
-        params.retrieval.questions,
+        params.retrieval.questions_of(length),
         num_chars,
         symbols,
     )
