@@ -53,7 +53,8 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
     beginnings = Beginnings(text)
     for i in order:
         place = max(taken, beginnings.nearest(int(depths[i] * len(text)))) if depths[i] else 0
-        front = text[taken:place] + ("" if text[taken:place].endswith("\n") else "\n")
+        front = text[taken:place]
+        front += "\n" if front and not front.endswith("\n") else ""
         line = f"{style.format(key=keys[i])} {values[i]}\n"
         evidence[i] = written + len(front)
         lines.append((evidence[i], evidence[i] + len(line)))
