@@ -63,13 +63,13 @@ class _Shown:
         question, answer = turn.question.casefold(), turn.answer.strip().casefold()
         if _shows(f"{self.text}\n{question}", answer, self.least):
             return False
-        new = f"{question}\n{answer}"
+        new = f"{turn.question}{turn.answer}".casefold()
         return not any(_shows(new, other, self.least) for other in self.answers)
 
     def add(self, asked: Asked) -> None:
         turn, spans = asked
         self.spans += spans
-        self.text += f"\n{turn.question}\n{turn.answer.strip()}".casefold()
+        self.text += f"\n{turn.question}{turn.answer}".casefold()
         self.answers.append(turn.answer.strip().casefold())
 
 
