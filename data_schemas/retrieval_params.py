@@ -34,10 +34,15 @@ class RetrievalParams(Params):
         0.5,
         gt=0,
         le=1,
-        description="Share of a retrieval document's loss that is on its answers. 1: the answers alone.",
+        description="Share of a retrieval document's loss that is on its answers, as far as no token of an answer weighs more than 16. "
+        "1: the answers alone.",
     )
-    questions: int = Field(
-        16, ge=1, le=256, description="Number of questions at the end of a retrieval document, where its length allows."
+    questions: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Number of questions at the end of a retrieval document, where its length allows. Empty: 16 for rows of up to 2,048 "
+        "tokens, and one more for every 128 tokens beyond, at most 256.",
     )
     chat_template: bool = Field(
         True, description="Ask and answer in turns of the tokenizer's chat template, if it has one. false: as plain text."
@@ -51,6 +56,10 @@ class RetrievalParams(Params):
         if not self.trained_families:
             raise ValueError("heldout_families holds every kind of families, so none is left to train: remove one")
         return self
+
+    def questions_of(self, row_tokens: int) -> int:
+        """How many questions a document of so many tokens has where its length allows."""
+        return self.questions or min(16 + max(0, row_tokens - 2048) // 128, 256)
 
     @property
     def trained_families(self) -> tuple[RetrievalFamily, ...]:

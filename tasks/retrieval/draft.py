@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks.retrieval.text_supply import Taken
+
 
 class NotMade(Exception):
     """A document could not be made; the message is a reason of a few words, which the ledger counts."""
@@ -32,7 +34,8 @@ class Draft:
     answers   spans of characters of `before` that weigh like answers; with `after_weighs`, so does all of `after`
     invented  spans of characters of `before` that nothing predicts, such as keys: they weigh nothing; with `asks_invented`, nor do
               the questions
-    num_used  characters taken from the supply for `before` and `after`
+    num_used  characters taken from the supply for `before` and `after`, one after another
+    taken     what was taken of single documents instead; `spare` is what follows once it is gone
     doc_ids   the documents that `before` and `after` are from
     negatives passages of other documents in it
     spare_from where `spare` is of other documents: (the first character, the document) of each passage
@@ -50,6 +53,7 @@ class Draft:
     asks_invented: bool = False
     negatives: tuple[str, ...] = ()
     spare_from: tuple[tuple[int, str], ...] = ()
+    taken: tuple[Taken, ...] = ()
 
     def made_from(self, num_filled: int) -> tuple[str, ...]:
         """The documents that `before`, `after` and the first `num_filled` characters of `spare_from`'s passages are from."""

@@ -28,7 +28,7 @@ from tasks.retrieval.fitting import Fitted, fit
 from tasks.retrieval.rendering import Renderer
 from tasks.retrieval.settings import writable_symbols
 from tasks.retrieval.text_supply import SourceText, TextSupply
-from tasks.retrieval.weights import loss_weights
+from tasks.retrieval.weights import loss_weights, reached_share
 from tasks.tokens.encoding import Encoder
 from tasks.tokens.special_tokens import SpecialTokens
 
@@ -56,8 +56,8 @@ def retrieval_part(number: int) -> str:
 class RetrievalJob:
     """Makes the retrieval documents of one part of the corpus, each of `row_tokens` tokens, from its documents of `split`.
 
-    Writes `retrieval-N.parquet`; returns how many documents there are, and how often a family could not make one, by reason. `parts`
-    holds the tokenizer.
+    Writes `retrieval-N.parquet`; returns how many documents there are, the sum of the shares of their loss that answers have, and how
+    often a family could not make one, by reason. `parts` holds the tokenizer.
     """
 
     documents: Parts
@@ -83,7 +83,12 @@ class RetrievalJob:
                     writer.write_table(pa.Table.from_pylist(rows, schema=RETRIEVAL))
                     rows = []
             writer.write_table(pa.Table.from_pylist(rows, schema=RETRIEVAL))
-        return {"made": making.num_made, "wanted": making.num_wanted, "not_made": making.not_made}
+        return {
+            "made": making.num_made,
+            "wanted": making.num_wanted,
+            "answer_shares": making.answer_shares,
+            "not_made": making.not_made,
+        }
 
 
 class _Part:
@@ -98,11 +103,11 @@ class _Part:
         passage_chars = min(num_chars // _PASSAGE_SHARE, _MOST_PASSAGE_CHARS)
         negatives = Negatives(self._supply.documents, passage_chars)
         symbols = writable_symbols(renderer.encoder)
-        self._request = Request(self._supply, negatives, job.params.questions, num_chars, symbols)
+        self._request = Request(self._supply, negatives, job.params.questions_of(job.row_tokens), num_chars, symbols)
         share = job.params.share
         num_tokens = self._supply.num_left / self.chars_per_token + len(self._supply.documents) * job.special.num
         self.num_wanted = math.ceil(_MARGIN * share / (1 - share) * num_tokens / job.row_tokens)
-        self.num_made = 0
+        self.num_made, self.answer_shares = 0, 0.0
         self.not_made: dict[str, dict[str, int]] = {}
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -119,7 +124,10 @@ class _Part:
             family, fitted = made
             draft = fitted.draft
             used = draft.num_used if draft.negatives else draft.num_used + fitted.num_filled
-            doc_ids = draft.made_from(fitted.num_filled) if draft.negatives else self._supply.doc_ids(used)
+            self._supply.take(draft.taken)
+            doc_ids = draft.made_from(fitted.num_filled)
+            if not draft.negatives:
+                doc_ids = tuple(dict.fromkeys((*doc_ids, *self._supply.doc_ids(used))))
             self._supply.use(used)
             self._request.negatives.give(draft.negatives)
             yield self._row(family, self.num_made, replace(draft, doc_ids=doc_ids), fitted)
@@ -139,6 +147,8 @@ class _Part:
         rendered = fitted.rendered
         sources = [self._sources[doc_id] for doc_id in draft.doc_ids]
         languages = {source.language for source in sources}
+        weights = loss_weights(rendered.is_answer, rendered.is_invented, self._job.params.answer_weight)
+        self.answer_shares += reached_share(weights, rendered.is_answer)
         return {
             "doc_id": f"retrieval-{self._number:05d}-{index:06d}",
             "family": family,
@@ -147,7 +157,7 @@ class _Part:
             "language": (languages.pop() or None) if len(languages) == 1 else None,
             "made_from": list(draft.doc_ids),
             "input_ids": rendered.token_ids,
-            "loss_weights": loss_weights(rendered.is_answer, rendered.is_invented, self._job.params.answer_weight),
+            "loss_weights": weights,
             "is_answer": rendered.is_answer,
             "evidence": list(rendered.evidence),
             "answered": list(rendered.answered),

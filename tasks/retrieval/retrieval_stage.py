@@ -23,7 +23,7 @@ from tasks.retrieval.settings import check_retrieval, frame_of
 from tasks.tokens.special_tokens import special_tokens
 from tasks.work import Workers, WorkersFor, run_units
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 KIND = "retrieval"
 
 
@@ -62,7 +62,13 @@ def run(
     for warning in done["warnings"]:
         progress(message(f"retrieval: warning: {warning}"))
     again = ", already finished" if artifact.reused else ""
-    progress(message(f"retrieval: {done['num_documents']:,} documents of {params.row_tokens:,} tokens{again}"))
+    share = done["answer_share"]
+    progress(
+        message(
+            f"retrieval: {done['num_documents']:,} documents of {params.row_tokens:,} tokens{again}; "
+            f"answers have {share['reached']:.1%} of their loss ({share['wanted']:.1%} were asked for)"
+        )
+    )
     return artifact
 
 
@@ -75,9 +81,11 @@ def _write(
     job: RetrievalJob, names: list[str], parts: Parts, workers: Workers, progress: ProgressCallback, directory: Path
 ) -> dict[str, Any]:
     made = wanted = 0
+    answer_shares = 0.0
     not_made: dict[str, Counter[str]] = {family: Counter() for family in job.params.trained_families}
     for number, counts in enumerate(run_units(workers, job, list(enumerate(names)), parts, "made")):
         made, wanted = made + counts["made"], wanted + counts["wanted"]
+        answer_shares += counts["answer_shares"]
         for family, reasons in counts["not_made"].items():
             not_made[family].update(reasons)
         parts.take(retrieval_part(number), directory / f"retrieval-{number:05d}-of-{len(names):05d}.parquet")
@@ -99,6 +107,7 @@ def _write(
     return {
         "num_documents": made,
         "num_wanted": wanted,
+        "answer_share": {"wanted": job.params.answer_weight, "reached": round(answer_shares / made, 6)},
         "not_made": {family: dict(sorted(counts.items())) for family, counts in not_made.items() if counts},
         "warnings": warnings,
     }

@@ -57,7 +57,7 @@ def check_retrieval(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) 
         if (reason := _too_short(family, params, renderer, symbols)) is not None:
             raise UserError(
                 f"Rows of {params.row_tokens} tokens are too short for retrieval.families {family} ({reason}): "
-                f"leave {family} out, or raise model.target_length."
+                f"leave {family} out, or raise {params.row_limit}."
             )
 
 
@@ -72,7 +72,7 @@ def _too_short(family: RetrievalFamily, params: PipelineParams, renderer: Render
     request = Request(
         TextSupply(documents, np.random.default_rng(0)),
         Negatives(documents, max(40, num_chars // 16)),
-        params.retrieval.questions,
+        params.retrieval.questions_of(length),
         num_chars,
         symbols,
     )

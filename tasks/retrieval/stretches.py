@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？؟।])\s*|\s*\n+\s*")
+_BEGINNING = re.compile(r"\n+|(?<=[.!?…])[^\S\n]+|(?<=[。！？؟।])(?!\s)")  # where this ends, a line or a sentence begins
 _MOST, _LEAST_LETTERS = 240, 8  # characters of a stretch, letters and digits in it
 _WINDOW = 160  # characters of a stretch where the text has no sentence that is short enough
 _CONTINUOUS = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"  # scripts without spaces between words
@@ -39,7 +40,12 @@ def words(text: str) -> list[tuple[int, str]]:
 
 def is_long_word(word: str) -> bool:
     """Whether a word is long enough to be rare: 5 letters, or 2 characters of a script that writes no spaces."""
-    return len(word) >= 5 or _CONTINUOUS_WORD.match(word) is not None
+    return len(word) >= 5 or needs_no_spaces(word)
+
+
+def needs_no_spaces(word: str) -> bool:
+    """Whether a word is of a script that writes no spaces between words."""
+    return _CONTINUOUS_WORD.match(word) is not None
 
 
 def opening(text: str, most: int) -> str:
@@ -48,6 +54,27 @@ def opening(text: str, most: int) -> str:
         return text.rstrip()
     cut = text.rfind(" ", most // 2, most + 1)
     return text[: cut if cut > 0 else most].rstrip()
+
+
+class Beginnings:
+    """Places in a text where a line or a sentence begins."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._places = [0, *(found.end() for found in _BEGINNING.finditer(text) if found.end() < len(text))]
+
+    def nearest(self, near: int) -> int:
+        """The nearest one, or where a word begins if that is more than a stretch away."""
+        after = bisect_left(self._places, near)
+        place = min(self._places[max(0, after - 1) : after + 1], key=lambda one: abs(one - near))
+        return place if abs(place - near) <= _MOST else quiet_place(self._text, near, _WINDOW)
+
+
+def first_beginning(text: str, near: int) -> int:
+    """Where at or after `near` the first line or sentence begins, or a word if that is more than a stretch away."""
+    places = (found.end() for found in _BEGINNING.finditer(text, max(0, near - 1), near + _MOST))
+    place = next((place for place in places if place >= near), None)
+    return near if not near else quiet_place(text, near, _WINDOW) if place is None else place
 
 
 def quiet_place(text: str, near: int, reach: int) -> int:

@@ -16,16 +16,15 @@ from tasks.retrieval.draft import Draft, NotMade, Turn
 from tasks.retrieval.families.asking import in_some_order
 from tasks.retrieval.families.names import digits, distinct, syllables
 from tasks.retrieval.families.request import Request
-from tasks.retrieval.stretches import quiet_place
+from tasks.retrieval.stretches import Beginnings
 
-STYLES = ("[{key}]", "{key} :=", "{key} ->", "@{key} @")
+STYLES = ("[{key}]", "{key} :=", "<{key}>", "@{key} @")
 _DISTRACTORS = 0.5  # lines that are not asked for, beside each that is
 _MOST_OF_TWO_PAIRS = 5_000
 _MANY_LINES = 0.4  # of the document's characters, in documents with many lines
 _HALF = 0.5  # of the documents
 _LINE_CHARS = 24
 _AT_THE_BEGINNING = 0.5  # of the documents have a line right at their beginning, which is asked for
-_LEAST_REACH = 24  # characters up to a line or word where a line is put in
 
 
 def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
@@ -51,10 +50,11 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
     evidence = [0] * number
     lines: list[tuple[int, int]] = []
     taken = written = 0
-    reach = max(_LEAST_REACH, len(text) // 100)
+    beginnings = Beginnings(text)
     for i in order:
-        place = max(taken, quiet_place(text, int(depths[i] * len(text)), reach)) if depths[i] else 0
-        front = text[taken:place] + ("" if text[taken:place].endswith("\n") else "\n")
+        place = max(taken, beginnings.nearest(int(depths[i] * len(text)))) if depths[i] else 0
+        front = text[taken:place]
+        front += "\n" if front and not front.endswith("\n") else ""
         line = f"{style.format(key=keys[i])} {values[i]}\n"
         evidence[i] = written + len(front)
         lines.append((evidence[i], evidence[i] + len(line)))

@@ -1,6 +1,6 @@
 """Text out of order under labels, and a trace of the true order at the end.
 
-paragraph_order takes one text. shuffled_chunks mixes the chunks of several, each in its own order, and asks for the chain of each
+paragraph_order takes one document. shuffled_chunks mixes the chunks of several, each in its own order, and asks for the chain of each
 (Untie the Knots, Tian et al. 2024, arXiv 2409.04774).
 """
 
@@ -14,33 +14,37 @@ from tasks.retrieval.draft import Draft, NotMade, Turn
 from tasks.retrieval.families.names import digits, distinct, syllables
 from tasks.retrieval.families.request import Request
 from tasks.retrieval.stretches import pieces
+from tasks.retrieval.text_supply import Taken
 
 _FEWEST, _MOST = 4, 9  # paragraphs
-_TEXTS, _FEWEST_CHUNKS, _MOST_CHUNKS = 3, 3, 5
+_SOURCES, _FEWEST_CHUNKS, _MOST_CHUNKS = 3, 3, 5
 _LEAST_CHARS = 24  # of a piece
 
 
 def paragraph_order(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
     number = int(rng.integers(_FEWEST, _MOST + 1))
     labels, shown = _labels(number, request, rng), rng.permutation(number).tolist()
-    text = _text(request, num_chars)
-    parts = _parts(text, number)
+    taken = request.supply.within(num_chars)
+    if not taken:
+        raise NotMade("no document long enough for its paragraphs")
+    parts = _parts(request.supply.text(taken[0]), number)
     before, places = _labelled([(f"[[{labels[i]}]]", parts[i]) for i in shown])
     evidence = dict(zip(shown, places, strict=True))[0]
     turn = Turn(f"[[{' '.join(sorted(labels))}]] =>", " " + " > ".join(labels), evidence)
-    return _draft(request, num_chars, before, (turn,))
+    return _draft(request, taken, before, (turn,))
 
 
 def shuffled_chunks(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
-    numbers = rng.integers(_FEWEST_CHUNKS, _MOST_CHUNKS + 1, _TEXTS).tolist()
+    numbers = rng.integers(_FEWEST_CHUNKS, _MOST_CHUNKS + 1, _SOURCES).tolist()
     labels = _labels(sum(numbers), request, rng)
-    order = rng.permutation(np.repeat(np.arange(_TEXTS), numbers)).tolist()
-    asked = rng.permutation(_TEXTS).tolist()
-    text = _text(request, num_chars)
-    bounds = [round(i * num_chars / _TEXTS) for i in range(_TEXTS + 1)]
-    chunks = [_parts(text[a:b], n) for a, b, n in zip(bounds, bounds[1:], numbers, strict=False)]
+    order = rng.permutation(np.repeat(np.arange(_SOURCES), numbers)).tolist()
+    asked = rng.permutation(_SOURCES).tolist()
+    taken = request.supply.within(num_chars // _SOURCES, _SOURCES)
+    if len(taken) < _SOURCES:
+        raise NotMade("too few documents long enough for its chunks")
+    chunks = [_parts(request.supply.text(one), n) for one, n in zip(taken, numbers, strict=True)]
     chains = [[labels.pop() for _ in range(n)] for n in numbers]
-    had = [0] * _TEXTS
+    had = [0] * _SOURCES
     shown, keys = [], []
     for which in order:
         shown.append((f"({chains[which][had[which]]})", chunks[which][had[which]]))
@@ -49,19 +53,13 @@ def shuffled_chunks(request: Request, num_chars: int, rng: np.random.Generator) 
     before, places = _labelled(shown)
     place_of = dict(zip(keys, places, strict=True))
     turns = [Turn(f"({chains[i][0]}) >", " " + " > ".join(chains[i][1:]), place_of[i, 1]) for i in asked]
-    return _draft(request, num_chars, before, tuple(turns))
+    return _draft(request, taken, before, tuple(turns))
 
 
-def _draft(request: Request, num_chars: int, before: str, turns: tuple[Turn, ...]) -> Draft:
-    spare = request.supply.passage(2 * num_chars)[num_chars:]
-    return Draft(before + "\n\n", spare, num_chars, request.supply.doc_ids(num_chars), turns)
-
-
-def _text(request: Request, num_chars: int) -> str:
-    text = request.supply.passage(num_chars)
-    if len(text) < num_chars:
-        raise NotMade("the text is used up")
-    return text
+def _draft(request: Request, taken: list[Taken], before: str, turns: tuple[Turn, ...]) -> Draft:
+    doc_ids = tuple(request.supply.documents[one.document].doc_id for one in taken)
+    spare = request.supply.without(taken).passage(sum(one.num_chars for one in taken))
+    return Draft(before + "\n\n", spare, 0, doc_ids, turns, taken=tuple(taken))
 
 
 def _parts(text: str, number: int) -> list[str]:

@@ -57,17 +57,44 @@ def _vocabulary(script: str) -> list[str]:
     return ["".join(rng.choice(list(letters), int(rng.integers(2, longest)))) for _ in range(3000)]
 
 
+def code(seed: int, num_chars: int) -> str:
+    """Lines as of a program: names of several parts, and lines of signs or few letters between them."""
+    rng = np.random.default_rng(seed)
+    vocabulary = _vocabulary("latin")
+    lines, size = [], 0
+    while size < num_chars:
+        a, b, c, d = (vocabulary[i] for i in rng.integers(0, len(vocabulary), 4).tolist())
+        forms = (
+            f"def {a}_{b}(self, {c}): return {d}{int(rng.integers(100))}",
+            f"    {a}.{b} = {c}({d}, is_{a}=True)",
+            f"    # {a} {b} {c} {d}",
+            "    )",
+            '    """',
+            "else:",
+        )
+        lines.append(forms[int(rng.integers(len(forms)))])
+        size += len(lines[-1]) + 1
+    return "\n".join(lines)[:num_chars]
+
+
 def sources(number: int, num_chars: int, script: str = "latin") -> list[SourceText]:
     return [SourceText(f"d{i}", prose(i, num_chars, script), "CC0-1.0", "en") for i in range(number)]
 
 
 class Maker:
-    """Documents of any family with one tokenizer, from texts of 24,000 characters."""
+    """Documents of any family with one tokenizer, from the given texts or from texts of 24,000 characters."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int, script: str = "latin", questions: int = 16) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        length: int,
+        script: str = "latin",
+        questions: int = 16,
+        texts: list[SourceText] | None = None,
+    ) -> None:
         self.encoder, self.special, self.length = encoder_of(tokenizer), special_tokens(tokenizer), length
         self.renderer = Renderer(self.encoder, self.special, None)
-        texts = sources(8, max(24_000, 12 * length), script)
+        texts = texts or sources(8, max(24_000, 12 * length), script)
         sample = next(self.encoder.encode([texts[0].text[:4000]]))
         self.chars_per_token = len(sample.text) / len(sample.ids)
         num_chars = int(length * self.chars_per_token)

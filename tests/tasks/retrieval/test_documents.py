@@ -1,20 +1,23 @@
 """Retrieval documents of all kinds: their length, their evidence, and what their loss weighs."""
 
+import math
 import re
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
+from data_schemas.retrieval_params import FAMILIES, RetrievalFamily, RetrievalParams
 from tasks.retrieval.chat import chat_frame
 from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.key_value import STYLES
 from tasks.retrieval.fitting import Fitted
 from tasks.retrieval.rendering import Renderer
-from tasks.retrieval.weights import loss_weights
-from tests.tasks.retrieval.made_texts import Maker
+from tasks.retrieval.text_supply import SourceText
+from tasks.retrieval.weights import MAX_ANSWER_WEIGHT, loss_weights, reached_share
+from tests.tasks.retrieval.made_texts import Maker, code, sources
 from tests.tasks.tokens.made_tokenizers import KINDS
 
 LENGTH = 1536
@@ -104,17 +107,78 @@ def test_an_answer_is_often_nearly_a_whole_document_away_from_its_evidence() -> 
     assert np.mean(np.array(distances) > 0.9) > 0.075, "a tenth if all distances are equally frequent; 0.054 in random order"
 
 
-@pytest.mark.parametrize("script", ["latin", "chinese"])
-@pytest.mark.parametrize("family", ["position", "repeated_opening"])
-def test_no_question_shows_the_answer_of_another(family: RetrievalFamily, script: str) -> None:
+@pytest.mark.parametrize("script", ["latin", "chinese", "code"])
+@pytest.mark.parametrize("family", ["position", "repeated_opening", "fill_in", "keyword"])
+def test_no_question_shows_an_answer_or_half_of_it(family: RetrievalFamily, script: str) -> None:
     """Else the answer could be copied from nearby, and its evidence far back would not be needed."""
-    maker = Maker(KINDS["bytes"](), 3072, script)
+    maker = Maker(KINDS["bytes"](), 3072, script) if script != "code" else code_maker(3072)
     for seed in range(6):
         shown = ""
         for turn in maker.make(family, seed).draft.turns:
-            assert turn.answer.strip()[:16] not in shown
-            shown += f"{turn.question}{turn.answer}\n"
-        assert shown.count("\n") > 3
+            shown += f"\n{turn.question}".casefold()
+            answer = turn.answer.strip().casefold()
+            size = len(answer) if family == "fill_in" else math.ceil(len(answer) / 2)
+            assert not any(answer[i : i + size] in shown for i in range(len(answer) - size + 1)), (answer, shown)
+            shown += f"\n{answer}"
+        assert shown.count("\n") > 6
+
+
+def code_maker(length: int) -> Maker:
+    return Maker(KINDS["bytes"](), length, texts=[SourceText(f"d{i}", code(i, 24_000), "MIT", "en") for i in range(4)])
+
+
+def test_gaps_are_whole_words_and_never_part_of_a_name() -> None:
+    maker = code_maker(3072)
+    questions = [turn.question for seed in range(8) for turn in maker.make("fill_in", seed).draft.turns]
+    assert len(questions) > 50
+    assert any("_" in question.replace("____", "") for question in questions), "the text has names of several parts"
+    assert not [question for question in questions if re.search(r"\w____|____\w|_____", question)]
+
+
+def test_position_asks_about_true_neighbours_alone() -> None:
+    """Lines of signs or few letters cannot be asked about, but they are lines."""
+    maker = code_maker(3072)
+    num_asked = 0
+    for seed in range(8):
+        draft = maker.make("position", seed).draft
+        for turn in draft.turns:
+            quotation, sign = turn.question[:-3], turn.question[-2:]
+            places = sorted([draft.before.index(quotation), turn.evidence])
+            assert (places[0] == turn.evidence) == (sign == "<<")
+            assert draft.before[places[0] : places[1]].strip().count("\n") == 0, "one line, then the other one"
+            num_asked += 1
+    assert num_asked > 50
+
+
+def test_paragraphs_are_of_one_document_and_chunks_of_three() -> None:
+    maker = Maker(KINDS["bytes"](), 2000, texts=sources(6, 5000))
+    texts = {document.doc_id: document.text for document in maker.supply.documents}
+    shown: set[str] = set()
+    families: list[tuple[RetrievalFamily, int]] = [("shuffled_chunks", 3), ("paragraph_order", 1)] * 3
+    for seed, (family, number) in enumerate(families):
+        draft = maker.make(family, seed).draft
+        assert len(set(draft.doc_ids)) == number
+        labelled = re.split(r"(?:^|\n\n)(?:\[\[\w+\]\]|\(\w+\))\n", draft.before)[1:]
+        pieces = [piece.strip() for piece in labelled]
+        assert {doc_id for piece in pieces for doc_id, text in texts.items() if piece in text} == set(draft.doc_ids)
+        assert not shown & set(pieces), "no text is given out twice"
+        shown |= set(pieces)
+        maker.supply.take(draft.taken)
+
+
+def test_documents_that_are_too_few_or_too_short_for_their_pieces_are_a_reason() -> None:
+    with pytest.raises(NotMade, match="too few documents long enough for its chunks"):
+        Maker(KINDS["bytes"](), 2000, texts=sources(2, 9000)).make("shuffled_chunks")
+    with pytest.raises(NotMade, match="no document long enough for its paragraphs"):
+        Maker(KINDS["bytes"](), 2000, texts=sources(9, 1000)).make("paragraph_order")
+
+
+def test_lines_of_keys_stand_between_lines_or_sentences(makers: dict[str, Maker]) -> None:
+    for seed in range(8):
+        draft = makers["bytes"].make("key_value", seed).draft
+        fronts = [draft.before[end:start] for (_, end), (start, _) in pairwise([(0, 0), *draft.invented])]
+        assert sum(map(bool, fronts)) > 3
+        assert all(front.endswith("\n") and front.rstrip()[-1:] == "." for front in fronts if front)
 
 
 def test_every_line_has_its_own_key_and_value_and_keys_of_two_parts_share_them(makers: dict[str, Maker]) -> None:
@@ -206,10 +270,12 @@ def test_answers_have_their_stated_share_of_the_loss() -> None:
     is_answer[[10, 500, 501, 900]] = True
     is_invented = np.zeros(1001, bool)
     is_invented[400:502] = True
-    for share in (0.01, 0.5, 1.0):
+    for share in (0.01, 0.06, 0.5, 1.0):
         weights = loss_weights(is_answer, is_invented, share)
+        reached = min(share, 4 * MAX_ANSWER_WEIGHT / 1000)
         assert weights[1:].sum() == pytest.approx(1000, rel=1e-5)
-        assert weights[is_answer].sum() == pytest.approx(1000 * share, rel=1e-5)
+        assert weights[is_answer].sum() == pytest.approx(1000 * reached, rel=1e-5)
+        assert reached_share(weights, is_answer) == pytest.approx(reached, rel=1e-5)
         assert len(set(weights[is_answer].tolist())) == 1
         assert not weights[is_invented & ~is_answer].any()
     assert loss_weights(np.zeros(5, bool), np.zeros(5, bool), 0.5).tolist() == [1, 1, 1, 1, 1]
@@ -230,6 +296,12 @@ def test_invented_keys_and_questions_about_them_weigh_nothing_but_the_text_does(
     assert not makers["bytes"].make("keyword").rendered.is_invented.any()
 
 
+def test_longer_rows_have_more_questions_unless_their_number_is_set() -> None:
+    lengths = (512, 2048, 2175, 2176, 16_384, 32_767, 131_072)
+    assert [RetrievalParams().questions_of(length) for length in lengths] == [16, 16, 16, 17, 128, 255, 256]
+    assert {RetrievalParams(questions=5).questions_of(length) for length in lengths} == {5}
+
+
 def test_a_length_that_is_too_short_is_a_reason() -> None:
     maker = Maker(KINDS["bytes"](), 40)
     for family in FAMILIES:
@@ -246,7 +318,8 @@ def test_no_text_is_given_out_twice(makers: dict[str, Maker]) -> None:
         assert maker.supply.passage(num_used).startswith(made.draft.before)
         shown.append(made.draft.before)
         maker.supply.use(num_used)
-        assert 0 <= before - maker.supply.num_left - num_used + 2 <= 2  # up to an empty line between two documents
+        # Up to an empty line between two documents, and what stands before the next line or sentence.
+        assert -2 <= before - maker.supply.num_left - num_used <= 240
     starts = [text[:60] for text in shown]
     assert all(sum(start in text for text in shown) == 1 for start in starts)
 

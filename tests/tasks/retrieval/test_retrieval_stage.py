@@ -30,6 +30,7 @@ from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.provenance import provenance
 from tasks.retrieval import retrieval_stage
 from tasks.retrieval.settings import check_retrieval
+from tasks.retrieval.weights import MAX_ANSWER_WEIGHT
 from tasks.work import Workers, local_workers
 from tests.golden.inputs import byte_tokenizer, workers_here, write_base, write_documents
 from tests.tasks.retrieval.made_texts import prose, write_parts
@@ -126,10 +127,20 @@ def test_packed_rows_carry_the_weights_and_attend_in_full(folder: Path, shards: 
         assert row["full_attention"].tolist() == [True]
         assert len(made["input_ids"]) == TARGET
         is_answer = np.array(made["is_answer"])
-        assert row["loss_weights"][is_answer].sum() == pytest.approx((TARGET - 1) / 2, rel=1e-4)
+        reached = min((TARGET - 1) / 2, MAX_ANSWER_WEIGHT * is_answer.sum())
+        assert row["loss_weights"][is_answer].sum() == pytest.approx(reached, rel=1e-4)
     assert len(seen) == len(set(seen)) == sum(f["documents"] for f in shards.manifest.summary["retrieval"]["families"])
     heldout = open_rows(shards.path / "heldout")
     assert all("loss_weights" not in heldout.row(i) for i in range(len(heldout)))
+
+
+def test_the_summary_says_what_share_of_the_loss_answers_reached(folder: Path) -> None:
+    made = retrieved(folder, documents_in(folder))
+    shares = [np.array(row["loss_weights"])[row["is_answer"]].sum() / (TARGET - 1) for row in rows_of(made)]
+    told = made.manifest.summary["answer_share"]
+    assert told == {"wanted": 0.5, "reached": pytest.approx(np.mean(shares), abs=1e-5)}
+    few = retrieved(folder, documents_in(folder), families=["fill_in"], questions=1).manifest.summary["answer_share"]
+    assert 0 < few["reached"] < 0.3, "a word of less than 20 letters, 16 times, in 1,024 tokens"
 
 
 def test_ledger_and_card_say_what_share_each_family_has(folder: Path, shards: Artifact) -> None:
