@@ -70,7 +70,9 @@ class RopeSearchResult(Record):
     critical_theta: float = Field(description="rope_theta of NTK at that pair.")
     factors: tuple[float, ...] = Field(description="The best factors found, one a pair.")
     attention_factor: float
-    attention_searched: bool = Field(description="Whether `attention_factor` was searched; else it is LongRoPE's own.")
+    attention_searched: bool = Field(
+        description="Whether `attention_factor` was searched; else it is LongRoPE's own, or 1 for two lists."
+    )
     num_evaluations: int
     num_passes: int = Field(description="Forward passes, those of the decision included.")
     best_by_generation: tuple[float, ...]

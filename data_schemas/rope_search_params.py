@@ -51,13 +51,14 @@ class RopeSearchParams(Params):
     attention: Literal["auto", "longrope", "searched"] = Field(
         "auto",
         description="The factor on cosine and sine. longrope: its paper's, which all readers compute. searched: found like the factors. "
-        "auto: searched, unless a program of model.serve_with computes its own.",
+        "auto: searched, unless a program of model.serve_with computes its own, or short_factors is original.",
     )
     short_factors: Literal["equal", "original"] = Field(
         "equal",
         description="The list for prompts within the base's window. equal: the found factors too, as programs with one table serve them. "
         "original: the base's own frequencies, where every program of model.serve_with switches between two lists; needs "
-        "training.short_window_share.",
+        "training.short_window_share. Both lists share one factor on cosine and sine, which is then 1: short prompts are computed as by "
+        "the base, and the search has one number less to win with.",
     )
     knots: int = Field(
         4, ge=2, le=8, description="Numbers of the compact space above the critical dimension; three are below it."
@@ -70,5 +71,10 @@ class RopeSearchParams(Params):
         if self.first_samples > self.samples:
             raise ValueError(
                 f"first_samples is {self.first_samples}, above samples {self.samples}: choose at most {self.samples}"
+            )
+        if self.short_factors == "original" and self.attention != "auto":
+            raise ValueError(
+                f"attention is {self.attention}, but with short_factors original the factor on cosine and sine is 1, because short prompts "
+                "have it too: set attention to auto, or short_factors to equal"
             )
         return self

@@ -32,14 +32,15 @@ from tasks.model.rope_plan import RopePlan, plan_rope
 if TYPE_CHECKING:
     from ray_jobs.evaluate.workload import Workload
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 KIND = "rope_comparisons"
 STAGE = "compare-rope"
 BASE = "base"
 CRITICAL = "ntk_critical"  # NTK at the measured critical pair, see `tasks.rope_search.seeds`
 
 
-_CRITICAL_SETTINGS = {"first_samples", "samples", "deciding_samples", "depths", "text_tokens", "text_weight", "seed"}
+# What of `rope_search` decides the critical pair, or whether it is measured.
+_CRITICAL_SETTINGS = {"space", "first_samples", "samples", "deciding_samples", "depths", "text_tokens", "text_weight", "seed"}
 
 
 @dataclass(frozen=True)

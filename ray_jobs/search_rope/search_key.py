@@ -17,7 +17,11 @@ STAGE = "search-rope"
 
 
 def inputs_of(params: PipelineParams, documents: Artifact, start: Artifact | None = None) -> dict[str, Any]:
-    """The arguments of `stage_digest`. `start`: the checkpoint on whose model factors are searched; None: the base."""
+    """The arguments of `stage_digest`. `start`: the checkpoint on whose model factors are searched; None: the base.
+
+    `model.serve_with` decides two things of a search, which are in it. It does not decide the rivals: a program that reads a base's
+    longrope also reads its YaRN and another `rope_theta` (tested for every claim of `data_schemas.consumers`).
+    """
     parents = {"documents": documents.digest, "base": base_fingerprint(params.model)}
     return {
         "stage": STAGE,

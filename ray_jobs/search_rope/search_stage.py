@@ -49,6 +49,7 @@ from tasks.rope_search.space import Candidate, RopeSpace
 from tasks.work import Workers
 
 _FEWEST = 4  # clusters: two for the search and two for the decision
+_ENOUGH_DECIDING = 6  # works: with 2, Student's t at level 0.955 is 14, with 6 it is 2.6
 _REMEDY = "lower model.target_length or ray.num_workers"
 
 
@@ -156,15 +157,24 @@ class _Search:
     def _announce(self) -> None:
         space, settings = self._space, self._settings
         searched, deciding = (
-            len({sample.doc_id for sample in part})
+            len({sample.cluster for sample in part})
             for part in (self._samples[: settings.samples], self._samples[settings.samples :])
         )
+        of_works = any(sample.cluster != sample.doc_id for sample in self._samples)
+        kind = "works" if of_works else "documents"
         self._say(
             f"factors for {space.extension:g}x ({space.original_length} -> {space.target_length} tokens) in the {space.kind} space, on "
-            f"{searched} training documents, and {deciding} others for the decision; at most {settings.evaluations} candidates, which "
-            f"take at most {self._passes_foreseen} forward passes of {space.target_length} tokens"
+            f"{searched} training {kind}, and {deciding} others decide; at most {settings.evaluations} candidates, which take at most "
+            f"{self._passes_foreseen} forward passes of {space.target_length} tokens"
             f"{'; on the model of the training stage before' if self._adapter else ''}"
         )
+        if deciding < _ENOUGH_DECIDING:
+            more = f", and set rope_search.deciding_samples to {_ENOUGH_DECIDING} or more"
+            self._say(
+                f"only {deciding} {kind} decide, so only a large difference can be shown, and the plan will rather take a closed form: add "
+                f"documents of other works with at least {space.target_length} tokens"
+                f"{more if settings.deciding_samples < _ENOUGH_DECIDING else ''}"
+            )
         if settings.short_factors == "original" and (reasons := misreading(self._params, "longrope_two_lists")):
             self._say(f"both lists will be equal, because {', and '.join(reasons.values())}")
 

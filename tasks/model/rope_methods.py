@@ -225,6 +225,27 @@ _BUILDERS: dict[str, Callable[[BaseRope, int, Factors], Parameters]] = {
 }
 
 
+def unusual_factors(parameters: Parameters) -> list[str]:
+    """What of longrope's lists is unlike LongRoPE's, a sentence each; none for another method.
+
+    They are no error: MiniCPM4's published lists begin below 1.
+    """
+    found = []
+    for name in ("short_factor", "long_factor"):
+        values = parameters.get(name, [])
+        falls = [pair for pair in range(1, len(values)) if values[pair] < values[pair - 1]]
+        if falls:
+            found.append(
+                f"{name} falls at pair {falls[0]} from {values[falls[0] - 1]:g} to {values[falls[0]]:g}, so a slower pair is slowed "
+                "less than a faster one. LongRoPE's lists never fall: is the file for this model, and in the right order?"
+            )
+        if any(value < 1 for value in values):
+            found.append(f"{name} has values below 1, so these pairs turn faster than in the base: is that meant so?")
+    if values and max(values) <= 1:
+        found.append("long_factor slows no pair, so nothing is scaled for the longer context: is it the right file?")
+    return found
+
+
 def reason(method: str, chosen_here: bool, base: BaseRope, extension: float) -> str:
     """One sentence: why this method, and whether it needs training at this extension."""
     if not chosen_here:

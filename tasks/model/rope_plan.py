@@ -39,6 +39,7 @@ from tasks.model.rope_methods import (
     reason_of_search,
     refuse_impossible,
     rope_parameters,
+    unusual_factors,
 )
 from tasks.model.rope_use import rope_use
 
@@ -129,7 +130,7 @@ class RopePlan:
             ("rope_parameters", ", ".join(f"{key}={value}" for key, value in sorted(scaling.items()))),
             ("max_position_embeddings", str(self.max_position_embeddings)),
             *((f"read by {name}", f"no: {why}" if why else "yes") for name, why in self.servable_by().items()),
-            *(("note", note) for note in self.notes),
+            *(("note", note) for note in (*self.notes, *unusual_factors(self.rope_parameters))),
         ]
 
     def asked_for(self) -> RopePlan:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
-from data_schemas.params import PipelineParams, RopeMethod
+from data_schemas.params import ModelParams, PipelineParams, RopeMethod
+from data_schemas.params_reading import validate_params
 from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, Form, RopeSearchResult, read_rope_search
 from data_schemas.storage import Artifact
-from tasks.model.base_model import load_config
+from tasks.model.base_model import load_config, locate
 from tasks.model.rope_config import read_base_rope
 from tasks.model.rope_plan import plan_rope
 from tasks.rope_search.decision import FOUND
 from tasks.rope_search.race import RaceSettings, fewest_evaluations, most_passes
 from tasks.rope_search.seeds import CLOSED_FORMS, LONGER_YARN, NTK_CRITICAL, critical_theta, scaled_length
-from tasks.rope_search.served import searches_attention
-from tasks.rope_search.space import RopeSpace
+from tasks.rope_search.served import publishes_two_lists, searches_attention
+from tasks.rope_search.space import RopeSpace, nothing_to_search
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+_UNSCALED = ("default", "dynamic")  # RoPE of bases that were trained with unscaled frequencies
 
 
 def space_of(params: PipelineParams) -> RopeSpace:
@@ -32,8 +37,8 @@ def space_of(params: PipelineParams) -> RopeSpace:
 
 
 def bare_space(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
-    """The space without a look at servers and budget. UserError where the base, one that is already scaled by longrope too, or
-    the target leaves nothing to search."""
+    """The space without a look at servers and budget. UserError where the base, such as one that is already scaled, or the target
+    leaves nothing to search."""
     search, model = params.rope_search, params.model
     base = read_base_rope(config, model.window)
     if base.layers:
@@ -46,6 +51,11 @@ def bare_space(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
             "This base is already scaled by longrope, for which no factors are searched, because no closed form could take their place: "
             "give model.rope_factors_file, with lists found for this base and model.target_length."
         )
+    if base.rope_type not in _UNSCALED:
+        raise UserError(
+            f"This base is already scaled by {base.rope_type}, and neither factors nor a critical pair are searched on scaled frequencies: "
+            "choose rope_method auto, which extends the base's own scaling."
+        )
     space = RopeSpace(
         kind=search.space,
         theta=base.theta,
@@ -56,6 +66,7 @@ def bare_space(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
         upper=search.upper_bound,
         num_knots=search.knots,
         attention=searches_attention(params),
+        keeps_short=publishes_two_lists(params),
     )
     space.check()
     return space
@@ -66,9 +77,13 @@ def space_for(config: PreTrainedConfig, params: PipelineParams) -> RopeSpace:
     search, model = params.rope_search, params.model
     space = bare_space(config, params)
     # A plan with linear factors stands for any other: it has everything that a base or a server may refuse.
-    attention = {"attention_factor": space.longrope_attention + 0.01} if space.attention else {}
-    lists: dict[str, Any] = dict.fromkeys(("short_factor", "long_factor"), [space.extension] * space.num_pairs)
-    plan_rope(config, model.target_length, "longrope", factors=lists | attention, serving=model.serve_with, window=model.window)
+    factors: dict[str, Any] = dict.fromkeys(("short_factor", "long_factor"), [space.extension] * space.num_pairs)
+    if space.attention:
+        factors["attention_factor"] = space.longrope_attention + 0.01
+    if space.keeps_short:
+        factors |= _as_the_base(space.num_pairs)
+    asked: dict[str, Any] = {"serving": model.serve_with, "window": model.window, "two_lists": space.keeps_short}
+    plan_rope(config, model.target_length, "longrope", factors=factors, **asked)
     if (fewest := fewest_evaluations(space)) > search.evaluations:
         raise UserError(
             f"rope_search.evaluations is {search.evaluations}, but the critical dimension and the seeds alone take {fewest}: raise it."
@@ -113,9 +128,16 @@ def rivals(space: RopeSpace, params: PipelineParams, config: PreTrainedConfig) -
 def factors_file(result: RopeSearchResult, two_lists: bool = False) -> dict[str, Any]:
     """What `factors.json` holds: the factors as both lists, as programs serve them that make one table for prompts of every length; or
     with `two_lists` the base's own frequencies for prompts within its window."""
-    short = [1.0] * len(result.factors) if two_lists else list(result.factors)
-    lists: dict[str, Any] = {"short_factor": short, "long_factor": list(result.factors)}
-    return lists | ({"attention_factor": result.attention_factor} if result.attention_searched else {})
+    found: dict[str, Any] = {"short_factor": list(result.factors), "long_factor": list(result.factors)}
+    if result.attention_searched:
+        found["attention_factor"] = result.attention_factor
+    return found | (_as_the_base(len(result.factors)) if two_lists else {})
+
+
+def _as_the_base(num_pairs: int) -> dict[str, Any]:
+    """What of longrope makes prompts within the original length turn as the base does. Without `attention_factor`, readers multiply cosine
+    and sine by a factor above 1 there too."""
+    return {"short_factor": [1.0] * num_pairs, "attention_factor": 1.0}
 
 
 def with_result(params: PipelineParams, search: Artifact) -> PipelineParams:
@@ -123,15 +145,19 @@ def with_result(params: PipelineParams, search: Artifact) -> PipelineParams:
 
     UserError if a file of the search was changed.
     """
-    result = load_result(search)
-    changes: dict[str, Any] = {"rope_method": result.chosen}
-    if result.chosen == FOUND:
-        changes = {"rope_factors_file": f"{search.location}/{FACTORS_NAME}"}
-    elif result.chosen in LONGER_YARN:
-        changes = {"rope_method": "yarn", "rope_length": round(LONGER_YARN[result.chosen] * params.model.target_length)}
-    elif result.chosen == NTK_CRITICAL:
-        changes = {"rope_method": "theta", "rope_theta": result.critical_theta}
+    changes = chosen_rope(load_result(search), search.location)
     return params.model_copy(update={"model": params.model.model_copy(update=changes)})
+
+
+def chosen_rope(result: RopeSearchResult, location: str) -> dict[str, Any]:
+    """The fields of `model` with which a plan takes what the search chose. `location`: the folder of its files."""
+    if result.chosen == FOUND:
+        return {"rope_method": "longrope", "rope_factors_file": f"{location}/{FACTORS_NAME}"}
+    if result.chosen in LONGER_YARN:
+        return {"rope_method": "yarn", "rope_length": round(LONGER_YARN[result.chosen] * result.target_length)}
+    if result.chosen == NTK_CRITICAL:
+        return {"rope_method": "theta", "rope_theta": result.critical_theta}
+    return {"rope_method": result.chosen}
 
 
 def load_result(search: Artifact) -> RopeSearchResult:
@@ -148,7 +174,10 @@ def with_stand_in(params: PipelineParams) -> PipelineParams:
 
 
 def as_search(params: PipelineParams) -> PipelineParams:
-    """`params` for a search that is asked for by name, whatever method they have. UserError if they have a factors file, or stages."""
+    """`params` for a search that is asked for by name, whatever RoPE they state.
+
+    UserError if they have a factors file or stages, or if a search cannot have what else they ask for.
+    """
     if params.training.stages:
         raise UserError(
             "With training.stages, the factors of a stage are searched on the model of the stage before: `ropeway finetune` does that; or "
@@ -158,8 +187,27 @@ def as_search(params: PipelineParams) -> PipelineParams:
         raise UserError(
             "model.rope_factors_file gives the factors, so there is nothing to search: remove it, or run without search-rope."
         )
-    changes = {"rope_method": "longrope", "rope_theta": None}
-    return params.model_copy(update={"model": params.model.model_copy(update=changes)})
+    _refuse_within_window(params.model)
+    given = params.model_dump(mode="json")
+    given["model"] |= {"rope_method": "longrope", "rope_theta": None, "rope_length": None}
+    given["evaluation"]["rope_methods"] = []  # such as theta, which would need the frequency
+    return validate_params(given, origin="this search")
+
+
+def _refuse_within_window(model: ModelParams) -> None:
+    """UserError for a target within the window of an unscaled base in a folder: by its config.json alone, before seconds of imports."""
+    file = Path(locate(model)) / "config.json"
+    if model.window or model.gguf_file or not file.is_file():
+        return
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        window = config.get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        return  # loading the base says what is wrong
+    is_unscaled = isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default")) == "default"
+    if is_unscaled and isinstance(window, int) and model.target_length <= window:
+        raise nothing_to_search(model.target_length, window)
 
 
 def foreseen_passes(params: PipelineParams, space: RopeSpace) -> int:

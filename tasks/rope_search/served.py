@@ -8,11 +8,11 @@ from data_schemas.params import PipelineParams
 
 def searches_attention(params: PipelineParams) -> bool:
     """Whether the factor on cosine and sine is searched too: by `rope_search.attention`, and for `auto` unless a program of
-    `model.serve_with` computes its own."""
+    `model.serve_with` computes its own, or short prompts keep the base's frequencies, with which the factor is 1."""
     chosen = params.rope_search.attention
     if chosen != "auto":
         return chosen == "searched"
-    return not misreading(params, "longrope_attention_factor")
+    return not publishes_two_lists(params) and not misreading(params, "longrope_attention_factor")
 
 
 def publishes_two_lists(params: PipelineParams) -> bool:

@@ -9,7 +9,8 @@ to the next, so that a lower frequency is never interpolated less than a higher 
               say which share of log factor_c is reached there. With shares of 1/4, 1/2, 3/4 that is NTK with the base that gives
               factor_c at c.
 
-With `attention` the genome ends with the factor on cosine and sine; without, that is LongRoPE's sqrt(1 + ln s / ln L).
+With `attention` the genome ends with the factor on cosine and sine. Without, that is LongRoPE's sqrt(1 + ln s / ln L); or 1 where short
+prompts keep the base's own frequencies, because readers of longrope have one such factor for both lists.
 
 The start-token threshold of LongRoPE is not searched: neither transformers nor vLLM nor llama.cpp reads one from a config.
 """
@@ -56,7 +57,7 @@ class RopeSpace:
     """`num_pairs`: P; lengths in tokens; `num_knots`: numbers above the critical pair of the compact form.
 
     `lower` and `upper` bound the factors at and above the critical pair, as multiples of s. `attention`: whether the factor on cosine and
-    sine is searched too.
+    sine is searched too. `keeps_short`: whether prompts within the original length turn as the base does, so that this factor is 1.
     """
 
     kind: Space
@@ -68,6 +69,7 @@ class RopeSpace:
     upper: float
     num_knots: int
     attention: bool
+    keeps_short: bool = False
 
     @property
     def extension(self) -> float:
@@ -92,6 +94,11 @@ class RopeSpace:
         return longrope_attention_factor(self.extension, self.original_length)
 
     @property
+    def kept_attention(self) -> float:
+        """The factor on cosine and sine of every candidate where it is not searched."""
+        return 1.0 if self.keeps_short else self.longrope_attention
+
+    @property
     def critical_bounds(self) -> tuple[int, int]:
         """The first and the last pair that may be critical: both sides keep at least two pairs."""
         return 2, self.num_pairs - 2
@@ -99,10 +106,7 @@ class RopeSpace:
     def check(self) -> None:
         """UserError where there is nothing to search."""
         if self.extension <= 1:
-            raise UserError(
-                f"There is nothing to search: model.target_length {self.target_length} is within the base's {self.original_length} tokens; "
-                "choose a longer target."
-            )
+            raise nothing_to_search(self.target_length, self.original_length)
         if self.num_pairs < 8:
             raise UserError(
                 f"This base rotates only {self.num_pairs} pairs of channels, too few for a search: choose rope_method ntk or yarn."
@@ -129,7 +133,7 @@ class RopeSpace:
 
     def candidate(self, genome: Genome) -> Candidate:
         """Factors, non-decreasing and at least 1, and the factor on cosine and sine."""
-        attention = genome[-1] if self.attention else self.longrope_attention
+        attention = genome[-1] if self.attention else self.kept_attention
         values = np.asarray(genome[: self.size])
         if self.kind == "full":
             return Candidate(_rounded(np.exp(values)), attention)
@@ -155,6 +159,14 @@ class RopeSpace:
         reached = float(np.clip(above[0], math.log(self.lower), math.log(self.upper))) + math.log(self.extension)
         below = at([share * split for share in BELOW]) / max(1e-9, reached)
         return self.repaired([split, *below, *above, *end])
+
+
+def nothing_to_search(target_length: int, original_length: int) -> UserError:
+    """Why no factors are searched for a target within the base's length."""
+    return UserError(
+        f"There is nothing to search: model.target_length {target_length} is within the base's {original_length} tokens; choose a longer "
+        "target."
+    )
 
 
 def _rounded(values: Floats) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """The command line as a user meets it: real processes, exit codes, sentences."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from data_schemas.params import PipelineParams
 from tasks.publish.reorder_config import make_config
 from tasks.reorder.config import to_json
+from tests import PYTHONPATH
 from tests.waiting import HANGS_AFTER_S
 
 ROPEWAY = str(Path(sys.executable).parent / "ropeway")
@@ -143,3 +145,21 @@ def test_stop_needs_a_cluster_that_jobs_are_submitted_to():
     done = ropeway("stop", "demo")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "ray.address is local" in done.stderr
+
+
+def test_a_search_for_a_target_within_the_window_is_refused_before_anything_heavy_is_loaded(tmp_path):
+    model = '"model": {"base": "demo", "target_length": 512}'
+    (tmp_path / "my.yaml").write_text(f'{{"run_name": "a", "corpus": {{"sources": ["x"]}}, {model}}}')
+    code = (
+        "import sys; sys.argv = ['ropeway', 'search-rope', 'my.yaml']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'transformers', 'ray', 'prefect'} & set(sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stderr.splitlines()[-1] == (
+        "ropeway: There is nothing to search: model.target_length 512 is within the base's 512 tokens; choose a longer target."
+    )
+    assert done.stdout.splitlines()[-1] == "set()"

@@ -12,9 +12,11 @@ from data_schemas.storage import Artifact, Storage
 from flows.commands.from_samples import show_recomputed
 from flows.commands.outcome import print_checks, print_outcome
 from flows.commands.search_rope import show_search
+from flows.config import load_config
 from tasks.evaluate.report.result_files import SETTINGS_NAME, write_results
 from tasks.publish.checks import Check
 from tasks.publish.releases import point_current
+from tasks.rope_search.plans import as_search, with_result
 from tests.flows.test_training_stages import search_that_chose
 from tests.tasks.evaluate.six_models import SETTINGS, six_samples
 from tests.tasks.release_example import finished_run
@@ -103,5 +105,21 @@ def test_from_samples_writes_the_page_and_prints_the_verdict(
 def test_words_in_square_brackets_stay_in_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_checks([Check("files", False, "[text] is no file")])
     assert "[text] is no file" in capsys.readouterr().out
-    show_search(search_that_chose(Storage(str(tmp_path)), "yarn"))
+    show_search(search_that_chose(Storage(str(tmp_path)), "yarn"), load_config("demo"))
     assert "[interval], nats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("chosen", ["longrope", "yarn", "yarn_1.5", "ntk_critical"])
+@pytest.mark.parametrize("config", ["demo-long", "demo"])
+def test_what_a_search_tells_to_set_works_with_the_config_that_it_was_asked_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: str, config: str
+) -> None:
+    stated = ["model.rope_length=null", "model.rope_method=auto", "model.rope_theta=3e5"] if config == "demo" else []
+    asked = ["model.target_length=2048", *stated]
+    params = load_config(config, asked)
+    assert params.model.rope_length or params.model.rope_theta
+    search = search_that_chose(Storage(str(tmp_path)), chosen)
+    show_search(search, params)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "--set" in line)
+    told = [word for word in line.split() if word.startswith("model.")]
+    assert load_config(config, [*asked, *told]).model == with_result(as_search(params), search).model

@@ -101,6 +101,18 @@ def test_candidates_of_a_llama3_base_are_its_own_scaling_and_a_raised_theta(tmp_
     assert {*stated.plans, *stated.refused} == {*found.plans, *found.refused, "theta"}
 
 
+def test_a_comparison_depends_on_the_space_that_may_refuse_the_critical_pair(tmp_path: Path) -> None:
+    given = {"run_name": "x", "storage": str(tmp_path), "corpus": {"sources": ["nowhere"]}}
+    spaces = [
+        PipelineParams.model_validate(
+            given | {"model": {"base": "demo", "target_length": 2048}, "rope_search": {"space": space}}
+        )
+        for space in ("compact", "full")
+    ]
+    compact, full = (compare_rope.identity(params, "documents", 4) for params in spaces)
+    assert compact != full
+
+
 @pytest.mark.slow
 def test_a_comparison_needs_documents_and_a_base_only(tmp_path: Path, tokenizer: object) -> None:
     params = PipelineParams.model_validate(small_params(tmp_path, tokenizer))  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """The search as a stage: what is measured is what a plan serves, kills lose and change nothing, wrong input is one sentence."""
 
 import contextlib
+import itertools
 import json
 import shutil
 import signal
@@ -8,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import Phi3Config, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GptOssConfig, Phi3Config, PreTrainedTokenizerFast
 
+from data_schemas.consumers import CLAIMS, SERVABLE, RopeUse, why_not
 from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import ModelParams, PipelineParams
@@ -45,7 +48,7 @@ from tasks.rope_search.plans import (
     with_stand_in,
 )
 from tasks.rope_search.samples import SearchSample
-from tasks.rope_search.seeds import LONGER_YARN, closed_form, scaled_length
+from tasks.rope_search.seeds import LONGER_YARN, closed_form, scaled_length, seed_genomes
 from tasks.rope_search.served import misreading, publishes_two_lists
 from tests.heard import texts_into
 from tests.ray_jobs.search_rope.search_example import documents_of, search_params, write_base
@@ -76,7 +79,11 @@ def test_a_search_ends_with_factors_a_plan_and_a_log_and_is_found_again(searched
     assert len(lines) == len({line["key"] for line in lines}) == result.num_passes
     factors = json.loads((search.path / FACTORS_NAME).read_text())
     assert factors["short_factor"] == factors["long_factor"] == list(result.factors)
-    assert "at most 24 candidates" in told[0]
+    assert "on 3 training works, and 3 others decide; at most 24 candidates" in told[0]
+    assert told[1] == (
+        "search-rope: only 3 works decide, so only a large difference can be shown, and the plan will rather take a closed form: add "
+        "documents of other works with at least 384 tokens, and set rope_search.deciding_samples to 6 or more"
+    )
     assert any("at most" in line and " left" in line for line in told)
     storage = Storage(params.storage)
     assert search_stage.run(params, storage, documents_of(storage), lambda event: None).reused
@@ -189,6 +196,68 @@ def test_the_critical_pair_is_measured_without_a_search(searched: tuple) -> None
     params, search, _ = searched
     documents = documents_of(Storage(params.storage))
     assert measured_critical_theta(params, documents.path, lambda event: None) == load_result(search).critical_theta
+
+
+def scaled_base(folder: Path, tmp_path: Path, **rope: Any) -> None:
+    base = Path(shutil.copytree(folder / "base", tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 1e4} | rope}))
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64},
+        {"rope_type": "linear", "factor": 2.0},
+    ],
+)
+def test_no_critical_pair_is_measured_and_nothing_searched_on_scaled_frequencies(
+    folder: Path, tmp_path: Path, rope: dict[str, Any]
+) -> None:
+    scaled_base(folder, tmp_path, **rope)
+    params = search_params(tmp_path)
+    sentence = f"already scaled by {rope['rope_type']}, and neither factors nor a critical pair .*: choose rope_method auto"
+    with pytest.raises(UserError, match=sentence):
+        measured_critical_theta(params, tmp_path / "no documents", lambda event: None)
+    with pytest.raises(UserError, match=sentence):
+        space_of(params)
+    assert rope_plan_for(params.model.model_copy(update={"rope_method": "auto"})).method == rope["rope_type"]
+
+
+def test_no_critical_pair_is_measured_where_no_plan_could_take_it(tmp_path: Path) -> None:
+    GptOssConfig(
+        vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, max_position_embeddings=128, num_local_experts=2, num_experts_per_tok=1,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    ).save_pretrained(tmp_path / "base")  # fmt: skip
+    params = search_params(tmp_path)
+    served = params.model_copy(update={"model": params.model.model_copy(update={"serve_with": ("vllm",)})})
+    with pytest.raises(UserError, match="vllm does not read rope_method theta"):
+        measured_critical_theta(served, tmp_path / "no documents", lambda event: None)
+
+
+def test_a_search_asked_for_by_name_has_parameters_that_fit_together(folder: Path) -> None:
+    given = search_params(folder).model_dump(mode="json")
+    given["model"] |= {"rope_method": "auto", "rope_length": 768}
+    assert as_search(PipelineParams.model_validate(given)) == search_params(folder), (
+        "YaRN for more than the target is measured anyway"
+    )
+    given["model"] |= {"rope_length": None, "rope_theta": 3e5}
+    given["evaluation"] |= {"rope_methods": ["theta"]}
+    assert as_search(PipelineParams.model_validate(given)) == search_params(folder)
+    given["rope_search"] |= {"short_factors": "original"}
+    asked = PipelineParams.model_validate(given)
+    with pytest.raises(UserError, match=r"no row would train: set training\.short_window_share, or choose equal"):
+        as_search(asked)
+    given["training"] |= {"short_window_share": 0.25}
+    assert publishes_two_lists(as_search(PipelineParams.model_validate(given)))
 
 
 def test_wrong_input_is_one_sentence_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
@@ -318,11 +387,58 @@ def test_short_prompts_get_their_own_list_only_where_every_server_switches(searc
         search_stage._Search(served[name], documents_of(Storage(params.storage)).path, texts_into(told), None)._announce()
         assert told[-1] == f"search-rope: both lists will be equal, because {why}"
     result = load_result(search)
-    assert factors_file(result, two_lists=True)["short_factor"] == [1.0] * 8
     assert factors_file(result, two_lists=True)["long_factor"] == list(result.factors)
+    space = space_of(asked)
+    assert {space.candidate(genome).attention for genome in seed_genomes(space, 4)} == {1.0}, "both lists have the same factor"
+    assert space_of(served["vllm"]).kept_attention > 1, "with equal lists it is LongRoPE's"
+    for chosen in ("longrope", "searched"):
+        with pytest.raises(ValueError, match="set attention to auto, or short_factors to equal"):
+            search_params(folder, short_factors="original", short_window_share=0.25, attention=chosen)
     documents = documents_of(Storage(params.storage))
     digests = {stage_digest(**search_key.inputs_of(one, documents)) for one in (params, asked, served["vllm"])}
     assert len(digests) == 3
+
+
+def test_short_prompts_of_a_release_with_original_short_factors_have_the_logits_of_the_base(
+    searched: tuple, folder: Path, tmp_path: Path
+) -> None:
+    params = search_params(folder, short_factors="original", short_window_share=0.25)
+    space = space_of(params)
+    found = space.candidate(seed_genomes(space, 4)[0])
+    settings = params.rope_search
+    changes = {
+        "factors": found.factors,
+        "attention_factor": found.attention,
+        "attention_searched": space.attention,
+        "settings": settings,
+    }
+    written = factors_file(load_result(searched[1]).model_copy(update=changes), publishes_two_lists(params))
+    (tmp_path / "found.json").write_text(json.dumps(written))
+    model = params.model.model_copy(update={"rope_factors_file": str(tmp_path / "found.json")})
+    released = load_base(model, config=extended_config(model))
+    released.save_pretrained(tmp_path / "release")
+    rope_plan_for(model).write_config(tmp_path / "release")
+    base, release = (
+        AutoModelForCausalLM.from_pretrained(at, dtype=torch.float64).eval() for at in (model.base, tmp_path / "release")
+    )
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(2, 380, (1, 300)))
+    with torch.inference_mode():
+        assert torch.equal(release(tokens[:, :128]).logits, base(tokens[:, :128]).logits)
+        assert not torch.allclose(release(tokens).logits, base(tokens).logits, atol=1e-3)
+        assert torch.equal(release(tokens[:, :40]).logits, base(tokens[:, :40]).logits), "also after a long prompt"
+
+
+def test_a_program_that_reads_longrope_reads_every_rival() -> None:
+    model_types = {"llama"} | {name.rstrip("*") for claim in CLAIMS for name in (*claim.only_for, *claim.except_for)}
+    for name, model_type in itertools.product(SERVABLE, model_types):
+        reads = {
+            rope_type: not why_not(
+                name, RopeUse(model_type=model_type, rope_type=rope_type, features=frozenset({rope_type}), numbers=numbers)
+            )
+            for numbers in ({"original": 128, "target": 384, "served": 384},)
+            for rope_type in ("longrope", "yarn", "default")
+        }
+        assert not reads["longrope"] or all(reads.values()), (name, model_type, "the search's key must hold the rivals")
 
 
 def test_phi3_gets_two_lists_with_transformers_4_which_switches_for_it(folder: Path, tmp_path: Path) -> None:

@@ -310,3 +310,17 @@ def test_a_release_scaled_for_more_than_its_target_goes_on_from_its_stated_targe
     plan_rope(config, 2048, "yarn", rope_length=4096).apply(config)
     further = plan_rope(config, 4096, "yarn", window=2048, rope_length=8192)
     assert (further.base_window, further.original_length, further.factor) == (2048, 512, 16)
+
+
+def test_lists_unlike_those_of_longrope_are_told_and_taken() -> None:
+    def told(short: list[float], long: list[float]) -> str:
+        plan = plan_rope(base(), 2048, "longrope", factors={"short_factor": short, "long_factor": long}, two_lists=True)
+        assert plan.notes == (), "what is stored does not change"
+        return " ".join(text for what, text in plan.describe() if what == "note")
+
+    rising = [1 + pair / 8 for pair in range(16)]
+    assert told([1.0] * 16, rising) == ""
+    assert "long_factor falls at pair 1 from 2.875 to 2.75" in told([1.0] * 16, rising[::-1])
+    assert "short_factor falls at pair 2 from 1.2 to 1.1" in told([1.0, 1.2, 1.1, *[3.0] * 13], rising)
+    assert "long_factor slows no pair" in told([1.0] * 16, [1.0] * 16)
+    assert "long_factor has values below 1" in told([1.0] * 16, [0.9978, *rising[1:]]), "as MiniCPM4's"
