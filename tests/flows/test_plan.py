@@ -49,7 +49,11 @@ def test_a_plan_before_anything_is_read(config: str, capsys: pytest.CaptureFixtu
 
 
 def test_what_is_shown_until_factors_are_searched_was_not_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(load_config("demo", ["model.rope_method=longrope", "model.rope_length=null", f"storage={tmp_path}"]), Machine(tflops=1), capsys)
+    text = printed(
+        load_config("demo", ["model.rope_method=longrope", "model.rope_length=null", f"storage={tmp_path}"]),
+        Machine(tflops=1),
+        capsys,
+    )
     assert "longrope was asked for, and ntk is shown until its factors are searched; 4x is" in text
     assert "ntk was asked for" not in text
 
