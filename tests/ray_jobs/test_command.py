@@ -162,9 +162,9 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     """Recorded before the stages named what determines their jobs. A new parameter changes them: then record them again."""
     params = PipelineParams.model_validate(GIVEN)
     recorded = {
-        ("prepare", "documents"): "ropeway-prepare-1596b088e2d8e3c2",
-        ("finetune", "checkpoints"): "ropeway-finetune-0834bafdd482e48b",
-        ("evaluate", "evaluations"): "ropeway-evaluate-2fe77be2257a2c5f",
+        ("prepare", "documents"): "ropeway-prepare-7af591fb64f90bf5",
+        ("finetune", "checkpoints"): "ropeway-finetune-23acf70c3c6193ff",
+        ("evaluate", "evaluations"): "ropeway-evaluate-d3ec5c0fa8034807",
     }
     given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
     for (job, kind), expected in recorded.items():
