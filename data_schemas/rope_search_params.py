@@ -58,7 +58,7 @@ class RopeSearchParams(Params):
         description="The list for prompts within the base's window. equal: the found factors too, as programs with one table serve them. "
         "original: the base's own frequencies, where every program of model.serve_with switches between two lists; needs "
         "training.short_window_share. Both lists share one factor on cosine and sine, which is then 1: short prompts are computed as by "
-        "the base, and the search has one number less to win with.",
+        "the base, and the search does not vary it.",
     )
     knots: int = Field(
         4, ge=2, le=8, description="Numbers of the compact space above the critical dimension; three are below it."

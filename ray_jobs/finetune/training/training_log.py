@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,19 @@ class Follower:
         self._thread.join()
 
     def _follow(self) -> None:
-        reported = read_steps(self._path)[-1:]
+        known = read_steps(self._path)
         finished = False
         while not finished:
             finished = self._done.wait(1.0)
-            last = read_steps(self._path)[-1:]  # a run that resumes from a checkpoint removes lines first
-            if last != reported and last:
-                self._progress(TrainingStep(num_steps=self._num_steps, figures=last[0]))
-            reported = last
+            found = read_steps(self._path)
+            if (figures := newest_step(found, known)) is not None:
+                self._progress(TrainingStep(num_steps=self._num_steps, figures=figures))
+            known = found
+
+
+def newest_step(found: Sequence[StepFigures], known: Sequence[StepFigures]) -> StepFigures | None:
+    """The last step of `found`, unless it is in `known`, the log as it was read before.
+
+    A run that goes on from a checkpoint removes lines first, so the last line can be one that was told long ago.
+    """
+    return found[-1] if found and found[-1] not in known else None

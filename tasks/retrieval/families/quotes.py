@@ -74,7 +74,7 @@ class _Shown:
 
 
 def _shows(text: str, answer: str, least: float) -> bool:
-    """Whether at least this share of the answer's characters stands in `text` in one piece."""
+    """Whether `text` has a part of the answer that is at least this share of it."""
     size = max(1, math.ceil(least * len(answer)))
     half = max(1, size // 2)
     if not any(answer[i : i + half] in text for i in range(0, len(answer) - half + 1, half)):

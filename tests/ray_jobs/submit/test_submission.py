@@ -174,7 +174,7 @@ def test_shared_left_killed_and_begun_again(mapping: dict[str, Any], home: Path,
 
         third = start("third")
         third.wait_for(third.steps, "a step")
-        assert third.steps()[0] >= 50  # from a checkpoint, whose log it may tell first
+        assert third.steps()[0] > 50  # from a checkpoint
         assert {found.submission_id[-2:] for found in api.jobs("ropeway-finetune-")} == {"-1", "-2"}
         third.send(signal.SIGINT)
         cluster.wait_until(

@@ -12,6 +12,7 @@ from ray_jobs.finetune.training.training_log import (
     TENSORBOARD_DIR,
     Follower,
     TrainingLog,
+    newest_step,
     read_steps,
 )
 from tasks.prefect_tasks.pages.training_plots import draw_training
@@ -123,3 +124,23 @@ def test_the_plot_shows_the_machine_where_it_is_known(tmp_path):
     heights = [struct.unpack(">II", png[16:24])[1] for png in (with_machine, without)]
     assert with_machine.startswith(b"\x89PNG")
     assert heights[0] > 1.4 * heights[1]
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_does_not_tell_its_step_again(tmp_path):
+    def log_of(first_step, *steps):
+        log = TrainingLog(tmp_path, first_step, 10)
+        for step in steps:
+            log.append(step)
+        log.close()
+        return read_steps(tmp_path / PROGRESS_NAME)
+
+    whole = log_of(0, metrics(1), metrics(2), metrics(3))
+    assert newest_step(whole, whole[:1]) == whole[2]
+    assert newest_step(whole, whole) is None
+    shortened = log_of(2)
+    assert [line.step for line in shortened] == [1, 2]
+    assert newest_step(shortened, whole) is None
+    again = log_of(2, metrics(3, seconds=2.5))
+    assert newest_step(again, shortened) == again[2]
+    assert newest_step(again, whole) == again[2], "the same step, computed again"
+    assert newest_step([], whole) is None
