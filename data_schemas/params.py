@@ -256,6 +256,11 @@ class PipelineParams(Params):
                 "rope_search.short_factors original gives short prompts their own list, which no row would train: set "
                 "training.short_window_share, or choose equal"
             )
+        if self.training.find_short_factors and not self._may_have_two_lists():
+            raise ValueError(
+                "training.find_short_factors is for longrope's two lists: give model.rope_factors_file, or set model.rope_method to longrope "
+                "and rope_search.short_factors to original; or set it to false"
+            )
         if self.training.average_last_steps > self.training.steps:
             raise ValueError(
                 f"training.average_last_steps is {self.training.average_last_steps}, above training.steps {self.training.steps}: "
@@ -309,10 +314,15 @@ class PipelineParams(Params):
         training = self.training.model_copy(update=stage.changes_of_training())
         if not (changes := stage.changes_of_model(self.model)):
             return self.model_copy(update={"training": training})
+        training = training.model_copy(update={"find_short_factors": False})
         # What is measured is the last stage's.
         evaluation = self.evaluation.model_copy(update={"lengths": None, "task_lengths": None, "rope_methods": ()})
         model = self.model.model_copy(update=changes)
         return self.model_copy(update={"model": model, "training": training, "evaluation": evaluation})
+
+    def _may_have_two_lists(self) -> bool:
+        """Also where a search of longrope's factors chose another method: what it chose is in `model` then."""
+        return bool(self.model.rope_factors_file) or self.rope_search.short_factors == "original"
 
     @property
     def searches_rope(self) -> bool:

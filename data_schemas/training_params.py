@@ -36,6 +36,7 @@ class TrainingParams(Params):
             "full_attention_heads",
             "stages",
             "short_window_share",
+            "find_short_factors",
             "attention_outputs",
             "norm_kernel",
         }
@@ -225,6 +226,12 @@ class TrainingParams(Params):
         description="Share of the ordinary training rows whose documents are cut into pieces of at most the base's window, so that short "
         "prompts are kept (mixed windows of LongRoPE2). They rotate as the released model does in short prompts: with longrope's "
         "`short_factor` where that is another list, else like all rows. 0: none.",
+    )
+    find_short_factors: bool = Field(
+        False,
+        description="With longrope's two lists: after training, measure lists for short prompts between the short and the long one, and "
+        "publish the best if it beats the trained one on other training documents. `rope_search.samples` and `deciding_samples` say on "
+        "how many.",
     )
     loss_chunk_tokens: int = Field(2048, ge=16, description="Number of tokens whose logits are computed at a time.")
     validate_every: int = Field(100, ge=1, description="Number of steps between validations, which use full attention.")

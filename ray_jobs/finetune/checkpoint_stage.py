@@ -1,7 +1,8 @@
 """Fine-tuning as a stage: shards in, a checkpoint artifact out, on Ray Train.
 
 The artifact holds `adapter/` (LoRA, norms and embeddings, peft's format), `rope_plan.json`, `tokenizer/`, `training_log.jsonl`,
-`progress.jsonl` and `tensorboard/`; and `full_attention_layers.json` where some layers or heads attend in full.
+`progress.jsonl` and `tensorboard/`; `full_attention_layers.json` where some layers or heads attend in full; and `short_factors.json` where
+another list for short prompts was looked for (`training.find_short_factors`), which `rope_plan.json` then has if it is better.
 
 A killed run continues from its last checkpoint. The checkpoint is found under the digest of the parameters that decide what is
 computed, not how: the number of workers may change in between.
@@ -24,13 +25,14 @@ from data_schemas.absolute_paths import absolute_paths
 from data_schemas.earlier_stages import EARLIER_STAGES, stages_up_to
 from data_schemas.errors import UserError, is_out_of_memory
 from data_schemas.locks import holder_of, locked_at_once
-from data_schemas.manifest import Manifest, stage_digest
+from data_schemas.manifest import MANIFEST_NAME, Manifest, stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, TrainingStarted, message
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
 from ray_jobs.finetune.sequence_parallel.answering import WorkerLostError
+from ray_jobs.finetune.short_factors import find_short_factors, short_samples
 from ray_jobs.finetune.short_window_rules import check_short_windows
 from ray_jobs.finetune.training.ray_worker import REFUSAL, train_on_worker
 from ray_jobs.finetune.training.training_log import LOG_NAME, PROGRESS_NAME, TENSORBOARD_DIR, Follower
@@ -43,10 +45,11 @@ CODE_VERSION = 6
 KIND, STAGE = "checkpoints", "finetune"
 _NAMING_WORKERS = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # part of a job's name
 _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
-# They decide how a step is computed, not what: an interrupted run continues although these changed.
+# They decide how a step is computed, or what follows the last one, not what a step is: an interrupted run continues although these changed.
 _HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
         "s2_executor", "mlp_tile_tokens", "kept_layers", "attention_outputs", "checkpoint_every", "validate_every",
-        "validation_rows")  # fmt: skip
+        "validation_rows", "find_short_factors")  # fmt: skip
+_OF_SHORT_FACTORS = ("samples", "deciding_samples", "confidence")  # of `rope_search`
 _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in an elastic run workers come and go
 
 
@@ -57,6 +60,8 @@ def stage_params(params: PipelineParams) -> dict[str, Any]:
     elastic: dict[str, Any] = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     if params.ray.sequence_workers > 1:
         elastic["sequence_workers"] = params.ray.sequence_workers
+    if params.training.find_short_factors:
+        elastic["short_factors"] = params.rope_search.model_dump(mode="json", include=set(_OF_SHORT_FACTORS))
     return {
         "model": model | {"rope_factors": planned_factors(params.model)},
         "training": params.training.recorded(),
@@ -143,6 +148,7 @@ def run(
     """
     inputs = _inputs(params, shards, start)
     work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_params(params)})
+    parts_key = stage_digest(**inputs | {"stage": "short-factors"})
 
     def make(directory: Path) -> dict[str, Any]:
         shards.check()
@@ -156,10 +162,20 @@ def run(
         if params.training.warmup_steps >= params.training.steps:
             text = "training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"
             progress(message(f"finetune: {text}"))
-        _report_executor(params, progress)
-        with _alone(work):
-            _fit(params, storage, shards, work, progress, start)
-            _take(work, directory)
+        samples = short_samples(params, plan, storage, shards)
+        if params.training.find_short_factors and samples is None:
+            progress(message(f"finetune: {plan.method} has one list for all prompts, so none is looked for short ones"))
+        trained = _without_short_factors(params, storage, shards, start)
+        if trained is not None:
+            progress(message(f"finetune: trained already, as {KIND}/{trained.digest}"))
+            shutil.copytree(trained.path, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME))
+        else:
+            _report_executor(params, progress)
+            with _alone(work):
+                _fit(params, storage, shards, work, progress, start)
+                _take(work, directory)
+        if samples is not None:
+            plan = find_short_factors(params, plan, samples, directory, storage, parts_key, progress)
         chosen = read_full_layers(directory)
         if chosen is not None:
             progress(message(f"finetune: {chosen.describe()}"))
@@ -175,10 +191,20 @@ def run(
         )
 
     artifact = storage.build(KIND, make=make, **inputs)
+    if params.training.find_short_factors:
+        storage.drop_parts(parts_key, was_finished=artifact.reused)
     if not artifact.reused:
         with contextlib.suppress(UserError), _alone(work):  # with another worker count, another run may be training here
             shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+def _without_short_factors(params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None) -> Artifact | None:
+    """The finished checkpoint of a run that differs only in that it did not look for short factors; None if there is none."""
+    if not params.training.find_short_factors:
+        return None
+    training = params.training.model_copy(update={"find_short_factors": False})
+    return find(params.model_copy(update={"training": training}), storage, shards, start)
 
 
 def _refuse_short_rows(params: PipelineParams, shards: Path) -> None:

@@ -72,7 +72,7 @@ class SwappingModel:
             module.attention_scaling = rotation.attention
 
     def score(self, sample: SearchSample) -> tuple[float, float]:
-        """Mean nats a token of the answers and of the scored text.
+        """Mean nats a token of the answers, 0 where there are none, and of the scored text.
 
         The logits are computed only where they are scored.
         """
@@ -84,4 +84,5 @@ class SwappingModel:
         with torch.inference_mode():
             logits = self._model(input_ids=ids[None], use_cache=False, logits_to_keep=at - 1).logits[0].float()
             nll = torch.nn.functional.cross_entropy(logits, ids[at], reduction="none").double().cpu().numpy()
-        return float(nll[: len(sample.answers)].mean()), float(nll[len(sample.answers) :].mean())
+        answers, text = np.split(nll, [len(sample.answers)])
+        return float(answers.mean()) if len(answers) else 0.0, float(text.mean())

@@ -14,6 +14,7 @@ from data_schemas.mapping_text import parse_json
 from data_schemas.params import ModelParams, PipelineParams
 from data_schemas.remote import Remote
 from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, RopeSearchResult
+from data_schemas.short_factors import read_short_factors
 from tasks.model.as_served import served_plan
 from tasks.model.base_model import base_fingerprint, load_base, load_config, locate
 from tasks.model.optional_imports import load_peft
@@ -120,10 +121,20 @@ def base_window(model: ModelParams) -> int:
     return rope_plan_for(model).base_window
 
 
-def extended_config(model: ModelParams, *, as_served: bool = False) -> PretrainedConfig:
-    """The base's configuration with the RoPE plan applied; `as_served`: as vLLM serves it at its full window."""
-    config = load_config(model)
+def trained_plan(model: ModelParams, checkpoint: Path | None) -> RopePlan:
+    """`rope_plan_for`, with the list for short prompts that was found after training, if the checkpoint's folder has one."""
     plan = rope_plan_for(model)
+    found = read_short_factors(checkpoint) if checkpoint else None
+    return plan.with_short_factors(found.short_factor) if found else plan
+
+
+def extended_config(model: ModelParams, *, as_served: bool = False, checkpoint: Path | None = None) -> PretrainedConfig:
+    """The base's configuration with the RoPE plan applied; `as_served`: as vLLM serves it at its full window.
+
+    `checkpoint`: folder of the checkpoint whose model it is for, see `trained_plan`.
+    """
+    config = load_config(model)
+    plan = trained_plan(model, checkpoint)
     ((served_plan(plan) or plan) if as_served else plan).apply(config)
     return config
 
@@ -141,7 +152,8 @@ def load_arm(
     if arm == "base":
         return load_base(params.model).eval()
     scaled = params.model if arm == "fine_tuned" else params.model.model_copy(update={"rope_length": None})
-    model = load_base(scaled, config=extended_config(scaled, as_served=as_served))
+    trained = checkpoint if arm == "fine_tuned" else None
+    model = load_base(scaled, config=extended_config(scaled, as_served=as_served, checkpoint=trained))
     if as_trained and params.training.base_precision != "full":
         from tasks.model.quantised_linear import round_trip
 

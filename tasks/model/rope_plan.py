@@ -105,6 +105,10 @@ class RopePlan:
         """Tokens up to which a prompt is short: the base's window, or with two lists the original length, at which programs switch."""
         return self.original_length if self.has_short_rotation else self.base_window
 
+    def with_short_factors(self, factors: Sequence[float]) -> RopePlan:
+        """The plan with another `short_factor` for longrope."""
+        return replace(self, rope_parameters=self.rope_parameters | {"short_factor": list(factors)})
+
     def write_config(self, model_dir: Path) -> None:
         """Rewrite `model_dir`/config.json so that every reader finds this plan; call it after `save_pretrained`."""
         write_published_config(Path(model_dir), self.rope_parameters, self.max_position_embeddings, self.layers)
