@@ -279,6 +279,11 @@ class PipelineParams(Params):
             raise ValueError(
                 "model.rope_theta and model.rope_factors_file both choose a RoPE method: remove one, or set model.rope_method"
             )
+        if self.model.rope_theta is not None and self.searches_rope:
+            raise ValueError(
+                "model.rope_theta cannot be used where factors are searched, because the search may choose a rope_theta of its own: "
+                "remove it, and theta from evaluation.rope_methods, or give model.rope_factors_file"
+            )
         if self.model.rope_theta is not None and not {"theta", "auto"} & {
             self.model.rope_method,
             *self.evaluation.rope_methods,

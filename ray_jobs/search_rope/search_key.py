@@ -11,7 +11,7 @@ from data_schemas.storage import Artifact, Storage
 from tasks.model.base_model import base_fingerprint
 from tasks.rope_search.served import publishes_two_lists, searches_attention
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 KIND = SEARCHES
 STAGE = "search-rope"
 

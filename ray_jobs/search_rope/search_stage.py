@@ -13,13 +13,11 @@ missing.
 from __future__ import annotations
 
 import json
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data_schemas.absolute_paths import absolute_paths
 from data_schemas.errors import UserError
@@ -35,7 +33,7 @@ from ray_jobs.actors import measuring_workers
 from ray_jobs.search_rope.measuring import SAMPLES, MeasureCandidate, Unit, forget
 from ray_jobs.search_rope.search_key import KIND, inputs_of
 from ray_jobs.shared_storage import refuse_unshared
-from tasks.evaluate.heldout import HeldOutDocument, read_heldout, read_works, select_documents
+from tasks.evaluate.heldout import HeldOutDocument, read_works, select_by_work
 from tasks.model.base_model import base_fingerprint, load_config, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR
 from tasks.rope_search.decision import FOUND, Decision, decide, far_behind, first_look
@@ -273,25 +271,20 @@ def _pretty(record: Record) -> str:
 def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[SearchSample]:
     """Those of the search, then those of the decision, from different works.
 
-    Documents of one work are one cluster; each is one for itself where they are of fewer than four works.
+    Documents of one work are one cluster; each is one for itself where the documents that are as long as the target are of fewer than four
+    works. Each work gives one document before any gives a second, and more than four are asked for, so those that are chosen show
+    whether there are four works (but see `select_by_work` for the one that waits).
     """
     settings, target = params.rope_search, space.target_length
     tokenizer = load_tokenizer(params.model)
     wanted = settings.samples + settings.deciding_samples
-    found = select_documents(
-        read_heldout(documents, min_bytes=target, split="train"),
-        tokenizer,
-        min_tokens=target,
-        num_documents=wanted,
-        haystack_tokens=0,
-    )
-    long: list[HeldOutDocument] = [document for document in found if len(document.token_ids) >= target]
+    works = read_works(documents)
+    long = select_by_work(documents, works, tokenizer, min_tokens=target, num_documents=wanted, split="train")
     if len(long) < _FEWEST:
         raise UserError(
             f"Only {len(long)} training document(s) have at least {target} tokens, and a search for RoPE factors needs {_FEWEST}: add "
             "longer documents, lower model.target_length, or choose rope_method yarn."
         )
-    works = read_works(documents)
     cluster_of = {document.doc_id: works[document.doc_id] for document in long}
     if len(set(cluster_of.values())) < _FEWEST:
         cluster_of = {document.doc_id: document.doc_id for document in long}
@@ -307,10 +300,10 @@ def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) ->
 def _parted(
     documents: Sequence[HeldOutDocument], cluster_of: Mapping[str, str], share: float
 ) -> tuple[list[HeldOutDocument], list[HeldOutDocument]]:
-    """About `share` of the documents, and the others. No cluster is in both, and each has at least two."""
-    sizes = Counter(cluster_of[document.doc_id] for document in documents)  # in the documents' order
-    nearest = int(np.argmin(np.abs(np.cumsum(list(sizes.values())) - share * len(documents)))) + 1
-    first = set(list(sizes)[: min(max(2, nearest), len(sizes) - 2)])
+    """The documents of about `share` of the clusters, and the others. No cluster is in both, and each has at least two."""
+    clusters = list(dict.fromkeys(cluster_of[document.doc_id] for document in documents))
+    nearest = math.ceil(share * len(clusters) - 0.5)
+    first = set(clusters[: min(max(2, nearest), len(clusters) - 2)])
     sides: tuple[list[HeldOutDocument], list[HeldOutDocument]] = ([], [])
     for document in documents:
         sides[cluster_of[document.doc_id] not in first].append(document)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Set
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,9 @@ from tasks.tokens.encoding import encoder_of
 from tasks.tokens.special_tokens import special_tokens
 
 _SENTENCE_ENDS = frozenset(".!?")
+_MISSES = 16  # documents of a work in a row with too few tokens, after which it waits until the others have no more
+
+Split = Literal["heldout", "train"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class HeldOutDocument:
 
 
 def read_heldout(
-    documents: Path, min_bytes: int, leave_out: Set[str] = frozenset(), split: Literal["heldout", "train"] = "heldout"
+    documents: Path, min_bytes: int, leave_out: Set[str] = frozenset(), split: Split = "heldout"
 ) -> Iterator[tuple[str, str]]:
     """(doc_id, text) of each document of the split of at least `min_bytes` bytes, ordered by the hash of its id.
 
@@ -46,20 +51,34 @@ def read_heldout(
             than a window has tokens can never fill that window.
         leave_out: ids of documents that are not read.
     """
-    files = document_files(documents)
-    asks = {file: TURNS in pq.read_schema(file).names for file in files}
-    place_of = _places([file for file in files if not asks[file]], split, min_bytes, leave_out)
-    place_of = place_of or _places([file for file in files if asks[file]], split, min_bytes, leave_out)
-    for doc_id in sorted(place_of, key=lambda doc_id: hashlib.sha256(doc_id.encode()).digest()):
-        file, group = place_of[doc_id]
-        table = pq.ParquetFile(file).read_row_group(group, columns=["doc_id", "text"])
-        yield doc_id, table.filter(pc.field("doc_id") == doc_id)["text"][0].as_py()
+    place_of = _wanted(documents, min_bytes, leave_out, split)
+    for doc_id in sorted(place_of, key=_hash):
+        yield doc_id, _text(doc_id, place_of)
 
 
 def read_works(documents: Path) -> dict[str, str]:
     """{doc_id: the work that it is a part of} of all documents; works are what `corpus.sources` counts as one."""
     tables = [pq.read_table(file, columns=["doc_id", "work"]) for file in document_files(documents)]
     return {row["doc_id"]: row["work"] for table in tables for row in table.to_pylist()}
+
+
+def _hash(doc_id: str) -> bytes:
+    return hashlib.sha256(doc_id.encode()).digest()
+
+
+def _text(doc_id: str, place_of: Mapping[str, tuple[Path, int]]) -> str:
+    file, group = place_of[doc_id]
+    table = pq.ParquetFile(file).read_row_group(group, columns=["doc_id", "text"])
+    text: str = table.filter(pc.field("doc_id") == doc_id)["text"][0].as_py()
+    return text
+
+
+def _wanted(documents: Path, min_bytes: int, leave_out: Set[str], split: Split) -> dict[str, tuple[Path, int]]:
+    """The places of the documents that `read_heldout` reads."""
+    files = document_files(documents)
+    asks = {file: TURNS in pq.read_schema(file).names for file in files}
+    plain = _places([file for file in files if not asks[file]], split, min_bytes, leave_out)
+    return plain or _places([file for file in files if asks[file]], split, min_bytes, leave_out)
 
 
 def _places(files: Iterable[Path], split: str, min_bytes: int, leave_out: Set[str]) -> dict[str, tuple[Path, int]]:
@@ -108,4 +127,38 @@ def select_documents(
         chosen.append(document)
         num_long += len(document.token_ids) >= min_tokens
         num_tokens += len(document.token_ids)
+    return chosen
+
+
+def select_by_work(
+    documents: Path, works: Mapping[str, str], tokenizer: Any, *, min_tokens: int, num_documents: int, split: Split
+) -> list[HeldOutDocument]:
+    """At most `num_documents` of at least `min_tokens` tokens. Each work gives one before any gives a second, and so on.
+
+    Else the order is that of `read_heldout`. Texts are read and tokenized one at a time, until there is enough. So either every work with
+    a document this long is among them, or `num_documents` works are. One exception bounds the cost, since only reading a text tells its
+    tokens: a work of which 16 documents in a row have enough bytes but too few tokens waits until the other works have no more.
+
+    Args:
+        documents: folder of the `documents` artifact.
+        works: from `read_works`.
+    """
+    place_of = _wanted(documents, min_tokens, frozenset(), split)
+    left: dict[str, deque[str]] = {}
+    for doc_id in sorted(place_of, key=_hash):
+        left.setdefault(works[doc_id], deque()).append(doc_id)
+    turns = [(False, 0, _hash(doc_ids[0]), work, 0) for work, doc_ids in left.items()]
+    heapq.heapify(turns)
+    chosen: list[HeldOutDocument] = []
+    while turns and len(chosen) < num_documents:
+        _, given, _, work, misses = heapq.heappop(turns)
+        doc_id = left[work].popleft()
+        document = tokenize(doc_id, _text(doc_id, place_of), tokenizer)
+        if len(document.token_ids) >= min_tokens:
+            chosen.append(document)
+            given, misses = given + 1, 0
+        else:
+            misses += 1
+        if left[work]:
+            heapq.heappush(turns, (misses >= _MISSES, given, _hash(left[work][0]), work, misses))
     return chosen

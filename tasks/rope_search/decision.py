@@ -3,7 +3,8 @@
 Found factors are compared with every closed form by the mean paired difference of the score, with Student's t interval over works.
 They are used only if they beat each rival, those closed forms that the plan can take: every interval lies below zero. Because all must
 be beaten, each comparison may be made at the stated confidence: the chance of wrongly preferring the found factors to the best rival is
-that of a single test (intersection-union test, Berger 1982, Technometrics 24). Otherwise the best rival is used.
+that of a single test (intersection-union test, Berger 1982, Technometrics 24). Otherwise the rival with the best score is used, of those
+that were measured on all samples. The found factors may beat it: a worse rival with a wider interval is no reason to take that one.
 
 There are two looks. A form that is far behind on the first quarter of the samples is measured no further. A tenth of the error goes to
 the first look and the rest to the last, so that both together keep the confidence.
@@ -41,7 +42,7 @@ class Decision:
             return "The factors found beat every closed form that the plan could take instead, beyond the interval."
         return (
             f"The factors found do not beat {', '.join(NAMES[form] for form in self.unbeaten)} beyond the interval, so the plan takes "
-            f"{NAMES[self.chosen]}, the best closed form."
+            f"{NAMES[self.chosen]}, the best of the closed forms that it can take."
         )
 
 
@@ -75,8 +76,9 @@ def decide(
     level = 1 - (1 - _ERROR_OF_FIRST_LOOK) * (1 - confidence)
     differences = _differences(measured, text_weight, level, clusters)
     unbeaten = tuple(name for name in rivals if not _is_below_zero(differences[name]))
-    # Forms that were dropped at the first look were measured on fewer samples, and are beaten.
-    best = max(unbeaten, key=lambda name: (differences[name].value, name), default=FOUND)
+    # Rivals that were dropped at the first look were measured on fewer samples, and are beaten.
+    whole = [name for name in rivals if len(measured[name].answers) == len(clusters)]
+    best = max(whole, key=lambda name: (differences[name].value, name)) if unbeaten else FOUND
     return Decision(best, differences, unbeaten, level)
 
 

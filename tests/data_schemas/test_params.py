@@ -77,6 +77,10 @@ def test_a_source_may_be_a_plain_path_or_an_object():
         ({"model": {"rope_method": "yarn", "rope_theta": 1e6}}, "model.rope_theta is for theta"),
         ({"model": {"rope_theta": 1e6, "rope_factors_file": "x.json"}}, "both choose a RoPE method"),
         ({"model": {"rope_theta": 1}}, "model.rope_theta"),
+        (
+            {"model": {"rope_method": "longrope", "rope_theta": 5e6}, "evaluation": {"rope_methods": ["theta"]}},
+            "the search may choose a rope_theta of its own",
+        ),
         ({"evaluation": {"rope_methods": ["theta"]}}, "theta, which needs model.rope_theta"),
         ({"training": {"average_last_steps": 11, "steps": 10}}, "choose at most 10"),
         ({"training": {"base_precision": "int4"}}, "training.base_precision"),

@@ -1,5 +1,6 @@
 """Comparing RoPE methods: the statistics on made-up rows, and the whole on a tiny base and documents."""
 
+import json
 import math
 from pathlib import Path
 
@@ -99,6 +100,20 @@ def test_candidates_of_a_llama3_base_are_its_own_scaling_and_a_raised_theta(tmp_
     stated = compare_rope.candidates(ModelParams(base=str(tmp_path), target_length=512, rope_theta=3e6))
     assert stated.plans["theta"].rope_theta == 3e6
     assert {*stated.plans, *stated.refused} == {*found.plans, *found.refused, "theta"}
+
+
+def test_factors_with_two_lists_are_compared_because_nothing_is_trained(tmp_path: Path) -> None:
+    LlamaConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=128,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    lists = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    (tmp_path / "factors.json").write_text(json.dumps(lists))
+    model = ModelParams(
+        base=str(tmp_path), target_length=512, rope_method="longrope", rope_factors_file=str(tmp_path / "factors.json")
+    )
+    found = compare_rope.candidates(model)
+    assert "longrope" not in found.refused
+    assert {name: found.plans["longrope"].rope_parameters[name] for name in lists} == lists
 
 
 def test_a_comparison_depends_on_the_space_that_may_refuse_the_critical_pair(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,19 @@ def search_params(folder: Path, **changes: Any) -> PipelineParams:
     )
 
 
-def documents_of(storage: Storage) -> Artifact:
-    """Six training documents, and a held-out one that a search must not read."""
+def documents_of(storage: Storage, works: Sequence[str] = tuple(f"w{number}" for number in range(7))) -> Artifact:
+    """A document of each of `works`. The first is held out, and a search must not read it."""
 
     def make(folder: Path) -> dict[str, Any]:
         rows = []
-        for number in range(7):
+        for number, work in enumerate(works):
             text = "".join(
                 f"Bridge {line} of work {number} hangs over a valley, and nobody crosses it.\n" for line in range(40)
             )
             row = {"doc_id": f"d{number}", "text": text, "source_uri": "x", "record": 0, "num_bytes": len(text)}
             row |= {"source": "x", "byte_start": None, "byte_end": None, "format": "plain", "language": None}
             split = "train" if number else "heldout"
-            rows.append(row | {"content_hash": "x", "licence": "CC0-1.0", "work": f"w{number}", "split": split})
+            rows.append(row | {"content_hash": "x", "licence": "CC0-1.0", "work": work, "split": split})
         pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS), folder / "documents-00000-of-00001.parquet")
         return {}
 

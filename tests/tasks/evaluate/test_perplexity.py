@@ -15,7 +15,8 @@ from data_schemas.documents import part_name
 from data_schemas.errors import UserError
 from data_schemas.params import ChunkingParams
 from tasks.chunk.chunker import Chunker
-from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_documents, tokenize
+from tasks.evaluate import heldout
+from tasks.evaluate.heldout import HeldOutDocument, read_heldout, select_by_work, select_documents, tokenize
 from tasks.evaluate.perplexity import TargetDocument, evaluation_lengths, perplexity, position_ranges, target_documents
 from tasks.tokens.special_tokens import special_tokens
 from tests.tasks.tokens.made_tokenizers import KINDS
@@ -175,6 +176,56 @@ def test_reading_stops_when_there_is_enough(tokenizer: PreTrainedTokenizerFast) 
     chosen = select_documents(texts, tokenizer, min_tokens=50, num_documents=2, haystack_tokens=1)
     assert [d.doc_id for d in chosen] == ["d0", "d1"]
     assert next(texts)[0] in ("d2", "d3"), "the rest is left untokenized"
+
+
+def by_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, lengths: dict[str, list[int]], num_documents: int
+) -> tuple[list[str], int]:
+    """The work of each chosen document of at least 10 words, and how many were read. `lengths`: words of the documents of each work."""
+    rows = [
+        {"doc_id": f"{work}{number}", "text": "word " * words, "num_bytes": 5 * words, "split": "train"}
+        for work, of_work in lengths.items()
+        for number, words in enumerate(of_work)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / part_name(0, 1))
+    read: list[str] = []
+
+    def words_of(doc_id: str, text: str, tokenizer: object) -> HeldOutDocument:
+        read.append(doc_id)
+        return document(doc_id, len(text.split()))
+
+    monkeypatch.setattr(heldout, "tokenize", words_of)
+    works = {row["doc_id"]: row["doc_id"].rstrip("0123456789") for row in rows}
+    chosen = select_by_work(folder, works, None, min_tokens=10, num_documents=num_documents, split="train")
+    assert all(len(one.token_ids) >= 10 for one in chosen)
+    return [works[one.doc_id] for one in chosen], len(read)
+
+
+def test_each_work_gives_a_long_document_before_any_gives_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = {"a": [20] * 9, "b": [5] * 7 + [20] * 2, "c": [20], "d": [5], "e": [20] * 3}
+    chosen, _ = by_work(tmp_path, monkeypatch, lengths, 9)
+    assert set(chosen[:4]) == set("abce"), "also the work that has short ones"
+    assert sorted(chosen[4:7]) == ["a", "b", "e"]
+    assert sorted(chosen[7:]) == ["a", "e"]
+
+
+def test_where_every_document_is_a_work_the_order_is_that_of_all_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{letter}{other}" for letter in "abcdef" for other in "uvwxyz"]
+    chosen, num_read = by_work(tmp_path, monkeypatch, {name: [20] for name in names}, 7)
+    assert chosen == [doc_id[:-1] for doc_id, _ in read_heldout(tmp_path, 10, split="train")][:7]
+    assert num_read == 7
+
+
+def test_a_large_work_without_long_documents_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = {"short": [5] * 200, "a": [20] * 30, "b": [20] * 30}
+    assert by_work(tmp_path, monkeypatch, lengths, 20)[1] == 36
+    assert by_work(tmp_path, monkeypatch, lengths, 70)[1] == 260, "all, where there is not enough"
+    rare = {"rare": [5] * 40 + [20], "a": [20] * 3}
+    assert sorted(by_work(tmp_path, monkeypatch, rare, 4)[0]) == ["a", "a", "a", "rare"], (
+        "read where there is not enough without it"
+    )
 
 
 def test_empty_document_has_no_tokens(tokenizer: PreTrainedTokenizerFast) -> None:

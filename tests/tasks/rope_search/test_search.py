@@ -169,3 +169,20 @@ def test_factors_are_used_only_if_they_beat_every_rival_beyond_the_interval() ->
     assert early.differences["linear"].value == pytest.approx(-8.0)
     alike = decide({"longrope": found, "yarn": worse, "linear": near}, ("yarn",), 1.0, 0.95, tuple("aabb"))
     assert alike.differences["yarn"].high > certain.differences["yarn"].high, "two documents say less than four"
+
+
+def test_a_noisy_rival_that_is_worse_is_not_taken_in_place_of_a_better_one_that_was_narrowly_beaten() -> None:
+    def answers(*more: float) -> Measured:
+        return Measured(tuple(1.0 + nats for nats in more), (2.0,) * len(more))
+
+    found, close, noisy = answers(0, 0, 0, 0), answers(0.010, 0.009, 0.011, 0.010), answers(0.3, -0.1, 0.25, -0.02)
+    early = answers(0.002, 0.002)  # measured on the first samples only
+    measured = {"longrope": found, "yarn_1.5": close, "ntk_critical": noisy, "ntk": early}
+    decision = decide(measured, ("yarn_1.5", "ntk_critical", "ntk"), 1.0, 0.95, tuple("abcd"))
+    assert decision.unbeaten == ("ntk_critical",)
+    assert decision.chosen == "yarn_1.5"
+    assert decision.sentence() == (
+        "The factors found do not beat NTK, critical beyond the interval, so the plan takes YaRN for 1.5x the target, the best of the "
+        "closed forms that it can take."
+    )
+    assert decide(measured, ("yarn_1.5", "ntk"), 1.0, 0.95, tuple("abcd")).chosen == "longrope", "every rival is beaten"
