@@ -258,8 +258,8 @@ class PipelineParams(Params):
             )
         if self.training.find_short_factors and not self._may_have_two_lists():
             raise ValueError(
-                "training.find_short_factors is for longrope's two lists: give model.rope_factors_file, or set model.rope_method to longrope "
-                "and rope_search.short_factors to original; or set it to false"
+                "training.find_short_factors is for longrope's two lists: give model.rope_factors_file, set model.rope_method to longrope "
+                "and rope_search.short_factors to original, or set it to false"
             )
         if self.training.average_last_steps > self.training.steps:
             raise ValueError(

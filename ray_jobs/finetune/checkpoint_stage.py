@@ -199,7 +199,9 @@ def run(
     return artifact
 
 
-def _without_short_factors(params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None) -> Artifact | None:
+def _without_short_factors(
+    params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None
+) -> Artifact | None:
     """The finished checkpoint of a run that differs only in that it did not look for short factors; None if there is none."""
     if not params.training.find_short_factors:
         return None

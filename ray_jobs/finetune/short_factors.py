@@ -19,13 +19,14 @@ from data_schemas.short_factors import SHORT_FACTORS_NAME, ShortFactors
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.actors import measuring_workers
 from ray_jobs.search_rope.measuring import SAMPLES, MeasureCandidate, Unit, forget
-from ray_jobs.search_rope.search_stage import training_documents
 from ray_jobs.shared_storage import refuse_unshared
+from tasks.evaluate.heldout import HeldOutDocument
 from tasks.model.base_model import load_tokenizer
 from tasks.model.extended import ADAPTER_DIR
 from tasks.model.rope_plan import RopePlan
 from tasks.rope_search.samples import SearchSample, write_samples
 from tasks.rope_search.short_factors import SHARES, TRAINED, best_share, decided, list_between, short_sample
+from tasks.rope_search.sides import two_sides
 from tasks.work import Workers
 
 _REMEDY = "lower ray.num_workers"
@@ -54,13 +55,16 @@ def short_samples(params: PipelineParams, plan: RopePlan, storage: Storage, shar
             f"training.find_short_factors measures training documents, and those of the shards (documents/{digest}) are no longer in the "
             "storage: run prepare again, or set it to false."
         )
-    sides, work_of = training_documents(params, documents.path, load_tokenizer(params.model), plan.short_length)
     counts = params.rope_search.samples, params.rope_search.deciding_samples
-    choosing, deciding = (
-        tuple(short_sample(document, plan.short_length, work_of[document.doc_id]) for document in side[:count])
-        for side, count in zip(sides, counts, strict=True)
+    remedy = "add longer documents, or set training.find_short_factors to false"
+    sides = two_sides(
+        documents.path, load_tokenizer(params.model), plan.short_length, counts, "a list for short prompts", remedy
     )
-    return ShortSamples(choosing, deciding)
+
+    def texts(side: Sequence[HeldOutDocument]) -> tuple[SearchSample, ...]:
+        return tuple(short_sample(document, plan.short_length, sides.cluster_of[document.doc_id]) for document in side)
+
+    return ShortSamples(texts(sides.choosing), texts(sides.deciding))
 
 
 def find_short_factors(

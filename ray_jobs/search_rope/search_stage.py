@@ -13,14 +13,12 @@ missing.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_schemas.absolute_paths import absolute_paths
-from data_schemas.errors import UserError
 from data_schemas.manifest import stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.parts import Parts
@@ -33,7 +31,6 @@ from ray_jobs.actors import measuring_workers
 from ray_jobs.search_rope.measuring import SAMPLES, MeasureCandidate, Unit, forget
 from ray_jobs.search_rope.search_key import KIND, inputs_of
 from ray_jobs.shared_storage import refuse_unshared
-from tasks.evaluate.heldout import HeldOutDocument, read_works, select_by_work
 from tasks.model.base_model import base_fingerprint, load_config, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR
 from tasks.rope_search.decision import FOUND, Decision, decide, far_behind, first_look
@@ -43,10 +40,10 @@ from tasks.rope_search.samples import SampleRequest, SearchSample, make_samples,
 from tasks.rope_search.scores import Measure, Measured, Scored
 from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, closed_form, critical_theta, ntk_critical
 from tasks.rope_search.served import misreading, publishes_two_lists
+from tasks.rope_search.sides import two_sides
 from tasks.rope_search.space import Candidate, RopeSpace
 from tasks.work import Workers
 
-_FEWEST = 4  # clusters: two for the search and two for the decision
 _ENOUGH_DECIDING = 6  # works: with 2, Student's t at level 0.955 is 14, with 6 it is 2.6
 _REMEDY = "lower model.target_length or ray.num_workers"
 
@@ -269,42 +266,15 @@ def _pretty(record: Record) -> str:
 
 
 def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) -> list[SearchSample]:
-    """Those of the search, then those of the decision, from different works.
-
-    Documents of one work are one cluster; each is one for itself where the documents that are as long as the target are of fewer than four
-    works. Each work gives one document before any gives a second, and more than four are asked for, so those that are chosen show
-    whether there are four works (but see `select_by_work` for the one that waits).
-    """
+    """Those of the search, then those of the decision, from different works; see `tasks.rope_search.sides`."""
     settings, target = params.rope_search, space.target_length
     tokenizer = load_tokenizer(params.model)
-    wanted = settings.samples + settings.deciding_samples
-    works = read_works(documents)
-    long = select_by_work(documents, works, tokenizer, min_tokens=target, num_documents=wanted, split="train")
-    if len(long) < _FEWEST:
-        raise UserError(
-            f"Only {len(long)} training document(s) have at least {target} tokens, and a search for RoPE factors needs {_FEWEST}: add "
-            "longer documents, lower model.target_length, or choose rope_method yarn."
-        )
-    cluster_of = {document.doc_id: works[document.doc_id] for document in long}
-    if len(set(cluster_of.values())) < _FEWEST:
-        cluster_of = {document.doc_id: document.doc_id for document in long}
-    for_search, for_decision = _parted(long, cluster_of, settings.samples / wanted)
+    remedy = "add longer documents, lower model.target_length, or choose rope_method yarn"
+    counts = settings.samples, settings.deciding_samples
+    sides = two_sides(documents, tokenizer, target, counts, "a search for RoPE factors", remedy)
     request = SampleRequest(length=target, num_depths=settings.depths, text_tokens=settings.text_tokens, seed=settings.seed)
     samples = [
-        *make_samples(for_search, request, tokenizer, purpose="search", count=settings.samples),
-        *make_samples(for_decision, request, tokenizer, purpose="decide", count=settings.deciding_samples),
+        *make_samples(sides.choosing, request, tokenizer, purpose="search", count=settings.samples),
+        *make_samples(sides.deciding, request, tokenizer, purpose="decide", count=settings.deciding_samples),
     ]
-    return [replace(sample, cluster=cluster_of[sample.doc_id]) for sample in samples]
-
-
-def _parted(
-    documents: Sequence[HeldOutDocument], cluster_of: Mapping[str, str], share: float
-) -> tuple[list[HeldOutDocument], list[HeldOutDocument]]:
-    """The documents of about `share` of the clusters, and the others. No cluster is in both, and each has at least two."""
-    clusters = list(dict.fromkeys(cluster_of[document.doc_id] for document in documents))
-    nearest = math.ceil(share * len(clusters) - 0.5)
-    first = set(clusters[: min(max(2, nearest), len(clusters) - 2)])
-    sides: tuple[list[HeldOutDocument], list[HeldOutDocument]] = ([], [])
-    for document in documents:
-        sides[cluster_of[document.doc_id] not in first].append(document)
-    return sides
+    return [replace(sample, cluster=sides.cluster_of[sample.doc_id]) for sample in samples]

@@ -76,7 +76,7 @@ def decided(
     elif is_used:
         verdict = f"{share:.0%} of the way to the long list is better for short prompts than the trained list: {measured}"
     else:
-        verdict = f"{share:.0%} of the way to the long list is not shown to be better for short prompts, so the trained list stays: {measured}"
+        verdict = f"{share:.0%} of the way to the long list is not shown to be better for short prompts, so none is changed: {measured}"
     return ShortFactors(
         share=share,
         short_factor=list_between(plan, share if is_used else TRAINED).factors,

@@ -344,13 +344,13 @@ def test_a_work_is_on_one_side_and_counts_once(folder: Path, monkeypatch: pytest
     space, documents = space_of(params), documents_of(Storage(params.storage)).path
     own = read_works(documents)
     works = {doc_id: f"work {number % 5}" for number, doc_id in enumerate(own)}
-    monkeypatch.setattr(search_stage, "read_works", lambda folder: works)
+    monkeypatch.setattr("tasks.rope_search.sides.read_works", lambda folder: works)
     samples = search_samples(params, documents, space)
     sides = samples[: params.rope_search.samples], samples[params.rope_search.samples :]
     of_search, of_decision = ({sample.cluster for sample in side} for side in sides)
     assert not of_search & of_decision
     assert of_search | of_decision == set(works.values())
-    monkeypatch.setattr(search_stage, "read_works", lambda folder: dict.fromkeys(own, "one"))
+    monkeypatch.setattr("tasks.rope_search.sides.read_works", lambda folder: dict.fromkeys(own, "one"))
     assert all(sample.cluster == sample.doc_id for sample in search_samples(params, documents, space))
 
 
