@@ -33,10 +33,13 @@ def show_search(search: Artifact, params: PipelineParams) -> None:
 def settings_of(chosen: dict[str, Any], params: PipelineParams) -> list[str]:
     """Values of `--set` with which a run of `params` has the `chosen` fields of its model, and none that contradict them."""
     stated = params.model.model_dump(include={"rope_theta", "rope_length"}, exclude_none=True)
-    if "theta" in params.evaluation.rope_methods:
+    compared, others = params.evaluation.rope_methods, []
+    if "theta" in compared and not {"rope_theta", "rope_length"} & chosen.keys():
         stated.pop("rope_theta", None)  # also measured beside the chosen method
+    elif "theta" in compared:  # the frequency that was stated for it cannot stand beside what was chosen
+        others = [f"evaluation.rope_methods=[{','.join(method for method in compared if method != 'theta')}]"]
     fields = dict.fromkeys(stated) | chosen
-    return [f"model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()]
+    return [f"model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()] + others
 
 
 def _sentences(result: RopeSearchResult, factors: str, to_use: list[str]) -> list[str]:

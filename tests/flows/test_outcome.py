@@ -123,3 +123,23 @@ def test_what_a_search_tells_to_set_works_with_the_config_that_it_was_asked_with
     line = next(line for line in capsys.readouterr().out.splitlines() if "--set" in line)
     told = [word for word in line.split() if word.startswith("model.")]
     assert load_config(config, [*asked, *told]).model == with_result(as_search(params), search).model
+
+
+@pytest.mark.parametrize("chosen", ["longrope", "yarn", "yarn_1.5", "ntk_critical"])
+def test_what_a_search_tells_to_set_never_gives_the_evaluation_another_theta(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: str
+) -> None:
+    asked = [
+        "model.target_length=2048",
+        "model.rope_length=null",
+        "model.rope_theta=3e5",
+        "evaluation.rope_methods=[theta,ntk]",
+    ]
+    params, search = load_config("demo", asked), search_that_chose(Storage(str(tmp_path)), chosen)
+    show_search(search, params)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "--set" in line)
+    told = [word for word in line.split() if word.startswith(("model.", "evaluation."))]
+    taken = load_config("demo", [*asked, *told])
+    assert taken.model.rope_method == with_result(as_search(params), search).model.rope_method
+    assert "ntk" in taken.evaluation.rope_methods
+    assert ("theta" in taken.evaluation.rope_methods) == (taken.model.rope_theta == 3e5)
