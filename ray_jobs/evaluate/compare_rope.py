@@ -32,7 +32,7 @@ from tasks.model.rope_plan import RopePlan, plan_rope
 if TYPE_CHECKING:
     from ray_jobs.evaluate.workload import Workload
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 KIND = "rope_comparisons"
 STAGE = "compare-rope"
 BASE = "base"

@@ -74,7 +74,9 @@ class ModelCost:
         sparse = split * segment_pairs(grouped, group_size, 0)
         sparse += (self.heads - split) * segment_pairs(grouped, group_size, group_size // 2)
         num_open, in_windows = self._windowed(lengths, group_size)
-        num_full = min(num_full_layers, num_open)  # with groups longer than a row, layers that were chosen may have shorter windows
+        num_full = min(
+            num_full_layers, num_open
+        )  # with groups longer than a row, layers that were chosen may have shorter windows
         pairs = num_full / max(1, num_open) * self._in_full(grouped, group_size) + (num_open - num_full) * sparse
         pairs += self._in_full(lengths[whole], group_size) + in_windows
         matrices = (4 * self.matrix_weights + 2 * self.trained_matrix_weights) * float(np.sum(lengths))
@@ -100,7 +102,9 @@ class ModelCost:
     def _in_full(self, lengths: np.ndarray, group_size: int) -> float:
         """The pairs of all heads of the layers that can be in groups, all in full: those inside the window where a layer has one."""
         longest = int(lengths.max(initial=1))
-        reach = [longest if window is None else window for window in self._all_windows if window is None or window >= group_size]
+        reach = [
+            longest if window is None else window for window in self._all_windows if window is None or window >= group_size
+        ]
         return self.heads * sum(count * window_pairs(lengths, window) for window, count in Counter(reach).items())
 
     @property

@@ -113,9 +113,7 @@ def test_no_token_weighs_more_than_the_maximum_or_than_stated_and_the_mean_is_th
     params: PipelineParams, num_retrieval: int, most: float | None
 ) -> None:
     rows = mixed_with_heavy_answers(num_retrieval)
-    training = params.training.model_copy(
-        update={"loss_weighting": "exact", "loss_long_from": 24, "loss_max_weight": most}
-    )
+    training = params.training.model_copy(update={"loss_weighting": "exact", "loss_long_from": 24, "loss_max_weight": most})
     weights = token_weights_of(params.model_copy(update={"training": training}), rows)
     assert isinstance(weights, StatedWeights)
     assert weights.rule is not None
@@ -136,9 +134,7 @@ def test_long_ce_times_stated_weights_stays_below_the_maximum_too(params: Pipeli
 
 
 def test_where_no_weight_is_cut_the_mean_is_unchanged(params: PipelineParams) -> None:
-    training = params.training.model_copy(
-        update={"loss_weighting": "exact", "loss_long_from": 24, "loss_max_weight": 1e3}
-    )
+    training = params.training.model_copy(update={"loss_weighting": "exact", "loss_long_from": 24, "loss_max_weight": 1e3})
     weights = token_weights_of(params.model_copy(update={"training": training}), ROWS)
     assert isinstance(weights, StatedWeights)
     assert weights.mean_weight == exact_weights(ROWS, 24, 0.5, 1e3).mean_weight
