@@ -192,7 +192,8 @@ class TrainingParams(Params):
         "none",
         description="How much each target token counts in the training loss. none: all the same. exact: more with a long left context "
         "in their document, by its rarity (EXACT). long_ce: more where the model predicts better with the whole context than with a "
-        "short one (LongCE), which needs a second forward pass. Validation always counts all the same.",
+        "short one (LongCE), which needs a second forward pass. Validation does not use it: all count the same, or with instruction data "
+        "the answers alone.",
     )
     loss_long_from: int | None = Field(
         None,
@@ -210,7 +211,8 @@ class TrainingParams(Params):
         None,
         gt=1,
         le=1000,
-        description="Largest weight of a target under `loss_weighting`. Empty: 16 for exact, 5 for long_ce.",
+        description="Largest weight of a target under `loss_weighting`, its own weight from the shards included, unless that alone is "
+        "larger. Empty: 16 for exact, 5 for long_ce.",
     )
     position_skipping: int = Field(
         0,

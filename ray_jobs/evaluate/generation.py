@@ -17,8 +17,9 @@ import torch
 
 from ray_jobs.evaluate.logprobs import TargetScores
 from ray_jobs.evaluate.prefixes import common_prefix
-from ray_jobs.evaluate.scoring import Window, forget_lengths, greedy_next, score_windows
+from ray_jobs.evaluate.scoring import Window, greedy_next, score_windows
 from ray_jobs.evaluate.tree_passes import Passes, Pieces, Rows, TreeScores, can_share
+from tasks.model.rotary_modules import forget_lengths
 
 # Guesses in one pass: the least and first, and the most. Up to 8 hardly make a pass longer.
 LEAST_DRAFT, MAX_DRAFT = 8, 32

@@ -17,7 +17,7 @@ from typing import Any
 from data_schemas.errors import UserError
 from data_schemas.params import EvaluationParams
 from ray_jobs.evaluate.arms import ArmModel, loaded_model
-from ray_jobs.evaluate.scoring import forget_lengths
+from tasks.model.rotary_modules import forget_lengths
 
 RULER_NEW_TOKENS = 128  # some of the harness's RULER prompts fill a length without these, and would be cut at their start
 ARMS = ("base", "fine_tuned")  # what a reader of short-context benchmarks compares

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from ray_jobs.evaluate.logprobs import MAX_LOGITS, TargetScores, logprobs_of, target_scores
-from ray_jobs.evaluate.tree_passes import TreeScores, can_share, rope_types
+from ray_jobs.evaluate.tree_passes import TreeScores, can_share
 from tasks.model.output_layer import output_layer
+from tasks.model.rotary_modules import forget_lengths
 
 _known_heads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
@@ -153,14 +154,3 @@ def _try_head(model: Any, probe_BL: torch.Tensor) -> bool:
 def greedy_next(model: Any, ids_BL: torch.Tensor) -> torch.Tensor:
     """The most likely next token of each row, int64 [B], by a forward pass over all of it."""
     return _last_logits(model, ids_BL, 1)[:, -1].argmax(dim=-1)
-
-
-@torch.inference_mode()
-def forget_lengths(model: Any) -> None:
-    """Make dynamic RoPE forget the sequences before, so that each result is what the model gives when it is fresh.
-
-    It keeps the frequencies of the longest sequence it has seen while sequences are not shorter than the base's window; one
-    that is shorter resets it.
-    """
-    if "dynamic" in rope_types(getattr(model.config.get_text_config(), "rope_parameters", None)):
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)

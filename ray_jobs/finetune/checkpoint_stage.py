@@ -41,7 +41,7 @@ from ray_jobs.shared_storage import refuse_unshared
 from tasks.model.base_model import base_fingerprint, load_tokenizer
 from tasks.model.extended import ADAPTER_DIR, checkpoint_plan, planned_factors
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 KIND, STAGE = "checkpoints", "finetune"
 _NAMING_WORKERS = {"num_workers", "min_workers", "use_gpu", "cpus_per_worker"}  # part of a job's name
 _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run

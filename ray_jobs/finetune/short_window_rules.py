@@ -9,12 +9,18 @@ from tasks.model.rope_methods import two_lists_refused
 
 
 def check_short_windows(params: PipelineParams) -> None:
-    """UserError where longrope's two lists would be trained without short rows, or where rows cannot be cut or turned by themselves."""
+    """UserError where longrope's two lists would be trained without short rows, or where rows cannot be cut or turned by
+    themselves."""
     plan, share = rope_plan_for(params.model), params.training.short_window_share
     if not share:
         if plan.has_short_rotation:
             raise two_lists_refused(plan.original_length)
         return
+    if plan.method == "dynamic":
+        raise UserError(
+            "training.short_window_share cuts rows into short documents, and with rope_method dynamic these turn with the frequencies of "
+            "the longest document beside them: set it to 0, or choose rope_method yarn."
+        )
     if params.row_tokens <= plan.short_length:
         where = "the original length" if plan.has_short_rotation else "the base's window"
         raise UserError(

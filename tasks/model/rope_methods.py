@@ -325,7 +325,7 @@ def notes(
             "Frequencies follow the longest position so far, so the model computes a short prompt differently after a long one."
         )
         if packed_rows:
-            found.append("Packed rows are trained with the frequencies of their longest document.")
+            found.append("The rows of a micro-batch are trained with the frequencies of their longest document.")
     if "attention_factor" in parameters and method == "yarn":
         found.append("The base's own attention_factor is kept, because it differs from the one its factor implies.")
     if scaled_for != target_length:

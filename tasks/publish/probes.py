@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.model.rope_layers import of_full_layers
+from tasks.model.rotary_modules import forget_lengths
 from tasks.publish.portable import write_json
 from tasks.publish.serving import next_tokens
 
@@ -56,7 +57,7 @@ def probe_logits(model: PreTrainedModel, probes: list[Probe]) -> dict[str, torch
     logits, sums = [], []
     with torch.inference_mode():
         for probe in probes:
-            next_tokens.forget_lengths(model)
+            forget_lengths(model)
             tokens = torch.tensor([probe.token_ids])
             # A full mask tells transformers that positions which jump do not start a new packed sequence.
             output = model(

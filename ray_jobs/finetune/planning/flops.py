@@ -6,13 +6,14 @@ matrix products  2 N a token forward, 2 N backward through the activations, 2 N_
                  last term is small, so a step needs 4 N + 2 N_trained and not 6 N.
 experts          a matrix that is there once for each expert counts as often as a token uses it: k of its n copies.
 attention        12 D a layer, head and pair of query and key: 4 D forward (scores, mixing), 8 D backward, over the pairs
-                 inside causal segments. A layer with a sliding window shorter than a group has the pairs inside its window, and
-                 a layer that does not attend has none.
+                 inside causal segments. A layer with a sliding window has the pairs inside its window, unless it is in groups, which
+                 are no longer; and a layer that does not attend has none.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,17 +65,20 @@ class ModelCost:
         """Operations of one step on sequences of `lengths` int [num_sequences] with S2-Attn in groups of `group_size` tokens.
 
         `num_full_layers` layers attend in full, or as many heads as cost the same, and in all layers the sequences with True in
-        `in_full` [num_sequences].
+        `in_full` [num_sequences]. A layer in full costs the mean of all that can be in groups: which of them it is, is not known here.
         """
         lengths = np.asarray(lengths)
-        grouped = lengths if in_full is None else lengths[~np.asarray(in_full, bool)]
-        every_pair = self.heads * segment_pairs(lengths, int(lengths.max(initial=1)), 0)
-        whole = every_pair - self.heads * segment_pairs(grouped, int(lengths.max(initial=1)), 0)
+        whole = np.zeros(len(lengths), bool) if in_full is None else np.asarray(in_full, bool)
+        grouped = lengths[~whole]
         split = (self.kv_heads + 1) // 2 * (self.heads // self.kv_heads) if self.kv_heads > 1 else (self.heads + 1) // 2
         sparse = split * segment_pairs(grouped, group_size, 0)
         sparse += (self.heads - split) * segment_pairs(grouped, group_size, group_size // 2)
         num_open, in_windows = self._windowed(lengths, group_size)
-        pairs = num_full_layers * every_pair + (num_open - num_full_layers) * (sparse + whole) + in_windows
+        num_full = min(
+            num_full_layers, num_open
+        )  # with groups longer than a row, layers that were chosen may have shorter windows
+        pairs = num_full / max(1, num_open) * self._in_full(grouped, group_size) + (num_open - num_full) * sparse
+        pairs += self._in_full(lengths[whole], group_size) + in_windows
         matrices = (4 * self.matrix_weights + 2 * self.trained_matrix_weights) * float(np.sum(lengths))
         return matrices + 12.0 * self.head_dim * pairs
 
@@ -91,9 +95,21 @@ class ModelCost:
 
     def _windowed(self, lengths: np.ndarray, group_size: int) -> tuple[int, float]:
         """How many layers attend further than a window shorter than a group, and the pairs of all heads of the layers with one."""
-        windows = (None,) * self.layers if self.windows is None else self.windows
+        windows = self._all_windows
         short = [window for window in windows if window is not None and window < group_size]
         return len(windows) - len(short), self.heads * sum(window_pairs(lengths, window) for window in short)
+
+    def _in_full(self, lengths: np.ndarray, group_size: int) -> float:
+        """The pairs of all heads of the layers that can be in groups, all in full: those inside the window where a layer has one."""
+        longest = int(lengths.max(initial=1))
+        reach = [
+            longest if window is None else window for window in self._all_windows if window is None or window >= group_size
+        ]
+        return self.heads * sum(count * window_pairs(lengths, window) for window, count in Counter(reach).items())
+
+    @property
+    def _all_windows(self) -> tuple[int | None, ...]:
+        return (None,) * self.layers if self.windows is None else self.windows
 
 
 def segment_pairs(lengths: np.ndarray, group_size: int, first: int) -> float:

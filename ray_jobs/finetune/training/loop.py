@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -32,9 +33,9 @@ from ray_jobs.finetune.training.objective import Objective, group_size_at, num_f
 from ray_jobs.finetune.training.optimization import build_optimizer
 from ray_jobs.finetune.training.row_parts import refuse_uncuttable
 from ray_jobs.finetune.training.short_windows import MixedRows, short_windows_of
-from ray_jobs.finetune.training.stated_weights import StatedWeights
+from ray_jobs.finetune.training.stated_weights import StatedWeights, mean_cut
 from ray_jobs.finetune.training.steps import full_share, sequence_lengths, sequences_in_full, train_step, validate
-from ray_jobs.finetune.training.token_weights import TokenWeights, exact_weights
+from ray_jobs.finetune.training.token_weights import CappedWeights, ExactWeights, TokenWeights, exact_weights
 from ray_jobs.finetune.training.training_model import build_model
 
 if TYPE_CHECKING:
@@ -172,16 +173,20 @@ def token_weights_of(params: PipelineParams, rows: Rows) -> TokenWeights | None:
     rule = _weighting_rule(params, rows)
     if not (params.retrieval.share or params.corpus.has_instructions):
         return rule
-    return StatedWeights(rule, getattr(rows, "mean_loss_weight", 1.0))
+    cut = mean_cut(_every_row(rows), rule) if isinstance(rule, ExactWeights) else 0.0
+    return StatedWeights(rule, getattr(rows, "mean_loss_weight", 1.0), cut)
 
 
-def _weighting_rule(params: PipelineParams, rows: Rows) -> TokenWeights | None:
+def _every_row(rows: Rows) -> Iterator[dict[str, np.ndarray]]:
+    return (rows.row(i) for i in range(len(rows)))
+
+
+def _weighting_rule(params: PipelineParams, rows: Rows) -> CappedWeights | None:
     training = params.training
     if training.loss_weighting == "none":
         return None
     long_from = first_long_context(params)
     if training.loss_weighting == "exact":
-        every_row = (rows.row(i) for i in range(len(rows)))
-        return exact_weights(every_row, long_from, training.loss_extra_mass, training.loss_max_weight)
+        return exact_weights(_every_row(rows), long_from, training.loss_extra_mass, training.loss_max_weight)
     most = {} if training.loss_max_weight is None else {"max_weight": training.loss_max_weight}
     return LongCEWeights(long_from, always=training.parallelism == "fsdp", **most)

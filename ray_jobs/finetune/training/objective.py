@@ -20,6 +20,7 @@ from ray_jobs.finetune.training.row_parts import part_of_places, shifted_places
 from ray_jobs.finetune.training.row_rotation import mark_short
 from ray_jobs.finetune.training.token_weights import TokenWeights
 from tasks.model.output_layer import output_layer
+from tasks.model.rotary_modules import forget_lengths
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -32,12 +33,13 @@ def summed_loss(model: PeftModel, batch: MicroBatch, chunk_tokens: int, kernel: 
 
 
 def _predictions(model: PeftModel, batch: MicroBatch) -> tuple[Any, torch.Tensor, torch.Tensor]:
-    """(the output layer, hidden states [T, E], targets [T])."""
+    """(the output layer, hidden states [T, E], targets [T]). Dynamic RoPE turns by this batch's longest document alone."""
     causal_lm: Any = model.get_base_model()
     backbone = getattr(causal_lm, causal_lm.base_model_prefix)
     whole, part = batch.whole or batch, batch.part
     marks = {} if batch.in_full is None or part is not None else {"s2_in_full": batch.in_full}
     short = None if batch.short is None else mark_short(batch.position_ids, batch.short)
+    forget_lengths(backbone)
     hidden = backbone(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **marks).last_hidden_state
     if batch.in_full is not None and not getattr(batch.in_full, "_s2_is_read", False):
         raise UserError(

@@ -74,7 +74,7 @@ class ShortWindows:
 def cut_row(row: Mapping[str, np.ndarray], window: int, bos: int | None, rotates: bool) -> dict[str, np.ndarray]:
     """The row with documents of at most `window` tokens, all of which attend in full; `short_window` bool [num_pieces] if it rotates.
 
-    The row keeps its length: where `bos` is given, it takes the place of the first token of each further piece, which is thus not trained.
+    The row keeps its length: where `bos` is given, it takes the place of the first token of each further piece, which is no target anyway.
     """
     pieces: list[int] = []
     begun: list[int] = []  # first tokens of further pieces

@@ -1,7 +1,8 @@
 """One optimizer step, and one validation, on rows dealt to ranks.
 
 Every micro batch's summed loss is divided by the tokens of the whole step, and with weights also by the mean weight of all
-training tokens. So loss and gradients do not depend on how the rows are split into ranks and micro batches.
+training tokens. So loss and gradients do not depend on how the rows are split into ranks and micro batches, but with
+dynamic RoPE, whose frequencies are those of a micro batch's longest document.
 """
 
 from __future__ import annotations

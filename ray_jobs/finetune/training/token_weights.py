@@ -46,6 +46,13 @@ class TokenWeights(Protocol):
         ...
 
 
+class CappedWeights(TokenWeights, Protocol):
+    """A rule that states the largest weight it gives."""
+
+    @property
+    def max_weight(self) -> float: ...
+
+
 def left_context(position_ids: torch.Tensor) -> torch.Tensor:
     """int64 [T]: tokens that the target of each place has before it in its document, for `position_ids` [1, T]."""
     starts = document_starts(position_ids)
@@ -57,12 +64,14 @@ def left_context(position_ids: torch.Tensor) -> torch.Tensor:
 class ExactWeights:
     """EXACT: `weights[k]` for targets with a left context in `[first_context x 2^k, first_context x 2^(k+1))`, 1 below.
 
-    `mean_weight`: over the targets as they count, so times the mean of the stated weights it is the mean of both together.
+    `mean_weight`: over the targets as they count, so times the mean of the stated weights it is the mean of both together, if
+    `max_weight` cuts none of the products.
     """
 
     first_context: int
     weights: tuple[float, ...]
     mean_weight: float
+    max_weight: float = _MAX_WEIGHT
 
     def of_batch(self, batch: MicroBatch, token_losses: TokenLosses) -> Weigh:
         context = left_context(batch.position_ids)
@@ -70,6 +79,12 @@ class ExactWeights:
         table = torch.tensor((1.0, *self.weights), dtype=torch.float32, device=context.device)
         of_places = table[torch.bucketize(context, bounds, right=True)]
         return lambda places, losses: of_places[places]
+
+    def of_contexts(self, context: np.ndarray) -> np.ndarray:
+        """float64: the weights of targets with these left contexts, as `of_batch` gives them."""
+        bounds = self.first_context << np.arange(len(self.weights), dtype=np.int64)
+        found: np.ndarray = np.array([1.0, *self.weights])[np.searchsorted(bounds, context, side="right")]
+        return found
 
 
 def exact_weights(
@@ -106,8 +121,9 @@ def exact_weights(
             "training.loss_long_from to less, or train on longer documents."
         )
     counts = counts[: int(np.flatnonzero(counts)[-1]) + 1]
-    extra = _shares(counts, extra_mass * num_targets, (max_weight or _MAX_WEIGHT) - 1)
-    return ExactWeights(first_context, tuple((1 + extra).tolist()), 1 + float(extra @ counts) / num_targets)
+    most = max_weight or _MAX_WEIGHT
+    extra = _shares(counts, extra_mass * num_targets, most - 1)
+    return ExactWeights(first_context, tuple((1 + extra).tolist()), 1 + float(extra @ counts) / num_targets, most)
 
 
 def _shares(counts: np.ndarray, mass: float, most: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.model.rope_layers import of_full_layers
+from tasks.model.rotary_modules import forget_lengths
 from tasks.publish.portable import write_json
 
 if TYPE_CHECKING:
@@ -149,15 +149,6 @@ def _logprobs(model: PreTrainedModel, prompt: Prompt) -> Any:
     with torch.inference_mode():
         logits = model(input_ids=tokens, use_cache=False, **kept).logits[0].float()
     return (logits if kept else logits[prompt.positions]).log_softmax(-1)
-
-
-def forget_lengths(model: PreTrainedModel) -> None:
-    """Reset dynamic NTK, which keeps the frequencies of its longest prompt until it gets one shorter than its window."""
-    import torch
-
-    if of_full_layers(getattr(model.config, "rope_parameters", None)).get("rope_type") == "dynamic":
-        with torch.inference_mode():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
 
 
 def reproduced(recording: Recording, model: PreTrainedModel, max_tokens: int) -> tuple[float, int]:

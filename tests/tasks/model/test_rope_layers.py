@@ -19,6 +19,7 @@ from data_schemas.errors import UserError
 from tasks.model.rope_frequencies import scaled_frequencies
 from tasks.model.rope_layers import FULL, LOCAL
 from tasks.model.rope_plan import RopePlan, plan_rope
+from tasks.model.rotary_modules import forget_lengths
 from tasks.publish.serving.contract import contract_problems, trained_as_planned
 from tasks.publish.serving.rules import READERS, Written, spelling_problems
 
@@ -46,6 +47,17 @@ def turned(model, seq_len, kind):
     cos, sin = rotary(torch.zeros(1, 2, 1), torch.tensor([[1, seq_len - 1]]), layer_type=kind)
     cosine, sine = (t[0, 0, : HEAD // 2].double().numpy() for t in (cos, sin))
     return np.arctan2(sine, cosine), np.hypot(sine, cosine)
+
+
+@pytest.mark.parametrize("kind", list(CLASSES))
+def test_dynamic_frequencies_of_each_kind_of_layer_are_forgotten(kind):
+    config = base(kind)
+    plan = planned(config, "dynamic")
+    plan.apply(config)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for seq_len in (TARGET, WINDOW, WINDOW + 1, TARGET):
+        forget_lengths(model)
+        np.testing.assert_allclose(turned(model, seq_len, FULL)[0], plan.frequencies(seq_len)[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", list(CLASSES))

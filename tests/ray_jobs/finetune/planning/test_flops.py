@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from transformers import AutoModelForCausalLM, HunYuanMoEV1Config
 
 from data_schemas.errors import UserError
-from ray_jobs.finetune.planning.flops import cost_of, experts_a_token, known_peak, peak_flops, segment_pairs
+from ray_jobs.finetune.planning.flops import ModelCost, cost_of, experts_a_token, known_peak, peak_flops, segment_pairs
 from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.segments import segment_batch
 from ray_jobs.finetune.training import loop
@@ -96,6 +96,41 @@ def test_layers_count_the_pairs_inside_their_sliding_windows(tmp_path, tokenizer
     halves = 2 * (4 * pairs(24, 24) + pairs(3, 3)) + 2 * (pairs(12, 12) + 3 * pairs(24, 24) + pairs(12, 12) + pairs(3, 3))
     assert cost.step_flops(lengths, 24) == matrices + 12 * 8 * (4 * windows + halves)
     assert cost.forward_flops(lengths) == 2 * cost.matrix_weights * 99 + 4 * 8 * 4 * (windows + whole)
+
+
+def cost_with(windows):
+    return ModelCost(0, 0, layers=len(windows), heads=4, kv_heads=2, head_dim=8, windows=windows)
+
+
+def pairs_within(lengths, window):
+    return sum(min(token + 1, window) for length in lengths for token in range(length))
+
+
+def test_layers_in_full_count_the_pairs_inside_a_window_of_at_least_a_group():
+    """8 of 32 layers in full, rows of 4 windows: a layer in full computes its window, not the row."""
+    lengths, cost = [64, 40, 7], cost_with((16,) * 32)
+    in_window = 4 * pairs_within(lengths, 16)
+    halves = 2 * (segment_pairs(lengths, 16, 0) + segment_pairs(lengths, 16, 8))
+    assert cost.step_flops(lengths, 16, 8) == 12 * 8 * (8 * in_window + 24 * halves)
+    assert cost.step_flops(lengths, 16, 32) == cost.step_flops(lengths, 128) == 12 * 8 * 32 * in_window
+    assert cost.step_flops(lengths, 128, 8) == cost.step_flops(lengths, 128)  # as in the last steps in full
+    marked = [False, True, False]  # this sequence is in full in all layers
+    rest = 2 * (segment_pairs([64, 7], 16, 0) + segment_pairs([64, 7], 16, 8))
+    wanted = 8 * in_window + 24 * (rest + 4 * pairs_within([40], 16))
+    assert cost.step_flops(lengths, 16, 8, np.array(marked)) == 12 * 8 * wanted
+    assert cost.step_flops(lengths, 16, 0, np.array([True] * 3)) == 12 * 8 * 32 * in_window
+
+
+def test_layers_of_different_windows_count_their_mean_in_full():
+    """Which of the layers in groups are in full is not known here. One whose window is shorter than a group is none of them."""
+    lengths, cost = [64], cost_with((4, 16, 32, None))
+    of_layers = [4 * pairs_within(lengths, window) for window in (16, 32, 64)]
+    short = 4 * pairs_within(lengths, 4)
+    halves = 2 * (segment_pairs(lengths, 16, 0) + segment_pairs(lengths, 16, 8))
+    assert cost.step_flops(lengths, 16, 1) == pytest.approx(12 * 8 * (sum(of_layers) / 3 + 2 * halves + short))
+    assert cost.step_flops(lengths, 16, 3) == pytest.approx(12 * 8 * (sum(of_layers) + short))
+    assert cost.step_flops(lengths, 128) == 12 * 8 * (sum(of_layers) + short)
+    assert cost.step_flops(lengths, 16, 0, np.array([True])) == 12 * 8 * (sum(of_layers) + short)
 
 
 def test_layers_that_do_not_attend_count_no_pairs(tmp_path, tokenizer):

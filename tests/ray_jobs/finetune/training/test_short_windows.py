@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from data_schemas.errors import UserError
 from ray_jobs.finetune.proof.prove import prove_base
 from ray_jobs.finetune.short_window_rules import check_short_windows
-from ray_jobs.finetune.training.batches import read_micro_batch
+from ray_jobs.finetune.training.batches import num_targets, read_micro_batch
 from ray_jobs.finetune.training.objective import summed_loss
 from ray_jobs.finetune.training.row_rotation import mark_short
 from ray_jobs.finetune.training.short_windows import MixedRows, ShortWindows, cut_row, short_windows_of
@@ -50,7 +50,7 @@ def strong(model):
     return model
 
 
-def test_documents_are_cut_at_the_window_and_no_token_is_lost():
+def test_documents_are_cut_at_the_window_and_each_further_piece_has_one_target_less():
     row = packed(70, 32, 5)
     cut = cut_row(row, WINDOW, None, rotates=True)
     assert cut["seq_lengths"].tolist() == [32, 32, 6, 32, 5]
@@ -58,6 +58,7 @@ def test_documents_are_cut_at_the_window_and_no_token_is_lost():
     assert cut["full_attention"].all()
     assert len(cut["short_window"]) == 5
     with_bos = cut_row(row, WINDOW, 0, rotates=False)
+    assert [num_targets(Rows([one]), [0]) for one in (row, cut, with_bos)] == [104, 102, 102]
     changed = np.flatnonzero(with_bos["input_ids"] != row["input_ids"]).tolist()
     assert changed == [32, 64], "only the first tokens of further pieces, which are no targets"
     assert "short_window" not in with_bos

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.training.batches import read_micro_batch
+from ray_jobs.finetune.training.long_ce import LongCEWeights
 from ray_jobs.finetune.training.loop import set_up, token_weights_of
 from ray_jobs.finetune.training.stated_weights import StatedWeights
 from ray_jobs.finetune.training.token_weights import ExactWeights, exact_weights
@@ -54,7 +55,7 @@ def test_the_weighted_loss_is_that_of_torch(params: PipelineParams) -> None:
 
 def test_another_rule_multiplies(params: PipelineParams) -> None:
     batch = read_micro_batch(ROWS, [1], CPU)
-    rule = ExactWeights(first_context=32, weights=(3.0, 5.0), mean_weight=2.0)
+    rule = ExactWeights(first_context=32, weights=(3.0, 5.0), mean_weight=2.0, max_weight=20.0)
     stated = StatedWeights(rule)
     assert stated.mean_weight == 2.0
     nothing = torch.empty(0)
@@ -84,6 +85,59 @@ def test_exact_shares_the_mass_of_the_targets_as_they_count() -> None:
                 given[bucket] = given.get(bucket, 0.0) + products[-1] - own
     assert StatedWeights(rule, float(np.mean(stated))).mean_weight == pytest.approx(np.mean(products))
     assert given == pytest.approx({0: 0, 1: 0.25 * sum(stated), 2: 0.25 * sum(stated)}, abs=1e-3)
+
+
+def mixed_with_heavy_answers(num_retrieval: int) -> Rows:
+    """Short documents, and a few long ones whose last 4 tokens weigh 16 each, all others so much that the mean is 1."""
+    stated = np.full(96, (95 - 4 * 16) / 91, np.float32)  # the first token is no target
+    stated[-4:] = 16
+    ordinary = [packed(16, 16, 16, 16, 16, 16, seed=number) for number in range(20)]
+    return Rows([*ordinary, *(packed(96, seed=90 + n) | {"loss_weights": stated} for n in range(num_retrieval))])
+
+
+def targets_of(rows: Rows, weights: StatedWeights, losses: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(stated weights, weights in training) of all targets of all rows; short windows of LongCE have the losses `losses` [T]."""
+    stated, given = [], []
+    for number, row in enumerate(rows):
+        batch = read_micro_batch(rows, [number], CPU)
+        weigh = weights.of_batch(batch, lambda joined: losses[0].expand(joined.input_ids.shape[1]))
+        of_places = weigh(slice(0, 96), losses[1].expand(96))
+        is_target = batch.position_ids[0].numpy() > 0
+        stated.append(row.get("loss_weights", np.ones(96, np.float32))[is_target])
+        given.append(of_places.numpy()[np.flatnonzero(is_target) - 1])
+    return np.concatenate(stated), np.concatenate(given)
+
+
+@pytest.mark.parametrize(("num_retrieval", "most"), [(1, None), (6, None), (1, 20.0), (1, 3.0)])
+def test_no_token_weighs_more_than_the_maximum_or_than_stated_and_the_mean_is_that_of_the_cut_weights(
+    params: PipelineParams, num_retrieval: int, most: float | None
+) -> None:
+    rows = mixed_with_heavy_answers(num_retrieval)
+    training = params.training.model_copy(update={"loss_weighting": "exact", "loss_long_from": 24, "loss_max_weight": most})
+    weights = token_weights_of(params.model_copy(update={"training": training}), rows)
+    assert isinstance(weights, StatedWeights)
+    assert weights.rule is not None
+    stated, given = targets_of(rows, weights, torch.zeros(2))
+    assert (given <= np.maximum(stated, most or 16)).all()
+    assert given.max() == max(16, most or 16)  # where the product of both is more
+    assert weights.mean_weight == pytest.approx(given.mean(), rel=1e-5)
+    assert weights.mean_weight < weights.mean * weights.rule.mean_weight
+
+
+def test_long_ce_times_stated_weights_stays_below_the_maximum_too(params: PipelineParams) -> None:
+    rows = mixed_with_heavy_answers(1)
+    weights = StatedWeights(LongCEWeights(24))
+    stated, given = targets_of(rows, weights, torch.tensor([9.0, 1.0]))  # the whole context is better by more than the maximum
+    assert stated.max() == given.max() == 16
+    assert (given <= np.maximum(stated, 5)).all()
+    assert np.count_nonzero(given > stated) > 60  # of the other tokens
+
+
+def test_where_no_weight_is_cut_the_mean_is_unchanged(params: PipelineParams) -> None:
+    training = params.training.model_copy(update={"loss_weighting": "exact", "loss_long_from": 24, "loss_max_weight": 1e3})
+    weights = token_weights_of(params.model_copy(update={"training": training}), ROWS)
+    assert isinstance(weights, StatedWeights)
+    assert weights.mean_weight == exact_weights(ROWS, 24, 0.5, 1e3).mean_weight
 
 
 def test_stated_weights_of_one_change_nothing() -> None:

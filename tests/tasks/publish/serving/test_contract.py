@@ -15,6 +15,7 @@ from benchmarks.servable_models import METHODS, TARGET, WINDOW, publish_tiny, ti
 from data_schemas.consumers import CONSUMERS
 from tasks.model.rope_config import published_config
 from tasks.model.rope_plan import plan_rope
+from tasks.model.rotary_modules import forget_lengths
 from tasks.publish.serving import next_tokens
 from tasks.publish.serving.contract import check_contract, contract_problems, trained_as_planned
 from tasks.publish.serving.gguf import gguf_route
@@ -75,7 +76,7 @@ def test_the_rule_for_transformers_5_is_what_transformers_5_computes(models: Pat
     model = LlamaForCausalLM.from_pretrained(models / method)
     reading = READERS["transformers-5"](Written.load(models / method))
     for length in (16, WINDOW, WINDOW + 1, TARGET):
-        next_tokens.forget_lengths(model)
+        forget_lengths(model)
         cos, sin = model.model.rotary_emb(torch.zeros(1, 2, 1), torch.tensor([[1, length - 1]]))
         angles = torch.atan2(sin, cos)[0, 0, : cos.shape[-1] // 2].numpy()
         inv_freq, factor = reading.frequencies(length)
