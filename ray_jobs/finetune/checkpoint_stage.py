@@ -162,6 +162,7 @@ def run(
         if params.training.warmup_steps >= params.training.steps:
             text = "training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"
             progress(message(f"finetune: {text}"))
+        short: dict[str, Any] = {}
         samples = short_samples(params, plan, storage, shards)
         if params.training.find_short_factors and samples is None:
             progress(message(f"finetune: {plan.method} has one list for all prompts, so none is looked for short ones"))
@@ -175,7 +176,8 @@ def run(
                 _fit(params, storage, shards, work, progress, start)
                 _take(work, directory)
         if samples is not None:
-            plan = find_short_factors(params, plan, samples, directory, storage, parts_key, progress)
+            found = find_short_factors(params, plan, samples, directory, storage, parts_key, progress)
+            plan, short = plan.with_short_factors(found.short_factor), {"short_factors": found.verdict}
         chosen = read_full_layers(directory)
         if chosen is not None:
             progress(message(f"finetune: {chosen.describe()}"))
@@ -187,7 +189,12 @@ def run(
         full = {} if chosen is None else {"full_attention": chosen.recorded()}
         before = {} if start is None else {EARLIER_STAGES: stages_up_to(start.manifest)}
         return (
-            {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps} | full | before | waiting | last
+            {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps}
+            | full
+            | short
+            | before
+            | waiting
+            | last
         )
 
     artifact = storage.build(KIND, make=make, **inputs)

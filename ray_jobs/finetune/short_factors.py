@@ -75,8 +75,8 @@ def find_short_factors(
     storage: Storage,
     key: str,
     progress: ProgressCallback,
-) -> RopePlan:
-    """The plan to publish: with the found list for short prompts if that is better. Its record is written into `directory`.
+) -> ShortFactors:
+    """What was found for short prompts, as it is written into `directory`.
 
     `directory` holds the trained adapter. `key` names the measurements, so that a killed run finds them again.
     """
@@ -91,7 +91,7 @@ def find_short_factors(
         forget()
     progress(message(f"finetune: {found.verdict}"))
     (directory / SHORT_FACTORS_NAME).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return plan.with_short_factors(found.short_factor)
+    return found
 
 
 def _measured(

@@ -111,6 +111,7 @@ def assemble(
         documents_summary=parts.stages["documents"].summary,
         shards_summary=parts.stages["shards"].summary,
         earlier_stages=earlier,
+        short_verdict=parts.stages["checkpoint"].summary.get("short_factors", ""),
         search_verdict=parts.stages[LAST_SEARCH].summary.get("verdict", "") if LAST_SEARCH in parts.stages else "",
     )
     (directory / "README.md").write_text(card, encoding="utf-8")

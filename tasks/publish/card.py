@@ -68,9 +68,10 @@ def render_card(
     shards_summary: Mapping[str, Any],
     earlier_stages: Sequence[Mapping[str, Any]] = (),
     search_verdict: str = "",
+    short_verdict: str = "",
 ) -> str:
     """The text of README.md. `earlier_stages`: see `data_schemas.earlier_stages`. `search_verdict`: why a search of factors chose the
-    plan; "" without one."""
+    plan, and `short_verdict`: what was found for short prompts after training; "" without one."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tasks.evaluate.report.markdown_page import markdown_tables, markdown_verdict
@@ -98,7 +99,7 @@ def render_card(
         row_tokens=last.row_tokens,
         earlier=earlier_stages,
         search_verdict=search_verdict,
-        short_prompts=_short_prompts(report, plan),
+        short_prompts=_short_prompts(report, plan, short_verdict),
         quantised=[row for row in report.comparisons if row.denominator.arm == QUANTISED_ARM],
         dtype=params.publish.dtype,
         documents=documents_summary,
@@ -113,10 +114,11 @@ def render_card(
     return f"---\n{matter}---\n\n{page.rstrip()}\n"
 
 
-def _short_prompts(report: Report, plan: RopePlan) -> str:
+def _short_prompts(report: Report, plan: RopePlan, short_verdict: str = "") -> str:
     """What short prompts lose in programs that switch between two lists and in those that do not; "" where the lists are equal."""
+    found = f"Lists for short prompts were measured after training: {short_verdict}." if short_verdict else ""
     if not plan.has_short_rotation:
-        return ""
+        return found
     # It compares at the base's window, where a base that is already extended has the long list too.
     is_short = plan.short_length == plan.base_window
     measured = {row.arm: row for row in report.non_inferiority.perplexity} if is_short else {}
@@ -129,8 +131,8 @@ def _short_prompts(report: Report, plan: RopePlan) -> str:
     return (
         f"Prompts of at most {window} tokens have frequencies of their own (`short_factor`) in programs that choose by each prompt's "
         f"length, as transformers 5 does: {over_base(PUBLISHED_ARM)}. Programs that choose once by their context length, as vLLM and "
-        f"llama.cpp do, use `long_factor` for them too: {over_base(served_arm(PUBLISHED_ARM))}."
-    )
+        f"llama.cpp do, use `long_factor` for them too: {over_base(served_arm(PUBLISHED_ARM))}. {found}"
+    ).rstrip()
 
 
 def _licence_fields(base: BaseIdentity) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def test_a_finished_training_is_used_and_the_checkpoint_has_the_list_that_was_me
     assert read_short_factors(before.path) is None
     found = read_short_factors(after.path)
     assert f"finetune: {found.verdict}" in told
+    assert after.manifest.summary["short_factors"] == found.verdict
     weights = [load_file(one.path / "adapter" / "adapter_model.safetensors") for one in (before, after)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     plans = [RopePlan.from_json((one.path / "rope_plan.json").read_text()) for one in (before, after)]

@@ -385,6 +385,7 @@ def test_on_an_extended_base_the_card_names_the_length_at_which_programs_switch(
     text = _short_prompts(report, plan)
     assert text.startswith("Prompts of at most 32 tokens have frequencies of their own")
     assert text.count("not measured") == 2, "the report compares at the base's window"
+    assert _short_prompts(report, plan, "the trained list stays").endswith("measured after training: the trained list stays.")
 
 
 def test_a_release_says_which_search_chose_its_rope_and_why(published: FinishedRun, release: Path) -> None:
