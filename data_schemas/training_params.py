@@ -72,8 +72,8 @@ class TrainingParams(Params):
     )
     s2_executor: Literal["auto", "flash_attn", "torch_varlen", "sdpa", "flash_attn_3"] = Field(
         "auto",
-        description="Kernel that computes S²-Attn. auto: the fastest one available of flash_attn, torch_varlen and sdpa. flash_attn_3, "
-        "for Hopper GPUs, must be named: it has not been tried yet.",
+        description="Kernel that computes attention in training, S²-Attn and full. auto: the fastest one available of flash_attn, "
+        "torch_varlen and sdpa. flash_attn_3, for Hopper GPUs, must be named: it has not been tried yet.",
     )
     steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
     stages: tuple[StageParams, ...] = Field(
@@ -254,6 +254,17 @@ class TrainingParams(Params):
             values["stages"] = [stage.recorded() for stage in self.stages]
         before = {name: given for given, name in _EMBEDDINGS_BEFORE.items()}
         return {k: before.get(v, v) if k == "train_embeddings" else v for k, v in values.items()}
+
+    @property
+    def all_steps_in_full(self) -> bool:
+        """Whether no step of training is in groups."""
+        return self.attention == "full" or self.full_attention_steps >= self.steps
+
+    @property
+    def warm_up_note(self) -> str:
+        """Says so where warm-up takes all steps. Empty: it does not."""
+        never = "training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"
+        return never if self.warmup_steps >= self.steps else ""
 
     @property
     def probes_layers(self) -> bool:

@@ -14,6 +14,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.rope_search import LAST_SEARCH
 from data_schemas.storage import Artifact, Storage
+from data_schemas.unused_params import unused_lines
 from ray_jobs.advise import advice_key
 from ray_jobs.evaluate import evaluation_key
 from ray_jobs.finetune import checkpoint_stage
@@ -85,6 +86,12 @@ class Chain:
         self._earlier = Storage(self.params.storage).recorded_run(self.params.run_name)
         self._training = list(self.params.by_stage())
         self._later_searches_checked = not any(stage.searches_rope for stage in self._training[1:])
+
+    def reach(self, goal: str) -> Any:
+        """Tell what is set and not used, then run up to `goal`, the name of a method."""
+        for line in unused_lines(self.params):
+            self.stages.tell(line)
+        return getattr(self, goal)()
 
     def prepared(self) -> Artifact:
         """Pack rows for every training stage, before any training. The longest first, since a corpus may be too short for it alone."""

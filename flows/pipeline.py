@@ -106,7 +106,7 @@ def run_pipeline(params: PipelineParams | Mapping[str, Any], goal: Goal) -> Any:
         from flows.chain import Chain  # loads the stages; wrong parameters are refused without them
         from flows.prefect_stages import PrefectStages
 
-        artifact = getattr(Chain(checked, PrefectStages()), goal)()
+        artifact = Chain(checked, PrefectStages()).reach(goal)
         told = _told(checked, artifact) if goal == "published" else goal
     except UserError as error:
         return Failed(message=str(error), data=error)

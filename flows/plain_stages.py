@@ -76,5 +76,5 @@ def run_plainly(params: PipelineParams, goal: str) -> str:
         raise UserError("publish.token_secret names a block of Prefect: leave out --no-prefect, or set HF_TOKEN instead.")
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
-    location: str = getattr(Chain(params, PlainStages()), goal)().location
+    location: str = Chain(params, PlainStages()).reach(goal).location
     return location

@@ -68,7 +68,7 @@ def _check_quantisation(training: TrainingParams, ray: RayParams) -> None:
 def _check_kernels(training: TrainingParams, use_gpu: bool) -> None:
     """What a parameter names must be installed and have a GPU; `auto` never needs either."""
     named = {
-        ("training.s2_executor", training.s2_executor if training.attention == "s2" else "auto", "auto or sdpa"): {
+        ("training.s2_executor", training.s2_executor, "auto or sdpa"): {  # it computes full attention too
             "flash_attn": "flash_attn",
             "flash_attn_3": "flash_attn_interface",
             "torch_varlen": "torch",

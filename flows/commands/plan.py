@@ -11,6 +11,7 @@ from data_schemas.devices import cpu_computes_bf16, memory_bytes
 from data_schemas.params import PipelineParams, TrainingParams
 from data_schemas.quantities import data_size, duration
 from data_schemas.storage import Storage
+from data_schemas.unused_params import unused_lines
 from flows.commands.plain_table import plain_table
 
 if TYPE_CHECKING:
@@ -40,13 +41,15 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     from flows.check_inputs import check_parameters
 
     proof = check_parameters(params)  # before imports that take seconds
+    from flows.commands.plan_notes import foreseen_notes
     from flows.commands.plan_stages import foresee_stages, print_stages
     from ray_jobs.finetune.planning.estimate import find_speed, run_seconds
     from ray_jobs.finetune.planning.shape import training_shape
-    from tasks.model.extended import rope_plan_for
+    from tasks.model.extended import base_window, rope_plan_for
     from tasks.rope_search.plans import foreseen, with_stand_in
 
     machine, console = machine or Machine(), Console()
+    unused, notes = unused_lines(params), foreseen_notes(params, base_window(params.model))
     available, origin = available_bytes(params, machine)
     stages = foresee_stages(params, machine.tflops, machine.measured, available) if params.training.stages else []
     seconds_of_stages = print_stages(console, stages) if stages else None
@@ -61,6 +64,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
         plan = plan.before_search()
         console.print(foreseen(params), highlight=False, markup=False, soft_wrap=True)
     rows = [("base", params.model.base), *_own_code(params), *plan.describe(), ("support", proof.describe())]
+    rows += [("note", note) for note in notes]
     rows += _training(params, shape)
     if speed is not None and seconds is not None:
         rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
@@ -68,6 +72,8 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     else:
         rows.append(("training time", "unknown: give --tflops, the speed that one worker reaches"))
     _print(console, f"Plan of {params.run_name}", ("what", "value"), rows)
+    for line in unused:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_memory(console, params, shape, available, origin)
     if dry_run:
         from flows.commands.plan_dry_run import print_dry_run
@@ -99,16 +105,13 @@ def _print(console: Console, title: str, columns: tuple[str, ...], rows: list[tu
 
 def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str, str]]:
     from ray_jobs.finetune.training.lora import describe_norm_kernel
-    from ray_jobs.finetune.training.objective import group_size_at
 
     training, target = params.training, params.row_tokens
     tokens = training.rows_per_step * target
-    group = group_size_at(0, params)
-    in_full = _in_full(params, shape)
-    sparse = f"S2-Attn in groups of {group} tokens{in_full}{_conversations(params)}"
     return [
-        ("attention in training", sparse if training.attention == "s2" else "full"),
+        ("attention in training", _attention(params, shape)),
         ("attention in evaluation", "full"),
+        *_mix_and_short_rows(params),
         *_loss_and_positions(params, shape),
         (
             "trained weights",
@@ -124,6 +127,34 @@ def _training(params: PipelineParams, shape: "TrainingShape") -> list[tuple[str,
     ]
 
 
+def _attention(params: PipelineParams, shape: "TrainingShape") -> str:
+    from ray_jobs.finetune.training.objective import group_size_at
+
+    training = params.training
+    if training.attention == "full":
+        return "full"
+    if training.all_steps_in_full:
+        return f"full in all layers, because training.full_attention_steps covers all {training.steps:,} steps"
+    groups = f"S2-Attn in groups of {group_size_at(0, params)} tokens{_in_full(params, shape)}"
+    if last := training.full_attention_steps:
+        groups += f"; full in all layers in the last {last:,} of {training.steps:,} steps"
+    return groups + _conversations(params)
+
+
+def _mix_and_short_rows(params: PipelineParams) -> Iterator[tuple[str, str]]:
+    """What of the rows is not the corpus as it is."""
+    from tasks.model.extended import rope_plan_for
+
+    retrieval, short = params.retrieval, params.training.short_window_share
+    if retrieval.share:
+        kinds = ", ".join(retrieval.trained_families)
+        answers = f"answers have up to {retrieval.answer_weight:.0%} of their loss"
+        yield "retrieval mix", f"{retrieval.share:.0%} of the training tokens, as {kinds}; {answers}"
+    if short:
+        most = rope_plan_for(params.model).short_length
+        yield "short rows", f"{short:.0%} of the ordinary rows, cut into documents of at most {most:,} tokens"
+
+
 def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:
     """What cutting each row over several workers sends."""
     from ray_jobs.finetune.planning.sequence import sent_bytes
@@ -131,11 +162,16 @@ def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple
 
     if params.ray.sequence_workers == 1:
         return
-    sent = sent_bytes(params, shape, shape.num_full_layers(params), group_size_at(0, params))
+    in_full = params.training.all_steps_in_full
+    num_full_layers = shape.cost.layers if in_full else shape.num_full_layers(params)
+    sent = sent_bytes(params, shape, num_full_layers, group_size_at(0, params))
+    layers = f"{data_size(sent.layer_in_groups)} in a layer in groups, {data_size(sent.layer_in_full)} in one in full"
+    if in_full:
+        layers = f"{data_size(sent.layer_in_full)} in a layer in full"
     yield (
         f"each row over {params.ray.sequence_workers} workers",
-        f"a worker sends at most {data_size(sent.layer_in_groups)} in a layer in groups, {data_size(sent.layer_in_full)} in one in full "
-        f"and {data_size(sent.step)} a row and step; ring attention would send {data_size(sent.ring_layer)} a layer",
+        f"a worker sends at most {layers} and {data_size(sent.step)} a row and step; ring attention would send "
+        f"{data_size(sent.ring_layer)} a layer",
     )
 
 
@@ -145,7 +181,7 @@ def _hours_a_billion(params: PipelineParams, shape: "TrainingShape", flops_per_s
     from ray_jobs.finetune.training.objective import group_size_at
 
     training, sharing = params.training, params.ray.sequence_workers
-    if sharing == 1 or training.attention == "full":
+    if sharing == 1 or training.all_steps_in_full:
         return
     found = hours_a_billion_tokens(
         shape.cost,

@@ -159,9 +159,8 @@ def run(
         if start is not None:
             start.check()
             progress(message(f"finetune: to {plan.target_length} tokens, from the weights of {KIND}/{start.digest}"))
-        if params.training.warmup_steps >= params.training.steps:
-            text = "training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"
-            progress(message(f"finetune: {text}"))
+        if note := params.training.warm_up_note:
+            progress(message(f"finetune: {note}"))
         short: dict[str, Any] = {}
         samples = short_samples(params, plan, storage, shards)
         if params.training.find_short_factors and samples is None:
@@ -243,7 +242,7 @@ def _report_executor(params: PipelineParams, progress: ProgressCallback) -> None
     from tasks.model.base_model import load_config
 
     is_like_workers = not params.ray.use_gpu or torch.cuda.is_available()
-    if params.training.attention == "s2" and is_like_workers:
+    if is_like_workers:
         device = torch.device("cuda" if params.ray.use_gpu else "cpu")
         progress(message(f"finetune: {describe_executor(load_config(params.model), params.training, device)}"))
     if norms := describe_norm_kernel(params):

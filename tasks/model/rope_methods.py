@@ -20,6 +20,8 @@ Factors = Mapping[str, Any]  # of a factors file: short_factor and long_factor, 
 # without it, nor can any hold for a rope_theta that the user chooses.
 USABLE_UNTRAINED = {"linear": 1, "dynamic": 4, "ntk": 2, "yarn": 4, "longrope": 8, "llama3": 1, "theta": 1}
 
+_MOST_TARGETS, _MOST_WINDOWS = 4, 32  # beyond these lengths RoPE is scaled for and extensions a plan has a note
+
 # The scaled bases that each method can extend further: the result must again be one scaling that a config can hold. A dynamic
 # base was trained unscaled and scales only longer prompts, so it counts as unscaled. `ntk` on llama3 raises rope_theta below the
 # base's bands, and so does `theta`: llama3 maps each frequency by itself, so with `ntk` the lowest is divided by the extension and
@@ -292,6 +294,24 @@ def _with_need(why: str, method: str, extension: float) -> str:
     if extension > limit:
         return f"{why}; {extension:g}x is above the {limit}x at which it is usable untrained, so fine-tuning is required."
     return f"{why}; {extension:g}x is within the {limit}x at which it is usable untrained, and fine-tuning improves it."
+
+
+def unusual_rope_length(name: str, rope_length: int | None, target_length: int) -> list[str]:
+    """Says so where `name`, a parameter, scales RoPE for far more than the target."""
+    if rope_length is None or rope_length <= _MOST_TARGETS * target_length:
+        return []
+    return [
+        f"{name} {rope_length} is more than {_MOST_TARGETS} times the target of {target_length} tokens; up to 2 times were measured: is it "
+        "meant so?"
+    ]
+
+
+def unusual_extension(base_window: int, target_length: int) -> list[str]:
+    """Says so where the target is further than the program was made for."""
+    extension = target_length / base_window
+    if extension <= _MOST_WINDOWS:
+        return []
+    return [f"The target is {extension:g} times the base's window; Ropeway is made for 2 to {_MOST_WINDOWS} times."]
 
 
 def notes(

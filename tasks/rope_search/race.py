@@ -56,11 +56,13 @@ def fewest_evaluations(space: RopeSpace) -> int:
 
 def most_passes(space: RopeSpace, settings: RaceSettings) -> int:
     """Forward passes that a search takes at most, with all finalists of every generation on all samples."""
-    rest = settings.samples - settings.first_samples
+    rest, size = settings.samples - settings.first_samples, settings.generation_size
+    num_seeds = len(seed_genomes(space, space.theoretical_critical))
     # The critical pair may have no neighbours that were not measured, and then two more candidates are proposed.
     proposed = max(0, settings.evaluations - fewest_evaluations(space) + 3)
-    generations = -(-proposed // settings.generation_size)
-    return settings.evaluations * settings.first_samples + (1 + generations) * settings.finalists * rest
+    generations = [num_seeds, *[size] * (proposed // size), proposed % size]
+    num_finalists = sum(min(settings.finalists, num_candidates) for num_candidates in generations)
+    return settings.evaluations * settings.first_samples + num_finalists * rest
 
 
 def run_race(space: RopeSpace, settings: RaceSettings, measure: Measure, told: Told) -> Race:

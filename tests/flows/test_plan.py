@@ -13,6 +13,7 @@ from data_schemas.stage_params import StageParams
 from flows.check_inputs import check_inputs
 from flows.commands.doctor import _model
 from flows.commands.plan import Machine, print_plan
+from flows.commands.plan_notes import foreseen_notes
 from flows.config import load_config
 from ray_jobs.finetune.planning import estimate
 from ray_jobs.finetune.planning.estimate import Speed
@@ -69,6 +70,104 @@ def test_what_is_shown_until_factors_are_searched_was_not_asked_for(tmp_path: Pa
 )
 def test_layers_in_full_and_norms_are_planned(config: str, capsys: pytest.CaptureFixture[str], change: str, words: str) -> None:
     assert words in printed(load_config(config, [change]), Machine(tflops=1), capsys)
+
+
+def values_of(text: str, what: str) -> list[str]:
+    """What the plan's tables have beside `what`."""
+    cells = [[cell.strip() for cell in line.split("│")] for line in text.splitlines() if "│" in line]
+    return [row[2] for row in cells if row[1] == what]
+
+
+def test_steps_in_full_are_planned_as_such(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    every = printed(load_config(config, ["training.full_attention_steps=6"]), Machine(tflops=1), capsys)
+    assert values_of(every, "attention in training") == [
+        "full in all layers, because training.full_attention_steps covers all 6 steps"
+    ]
+    some = printed(
+        load_config(config, ["training.full_attention_steps=2", "training.full_attention_layers=[1]"]),
+        Machine(tflops=1),
+        capsys,
+    )
+    assert values_of(some, "attention in training") == [
+        "S2-Attn in groups of 32 tokens, full in layer 1; full in all layers in the last 2 of 6 steps"
+    ]
+    shared = ["training.full_attention_steps=6", "ray.num_workers=2", "ray.sequence_workers=2"]
+    text = printed(load_config(config, shared), Machine(tflops=1), capsys)
+    assert "a billion tokens over 2 workers" not in text
+    assert "in a layer in groups" not in text
+    assert "in a layer in full" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        ([], []),
+        (["model.rope_length=512"], []),
+        (
+            ["model.rope_length=513"],
+            [
+                "model.rope_length 513 is more than 4 times the target of 128 tokens; up to 2 times were measured: is it meant so?"
+            ],
+        ),
+        (
+            ["training.stages=[{target_length: 96, rope_length: 400, steps: 2, warmup_steps: 2}, {target_length: 128}]"],
+            [
+                "training.stages[0].rope_length 400 is more than 4 times the target of 96 tokens; up to 2 times were measured: is "
+                "it meant so?",
+                "training.stages[0]: training.warmup_steps is not below training.steps, so the learning rate never reaches its peak",
+            ],
+        ),
+        (["model.target_length=2048"], []),
+        (["model.target_length=2112"], ["The target is 33 times the base's window; Ropeway is made for 2 to 32 times."]),
+        (["training.warmup_steps=5"], []),
+        (
+            ["training.warmup_steps=6"],
+            ["training.warmup_steps is not below training.steps, so the learning rate never reaches its peak"],
+        ),
+        (
+            ["packing.row_length=96"],
+            [
+                "packing.row_length is 96, so training sees positions below 96 alone, and not those up to the target of 128: set "
+                "training.position_skipping, or leave packing.row_length empty"
+            ],
+        ),
+        (["packing.row_length=96", "training.position_skipping=2"], []),
+        (
+            ["training.position_skipping=2"],
+            [
+                "training.position_skipping skips nothing in a document that fills a row, because rows are as long as the target: set a "
+                "smaller packing.row_length"
+            ],
+        ),
+    ],
+)
+def test_what_a_user_may_not_have_meant_is_noted(config: str, changes: list[str], notes: list[str]) -> None:
+    assert foreseen_notes(load_config(config, changes), 64) == notes
+
+
+def test_notes_are_in_the_plan(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(load_config(config, ["training.warmup_steps=6", "training.loss_max_weight=3"]), Machine(tflops=1), capsys)
+    assert "training.warmup_steps is not below training.steps, so" in " ".join(values_of(text, "note"))
+    assert "not used: training.loss_max_weight, because training.loss_weighting is none" in text.splitlines()
+    plain = printed(load_config(config), Machine(tflops=1), capsys)
+    assert "not used" not in plain
+    assert not values_of(plain, "retrieval mix") + values_of(plain, "short rows")
+
+
+def test_mix_and_short_rows_are_planned(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    changes = [
+        f"storage={tmp_path}",
+        "retrieval.share=0.3",
+        "retrieval.families=[key_value,fill_in,position]",
+        "retrieval.heldout_families=[position]",
+        "retrieval.answer_weight=0.4",
+        "training.short_window_share=0.25",
+    ]
+    text = printed(load_config("demo", changes), Machine(tflops=1), capsys)
+    assert values_of(text, "retrieval mix") == [
+        "30% of the training tokens, as key_value, fill_in; answers have up to 40% of their loss"
+    ]
+    assert values_of(text, "short rows") == ["25% of the ordinary rows, cut into documents of at most 512 tokens"]
 
 
 def test_layers_with_a_short_window_are_not_planned_in_groups(

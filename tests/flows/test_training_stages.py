@@ -92,6 +92,21 @@ class RecordingStages:
     around = staticmethod(lambda params, needs_gpu: contextlib.nullcontext())
 
 
+def test_a_run_begins_with_what_it_does_not_use(tmp_path):
+    params = staged_params(tmp_path)
+    stages = RecordingStages(Storage(str(tmp_path)))
+    Chain(params, stages).reach("finetuned")
+    assert stages.told == []
+    training = params.training.model_copy(update={"loss_max_weight": 3.0})
+    stages = RecordingStages(Storage(str(tmp_path)))
+    stages.prepare = lambda *given: (
+        pytest.fail("nothing was said before the first stage") if not stages.told else prepare(*given)
+    )
+    prepare = RecordingStages(stages.storage).prepare
+    Chain(params.model_copy(update={"training": training}), stages).reach("finetuned")
+    assert stages.told[0] == "not used: training.loss_max_weight, because training.loss_weighting is none"
+
+
 def test_each_stage_goes_on_from_the_one_before_and_is_found_again(tmp_path):
     params, storage = staged_params(tmp_path), Storage(str(tmp_path))
     stages = RecordingStages(storage)

@@ -45,6 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"ray": {"num_workers": 2, "cpus_per_worker": 1.5}}, "needs 3 processors"),
         ({"training": {"s2_executor": "flash_attn"}}, "the package flash_attn, which is not installed"),
         ({"training": {"s2_executor": "torch_varlen"}}, "ray.use_gpu is off"),
+        ({"training": {"s2_executor": "torch_varlen", "attention": "full"}}, "ray.use_gpu is off"),
         ({"training": {"loss_kernel": "liger"}}, "the package liger_kernel, which is not installed"),
         ({"training": {"norm_kernel": "liger"}}, "norm_kernel liger needs the package liger_kernel"),
         ({"training": {"base_precision": "fp8"}}, "fp8 needs a GPU that multiplies 8-bit floats, but ray.use_gpu is off"),

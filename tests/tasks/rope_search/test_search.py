@@ -113,6 +113,22 @@ def test_a_search_finds_better_than_its_seeds_measures_nothing_twice_and_keeps_i
     assert race.best.mean() < min(np.mean(seed.scores(1.0)) for seed in seeds) - 0.01
 
 
+@pytest.mark.parametrize("sizes", [(2, 16), (3, 2), (16, 3), (64, 16)])
+def test_what_is_foreseen_counts_no_more_finalists_than_a_generation_has(sizes: tuple[int, int]) -> None:
+    generation_size, finalists = sizes
+    settings = replace(SETTINGS, generation_size=generation_size, finalists=finalists)
+    most = most_passes(COMPACT, settings)
+    every = settings.evaluations * settings.samples  # each candidate on all samples
+    assert most <= every
+    assert len(raced(COMPACT, settings)[1].measured) <= most
+    seeds = len(seed_genomes(COMPACT, 16))
+    generations = -(-(settings.evaluations - fewest_evaluations(COMPACT) + 3) // generation_size)
+    finals = (min(finalists, seeds) + generations * min(finalists, generation_size)) * (
+        settings.samples - settings.first_samples
+    )
+    assert most <= settings.evaluations * settings.first_samples + finals
+
+
 def test_a_search_is_the_same_to_the_last_bit_and_another_seed_is_another_search() -> None:
     first, measured_first = raced(COMPACT)
     again, measured_again = raced(COMPACT)

@@ -1,0 +1,78 @@
+"""Parameters that are set and that a run does not use. They are said and not refused, since several runs may share a config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from data_schemas.closed import Params
+from data_schemas.params import PipelineParams
+
+
+class Unused(NamedTuple):
+    """`names` are full names of parameters, or kinds that one of them lists."""
+
+    names: tuple[str, ...]
+    reason: str
+
+
+_OF_SHORT_FACTORS = ("samples", "deciding_samples", "confidence", "short_factors")  # of `rope_search`
+
+
+def unused(params: PipelineParams) -> Iterator[Unused]:
+    """What has another value than its default and is not used, by reason."""
+    found = (_unused_retrieval, _unused_training, _unused_packing, _unused_search)
+    return (one for part in found for one in part(params) if one.names)
+
+
+def unused_lines(params: PipelineParams) -> tuple[str, ...]:
+    """`unused` as a line each, for people."""
+    return tuple(f"not used: {', '.join(one.names)}, because {one.reason}" for one in unused(params))
+
+
+def _unused_retrieval(params: PipelineParams) -> Iterator[Unused]:
+    retrieval = params.retrieval
+    if not retrieval.share:
+        yield Unused(_set("retrieval", retrieval), "retrieval.share is 0")
+    elif outside := [kind for kind in retrieval.heldout_families if kind not in retrieval.families]:
+        are = "it is" if len(outside) == 1 else "they are"
+        yield Unused((f"{', '.join(outside)} of retrieval.heldout_families",), f"{are} not in retrieval.families")
+
+
+def _unused_training(params: PipelineParams) -> Iterator[Unused]:
+    training = params.training
+    if training.loss_weighting == "none":
+        weights = ("loss_long_from", "loss_extra_mass", "loss_max_weight")
+        yield Unused(_set("training", training, weights), "training.loss_weighting is none")
+    if training.loss_weighting == "long_ce":
+        why = "it is for training.loss_weighting exact, and that is long_ce"
+        yield Unused(_set("training", training, ("loss_extra_mass",)), why)
+    if training.attention == "full":
+        yield Unused(_set("training", training, ("s2_group_size",)), "training.attention is full")
+
+
+def _unused_packing(params: PipelineParams) -> Iterator[Unused]:
+    if not params.corpus.has_instructions:
+        of_conversations = ("long_conversations", "full_attention_conversations")
+        why = "no source of the corpus is instruction data"
+        yield Unused(_set("packing", params.packing, of_conversations), why)
+    elif params.training.attention == "full":
+        yield Unused(_set("packing", params.packing, ("full_attention_conversations",)), "training.attention is full")
+
+
+def _unused_search(params: PipelineParams) -> Iterator[Unused]:
+    search = params.rope_search
+    if not any(stage.searches_rope for stage in params.by_stage()):
+        used = _OF_SHORT_FACTORS if params.training.find_short_factors else ()
+        names = tuple(name for name in type(search).model_fields if name not in used)
+        yield Unused(_set("rope_search", search, names), "this run searches no RoPE factors")
+    elif search.space == "full":
+        yield Unused(_set("rope_search", search, ("knots",)), "rope_search.space is full")
+
+
+def _set(group: str, params: Params, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Full names of those `names` of a group that have another value than their default. None: of all."""
+    fields = type(params).model_fields
+    return tuple(
+        f"{group}.{name}" for name in (fields if names is None else names) if getattr(params, name) != fields[name].default
+    )
