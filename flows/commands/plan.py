@@ -144,6 +144,7 @@ def _attention(params: PipelineParams, shape: "TrainingShape") -> str:
 def _mix_and_short_rows(params: PipelineParams) -> Iterator[tuple[str, str]]:
     """What of the rows is not the corpus as it is."""
     from tasks.model.extended import rope_plan_for
+    from tasks.rope_search.short_factors import most_passes
 
     retrieval, short = params.retrieval, params.training.short_window_share
     if retrieval.share:
@@ -151,8 +152,14 @@ def _mix_and_short_rows(params: PipelineParams) -> Iterator[tuple[str, str]]:
         answers = f"answers have up to {retrieval.answer_weight:.0%} of their loss"
         yield "retrieval mix", f"{retrieval.share:.0%} of the training tokens, as {kinds}; {answers}"
     if short:
-        most = rope_plan_for(params.model).short_length
-        yield "short rows", f"{short:.0%} of the ordinary rows, cut into documents of at most {most:,} tokens"
+        plan, search = rope_plan_for(params.model), params.rope_search
+        yield "short rows", f"{short:.0%} of the ordinary rows, cut into documents of at most {plan.short_length:,} tokens"
+        if params.training.find_short_factors and (plan.has_short_rotation or params.searches_rope):
+            passes = most_passes(search.samples, search.deciding_samples)
+            yield (
+                "after training",
+                f"lists for short prompts are measured, in at most {passes} passes of {plan.short_length:,} tokens",
+            )
 
 
 def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from tasks.model.base_model import load_tokenizer
 from tasks.model.extended import ADAPTER_DIR
 from tasks.model.rope_plan import RopePlan
 from tasks.rope_search.samples import SearchSample, write_samples
-from tasks.rope_search.short_factors import SHARES, TRAINED, best_share, decided, list_between, short_sample
+from tasks.rope_search.short_factors import SHARES, TRAINED, best_share, decided, list_between, most_passes, short_sample
 from tasks.rope_search.sides import two_sides
 from tasks.work import Workers
 
@@ -80,7 +80,7 @@ def find_short_factors(
 
     `directory` holds the trained adapter. `key` names the measurements, so that a killed run finds them again.
     """
-    total = len(SHARES) * len(samples.choosing) + 2 * len(samples.deciding)
+    total = most_passes(len(samples.choosing), len(samples.deciding))
     progress(message(f"finetune: measuring lists for short prompts, at most {total} passes of {plan.short_length:,} tokens"))
     try:
         with measuring_workers(params.ray, _REMEDY) as workers, storage.parts(key, workers.on_other_machines) as log:

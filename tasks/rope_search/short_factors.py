@@ -26,6 +26,11 @@ SHARES = tuple(number / 10 for number in range(11))
 TRAINED = SHARES[0]
 
 
+def most_passes(num_choosing: int, num_deciding: int) -> int:
+    """Forward passes over that many texts that choose a list and that decide."""
+    return len(SHARES) * num_choosing + 2 * num_deciding
+
+
 def list_between(plan: RopePlan, share: float) -> Candidate:
     """The list at `share` of the way from the plan's short list to its long one. At 0 it is the short list to the last bit."""
     short, long = (np.asarray(plan.rope_parameters[name], np.float64) for name in ("short_factor", "long_factor"))

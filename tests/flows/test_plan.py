@@ -1,5 +1,6 @@
 """`ropeway compare-rope` as a user meets it, and what `ropeway plan` prints before and after it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,11 @@ def test_mix_and_short_rows_are_planned(capsys: pytest.CaptureFixture[str], tmp_
         "30% of the training tokens, as key_value, fill_in; answers have up to 40% of their loss"
     ]
     assert values_of(text, "short rows") == ["25% of the ordinary rows, cut into documents of at most 512 tokens"]
+    lists = dict(short_factor=[1.0] * 32, long_factor=[2.0] * 32, attention_factor=1.0)
+    (tmp_path / "factors.json").write_text(json.dumps(lists))
+    rope = ["model.rope_method=longrope", f"model.rope_factors_file={tmp_path}/factors.json", "model.rope_length=null"]
+    text = printed(load_config("demo", [*changes, *rope, "training.find_short_factors=true"]), Machine(tflops=1), capsys)
+    assert values_of(text, "after training") == ["lists for short prompts are measured, in at most 142 passes of 512 tokens"]
 
 
 def test_layers_with_a_short_window_are_not_planned_in_groups(
