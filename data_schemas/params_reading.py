@@ -132,7 +132,8 @@ def _choice(error: Any) -> str:
     """What a value beyond a bound, or outside a set of names, may be; empty for any other error."""
     if bound := _BOUNDS.get(error["type"]):
         name, words = bound
-        return f"{words} {error['ctx'][name]}"
+        value = error["ctx"][name]
+        return f"{words} {int(value) if value == int(value) else value}"
     if error["type"] == "literal_error" and isinstance(error["input"], str) and error["input"]:
         return str(error["ctx"]["expected"]).replace("'", "")
     return ""

@@ -199,7 +199,7 @@ def test_what_the_window_of_config_json_shows_is_refused_before_torch_is_loaded(
         (staged(f"{{target_length: 1024, rope_factors_file: {tmp_path}/two.json}}"), of_stage(1024, two_lists)),
     ]
     config = tmp_path / "my.yaml"
-    config.write_text("{run_name: a, corpus: {sources: [x]}, model: {base: demo, target_length: 2048}}")
+    config.write_text("run_name: a\ncorpus: {sources: [x]}\nmodel: {base: demo, target_length: 2048}\n")
     code = (
         "import json, sys\n"
         "from data_schemas.errors import UserError\n"
