@@ -157,8 +157,14 @@ def test_what_the_window_of_config_json_shows_is_refused_before_torch_is_loaded(
         "without Ropeway."
     )
     search = "There is nothing to search: model.target_length 512 is within the base's 512 tokens; choose a longer target."
-    half = "rope_factors_file is not for this model: short_factor has 16 numbers, and this model needs 32: correct the file, or choose yarn."
-    missing = f"model.rope_factors_file {tmp_path}/no.json cannot be read, because there is no such file: give an existing one, or leave it out."
+    half = (
+        "rope_factors_file is not for this model: short_factor has 16 numbers, and this model needs 32: "
+        "correct the file, or choose yarn."
+    )
+    missing = (
+        f"model.rope_factors_file {tmp_path}/no.json cannot be read, because "
+        "there is no such file: give an existing one, or leave it out."
+    )
     weighting = (
         "training.loss_weighting exact weights targets with 512 tokens of left context or more, the base's window, but rows have 256 "
         "tokens: set training.loss_long_from to less than that."
@@ -224,7 +230,7 @@ def test_what_the_window_of_config_json_shows_is_refused_before_torch_is_loaded(
 def test_needles_that_leave_too_little_text_are_not_planned(check: Callable[[PipelineParams], object]) -> None:
     mapping = {"run_name": "a", "corpus": {"sources": ["stdlib:"]}, "rope_search": {"text_tokens": 600}}
     model = {"base": "demo", "target_length": 1024, "rope_method": "longrope"}
-    with pytest.raises(UserError, match="8 needles and their questions take .* of 1024 tokens, which leaves too little text"):
+    with pytest.raises(UserError, match=r"8 needles and their questions take .* of 1024 tokens, which leaves too little text"):
         check(validate_params(mapping | {"model": model}, "this test"))
     stages = [{"target_length": 1024, "rope_method": "longrope"}, {"target_length": 2048}]
     staged = mapping | {"model": {"base": "demo", "target_length": 2048}, "training": {"stages": stages}}
