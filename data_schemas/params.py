@@ -256,6 +256,11 @@ class PipelineParams(Params):
                 "rope_search.short_factors original gives short prompts their own list, which no row would train: set "
                 "training.short_window_share, or choose equal"
             )
+        if self.searches_rope and self.rope_search.text_tokens >= target:
+            raise ValueError(
+                f"rope_search.text_tokens is {self.rope_search.text_tokens}, not below model.target_length {target}, so a sample has no "
+                "room for needles and questions: choose fewer"
+            )
         if self.training.find_short_factors and not self._may_have_two_lists():
             raise ValueError(
                 "training.find_short_factors is for longrope's two lists: give model.rope_factors_file, set model.rope_method to longrope "
@@ -302,12 +307,22 @@ class PipelineParams(Params):
         """ValueError where a stage by itself cannot work. The last one comes first, since it has what concerns them all."""
         refuse_unordered(self.training.stages, self.model.target_length)
         *earlier, last = self.by_stage()
-        last._refuse_unfit()
+        try:
+            last._refuse_unfit()
+        except ValueError as error:
+            number = len(earlier)
+            raise ValueError(self.training.stages[number].in_own_names(str(error), number, is_last=True)) from error
         for number, params in enumerate(earlier):
             try:
                 params._refuse_unfit()
             except ValueError as error:
-                raise ValueError(f"training.stages[{number}] ({params.model.target_length} tokens): {error}") from error
+                raise ValueError(self.told_of_stage(number, error)) from error
+
+    def told_of_stage(self, number: int, error: Exception) -> str:
+        """The sentence for what is wrong in a training stage, from the `error` of its run by itself."""
+        stage, is_last = self.training.stages[number], number == len(self.training.stages) - 1
+        named = stage.in_own_names(str(error), number, is_last=is_last)
+        return f"training.stages[{number}] ({stage.target_length} tokens): {named}"
 
     def by_stage(self) -> tuple[PipelineParams, ...]:
         """The run of each training stage by itself, in order; this run alone where `training.stages` is empty."""

@@ -16,6 +16,12 @@ from data_schemas.remote import told
 from data_schemas.spelling import refuse_misspelt
 from data_schemas.value_path import value_path
 
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}  # of pydantic's types of error: the bound's name in its context, and our words
 _MAX_BYTES = 4_000_000  # a file of parameters has a few kilobytes; a larger file is something else
 
 
@@ -105,6 +111,8 @@ def replaced_settings(mapping: dict[str, Any], params: PipelineParams) -> list[s
 
 def _sentence(error: Any) -> str:
     where = value_path(error["loc"])
+    if where and (choice := _choice(error)):
+        return f"{where} is {_shown(error['input'])}: choose {choice}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "no such parameter; check the spelling"
@@ -118,6 +126,17 @@ def _sentence(error: Any) -> str:
     elif error["type"] != "value_error" and error["type"] != "missing" and isinstance(error.get("input"), (str, int, float)):
         message += f", got {_shown(error['input'])!r}"
     return f"{where}: {message}" if where else message
+
+
+def _choice(error: Any) -> str:
+    """What a value beyond a bound, or outside a set of names, may be; empty for any other error."""
+    if bound := _BOUNDS.get(error["type"]):
+        name, words = bound
+        value = error["ctx"][name]
+        return f"{words} {int(value) if value == int(value) else value}"
+    if error["type"] == "literal_error" and isinstance(error["input"], str) and error["input"]:
+        return str(error["ctx"]["expected"]).replace("'", "")
+    return ""
 
 
 def _shown(value: Any) -> Any:

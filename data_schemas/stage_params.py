@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -77,6 +78,18 @@ class StageParams(Params):
         """What this stage changes in `training`."""
         given = {name: getattr(self, name) for name in _OF_TRAINING}
         return {"stages": ()} | {name: value for name, value in given.items() if value is not None}
+
+    def in_own_names(self, sentence: str, number: int, *, is_last: bool) -> str:
+        """`sentence` about this stage's run: fields that the stage states have its name, not that of the group they replace.
+
+        The last stage has the length and RoPE of `model`.
+        """
+        groups = {"training": _OF_TRAINING} | ({} if is_last else {"model": ("target_length", *_ROPE)})
+        for group, names in groups.items():
+            stated = "|".join(name for name in names if getattr(self, name) is not None)
+            if stated:
+                sentence = re.sub(rf"\b{group}\.({stated})\b", rf"training.stages[{number}].\1", sentence)
+        return sentence
 
     def recorded(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """See `Params.recorded`. Without the factors' file: its content is in the digest of what is trained with it."""

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def check_parameters(params: PipelineParams) -> "Proof":
     """The proof of the base. UserError if base model, RoPE method, training, packing or gates cannot work, on whatever machine."""
-    from ray_jobs.preflight import refuse_missing_layers, refuse_untrainable
+    from ray_jobs.preflight import refuse_at_once, refuse_untrainable
 
-    refuse_missing_layers(params)  # before imports that take seconds
+    refuse_at_once(params)  # before imports that take seconds
     from tasks.evaluate.report.gates import refuse_impossible
     from tasks.model.extended import base_window
     from tasks.rope_search.plans import with_stand_in
@@ -39,9 +39,9 @@ def check_inputs(params: PipelineParams, *, trains: bool = True, advises: bool =
         from ray_jobs.machine_checks import refuse_impossible_machine
 
         refuse_impossible_machine(params)  # before anything is imported that takes seconds
-    from ray_jobs.preflight import refuse_missing_layers, refuse_unadvisable, refuse_unaskable
+    from ray_jobs.preflight import refuse_at_once, refuse_unadvisable, refuse_unaskable
 
-    refuse_missing_layers(params)
+    refuse_at_once(params)
     from ray_jobs.submit.submission import is_submitted
     from tasks.ingest.corpus_units import refuse_missing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
@@ -12,26 +12,62 @@ if TYPE_CHECKING:
     from ray_jobs.finetune.proof.prove import Proof
 
 
-def refuse_missing_layers(params: PipelineParams) -> None:
-    """UserError for layers and heads in full attention that the base's config.json does not have. It loads neither torch nor
-    transformers."""
+def refuse_at_once(params: PipelineParams) -> None:
+    """UserError for what the parameters, their factors files and the base's config.json alone show to be wrong.
+
+    That is layers and heads in full attention that the base does not have; and of a base in a folder with unscaled RoPE, lengths that
+    are within its window, and factors that are not for its pairs. It loads neither torch nor transformers.
+    """
     from ray_jobs.finetune.full_layers import refuse_missing
     from tasks.model.stated_sizes import stated_sizes
 
     refuse_missing(params.training, *stated_sizes(params.model))
+    *earlier, last = params.by_stage()
+    _refuse_within_window(last)
+    for number, stage in enumerate(earlier):
+        try:
+            _refuse_within_window(stage)
+        except UserError as error:
+            raise UserError(params.told_of_stage(number, error)) from error
+
+
+def _refuse_within_window(params: PipelineParams) -> None:
+    from data_schemas.addresses import is_remote
+    from ray_jobs.finetune.short_window_rules import refuse_unfit_rows
+    from ray_jobs.finetune.weighting_rules import check_weighting
+    from tasks.model.base_lengths import nothing_to_extend
+    from tasks.model.extended import factors_in_file, may_take_factors
+    from tasks.model.rope_methods import factor_lists
+    from tasks.model.stated_sizes import stated_rope
+    from tasks.rope_search.space import nothing_to_search
+
+    model = params.model
+    file = model.rope_factors_file if may_take_factors(model) else None
+    is_here = file is not None and not is_remote(file)
+    factors = factors_in_file(model) if is_here else None
+    if (base := stated_rope(model)) is None:
+        return
+    if model.target_length <= base.window:
+        refused = nothing_to_search if params.searches_rope else nothing_to_extend
+        raise refused(model.target_length, base.window)
+    check_weighting(params, base.window)
+    if file and (factors is None or base.num_pairs is None):
+        return  # the plan finds whether there are two lists
+    short, long = factor_lists(factors, base.num_pairs) if factors and base.num_pairs else ([], [])
+    refuse_unfit_rows(params, base.window, two_lists=short != long)
 
 
 def refuse_untrainable(params: PipelineParams) -> Proof:
     """The proof that the base is trained exactly. UserError if it fails, or if base model, RoPE method, short rows, layers in full
     attention, loss weighting, LoRA targets or packing settings cannot work. Of `training.stages`, the last one has what concerns them all.
     """
-    refuse_missing_layers(params)  # before imports that take seconds
+    refuse_at_once(params)  # before imports that take seconds
     from ray_jobs.finetune.full_layers import check_full_layers
     from ray_jobs.finetune.grouped_layers import base_layers_in_groups
-    from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.proof.prove import refuse_unproven
     from ray_jobs.finetune.short_window_rules import check_short_windows
     from ray_jobs.finetune.training.lora import check_targets
+    from ray_jobs.finetune.weighting_rules import check_weighting
     from tasks.evaluate.prompts.chat import asked_chat
     from tasks.model.base_model import check_weights, load_config, load_tokenizer
     from tasks.model.extended import rope_plan_for
@@ -41,16 +77,17 @@ def refuse_untrainable(params: PipelineParams) -> Proof:
     from tasks.retrieval.settings import check_retrieval
     from tasks.rope_search.plans import with_stand_in
 
-    *asked, last = params.by_stage()
-    params = with_stand_in(last)
+    run, stages = params, params.by_stage()
+    params = with_stand_in(stages[-1])
     rope_plan_for(params.model)
-    earlier = [refuse_stage(number, stage) for number, stage in enumerate(asked)]
+    earlier = [refuse_stage(run, number) for number in range(len(stages) - 1)]
     check_short_windows(params)
     check_weighting(params)
     check_packing(params)
     tokenizer = load_tokenizer(params.model)
     for stage in (*earlier, params):
         check_retrieval(stage, tokenizer)
+    refuse_samples(run, tokenizer)
     check_weights(params.model)
     refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)
     check_instructions(params, tokenizer)
@@ -61,27 +98,39 @@ def refuse_untrainable(params: PipelineParams) -> Proof:
     return refuse_unproven(params)
 
 
-def refuse_stage(number: int, params: PipelineParams) -> PipelineParams:
-    """UserError for what an earlier training stage has for itself: its RoPE, its search and its rows.
+def refuse_stage(run: PipelineParams, number: int) -> PipelineParams:
+    """UserError for what an earlier training stage of `run` has for itself: its RoPE, its search and its rows.
 
     Returns the stage with a stand-in for a search.
     """
-    from ray_jobs.finetune.planning.second_pass import check_weighting
     from ray_jobs.finetune.short_window_rules import check_short_windows
+    from ray_jobs.finetune.weighting_rules import check_weighting
     from tasks.model.extended import rope_plan_for
     from tasks.pack.settings import check_packing
     from tasks.rope_search.plans import with_stand_in
 
-    length = params.model.target_length
     try:
-        params = with_stand_in(params)
+        params = with_stand_in(run.by_stage()[number])
         rope_plan_for(params.model)
         check_short_windows(params)
         check_weighting(params)
         check_packing(params)
     except UserError as error:
-        raise UserError(f"training.stages[{number}] ({length} tokens): {error}") from error
+        raise UserError(run.told_of_stage(number, error)) from error
     return params
+
+
+def refuse_samples(run: PipelineParams, tokenizer: Any) -> None:
+    """UserError if needles and questions leave too little text in the samples of a search, that of each training stage included."""
+    from tasks.rope_search.samples import refuse_little_text, request_of
+
+    *_, last = stages = run.by_stage()
+    for number, stage in enumerate(stages):
+        if stage.searches_rope:
+            try:
+                refuse_little_text(request_of(stage), tokenizer)
+            except UserError as error:
+                raise error if stage is last else UserError(run.told_of_stage(number, error)) from error
 
 
 def refuse_unaskable(params: PipelineParams) -> None:

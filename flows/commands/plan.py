@@ -227,7 +227,8 @@ def _loss_and_positions(params: PipelineParams, shape: "TrainingShape") -> Itera
     import numpy as np
 
     from ray_jobs.finetune.planning.estimate import run_flops
-    from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
+    from ray_jobs.finetune.planning.second_pass import second_pass_flops
+    from ray_jobs.finetune.weighting_rules import first_long_context
 
     training, row = params.training, params.row_tokens
     if training.loss_weighting != "none":

@@ -45,7 +45,7 @@ def foresee_stages(
     found: list[StageForecast] = []
     stages = params.by_stage()
     for number, asked in enumerate(stages):
-        stage = with_stand_in(asked) if asked is stages[-1] else refuse_stage(number, asked)
+        stage = with_stand_in(asked) if asked is stages[-1] else refuse_stage(params, number)
         plan, shape, training = rope_plan_for(stage.model), training_shape(stage), stage.training
         speed = find_speed(stage, shape, tflops, measured)
         rope = f"{plan.method} x{plan.factor:g}"

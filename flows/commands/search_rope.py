@@ -59,6 +59,9 @@ def search(params: PipelineParams, no_prefect: bool) -> None:
 
     UserError if this base or budget allows no search, or too few training documents are as long as the target.
     """
+    from tasks.rope_search.asked import refuse_search
+
+    refuse_search(params)  # before imports that take seconds
     from flows.terminal import run_here
     from ray_jobs.search_rope.search_key import KIND
     from tasks.rope_search.plans import as_search

@@ -17,12 +17,15 @@ def main() -> None:
 
 
 def _search(params: PipelineParams, storage: Storage, progress: ProgressCallback, given: Given) -> Artifact:
+    from ray_jobs.preflight import refuse_samples
     from ray_jobs.prepare.job import make_documents
     from ray_jobs.search_rope import search_stage as stage
+    from tasks.model.base_model import load_tokenizer
     from tasks.rope_search.plans import as_search, space_of
 
     params = as_search(params)
-    space_of(params)  # refuses before a document is read
+    space_of(params)  # both refuse before a document is read
+    refuse_samples(params, load_tokenizer(params.model))
     documents = given.get("documents") or make_documents(params, storage, progress)
     return stage.run(params, storage, documents, progress, given.get("checkpoints"))
 

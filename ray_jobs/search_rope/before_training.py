@@ -21,7 +21,7 @@ def refuse_unsearchable(params: PipelineParams, documents: Artifact) -> None:
             try:
                 search_samples(stage, documents.path, space_of(stage))
             except UserError as error:
-                raise UserError(f"training.stages[{number}] ({stage.model.target_length} tokens): {error}") from error
+                raise UserError(params.told_of_stage(number, error)) from error
 
 
 def with_found_factors(

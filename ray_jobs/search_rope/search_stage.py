@@ -36,7 +36,7 @@ from tasks.model.extended import ADAPTER_DIR
 from tasks.rope_search.decision import FOUND, Decision, decide, far_behind, first_look
 from tasks.rope_search.plans import factors_file, foreseen_passes, race_settings, rivals, space_for
 from tasks.rope_search.race import Race, run_race
-from tasks.rope_search.samples import SampleRequest, SearchSample, make_samples, write_samples
+from tasks.rope_search.samples import SearchSample, make_samples, request_of, write_samples
 from tasks.rope_search.scores import Measure, Measured, Scored
 from tasks.rope_search.seeds import CLOSED_FORMS, NTK_CRITICAL, closed_form, critical_theta, ntk_critical
 from tasks.rope_search.served import misreading, publishes_two_lists
@@ -272,7 +272,7 @@ def search_samples(params: PipelineParams, documents: Path, space: RopeSpace) ->
     remedy = "add longer documents, lower model.target_length, or choose rope_method yarn"
     counts = settings.samples, settings.deciding_samples
     sides = two_sides(documents, tokenizer, target, counts, "a search for RoPE factors", remedy)
-    request = SampleRequest(length=target, num_depths=settings.depths, text_tokens=settings.text_tokens, seed=settings.seed)
+    request = request_of(params)
     samples = [
         *make_samples(sides.choosing, request, tokenizer, purpose="search", count=settings.samples),
         *make_samples(sides.deciding, request, tokenizer, purpose="decide", count=settings.deciding_samples),

@@ -2,7 +2,7 @@
 
 base_model         the base, found, fingerprinted and loaded; supported refuses what is no causal language model of text
 vocabulary         whether every id of the tokenizer has a row in the embeddings
-stated_sizes       layers and heads by the base's config.json alone, before transformers is loaded
+stated_sizes       layers, heads and window by the base's config.json alone, before transformers is loaded
 base_lengths       how long a base works, by its config or as the user states it
 weight_files       what the headers of its weight files say; weight_fit compares that with the model of its config.json
 quantised          bases that are refused because their weights are quantised; base_code: because they need code of their own

@@ -47,3 +47,11 @@ def read_lengths(parameters: Mapping[str, Any], maximum: int, original: int | No
             "leave it empty, or correct rope_parameters in the base's config.json."
         )
     return BaseLengths(inside if kind in WITH_ORIGINAL_INSIDE else stated, stated)
+
+
+def nothing_to_extend(target_length: int, window: int) -> UserError:
+    """Why nothing is extended to a target within the base's window."""
+    return UserError(
+        f"There is nothing to extend: target_length {target_length} is within the base's window of {window} tokens; "
+        "choose a longer target, or use the base without Ropeway."
+    )

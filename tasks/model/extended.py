@@ -59,7 +59,12 @@ def _config_state(model: ModelParams) -> tuple[int, int] | None:
 
 def planned_factors(model: ModelParams) -> dict[str, Any] | None:
     """`rope_factors` if the method may take them; otherwise they are for a longrope arm of the evaluation."""
-    return rope_factors(model) if model.rope_method in ("longrope", "auto") else None
+    return rope_factors(model) if may_take_factors(model) else None
+
+
+def may_take_factors(model: ModelParams) -> bool:
+    """Whether the plan's method may take a factors file."""
+    return model.rope_method in ("longrope", "auto")
 
 
 def planned_theta(model: ModelParams) -> float | None:
@@ -68,19 +73,34 @@ def planned_theta(model: ModelParams) -> float | None:
 
 
 def rope_factors(model: ModelParams) -> dict[str, Any] | None:
-    """The content of `rope_factors_file`, None if there is none. UserError for a file without a JSON object."""
+    """The content of `rope_factors_file`, None if there is none.
+
+    UserError for a file without a JSON object, and for one that was found for another base or length.
+    """
+    factors = factors_in_file(model)
+    if factors is not None:
+        _refuse_other_search(model)
+    return factors
+
+
+def factors_in_file(model: ModelParams) -> dict[str, Any] | None:
+    """`rope_factors`, whatever base and length they were found for."""
     if not model.rope_factors_file:
         return None
     try:
         text = read_factors_file(model.rope_factors_file).decode("utf-8")
         factors = parse_json(text, f"model.rope_factors_file {model.rope_factors_file}")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"model.rope_factors_file {model.rope_factors_file} cannot be read, because there is no such file: give an existing one, or "
+            "leave it out."
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"model.rope_factors_file {model.rope_factors_file} cannot be read as JSON: {error}.") from error
     if not isinstance(factors, dict):
         raise UserError(
             f"model.rope_factors_file {model.rope_factors_file} must hold an object with short_factor and long_factor."
         )
-    _refuse_other_search(model)
     return factors
 
 

@@ -86,7 +86,7 @@ def refuse_impossible(
             "rope_method longrope needs factors found for this model and target: give model.rope_factors_file, or choose yarn"
             + (" on a base that has no longrope scaling." if base.rope_type == "longrope" else ".")
         )
-    short, long = (_checked_factors(factors, name, base.rotary_dim // 2) for name in ("short_factor", "long_factor"))
+    short, long = factor_lists(factors, base.rotary_dim // 2)
     if one_list and short != long:
         raise two_lists_refused(base.original_length)
 
@@ -100,6 +100,12 @@ def two_lists_refused(original_length: int) -> UserError:
     )
 
 
+def factor_lists(factors: Factors, num_pairs: int) -> tuple[list[float], list[float]]:
+    """The short and the long list of a factors file. UserError unless each has a positive number for each of the rotated pairs."""
+    short, long = (_checked_factors(factors, name, num_pairs) for name in ("short_factor", "long_factor"))
+    return short, long
+
+
 def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:
     values = factors.get(name)
     numbers = isinstance(values, Sequence) and all(
@@ -107,7 +113,12 @@ def _checked_factors(factors: Factors, name: str, count: int) -> list[float]:
         for value in values
     )
     keys = set(factors) - {"attention_factor"}
-    if keys != {"short_factor", "long_factor"} or not numbers or len(values or ()) != count:
+    if keys == {"short_factor", "long_factor"} and numbers and values and len(values) != count:
+        raise UserError(
+            f"rope_factors_file is not for this model: {name} has {len(values)} number{'s' * (len(values) != 1)}, and this model needs "
+            f"{count}: correct the file, or choose yarn."
+        )
+    if keys != {"short_factor", "long_factor"} or not numbers or not values:
         raise UserError(
             f"rope_factors_file must hold exactly short_factor and long_factor, for this model each a list of {count} positive numbers; "
             f"it has the keys {sorted(factors)}, or {name} is not such a list: correct the file, or choose yarn."

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.consumers import SERVABLE, ServableId, current_id, why_not
 from data_schemas.errors import UserError
 from data_schemas.params import RopeMethod
+from tasks.model.base_lengths import nothing_to_extend
 from tasks.model.quiet import quiet_transformers
 from tasks.model.rope_config import (
     DUAL_CHUNK,
@@ -197,10 +198,7 @@ def plan_rope(
     """
     base = read_base_rope(config, window)
     if target_length <= base.window:
-        raise UserError(
-            f"There is nothing to extend: target_length {target_length} is within the base's window of {base.window} tokens; "
-            "choose a longer target, or use the base without Ropeway."
-        )
+        raise nothing_to_extend(target_length, base.window)
     chosen = auto_method(base, factors, theta) if method == "auto" else method
     one_list = packed_rows and not two_lists
     refuse_impossible(chosen, base, factors, one_list, rope_length or target_length, by_auto=method == "auto")

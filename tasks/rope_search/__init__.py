@@ -2,6 +2,7 @@
 
 space       the candidates: monotone lists of factors within bounds, as few numbers (compact) or one a pair (full)
 seeds       where the search starts: linear, NTK, YaRN, and NTK at each critical pair
+asked       what cannot be searched by what was asked for alone
 samples     what a candidate is scored on
 scores      what was measured, and how candidates compare on the same samples
 proposals   the next candidates, from (seed, generation, results so far)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import UserError
-from data_schemas.params import ModelParams, PipelineParams, RopeMethod
+from data_schemas.params import PipelineParams, RopeMethod
 from data_schemas.params_reading import validate_params
 from data_schemas.rope_search import FACTORS_NAME, RESULT_NAME, Form, RopeSearchResult, read_rope_search
 from data_schemas.storage import Artifact
-from tasks.model.base_model import load_config, locate
+from tasks.model.base_model import load_config
 from tasks.model.rope_config import read_base_rope
 from tasks.model.rope_plan import plan_rope
+from tasks.rope_search.asked import refuse_search
 from tasks.rope_search.decision import FOUND
 from tasks.rope_search.race import RaceSettings, fewest_evaluations, most_passes
 from tasks.rope_search.seeds import CLOSED_FORMS, LONGER_YARN, NTK_CRITICAL, critical_theta, scaled_length
 from tasks.rope_search.served import publishes_two_lists, searches_attention
-from tasks.rope_search.space import RopeSpace, nothing_to_search
+from tasks.rope_search.space import RopeSpace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -178,36 +177,11 @@ def as_search(params: PipelineParams) -> PipelineParams:
 
     UserError if they have a factors file or stages, or if a search cannot have what else they ask for.
     """
-    if params.training.stages:
-        raise UserError(
-            "With training.stages, the factors of a stage are searched on the model of the stage before: `ropeway finetune` does that; or "
-            "leave out training.stages to search on the base."
-        )
-    if params.model.rope_factors_file:
-        raise UserError(
-            "model.rope_factors_file gives the factors, so there is nothing to search: remove it, or run without search-rope."
-        )
-    _refuse_within_window(params.model)
+    refuse_search(params)
     given = params.model_dump(mode="json")
     given["model"] |= {"rope_method": "longrope", "rope_theta": None, "rope_length": None}
     given["evaluation"]["rope_methods"] = []  # such as theta, which would need the frequency
     return validate_params(given, origin="this search")
-
-
-def _refuse_within_window(model: ModelParams) -> None:
-    """UserError for a target within the window of an unscaled base in a folder: by its config.json alone, before seconds of imports."""
-    file = Path(locate(model)) / "config.json"
-    if model.window or model.gguf_file or not file.is_file():
-        return
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        window = config.get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError):
-        return  # loading the base says what is wrong
-    is_unscaled = isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default")) == "default"
-    if is_unscaled and isinstance(window, int) and model.target_length <= window:
-        raise nothing_to_search(model.target_length, window)
 
 
 def foreseen_passes(params: PipelineParams, space: RopeSpace) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from data_schemas.errors import UserError
+from data_schemas.params import PipelineParams
 from tasks.evaluate.heldout import HeldOutDocument
 from tasks.evaluate.prompts.hidden import spread_depths
 from tasks.evaluate.prompts.numbers import absent_numbers
@@ -31,6 +32,8 @@ QUESTION = "\n# What is the {name} key? The {name} key is"
 NAMES = ("red", "blue", "green", "black", "white", "yellow", "brown", "grey", "pink", "orange", "gold", "silver")
 NUM_DIGITS = 5
 _PURPOSES = ("search", "decide")
+
+_Asked = tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]  # needles; questions with their answers
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ class SampleRequest:
     seed: int
 
 
+def request_of(params: PipelineParams) -> SampleRequest:
+    """How the samples of a search are made."""
+    search = params.rope_search
+    return SampleRequest(
+        length=params.model.target_length, num_depths=search.depths, text_tokens=search.text_tokens, seed=search.seed
+    )
+
+
+def refuse_little_text(request: SampleRequest, tokenizer: Any) -> None:
+    """UserError if needles and questions leave too little of the length for text, by the first sample, before a document is read.
+
+    Numbers that its document happens to hold, and a token in front of texts, are not known here.
+    """
+    rng = np.random.default_rng([request.seed, _PURPOSES.index("search"), 0, request.length])
+    _room_for_text(_asked("", request, tokenizer, rng), 0, request)
+
+
 def make_samples(
     documents: Sequence[HeldOutDocument], request: SampleRequest, tokenizer: Any, *, purpose: str, count: int
 ) -> list[SearchSample]:
@@ -85,23 +105,11 @@ def _sample(
 ) -> SearchSample:
     rng = np.random.default_rng([request.seed, purpose, number, request.length])
     bos, body = document.token_ids[: document.num_leading], document.token_ids[document.num_leading :]
-    names = [NAMES[i] for i in rng.permutation(len(NAMES))[: request.num_depths]]
-    keys = absent_numbers(len(names), NUM_DIGITS, text_of(body, tokenizer), rng)
-    needles = encode_each([NEEDLE.format(name=n, key=k) for n, k in zip(names, keys, strict=True)], tokenizer)
-    asked = rng.permutation(len(names)).tolist()
-    questions = questions_and_answers(
-        [QUESTION.format(name=names[i]) for i in asked], [f" {keys[i]}" for i in asked], tokenizer
-    )
-    taken = len(bos) + sum(map(len, needles)) + sum(len(question) + len(answer) for question, answer in questions)
-    num_text = request.length - taken
-    if num_text < 2 * request.text_tokens or num_text < request.length // 4:
-        raise UserError(
-            f"{len(names)} needles and their questions take {taken} of {request.length} tokens, which leaves too little text: lower "
-            "rope_search.depths or rope_search.text_tokens, or raise model.target_length."
-        )
+    needles, questions = asked = _asked(text_of(body, tokenizer), request, tokenizer, rng)
+    num_text = _room_for_text(asked, len(bos), request)
     start = int(rng.integers(0, max(1, len(body) - num_text + 1)))
     text = body[start : start + num_text]
-    depths = spread_depths(len(names), number, offsets)
+    depths = spread_depths(len(needles), number, offsets)
     last_needle = num_text - request.text_tokens  # the scored text comes after every needle
     cuts = [round(depth * last_needle) for depth in depths]
     pieces, before = [bos], 0
@@ -122,6 +130,31 @@ def _sample(
         text=np.arange(end_of_text - request.text_tokens, end_of_text),
         depths=tuple(depths),
     )
+
+
+def _asked(text: str, request: SampleRequest, tokenizer: Any, rng: np.random.Generator) -> _Asked:
+    """The needles, with numbers that `text` does not have, and their questions with answers, as tokens."""
+    names = [NAMES[i] for i in rng.permutation(len(NAMES))[: request.num_depths]]
+    keys = absent_numbers(len(names), NUM_DIGITS, text, rng)
+    needles = encode_each([NEEDLE.format(name=n, key=k) for n, k in zip(names, keys, strict=True)], tokenizer)
+    order = rng.permutation(len(names)).tolist()
+    questions = questions_and_answers(
+        [QUESTION.format(name=names[i]) for i in order], [f" {keys[i]}" for i in order], tokenizer
+    )
+    return needles, questions
+
+
+def _room_for_text(asked: _Asked, num_leading: int, request: SampleRequest) -> int:
+    """Tokens that are left for text. UserError if those are too few."""
+    needles, questions = asked
+    taken = num_leading + sum(map(len, needles)) + sum(len(question) + len(answer) for question, answer in questions)
+    num_text = request.length - taken
+    if num_text < 2 * request.text_tokens or num_text < request.length // 4:
+        raise UserError(
+            f"{len(needles)} needles and their questions take {taken} of {request.length} tokens, which leaves too little text: lower "
+            "rope_search.depths or rope_search.text_tokens, or raise model.target_length."
+        )
+    return num_text
 
 
 def write_samples(samples: Sequence[SearchSample], path: Path) -> None:

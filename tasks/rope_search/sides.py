@@ -41,9 +41,10 @@ def two_sides(documents: Path, tokenizer: Any, length: int, counts: tuple[int, i
     works = read_works(documents)
     long = select_by_work(documents, works, tokenizer, min_tokens=length, num_documents=sum(counts), split="train")
     if len(long) < FEWEST:
-        raise UserError(
-            f"Only {len(long)} training document(s) have at least {length} tokens, and {what} needs {FEWEST}: {remedy}."
+        found = {0: "No training document has", 1: "Only 1 training document has"}.get(
+            len(long), f"Only {len(long)} training documents have"
         )
+        raise UserError(f"{found} at least {length} tokens, and {what} needs {FEWEST}: {remedy}.")
     cluster_of = {document.doc_id: works[document.doc_id] for document in long}
     if len(set(cluster_of.values())) < FEWEST:
         cluster_of = {document.doc_id: document.doc_id for document in long}

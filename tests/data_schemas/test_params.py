@@ -39,7 +39,38 @@ def test_a_source_may_be_a_plain_path_or_an_object():
         ),
         (
             {"training": {"full_attention_steps": 9, "stages": [{"target_length": 512, "steps": 8}, {"target_length": 1024}]}},
-            "training.stages[0] (512 tokens): training.full_attention_steps is 9, above training.steps 8: choose at most 8",
+            "training.stages[0] (512 tokens): training.full_attention_steps is 9, above training.stages[0].steps 8: choose at most 8",
+        ),
+        (
+            {"training": {"full_attention_steps": 9, "stages": [{"target_length": 512}, {"target_length": 1024, "steps": 8}]}},
+            "training.full_attention_steps is 9, above training.stages[1].steps 8: choose at most 8",
+        ),
+        (
+            {"training": {"stages": [{"target_length": 512, "rope_length": 256}, {"target_length": 1024}]}},
+            "training.stages[0] (512 tokens): training.stages[0].rope_length 256 is below training.stages[0].target_length 512: choose 512",
+        ),
+        (
+            {
+                "training": {"stages": [{"target_length": 512, "rows_per_step": 3}, {"target_length": 1024}]},
+                "ray": {"num_workers": 2},
+            },
+            "training.stages[0] (512 tokens): training.stages[0].rows_per_step is 3, not a multiple of ray.num_workers x "
+            "training.micro_batch_rows",
+        ),
+        (
+            {"training": {"stages": [{"target_length": 512, "rope_method": "theta"}, {"target_length": 1024}]}},
+            "training.stages[0] (512 tokens): training.stages[0].rope_method theta needs model.rope_theta",
+        ),
+        (
+            {"model": {"rope_method": "longrope"}, "rope_search": {"text_tokens": 1024}},
+            "rope_search.text_tokens is 1024, not below model.target_length 1024",
+        ),
+        (
+            {
+                "training": {"stages": [{"target_length": 256, "rope_method": "longrope"}, {"target_length": 1024}]},
+                "rope_search": {"text_tokens": 256},
+            },
+            "rope_search.text_tokens is 256, not below training.stages[0].target_length 256",
         ),
         (
             {"training": {"attention": "full", "full_attention_layers": [1]}},
@@ -193,7 +224,12 @@ def test_a_wrong_list_is_said_in_one_sentence(tmp_path):
         ("corpus.sources=/texts", r"corpus\.sources: should be a list, such as \[/texts\]\.$"),
         ("advise.orders=none", r"advise\.orders: should be a list, such as \[none\]\.$"),
         ("advise.ways=", r"advise\.ways: should be a list\.$"),
-        ("advise.ways=[chunk]", r": advise\.ways\[0\]: Input should be 'full', .*, got 'chunk'\.$"),
+        ("advise.ways=[chunk]", r": advise\.ways\[0\] is chunk: choose full, chunks, map_reduce, refine or route\.$"),
+        ("retrieval.share=0.6", r": retrieval\.share is 0\.6: choose at most 0\.5\.$"),
+        ("training.steps=0", r": training\.steps is 0: choose at least 1\.$"),
+        ("training.learning_rate=0", r": training\.learning_rate is 0: choose more than 0\.$"),
+        ("rope_search.confidence=1", r": rope_search\.confidence is 1: choose less than 1\.$"),
+        ("model.rope_method=ntkk", r": model\.rope_method is ntkk: choose auto, linear, .* or theta\.$"),
         ('corpus.sources=[{"url": "/texts"}]', r"sources\[0\]\.url: no such parameter; check the spelling\.$"),
         ("advise.ways=[]", "advise.ways: Tuple should have at least 1 item"),
         ("run_name=[2024-13-45]", "run_name"),
@@ -220,7 +256,8 @@ def test_each_training_stage_is_a_run_of_its_own():
         {"target_length": 1024},
     ]
     model = {"rope_method": "yarn", "rope_length": 2048}
-    given = changed(model=model, training={"stages": stages, "steps": 7}, evaluation={"lengths": [1024]})
+    groups = {"model": model, "evaluation": {"lengths": [1024]}, "rope_search": {"text_tokens": 64}}
+    given = changed(training={"stages": stages, "steps": 7}, **groups)
     params = PipelineParams.model_validate(given)
     found = [(p.model.target_length, p.model.rope_method, p.model.rope_length, p.training.steps) for p in params.by_stage()]
     assert found == [(256, "longrope", None, 3), (512, "yarn", 1024, 7), (1024, "yarn", 2048, 7)]
@@ -229,7 +266,7 @@ def test_each_training_stage_is_a_run_of_its_own():
     assert [p.evaluation.lengths for p in params.by_stage()] == [None, None, (1024,)]
     for stage in params.by_stage():  # as a worker reads it
         assert PipelineParams.model_validate(stage.model_dump(mode="json")) == stage
-    alone = PipelineParams.model_validate(changed(model=model, training={"steps": 7}, evaluation={"lengths": [1024]}))
+    alone = PipelineParams.model_validate(changed(training={"steps": 7}, **groups))
     assert params.by_stage()[-1] == alone
     assert alone.by_stage() == (alone,)
 

@@ -163,3 +163,32 @@ def test_a_search_for_a_target_within_the_window_is_refused_before_anything_heav
         "ropeway: There is nothing to search: model.target_length 512 is within the base's 512 tokens; choose a longer target."
     )
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"training": {"stages": [{"target_length": 1024}, {"target_length": 2048}]}},
+            "With training.stages, the factors of a stage",
+        ),
+        (
+            {"model": {"base": "demo", "target_length": 2048, "rope_factors_file": "f.json"}},
+            "model.rope_factors_file gives the factors",
+        ),
+    ],
+)
+def test_a_search_beside_stages_or_factors_is_refused_by_its_yaml_alone(tmp_path, changes, sentence):
+    given = {"run_name": "a", "corpus": {"sources": ["x"]}, "model": {"base": "demo", "target_length": 2048}} | changes
+    (tmp_path / "my.yaml").write_text(json.dumps(given))
+    code = (
+        "import sys; sys.argv = ['ropeway', 'search-rope', 'my.yaml']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'transformers', 'ray', 'prefect', 'pyarrow', 'numpy'} & set(sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stderr.splitlines()[-1].startswith(f"ropeway: {sentence}")
+    assert done.stdout.splitlines()[-1] == "set()"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
+from data_schemas.params_reading import validate_params
 from data_schemas.stage_params import StageParams
 from flows.check_inputs import check_inputs
 from flows.commands.doctor import _model
@@ -240,6 +242,106 @@ def test_layers_and_heads_that_config_json_does_not_have_are_refused_before_torc
         "training.full_attention_every is 9, but the model has 4 layers: choose at most 4.",
     )
     assert told.stdout.splitlines() == [layers, layers, heads, heads, every, every, "[]"]
+
+
+def factors_of(short: list[float], long: list[float]) -> str:
+    return json.dumps({"short_factor": short, "long_factor": long})
+
+
+def test_what_the_window_of_config_json_shows_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text(factors_of([1.0] * 16, [2.0] * 32))
+    (tmp_path / "two.json").write_text(factors_of([1.0] * 32, [2.0] * 32))
+    two_lists = (
+        "rope_method longrope with two different lists cannot be trained on packed rows: the model picks a list by the longest document in "
+        "a row, so rows without a document over 512 tokens would silently train short_factor; set training.short_window_share, give "
+        "long_factor as both lists, or choose yarn."
+    )
+    extend = (
+        "There is nothing to extend: target_length 512 is within the base's window of 512 tokens; choose a longer target, or use the base "
+        "without Ropeway."
+    )
+    search = "There is nothing to search: model.target_length 512 is within the base's 512 tokens; choose a longer target."
+    half = (
+        "rope_factors_file is not for this model: short_factor has 16 numbers, and this model needs 32: "
+        "correct the file, or choose yarn."
+    )
+    missing = (
+        f"model.rope_factors_file {tmp_path}/no.json cannot be read, because "
+        "there is no such file: give an existing one, or leave it out."
+    )
+    weighting = (
+        "training.loss_weighting exact weights targets with 512 tokens of left context or more, the base's window, but rows have 256 "
+        "tokens: set training.loss_long_from to less than that."
+    )
+    rows = (
+        "training.short_window_share cuts documents at the base's window of 512 tokens, and rows have only 512: set it to 0, or make "
+        "packing.row_length longer."
+    )
+    original = rows.replace("the base's window", "the original length")
+    short_rows = ["training.short_window_share=0.2", "packing.row_length=512"]
+
+    def staged(stage: str) -> list[str]:
+        return [f"training.stages=[{stage}, {{target_length: 2048}}]"]
+
+    def of_stage(tokens: int, sentence: str) -> str:
+        return f"training.stages[0] ({tokens} tokens): {sentence}"
+
+    factors = "model.rope_factors_file="
+    cases = [
+        (["model.target_length=512"], extend),
+        (["model.target_length=512", "model.rope_method=longrope"], search),
+        (short_rows, rows),
+        ([*short_rows, f"{factors}{tmp_path}/two.json"], original),
+        (["training.loss_weighting=exact", "packing.row_length=256"], weighting),
+        (staged("{target_length: 512}"), of_stage(512, extend)),
+        (
+            staged("{target_length: 512, rope_method: longrope}"),
+            of_stage(512, search.replace("model.target", "training.stages[0].target")),
+        ),
+        ([f"{factors}{tmp_path}/no.json"], missing),
+        (
+            staged(f"{{target_length: 1024, rope_factors_file: {tmp_path}/no.json}}"),
+            of_stage(1024, missing.replace("model.rope", "training.stages[0].rope")),
+        ),
+        ([f"{factors}{tmp_path}/half.json"], half),
+        ([f"{factors}{tmp_path}/two.json"], two_lists),
+        (staged(f"{{target_length: 1024, rope_factors_file: {tmp_path}/half.json}}"), of_stage(1024, half)),
+        (staged(f"{{target_length: 1024, rope_factors_file: {tmp_path}/two.json}}"), of_stage(1024, two_lists)),
+    ]
+    config = tmp_path / "my.yaml"
+    config.write_text("run_name: a\ncorpus: {sources: [x]}\nmodel: {base: demo, target_length: 2048}\n")
+    code = (
+        "import json, sys\n"
+        "from data_schemas.errors import UserError\n"
+        "from flows.check_inputs import check_inputs\n"
+        "from flows.commands.plan import print_plan\n"
+        "from flows.config import load_config\n"
+        "for changes in json.loads(sys.argv[2]):\n"
+        "    for check in (print_plan, check_inputs):\n"
+        "        try:\n"
+        "            check(load_config(sys.argv[1], changes))\n"
+        "        except UserError as error:\n"
+        "            print(error)\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))\n"
+    )
+    given = [sys.executable, "-c", code, str(config), json.dumps([changes for changes, _ in cases])]
+    told = subprocess.run(given, capture_output=True, text=True, timeout=HANGS_AFTER_S)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines() == [*(sentence for _, sentence in cases for _ in range(2)), "[]"]
+
+
+@pytest.mark.parametrize("check", [print_plan, check_inputs])
+def test_needles_that_leave_too_little_text_are_not_planned(check: Callable[[PipelineParams], object]) -> None:
+    mapping = {"run_name": "a", "corpus": {"sources": ["stdlib:"]}, "rope_search": {"text_tokens": 600}}
+    model = {"base": "demo", "target_length": 1024, "rope_method": "longrope"}
+    with pytest.raises(UserError, match=r"8 needles and their questions take .* of 1024 tokens, which leaves too little text"):
+        check(validate_params(mapping | {"model": model}, "this test"))
+    stages = [{"target_length": 1024, "rope_method": "longrope"}, {"target_length": 2048}]
+    staged = mapping | {"model": {"base": "demo", "target_length": 2048}, "training": {"stages": stages}}
+    with pytest.raises(
+        UserError, match=r"training\.stages\[0\] \(1024 tokens\): 8 needles .*raise training\.stages\[0\]\.target_length"
+    ):
+        check(validate_params(staged, "this test"))
 
 
 def test_retrieval_documents_that_cannot_be_made_are_not_planned(config: str) -> None:

@@ -234,7 +234,9 @@ def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
     factors = tmp_path / "factors.json"
     factors.write_text(json.dumps({"short_factor": [1.0], "long_factor": [2.0]}))
     stage = {"target_length": 1024, "rope_method": "longrope", "rope_factors_file": str(factors)}
-    with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*for this model each a list of"):
+    with pytest.raises(
+        UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*short_factor has 1 number, and this model needs 32"
+    ):
         refuse_untrainable(staged_params(tmp_path, stage, {"target_length": 2048}))
     factors.write_text(json.dumps({"short_factor": [1.0] * 32, "long_factor": [2.0] * 32}))
     two_lists = staged_params(tmp_path, stage, {"target_length": 2048})
@@ -290,7 +292,9 @@ def test_what_a_stage_has_for_itself_is_checked_also_where_the_last_one_searches
         corpus = params.corpus.model_validate({"sources": [str(tmp_path / "texts")]})
         check(params.model_copy(update={"corpus": corpus}))
 
-    with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*for this model each a list of"):
+    with pytest.raises(
+        UserError, match=r"training\.stages\[0\] \(1024 tokens\): .*short_factor has 1 number, and this model needs 32"
+    ):
         checked({"target_length": 1024, "rope_factors_file": str(factors)})
     factors.write_text(json.dumps(dict.fromkeys(("short_factor", "long_factor"), [2.0] * 32) | {"attention_factor": 1.5}))
     with pytest.raises(UserError, match=r"training\.stages\[0\] \(1024 tokens\): vllm does not read"):

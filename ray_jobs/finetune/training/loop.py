@@ -22,7 +22,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from ray_jobs.finetune.full_layers import FullLayers, read_full_layers, stated_full_heads, stated_full_layers, write_full_layers
 from ray_jobs.finetune.planning.flops import ModelCost, cost_of, peak_flops
-from ray_jobs.finetune.planning.second_pass import first_long_context, second_pass_flops
+from ray_jobs.finetune.planning.second_pass import second_pass_flops
 from ray_jobs.finetune.training.averaging import WeightAverage
 from ray_jobs.finetune.training.batches import Rows, StepOrder, costs_of_rows
 from ray_jobs.finetune.training.checkpoint import Cursor, load_adapter, load_checkpoint, save_adapter, save_checkpoint
@@ -37,6 +37,7 @@ from ray_jobs.finetune.training.stated_weights import StatedWeights, mean_cut
 from ray_jobs.finetune.training.steps import full_share, sequence_lengths, sequences_in_full, train_step, validate
 from ray_jobs.finetune.training.token_weights import CappedWeights, ExactWeights, TokenWeights, exact_weights
 from ray_jobs.finetune.training.training_model import build_model
+from ray_jobs.finetune.weighting_rules import first_long_context
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -273,7 +273,7 @@ def test_wrong_input_is_one_sentence_before_anything_is_measured(folder: Path, t
         as_search(params.model_copy(update={"model": model.model_copy(update={"rope_factors_file": "x.json"})}))
     longer = params.model_copy(update={"model": model.model_copy(update={"target_length": 4096})})
     storage = Storage(str(tmp_path))
-    with pytest.raises(UserError, match=r"Only 0 training document\(s\) have at least 4096 tokens"):
+    with pytest.raises(UserError, match=r"No training document has at least 4096 tokens"):
         search_stage.run(longer, storage, documents_of(storage), lambda event: None)
     assert "at most 24 candidates" in foreseen(params)
     assert rope_plan_for(with_stand_in(params).model).method == "ntk", "checks before the search go on with another method"
@@ -292,7 +292,7 @@ def test_a_corpus_too_small_for_the_search_of_a_later_stage_is_refused_before_th
 
     refuse_unsearchable(staged(384), documents)
     refuse_unsearchable(staged(4096, "yarn"), documents)
-    sentence = r"training\.stages\[1\] \(4096 tokens\): Only 0 training document\(s\) have at least 4096 tokens"
+    sentence = r"training\.stages\[1\] \(4096 tokens\): No training document has at least 4096 tokens"
     with pytest.raises(UserError, match=sentence):
         refuse_unsearchable(staged(4096), documents)
     monkeypatch.setattr(in_stages, "rows_of_stages", lambda *_: [None, None])

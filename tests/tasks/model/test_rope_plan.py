@@ -211,7 +211,6 @@ def test_a_rope_dict_without_theta_is_refused() -> None:
     "factors",
     [
         {"short_factor": [1.0] * 16},
-        {"short_factor": [1.0] * 16, "long_factor": [1.0] * 15},
         {"short_factor": [1.0] * 16, "long_factor": [0.0] * 16},
         {"short_factor": [1.0] * 16, "long_factor": ["1"] * 16},
         {"short_factor": [1.0] * 16, "long_factor": 2.0},
@@ -220,6 +219,11 @@ def test_a_rope_dict_without_theta_is_refused() -> None:
 )
 def test_malformed_longrope_factors_are_refused(factors: dict) -> None:
     assert "16 positive numbers" in refusal(base(), method="longrope", factors=factors)
+
+
+def test_factors_of_another_model_are_refused_with_both_counts() -> None:
+    factors = {"short_factor": [1.0] * 16, "long_factor": [1.0] * 15}
+    assert "long_factor has 15 numbers, and this model needs 16" in refusal(base(), method="longrope", factors=factors)
 
 
 def test_longrope_takes_the_attention_factor_of_the_file() -> None:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_schemas.errors import UserError
 from tasks.evaluate.heldout import HeldOutDocument, tokenize
-from tasks.rope_search.samples import SampleRequest, make_samples, read_samples, write_samples
+from tasks.rope_search.samples import SampleRequest, make_samples, read_samples, refuse_little_text, write_samples
 
 REQUEST = SampleRequest(length=600, num_depths=3, text_tokens=20, seed=5)
 
@@ -53,7 +53,11 @@ def test_samples_are_a_function_of_the_seed_and_those_of_the_decision_are_others
 
 
 def test_too_many_needles_for_the_length_are_refused(documents: list, tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(UserError, match=r"lower rope_search\.depths"):
-        make_samples(
-            documents, SampleRequest(length=300, num_depths=3, text_tokens=20, seed=0), tokenizer, purpose="search", count=1
-        )
+    request = SampleRequest(length=300, num_depths=3, text_tokens=20, seed=0)
+    with pytest.raises(UserError, match=r"lower rope_search\.depths") as at_a_document:
+        make_samples(documents, request, tokenizer, purpose="search", count=1)
+    with pytest.raises(UserError) as before:
+        refuse_little_text(request, tokenizer)
+    assert documents[0].num_leading == 0
+    assert str(before.value) == str(at_a_document.value)
+    refuse_little_text(REQUEST, tokenizer)
