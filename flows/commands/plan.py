@@ -49,7 +49,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     from tasks.rope_search.plans import foreseen, with_stand_in
 
     machine, console = machine or Machine(), Console()
-    unused, notes = unused_lines(params), foreseen_notes(params, base_window(params.model))
+    unused, notes = unused_lines(params), foreseen_notes(params, base_window(with_stand_in(params).model))
     available, origin = available_bytes(params, machine)
     stages = foresee_stages(params, machine.tflops, machine.measured, available) if params.training.stages else []
     seconds_of_stages = print_stages(console, stages) if stages else None
@@ -154,7 +154,7 @@ def _mix_and_short_rows(params: PipelineParams) -> Iterator[tuple[str, str]]:
     if short:
         plan, search = rope_plan_for(params.model), params.rope_search
         yield "short rows", f"{short:.0%} of the ordinary rows, cut into documents of at most {plan.short_length:,} tokens"
-        if params.training.find_short_factors and (plan.has_short_rotation or params.searches_rope):
+        if params.training.find_short_factors and (plan.has_short_rotation or search.short_factors == "original"):
             passes = most_passes(search.samples, search.deciding_samples)
             yield (
                 "after training",

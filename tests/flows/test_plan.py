@@ -175,7 +175,11 @@ def test_mix_and_short_rows_are_planned(capsys: pytest.CaptureFixture[str], tmp_
     (tmp_path / "factors.json").write_text(json.dumps(lists))
     rope = ["model.rope_method=longrope", f"model.rope_factors_file={tmp_path}/factors.json", "model.rope_length=null"]
     text = printed(load_config("demo", [*changes, *rope, "training.find_short_factors=true"]), Machine(tflops=1), capsys)
-    assert values_of(text, "after training") == ["lists for short prompts are measured, in at most 142 passes of 512 tokens"]
+    after = ["lists for short prompts are measured, in at most 142 passes of 512 tokens"]
+    assert values_of(text, "after training") == after
+    searched = ["model.rope_method=longrope", "rope_search.short_factors=original", "model.rope_length=null"]
+    text = printed(load_config("demo", [*changes, *searched, "training.find_short_factors=true"]), Machine(tflops=1), capsys)
+    assert values_of(text, "after training") == after, "also where the lists are still to be searched"
 
 
 def test_layers_with_a_short_window_are_not_planned_in_groups(

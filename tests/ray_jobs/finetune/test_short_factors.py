@@ -100,7 +100,7 @@ def test_too_few_documents_and_documents_that_are_gone_are_said_before_training(
     shards = shards_of(storage)
     longer = plan.__class__(**{**plan.__dict__, "original_length": 100_000})
     with pytest.raises(
-        UserError, match=r"Only 0 training document\(s\) have at least 100000 tokens, and a list for short prompts"
+        UserError, match="No training document has at least 100000 tokens, and a list for short prompts needs 4"
     ):
         short_samples(params, longer, storage, shards)
     with pytest.raises(UserError, match=r"are no longer in the storage: run prepare again, or set it to false"):
