@@ -25,8 +25,8 @@ from tasks.rope_search.table import NAMES
 WINDOW = 512
 # Candidates, samples of the search and of the decision, by extension: a pass over 8192 tokens costs ten times one over 2048.
 BUDGETS = {
-    4: {"evaluations": 72, "generation_size": 8, "samples": 8, "finalists": 2, "deciding_samples": 48},
-    8: {"evaluations": 160, "generation_size": 8, "samples": 10, "finalists": 2, "deciding_samples": 96},
+    4: {"evaluations": 72, "generation_size": 8, "samples": 16, "finalists": 2, "deciding_samples": 48},
+    8: {"evaluations": 64, "generation_size": 8, "samples": 20, "finalists": 2, "deciding_samples": 64},
     16: {"evaluations": 48, "generation_size": 8, "samples": 16, "finalists": 2, "deciding_samples": 48},
 }
 

@@ -14,12 +14,14 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.short_factors import SHORT_FACTORS_NAME, read_short_factors
 from data_schemas.storage import Artifact, Storage
-from ray_jobs.finetune import checkpoint_stage
+from ray_jobs.finetune import checkpoint_stage, short_factors
 from ray_jobs.finetune.short_factors import short_samples
+from ray_jobs.search_rope.swapping import SwappingModel
 from tasks.evaluate.heldout import read_heldout
 from tasks.model.extended import load_arm, rope_plan_for
 from tasks.model.rope_plan import RopePlan
-from tasks.rope_search.short_factors import SHARES, best_share, decided, list_between
+from tasks.rope_search.short_factors import SHARES, best_share, decided, list_between, most_passes
+from tasks.work import InProcess
 from tests.flows.small_run import prepare_here, small_params
 from tests.heard import texts_into
 
@@ -53,6 +55,21 @@ def shards_of(storage: Storage) -> Artifact:
     found = storage.find("shards", manifest.digest)
     assert found is not None
     return found
+
+
+class KilledAfter(InProcess):
+    """Is interrupted when so many units are done."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self._left = units
+
+    def map(self, function, units):
+        for result in super().map(function, units):
+            if not self._left:
+                raise KeyboardInterrupt
+            self._left -= 1
+            yield result
 
 
 def test_a_list_lies_between_the_trained_one_and_the_long_one(params):
@@ -113,7 +130,9 @@ def test_too_few_documents_and_documents_that_are_gone_are_said_before_training(
     assert not read & held_out, "the evaluation's documents are not read"
 
 
-def test_a_finished_training_is_used_and_the_checkpoint_has_the_list_that_was_measured(params, home, tokenizer, servers):
+def test_a_finished_training_is_used_and_the_checkpoint_has_the_list_that_was_measured(
+    params, home, tokenizer, servers, monkeypatch
+):
     torch.set_num_threads(1)
     plain = params_of(home, tokenizer, find=False)
     storage, told = Storage(params.storage), []
@@ -132,8 +151,17 @@ def test_a_finished_training_is_used_and_the_checkpoint_has_the_list_that_was_me
     assert checkpoint_stage.run(params, storage, shards, lambda event: None).reused
     assert not list((storage.root / ".parts").glob("*/*")), "what was measured on the way is gone"
 
+    # After a kill only what is missing is measured, and the result is the same.
+    samples, key = short_samples(params, plans[0], storage, shards), "of-this-test"
+    with storage.parts(key, False) as log, pytest.raises(KeyboardInterrupt):
+        short_factors._measured(params, plans[0], samples, after.path / "adapter", KilledAfter(9), log)
+    passes, score = [], SwappingModel.score
+    monkeypatch.setattr(SwappingModel, "score", lambda self, sample: passes.append(sample) or score(self, sample))
+    with storage.parts(key, False) as log:
+        assert short_factors._measured(params, plans[0], samples, after.path / "adapter", InProcess(), log) == found
+    assert len(passes) <= most_passes(len(samples.choosing), len(samples.deciding)) - 9
+
     # The losses are those of the model as it would be published, loaded without our frequencies.
-    samples = short_samples(params, plans[0], storage, shards)
     for share in (0.0, 0.5, 1.0):
         stated = found.model_copy(update={"short_factor": list_between(plans[0], share).factors})
         (after.path / SHORT_FACTORS_NAME).write_text(stated.model_dump_json())
