@@ -18,7 +18,9 @@ class ShortFactors(Record):
     short_factor: tuple[float, ...] = Field(description="The list for short prompts that is published, one factor a pair.")
     loss_by_share: dict[str, float] = Field(description="Mean loss of each list that was tried, by share.")
     num_samples: int = Field(description="Texts that chose the share.")
-    num_deciding: int = Field(description="Texts of other works that decided whether it is used.")
+    num_deciding: int = Field(
+        description="Other texts, which decided whether it is used: of other works, unless the corpus has fewer than four."
+    )
     difference: float = Field(description="Loss of the best list minus that of the trained one, on the deciding texts.")
     low: float
     high: float

@@ -16,7 +16,7 @@ class Unused(NamedTuple):
     reason: str
 
 
-_OF_SHORT_FACTORS = ("samples", "deciding_samples", "confidence", "short_factors")  # of `rope_search`
+_OF_SHORT_FACTORS = ("samples", "deciding_samples", "confidence")  # of `rope_search`
 
 
 def unused(params: PipelineParams) -> Iterator[Unused]:

@@ -55,6 +55,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
     seconds_of_stages = print_stages(console, stages) if stages else None
     rows_of_stages = sum(stage.training.steps * stage.training.rows_per_step for stage in params.by_stage())
     *_, params = params.by_stage()
+    after_training = list(_after_training(params))
     searches, params = params.searches_rope, with_stand_in(params)
     plan = rope_plan_for(params.model)
     shape = training_shape(params)
@@ -65,7 +66,7 @@ def print_plan(params: PipelineParams, machine: Machine | None = None, *, dry_ru
         console.print(foreseen(params), highlight=False, markup=False, soft_wrap=True)
     rows = [("base", params.model.base), *_own_code(params), *plan.describe(), ("support", proof.describe())]
     rows += [("note", note) for note in notes]
-    rows += _training(params, shape)
+    rows += [*_training(params, shape), *after_training]
     if speed is not None and seconds is not None:
         rows.append(("training time", f"at most about {duration(seconds)}, at {speed.origin}; validation not included"))
         rows += _hours_a_billion(params, shape, speed.flops_per_s)
@@ -144,7 +145,6 @@ def _attention(params: PipelineParams, shape: "TrainingShape") -> str:
 def _mix_and_short_rows(params: PipelineParams) -> Iterator[tuple[str, str]]:
     """What of the rows is not the corpus as it is."""
     from tasks.model.extended import rope_plan_for
-    from tasks.rope_search.short_factors import most_passes
 
     retrieval, short = params.retrieval, params.training.short_window_share
     if retrieval.share:
@@ -152,14 +152,28 @@ def _mix_and_short_rows(params: PipelineParams) -> Iterator[tuple[str, str]]:
         answers = f"answers have up to {retrieval.answer_weight:.0%} of their loss"
         yield "retrieval mix", f"{retrieval.share:.0%} of the training tokens, as {kinds}; {answers}"
     if short:
-        plan, search = rope_plan_for(params.model), params.rope_search
-        yield "short rows", f"{short:.0%} of the ordinary rows, cut into documents of at most {plan.short_length:,} tokens"
-        if params.training.find_short_factors and (plan.has_short_rotation or search.short_factors == "original"):
-            passes = most_passes(search.samples, search.deciding_samples)
-            yield (
-                "after training",
-                f"lists for short prompts are measured, in at most {passes} passes of {plan.short_length:,} tokens",
-            )
+        most = rope_plan_for(params.model).short_length
+        yield "short rows", f"{short:.0%} of the ordinary rows, cut into documents of at most {most:,} tokens"
+
+
+def _after_training(params: PipelineParams) -> Iterator[tuple[str, str]]:
+    """What is measured for short prompts; `params` of the last stage, with a search that is still to be made."""
+    from tasks.model.extended import rope_plan_for
+    from tasks.rope_search.plans import with_stand_in
+    from tasks.rope_search.served import publishes_two_lists
+    from tasks.rope_search.short_factors import most_passes
+
+    if not params.training.find_short_factors:
+        return
+    plan, search = rope_plan_for(with_stand_in(params).model), params.rope_search
+    if publishes_two_lists(params) if params.searches_rope else plan.has_short_rotation:
+        passes = most_passes(search.samples, search.deciding_samples)
+        found = f"in at most {passes} passes of {plan.short_length:,} tokens"
+        if params.searches_rope:
+            found += ", if the search's factors are taken"
+        yield "after training", f"lists for short prompts are measured, {found}"
+    else:
+        yield "after training", "no list for short prompts is looked for, because prompts of all lengths have one list"
 
 
 def _row_parts(params: PipelineParams, shape: "TrainingShape") -> Iterator[tuple[str, str]]:

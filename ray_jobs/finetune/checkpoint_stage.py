@@ -28,6 +28,7 @@ from data_schemas.locks import holder_of, locked_at_once
 from data_schemas.manifest import MANIFEST_NAME, Manifest, stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, TrainingStarted, message
+from data_schemas.short_factors import SHORT_FACTORS_NAME
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
 from ray_jobs.finetune.full_layers import FULL_LAYERS_FILE, num_full_layers, num_kv_heads_of, read_full_layers
@@ -49,7 +50,7 @@ _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
 _HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
         "s2_executor", "mlp_tile_tokens", "kept_layers", "attention_outputs", "checkpoint_every", "validate_every",
         "validation_rows", "find_short_factors")  # fmt: skip
-_OF_SHORT_FACTORS = ("samples", "deciding_samples", "confidence")  # of `rope_search`
+_SHORT = "short_factors"  # in a checkpoint's parameters: what the measurements after training depend on
 _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in an elastic run workers come and go
 
 
@@ -60,14 +61,23 @@ def stage_params(params: PipelineParams) -> dict[str, Any]:
     elastic: dict[str, Any] = {} if params.ray.min_workers is None else {"min_workers": params.ray.min_workers}
     if params.ray.sequence_workers > 1:
         elastic["sequence_workers"] = params.ray.sequence_workers
-    if params.training.find_short_factors:
-        elastic["short_factors"] = params.rope_search.model_dump(mode="json", include=set(_OF_SHORT_FACTORS))
-    return {
-        "model": model | {"rope_factors": planned_factors(params.model)},
-        "training": params.training.recorded(),
-        "num_workers": params.ray.num_workers,
-        "use_gpu": params.ray.use_gpu,
-    } | elastic
+    return (
+        {
+            "model": model | {"rope_factors": planned_factors(params.model)},
+            "training": params.training.recorded(),
+            "num_workers": params.ray.num_workers,
+            "use_gpu": params.ray.use_gpu,
+        }
+        | elastic
+        | _of_short_factors(params)
+    )
+
+
+def _of_short_factors(params: PipelineParams) -> dict[str, Any]:
+    """What decides the list for short prompts, if one is looked for after training."""
+    if not params.training.find_short_factors:
+        return {}
+    return {_SHORT: params.rope_search.model_dump(mode="json", include={"samples", "deciding_samples", "confidence"})}
 
 
 def determining(params: PipelineParams) -> dict[str, Any]:
@@ -75,7 +85,8 @@ def determining(params: PipelineParams) -> dict[str, Any]:
     workers = params.ray.model_dump(mode="json", include=_NAMING_WORKERS)
     if params.ray.sequence_workers > 1:
         workers["sequence_workers"] = params.ray.sequence_workers
-    return prepare_job.determining(params) | {"training": params.training.recorded(), "ray": workers}
+    training = {"training": params.training.recorded(), "ray": workers}
+    return prepare_job.determining(params) | training | _of_short_factors(params)
 
 
 def trajectory_params(params: PipelineParams) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def _steps_of(checkpoint: Manifest) -> str:
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Names of the parameters that differ, as a user writes them."""
     found = [f"training.{name}" for name in _HOW if ours["training"].get(name) != theirs["training"].get(name)]
-    workers = sorted((ours.keys() | theirs.keys()) - {"model", "training"})
+    workers = sorted((ours.keys() | theirs.keys()) - {"model", "training", _SHORT})
     return found + [f"ray.{name}" for name in workers if ours.get(name) != theirs.get(name)]
 
 
@@ -165,10 +176,11 @@ def run(
         samples = short_samples(params, plan, storage, shards)
         if params.training.find_short_factors and samples is None:
             progress(message(f"finetune: {plan.method} has one list for all prompts, so none is looked for short ones"))
-        trained = _without_short_factors(params, storage, shards, start)
+        trained = _same_training(storage, inputs)
         if trained is not None:
             progress(message(f"finetune: trained already, as {KIND}/{trained.digest}"))
-            shutil.copytree(trained.path, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME))
+            left_out = shutil.ignore_patterns(MANIFEST_NAME, SHORT_FACTORS_NAME)
+            shutil.copytree(trained.path, directory, dirs_exist_ok=True, ignore=left_out)
         else:
             _report_executor(params, progress)
             with _alone(work):
@@ -205,14 +217,26 @@ def run(
     return artifact
 
 
-def _without_short_factors(
-    params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None
-) -> Artifact | None:
-    """The finished checkpoint of a run that differs only in that it did not look for short factors; None if there is none."""
-    if not params.training.find_short_factors:
-        return None
-    training = params.training.model_copy(update={"find_short_factors": False})
-    return find(params.model_copy(update={"training": training}), storage, shards, start)
+def _same_training(storage: Storage, inputs: dict[str, Any]) -> Artifact | None:
+    """A finished checkpoint that differs only in what was measured for short prompts after training; None if there is none."""
+    wanted = stage_digest(**inputs | {"params": _trained_with(inputs["params"])})
+    for manifest in storage.manifests(KIND):
+        recorded = manifest.stage, manifest.code_version, manifest.parents
+        if recorded != (STAGE, inputs["code_version"], inputs["parents"]):
+            continue
+        if stage_digest(**inputs | {"params": _trained_with(manifest.params)}) == wanted:
+            with contextlib.suppress(UserError):  # damaged: another one may be whole, or it is trained anew
+                if found := storage.find(KIND, manifest.digest):
+                    found.check()
+                    return found
+    return None
+
+
+def _trained_with(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """`stage_params` without what is done after training."""
+    training = {name: value for name, value in recorded["training"].items() if name != "find_short_factors"}
+    others: dict[str, Any] = {name: value for name, value in recorded.items() if name != _SHORT}
+    return others | {"training": training}
 
 
 def _refuse_short_rows(params: PipelineParams, shards: Path) -> None:

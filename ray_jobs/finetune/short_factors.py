@@ -34,14 +34,15 @@ _REMEDY = "lower ray.num_workers"
 
 @dataclass(frozen=True)
 class ShortSamples:
-    """Texts that choose a list, and texts of other works that decide."""
+    """Texts that choose a list, and others that decide: of other works, if `of_works`."""
 
     choosing: tuple[SearchSample, ...]
     deciding: tuple[SearchSample, ...]
+    of_works: bool
 
 
 def short_samples(params: PipelineParams, plan: RopePlan, storage: Storage, shards: Artifact) -> ShortSamples | None:
-    """The texts to measure; None where nothing is to be found. To be called before training, so that what is missing is said early.
+    """The texts to measure; None where nothing is to be found. To be called before training, so that what is missing is said before it.
 
     Raises:
         UserError: the documents that the shards were made of are gone, or too few are as long as a short prompt may be.
@@ -64,7 +65,8 @@ def short_samples(params: PipelineParams, plan: RopePlan, storage: Storage, shar
     def texts(side: Sequence[HeldOutDocument]) -> tuple[SearchSample, ...]:
         return tuple(short_sample(document, plan.short_length, sides.cluster_of[document.doc_id]) for document in side)
 
-    return ShortSamples(texts(sides.choosing), texts(sides.deciding))
+    choosing, deciding = sides.choosing[: counts[0]], sides.deciding[: counts[1]]
+    return ShortSamples(texts(choosing), texts(deciding), sides.of_works)
 
 
 def find_short_factors(
@@ -121,4 +123,4 @@ def _measured(
     trained = losses(TRAINED, middle, len(every), "decision")
     found = trained if best == TRAINED else losses(best, middle, len(every), "decision")
     clusters = [sample.cluster for sample in samples.deciding]
-    return decided(plan, by_share, found, trained, clusters, params.rope_search.confidence)
+    return decided(plan, by_share, found, trained, clusters, params.rope_search.confidence, samples.of_works)

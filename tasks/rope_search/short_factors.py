@@ -62,20 +62,22 @@ def decided(
     trained: Sequence[float],
     clusters: Sequence[str],
     confidence: float,
+    of_works: bool = True,
 ) -> ShortFactors:
     """The list to publish: the best one if it beats the trained list on other texts, beyond Student's t interval over works.
 
     Args:
         losses: by share, of each choosing text, nats a token.
         found, trained: of each deciding text, under the best list and under the trained one.
-        clusters: the work of each deciding text.
+        clusters: the work of each deciding text; or its document, where all are of fewer than four works (not `of_works`).
     """
     share = best_share(losses)
     differences = mean_by_cluster(np.asarray(found) - np.asarray(trained), clusters)
     estimate = mean_with_t_interval(differences, confidence)
     low, high = (estimate.value if bound is None else bound for bound in (estimate.low, estimate.high))
     is_used = estimate.high is not None and high < 0
-    measured = f"{estimate.value:+.4f} nats a token [{low:+.4f}, {high:+.4f}] on {len(differences)} works"
+    units = "works" if of_works else "documents, which are of fewer than four works"
+    measured = f"{estimate.value:+.4f} nats a token [{low:+.4f}, {high:+.4f}] on {len(differences)} {units}"
     if share == TRAINED:
         verdict = "the trained list is the best one for short prompts, and stays"
     elif is_used:

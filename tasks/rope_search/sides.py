@@ -16,11 +16,15 @@ FEWEST = 4  # clusters: two to choose and two to decide
 
 @dataclass(frozen=True)
 class TwoSides:
-    """Documents on each side. `cluster_of`: by document, what counts as one: its work, or itself where there are few works."""
+    """Documents on each side. `cluster_of`: by document, what counts as one: its work, or itself where there are fewer than four works.
+
+    `of_works`: whether it is works.
+    """
 
     choosing: list[HeldOutDocument]
     deciding: list[HeldOutDocument]
     cluster_of: dict[str, str]
+    of_works: bool
 
 
 def two_sides(documents: Path, tokenizer: Any, length: int, counts: tuple[int, int], what: str, remedy: str) -> TwoSides:
@@ -46,10 +50,11 @@ def two_sides(documents: Path, tokenizer: Any, length: int, counts: tuple[int, i
         )
         raise UserError(f"{found} at least {length} tokens, and {what} needs {FEWEST}: {remedy}.")
     cluster_of = {document.doc_id: works[document.doc_id] for document in long}
-    if len(set(cluster_of.values())) < FEWEST:
+    of_works = len(set(cluster_of.values())) >= FEWEST
+    if not of_works:
         cluster_of = {document.doc_id: document.doc_id for document in long}
     choosing, deciding = _parted(long, cluster_of, counts[0] / sum(counts))
-    return TwoSides(choosing, deciding, cluster_of)
+    return TwoSides(choosing, deciding, cluster_of, of_works)
 
 
 def _parted(

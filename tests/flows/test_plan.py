@@ -175,11 +175,16 @@ def test_mix_and_short_rows_are_planned(capsys: pytest.CaptureFixture[str], tmp_
     (tmp_path / "factors.json").write_text(json.dumps(lists))
     rope = ["model.rope_method=longrope", f"model.rope_factors_file={tmp_path}/factors.json", "model.rope_length=null"]
     text = printed(load_config("demo", [*changes, *rope, "training.find_short_factors=true"]), Machine(tflops=1), capsys)
-    after = ["lists for short prompts are measured, in at most 142 passes of 512 tokens"]
-    assert values_of(text, "after training") == after
-    searched = ["model.rope_method=longrope", "rope_search.short_factors=original", "model.rope_length=null"]
-    text = printed(load_config("demo", [*changes, *searched, "training.find_short_factors=true"]), Machine(tflops=1), capsys)
-    assert values_of(text, "after training") == after, "also where the lists are still to be searched"
+    after = "lists for short prompts are measured, in at most 142 passes of 512 tokens"
+    assert values_of(text, "after training") == [after]
+    searched = ["model.rope_method=longrope", "rope_search.short_factors=original", "training.find_short_factors=true"]
+    text = printed(load_config("demo", [*changes, *searched, "model.rope_length=null"]), Machine(tflops=1), capsys)
+    assert values_of(text, "after training") == [f"{after}, if the search's factors are taken"]
+    one_list = ["rope_search.short_factors=original", "training.find_short_factors=true"]
+    text = printed(load_config("demo", [*changes, *one_list]), Machine(tflops=1), capsys)
+    assert values_of(text, "after training") == [
+        "no list for short prompts is looked for, because prompts of all lengths have one list"
+    ]
 
 
 def test_layers_with_a_short_window_are_not_planned_in_groups(

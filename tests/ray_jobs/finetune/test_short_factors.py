@@ -93,6 +93,8 @@ def test_a_list_is_used_only_if_it_beats_the_trained_one_on_other_works(params, 
     assert found.is_used == used
     assert found.short_factor == list_between(plan, 0.4 if used else 0).factors
     assert (found.high < 0) == used
+    few = decided(plan, losses, [1.9] * 4, [2.0] * 4, list("abcd"), 0.95, of_works=False)
+    assert few.verdict.endswith("on 4 documents, which are of fewer than four works")
     of_one_work = decided(plan, losses, [1.9] * 4, [2.0] * 4, list("aaaa"), 0.95)
     assert not of_one_work.is_used, "one work has no interval"
 
@@ -137,6 +139,11 @@ def test_a_finished_training_is_used_and_the_checkpoint_has_the_list_that_was_me
     plain = params_of(home, tokenizer, find=False)
     storage, told = Storage(params.storage), []
     shards = shards_of(storage)
+
+    def half_way(plan, *measured):  # whatever a model of two steps prefers
+        return decided(plan, *measured).model_copy(update={"is_used": True, "short_factor": list_between(plan, 0.5).factors})
+
+    monkeypatch.setattr(short_factors, "decided", half_way)
     before = checkpoint_stage.run(plain, storage, shards, lambda event: None)
     after = checkpoint_stage.run(params, storage, shards, texts_into(told))
     assert f"finetune: trained already, as checkpoints/{before.digest}" in told
@@ -148,7 +155,11 @@ def test_a_finished_training_is_used_and_the_checkpoint_has_the_list_that_was_me
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     plans = [RopePlan.from_json((one.path / "rope_plan.json").read_text()) for one in (before, after)]
     assert plans[1] == plans[0].with_short_factors(found.short_factor)
+    assert plans[1] != plans[0]
     assert checkpoint_stage.run(params, storage, shards, lambda event: None).reused
+    more = params.model_copy(update={"rope_search": params.rope_search.model_copy(update={"samples": 3})})
+    checkpoint_stage.run(more, storage, shards, texts_into(told))
+    assert sum(line.startswith("finetune: trained already") for line in told) == 2, "other measurements train nothing"
     assert not list((storage.root / ".parts").glob("*/*")), "what was measured on the way is gone"
 
     # After a kill only what is missing is measured, and the result is the same.
@@ -182,3 +193,4 @@ def test_looking_for_it_does_not_change_which_steps_are_trained(params, home, to
     assert checkpoint_stage.stage_params(plain) != checkpoint_stage.stage_params(params)
     more = params.model_copy(update={"rope_search": params.rope_search.model_copy(update={"deciding_samples": 8})})
     assert checkpoint_stage.stage_params(more) != checkpoint_stage.stage_params(params)
+    assert checkpoint_stage.determining(more) != checkpoint_stage.determining(params), "jobs on a cluster have other names"
