@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from data_schemas.closed import Params
 
+OF_SHORT_FACTORS = ("samples", "deciding_samples", "confidence")  # used by `training.find_short_factors` too
+
 
 class RopeSearchParams(Params):
     """The search for factors, where model.rope_method is longrope and there is no model.rope_factors_file."""

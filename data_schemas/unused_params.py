@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from data_schemas.closed import Params
 from data_schemas.params import PipelineParams
+from data_schemas.rope_search_params import OF_SHORT_FACTORS
 
 
 class Unused(NamedTuple):
@@ -14,9 +15,6 @@ class Unused(NamedTuple):
 
     names: tuple[str, ...]
     reason: str
-
-
-_OF_SHORT_FACTORS = ("samples", "deciding_samples", "confidence")  # of `rope_search`
 
 
 def unused(params: PipelineParams) -> Iterator[Unused]:
@@ -63,7 +61,7 @@ def _unused_packing(params: PipelineParams) -> Iterator[Unused]:
 def _unused_search(params: PipelineParams) -> Iterator[Unused]:
     search = params.rope_search
     if not any(stage.searches_rope for stage in params.by_stage()):
-        used = _OF_SHORT_FACTORS if params.training.find_short_factors else ()
+        used = OF_SHORT_FACTORS if params.training.find_short_factors else ()
         names = tuple(name for name in type(search).model_fields if name not in used)
         yield Unused(_set("rope_search", search, names), "this run searches no RoPE factors")
     elif search.space == "full":

@@ -23,15 +23,15 @@ def refuse_at_once(params: PipelineParams) -> None:
 
     refuse_missing(params.training, *stated_sizes(params.model))
     *earlier, last = params.by_stage()
-    _refuse_within_window(last)
+    _refuse_stage_at_once(last)
     for number, stage in enumerate(earlier):
         try:
-            _refuse_within_window(stage)
+            _refuse_stage_at_once(stage)
         except UserError as error:
             raise UserError(params.told_of_stage(number, error)) from error
 
 
-def _refuse_within_window(params: PipelineParams) -> None:
+def _refuse_stage_at_once(params: PipelineParams) -> None:
     from data_schemas.addresses import is_remote
     from ray_jobs.finetune.short_window_rules import refuse_unfit_rows
     from ray_jobs.finetune.weighting_rules import check_weighting

@@ -36,7 +36,7 @@ def settings_of(chosen: dict[str, Any], params: PipelineParams) -> list[str]:
     compared, others = params.evaluation.rope_methods, []
     if "theta" in compared and not {"rope_theta", "rope_length"} & chosen.keys():
         stated.pop("rope_theta", None)  # also measured beside the chosen method
-    elif "theta" in compared:  # the frequency that was stated for it cannot stand beside what was chosen
+    elif "theta" in compared:  # it needs model.rope_theta, which cannot be combined with what was chosen
         others = [f"evaluation.rope_methods=[{','.join(method for method in compared if method != 'theta')}]"]
     fields = dict.fromkeys(stated) | chosen
     return [f"model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()] + others

@@ -28,6 +28,7 @@ from data_schemas.locks import holder_of, locked_at_once
 from data_schemas.manifest import MANIFEST_NAME, Manifest, stage_digest
 from data_schemas.params import PipelineParams
 from data_schemas.progress import ProgressCallback, TrainingStarted, message
+from data_schemas.rope_search_params import OF_SHORT_FACTORS
 from data_schemas.short_factors import SHORT_FACTORS_NAME
 from data_schemas.storage import Artifact, Storage
 from ray_jobs.cluster import connected, interruptibly
@@ -77,7 +78,7 @@ def _of_short_factors(params: PipelineParams) -> dict[str, Any]:
     """What decides the list for short prompts, if one is looked for after training."""
     if not params.training.find_short_factors:
         return {}
-    return {_SHORT: params.rope_search.model_dump(mode="json", include={"samples", "deciding_samples", "confidence"})}
+    return {_SHORT: params.rope_search.model_dump(mode="json", include=set(OF_SHORT_FACTORS))}
 
 
 def determining(params: PipelineParams) -> dict[str, Any]:

@@ -165,3 +165,31 @@ def test_peers_in_training_are_the_recorded_ones() -> None:
     for system, found in record["checks"].items():
         assert found["same_rows"]
         assert found["documents_see_each_other"] == (system == "no-positions")
+
+
+def test_the_list_for_short_prompts_is_the_recorded_one() -> None:
+    shown, record = page("docs/rope.md"), recorded("short-factors-cpu.json")
+    found = record["found"]
+    difference = (
+        f"{found['difference']:.3f} nats [{found['low']:.3f}, {found['high']:.3f}] on {found['num_deciding']} deciding works"
+    )
+    assert difference.replace("-", "−") in shown
+    assert f"| {found['share']:g} of the way, which `find_short_factors` took |" in shown.replace("| | ", "| ")
+    for row in record["comparisons"]:
+        measured, base = row["numerator"], row["denominator"]
+        if (
+            (base["arm"], base["length"]) == ("base", 512)
+            and measured["length"] == 512
+            and measured["arm"].startswith("fine_tuned")
+        ):
+            assert f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in shown
+
+
+def test_the_probe_of_smollm2_is_the_recorded_one() -> None:
+    shown, record = page("docs/attention.md"), recorded("smollm2-probe-cpu.json")
+    scores = record["rise_of_the_loss_by_layer_in_groups"]
+    best = sorted(range(len(scores)), key=lambda layer: -scores[layer])
+    assert sorted(best[: len(record["chosen"])]) == record["chosen"]
+    for layer in best[:5]:
+        assert f"{layer} (+{scores[layer]:.3f})" in shown
+    assert scores[best[5]] < 0.09
