@@ -65,7 +65,7 @@ def absolute_paths(params: PipelineParams) -> PipelineParams:
 
 
 def _source(source: CorpusSource) -> CorpusSource:
-    if "::" in source.uri or source.uri.startswith(("hf:", "stdlib:")):
+    if "::" in source.uri or source.uri.startswith(("hf:", "stdlib:", "packages:")):
         return source
     return source.model_copy(update={"uri": _absolute(source.uri)})
 

@@ -26,7 +26,8 @@ class CorpusSource(Params):
         min_length=1,
         description="A file, a folder or a glob pattern: a local path or an fsspec URI (s3://, gs://, https://, zip://, ...). "
         "`hf:NAME` reads a Hugging Face data set, by hub id or from a local folder. `stdlib:` reads the running Python's "
-        "standard library. It may not contain credentials.",
+        "standard library, and `packages:` its installed packages; name those you want in `include`, such as numpy/**/*.py. It may not "
+        "contain credentials.",
         json_schema_extra=SCHEMA_WITHOUT_CREDENTIALS,
     )
     name: str | None = Field(
@@ -122,6 +123,11 @@ class CorpusSource(Params):
         "everything below one top-level folder is. A record's own `work` field overrides this.",
     )
     min_bytes: int = Field(1, ge=1, description="Skip documents with fewer bytes. They are counted in the report.")
+    train_only: bool = Field(
+        False,
+        description="Hold nothing of this source out: it is trained on, and validation and evaluation use the other sources alone. "
+        "A document of a work that another source holds out is left out and counted.",
+    )
 
     @model_validator(mode="after")
     def _asks_in_full(self) -> CorpusSource:
@@ -138,8 +144,10 @@ class CorpusSource(Params):
 
     @model_serializer(mode="wrap")
     def _as_named(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the fields of instruction data where they are not used, so that digests and names of such runs stay."""
+        """Without fields that were added later and are not used, so that digests and names of such runs stay."""
         content: dict[str, Any] = handler(self)
+        if not self.train_only:
+            content.pop("train_only", None)
         if self.instructions == "no":
             for name in _INSTRUCTION_FIELDS:
                 content.pop(name, None)
@@ -322,4 +330,6 @@ class CorpusParams(Params):
         weighted = sum(source.weight is not None for source in self.sources)
         if weighted not in (0, len(self.sources)):
             raise ValueError("some sources have a weight and some do not: give one to each, or to none")
+        if all(source.train_only for source in self.sources):
+            raise ValueError("every source is train_only, so nothing could be held out: leave it out of one source at least")
         return self

@@ -51,7 +51,7 @@ def refuse_misspelt_addresses(
 
 def _of_corpus(corpus: CorpusParams) -> Iterator[Address]:
     for i, source in enumerate(corpus.sources):
-        yield f"corpus.sources[{i}]", source.uri, ("hf", "stdlib")
+        yield f"corpus.sources[{i}]", source.uri, ("hf", "stdlib", "packages")
     for i, path in enumerate(corpus.decontamination.prompt_files):
         yield f"corpus.decontamination.prompt_files[{i}]", path, ()
 

@@ -30,7 +30,7 @@ from tasks.ingest.duplicates.excerpts import EXCERPT_WORDS, sampled
 from tasks.ingest.duplicates.near_duplicates import Sketch
 from tasks.ingest.duplicates.selection import DOCUMENT_FACTS
 from tasks.ingest.reading.records import Document, Refused, Skipped
-from tasks.ingest.split import split_of
+from tasks.ingest.split import Split, split_of
 from tasks.ngrams.document_index import ngram_part
 from tasks.ngrams.word_ngrams import distinct, ngram_blocks_of_sizes
 
@@ -84,13 +84,19 @@ class ReadUnitJob:
                 told = "not a record of a conversation, and the source's instructions ask for conversations"
                 refused.append(Refused(found.source_uri, found.record, "no_messages", told))
             else:
-                split = split_of(found.work, self.params.heldout_fraction, self.params.split_seed)
+                split = self._split(unit, found)
                 unit_facts.add(found, split == "heldout")
                 yield {name: getattr(found, name) for name in DOCUMENTS.names if name not in ("num_bytes", "split")} | {
                     "num_bytes": len(found.utf8),
                     "split": split,
                     **_of_conversation(found),
                 }
+
+
+    def _split(self, unit: ReadUnit, found: Document) -> Split:
+        if self.params.sources[unit.source_index].train_only:
+            return "train"
+        return split_of(found.work, self.params.heldout_fraction, self.params.split_seed)
 
 
 class _UnitFacts:

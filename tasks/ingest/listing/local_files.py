@@ -16,9 +16,12 @@ from tasks.ingest.reading.file_formats import instead_of
 from tasks.ingest.reading.files import SourceFile
 from tasks.ingest.reading.records import Refused, Unmatched
 
-STDLIB_URI = "stdlib:"
-# Installed packages live inside the standard library's folder, but are not part of it.
-_STDLIB_EXCLUDE = ("**/site-packages/**", "**/dist-packages/**", "**/__pycache__/**")
+# Folders of the running Python: the URI, the name that sysconfig has for it, and what in it is not part of the source.
+# Installed packages live inside the standard library's folder.
+_OF_PYTHON = {
+    "stdlib:": ("stdlib", ("**/site-packages/**", "**/dist-packages/**", "**/__pycache__/**")),
+    "packages:": ("purelib", ("**/__pycache__/**",)),
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ def list_local(index: int, source: CorpusSource, leave_out: Path | None) -> Iter
     yield from _walk(index, named, left_out)
 
 
+def is_of_python(source: CorpusSource) -> bool:
+    """Whether the source is a folder of the running Python, named by what it holds."""
+    return _of_python(source) is not None
+
+
 def check_local(index: int, source: CorpusSource) -> None:
     """UserError for a source that does not exist."""
     _locate(index, source)
@@ -75,12 +83,16 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
+def _of_python(source: CorpusSource) -> tuple[str, tuple[str, tuple[str, ...]]] | None:
+    return next(((uri, what) for uri, what in _OF_PYTHON.items() if source.uri.startswith(uri)), None)
+
+
 def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
     include = source.include
-    if source.uri.startswith(STDLIB_URI):
+    if found := _of_python(source):
+        uri, (name, left_out) = found
         include = ("**/*.py",) if include == DEFAULT_INCLUDE else include
-        folder = Path(sysconfig.get_paths()["stdlib"])
-        return _Root(folder.resolve(), STDLIB_URI, include, (*source.exclude, *_STDLIB_EXCLUDE))
+        return _Root(Path(sysconfig.get_paths()[name]).resolve(), uri, include, (*source.exclude, *left_out))
     where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
     named = local_path(source.uri)
     if named.is_dir():

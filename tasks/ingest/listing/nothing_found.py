@@ -9,7 +9,7 @@ from data_schemas.addresses import is_remote, local_path, without_secrets
 from data_schemas.errors import UserError
 from data_schemas.params import DEFAULT_INCLUDE, CorpusSource
 from tasks.ingest.globs import has_magic, included, split_pattern
-from tasks.ingest.listing.local_files import STDLIB_URI, list_local
+from tasks.ingest.listing.local_files import is_of_python, list_local
 from tasks.ingest.listing.remote_files import holds_match, list_remote
 from tasks.ingest.locations import parse_location
 from tasks.ingest.reading.file_formats import container_of, instead_of, text_format_of, without_compression
@@ -92,7 +92,7 @@ def _is_pattern(source: CorpusSource) -> bool:
 def _all_names(index: int, source: CorpusSource) -> list[str]:
     """Every file below the source's folder, relative to it."""
     folder = source.uri
-    if not folder.startswith(STDLIB_URI) and _is_pattern(source):
+    if not is_of_python(source) and _is_pattern(source):
         folder = parse_location(folder).filesystem if is_remote(folder) else split_pattern(str(local_path(folder)))[0] or "/"
     everything = source.model_copy(update={"uri": folder, "include": ("**/*",), "exclude": (), "repository": "no"})
     listed = list_remote(index, everything, None) if is_remote(folder) else list_local(index, everything, None)
