@@ -177,6 +177,35 @@ def test_training_text_that_holds_what_is_evaluated_is_listed_and_removed(tmp_pa
     assert "holds-question" in [d["source_uri"].split("#")[1] for d in documents(again)]
 
 
+def test_a_source_for_training_alone_holds_nothing_out_and_no_work_of_another_source_that_does(tmp_path: Path) -> None:
+    train, heldout, other = work_on("train"), work_on("heldout"), work_on("heldout", used=(work_on("heldout"),))
+    domain = lines(
+        tmp_path / "domain.jsonl",
+        {"text": prose(1), "work": train, "id": "trained"},
+        {"text": prose(2), "work": heldout, "id": "measured"},
+    )
+    more = lines(
+        tmp_path / "more.jsonl",
+        {"text": prose(3), "work": other, "id": "would-be-held-out"},
+        {"text": prose(4), "work": heldout, "id": "of-the-measured-work"},
+        {"text": prose(2), "work": other, "id": "copy"},
+    )
+    artifact = ingest(tmp_path, domain, {"uri": str(more), "train_only": True})
+    assert {d["source_uri"].split("#")[1]: d["split"] for d in documents(artifact)} == {
+        "trained": "train",
+        "measured": "heldout",
+        "would-be-held-out": "train",
+    }
+    ledger = read_ledger(artifact.path)
+    assert {(n.step, n.reason): n.documents for n in ledger.lines if n.source == "more.jsonl" and n.documents} == {
+        ("read", ""): 3, ("duplicate", ""): 1, ("contaminated", "its work is held out"): 1, ("remaining", ""): 1
+    }  # fmt: skip
+    assert artifact.manifest.summary["num_contaminated"] == 1
+    split = ingest(tmp_path, domain, str(more))
+    assert [d["split"] for d in documents(split)] == ["train", "heldout", "heldout", "heldout"]
+    assert split.digest != artifact.digest
+
+
 def test_training_text_with_a_question_of_the_evaluation_or_its_gold_passage_is_removed(tmp_path: Path) -> None:
     train, heldout = work_on("train"), work_on("heldout")
     answer = "the lamp keeper of the northern tower in the mill street"
@@ -321,6 +350,7 @@ def test_a_corpus_on_one_side_is_refused(corpus: Path, tmp_path: Path) -> None:
     [
         (["/data/a/books", "/data/b/books"], "two sources are called 'books'"),
         ([{"uri": "/data/a", "weight": 1}, "/data/b"], "some sources have a weight"),
+        ([{"uri": "/data/a", "train_only": True}], "every source is train_only, so nothing could be held out"),
     ],
 )
 def test_sources_that_do_not_fit_together(sources: list[Any], message: str) -> None:

@@ -249,6 +249,15 @@ def test_the_standard_library_is_a_source() -> None:
     assert not [name for name in everything if "site-packages" in name or not name.endswith(".py")]
 
 
+def test_the_installed_packages_are_a_source() -> None:
+    source = CorpusSource(uri="packages:", include=("prefect/flows.py", "pyarrow/*.py"), exclude=("**/compute.py",))
+    listed = {f.relative: f.uri for f in list_files([source]).files}
+    assert listed["prefect/flows.py"] == "packages:prefect/flows.py"
+    assert "pyarrow/parquet.py" not in listed and "pyarrow/dataset.py" in listed and "pyarrow/compute.py" not in listed
+    with pytest.raises(UserError, match=r"'packages:': no file matches .* there are [0-9,]+ \.py"):
+        list_files([CorpusSource(uri="packages:", include=("nowhere/**",))])
+
+
 def test_prompts_that_are_not_there_are_refused_before_the_corpus_is_listed(tmp_path: Path) -> None:
     decontamination = {"prompt_files": ["nowhere/exam.jsonl"]}
     corpus: dict[str, Any] = {"sources": ["nowhere/at-all"], "decontamination": decontamination}
