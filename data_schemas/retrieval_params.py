@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from data_schemas.closed import Params
 
 RetrievalFamily = Literal[
-    "key_value", "keyword", "position", "fill_in", "repeated_opening", "paragraph_order", "shuffled_chunks", "hard_negatives"
-]
+    "key_value", "keyword", "position", "fill_in", "repeated_opening", "paragraph_order", "shuffled_chunks", "hard_negatives",
+    "key_value_rounds",
+]  # fmt: skip
 FAMILIES: tuple[RetrievalFamily, ...] = get_args(RetrievalFamily)
 
 

@@ -15,12 +15,13 @@ class NotMade(Exception):
 class Turn:
     """A question and its answer, which begins with the white space between them.
 
-    The evidence begins at character `evidence` of the draft's `before`.
+    The evidence begins at character `evidence` of the draft's `before`. `end` follows the answer and weighs as other text does.
     """
 
     question: str
     answer: str
     evidence: int
+    end: str = ""
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ class Renderer:
         marks = [turn.evidence for turn in draft.turns]
         body = draft.before + fill
 
-        def invented(question: str) -> list[Span]:
-            return [(0, len(question))] if draft.asks_invented else []
+        def invented(text: str) -> list[Span]:
+            return [(0, len(text))] if draft.asks_invented and text else []
 
         opening = [] if self.special.bos is None else [self.special.bos]
         closing = [] if self.special.eos is None else [self.special.eos]
@@ -68,6 +68,7 @@ class Renderer:
                 question = (_BETWEEN_TURNS if number else _BEFORE_TURNS) + turn.question
                 writing.add_text(question, invented=invented(question))
                 answered += writing.add_text(turn.answer, [_visible(turn.answer)], [_visible(turn.answer)[0]])
+                writing.add_text(turn.end, invented=invented(turn.end))
             writing.add_ids(closing)
             return writing.finish(evidence, answered)
         frame = self.chat
@@ -84,6 +85,7 @@ class Renderer:
             writing.add_ids(frame.to_answer)
             answer = turn.answer.strip()
             answered += writing.add_text(answer, [(0, len(answer))], [0])
+            writing.add_text(turn.end, invented=invented(turn.end))
         writing.add_ids(frame.closing)
         if not any(self.encoder.is_control[list(frame.closing)]):
             writing.add_ids(closing)

@@ -12,6 +12,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.retrieval_params import RetrievalFamily
 from tasks.retrieval.chat import ChatFrame, chat_frame
 from tasks.retrieval.draft import Draft, NotMade
+from tasks.retrieval.families.forms import ALWAYS, SIGNS
 from tasks.retrieval.families.names import CONSONANTS, VOWELS
 from tasks.retrieval.families.negatives import Negatives
 from tasks.retrieval.families.registry import MAKERS
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _PROBES = {"letters": CONSONANTS + VOWELS + ".[]<>()@_:=-", "digits": "0123456789.[]<>()@_:=-"}
-_NEEDS_NAMES = ("key_value", "paragraph_order", "shuffled_chunks")
+_NEEDS_NAMES = ("key_value", "key_value_rounds", "paragraph_order", "shuffled_chunks")
 _PROBED_CHARS = 8  # a token, at most
 _PROBED_WORDS = 600
 _LONGEST_PROBE = 768  # tokens: what fits these fits more
@@ -40,6 +41,13 @@ def frame_of(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> Chat
 def writable_symbols(encoder: Encoder) -> tuple[str, ...]:
     """Of "letters" and "digits", those whose names and signs come back from their tokens as they were."""
     return tuple(name for name, probe in _PROBES.items() if _comes_back(probe, encoder))
+
+
+def writable_signs(encoder: Encoder) -> str:
+    """Of the signs around keys and values, those that come back from their tokens as they were."""
+    return "".join(
+        sign for sign in SIGNS if _comes_back(f"{CONSONANTS[0]}{sign}{CONSONANTS[0]}{sign}", encoder) or sign in ALWAYS
+    )
 
 
 def check_retrieval(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -75,6 +83,7 @@ def _too_short(family: RetrievalFamily, params: PipelineParams, renderer: Render
         params.retrieval.questions_of(length),
         num_chars,
         symbols,
+        writable_signs(renderer.encoder),
     )
     reason = None
     for seed in range(3):

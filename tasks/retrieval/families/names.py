@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tasks.retrieval.draft import NotMade
 
 _MOST_DRAWS = 20  # for each name
+_FEW_NAMES = 400
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
@@ -20,6 +21,27 @@ def syllables(rng: np.random.Generator, number: int) -> str:
 def digits(rng: np.random.Generator, pairs: int = 2) -> str:
     """Such as "47-13" for two pairs."""
     return "-".join(f"{n:02d}" for n in rng.integers(0, 100, pairs).tolist())
+
+
+def short_name(rng: np.random.Generator, symbols: Sequence[str]) -> str:
+    """Two syllables, or else two pairs of digits."""
+    return syllables(rng, 2) if "letters" in symbols else digits(rng)
+
+
+def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> Callable[[], str]:
+    """A kind of names of `symbols`, such as "bakolu", "bako-ludi", "bako47", "47-13" or "4.7.1.0", with many more names than `number`."""
+    more = 1 if number > _FEW_NAMES else 0
+    kinds: list[Callable[[], str]] = []
+    if "letters" in symbols:
+        kinds += [lambda: syllables(rng, 3 + more), lambda: f"{syllables(rng, 2)}-{syllables(rng, 2)}"]
+    if "digits" in symbols:
+        kinds += [
+            lambda: digits(rng, 2 + 2 * more),
+            lambda: ".".join(str(n) for n in rng.integers(0, 10, 4 + 2 * more).tolist()),
+        ]
+    if len(symbols) > 1:
+        kinds += [lambda: f"{syllables(rng, 2)}{rng.integers(10, 100)}", lambda: f"{rng.integers(10, 100)}{syllables(rng, 2)}"]
+    return kinds[int(rng.integers(len(kinds)))]
 
 
 def distinct(draw: Callable[[], str], number: int, avoid: str = "") -> list[str]:

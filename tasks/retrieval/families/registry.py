@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from data_schemas.retrieval_params import RetrievalFamily
 from tasks.retrieval.families.hard_negatives import hard_negatives
 from tasks.retrieval.families.key_value import key_value
+from tasks.retrieval.families.key_value_rounds import key_value_rounds
 from tasks.retrieval.families.order import paragraph_order, shuffled_chunks
 from tasks.retrieval.families.quotes import fill_in, keyword, position, repeated_opening
 from tasks.retrieval.families.request import Family
@@ -20,4 +21,5 @@ MAKERS: Mapping[RetrievalFamily, Family] = {
     "paragraph_order": paragraph_order,
     "shuffled_chunks": shuffled_chunks,
     "hard_negatives": hard_negatives,
+    "key_value_rounds": key_value_rounds,
 }

@@ -24,6 +24,7 @@ class Request:
     questions   how many questions are wanted
     num_chars   about how many characters the whole document has
     symbols     the kinds of names that the tokenizer can write: "letters", "digits"
+    signs       the signs that it can write around them
     """
 
     supply: TextSupply
@@ -31,6 +32,7 @@ class Request:
     questions: int
     num_chars: int
     symbols: Sequence[str]
+    signs: str
 
     @property
     def asked_chars(self) -> int:

@@ -1,0 +1,69 @@
+"""How a line of key and value is written: signs and invented words around them, drawn anew for each document or round.
+
+A model that is trained on a few forms learns to look keys up in these forms alone. Drawn from thousands, what it learns is the look-up
+(see docs/retrieval-mix.md). None of them is the form of a line in an evaluation task, which a test proves for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from tasks.retrieval.draft import Turn
+from tasks.retrieval.families.names import short_name
+
+# Around a key or a value. The first is nothing.
+AROUND = (
+    ("", ""), ("[", "]"), ("<", ">"), ("(", ")"), ("{", "}"), ("@ ", " @"), ("'", "'"), ("`", "`"), ("|", "|"), ("*", "*"), ("/", "/"),
+    ("~", "~"), ("_", "_"), ("<<", ">>"), ("[[", "]]"), ("{{", "}}"),
+)  # fmt: skip
+BETWEEN = (" := ", " @ ", " :: ", " | ", " ~ ", " > ", " & ", " % ", " ^ ", " == ", " ..> ", " =: ", " <- ", " >> ")
+START = ("", "- ", "+ ", "* ", "; ", "% ", "> ", "| ", "@ ")
+END = ("", "", ";", " |", " ;", " >", " @")
+# Written by any tokenizer that can write the names: forms of the others are drawn only where all their signs come back.
+ALWAYS = "[]<>@:=-"
+SIGNS = "".join(sorted({sign for part in (*sum(AROUND, ()), *BETWEEN, *START, *END) for sign in part if not sign.isspace()}))
+_PHRASES = 0.25  # of the forms have invented words around key and value instead of signs
+_PLAIN = 0.5  # of the others have nothing at the start of the line
+_MOST_WORDS = 3
+_Part = TypeVar("_Part", str, tuple[str, str])
+
+
+@dataclass(frozen=True)
+class Form:
+    """A line is `front`, the key, `middle`, the value and `end`."""
+
+    front: str
+    middle: str
+    end: str
+
+    def line(self, key: str, value: str) -> str:
+        return f"{self.front}{key}{self.middle}{value}{self.end}"
+
+    def turn(self, key: str, value: str, evidence: int) -> Turn:
+        """The line as a question up to the white space before its value, and the rest."""
+        asked = f"{self.front}{key}{self.middle}"
+        question = asked.rstrip()
+        return Turn(question, f"{asked[len(question) :]}{value}", evidence, self.end)
+
+
+def form(rng: np.random.Generator, symbols: Sequence[str], signs: str) -> Form:
+    """A form whose names are of `symbols` and whose signs are among `signs`."""
+    if rng.random() < _PHRASES:
+        front, middle, end = (
+            [short_name(rng, symbols) for _ in range(int(rng.integers(0, _MOST_WORDS + 1)))] for _ in range(3)
+        )
+        middle = middle or [short_name(rng, symbols)]
+        return Form("".join(f"{word} " for word in front), f" {' '.join(middle)} ", "".join(f" {word}" for word in end))
+    start = "" if rng.random() < _PLAIN else _drawn(START, rng, signs)
+    (before_key, after_key), (before_value, after_value) = (_drawn(AROUND, rng, signs) for _ in range(2))
+    between = _drawn(BETWEEN, rng, signs)
+    return Form(f"{start}{before_key}", f"{after_key}{between}{before_value}", f"{after_value}{_drawn(END, rng, signs)}")
+
+
+def _drawn(parts: Sequence[_Part], rng: np.random.Generator, signs: str) -> _Part:
+    usable = [part for part in parts if all(sign in signs or sign.isspace() for sign in "".join(part))]
+    return usable[int(rng.integers(len(usable)))]

@@ -1,0 +1,132 @@
+"""Lines of keys and values that are asked for at once, in rounds: a few lines and their questions, then other lines and theirs.
+
+`key_value` asks at the end of a document with dozens of lines. A model that cannot look up a key yet learns little from it, because
+among so many lines chance is of no help. Here most rounds have few lines, and every line is asked for, so a document has several times as
+many answers. What is learned is the look-up itself; from how far away it works is what `key_value` teaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from tasks.retrieval.draft import Draft, NotMade, Turn
+from tasks.retrieval.families.forms import form
+from tasks.retrieval.families.key_value import LINE_CHARS, drawn_keys, drawn_values
+from tasks.retrieval.families.request import Request
+from tasks.retrieval.stretches import Beginnings
+
+_FEWEST = 2  # lines of a round
+_OF_LINES_AND_QUESTIONS = 0.6  # of the document's characters
+_MOST_DRAWS = 50  # of the names of a round
+_WITH_TEXT = 0.5  # of the rounds have text between their lines
+
+
+def key_value_rounds(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
+    if not request.symbols:
+        raise NotMade("the tokenizer cannot write the keys")
+    sizes = _sizes(request, rng)
+    if not sizes:
+        raise NotMade("too short for a question")
+    text = request.supply.passage(num_chars)
+    if len(text) < num_chars:
+        raise NotMade("the text is used up")
+    writing = _Writing(text)
+    used: set[str] = set()
+    of_text = rng.random(len(sizes)) * (rng.random(len(sizes)) < _WITH_TEXT)
+    ends = np.cumsum(of_text) / max(of_text.sum(), 1e-9)
+    turns: tuple[Turn, ...] = ()
+    for number, size in enumerate(sizes):
+        start = float(ends[number - 1]) if number else 0.0
+        places = np.sort(start + rng.random(size) * (float(ends[number]) - start))
+        written_as = form(rng, request.symbols, request.signs)
+        keys, values = (_new(partial(draw, size, request, rng, sum(sizes)), used) for draw in (drawn_keys, drawn_values))
+        lines = zip(keys, values, places.tolist(), strict=True)
+        evidence = [writing.line(written_as.line(key, value), place) for key, value, place in lines]
+        asked = [written_as.turn(keys[i], values[i], evidence[i]) for i in rng.permutation(size).tolist()]
+        if number + 1 < len(sizes):
+            for turn in asked:
+                writing.turn(turn)
+        else:
+            turns = tuple(asked)
+    return Draft(
+        before=writing.finish(),
+        spare=request.supply.passage(2 * num_chars)[num_chars:],
+        num_used=num_chars,
+        doc_ids=request.supply.doc_ids(num_chars),
+        turns=turns,
+        answers=tuple(writing.answers),
+        invented=tuple(writing.invented),
+        asks_invented=True,
+    )
+
+
+def _sizes(request: Request, rng: np.random.Generator) -> list[int]:
+    """Lines of each round: evenly drawn on a logarithmic scale up to twice the number of questions, as many rounds as there is room."""
+    room = int(_OF_LINES_AND_QUESTIONS * request.num_chars) // (2 * LINE_CHARS)
+    most = max(_FEWEST, min(2 * request.questions, room))
+    sizes: list[int] = []
+    while room >= _FEWEST:
+        size = int(math.exp(rng.uniform(math.log(_FEWEST), math.log(most + 1))))
+        sizes.append(min(size, room))
+        room -= sizes[-1]
+    return sizes
+
+
+def _new(draw: Callable[[], list[str]], used: set[str]) -> list[str]:
+    """Names that no round before has used; a draw that has one of them is drawn again."""
+    for _ in range(_MOST_DRAWS):
+        names = draw()
+        if used.isdisjoint(names):
+            used.update(names)
+            return names
+    raise NotMade("not enough different names")
+
+
+class _Writing:
+    """The document up to its last questions."""
+
+    def __init__(self, text: str) -> None:
+        self.answers: list[tuple[int, int]] = []
+        self.invented: list[tuple[int, int]] = []
+        self._text, self._beginnings = text, Beginnings(text)
+        self._taken = self._written = 0
+        self._pieces: list[str] = []
+
+    def line(self, line: str, place: float) -> int:
+        """Write a line at a share of the text that is not yet reached; returns the character at which it begins."""
+        self._text_up_to(max(self._taken, self._beginnings.nearest(int(place * len(self._text)))))
+        start = self._written
+        self._write(f"{line}\n")
+        self.invented.append((start, self._written))
+        return start
+
+    def turn(self, turn: Turn) -> None:
+        """Write a question with its answer."""
+        start = self._written
+        self._write(turn.question)
+        value = turn.answer.lstrip()
+        self._write(turn.answer[: -len(value)])
+        self.invented.append((start, self._written))
+        self.answers.append((self._written, self._written + len(value)))
+        self._write(value)
+        self.invented.append((self._written, self._written + len(turn.end) + 1))
+        self._write(f"{turn.end}\n")
+
+    def finish(self) -> str:
+        self._text_up_to(len(self._text))
+        return "".join(self._pieces)
+
+    def _text_up_to(self, place: int) -> None:
+        front = self._text[self._taken : place]
+        self._write(front)
+        if front and not front.endswith("\n"):
+            self._write("\n")
+        self._taken = place
+
+    def _write(self, piece: str) -> None:
+        self._pieces.append(piece)
+        self._written += len(piece)
