@@ -92,7 +92,6 @@ class ReadUnitJob:
                     **_of_conversation(found),
                 }
 
-
     def _split(self, unit: ReadUnit, found: Document) -> Split:
         if self.params.sources[unit.source_index].train_only:
             return "train"

@@ -15,7 +15,7 @@ class NotMade(Exception):
 class Turn:
     """A question and its answer, which begins with the white space between them.
 
-    The evidence begins at character `evidence` of the draft's `before`. `end` follows the answer and weighs as other text does.
+    The evidence begins at character `evidence` of the draft's `before`. `end` follows the answer and is no part of it; chats leave it out.
     """
 
     question: str

@@ -26,7 +26,7 @@ from tasks.retrieval.families.registry import MAKERS
 from tasks.retrieval.families.request import Request
 from tasks.retrieval.fitting import Fitted, fit
 from tasks.retrieval.rendering import Renderer
-from tasks.retrieval.settings import writable_signs, writable_symbols
+from tasks.retrieval.settings import name_cost, writable_signs, writable_symbols
 from tasks.retrieval.text_supply import SourceText, TextSupply
 from tasks.retrieval.weights import loss_weights, reached_share
 from tasks.tokens.encoding import Encoder
@@ -103,7 +103,8 @@ class _Part:
         passage_chars = min(num_chars // _PASSAGE_SHARE, _MOST_PASSAGE_CHARS)
         negatives = Negatives(self._supply.documents, passage_chars)
         symbols, signs = writable_symbols(renderer.encoder), writable_signs(renderer.encoder)
-        self._request = Request(self._supply, negatives, job.params.questions_of(job.row_tokens), num_chars, symbols, signs)
+        questions, cost = job.params.questions_of(job.row_tokens), name_cost(renderer.encoder, self.chars_per_token)
+        self._request = Request(self._supply, negatives, questions, num_chars, symbols, signs, cost)
         share = job.params.share
         num_tokens = self._supply.num_left / self.chars_per_token + len(self._supply.documents) * job.special.num
         self.num_wanted = math.ceil(_MARGIN * share / (1 - share) * num_tokens / job.row_tokens)

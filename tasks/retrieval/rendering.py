@@ -85,7 +85,6 @@ class Renderer:
             writing.add_ids(frame.to_answer)
             answer = turn.answer.strip()
             answered += writing.add_text(answer, [(0, len(answer))], [0])
-            writing.add_text(turn.end, invented=invented(turn.end))
         writing.add_ids(frame.closing)
         if not any(self.encoder.is_control[list(frame.closing)]):
             writing.add_ids(closing)

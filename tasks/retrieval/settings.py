@@ -12,7 +12,7 @@ from data_schemas.params import PipelineParams
 from data_schemas.retrieval_params import RetrievalFamily
 from tasks.retrieval.chat import ChatFrame, chat_frame
 from tasks.retrieval.draft import Draft, NotMade
-from tasks.retrieval.families.forms import ALWAYS, SIGNS
+from tasks.retrieval.families.forms import ALWAYS, SIGNS, sample_lines
 from tasks.retrieval.families.names import CONSONANTS, VOWELS
 from tasks.retrieval.families.negatives import Negatives
 from tasks.retrieval.families.registry import MAKERS
@@ -50,6 +50,16 @@ def writable_signs(encoder: Encoder) -> str:
     )
 
 
+def name_cost(encoder: Encoder, chars_per_token: float) -> float:
+    """Characters of text that take as many tokens as one character of a line of key and value; at least 1."""
+    symbols = writable_symbols(encoder)
+    if not symbols:
+        return 1.0
+    lines = sample_lines(symbols, writable_signs(encoder))
+    num_tokens = len(next(encoder.encode([lines], is_start=False)).ids)
+    return max(1.0, num_tokens * chars_per_token / len(lines))
+
+
 def check_retrieval(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> None:
     """UserError for a kind of document that a row is too short for, or whose names the tokenizer cannot write."""
     if not params.retrieval.share:
@@ -84,6 +94,7 @@ def _too_short(family: RetrievalFamily, params: PipelineParams, renderer: Render
         num_chars,
         symbols,
         writable_signs(renderer.encoder),
+        name_cost(renderer.encoder, chars_per_token),
     )
     reason = None
     for seed in range(3):

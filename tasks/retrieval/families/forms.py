@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from tasks.retrieval.draft import Turn
-from tasks.retrieval.families.names import short_name
+from tasks.retrieval.families.names import name_kind, short_name
 
 # Around a key or a value. The first is nothing.
 AROUND = (
@@ -48,6 +48,13 @@ class Form:
         asked = f"{self.front}{key}{self.middle}"
         question = asked.rstrip()
         return Turn(question, f"{asked[len(question) :]}{value}", evidence, self.end)
+
+
+def sample_lines(symbols: Sequence[str], signs: str, number: int = 200) -> str:
+    """Lines of many forms, of which the cost of a line's characters in tokens is estimated."""
+    rng = np.random.default_rng(0)
+    names = (name_kind(rng, symbols, number) for _ in range(2 * number))
+    return "\n".join(form(rng, symbols, signs).line(next(names)(), next(names)()) for _ in range(number))
 
 
 def form(rng: np.random.Generator, symbols: Sequence[str], signs: str) -> Form:

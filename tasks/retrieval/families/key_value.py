@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.asking import in_some_order
-from tasks.retrieval.families.forms import form
+from tasks.retrieval.families.forms import Form, form
 from tasks.retrieval.families.names import distinct, name_kind, short_name
 from tasks.retrieval.families.request import Request
 from tasks.retrieval.stretches import Beginnings
@@ -21,23 +21,24 @@ from tasks.retrieval.stretches import Beginnings
 _DISTRACTORS = 0.5  # lines that are not asked for, beside each that is
 _MANY_LINES = 0.4  # of the document's characters, in documents with many lines
 _HALF = 0.5  # of the documents
-LINE_CHARS = 24
+SAMPLE_NAME = "bako-ludi"  # as long as names are
 _AT_THE_BEGINNING = 0.5  # of the documents have a line right at their beginning, which is asked for
 
 
 def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Draft:
     if not request.symbols:
         raise NotMade("the tokenizer cannot write the keys")
-    asked = min(request.questions, request.asked_chars // (2 * LINE_CHARS))
+    written_as = form(rng, request.symbols, request.signs)
+    line_chars = line_cost(written_as, request)
+    asked = min(request.questions, int(request.asked_chars / (2 * line_chars)))
     text = request.supply.passage(num_chars)
     if not asked:
         raise NotMade("too short for a question")
     if len(text) < num_chars:
         raise NotMade("the text is used up")
-    written_as = form(rng, request.symbols, request.signs)
     number = asked + max(1, math.ceil(_DISTRACTORS * asked))
     if rng.random() < _HALF:
-        number = max(number, int(_MANY_LINES * request.num_chars / LINE_CHARS))
+        number = max(number, int(_MANY_LINES * request.num_chars / line_chars))
     keys, values = drawn_keys(number, request, rng), drawn_values(number, request, rng)
     depths = rng.random(number)
     if rng.random() < _AT_THE_BEGINNING:  # so that depth 0 is asked for too
@@ -67,6 +68,11 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
         invented=tuple(lines),
         asks_invented=True,
     )
+
+
+def line_cost(written_as: Form, request: Request) -> float:
+    """Characters of text that take about as many tokens as a line, with a line break."""
+    return (len(written_as.line(SAMPLE_NAME, SAMPLE_NAME)) + 1) * request.name_cost
 
 
 def drawn_keys(number: int, request: Request, rng: np.random.Generator, among: int | None = None) -> list[str]:

@@ -29,7 +29,7 @@ def short_name(rng: np.random.Generator, symbols: Sequence[str]) -> str:
 
 
 def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> Callable[[], str]:
-    """A kind of names of `symbols`, such as "bakolu", "bako-ludi", "bako47", "47-13" or "4.7.1.0", with many more names than `number`."""
+    """A kind of names of `symbols`, such as "bakolu", "bako-ludi", "bako47", "47-13" or "4-7-1-0", with many more names than `number`."""
     more = 1 if number > _FEW_NAMES else 0
     kinds: list[Callable[[], str]] = []
     if "letters" in symbols:
@@ -37,7 +37,7 @@ def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> 
     if "digits" in symbols:
         kinds += [
             lambda: digits(rng, 2 + 2 * more),
-            lambda: ".".join(str(n) for n in rng.integers(0, 10, 4 + 2 * more).tolist()),
+            lambda: "-".join(str(n) for n in rng.integers(0, 10, 4 + 2 * more).tolist()),
         ]
     if len(symbols) > 1:
         kinds += [lambda: f"{syllables(rng, 2)}{rng.integers(10, 100)}", lambda: f"{rng.integers(10, 100)}{syllables(rng, 2)}"]

@@ -25,6 +25,7 @@ class Request:
     num_chars   about how many characters the whole document has
     symbols     the kinds of names that the tokenizer can write: "letters", "digits"
     signs       the signs that it can write around them
+    name_cost   characters of text that take as many tokens as one character of such a line
     """
 
     supply: TextSupply
@@ -33,6 +34,7 @@ class Request:
     num_chars: int
     symbols: Sequence[str]
     signs: str
+    name_cost: float
 
     @property
     def asked_chars(self) -> int:

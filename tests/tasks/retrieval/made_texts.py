@@ -17,7 +17,7 @@ from tasks.retrieval.families.registry import MAKERS
 from tasks.retrieval.families.request import Request
 from tasks.retrieval.fitting import Fitted, fit
 from tasks.retrieval.rendering import Renderer
-from tasks.retrieval.settings import writable_signs, writable_symbols
+from tasks.retrieval.settings import name_cost, writable_signs, writable_symbols
 from tasks.retrieval.text_supply import SourceText, TextSupply
 from tasks.tokens.encoding import encoder_of
 from tasks.tokens.special_tokens import special_tokens
@@ -100,9 +100,8 @@ class Maker:
         num_chars = int(length * self.chars_per_token)
         self.supply = TextSupply(texts, np.random.default_rng(0))
         negatives = Negatives(self.supply.documents, max(40, num_chars // 16))
-        self.request = Request(
-            self.supply, negatives, questions, num_chars, writable_symbols(self.encoder), writable_signs(self.encoder)
-        )
+        names = writable_symbols(self.encoder), writable_signs(self.encoder), name_cost(self.encoder, self.chars_per_token)
+        self.request = Request(self.supply, negatives, questions, num_chars, *names)
 
     def make(self, family: RetrievalFamily, seed: int = 0) -> Fitted:
         def draft(num_chars: int) -> Any:

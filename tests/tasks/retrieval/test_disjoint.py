@@ -5,12 +5,14 @@ Nor is any form of a line: names, keys and values are drawn anew each time, so w
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import product
 
 import pytest
 
 from data_schemas.evaluation_params import TASK_NAMES, TaskName
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
 from tasks.evaluate.prompts.make import make_prompts
+from tasks.retrieval.families.forms import AROUND, BETWEEN, END, START, Form
 from tests.tasks.evaluate.prompts.test_needles import LINE, QA, TEXTS, byte_tokenizer, material_of
 from tests.tasks.retrieval.made_texts import Maker
 from tests.tasks.tokens.made_tokenizers import KINDS
@@ -68,13 +70,30 @@ def test_no_family_shares_a_line_s_shape_with_an_evaluation_task(
     family: RetrievalFamily, prompts: dict[TaskName, list[str]]
 ) -> None:
     maker = Maker(KINDS["bytes"](), 2048)
-    trained = shapes(maker.make(family, seed).rendered.text for seed in range(24))  # all styles of key_value among them
+    trained = shapes(maker.make(family, seed).rendered.text for seed in range(24))
     assert bool(trained) == (family not in ("repeated_opening", "hard_negatives")), "those two have text alone"
     for task, texts in prompts.items():
         of_task = shapes(texts)
         assert not trained.keys() & of_task.keys(), [
             (task, trained[form], of_task[form]) for form in trained.keys() & of_task.keys()
         ]
+
+
+def test_no_form_of_keys_and_values_is_that_of_an_evaluation_task(
+    prompts: dict[TaskName, list[str]], evaluated: dict[TaskName, set[tuple[str, ...]]]
+) -> None:
+    """All combinations, of which documents show a few."""
+    measured = {form for texts in prompts.values() for form in shapes(texts)}
+    of_tasks = set().union(*evaluated.values())
+    seen = 0
+    for start, key, value, between, end in product(START, AROUND, AROUND, BETWEEN, sorted(set(END))):
+        one = Form(f"{start}{key[0]}", f"{key[1]}{between}{value[0]}", f"{value[1]}{end}")
+        line, question = one.line("qzbako.qzlu", "qz47"), one.turn("qzbako.qzlu", "qz47", 0).question
+        assert not {shape(line), shape(question)} & measured, line
+        if not seen % 50:
+            assert not of_all([f"{line}\n{line}"]) & of_tasks, line
+        seen += 1
+    assert seen > 100_000
 
 
 def test_the_comparison_of_shapes_finds_a_template_with_other_names(prompts: dict[TaskName, list[str]]) -> None:

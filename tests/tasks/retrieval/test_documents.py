@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily, RetrievalParams
 from tasks.retrieval.chat import chat_frame
 from tasks.retrieval.draft import Draft, NotMade
-from tasks.retrieval.families.key_value import STYLES
+from tasks.retrieval.families.forms import ALWAYS, SIGNS, form
 from tasks.retrieval.fitting import Fitted
 from tasks.retrieval.rendering import Renderer
 from tasks.retrieval.text_supply import SourceText
@@ -66,7 +66,7 @@ def test_answers_occur_in_the_evidence_and_weigh(family: RetrievalFamily, makers
             assert weighed == "".join(own) + draft.after
             continue
         answers = [turn.answer.strip() for turn in draft.turns]
-        assert weighed == "".join(answers)
+        assert weighed == "".join([*(draft.before[a:b] for a, b in draft.answers), *answers])
         for turn, evidence, answered in zip(draft.turns, rendered.evidence, rendered.answered, strict=True):
             answer = turn.answer.strip()
             told = maker.encoder.text(rendered.token_ids[evidence:answered])
@@ -182,24 +182,65 @@ def test_lines_of_keys_stand_between_lines_or_sentences(makers: dict[str, Maker]
 
 
 def test_every_line_has_its_own_key_and_value_and_keys_of_two_parts_share_them(makers: dict[str, Maker]) -> None:
-    signs = [re.escape(style).replace(r"\{key\}", r"(\S+?)") for style in STYLES]
     found_kinds = set()
-    for seed in range(12):
+    for seed in range(16):
         draft = makers["bytes"].make("key_value", seed).draft
-        lines = [found for sign in signs for found in re.findall(rf"^{sign} (\S+)$", draft.before, re.MULTILINE)]
-        keys, values = zip(*lines, strict=True)
-        assert len(set(keys)) == len(keys) == len(set(values))
-        assert len(keys) > len(draft.turns) >= 4, "some lines are not asked for"
-        asked = [
-            key for turn in draft.turns for key in keys if re.search(rf"(?<![\w.-]){re.escape(key)}(?![\w.-])", turn.question)
-        ]
-        assert len(set(asked)) == len(asked) == len(draft.turns)
-        has_parts = "." in keys[0]
-        found_kinds.add((has_parts, len(keys) >= 2 * len(draft.turns)))
+        lines = [draft.before[a:b] for a, b in draft.invented]
+        asked = [f"{turn.question}{turn.answer}{turn.end}\n" for turn in draft.turns]
+        assert [draft.before[turn.evidence :].partition("\n")[0] + "\n" for turn in draft.turns] == asked
+        assert set(asked) < set(lines), "some lines are not asked for"
+        assert len(set(lines)) == len(lines) > len(set(asked)) == len(asked) >= 4
+        names = [tuple(re.findall(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", line)) for line in lines]
+        place = next(i for i, parts in enumerate(zip(*names, strict=True)) if len(set(parts)) > 1)
+        keys = [parts[place] for parts in names]
+        assert len(set(keys)) == len(keys)
+        has_parts = all(re.fullmatch(r"[a-z]+\.[a-z]+", key) for key in keys)
+        found_kinds.add((has_parts, len(lines) >= 2 * len(draft.turns)))
         if has_parts:
             parts = Counter(part for key in keys for part in key.split("."))
-            assert all(any(parts[part] > 1 for part in key.split(".")) for key in asked)
-    assert len(found_kinds) == 4, "words and pairs, few lines and many"
+            assert sum(any(parts[part] > 1 for part in key.split(".")) for key in keys) >= 0.9 * len(keys)
+    assert len(found_kinds) == 4, "keys of one part and of two, few lines and many"
+
+
+def test_rounds_ask_for_all_of_their_lines_before_the_next_round_begins(makers: dict[str, Maker]) -> None:
+    sizes, shares = [], []
+    for seed in range(24):
+        made = makers["bytes"].make("key_value_rounds", seed)
+        draft, rendered = made.draft, made.rendered
+        answers = [draft.before[a:b] for a, b in draft.answers] + [turn.answer.strip() for turn in draft.turns]
+        assert len(set(answers)) == len(answers) > 8, "no value twice"
+        pieces = [draft.before[a:b] for a, b in draft.invented]
+        lines = [piece for piece in pieces if any(answer in piece for answer in answers)]
+        assert len(lines) == len(answers)
+        for turn in draft.turns:
+            assert draft.before[turn.evidence :].startswith(f"{turn.question}{turn.answer}{turn.end}\n")
+        read = asked = size = 0
+        for start, end in sorted((*draft.invented, *draft.answers)):
+            piece = draft.before[start:end]
+            if (start, end) in draft.answers:
+                assert draft.before.count(piece, 0, start) == 1, "in its line, and nowhere else before"
+                asked += 1
+                if asked == read:
+                    sizes.append(size)
+                    size = 0
+            elif piece in lines:
+                read, size = read + 1, size + 1
+        assert read - asked == len(draft.turns)
+        shares.append(rendered.is_answer.mean())
+    assert min(sizes) == 2
+    assert max(sizes) > 12
+    assert np.median(sizes) < 8, "most rounds are short"
+    assert np.mean(shares) > 1.5 * np.mean([makers["bytes"].make("key_value", i).rendered.is_answer.mean() for i in range(12)])
+
+
+def test_forms_are_many_and_only_of_signs_that_the_tokenizer_can_write() -> None:
+    rng = np.random.default_rng(0)
+    some = [form(rng, ("letters", "digits"), SIGNS) for _ in range(400)]
+    assert len({(one.front, one.middle, one.end) for one in some}) > 350
+    assert len({one for one in some if re.search(r"[a-z]", one.middle)}) > 60, "some have words around the key"
+    few = [form(rng, ("digits",), ALWAYS) for _ in range(400)]
+    assert {sign for one in few for sign in one.line("", "") if not sign.isspace()} <= set(ALWAYS) | set("0123456789-")
+    assert len({one.middle for one in few}) > 20
 
 
 def test_hard_negatives_are_of_other_documents_and_differ(makers: dict[str, Maker]) -> None:
