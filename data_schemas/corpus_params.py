@@ -126,7 +126,7 @@ class CorpusSource(Params):
     train_only: bool = Field(
         False,
         description="Hold nothing of this source out: it is trained on, and validation and evaluation use the other sources alone. "
-        "A document of a work that another source holds out is left out and counted.",
+        "Copies of their held-out text are removed, as from any training text.",
     )
 
     @model_validator(mode="after")

@@ -87,7 +87,9 @@ def demo(settings: Settings = None, no_prefect: NoPrefect = False) -> None:
 @app.command()
 def init(
     model: Annotated[str | None, typer.Argument(help="Base model: a folder, a hub id such as org/name, or demo.")] = None,
-    corpus: Annotated[str | None, typer.Argument(help="Corpus: a folder or URI of long documents, or `stdlib:`.")] = None,
+    corpus: Annotated[
+        str | None, typer.Argument(help="Corpus: a folder or URI of long documents, or `stdlib:` or `packages:`.")
+    ] = None,
     target_length: Annotated[int | None, typer.Option(min=32, help="Tokens of context to reach. Empty: it is asked.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.001, help="Hours that training may take. Empty: it is asked.")] = None,
     output: Annotated[Path | None, typer.Option(help="File to write. Empty: it is asked.")] = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,27 +13,14 @@ from tasks.ingest.duplicates.selection import Selection
 Reasons = Mapping[tuple[int, str], tuple[int, int]]  # (documents, bytes) by source number and reason
 
 
-@dataclass(frozen=True)
-class Removed:
-    """Documents that left after duplicates did, each in one array; bool [documents].
-
-    excerpts        they repeat a passage of another one
-    divides_a_work  another source holds their work out
-    contaminated    they contain evaluated text
-    """
-
-    excerpts: np.ndarray
-    divides_a_work: np.ndarray
-    contaminated: np.ndarray
-
-
 def ingest_ledger(
     sources: Sequence[str],
     unit_sources: Sequence[int],
     quarantined: Reasons,
     filtered: Reasons,
     selection: Selection,
-    removed: Removed,
+    excerpts: np.ndarray,
+    contaminated: np.ndarray,
 ) -> Ledger:
     """The ledger from `read` to `remaining`.
 
@@ -42,26 +28,26 @@ def ingest_ledger(
         sources: labels, in the order of the parameters.
         unit_sources: number of the source of each unit.
         quarantined, filtered: inputs that never became a document.
+        excerpts: bool [documents], removed because they repeat a passage of another one.
+        contaminated: bool [documents], removed because they contain evaluated text.
 
     Raises ValueError if it does not add up, which would be an error in ingest.
     """
     sizes = np.diff(selection.unit_ends, prepend=0)
     source_of = np.repeat(np.asarray(unit_sources, np.int64), sizes)
     heldout = selection.facts["heldout"]
-    excerpts, contaminated = removed.excerpts, removed.contaminated
-    stays = selection.keep & ~excerpts & ~removed.divides_a_work & ~contaminated
-    masks: dict[tuple[Step, str], np.ndarray] = {
-        ("duplicate", ""): ~selection.keep & selection.is_exact,
-        ("near_duplicate", ""): ~selection.keep & ~selection.is_exact,
-        ("excerpt", ""): selection.keep & excerpts,
-        ("contaminated", "its work is held out"): removed.divides_a_work,
-        ("contaminated", ""): selection.keep & ~excerpts & contaminated,
-        ("held_out", ""): stays & heldout,
-        ("remaining", ""): stays & ~heldout,
+    stays = selection.keep & ~excerpts & ~contaminated
+    masks: dict[Step, np.ndarray] = {
+        "duplicate": ~selection.keep & selection.is_exact,
+        "near_duplicate": ~selection.keep & ~selection.is_exact,
+        "excerpt": selection.keep & excerpts,
+        "contaminated": selection.keep & ~excerpts & contaminated,
+        "held_out": stays & heldout,
+        "remaining": stays & ~heldout,
     }
     lines = [*_of_reasons("quarantined", sources, quarantined), *_of_reasons("filtered", sources, filtered)]
-    for (step, reason), mask in masks.items():
-        lines += _of_documents(step, sources, source_of[mask], selection.facts["num_bytes"][mask], reason)
+    for step, mask in masks.items():
+        lines += _of_documents(step, sources, source_of[mask], selection.facts["num_bytes"][mask])
     everything = _of_documents("read", sources, source_of, selection.facts["num_bytes"])
     ledger = Ledger.of([*lines, *(_with_unread(line, lines) for line in everything)])
     ledger.check()
@@ -88,15 +74,12 @@ def _of_reasons(step: Step, sources: Sequence[str], counts: Reasons) -> Iterator
         yield LedgerLine(step=step, source=sources[source], reason=reason, documents=documents, bytes=num_bytes)
 
 
-def _of_documents(
-    step: Step, sources: Sequence[str], source_of: np.ndarray, num_bytes: np.ndarray, reason: str = ""
-) -> Iterator[LedgerLine]:
+def _of_documents(step: Step, sources: Sequence[str], source_of: np.ndarray, num_bytes: np.ndarray) -> Iterator[LedgerLine]:
     documents = np.bincount(source_of, minlength=len(sources)).tolist()
     summed = np.zeros(len(sources), np.int64)
     np.add.at(summed, source_of, num_bytes)
     for source, number, size in zip(sources, documents, summed.tolist(), strict=True):
-        if number or not reason:
-            yield LedgerLine(step=step, source=source, reason=reason, documents=number, bytes=size)
+        yield LedgerLine(step=step, source=source, documents=number, bytes=size)
 
 
 def _with_unread(line: LedgerLine, lines: Sequence[LedgerLine]) -> LedgerLine:

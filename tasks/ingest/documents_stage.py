@@ -36,7 +36,7 @@ from data_schemas.parts import Parts
 from data_schemas.progress import ProgressCallback, message
 from data_schemas.storage import Artifact, Storage
 from data_schemas.tables import CHANGES, CONTAMINATION, DUPLICATES, EXCERPTS, QUARANTINE, SHARED_TEXT
-from tasks.ingest.accounting import Removed, add_reasons, by_reason, ingest_ledger
+from tasks.ingest.accounting import add_reasons, by_reason, ingest_ledger
 from tasks.ingest.corpus_units import Corpus, plan_corpus
 from tasks.ingest.decontamination.decontaminate import Decontamination, decontaminate, report_rows
 from tasks.ingest.decontamination.evaluated_prompts import Prompt, evaluated_prompts
@@ -178,8 +178,6 @@ class _Ingestion:
             )
             self._progress(message(f"ingest: {len(excerpts.later):,} pairs of documents share a passage, {told}"))
         keep = selection.keep & ~excerpts.removed
-        divides_a_work = keep & selection.divides_a_work
-        keep &= ~divides_a_work
         found = decontaminate(self._params.decontamination, self._prompts, self._parts, selection, keep, self._workers, scratch)
         for name, schema in (("contamination", CONTAMINATION), ("shared_text", SHARED_TEXT)):
             rows = report_rows(name, self._parts, self._num_units) if self._params.decontamination.enabled else iter(())
@@ -189,15 +187,14 @@ class _Ingestion:
         shutil.rmtree(scratch)
         labels = [source.label for source in self._params.sources]
         unit_sources = [unit.source_index for unit in self._corpus.units]
-        removed = Removed(excerpts.removed, divides_a_work, found.removed)
-        ledger = ingest_ledger(labels, unit_sources, refused, filtered, selection, removed)
+        ledger = ingest_ledger(labels, unit_sources, refused, filtered, selection, excerpts.removed, found.removed)
         ledger.write(directory)
         return summary | {
             "num_duplicates": int(selection.is_exact.sum()),
             "num_near_duplicates": num_near,
             "num_excerpts": len(excerpts.later),
             "num_excerpts_removed": int(excerpts.removed.sum()),
-            "num_contaminated": int((divides_a_work | found.removed).sum()),
+            "num_contaminated": int(found.removed.sum()),
             "num_heldout_given_up": found.num_given_up,
             "num_files_unmatched": self._corpus.num_unmatched,
             "skipped": {"short": 0, "language": 0} | dict(sorted(skipped.items())),

@@ -53,11 +53,17 @@ def refuse_one_sided(params: CorpusParams, documents: Mapping[str, int]) -> None
     """UserError if training or evaluation would have no document; `documents` counts them by split."""
     for side, name, change in (("heldout", "held-out", "raise"), ("train", "training", "lower")):
         if not documents.get(side):
+            trained = [source.label for source in params.sources if source.train_only]
             raise UserError(
                 f"The corpus has {sum(documents.values())} documents but no {name} document with corpus.heldout_fraction "
-                f"{params.heldout_fraction} and split_seed {params.split_seed}: {change} heldout_fraction, choose another "
-                "split_seed, or choose a finer work_by (records with the "
-                "same `work` or `id` are one work)."
+                f"{params.heldout_fraction} and split_seed {params.split_seed}"
+                + (
+                    f", as sources with train_only ({', '.join(trained)}) hold nothing out"
+                    if trained and side == "heldout"
+                    else ""
+                )
+                + f": {change} heldout_fraction, choose another split_seed, or choose a finer work_by (records with the same `work` or "
+                "`id` are one work)."
             )
 
 

@@ -50,12 +50,6 @@ class Selection:
         """bool [n]."""
         return self.kept_by < 0
 
-    @property
-    def divides_a_work(self) -> np.ndarray:
-        """bool [n]: training documents of a work that is held out elsewhere; only `train_only` sources have any."""
-        heldout = self.facts["heldout"]
-        return ~heldout & np.isin(self.facts["work"], self.facts["work"][heldout])
-
     def of_unit(self, values: np.ndarray, unit: int) -> np.ndarray:
         """The part of an array over all documents that belongs to a unit."""
         return values[self.unit_ends[unit - 1] if unit else 0 : self.unit_ends[unit]]

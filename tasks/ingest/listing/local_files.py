@@ -16,11 +16,11 @@ from tasks.ingest.reading.file_formats import instead_of
 from tasks.ingest.reading.files import SourceFile
 from tasks.ingest.reading.records import Refused, Unmatched
 
-# Folders of the running Python: the URI, the name that sysconfig has for it, and what in it is not part of the source.
-# Installed packages live inside the standard library's folder.
+# Folders of the running Python: the URI, the names that sysconfig has for them, and what in them is not part of the source.
+# Installed packages live inside the standard library's folder. Packages with compiled code have a folder of their own on some systems.
 _OF_PYTHON = {
-    "stdlib:": ("stdlib", ("**/site-packages/**", "**/dist-packages/**", "**/__pycache__/**")),
-    "packages:": ("purelib", ("**/__pycache__/**",)),
+    "stdlib:": (("stdlib",), ("**/site-packages/**", "**/dist-packages/**", "**/__pycache__/**")),
+    "packages:": (("purelib", "platlib"), ("**/__pycache__/**",)),
 }
 
 
@@ -43,24 +43,32 @@ def list_local(index: int, source: CorpusSource, leave_out: Path | None) -> Iter
     Symbolic links to folders are not followed. `leave_out`: a folder that is never part of a corpus.
     Raises UserError for a source that does not exist or is a folder in `leave_out`.
     """
-    named = _locate(index, source)
-    if isinstance(named, SourceFile):
-        yield named
-        return
+    if is_of_python(source):
+        roots = _of_python(index, source)
+    else:
+        named = _locate(index, source)
+        if isinstance(named, SourceFile):
+            yield named
+            return
+        roots = [named]
     left_out = leave_out.resolve() if leave_out else None
-    if left_out and named.folder.is_relative_to(left_out):
-        raise in_storage(index, source, str(left_out))
-    yield from _walk(index, named, left_out)
+    for root in roots:
+        if left_out and root.folder.is_relative_to(left_out):
+            raise in_storage(index, source, str(left_out))
+        yield from _walk(index, root, left_out)
 
 
 def is_of_python(source: CorpusSource) -> bool:
-    """Whether the source is a folder of the running Python, named by what it holds."""
-    return _of_python(source) is not None
+    """Whether the source is `stdlib:` or `packages:`."""
+    return source.uri.startswith(tuple(_OF_PYTHON))
 
 
 def check_local(index: int, source: CorpusSource) -> None:
     """UserError for a source that does not exist."""
-    _locate(index, source)
+    if is_of_python(source):
+        _of_python(index, source)
+    else:
+        _locate(index, source)
 
 
 def in_storage(index: int, source: CorpusSource, storage: str) -> UserError:
@@ -83,16 +91,23 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _of_python(source: CorpusSource) -> tuple[str, tuple[str, tuple[str, ...]]] | None:
-    return next(((uri, what) for uri, what in _OF_PYTHON.items() if source.uri.startswith(uri)), None)
+def _of_python(index: int, source: CorpusSource) -> list[_Root]:
+    """The folders of `stdlib:` or `packages:`. UserError for one with a name behind it, or if none of them is there."""
+    uri, (names, left_out) = next((uri, what) for uri, what in _OF_PYTHON.items() if source.uri.startswith(uri))
+    if rest := source.uri.removeprefix(uri).strip("/"):
+        raise UserError(
+            f"corpus.sources[{index}] {source.uri!r} cannot name a part: write uri {uri!r} and include ['{rest}/**/*.py'] instead."
+        )
+    include = ("**/*.py",) if source.include == DEFAULT_INCLUDE else source.include
+    folders = dict.fromkeys(Path(sysconfig.get_paths()[name]).resolve() for name in names)
+    roots = [_Root(folder, uri, include, (*source.exclude, *left_out)) for folder in folders if folder.is_dir()]
+    if not roots:
+        raise UserError(f"corpus.sources[{index}] {uri!r}: this Python has no folder {' or '.join(map(str, folders))}.")
+    return roots
 
 
 def _locate(index: int, source: CorpusSource) -> SourceFile | _Root:
     include = source.include
-    if found := _of_python(source):
-        uri, (name, left_out) = found
-        include = ("**/*.py",) if include == DEFAULT_INCLUDE else include
-        return _Root(Path(sysconfig.get_paths()[name]).resolve(), uri, include, (*source.exclude, *left_out))
     where = f"corpus.sources[{index}] {without_secrets(source.uri)!r}"
     named = local_path(source.uri)
     if named.is_dir():

@@ -8,6 +8,7 @@ the documents have few lines, the others as many as half of their text. How a li
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def key_value(request: Request, num_chars: int, rng: np.random.Generator) -> Dra
     number = asked + max(1, math.ceil(_DISTRACTORS * asked))
     if rng.random() < _HALF:
         number = max(number, int(_MANY_LINES * request.num_chars / line_chars))
-    keys, values = drawn_keys(number, request, rng), drawn_values(number, request, rng)
+    keys, values = keys_and_values(number, number, written_as, request, rng)
     depths = rng.random(number)
     if rng.random() < _AT_THE_BEGINNING:  # so that depth 0 is asked for too
         depths[0] = 0
@@ -75,16 +76,23 @@ def line_cost(written_as: Form, request: Request) -> float:
     return (len(written_as.line(SAMPLE_NAME, SAMPLE_NAME)) + 1) * request.name_cost
 
 
-def drawn_keys(number: int, request: Request, rng: np.random.Generator, among: int | None = None) -> list[str]:
-    """Different keys of one kind, half of the time of two parts that other keys share; `among`: so many names in all."""
+def keys_and_values(
+    number: int, among: int, written_as: Form, request: Request, rng: np.random.Generator, used: Set[str] = frozenset()
+) -> tuple[list[str], list[str]]:
+    """Different keys of one kind and different values of one kind, of kinds that have many more names than `among`.
+
+    Half of the time a key has two parts that other keys share. No name is in `used`. No value is a key, a part of one or a word of the form.
+    """
     if rng.random() < _HALF:
-        return distinct(name_kind(rng, request.symbols, among or number), number)
-    side = math.ceil(math.sqrt(number)) + 1
-    parts = distinct(lambda: short_name(rng, request.symbols), 2 * side)
-    cells = rng.permutation(side * side)[:number].tolist()
-    return [f"{parts[cell // side]}.{parts[side + cell % side]}" for cell in cells]
+        keys = distinct(name_kind(rng, request.symbols, among), number, used)
+    else:
+        side = math.ceil(math.sqrt(number)) + 1
+        parts = distinct(lambda: short_name(rng, request.symbols), 2 * side)
+        cells = rng.permutation(side * side)[:number].tolist()
+        keys = [f"{parts[cell // side]}.{parts[side + cell % side]}" for cell in cells]
+    return keys, distinct(name_kind(rng, request.symbols, among), number, used | names_in(keys, written_as))
 
 
-def drawn_values(number: int, request: Request, rng: np.random.Generator, among: int | None = None) -> list[str]:
-    """Different values of one kind; `among`: so many names in all."""
-    return distinct(name_kind(rng, request.symbols, among or number), number)
+def names_in(keys: Sequence[str], written_as: Form) -> set[str]:
+    """The keys, their parts and the words of the form."""
+    return {*keys, *(part for key in keys for part in key.split(".")), *written_as.line("", "").split()}

@@ -8,21 +8,18 @@ many answers. What is learned is the look-up itself; from how far away it works 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from tasks.retrieval.draft import Draft, NotMade, Turn
 from tasks.retrieval.families.forms import Form, form
-from tasks.retrieval.families.key_value import SAMPLE_NAME, drawn_keys, drawn_values, line_cost
+from tasks.retrieval.families.key_value import SAMPLE_NAME, keys_and_values, line_cost, names_in
 from tasks.retrieval.families.request import Request
 from tasks.retrieval.stretches import Beginnings
 
 _OF_LINES_AND_QUESTIONS = 0.8  # of the document's characters
 _FEWEST = 2  # lines of a round
-_MOST_DRAWS = 50  # of the names of a round
 _WITH_TEXT = 0.5  # of the rounds have text between their lines
 
 
@@ -82,19 +79,10 @@ def _rounds(request: Request, rng: np.random.Generator) -> list[_Round]:
         size = min(size, int(room / cost))
         if size < _FEWEST:
             return rounds
-        keys, values = (_new(partial(draw, size, request, rng, among), used) for draw in (drawn_keys, drawn_values))
+        keys, values = keys_and_values(size, among, written_as, request, rng, used)
+        used |= names_in(keys, written_as) | set(values)
         rounds.append(_Round(written_as, keys, values))
         room -= cost * size
-
-
-def _new(draw: Callable[[], list[str]], used: set[str]) -> list[str]:
-    """Names that no round before has used; a draw that has one of them is drawn again."""
-    for _ in range(_MOST_DRAWS):
-        names = draw()
-        if used.isdisjoint(names):
-            used.update(names)
-            return names
-    raise NotMade("not enough different names")
 
 
 class _Writing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 
@@ -44,8 +44,8 @@ def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> 
     return kinds[int(rng.integers(len(kinds)))]
 
 
-def distinct(draw: Callable[[], str], number: int, avoid: str = "") -> list[str]:
-    """`number` different names, none of which occurs in `avoid`. NotMade if hardly so many exist."""
+def distinct(draw: Callable[[], str], number: int, avoid: Set[str] = frozenset()) -> list[str]:
+    """`number` different names, none of which is in `avoid`. NotMade if hardly so many exist."""
     found: dict[str, None] = {}
     for _ in range(_MOST_DRAWS * number + _MOST_DRAWS):
         if len(found) == number:

@@ -177,33 +177,39 @@ def test_training_text_that_holds_what_is_evaluated_is_listed_and_removed(tmp_pa
     assert "holds-question" in [d["source_uri"].split("#")[1] for d in documents(again)]
 
 
-def test_a_source_for_training_alone_holds_nothing_out_and_no_work_of_another_source_that_does(tmp_path: Path) -> None:
+def test_a_source_for_training_alone_holds_nothing_out(tmp_path: Path) -> None:
     train, heldout, other = work_on("train"), work_on("heldout"), work_on("heldout", used=(work_on("heldout"),))
     domain = lines(
         tmp_path / "domain.jsonl",
         {"text": prose(1), "work": train, "id": "trained"},
         {"text": prose(2), "work": heldout, "id": "measured"},
     )
+    quoting = " ".join(prose(2).split()[:200]) + " " + prose(4)
     more = lines(
         tmp_path / "more.jsonl",
         {"text": prose(3), "work": other, "id": "would-be-held-out"},
-        {"text": prose(4), "work": heldout, "id": "of-the-measured-work"},
+        {"text": quoting, "work": train, "id": "quotes-the-measured"},
         {"text": prose(2), "work": other, "id": "copy"},
     )
-    artifact = ingest(tmp_path, domain, {"uri": str(more), "train_only": True})
-    assert {d["source_uri"].split("#")[1]: d["split"] for d in documents(artifact)} == {
-        "trained": "train",
-        "measured": "heldout",
-        "would-be-held-out": "train",
-    }
-    ledger = read_ledger(artifact.path)
-    assert {(n.step, n.reason): n.documents for n in ledger.lines if n.source == "more.jsonl" and n.documents} == {
-        ("read", ""): 3, ("duplicate", ""): 1, ("contaminated", "its work is held out"): 1, ("remaining", ""): 1
-    }  # fmt: skip
-    assert artifact.manifest.summary["num_contaminated"] == 1
+    for sources in ((domain, {"uri": str(more), "train_only": True}), ({"uri": str(more), "train_only": True}, domain)):
+        artifact = ingest(tmp_path, *sources)
+        assert {d["source_uri"].split("#")[1]: d["split"] for d in documents(artifact)} == {
+            "trained": "train",
+            "measured": "heldout",
+            "would-be-held-out": "train",
+        }
+        ledger = read_ledger(artifact.path)
+        counted = {n.step: n.documents for n in ledger.lines if n.source == "more.jsonl" and n.documents}
+        assert counted == {"read": 3, "duplicate": 1, "contaminated": 1, "remaining": 1}
     split = ingest(tmp_path, domain, str(more))
-    assert [d["split"] for d in documents(split)] == ["train", "heldout", "heldout", "heldout"]
-    assert split.digest != artifact.digest
+    assert {d["source_uri"].split("#")[1]: d["split"] for d in documents(split)}["would-be-held-out"] == "heldout"
+
+
+def test_a_corpus_whose_only_other_source_holds_nothing_out_is_refused_with_the_reason(tmp_path: Path) -> None:
+    mine = lines(tmp_path / "mine.jsonl", {"text": prose(1), "work": work_on("train"), "id": "a"})
+    more = lines(tmp_path / "more.jsonl", {"text": prose(2), "work": work_on("heldout"), "id": "b"})
+    with pytest.raises(UserError, match=r"no held-out document .* train_only \(more\.jsonl\) hold nothing out: raise"):
+        ingest(tmp_path, mine, {"uri": str(more), "train_only": True})
 
 
 def test_training_text_with_a_question_of_the_evaluation_or_its_gold_passage_is_removed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -369,3 +370,16 @@ def test_text_with_far_more_tokens_than_usual_fits_too() -> None:
     maker = Maker(KINDS["llama3"](), LENGTH)
     maker.chars_per_token *= 4  # as where the rest of the corpus is prose, and this document a table of numbers
     assert len(maker.make("key_value").rendered.token_ids) == LENGTH
+
+
+@pytest.mark.parametrize("symbols", [("letters", "digits"), ("digits",), ("letters",)])
+@pytest.mark.parametrize("family", ["key_value", "key_value_rounds"])
+def test_a_value_stands_in_its_line_alone_and_names_do_not_run_out(family: RetrievalFamily, symbols: tuple[str, ...]) -> None:
+    maker = Maker(KINDS["bytes"](), 65_536, questions=256)
+    maker.request = replace(maker.request, symbols=symbols)
+    draft = maker.make(family).draft
+    answers = [draft.before[a:b] for a, b in draft.answers] + [turn.answer.strip() for turn in draft.turns]
+    assert len(answers) >= 256
+    asked = [draft.before[a:b] for a, b in draft.invented]
+    seen = Counter(name for text in asked for name in re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)*", text))
+    assert {seen[answer] for answer in answers} == {1}, "in no key, part of a key or word of the form"

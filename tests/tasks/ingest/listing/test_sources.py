@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import sysconfig
 import tempfile
 import zipfile
 from pathlib import Path
@@ -253,9 +254,30 @@ def test_the_installed_packages_are_a_source() -> None:
     source = CorpusSource(uri="packages:", include=("prefect/flows.py", "pyarrow/*.py"), exclude=("**/compute.py",))
     listed = {f.relative: f.uri for f in list_files([source]).files}
     assert listed["prefect/flows.py"] == "packages:prefect/flows.py"
-    assert "pyarrow/parquet.py" not in listed and "pyarrow/dataset.py" in listed and "pyarrow/compute.py" not in listed
+    assert {"pyarrow/parquet.py", "pyarrow/dataset.py", "pyarrow/compute.py"} & listed.keys() == {"pyarrow/dataset.py"}
     with pytest.raises(UserError, match=r"'packages:': no file matches .* there are [0-9,]+ \.py"):
         list_files([CorpusSource(uri="packages:", include=("nowhere/**",))])
+    for uri in ("packages:numpy", "packages:numpy/"):
+        with pytest.raises(UserError, match=r"'packages:' and include \['numpy/\*\*/\*\.py'\]"):
+            list_files([CorpusSource(uri=uri)])
+    with pytest.raises(UserError, match=r"'stdlib:' and include \['json/\*\*/\*\.py'\]"):
+        refuse_missing(CorpusParams(sources=("stdlib:json",)))
+
+
+def test_packages_with_compiled_code_may_have_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {name: tmp_path / name for name in ("purelib", "platlib")}
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {name: str(folder) for name, folder in folders.items()})
+    with pytest.raises(UserError, match=r"this Python has no folder .*purelib or .*platlib"):
+        list_files([CorpusSource(uri="packages:")])
+    for name, folder in folders.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "code.py").write_text("x = 1")
+    assert [f.uri for f in list_files([CorpusSource(uri="packages:")]).files] == [
+        "packages:platlib/code.py",
+        "packages:purelib/code.py",
+    ]
+    folders["platlib"] = folders["purelib"]
+    assert [f.uri for f in list_files([CorpusSource(uri="packages:")]).files] == ["packages:purelib/code.py"]
 
 
 def test_prompts_that_are_not_there_are_refused_before_the_corpus_is_listed(tmp_path: Path) -> None:
