@@ -10,6 +10,8 @@ from tasks.retrieval.draft import NotMade
 
 _MOST_DRAWS = 20  # for each name
 _FEW_NAMES = 400
+_FEW_NUMBERS = 100
+_NUMBER_DIGITS = (3, 6, 8)  # of a plain number: no evaluation task has numbers of these lengths
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
@@ -29,8 +31,9 @@ def short_name(rng: np.random.Generator, symbols: Sequence[str]) -> str:
 
 
 def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> Callable[[], str]:
-    """A kind of names of `symbols`, such as "bakolu", "bako-ludi", "bako47", "47-13" or "4-7-1-0", with many more names than `number`."""
+    """A kind of names of `symbols`, with many more names than `number`: like "bakolu", "bako-ludi", "bako47", "47-13", "4-7-1-0", "471300"."""
     more = 1 if number > _FEW_NAMES else 0
+    length = max(_NUMBER_DIGITS) if number > _FEW_NUMBERS else int(rng.choice(_NUMBER_DIGITS))
     kinds: list[Callable[[], str]] = []
     if "letters" in symbols:
         kinds += [lambda: syllables(rng, 3 + more), lambda: f"{syllables(rng, 2)}-{syllables(rng, 2)}"]
@@ -38,6 +41,7 @@ def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> 
         kinds += [
             lambda: digits(rng, 2 + 2 * more),
             lambda: "-".join(str(n) for n in rng.integers(0, 10, 4 + 2 * more).tolist()),
+            lambda: str(rng.integers(10 ** (length - 1), 10**length)),
         ]
     if len(symbols) > 1:
         kinds += [lambda: f"{syllables(rng, 2)}{rng.integers(10, 100)}", lambda: f"{rng.integers(10, 100)}{syllables(rng, 2)}"]
