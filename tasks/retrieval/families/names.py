@@ -31,7 +31,7 @@ def short_name(rng: np.random.Generator, symbols: Sequence[str]) -> str:
 
 
 def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> Callable[[], str]:
-    """A kind of names of `symbols`, with many more names than `number`: like "bakolu", "bako-ludi", "bako47", "47-13", "4-7-1-0", "471300"."""
+    """A kind of names of `symbols`, many more than `number`: like "bakolu", "bako-ludi", "bako47", "47-13", "4-7-1-0", "471300"."""
     more = 1 if number > _FEW_NAMES else 0
     length = max(_NUMBER_DIGITS) if number > _FEW_NUMBERS else int(rng.choice(_NUMBER_DIGITS))
     kinds: list[Callable[[], str]] = []
