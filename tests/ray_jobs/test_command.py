@@ -162,7 +162,7 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     """Recorded before the stages named what determines their jobs. A new parameter changes them: then record them again."""
     params = PipelineParams.model_validate(GIVEN)
     recorded = {
-        ("prepare", "documents"): "ropeway-prepare-7af591fb64f90bf5",
+        ("prepare", "documents"): "ropeway-prepare-5906bd6c63f0657e",
         ("finetune", "checkpoints"): "ropeway-finetune-23acf70c3c6193ff",
         ("evaluate", "evaluations"): "ropeway-evaluate-d3ec5c0fa8034807",
     }
