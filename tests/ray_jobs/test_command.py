@@ -163,8 +163,8 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     params = PipelineParams.model_validate(GIVEN)
     recorded = {
         ("prepare", "documents"): "ropeway-prepare-5906bd6c63f0657e",
-        ("finetune", "checkpoints"): "ropeway-finetune-23acf70c3c6193ff",
-        ("evaluate", "evaluations"): "ropeway-evaluate-d3ec5c0fa8034807",
+        ("finetune", "checkpoints"): "ropeway-finetune-a6bb8d86b012576f",
+        ("evaluate", "evaluations"): "ropeway-evaluate-3436e1f38206a9ca",
     }
     given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
     for (job, kind), expected in recorded.items():
