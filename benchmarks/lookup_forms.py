@@ -89,6 +89,7 @@ def _trained(steps: int, few: bool) -> dict[str, Any]:
 
 def _base() -> tuple[Any, Any]:
     """The demo base with YaRN for 4096 tokens, as the demo has it, and its tokenizer."""
+    import torch
     from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     import tasks.model
@@ -102,9 +103,6 @@ def _base() -> tuple[Any, Any]:
         "rope_theta": config.rope_parameters["rope_theta"],
     }
     config.max_position_embeddings = 4096
-    import torch
-
-    torch.manual_seed(0)
     return LlamaForCausalLM.from_pretrained(place, config=config, dtype=torch.float32), PreTrainedTokenizerFast.from_pretrained(
         place
     )

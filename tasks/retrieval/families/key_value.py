@@ -81,7 +81,8 @@ def keys_and_values(
 ) -> tuple[list[str], list[str]]:
     """Different keys of one kind and different values of one kind, of kinds that have many more names than `among`.
 
-    Half of the time a key has two parts that other keys share. No name is in `used`; no value is a key, part of one or word of the form.
+    Half of the time a key has two parts that other keys share. No name of one part is in `used`; no value is a key, part of one or word
+    of the form.
     """
     if rng.random() < _HALF:
         keys = distinct(name_kind(rng, request.symbols, among), number, used)

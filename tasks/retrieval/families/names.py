@@ -1,4 +1,4 @@
-"""Names that no text has: syllables and pairs of digits, and the lines in which they stand."""
+"""Names that texts hardly have, made of syllables and digits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from tasks.retrieval.draft import NotMade
 
 _MOST_DRAWS = 20  # for each name
 _FEW_NAMES = 400
-_FEW_NUMBERS = 100
-_NUMBER_DIGITS = (3, 6, 8)  # of a plain number: no evaluation task has numbers of these lengths
+_NUMBER_DIGITS = 6, 8  # of a plain number where few or many are needed: no evaluation task has numbers of these lengths
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
@@ -33,7 +32,7 @@ def short_name(rng: np.random.Generator, symbols: Sequence[str]) -> str:
 def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> Callable[[], str]:
     """A kind of names of `symbols`, many more than `number`: like "bakolu", "bako-ludi", "bako47", "47-13", "4-7-1-0", "471300"."""
     more = 1 if number > _FEW_NAMES else 0
-    length = max(_NUMBER_DIGITS) if number > _FEW_NUMBERS else int(rng.choice(_NUMBER_DIGITS))
+    length = _NUMBER_DIGITS[more]
     kinds: list[Callable[[], str]] = []
     if "letters" in symbols:
         kinds += [lambda: syllables(rng, 3 + more), lambda: f"{syllables(rng, 2)}-{syllables(rng, 2)}"]
