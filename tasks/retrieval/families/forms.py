@@ -1,6 +1,7 @@
 """How a line of key and value is written: signs and invented words around them, drawn anew for each document or round.
 
-Trained on a few forms, a model looks keys up in these and hardly in others (see docs/retrieval-mix.md). None of them is the form of a line in an evaluation task, which a test proves for all.
+Trained on a few forms, a model looks keys up in these and hardly in others (see docs/retrieval-mix.md). None of them is the form of a
+line in an evaluation task, which a test proves for all.
 """
 
 from __future__ import annotations
