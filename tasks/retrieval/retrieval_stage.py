@@ -23,7 +23,7 @@ from tasks.retrieval.settings import check_retrieval, frame_of
 from tasks.tokens.special_tokens import special_tokens
 from tasks.work import Workers, WorkersFor, run_units
 
-CODE_VERSION = 7
+CODE_VERSION = 8
 KIND = "retrieval"
 
 

@@ -13,7 +13,7 @@ from data_schemas.retrieval_params import RetrievalFamily
 from tasks.retrieval.chat import ChatFrame, chat_frame
 from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.forms import ALWAYS, SIGNS, sample_lines
-from tasks.retrieval.families.names import CONSONANTS, VOWELS
+from tasks.retrieval.families.names import DIGITS, LETTERS
 from tasks.retrieval.families.negatives import Negatives
 from tasks.retrieval.families.registry import MAKERS
 from tasks.retrieval.families.request import Request
@@ -26,7 +26,7 @@ from tasks.tokens.special_tokens import special_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_PROBES = {"letters": CONSONANTS + VOWELS + ".[]<>()@_:=-", "digits": "0123456789.[]<>()@_:=-"}
+_PROBES = {name: f"{probe}.[]<>()@_:=-" for name, probe in (("letters", LETTERS), ("capitals", LETTERS.upper()), ("digits", DIGITS))}
 _NEEDS_NAMES = ("key_value", "key_value_rounds", "paragraph_order", "shuffled_chunks")
 _PROBED_CHARS = 8  # a token, at most
 _PROBED_WORDS = 600
@@ -39,14 +39,14 @@ def frame_of(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> Chat
 
 
 def writable_symbols(encoder: Encoder) -> tuple[str, ...]:
-    """Of "letters" and "digits", those whose names and signs come back from their tokens as they were."""
+    """Of "letters", "capitals" and "digits", those whose names and signs come back from their tokens as they were."""
     return tuple(name for name, probe in _PROBES.items() if _comes_back(probe, encoder))
 
 
 def writable_signs(encoder: Encoder) -> str:
     """Of the signs around keys and values, those that come back from their tokens as they were."""
     return "".join(
-        sign for sign in SIGNS if _comes_back(f"{CONSONANTS[0]}{sign}{CONSONANTS[0]}{sign}", encoder) or sign in ALWAYS
+        sign for sign in SIGNS if _comes_back(f"{LETTERS[0]}{sign}{LETTERS[0]}{sign}", encoder) or sign in ALWAYS
     )
 
 

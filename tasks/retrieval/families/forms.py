@@ -21,11 +21,14 @@ AROUND = (
     ("~", "~"), ("_", "_"), ("<<", ">>"), ("[[", "]]"), ("{{", "}}"),
 )  # fmt: skip
 BETWEEN = (" := ", " @ ", " :: ", " | ", " ~ ", " > ", " & ", " % ", " ^ ", " == ", " ..> ", " =: ", " <- ", " >> ")
+# Only after a key with signs around it: alone they are the form of sentences and of evaluation tasks.
+AFTER_SIGNS = (": ", ":", " : ", " = ", "=", ", ", ",")
 START = ("", "- ", "+ ", "* ", "; ", "% ", "> ", "| ", "@ ")
 END = ("", "", ";", " |", " ;", " >", " @")
 # Written by any tokenizer that can write the names: forms of the others are drawn only where all their signs come back.
 ALWAYS = "[]<>@:=-"
-SIGNS = "".join(sorted({sign for part in (*sum(AROUND, ()), *BETWEEN, *START, *END) for sign in part if not sign.isspace()}))
+_PARTS = (*sum(AROUND, ()), *BETWEEN, *AFTER_SIGNS, *START, *END)
+SIGNS = "".join(sorted({sign for part in _PARTS for sign in part if not sign.isspace()}))
 _PHRASES = 0.25  # of the forms have invented words around key and value instead of signs
 _PLAIN = 0.5  # of the others have nothing at the start of the line
 _MOST_WORDS = 3
@@ -67,7 +70,7 @@ def form(rng: np.random.Generator, symbols: Sequence[str], signs: str) -> Form:
         return Form("".join(f"{word} " for word in front), f" {' '.join(middle)} ", "".join(f" {word}" for word in end))
     start = "" if rng.random() < _PLAIN else _drawn(START, rng, signs)
     (before_key, after_key), (before_value, after_value) = (_drawn(AROUND, rng, signs) for _ in range(2))
-    between = _drawn(BETWEEN, rng, signs)
+    between = _drawn(BETWEEN + AFTER_SIGNS if after_key else BETWEEN, rng, signs)
     return Form(f"{start}{before_key}", f"{after_key}{between}{before_value}", f"{after_value}{_drawn(END, rng, signs)}")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tasks.retrieval.draft import Draft, NotMade
 from tasks.retrieval.families.asking import in_some_order
 from tasks.retrieval.families.forms import Form, form
-from tasks.retrieval.families.names import distinct, name_kind, short_name
+from tasks.retrieval.families.names import distinct, name_kind, short_name, value_kind
 from tasks.retrieval.families.request import Request
 from tasks.retrieval.stretches import Beginnings
 
@@ -91,7 +91,7 @@ def keys_and_values(
         parts = distinct(lambda: short_name(rng, request.symbols), 2 * side)
         cells = rng.permutation(side * side)[:number].tolist()
         keys = [f"{parts[cell // side]}.{parts[side + cell % side]}" for cell in cells]
-    return keys, distinct(name_kind(rng, request.symbols, among), number, used | names_in(keys, written_as))
+    return keys, distinct(value_kind(rng, request.symbols, among), number, used | names_in(keys, written_as))
 
 
 def names_in(keys: Sequence[str], written_as: Form) -> set[str]:

@@ -1,8 +1,12 @@
-"""Names that texts hardly have, made of syllables and digits."""
+"""Names that texts hardly have, made of syllables, letters and digits.
+
+They are of many kinds: trained on names of one or two kinds, a model looks up such names and hardly others (see docs/retrieval-mix.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
+from functools import partial
 
 import numpy as np
 
@@ -10,13 +14,21 @@ from tasks.retrieval.draft import NotMade
 
 _MOST_DRAWS = 20  # for each name
 _FEW_NAMES = 400
-_NUMBER_DIGITS = 6, 8  # of a plain number where few or many are needed: no evaluation task has numbers of these lengths
-CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+_NUMBER_DIGITS = 6, 8  # of a plain number: no evaluation task has numbers of these lengths
+_CLOSED = 0.3  # of the syllables end with a consonant
+_NOT_SO_LONG = 5  # letters: the words that evaluation invents
+_PLAIN_NUMBERS = 0.5  # of the lines have plain numbers as values
+CONSONANTS, VOWELS = "bcdfghjklmnpqrstvwxz", "aeiou"
+LETTERS, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
+_Kind = Callable[[], str]
 
 
 def syllables(rng: np.random.Generator, number: int) -> str:
-    """Such as "bako" for two syllables."""
-    return "".join(CONSONANTS[rng.integers(len(CONSONANTS))] + VOWELS[rng.integers(len(VOWELS))] for _ in range(number))
+    """Such as "bako" or "banko" for two syllables."""
+    while True:
+        name = "".join(_drawn(CONSONANTS, 1, rng) + _drawn(VOWELS, 1, rng) + _ending(rng) for _ in range(number))
+        if len(name) != _NOT_SO_LONG:
+            return name
 
 
 def digits(rng: np.random.Generator, pairs: int = 2) -> str:
@@ -29,22 +41,53 @@ def short_name(rng: np.random.Generator, symbols: Sequence[str]) -> str:
     return syllables(rng, 2) if "letters" in symbols else digits(rng)
 
 
-def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> Callable[[], str]:
-    """A kind of names of `symbols`, many more than `number`: like "bakolu", "bako-ludi", "bako47", "47-13", "4-7-1-0", "471300"."""
+def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> _Kind:
+    """A kind of names of `symbols`, many more than `number`: like "bakolum", "bako-ludi", "xqvd", "XQVD", "ban47", "47-13", "471300"."""
     more = 1 if number > _FEW_NAMES else 0
-    length = _NUMBER_DIGITS[more]
-    kinds: list[Callable[[], str]] = []
+    kinds: list[_Kind] = []
     if "letters" in symbols:
-        kinds += [lambda: syllables(rng, 3 + more), lambda: f"{syllables(rng, 2)}-{syllables(rng, 2)}"]
+        kinds += [
+            lambda: syllables(rng, 3 + more),
+            lambda: f"{syllables(rng, 2)}-{syllables(rng, 2)}",
+            lambda: _drawn(LETTERS, 4 + 3 * more, rng),
+            lambda: _drawn(LETTERS, 8, rng),
+        ]
+    if "capitals" in symbols:
+        kinds += [lambda: _drawn(LETTERS.upper(), 4 + 3 * more, rng)]
+    if "letters" in symbols and "capitals" in symbols:
+        kinds += [lambda: syllables(rng, 3 + more).capitalize()]
     if "digits" in symbols:
         kinds += [
             lambda: digits(rng, 2 + 2 * more),
-            lambda: "-".join(str(n) for n in rng.integers(0, 10, 4 + 2 * more).tolist()),
-            lambda: str(rng.integers(10 ** (length - 1), 10**length)),
+            lambda: "-".join(_drawn(DIGITS, 4 + 2 * more, rng)),
+            *(partial(_plain_number, length, rng) for length in _NUMBER_DIGITS[more:]),
         ]
-    if len(symbols) > 1:
-        kinds += [lambda: f"{syllables(rng, 2)}{rng.integers(10, 100)}", lambda: f"{rng.integers(10, 100)}{syllables(rng, 2)}"]
+    if "letters" in symbols and "digits" in symbols:
+        kinds += [
+            lambda: f"{syllables(rng, 2)}{rng.integers(10, 100)}",
+            lambda: f"{rng.integers(10, 100)}{syllables(rng, 2)}",
+            lambda: _drawn(LETTERS + DIGITS, 7, rng),
+        ]
     return kinds[int(rng.integers(len(kinds)))]
+
+
+def value_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> _Kind:
+    """A kind as `name_kind` has them; half of the time plain numbers, if `symbols` has digits."""
+    if "digits" in symbols and rng.random() < _PLAIN_NUMBERS:
+        return partial(_plain_number, int(rng.choice(_NUMBER_DIGITS[int(number > _FEW_NAMES) :])), rng)
+    return name_kind(rng, symbols, number)
+
+
+def _plain_number(length: int, rng: np.random.Generator) -> str:
+    return str(rng.integers(10 ** (length - 1), 10**length))
+
+
+def _ending(rng: np.random.Generator) -> str:
+    return _drawn(CONSONANTS, 1, rng) if rng.random() < _CLOSED else ""
+
+
+def _drawn(letters: str, number: int, rng: np.random.Generator) -> str:
+    return "".join(letters[i] for i in rng.integers(0, len(letters), number).tolist())
 
 
 def distinct(draw: Callable[[], str], number: int, avoid: Set[str] = frozenset()) -> list[str]:

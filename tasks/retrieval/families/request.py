@@ -23,7 +23,7 @@ class Request:
     negatives   finds passages of other documents
     questions   how many questions are wanted
     num_chars   about how many characters the whole document has
-    symbols     the kinds of names that the tokenizer can write: "letters", "digits"
+    symbols     the kinds of names that the tokenizer can write: "letters", "capitals", "digits"
     signs       the signs that it can write around them
     name_cost   characters of text that take as many tokens as one character of such a line
     """

@@ -12,7 +12,7 @@ import pytest
 from data_schemas.evaluation_params import TASK_NAMES, TaskName
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
 from tasks.evaluate.prompts.make import make_prompts
-from tasks.retrieval.families.forms import AROUND, BETWEEN, END, START, Form
+from tasks.retrieval.families.forms import AFTER_SIGNS, AROUND, BETWEEN, END, START, Form
 from tests.tasks.evaluate.prompts.test_needles import LINE, QA, TEXTS, byte_tokenizer, material_of
 from tests.tasks.retrieval.made_texts import Maker
 from tests.tasks.tokens.made_tokenizers import KINDS
@@ -86,7 +86,9 @@ def test_no_form_of_keys_and_values_is_that_of_an_evaluation_task(
     measured = {form for texts in prompts.values() for form in shapes(texts)}
     of_tasks = set().union(*evaluated.values())
     seen = 0
-    for start, key, value, between, end in product(START, AROUND, AROUND, BETWEEN, sorted(set(END))):
+    for start, key, value, between, end in product(START, AROUND, AROUND, BETWEEN + AFTER_SIGNS, sorted(set(END))):
+        if between in AFTER_SIGNS and not key[1]:
+            continue
         one = Form(f"{start}{key[0]}", f"{key[1]}{between}{value[0]}", f"{value[1]}{end}")
         line, question = one.line("qzbako.qzlu", "qz47"), one.turn("qzbako.qzlu", "qz47", 0).question
         assert not {shape(line), shape(question)} & measured, line
