@@ -26,7 +26,9 @@ from tasks.tokens.special_tokens import special_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_PROBES = {name: f"{probe}.[]<>()@_:=-" for name, probe in (("letters", LETTERS), ("capitals", LETTERS.upper()), ("digits", DIGITS))}
+_PROBES = {
+    name: f"{probe}.[]<>()@_:=-" for name, probe in (("letters", LETTERS), ("capitals", LETTERS.upper()), ("digits", DIGITS))
+}
 _NEEDS_NAMES = ("key_value", "key_value_rounds", "paragraph_order", "shuffled_chunks")
 _PROBED_CHARS = 8  # a token, at most
 _PROBED_WORDS = 600
@@ -39,15 +41,17 @@ def frame_of(params: PipelineParams, tokenizer: PreTrainedTokenizerFast) -> Chat
 
 
 def writable_symbols(encoder: Encoder) -> tuple[str, ...]:
-    """Of "letters", "capitals" and "digits", those whose names and signs come back from their tokens as they were."""
-    return tuple(name for name, probe in _PROBES.items() if _comes_back(probe, encoder))
+    """Of "letters", "capitals" and "digits", those whose names and signs come back from their tokens as they were.
+
+    "capitals" only beside "letters": no name is of capitals where small letters cannot be written.
+    """
+    found = [name for name, probe in _PROBES.items() if _comes_back(probe, encoder)]
+    return tuple(name for name in found if name != "capitals" or "letters" in found)
 
 
 def writable_signs(encoder: Encoder) -> str:
     """Of the signs around keys and values, those that come back from their tokens as they were."""
-    return "".join(
-        sign for sign in SIGNS if _comes_back(f"{LETTERS[0]}{sign}{LETTERS[0]}{sign}", encoder) or sign in ALWAYS
-    )
+    return "".join(sign for sign in SIGNS if _comes_back(f"{LETTERS[0]}{sign}{LETTERS[0]}{sign}", encoder) or sign in ALWAYS)
 
 
 def name_cost(encoder: Encoder, chars_per_token: float) -> float:

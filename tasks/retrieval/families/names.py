@@ -24,7 +24,7 @@ _Kind = Callable[[], str]
 
 
 def syllables(rng: np.random.Generator, number: int) -> str:
-    """Such as "bako" or "banko" for two syllables."""
+    """Such as "bako" or "bankol" for two syllables."""
     while True:
         name = "".join(_drawn(CONSONANTS, 1, rng) + _drawn(VOWELS, 1, rng) + _ending(rng) for _ in range(number))
         if len(name) != _NOT_SO_LONG:
@@ -53,9 +53,7 @@ def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> 
             lambda: _drawn(LETTERS, 8, rng),
         ]
     if "capitals" in symbols:
-        kinds += [lambda: _drawn(LETTERS.upper(), 4 + 3 * more, rng)]
-    if "letters" in symbols and "capitals" in symbols:
-        kinds += [lambda: syllables(rng, 3 + more).capitalize()]
+        kinds += [lambda: _drawn(LETTERS.upper(), 4 + 3 * more, rng), lambda: syllables(rng, 3 + more).capitalize()]
     if "digits" in symbols:
         kinds += [
             lambda: digits(rng, 2 + 2 * more),

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import product
 
+import numpy as np
 import pytest
 
 from data_schemas.evaluation_params import TASK_NAMES, TaskName
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
 from tasks.evaluate.prompts.make import make_prompts
 from tasks.retrieval.families.forms import AFTER_SIGNS, AROUND, BETWEEN, END, START, Form
+from tasks.retrieval.families.names import name_kind, value_kind
 from tests.tasks.evaluate.prompts.test_needles import LINE, QA, TEXTS, byte_tokenizer, material_of
 from tests.tasks.retrieval.made_texts import Maker
 from tests.tasks.tokens.made_tokenizers import KINDS
@@ -96,6 +98,17 @@ def test_no_form_of_keys_and_values_is_that_of_an_evaluation_task(
             assert not of_all([f"{line}\n{line}"]) & of_tasks, line
         seen += 1
     assert seen > 100_000
+
+
+@pytest.mark.parametrize("number", [10, 2000])
+def test_names_are_of_many_kinds_and_none_is_that_of_an_evaluation_task(number: int) -> None:
+    """Evaluation has invented words of five letters, numbers of four, five and seven digits, and eight hexadecimal digits."""
+    rng = np.random.default_rng(0)
+    kinds = [kind(rng, ("letters", "capitals", "digits"), number) for kind in (name_kind, value_kind) for _ in range(200)]
+    names = [draw() for draw in kinds for _ in range(20)]
+    assert not [name for name in names if re.fullmatch(r"[A-Za-z]{5}|\d{4,5}|\d{7}|[0-9a-f]{8}", name) and not name.isdigit()]
+    assert {len(name) for name in names if name.isdigit()} == ({8} if number > 400 else {6, 8})
+    assert len({re.sub("[a-z]+", "a", re.sub("[A-Z]+", "A", re.sub("[0-9]+", "0", name))) for name in names}) > 8
 
 
 def test_the_comparison_of_shapes_finds_a_template_with_other_names(prompts: dict[TaskName, list[str]]) -> None:

@@ -191,7 +191,7 @@ def test_every_line_has_its_own_key_and_value_and_keys_of_two_parts_share_them(m
         assert [draft.before[turn.evidence :].partition("\n")[0] + "\n" for turn in draft.turns] == asked
         assert set(asked) < set(lines), "some lines are not asked for"
         assert len(set(lines)) == len(lines) > len(set(asked)) == len(asked) >= 4
-        names = [tuple(re.findall(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", line)) for line in lines]
+        names = [tuple(re.findall(r"[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*", line)) for line in lines]
         place = next(i for i, parts in enumerate(zip(*names, strict=True)) if len(set(parts)) > 1)
         keys = [parts[place] for parts in names]
         assert len(set(keys)) == len(keys)
@@ -373,7 +373,7 @@ def test_text_with_far_more_tokens_than_usual_fits_too() -> None:
     assert len(maker.make("key_value").rendered.token_ids) == LENGTH
 
 
-@pytest.mark.parametrize("symbols", [("letters", "digits"), ("digits",), ("letters",)])
+@pytest.mark.parametrize("symbols", [("letters", "capitals", "digits"), ("letters", "digits"), ("digits",), ("letters",)])
 @pytest.mark.parametrize("family", ["key_value", "key_value_rounds"])
 def test_a_value_stands_in_its_line_alone_and_names_do_not_run_out(family: RetrievalFamily, symbols: tuple[str, ...]) -> None:
     maker = Maker(KINDS["bytes"](), 65_536, questions=256)
@@ -382,5 +382,5 @@ def test_a_value_stands_in_its_line_alone_and_names_do_not_run_out(family: Retri
     answers = [draft.before[a:b] for a, b in draft.answers] + [turn.answer.strip() for turn in draft.turns]
     assert len(answers) >= 256
     asked = [draft.before[a:b] for a, b in draft.invented]
-    seen = Counter(name for text in asked for name in re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)*", text))
+    seen = Counter(name for text in asked for name in re.findall(r"[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*", text))
     assert {seen[answer] for answer in answers} == {1}, "in no key, part of a key or word of the form"

@@ -1,5 +1,6 @@
 """The stage and what packing makes of it: shares, ledger, workers and refusals."""
 
+import copy
 import re
 from contextlib import AbstractContextManager
 from functools import cache
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_schemas.data_card import data_card
@@ -29,8 +30,9 @@ from tasks.prefect_tasks.pages.packing import packing_page
 from tasks.publish.base_identity import BaseIdentity
 from tasks.publish.provenance import provenance
 from tasks.retrieval import retrieval_stage
-from tasks.retrieval.settings import check_retrieval
+from tasks.retrieval.settings import check_retrieval, writable_symbols
 from tasks.retrieval.weights import MAX_ANSWER_WEIGHT
+from tasks.tokens.encoding import encoder_of
 from tasks.work import Workers, local_workers
 from tests.golden.inputs import byte_tokenizer, workers_here, write_base, write_documents
 from tests.tasks.retrieval.made_texts import prose, write_parts
@@ -316,3 +318,15 @@ def test_a_tokenizer_that_cannot_write_the_names_is_refused(tmp_path: Path) -> N
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
     with pytest.raises(UserError, match=r"neither Latin letters nor digits, which retrieval\.families key_value needs"):
         check_retrieval(params_of(tmp_path), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("cased", "symbols"),
+    [("none", ("letters", "capitals", "digits")), ("lower", ("letters", "digits")), ("upper", ("digits",))],
+)
+def test_names_are_of_the_letters_that_a_tokenizer_keeps(cased: str, symbols: tuple[str, ...]) -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer())
+    changes = {"lower": normalizers.Lowercase(), "upper": normalizers.Replace(Regex("[a-z]"), "X")}
+    if cased in changes:
+        tokenizer.backend_tokenizer.normalizer = changes[cased]
+    assert writable_symbols(encoder_of(tokenizer)) == symbols
