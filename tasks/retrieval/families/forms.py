@@ -18,11 +18,14 @@ from tasks.retrieval.families.names import name_kind, short_name
 # Around a key or a value. The first is nothing.
 AROUND = (
     ("", ""), ("[", "]"), ("<", ">"), ("(", ")"), ("{", "}"), ("@ ", " @"), ("'", "'"), ("`", "`"), ("|", "|"), ("*", "*"), ("/", "/"),
-    ("~", "~"), ("_", "_"), ("<<", ">>"), ("[[", "]]"), ("{{", "}}"),
+    ("~", "~"), ("_", "_"), ("<<", ">>"), ("[[", "]]"), ("{{", "}}"), ('"', '"'), ("''", "''"), ("$", "$"), ("# ", " #"), ("!", "!"),
 )  # fmt: skip
-BETWEEN = (" := ", " @ ", " :: ", " | ", " ~ ", " > ", " & ", " % ", " ^ ", " == ", " ..> ", " =: ", " <- ", " >> ")
-# Only after a key with signs around it: alone they are the form of sentences and of evaluation tasks.
-AFTER_SIGNS = (": ", ":", " : ", " = ", "=", ", ", ",")
+BETWEEN = (
+    " := ", " @ ", " :: ", " | ", " ~ ", " > ", " & ", " % ", " ^ ", " == ", " ..> ", " =: ", " <- ", " >> ", " => ", " # ", " $ ", " ! ",
+    "~ ", "| ", "> ", ":= ", "=> ", ":: ", "; ", "# ", "~", "|", "::", ":=", "=>", "&", "^",
+)  # fmt: skip
+# Only after a key with other signs around it than double quotes: else they are the form of sentences, or of evaluation tasks.
+AFTER_SIGNS = (": ", ": ", ":", " : ", " = ", "=", ", ", ",")
 START = ("", "- ", "+ ", "* ", "; ", "% ", "> ", "| ", "@ ")
 END = ("", "", ";", " |", " ;", " >", " @")
 # Written by any tokenizer that can write the names: forms of the others are drawn only where all their signs come back.
@@ -70,8 +73,13 @@ def form(rng: np.random.Generator, symbols: Sequence[str], signs: str) -> Form:
         return Form("".join(f"{word} " for word in front), f" {' '.join(middle)} ", "".join(f" {word}" for word in end))
     start = "" if rng.random() < _PLAIN else _drawn(START, rng, signs)
     (before_key, after_key), (before_value, after_value) = (_drawn(AROUND, rng, signs) for _ in range(2))
-    between = _drawn(BETWEEN + AFTER_SIGNS if after_key else BETWEEN, rng, signs)
+    between = _drawn(BETWEEN + AFTER_SIGNS if takes_any(after_key, before_value) else BETWEEN, rng, signs)
     return Form(f"{start}{before_key}", f"{after_key}{between}{before_value}", f"{after_value}{_drawn(END, rng, signs)}")
+
+
+def takes_any(after_key: str, before_value: str) -> bool:
+    """Whether AFTER_SIGNS may stand between these signs."""
+    return bool(after_key) and '"' not in after_key + before_value
 
 
 def _drawn(parts: Sequence[_Part], rng: np.random.Generator, signs: str) -> _Part:
