@@ -73,7 +73,14 @@ def _trained(steps: int, few_forms: bool, few_names: bool) -> dict[str, Any]:
         held_out = [next(other) for _ in range(OWN)]
         before = _measured(base, tokenizer, held_out)
         full = ["embed_tokens", "norm", "input_layernorm", "post_attention_layernorm"]
-        lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", modules_to_save=full)
+        lora = LoraConfig(
+            r=RANK,
+            lora_alpha=2 * RANK,
+            target_modules="all-linear",
+            modules_to_save=full,
+            task_type="CAUSAL_LM",
+            ensure_weight_tying=True,
+        )
         model = get_peft_model(base, lora)
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         rates = {

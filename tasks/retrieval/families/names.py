@@ -14,10 +14,10 @@ from tasks.retrieval.draft import NotMade
 
 _MOST_DRAWS = 20  # for each name
 _FEW_NAMES = 400
-_NUMBER_DIGITS = 6, 8  # of a plain number: no evaluation task has numbers of these lengths
+_NUMBER_DIGITS = 6, 9  # of a plain number: no evaluation task has numbers of these lengths
 _CLOSED = 0.3  # of the syllables end with a consonant
 _NOT_SO_LONG = 5  # letters: the words that evaluation invents
-_PLAIN_NUMBERS = 0.5  # of the lines have plain numbers as values
+_PLAIN_NUMBERS = 0.5  # of the documents or rounds have plain numbers as values, and some more by chance
 CONSONANTS, VOWELS = "bcdfghjklmnpqrstvwxz", "aeiou"
 LETTERS, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
 _Kind = Callable[[], str]
@@ -42,7 +42,7 @@ def short_name(rng: np.random.Generator, symbols: Sequence[str]) -> str:
 
 
 def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> _Kind:
-    """A kind of names of `symbols`, many more than `number`: like "bakolum", "bako-ludi", "xqvd", "XQVD", "ban47", "47-13", "471300"."""
+    """A kind of names of `symbols`, many more than `number`: like "bakolum", "xqvd", "XQVD", "bako47", "47-13", "471300"."""
     more = 1 if number > _FEW_NAMES else 0
     kinds: list[_Kind] = []
     if "letters" in symbols:
@@ -64,16 +64,23 @@ def name_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> 
         kinds += [
             lambda: f"{syllables(rng, 2)}{rng.integers(10, 100)}",
             lambda: f"{rng.integers(10, 100)}{syllables(rng, 2)}",
-            lambda: _drawn(LETTERS + DIGITS, 7, rng),
+            lambda: _letters_and_digits(rng),
         ]
     return kinds[int(rng.integers(len(kinds)))]
 
 
 def value_kind(rng: np.random.Generator, symbols: Sequence[str], number: int) -> _Kind:
-    """A kind as `name_kind` has them; half of the time plain numbers, if `symbols` has digits."""
+    """A kind as `name_kind` has them; at least half of the time plain numbers, if `symbols` has digits."""
     if "digits" in symbols and rng.random() < _PLAIN_NUMBERS:
         return partial(_plain_number, int(rng.choice(_NUMBER_DIGITS[int(number > _FEW_NAMES) :])), rng)
     return name_kind(rng, symbols, number)
+
+
+def _letters_and_digits(rng: np.random.Generator) -> str:
+    """Seven signs, not all of them digits: such numbers are values in evaluation."""
+    while (name := _drawn(LETTERS + DIGITS, 7, rng)).isdigit():
+        pass
+    return name
 
 
 def _plain_number(length: int, rng: np.random.Generator) -> str:

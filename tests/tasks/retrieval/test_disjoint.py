@@ -4,6 +4,7 @@ Nor is any form of a line: names, keys and values are drawn anew each time, so w
 """
 
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import product
 
@@ -13,8 +14,8 @@ import pytest
 from data_schemas.evaluation_params import TASK_NAMES, TaskName
 from data_schemas.retrieval_params import FAMILIES, RetrievalFamily
 from tasks.evaluate.prompts.make import make_prompts
-from tasks.retrieval.families.forms import AFTER_SIGNS, AROUND, BETWEEN, END, START, Form, takes_any
-from tasks.retrieval.families.names import name_kind, value_kind
+from tasks.retrieval.families.forms import AFTER_SIGNS, AROUND, BETWEEN, END, START, Form, may_have_colon
+from tasks.retrieval.families.names import name_kind, short_name, value_kind
 from tests.tasks.evaluate.prompts.test_needles import LINE, QA, TEXTS, byte_tokenizer, material_of
 from tests.tasks.retrieval.made_texts import Maker
 from tests.tasks.tokens.made_tokenizers import KINDS
@@ -87,28 +88,38 @@ def test_no_form_of_keys_and_values_is_that_of_an_evaluation_task(
     """All combinations, of which documents show a few."""
     measured = {form for texts in prompts.values() for form in shapes(texts)}
     of_tasks = set().union(*evaluated.values())
-    seen = 0
+    seen, sampled = 0, set()
     for start, key, value, between, end in product(START, AROUND, AROUND, sorted({*BETWEEN, *AFTER_SIGNS}), sorted(set(END))):
-        if between in AFTER_SIGNS and not takes_any(key[1], value[0]):
+        if between in AFTER_SIGNS and not may_have_colon(key[1], value[0]):
             continue
         one = Form(f"{start}{key[0]}", f"{key[1]}{between}{value[0]}", f"{value[1]}{end}")
         line, question = one.line("qzbako.qzlu", "qz47"), one.turn("qzbako.qzlu", "qz47", 0).question
         assert not {shape(line), shape(question)} & measured, line
-        if not seen % (10 if '"' in line else 50):
+        if not zlib.crc32(line.encode()) % (10 if '"' in line else 50):
             assert not of_all([f"{line}\n{line}"]) & of_tasks, line
+            sampled |= {("end", end), ("between", between), ("start", start), ("key", key), ("value", value)}
         seen += 1
-    assert seen > 100_000
+    assert seen > 500_000
+    parts = {"end": END, "between": BETWEEN + AFTER_SIGNS, "start": START, "key": AROUND, "value": AROUND}
+    assert sampled == {(place, part) for place, drawn in parts.items() for part in drawn}
 
 
 @pytest.mark.parametrize("number", [10, 2000])
 def test_names_are_of_many_kinds_and_none_is_that_of_an_evaluation_task(number: int) -> None:
     """Evaluation has invented words of five letters, numbers of four, five and seven digits, and eight hexadecimal digits."""
-    rng = np.random.default_rng(0)
-    kinds = [kind(rng, ("letters", "capitals", "digits"), number) for kind in (name_kind, value_kind) for _ in range(200)]
-    names = [draw() for draw in kinds for _ in range(20)]
-    assert not [name for name in names if re.fullmatch(r"[A-Za-z]{5}|\d{4,5}|\d{7}|[0-9a-f]{8}", name) and not name.isdigit()]
-    assert {len(name) for name in names if name.isdigit()} == ({8} if number > 400 else {6, 8})
-    assert len({re.sub("[a-z]+", "a", re.sub("[A-Z]+", "A", re.sub("[0-9]+", "0", name))) for name in names}) > 8
+    rng, symbols = np.random.default_rng(0), ("letters", "capitals", "digits")
+    kinds = [kind(rng, symbols, number) for kind in (name_kind, value_kind) for _ in range(200)]
+    names = [draw() for draw in kinds for _ in range(20)] + [short_name(rng, symbols) for _ in range(1000)]
+    measured = re.compile(r"[A-Za-z]{5}|\d{4,5}|\d{7,8}|(?=.*\d)[0-9a-f]{8}")
+    assert not [name for name in names if any(map(measured.fullmatch, name.split("-")))]
+    assert {len(name) for name in names if name.isdigit()} == ({9} if number > 400 else {6, 9})
+    assert {"a", "a-a", "A", "Aa", "0", "0-0", "a0", "0a"} <= {mask(name) for name in names if not (len(name) == 7 and name.islower())}
+
+
+def mask(name: str) -> str:
+    """One sign for each run of small letters, capitals or digits, and one for a name's equal parts."""
+    masked = re.sub("[a-z]+", "a", re.sub("[A-Z]+", "A", re.sub("[0-9]+", "0", name)))
+    return re.sub(r"^0(-0)+$", "0-0", masked)
 
 
 def test_the_comparison_of_shapes_finds_a_template_with_other_names(prompts: dict[TaskName, list[str]]) -> None:
