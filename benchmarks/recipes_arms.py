@@ -20,7 +20,7 @@ LONGER_ROPE = 2  # RoPE is scaled for that many times the target, in the arms th
 _S2: dict[str, Any] = {"full_attention_layers": "none"}
 _FULL: dict[str, Any] = {"attention": "full"}
 _MIX: dict[str, Any] = {"share": 0.3, "families": ["key_value", "fill_in"], "answer_weight": 0.4, "questions": 32}
-_ROUNDS: dict[str, Any] = _MIX | {"families": ["key_value_rounds", "key_value", "fill_in"], "answer_weight": 0.5}
+_ROUNDS: dict[str, Any] = _MIX | {"families": ["key_value_rounds", "key_value"], "answer_weight": 0.8}  # as demo-long
 _ALL_KINDS: dict[str, Any] = {"share": 0.3, "heldout_families": [HELDOUT_FAMILY], "answer_weight": 0.4, "questions": 32}
 _LONGER_ROPE: dict[str, Any] = {"rope_length": LONGER_ROPE}  # times the target, see `arm_params`
 
@@ -36,7 +36,7 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "auto+tenth-mix+longer-rope": {"retrieval": _MIX | {"share": 0.1}, "model": _LONGER_ROPE},
     "auto+twentieth-mix+longer-rope": {"retrieval": _MIX | {"share": 0.05}, "model": _LONGER_ROPE},
     "auto+tenth-mix+half-longer-rope": {"retrieval": _MIX | {"share": 0.1}, "model": {"rope_length": 1.5}},
-    "auto+many-forms+longer-rope": {"retrieval": _MIX, "model": _LONGER_ROPE},  # what auto+mix is since version 7 of the mix
+    "auto+many-forms+longer-rope": {"retrieval": _MIX, "model": _LONGER_ROPE},  # what auto+mix is since version 8 of the mix
     "auto+rounds+longer-rope": {"retrieval": _ROUNDS, "model": _LONGER_ROPE},
     "auto+tenth-rounds+longer-rope": {"retrieval": _ROUNDS | {"share": 0.1}, "model": _LONGER_ROPE},
     "auto+mix-answers-10+longer-rope": {"retrieval": _MIX | {"answer_weight": 0.1}, "model": _LONGER_ROPE},
