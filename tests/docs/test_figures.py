@@ -56,6 +56,16 @@ def test_the_results_of_demo_long_are_the_recorded_ones() -> None:
         assert f"| `{task}` | {at_2048[0]} % | {at_2048[1]} % |" in shown
 
 
+def test_the_results_at_eight_times_the_window_are_the_recorded_ones() -> None:
+    found, shown = recorded("demo-long-8x-cpu.json"), page("docs/training.md")
+    for task, lengths in found["percent_right_by_depth"].items():
+        cells = (" / ".join(map(str, lengths["4096"][arm])) for arm in ("scaling_only", "fine_tuned"))
+        assert "| `{}` | {} % | {} % |".format(task, *cells) in shown
+    ratios = found["perplexity"]
+    for pair in ("fine-tuned@4096 over scaling only@4096", "fine-tuned@4096 over base@512", "fine-tuned@512 over base@512"):
+        assert f"{ratios[pair]} of " in shown
+
+
 def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
     shown = page("docs/rope.md")
     for times, result in recorded("rope-search.json")["extensions"].items():

@@ -1,7 +1,4 @@
-"""Names that texts hardly have, made of syllables, letters and digits.
-
-They are of many kinds: trained on names of one or two kinds, a model looks up such names and hardly others (see docs/retrieval-mix.md).
-"""
+"""Names that texts hardly have, of a dozen kinds, made of syllables, letters and digits."""
 
 from __future__ import annotations
 
