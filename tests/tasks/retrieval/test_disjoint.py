@@ -113,7 +113,9 @@ def test_names_are_of_many_kinds_and_none_is_that_of_an_evaluation_task(number: 
     measured = re.compile(r"[A-Za-z]{5}|\d{4,5}|\d{7,8}|(?=.*\d)[0-9a-f]{8}")
     assert not [name for name in names if any(map(measured.fullmatch, name.split("-")))]
     assert {len(name) for name in names if name.isdigit()} == ({9} if number > 400 else {6, 9})
-    assert {"a", "a-a", "A", "Aa", "0", "0-0", "a0", "0a"} <= {mask(name) for name in names if not (len(name) == 7 and name.islower())}
+    assert {"a", "a-a", "A", "Aa", "0", "0-0", "a0", "0a"} <= {
+        mask(name) for name in names if not (len(name) == 7 and name.islower())
+    }
 
 
 def mask(name: str) -> str:
