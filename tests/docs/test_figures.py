@@ -54,6 +54,25 @@ def test_the_results_of_demo_long_are_the_recorded_ones() -> None:
             re.findall(rf"^\| {task}, {arm} \| .*\| (\d+)% [^|]*\|$", report, re.M)[0] for arm in ("scaling only", "fine-tuned")
         ]
         assert f"| `{task}` | {at_2048[0]} % | {at_2048[1]} % |" in shown
+    cells = recorded("demo-long/report.json")["tasks"]
+    by_depth = [
+        " / ".join(
+            f"{cell['accuracy']:.0%}"[:-1]
+            for cell in cells
+            if (cell["arm"], cell["task"], cell["length"]) == (arm, "passkey", 2048)
+        )
+        for arm in ("scaling_only", "fine_tuned")
+    ]
+    assert f"| passkeys by depth 0 / 25 / 50 / 75 / 100 % | {by_depth[0]} % | {by_depth[1]} % |" in shown
+
+
+def test_the_table_of_looked_up_keys_is_the_recorded_one() -> None:
+    found, shown = recorded("lookup-forms-cpu.json")["trained_on"].values(), page("docs/retrieval-mix.md")
+    for length in (512, 2048):
+        task = f"short_key_value at {length}"
+        [before] = {f"{one['before'][task]:.0%}"[:-1] for one in found}
+        after = " % | ".join(f"{one['after'][task]:.0%}"[:-1] for one in found)
+        assert f"| `short_key_value` at {length} tokens (80 prompts) | {before} % | {after} % |" in shown
 
 
 def test_the_results_at_eight_times_the_window_are_the_recorded_ones() -> None:

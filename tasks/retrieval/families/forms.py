@@ -15,7 +15,7 @@ import numpy as np
 from tasks.retrieval.draft import Turn
 from tasks.retrieval.families.names import name_kind, short_name
 
-# Around a key or a value. The first is nothing.
+# Around a key or a value. The first is nothing. What stands twice in a list below is drawn twice as often.
 AROUND = (
     ("", ""), ("[", "]"), ("<", ">"), ("(", ")"), ("{", "}"), ("@ ", " @"), ("'", "'"), ("`", "`"), ("|", "|"), ("*", "*"), ("/", "/"),
     ("~", "~"), ("_", "_"), ("<<", ">>"), ("[[", "]]"), ("{{", "}}"), ('"', '"'), ("$", "$"), ("# ", " #"), ("!", "!"),
