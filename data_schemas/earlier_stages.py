@@ -8,7 +8,8 @@ from typing import Any
 from data_schemas.manifest import Manifest
 
 EARLIER_STAGES = "earlier_stages"  # in the summary of a checkpoint that goes on from another one
-_FOUND = ("rope_method", "factor", "steps", "loss", "validation_loss", "full_attention")
+RETRIEVAL_SHARE = "retrieval_share"  # in the summary: what share of the rows' tokens were retrieval documents, if any were
+_FOUND = ("rope_method", "factor", "steps", "loss", "validation_loss", "full_attention", RETRIEVAL_SHARE)
 
 
 def stages_up_to(checkpoint: Manifest) -> list[dict[str, Any]]:
@@ -24,11 +25,14 @@ def stages_up_to(checkpoint: Manifest) -> list[dict[str, Any]]:
 
 
 def describe_stages(stages: Sequence[Mapping[str, Any]]) -> str:
-    """Such as `1024 tokens in 200 steps, yarn x2; ...`."""
+    """Such as `1024 tokens in 200 steps, yarn x2; 2048 tokens in 100 steps, yarn x4, 50% of the row tokens in retrieval documents`."""
     lines = []
     for stage in stages:
         length = stage["params"]["model"]["target_length"]
-        lines.append(f"{length} tokens in {stage['steps']} steps, {stage['rope_method']} x{stage['factor']:g}")
+        line = f"{length} tokens in {stage['steps']} steps, {stage['rope_method']} x{stage['factor']:g}"
+        if share := stage.get(RETRIEVAL_SHARE):
+            line += f", {share:.0%} of the row tokens in retrieval documents"
+        lines.append(line)
     return "; ".join(lines)
 
 

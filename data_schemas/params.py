@@ -124,6 +124,7 @@ class PipelineParams(Params):
         refuse_misspelt_addresses(
             self.storage, self.corpus, self.model, self.chunking, self.evaluation, self.advise, self.publish, self.ray
         )
+        self.retrieval.refuse_no_families()  # once more: a training stage has kinds of its own
         target = self.model.target_length
         labels = [source.label for source in self.corpus.sources]
         for i, budget in enumerate(self.packing.budgets):
@@ -328,17 +329,21 @@ class PipelineParams(Params):
         """The run of each training stage by itself, in order; this run alone where `training.stages` is empty."""
         if not self.training.stages:
             return (self,)
-        return tuple(self._of_stage(stage) for stage in self.training.stages)
+        *earlier, last = self.training.stages
+        return (*(self._of_earlier_stage(stage) for stage in earlier), self._of_stage(last))
 
     def _of_stage(self, stage: StageParams) -> PipelineParams:
         training = self.training.model_copy(update=stage.changes_of_training())
-        if not (changes := stage.changes_of_model(self.model)):
-            return self.model_copy(update={"training": training})
-        training = training.model_copy(update={"find_short_factors": False})
+        retrieval = self.retrieval.model_copy(update=stage.changes_of_retrieval())
+        return self.model_copy(update={"training": training, "retrieval": retrieval})
+
+    def _of_earlier_stage(self, stage: StageParams) -> PipelineParams:
+        params = self._of_stage(stage)
+        training = params.training.model_copy(update={"find_short_factors": False})
         # What is measured is the last stage's.
         evaluation = self.evaluation.model_copy(update={"lengths": None, "task_lengths": None, "rope_methods": ()})
-        model = self.model.model_copy(update=changes)
-        return self.model_copy(update={"model": model, "training": training, "evaluation": evaluation})
+        model = self.model.model_copy(update=stage.changes_of_model(self.model))
+        return params.model_copy(update={"model": model, "training": training, "evaluation": evaluation})
 
     def _may_have_two_lists(self) -> bool:
         """Also where a search of longrope's factors chose another method: what it chose is in `model` then."""

@@ -52,11 +52,15 @@ class RetrievalParams(Params):
 
     @model_validator(mode="after")
     def _has_families(self) -> RetrievalParams:
+        self.refuse_no_families()
+        return self
+
+    def refuse_no_families(self) -> None:
+        """ValueError if no kind is left to make, or one is named twice."""
         if len(set(self.families)) < len(self.families):
             raise ValueError("families names a kind twice: name each once")
         if not self.trained_families:
             raise ValueError("heldout_families holds every kind of families, so none is left to train: remove one")
-        return self
 
     def questions_of(self, row_tokens: int) -> int:
         """How many questions a document of so many tokens has where its length allows."""

@@ -1,4 +1,4 @@
-"""One stage of progressive training: what differs from `model` and `training`, and the order of stages."""
+"""One stage of progressive training: what differs from `model`, `training` and `retrieval`, and the order of stages."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from pydantic import Field
 
 from data_schemas.closed import Params
 from data_schemas.model_params import ModelParams, RopeMethod
+from data_schemas.retrieval_params import RetrievalFamily
 
 _ROPE = ("rope_method", "rope_theta", "rope_length", "rope_factors_file")
 _OF_TRAINING = ("steps", "rows_per_step", "learning_rate", "warmup_steps")
+_OF_RETRIEVAL = {
+    "retrieval_share": "share",
+    "retrieval_families": "families",
+    "answer_weight": "answer_weight",
+}  # its names there
 
 
 class StageParams(Params):
     """A stage of training at one length. It goes on from the weights that the stage before it trained."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({*_OF_TRAINING, *_ROPE})
+    ADDED: ClassVar[frozenset[str]] = frozenset({*_OF_TRAINING, *_ROPE, *_OF_RETRIEVAL})
 
     target_length: int = Field(
         ge=32,
         le=16_777_216,
-        description="Context length of this stage, in tokens. Each stage is longer than the one before, and the last one has "
+        description="Context length of this stage, in tokens. No stage is shorter than the one before, and the last one has "
         "`model.target_length`.",
     )
     steps: int | None = Field(None, ge=1, description="Number of optimizer steps of this stage. Empty: `training.steps`.")
@@ -59,11 +65,28 @@ class StageParams(Params):
         "last stage only.",
     )
 
+    retrieval_share: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="Share of this stage's packed tokens that are retrieval documents. Empty: `retrieval.share`.",
+    )
+    retrieval_families: tuple[RetrievalFamily, ...] | None = Field(
+        None, min_length=1, description="Kinds of retrieval documents in this stage. Empty: `retrieval.families`."
+    )
+    answer_weight: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of a retrieval document's loss that is on its answers in this stage. Empty: `retrieval.answer_weight`.",
+    )
+
     def changes_of_model(self, model: ModelParams) -> dict[str, Any]:
-        """What this stage changes in `model`; only the length where it is the last stage."""
-        if self.target_length == model.target_length:
-            return {}
+        """What this stage, which is not the last one, changes in `model`. One of the target length keeps the RoPE unless it states its
+        own."""
         own = {name: getattr(self, name) for name in _ROPE}
+        if self.target_length == model.target_length and not any(own.values()):
+            return {}
         if self.rope_method is None and self.rope_factors_file:
             own["rope_method"] = "longrope"  # also where a search for the last stage has put another method into `model`
         elif self.rope_method is None:
@@ -79,16 +102,22 @@ class StageParams(Params):
         given = {name: getattr(self, name) for name in _OF_TRAINING}
         return {"stages": ()} | {name: value for name, value in given.items() if value is not None}
 
+    def changes_of_retrieval(self) -> dict[str, Any]:
+        """What this stage changes in `retrieval`."""
+        given = {theirs: getattr(self, name) for name, theirs in _OF_RETRIEVAL.items()}
+        return {name: value for name, value in given.items() if value is not None}
+
     def in_own_names(self, sentence: str, number: int, *, is_last: bool) -> str:
         """`sentence` about this stage's run: fields that the stage states have its name, not that of the group they replace.
 
         The last stage has the length and RoPE of `model`.
         """
-        groups = {"training": _OF_TRAINING} | ({} if is_last else {"model": ("target_length", *_ROPE)})
-        for group, names in groups.items():
-            stated = "|".join(name for name in names if getattr(self, name) is not None)
-            if stated:
-                sentence = re.sub(rf"\b{group}\.({stated})\b", rf"training.stages[{number}].\1", sentence)
+        replaced = {f"training.{name}": name for name in _OF_TRAINING}
+        replaced |= {f"retrieval.{theirs}": name for name, theirs in _OF_RETRIEVAL.items()}
+        replaced |= {} if is_last else {f"model.{name}": name for name in ("target_length", *_ROPE)}
+        for theirs, name in replaced.items():
+            if getattr(self, name) is not None:
+                sentence = re.sub(rf"\b{re.escape(theirs)}\b", f"training.stages[{number}].{name}", sentence)
         return sentence
 
     def recorded(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
@@ -97,12 +126,12 @@ class StageParams(Params):
 
 
 def refuse_unordered(stages: Sequence[StageParams], target_length: int) -> None:
-    """ValueError for lengths that do not grow, that do not end at `target_length`, and for a last stage with a RoPE of its own."""
+    """ValueError for lengths that shrink, that do not end at `target_length`, and for a last stage with a RoPE of its own."""
     for number, (before, stage) in enumerate(pairwise(stages), 1):
-        if stage.target_length <= before.target_length:
+        if stage.target_length < before.target_length:
             raise ValueError(
-                f"training.stages[{number}].target_length is {stage.target_length}, not above the {before.target_length} of the stage "
-                "before: let the lengths grow"
+                f"training.stages[{number}].target_length is {stage.target_length}, below the {before.target_length} of the stage "
+                "before: let no stage be shorter"
             )
     if not stages:
         return

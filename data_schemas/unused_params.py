@@ -29,8 +29,12 @@ def unused_lines(params: PipelineParams) -> tuple[str, ...]:
 
 
 def _unused_retrieval(params: PipelineParams) -> Iterator[Unused]:
-    retrieval = params.retrieval
-    if not retrieval.share:
+    retrieval, in_stages = params.retrieval, params.by_stage() if params.training.stages else ()
+    for number, (stage, run) in enumerate(zip(params.training.stages, in_stages, strict=True)):
+        if not run.retrieval.share:
+            names = _set(f"training.stages[{number}]", stage, ("retrieval_families", "answer_weight"))
+            yield Unused(names, "the share of retrieval documents is 0 in this stage")
+    if not any(run.retrieval.share for run in in_stages or (params,)):
         yield Unused(_set("retrieval", retrieval), "retrieval.share is 0")
     elif outside := [kind for kind in retrieval.heldout_families if kind not in retrieval.families]:
         are = "it is" if len(outside) == 1 else "they are"

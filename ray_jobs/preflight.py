@@ -85,8 +85,13 @@ def refuse_untrainable(params: PipelineParams) -> Proof:
     check_weighting(params)
     check_packing(params)
     tokenizer = load_tokenizer(params.model)
-    for stage in (*earlier, params):
-        check_retrieval(stage, tokenizer)
+    for number, stage in enumerate((*earlier, params)):
+        try:
+            check_retrieval(stage, tokenizer)
+        except UserError as error:
+            if not run.training.stages:
+                raise
+            raise UserError(run.told_of_stage(number, error)) from error
     refuse_samples(run, tokenizer)
     check_weights(params.model)
     refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)

@@ -13,7 +13,7 @@ from flows.commands.plain_table import plain_table
 if TYPE_CHECKING:
     from ray_jobs.finetune.planning.estimate import Speed
 
-COLUMNS = ("stage", "RoPE", "steps x rows", "tokens at most", "memory of a worker", "training time at most")
+COLUMNS = ("stage", "RoPE", "retrieval mix", "steps x rows", "tokens at most", "memory of a worker", "training time at most")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class StageForecast:
 
     target_length: int
     rope: str
+    retrieval_share: float
     steps: int
     rows_per_step: int
     tokens: int
@@ -55,6 +56,7 @@ def foresee_stages(
             StageForecast(
                 target_length=plan.target_length,
                 rope=rope,
+                retrieval_share=stage.retrieval.share,
                 steps=training.steps,
                 rows_per_step=training.rows_per_step,
                 tokens=training.steps * training.rows_per_step * stage.row_tokens,
@@ -73,12 +75,13 @@ def print_stages(console: Console, stages: list[StageForecast]) -> float | None:
     for number, stage in enumerate(stages, 1):
         rows = f"{stage.steps:,} x {stage.rows_per_step}"
         memory, time = data_size(stage.memory_bytes), _time(stage.seconds)
-        table.append((f"{number}: {stage.target_length:,}", stage.rope, rows, f"{stage.tokens:,}", memory, time))
+        mix = f"{stage.retrieval_share:.0%}"
+        table.append((f"{number}: {stage.target_length:,}", stage.rope, mix, rows, f"{stage.tokens:,}", memory, time))
     known = [stage.seconds for stage in stages if stage.seconds is not None]
     seconds = sum(known) if len(known) == len(stages) else None
     largest = max(stage.memory_bytes for stage in stages)
     steps, tokens = sum(stage.steps for stage in stages), sum(stage.tokens for stage in stages)
-    table.append(("all", "", f"{steps:,} steps", f"{tokens:,}", f"{data_size(largest)} at most", _time(seconds)))
+    table.append(("all", "", "", f"{steps:,} steps", f"{tokens:,}", f"{data_size(largest)} at most", _time(seconds)))
     console.print(plain_table(COLUMNS, table, "Training stages, each from the weights of the one before"))
     for number, stage in enumerate(stages[:-1], 1):
         if stage.search:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.absolute_paths import absolute_paths
-from data_schemas.earlier_stages import EARLIER_STAGES, stages_up_to
+from data_schemas.earlier_stages import EARLIER_STAGES, RETRIEVAL_SHARE, stages_up_to
 from data_schemas.errors import UserError, is_out_of_memory
 from data_schemas.locks import holder_of, locked_at_once
 from data_schemas.manifest import MANIFEST_NAME, Manifest, stage_digest
@@ -200,10 +200,13 @@ def run(
         waiting = {"waiting_for_ranks": rank_waiting(params, shards.path)}
         full = {} if chosen is None else {"full_attention": chosen.recorded()}
         before = {} if start is None else {EARLIER_STAGES: stages_up_to(start.manifest)}
+        retrieved = shards.manifest.summary.get("retrieval")
+        mix = {RETRIEVAL_SHARE: retrieved["reached"]} if retrieved else {}
         return (
             {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps}
             | full
             | short
+            | mix
             | before
             | waiting
             | last

@@ -51,7 +51,7 @@ def provenance(
         **({"rounding": rounding.to_json()} if rounding else {}),
         "seeds": {
             "corpus.split_seed": params.corpus.split_seed,
-            **({"retrieval.seed": params.retrieval.seed} if params.retrieval.share else {}),
+            **({"retrieval.seed": params.retrieval.seed} if any(stage.retrieval.share for stage in params.by_stage()) else {}),
             "packing.seed": params.packing.seed,
             "training.seed": params.training.seed,
             "evaluation.seed": params.evaluation.seed,

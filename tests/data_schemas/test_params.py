@@ -125,8 +125,23 @@ def test_a_source_may_be_a_plain_path_or_an_object():
             "adamw_8bit cannot be split over workers",
         ),
         ({"training": {"stages": [{"target_length": 1024, "steps": 0}]}}, "training.stages[0].steps"),
-        ({"training": {"stages": [{"target_length": 512}, {"target_length": 512}]}}, "not above the 512 of the stage before"),
-        ({"training": {"stages": [{"target_length": 512}, {"target_length": 256}]}}, "training.stages[1].target_length is 256"),
+        ({"training": {"stages": [{"target_length": 512}, {"target_length": 256}]}}, "256, below the 512 of the stage before"),
+        (
+            {
+                "training": {"stages": [{"target_length": 512, "retrieval_families": ["key_value"]}, {"target_length": 1024}]},
+                "retrieval": {"share": 0.2, "heldout_families": ["key_value"]},
+            },
+            "training.stages[0] (512 tokens): heldout_families holds every kind of families",
+        ),
+        (
+            {
+                "training": {
+                    "stages": [{"target_length": 512, "retrieval_share": 0.2}, {"target_length": 1024}],
+                    "loss_kernel": "torch",
+                },
+            },
+            "cannot weight tokens as training.stages[0].retrieval_share asks",
+        ),
         ({"training": {"stages": [{"target_length": 512}]}}, "let the last stage have that length"),
         ({"training": {"stages": [{"target_length": 1024, "rope_method": "ntk"}]}}, "give model.rope_method instead"),
         (
@@ -269,6 +284,27 @@ def test_each_training_stage_is_a_run_of_its_own():
     alone = PipelineParams.model_validate(changed(training={"steps": 7}, **groups))
     assert params.by_stage()[-1] == alone
     assert alone.by_stage() == (alone,)
+
+
+def test_training_stages_of_the_same_length_differ_in_their_retrieval_mix():
+    stages = [
+        {"target_length": 1024, "retrieval_share": 0.5, "answer_weight": 0.9, "retrieval_families": ["key_value_rounds"]},
+        {"target_length": 1024},
+    ]
+    groups = {"retrieval": {"share": 0.1, "seed": 3}, "evaluation": {"lengths": [1024]}}
+    model = {"rope_method": "yarn", "rope_length": 2048}
+    params = PipelineParams.model_validate(changed(training={"stages": stages, "steps": 7}, model=model, **groups))
+    first, last = params.by_stage()
+    assert first.retrieval.model_dump() == {
+        **params.retrieval.model_dump(), "share": 0.5, "answer_weight": 0.9, "families": ("key_value_rounds",),
+    }  # fmt: skip
+    assert first.model == last.model == params.model
+    assert first.evaluation.lengths is None
+    assert last == PipelineParams.model_validate(changed(training={"steps": 7}, model=model, **groups))
+    linear = [{"target_length": 1024, "rope_method": "linear"}, {"target_length": 1024}]
+    first, last = PipelineParams.model_validate(changed(training={"stages": linear}, model=model)).by_stage()
+    assert (first.model.rope_method, first.model.rope_length) == ("linear", None)
+    assert (last.model.rope_method, last.model.rope_length) == ("yarn", 2048)
 
 
 def test_a_run_without_stages_is_recorded_as_before_and_stages_without_their_files():

@@ -32,6 +32,15 @@ def said(**groups: dict) -> tuple[str, ...]:
             "not used: position of retrieval.heldout_families, because it is not in retrieval.families",
         ),
         (
+            {
+                "retrieval": {"families": ["keyword"]},
+                "training": {
+                    "stages": [{"target_length": 1024, "answer_weight": 0.9}, {"target_length": 1024, "retrieval_share": 0.2}]
+                },
+            },
+            "not used: training.stages[0].answer_weight, because the share of retrieval documents is 0 in this stage",
+        ),
+        (
             {"training": {"loss_long_from": 64, "loss_max_weight": 3.0, "loss_extra_mass": 0.2}},
             "not used: training.loss_long_from, training.loss_extra_mass, training.loss_max_weight, because training.loss_weighting is "
             "none",

@@ -1,6 +1,7 @@
 """`ropeway compare-rope` as a user meets it, and what `ropeway plan` prints before and after it."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams
 from data_schemas.params_reading import validate_params
 from data_schemas.stage_params import StageParams
-from flows.check_inputs import check_inputs
+from flows.check_inputs import check_inputs, check_parameters
 from flows.commands.doctor import _model
 from flows.commands.plan import Machine, print_plan
 from flows.commands.plan_notes import foreseen_notes
@@ -373,6 +374,16 @@ def test_rows_over_several_workers_are_planned_and_lengths_may_be_left_out(
         assert words in text
 
 
+def test_a_stage_too_short_for_its_retrieval_documents_is_named(config: str) -> None:
+    stage = "{target_length: 96, retrieval_share: 0.5, retrieval_families: [position]}"
+    told = (
+        "training.stages[0] (96 tokens): Rows of 96 tokens are too short for training.stages[0].retrieval_families position (no "
+        "sentence that can be asked about): leave position out, or raise training.stages[0].target_length."
+    )
+    with pytest.raises(UserError, match=re.escape(told)):
+        check_parameters(load_config(config, [f"training.stages=[{stage}, {{target_length: 128}}]"]))
+
+
 def test_rows_of_all_stages_count_and_auto_is_in_the_peak(
     config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,7 +400,7 @@ def test_rows_of_all_stages_count_and_auto_is_in_the_peak(
     assert peak in last, "the same in both tables"
     time = next(line for line in text.splitlines() if "training time" in line and "at most about" in line)
     assert "speed 2" in time, "measured once"
-    assert last.split("│")[6].strip() in time
+    assert last.split("│")[7].strip() in time
 
 
 def test_weights_and_skipped_positions_are_planned(config: str, capsys: pytest.CaptureFixture[str]) -> None:

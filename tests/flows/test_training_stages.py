@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -219,13 +220,13 @@ def test_a_checkpoint_says_what_all_its_stages_were_trained_on(tmp_path):
             make=lambda _: summary,
         )
 
-    first = made("a", "s1", steps=3, rope_method="yarn", factor=2.0)
+    first = made("a", "s1", steps=3, rope_method="yarn", factor=2.0, retrieval_share=0.498)
     second = made("b", "s2", steps=4, rope_method="ntk", factor=4.5, earlier_stages=stages_up_to(first.manifest))
     third = made("c", "s3", earlier_stages=stages_up_to(second.manifest))
     assert shards_trained_on(third.manifest) == ["s1", "s2", "s3"]
     assert [stage["steps"] for stage in third.manifest.summary["earlier_stages"]] == [3, 4]
     told = describe_stages(third.manifest.summary["earlier_stages"])
-    assert told == "1 tokens in 3 steps, yarn x2; 1 tokens in 4 steps, ntk x4.5"
+    assert told == "1 tokens in 3 steps, yarn x2, 50% of the row tokens in retrieval documents; 1 tokens in 4 steps, ntk x4.5"
 
 
 def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):
@@ -302,9 +303,8 @@ def test_what_a_stage_has_for_itself_is_checked_also_where_the_last_one_searches
 
 
 def test_all_stages_are_foreseen(tmp_path):
-    params = staged_params(
-        tmp_path, {"target_length": 1024, "steps": 3, "rope_method": "longrope", "rows_per_step": 2}, {"target_length": 2048}
-    )
+    first = {"target_length": 1024, "steps": 3, "rope_method": "longrope", "rows_per_step": 2, "retrieval_share": 0.4}
+    params = staged_params(tmp_path, first, {"target_length": 2048})
     params = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 2, "sequence_workers": 2})})
     stages = foresee_stages(params, 0.001, None, 8e9)
     last = params.by_stage()[-1]
@@ -317,4 +317,6 @@ def test_all_stages_are_foreseen(tmp_path):
     assert seconds == pytest.approx(sum(stage.seconds or 0 for stage in stages))
     text = console.export_text()
     assert "longrope, searched on the base" in text
+    mixes = [line.split("│")[3].strip() for line in text.splitlines() if re.search(r"\d x [28] ", line)]
+    assert mixes == ["40%", "0%"]
     assert f"{stages[0].tokens + stages[1].tokens:,}" in text

@@ -89,7 +89,8 @@ def test_no_form_of_keys_and_values_is_that_of_an_evaluation_task(
     measured = {form for texts in prompts.values() for form in shapes(texts)}
     of_tasks = set().union(*evaluated.values())
     seen, sampled = 0, set()
-    for start, key, value, between, end in product(START, AROUND, AROUND, sorted({*BETWEEN, *AFTER_SIGNS}), sorted(set(END))):
+    around, betweens, ends = sorted(set(AROUND)), sorted({*BETWEEN, *AFTER_SIGNS}), sorted(set(END))
+    for start, key, value, between, end in product(START, around, around, betweens, ends):
         if between in AFTER_SIGNS and not may_have_colon(key[1], value[0]):
             continue
         one = Form(f"{start}{key[0]}", f"{key[1]}{between}{value[0]}", f"{value[1]}{end}")

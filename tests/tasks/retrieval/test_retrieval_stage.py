@@ -98,6 +98,20 @@ def texts_of(documents: Path) -> dict[str, tuple[str, str]]:
     return {row["doc_id"]: (row["split"], row["text"]) for row in found}
 
 
+def test_each_training_stage_has_the_mix_that_it_states(folder: Path) -> None:
+    lookups = {"target_length": TARGET, "retrieval_share": 0.5, "retrieval_families": ["key_value_rounds"]}
+    given = mapping_of(folder, share=0, families=["keyword"]) | {"training": {"stages": [lookups, {"target_length": TARGET}]}}
+    documents, storage = documents_in(folder), Storage(str(folder / "storage"))
+    packed_rows = [
+        shards_stage.run(stage, storage, documents, workers_here, lambda _: None)
+        for stage in PipelineParams.model_validate(given).by_stage()
+    ]
+    told = [shards.manifest.summary.get("retrieval") for shards in packed_rows]
+    assert told[0]["reached"] == pytest.approx(0.5, abs=0.05)
+    assert [of_family["family"] for of_family in told[0]["families"]] == ["key_value_rounds"]
+    assert told[1] is None
+
+
 def test_a_run_gets_its_share_from_training_text_alone_in_all_families(folder: Path, shards: Artifact) -> None:
     told = shards.manifest.summary["retrieval"]
     assert told["wanted"] == 0.2
