@@ -109,8 +109,8 @@ class DataCard(Record):
         )
         if self.earlier_stages:
             yield (
-                "All figures here are about the rows of the last training stage alone. The model was first trained on other rows, in "
-                f"stages of their own: {self.earlier_stages}. `provenance.json` names the rows of each stage."
+                "All figures here are about the rows of the last training stage alone. The model was first trained in other "
+                f"stages: {self.earlier_stages}. `provenance.json` names the rows of each stage."
             )
         for title, field in (("Sources", "source"), ("Licences", "licence"), ("Languages", "language")):
             yield f"## {title}\n\n{self._by(field)}"

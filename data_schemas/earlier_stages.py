@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_schemas.manifest import Manifest
+from data_schemas.retrieval_params import RetrievalParams
 
 EARLIER_STAGES = "earlier_stages"  # in the summary of a checkpoint that goes on from another one
-RETRIEVAL_SHARE = "retrieval_share"  # in the summary: what share of the rows' tokens were retrieval documents, if any were
-_FOUND = ("rope_method", "factor", "steps", "loss", "validation_loss", "full_attention", RETRIEVAL_SHARE)
+RETRIEVAL = "retrieval_mix"  # in the summary: the mix that was trained, if there was one
+_FOUND = ("rope_method", "factor", "steps", "loss", "validation_loss", "full_attention", RETRIEVAL)
 
 
 def stages_up_to(checkpoint: Manifest) -> list[dict[str, Any]]:
@@ -24,16 +25,35 @@ def stages_up_to(checkpoint: Manifest) -> list[dict[str, Any]]:
     return [*checkpoint.summary.get(EARLIER_STAGES, ()), record | found]
 
 
+def mix_of(params: RetrievalParams, reached: float) -> dict[str, Any]:
+    """What a checkpoint's summary says of the retrieval documents in its rows. `reached`: their share of the tokens."""
+    return {"share": reached, "families": list(params.trained_families), "answer_weight": params.answer_weight}
+
+
+def describe_mix(mix: Mapping[str, Any]) -> str:
+    """`mix`: see `mix_of`."""
+    return f"{mix['share']:.0%} retrieval documents ({', '.join(mix['families'])})"
+
+
 def describe_stages(stages: Sequence[Mapping[str, Any]]) -> str:
-    """Such as `1024 tokens in 200 steps, yarn x2; 2048 tokens in 100 steps, yarn x4, 50% of the row tokens in retrieval documents`."""
+    """Such as `1024 tokens in 200 steps, yarn x2; 2048 tokens in 100 steps, yarn x4, 50% retrieval documents (key_value)`."""
     lines = []
     for stage in stages:
         length = stage["params"]["model"]["target_length"]
         line = f"{length} tokens in {stage['steps']} steps, {stage['rope_method']} x{stage['factor']:g}"
-        if share := stage.get(RETRIEVAL_SHARE):
-            line += f", {share:.0%} of the row tokens in retrieval documents"
+        if mix := stage.get(RETRIEVAL):
+            line += f", {describe_mix(mix)}"
         lines.append(line)
     return "; ".join(lines)
+
+
+def rows_read(checkpoint: Manifest, shards: str) -> int:
+    """How many rows of the shards with this digest the training stages up to this checkpoint's have read; the next one goes on there."""
+    return sum(
+        stage["params"]["training"]["steps"] * stage["params"]["training"]["rows_per_step"]
+        for stage in stages_up_to(checkpoint)
+        if stage["parents"].get("shards") == shards
+    )
 
 
 def shards_trained_on(checkpoint: Manifest) -> list[str]:

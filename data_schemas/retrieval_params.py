@@ -56,11 +56,13 @@ class RetrievalParams(Params):
         return self
 
     def refuse_no_families(self) -> None:
-        """ValueError if no kind is left to make, or one is named twice."""
+        """ValueError, in full names of parameters, if no kind is left to make, or one is named twice."""
         if len(set(self.families)) < len(self.families):
-            raise ValueError("families names a kind twice: name each once")
+            raise ValueError("retrieval.families names a kind twice: name each once")
         if not self.trained_families:
-            raise ValueError("heldout_families holds every kind of families, so none is left to train: remove one")
+            raise ValueError(
+                "retrieval.heldout_families holds every kind of retrieval.families, so none is left to train: remove one"
+            )
 
     def questions_of(self, row_tokens: int) -> int:
         """How many questions a document of so many tokens has where its length allows."""

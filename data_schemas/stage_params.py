@@ -45,7 +45,8 @@ class StageParams(Params):
     )
     rope_method: RopeMethod | None = Field(
         None,
-        description="How RoPE is scaled in this stage. With longrope and no file, factors are searched on the model of the stage before. "
+        description="How RoPE is scaled in this stage. With longrope and no file, factors are searched on the model of the stage before, "
+        "anew for each stage. "
         "A stage that names a method takes nothing else from `model`'s RoPE. Not for the last stage. Empty: longrope with "
         "`rope_factors_file`, else `model.rope_method`.",
     )
@@ -61,8 +62,8 @@ class StageParams(Params):
     )
     rope_factors_file: str | None = Field(
         None,
-        description="For longrope in this stage: JSON file with its factors. Factors are for one length, so those of `model` are for the "
-        "last stage only.",
+        description="For longrope in this stage: JSON file with its factors. Factors are for one length, so those of `model` are for "
+        "stages of `model.target_length` only.",
     )
 
     retrieval_share: float | None = Field(
@@ -83,10 +84,11 @@ class StageParams(Params):
 
     def changes_of_model(self, model: ModelParams) -> dict[str, Any]:
         """What this stage, which is not the last one, changes in `model`. One of the target length keeps the RoPE unless it states its
-        own."""
+        own; what `model` has for arms of the evaluation alone is for the last stage."""
         own = {name: getattr(self, name) for name in _ROPE}
         if self.target_length == model.target_length and not any(own.values()):
-            return {}
+            used = {"rope_theta": ("theta", "auto"), "rope_factors_file": ("longrope", "auto")}
+            return {name: None for name, methods in used.items() if model.rope_method not in methods}
         if self.rope_method is None and self.rope_factors_file:
             own["rope_method"] = "longrope"  # also where a search for the last stage has put another method into `model`
         elif self.rope_method is None:

@@ -78,7 +78,8 @@ class TrainingParams(Params):
     steps: int = Field(1000, ge=1, description="Number of optimizer steps.")
     stages: tuple[StageParams, ...] = Field(
         (),
-        description="Train in several stages, each at a longer length and from the weights of the one before (progressive extension). "
+        description="Train in several stages, each from the weights of the one before (progressive extension): at growing lengths, or with "
+        "other retrieval documents. "
         "Empty: in one stage at `model.target_length`.",
     )
     rows_per_step: int = Field(

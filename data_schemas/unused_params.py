@@ -29,16 +29,26 @@ def unused_lines(params: PipelineParams) -> tuple[str, ...]:
 
 
 def _unused_retrieval(params: PipelineParams) -> Iterator[Unused]:
-    retrieval, in_stages = params.retrieval, params.by_stage() if params.training.stages else ()
-    for number, (stage, run) in enumerate(zip(params.training.stages, in_stages, strict=True)):
-        if not run.retrieval.share:
+    retrieval, stages = params.retrieval, params.training.stages
+    mixes = [run.retrieval for run in params.by_stage()]
+    for number, (stage, mix) in enumerate(zip(stages, mixes, strict=False)):
+        if not mix.share:
             names = _set(f"training.stages[{number}]", stage, ("retrieval_families", "answer_weight"))
             yield Unused(names, "the share of retrieval documents is 0 in this stage")
-    if not any(run.retrieval.share for run in in_stages or (params,)):
-        yield Unused(_set("retrieval", retrieval), "retrieval.share is 0")
-    elif outside := [kind for kind in retrieval.heldout_families if kind not in retrieval.families]:
+    if not any(mix.share for mix in mixes):
+        why = "no training stage has retrieval documents" if stages else "retrieval.share is 0"
+        yield Unused(_set("retrieval", retrieval), why)
+        return
+    used = [stage.changes_of_retrieval() for stage, mix in zip(stages, mixes, strict=False) if mix.share]
+    hidden = tuple(name for name in ("families", "answer_weight") if used and all(name in changed for changed in used))
+    if all(stage.retrieval_share is not None for stage in stages) and stages:
+        hidden = ("share", *hidden)
+    yield Unused(_set("retrieval", retrieval, hidden), "each training stage states its own")
+    trained = {kind for mix in mixes if mix.share for kind in mix.families}
+    if outside := [kind for kind in retrieval.heldout_families if kind not in trained]:
         are = "it is" if len(outside) == 1 else "they are"
-        yield Unused((f"{', '.join(outside)} of retrieval.heldout_families",), f"{are} not in retrieval.families")
+        of = "in the families of any training stage" if stages else "in retrieval.families"
+        yield Unused((f"{', '.join(outside)} of retrieval.heldout_families",), f"{are} not {of}")
 
 
 def _unused_training(params: PipelineParams) -> Iterator[Unused]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from data_schemas.earlier_stages import EARLIER_STAGES, describe_stages
+from data_schemas.earlier_stages import EARLIER_STAGES, RETRIEVAL, describe_mix, describe_stages
 from data_schemas.params import PipelineParams
 from data_schemas.report import read_report
 from data_schemas.storage import Storage, read_manifest
@@ -42,7 +42,8 @@ def print_outcome(params: PipelineParams, location: str) -> Standing | None:
         if "shards" in record and storage.local(location).name == record["shards"]["digest"]:
             _print_prepared(storage, record, console)
         elif manifest := read_manifest(path):
-            figures = {name: describe_stages(v) if name == EARLIER_STAGES else str(v) for name, v in manifest.summary.items()}
+            told = {EARLIER_STAGES: describe_stages, RETRIEVAL: describe_mix}
+            figures = {name: told.get(name, str)(value) for name, value in manifest.summary.items()}
             console.print(plain_table(("what", "value"), figures.items()))
     print(location, flush=True)
     return published

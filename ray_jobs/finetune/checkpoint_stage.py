@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.absolute_paths import absolute_paths
-from data_schemas.earlier_stages import EARLIER_STAGES, RETRIEVAL_SHARE, stages_up_to
+from data_schemas.earlier_stages import EARLIER_STAGES, RETRIEVAL, mix_of, rows_read, stages_up_to
 from data_schemas.errors import UserError, is_out_of_memory
 from data_schemas.locks import holder_of, locked_at_once
 from data_schemas.manifest import MANIFEST_NAME, Manifest, stage_digest
@@ -51,6 +51,7 @@ _RAY_DIR = "ray"  # below the work folder: Ray Train's own files of a run
 _HOW = ("parallelism", "activation_offload", "gradient_checkpointing", "loss_kernel", "loss_chunk_tokens", "micro_batch_rows",
         "s2_executor", "mlp_tile_tokens", "kept_layers", "attention_outputs", "checkpoint_every", "validate_every",
         "validation_rows", "find_short_factors")  # fmt: skip
+ROWS_READ = "rows_read"  # of the same shards by the stages before; in a checkpoint's parameters where there are any
 _SHORT = "short_factors"  # in a checkpoint's parameters: what the measurements after training depend on
 _FAILURES, _ELASTIC_FAILURES = 2, 20  # lost workers after which a run ends; in an elastic run workers come and go
 
@@ -98,14 +99,17 @@ def trajectory_params(params: PipelineParams) -> dict[str, Any]:
 def _trajectory_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """`trajectory_params` of `stage_params`, which a checkpoint's manifest holds."""
     training = {name: value for name, value in recorded["training"].items() if name not in _HOW}
-    return {"model": recorded["model"], "training": training}
+    read = {ROWS_READ: recorded[ROWS_READ]} if ROWS_READ in recorded else {}
+    return {"model": recorded["model"], "training": training} | read
 
 
 def _inputs(params: PipelineParams, shards: Artifact, start: Artifact | None) -> dict[str, Any]:
     parents = {"shards": shards.digest, "base": base_fingerprint(params.model)}
     if start is not None:
         parents["checkpoint"] = start.digest
-    return {"stage": STAGE, "params": stage_params(params), "code_version": CODE_VERSION, "parents": parents}
+    read = rows_read(start.manifest, shards.digest) if start else 0
+    recorded = stage_params(params) | ({ROWS_READ: read} if read else {})
+    return {"stage": STAGE, "params": recorded, "code_version": CODE_VERSION, "parents": parents}
 
 
 def find(params: PipelineParams, storage: Storage, shards: Artifact, start: Artifact | None = None) -> Artifact | None:
@@ -124,7 +128,7 @@ def find_earlier(
     inputs = _inputs(params, shards, start)
     if found := storage.find(KIND, stage_digest(**inputs)):
         return found, ""
-    steps = stage_digest(**inputs | {"params": trajectory_params(params)})
+    steps = stage_digest(**inputs | {"params": _trajectory_of(inputs["params"])})
     for manifest in storage.manifests(KIND):
         if manifest.stage == STAGE and _steps_of(manifest) == steps:
             differences = ", ".join(_differences(inputs["params"], manifest.params))
@@ -143,7 +147,7 @@ def _steps_of(checkpoint: Manifest) -> str:
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Names of the parameters that differ, as a user writes them."""
     found = [f"training.{name}" for name in _HOW if ours["training"].get(name) != theirs["training"].get(name)]
-    workers = sorted((ours.keys() | theirs.keys()) - {"model", "training", _SHORT})
+    workers = sorted((ours.keys() | theirs.keys()) - {"model", "training", _SHORT, ROWS_READ})
     return found + [f"ray.{name}" for name in workers if ours.get(name) != theirs.get(name)]
 
 
@@ -159,7 +163,7 @@ def run(
             the cluster cannot be reached or does not see the storage.
     """
     inputs = _inputs(params, shards, start)
-    work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_params(params)})
+    work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": _trajectory_of(inputs["params"])})
     parts_key = stage_digest(**inputs | {"stage": "short-factors"})
 
     def make(directory: Path) -> dict[str, Any]:
@@ -201,7 +205,7 @@ def run(
         full = {} if chosen is None else {"full_attention": chosen.recorded()}
         before = {} if start is None else {EARLIER_STAGES: stages_up_to(start.manifest)}
         retrieved = shards.manifest.summary.get("retrieval")
-        mix = {RETRIEVAL_SHARE: retrieved["reached"]} if retrieved else {}
+        mix = {RETRIEVAL: mix_of(params.retrieval, retrieved["reached"])} if retrieved else {}
         return (
             {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps}
             | full
@@ -379,6 +383,7 @@ def _fit(
                 "work": str(work),
                 "unlisted": str(unlisted) if unlisted else None,
                 "start": str(start.path / ADAPTER_DIR) if start else None,
+                ROWS_READ: rows_read(start.manifest, shards.digest) if start else 0,
             },
             torch_config=torch_config(),
             scaling_config=ScalingConfig(

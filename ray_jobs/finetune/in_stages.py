@@ -25,8 +25,15 @@ def refuse_given(params: PipelineParams, given: Given) -> None:
 
 def rows_of_stages(params: PipelineParams, storage: Storage, progress: ProgressCallback, documents: Artifact) -> list[Artifact]:
     """The `shards` of each stage, made or found. The longest first, since a corpus may be too short for it alone."""
-    stages = params.by_stage()
-    return [make_shards(stage, storage, progress, documents)[1] for stage in reversed(stages)][::-1]
+    stages, shards = params.by_stage(), []
+    for number in reversed(range(len(stages))):
+        try:
+            shards.append(make_shards(stages[number], storage, progress, documents)[1])
+        except UserError as error:
+            if not params.training.stages:
+                raise
+            raise UserError(params.told_of_stage(number, error)) from error
+    return shards[::-1]
 
 
 def train_in_stages(

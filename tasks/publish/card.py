@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from data_schemas.earlier_stages import describe_mix
 from data_schemas.params import PipelineParams
 from data_schemas.reorder import ReorderConfig
 from data_schemas.report import Report
@@ -98,6 +99,7 @@ def render_card(
         training=last.training,
         row_tokens=last.row_tokens,
         earlier=earlier_stages,
+        describe_mix=describe_mix,
         search_verdict=search_verdict,
         short_prompts=_short_prompts(report, plan, short_verdict),
         quantised=[row for row in report.comparisons if row.denominator.arm == QUANTISED_ARM],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from data_schemas.earlier_stages import EARLIER_STAGES
+from data_schemas.earlier_stages import EARLIER_STAGES, RETRIEVAL
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
 from tasks.publish.base_identity import BaseIdentity
@@ -17,8 +17,8 @@ from tasks.publish.rounding import Rounding
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "ray", "numpy", "pyarrow", "spacy", "datasets")
 
 # What a stage chose by itself: the layers in full attention with their scores, the RoPE method that a search of factors chose and why. And
-# the training stages before the last one.
-_FOUND = ("full_attention", "chosen", "verdict", EARLIER_STAGES)
+# the retrieval mix, and the training stages before the last one.
+_FOUND = ("full_attention", "chosen", "verdict", RETRIEVAL, EARLIER_STAGES)
 
 
 def provenance(

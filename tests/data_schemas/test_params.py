@@ -131,7 +131,11 @@ def test_a_source_may_be_a_plain_path_or_an_object():
                 "training": {"stages": [{"target_length": 512, "retrieval_families": ["key_value"]}, {"target_length": 1024}]},
                 "retrieval": {"share": 0.2, "heldout_families": ["key_value"]},
             },
-            "training.stages[0] (512 tokens): heldout_families holds every kind of families",
+            "training.stages[0] (512 tokens): retrieval.heldout_families holds every kind of training.stages[0].retrieval_families",
+        ),
+        (
+            {"training": {"stages": [{"target_length": 1024}, {"target_length": 1024, "retrieval_families": ["keyword"] * 2}]}},
+            "training.stages[1].retrieval_families names a kind twice",
         ),
         (
             {
@@ -301,6 +305,15 @@ def test_training_stages_of_the_same_length_differ_in_their_retrieval_mix():
     assert first.model == last.model == params.model
     assert first.evaluation.lengths is None
     assert last == PipelineParams.model_validate(changed(training={"steps": 7}, model=model, **groups))
+    for unused, arms in (({"rope_theta": 1e6}, "theta"), ({"rope_factors_file": "f.json"}, "longrope")):
+        measured = changed(
+            training={"stages": [{"target_length": 1024}] * 2},
+            model={"rope_method": "yarn"} | unused,
+            evaluation={"rope_methods": [arms]},
+        )
+        first, last = PipelineParams.model_validate(measured).by_stage()
+        assert (first.model.rope_theta, first.model.rope_factors_file) == (None, None), "they are for an arm of the evaluation"
+        assert (last.model.rope_theta, last.model.rope_factors_file) != (None, None)
     linear = [{"target_length": 1024, "rope_method": "linear"}, {"target_length": 1024}]
     first, last = PipelineParams.model_validate(changed(training={"stages": linear}, model=model)).by_stage()
     assert (first.model.rope_method, first.model.rope_length) == ("linear", None)

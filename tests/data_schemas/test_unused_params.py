@@ -41,6 +41,17 @@ def said(**groups: dict) -> tuple[str, ...]:
             "not used: training.stages[0].answer_weight, because the share of retrieval documents is 0 in this stage",
         ),
         (
+            {"retrieval": {"share": 0.2}, "training": {"stages": [{"target_length": 1024, "retrieval_share": 0}] * 2}},
+            "not used: retrieval.share, because no training stage has retrieval documents",
+        ),
+        (
+            {
+                "retrieval": {"share": 0.2, "answer_weight": 0.3},
+                "training": {"stages": [{"target_length": 1024, "retrieval_share": 0.1, "answer_weight": 0.9}] * 2},
+            },
+            "not used: retrieval.share, retrieval.answer_weight, because each training stage states its own",
+        ),
+        (
             {"training": {"loss_long_from": 64, "loss_max_weight": 3.0, "loss_extra_mass": 0.2}},
             "not used: training.loss_long_from, training.loss_extra_mass, training.loss_max_weight, because training.loss_weighting is "
             "none",

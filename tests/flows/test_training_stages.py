@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_schemas.earlier_stages import describe_stages, shards_trained_on, stages_up_to
+from data_schemas.earlier_stages import describe_stages, rows_read, shards_trained_on, stages_up_to
 from data_schemas.errors import UserError
 from data_schemas.params import PipelineParams, RopeSearchParams
 from data_schemas.rope_search import RESULT_NAME, RopeSearchResult
@@ -20,6 +20,7 @@ from flows.commands.plan_stages import foresee_stages, print_stages
 from ray_jobs.finetune import checkpoint_stage
 from ray_jobs.finetune.planning.shape import training_shape
 from ray_jobs.finetune.planning.worker_memory import memory_of_worker
+from ray_jobs.finetune.training.loop import step_order
 from ray_jobs.preflight import refuse_untrainable
 from ray_jobs.search_rope import search_key
 from tasks.rope_search.plans import as_search, with_result
@@ -220,13 +221,51 @@ def test_a_checkpoint_says_what_all_its_stages_were_trained_on(tmp_path):
             make=lambda _: summary,
         )
 
-    first = made("a", "s1", steps=3, rope_method="yarn", factor=2.0, retrieval_share=0.498)
+    first = made(
+        "a", "s1", steps=3, rope_method="yarn", factor=2.0, retrieval_mix={"share": 0.498, "families": ["keyword", "position"]}
+    )
     second = made("b", "s2", steps=4, rope_method="ntk", factor=4.5, earlier_stages=stages_up_to(first.manifest))
     third = made("c", "s3", earlier_stages=stages_up_to(second.manifest))
     assert shards_trained_on(third.manifest) == ["s1", "s2", "s3"]
     assert [stage["steps"] for stage in third.manifest.summary["earlier_stages"]] == [3, 4]
     told = describe_stages(third.manifest.summary["earlier_stages"])
-    assert told == "1 tokens in 3 steps, yarn x2, 50% of the row tokens in retrieval documents; 1 tokens in 4 steps, ntk x4.5"
+    assert told == "1 tokens in 3 steps, yarn x2, 50% retrieval documents (keyword, position); 1 tokens in 4 steps, ntk x4.5"
+
+
+def test_a_stage_goes_on_in_the_rows_that_a_stage_before_has_begun(tmp_path):
+    same = {"target_length": 2048, "steps": 3, "learning_rate": 1e-3}
+    params, storage = staged_params(tmp_path, same, same | {"steps": 4}), Storage(str(tmp_path))
+    chain = Chain(params, RecordingStages(storage))
+    last = chain.finetuned()
+    first, shards = chain.artifacts["checkpoint_1"], chain.artifacts["shards"]
+    assert chain.artifacts["shards_1"].digest == shards.digest
+    read = rows_read(first.manifest, shards.digest)
+    assert read == 3 * params.training.rows_per_step
+    assert last.manifest.params["rows_read"] == read
+    assert "rows_read" not in first.manifest.params
+    ordered = step_order(params, range(50))
+    after = step_order(params, range(50), rows_read=read)
+    assert [after.rows(step) for step in range(9)] == [ordered.rows(step) for step in range(3, 12)]
+    assert rows_read(first.manifest, "other rows") == 0
+    again = Chain(params, RecordingStages(storage))
+    assert again.finetuned().digest == last.digest
+    assert all(entry["reused"] for entry in again.record.values())
+
+
+def test_rows_that_cannot_be_packed_are_told_of_their_stage(tmp_path):
+    stage = {"target_length": 2048, "retrieval_share": 0.001}
+    stages = RecordingStages(Storage(str(tmp_path)))
+    made = stages.prepare
+
+    def prepare(params, documents):
+        if params.retrieval.share:
+            raise UserError(f"retrieval.share {params.retrieval.share} is less than one document.")
+        return made(params, documents)
+
+    stages.prepare = prepare
+    told = r"training\.stages\[0\] \(2048 tokens\): training\.stages\[0\]\.retrieval_share 0\.001 is less"
+    with pytest.raises(UserError, match=told):
+        Chain(staged_params(tmp_path, stage, {"target_length": 2048}), stages).finetuned()
 
 
 def test_wrong_stages_are_one_sentence_before_any_work(tmp_path):

@@ -58,11 +58,17 @@ class StepOrder:
     """The rows of each optimizer step. Epochs follow one another without a gap, so a step may span two.
 
     With `costs` float [num_rows], rows of similar cost are put in the same step, within windows of `window_steps` steps; see
-    `ray_jobs.finetune.training.balance`.
+    `ray_jobs.finetune.training.balance`. The first step begins after `rows_read` rows.
     """
 
     def __init__(
-        self, num_rows: int, rows_per_step: int, seed: int, costs: np.ndarray | None = None, window_steps: int = 1
+        self,
+        num_rows: int,
+        rows_per_step: int,
+        seed: int,
+        costs: np.ndarray | None = None,
+        window_steps: int = 1,
+        rows_read: int = 0,
     ) -> None:
         if window_steps > 1 and costs is None:
             raise ValueError("window_steps above 1 needs the costs of the rows")
@@ -71,11 +77,12 @@ class StepOrder:
         self._seed = seed
         self._costs = costs
         self._window_steps = window_steps
+        self._rows_read = rows_read
         self._epochs: dict[int, np.ndarray] = {}
 
     def rows(self, step: int) -> list[int]:
         """Row indices of one step."""
-        first = step * self._rows_per_step
+        first = self._rows_read + step * self._rows_per_step
         places = (divmod(sample, self._num_rows) for sample in range(first, first + self._rows_per_step))
         return [int(self._epoch(epoch)[place]) for epoch, place in places]
 

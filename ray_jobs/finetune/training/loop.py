@@ -55,6 +55,7 @@ def train(
     scratch: Path,
     save_now: Callable[[], bool] = lambda: False,
     start: Path | None = None,
+    rows_read: int = 0,
 ) -> PeftModel:
     """Train to `params.training.steps` and return the model, still wrapped, with the weights that are to be published.
 
@@ -64,6 +65,7 @@ def train(
         resume_from: a checkpoint to continue from; None starts at step 0.
         save_now: called on every rank after every step; whether an extra checkpoint is due, the same answer on all ranks.
         start: folder of the adapter whose weights step 0 has, in place of the base's.
+        rows_read: how many of `train_rows`, in their order, the stages before have read; this one goes on after them.
 
     Raises:
         UserError: the loss or a gradient is not finite, naming the documents; or no target has the long context that
@@ -78,7 +80,10 @@ def train(
     set_full_layers(objective, chosen.layers, chosen.heads)
     average = WeightAverage(training.steps, training.average_last_steps) if training.average_last_steps else None
     first = load_checkpoint(resume_from, model, optimizer, average).step if resume_from else 0
-    order, token_weights = step_order(params, train_rows, full_share(objective)), token_weights_of(params, train_rows)
+    order, token_weights = (
+        step_order(params, train_rows, full_share(objective), rows_read),
+        token_weights_of(params, train_rows),
+    )
     mixed = short_windows_of(params, train_rows)
     for step in range(first, training.steps):
         started = time.perf_counter()
@@ -158,12 +163,12 @@ def full_layers_of(
     return FullLayers(tuple(layer for layer in layers if layer in can), heads=heads)
 
 
-def step_order(params: PipelineParams, rows: Rows, full_share: float = 0.0) -> StepOrder:
-    """Which rows form each step; with `balance_steps` above 1, rows of similar cost are put in the same step."""
+def step_order(params: PipelineParams, rows: Rows, full_share: float = 0.0, rows_read: int = 0) -> StepOrder:
+    """Which rows form each step, after `rows_read` others; with `balance_steps` above 1, rows of similar cost are put in the same step."""
     training = params.training
     window = training.balance_steps
     costs = costs_of_rows(rows, range(len(rows)), group_size_at(0, params), full_share) if window > 1 else None
-    return StepOrder(len(rows), training.rows_per_step, training.seed, costs, window)
+    return StepOrder(len(rows), training.rows_per_step, training.seed, costs, window, rows_read)
 
 
 def token_weights_of(params: PipelineParams, rows: Rows) -> TokenWeights | None:

@@ -15,7 +15,7 @@ REFUSAL = "refused.txt"  # a worker's UserError, which no restart by Ray can fix
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """Train with `config` = {"params", "shards", "work", "unlisted", "start"}.
+    """Train with `config` = {"params", "shards", "work", "unlisted", "start", "rows_read"}.
 
     Starts from Ray's latest checkpoint, else from the checkpoint folder `unlisted`, whichever is complete, else from step 0; there with
     the adapter in the folder `start`, if there is one.
@@ -58,7 +58,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     rows, heldout = open_rows(shards), open_rows(shards / "heldout")
     start = Path(config["start"]) if config["start"] else None
     try:
-        train(params, rows, heldout, worker, of_ray.report, resume_from, scratch, of_ray.save_now, start)
+        train(params, rows, heldout, worker, of_ray.report, resume_from, scratch, of_ray.save_now, start, config["rows_read"])
     except UserError as error:
         write_atomically(work / REFUSAL, str(error))
         raise
