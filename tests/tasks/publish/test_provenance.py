@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data_schemas.data_card import DataCard
+from data_schemas.earlier_stages import mix_of
 from data_schemas.ledger import Ledger
 from data_schemas.manifest import Manifest
 from data_schemas.params import PipelineParams
@@ -37,7 +38,7 @@ def test_a_data_card_says_that_it_is_about_the_last_stage_alone_where_there_are_
     card = DataCard(**figures, groups=(), lengths=(), ledger=Ledger(lines=()), warnings=(), samples=())
     staged = card.model_copy(update={"earlier_stages": "32 tokens in 3 steps, yarn x2"})
     assert "last training stage alone" in staged.markdown()
-    assert "stages of their own: 32 tokens in 3 steps, yarn x2." in staged.markdown()
+    assert "trained in other stages: 32 tokens in 3 steps, yarn x2." in staged.markdown()
     assert "stage" not in card.markdown()
 
 
@@ -49,6 +50,9 @@ def test_the_layers_in_full_and_their_scores_are_recorded_where_there_are_any() 
     chosen = {"layers": [3], "scores": [0.082, -0.007, 0.037, 0.727], "loss": 1.83}
     told = provenance(params, base, {"checkpoint": checkpoint(loss=2.0, full_attention=chosen)}, {})
     assert told["stages"]["checkpoint"]["full_attention"] == chosen
+    mix = mix_of(params.retrieval, 0.19)
+    with_mix = provenance(params, base, {"checkpoint": checkpoint(retrieval_mix=mix)}, {})
+    assert with_mix["stages"]["checkpoint"]["retrieval_mix"] == mix
     assert "loss" not in told["stages"]["checkpoint"]
     without = provenance(params, base, {"checkpoint": checkpoint(loss=2.0)}, {})
     assert "full_attention" not in without["stages"]["checkpoint"]
