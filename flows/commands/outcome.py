@@ -1,6 +1,7 @@
 """What a finished run prints: the verdict or tables, and the artifact's path as the last line."""
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def print_outcome(params: PipelineParams, location: str) -> Standing | None:
         if "shards" in record and storage.local(location).name == record["shards"]["digest"]:
             _print_prepared(storage, record, console)
         elif manifest := read_manifest(path):
-            told = {EARLIER_STAGES: describe_stages, RETRIEVAL: describe_mix}
-            figures = {name: told.get(name, str)(value) for name, value in manifest.summary.items()}
+            in_words: dict[str, Callable[[Any], str]] = {EARLIER_STAGES: describe_stages, RETRIEVAL: describe_mix}
+            figures = {name: in_words.get(name, str)(value) for name, value in manifest.summary.items()}
             console.print(plain_table(("what", "value"), figures.items()))
     print(location, flush=True)
     return published
