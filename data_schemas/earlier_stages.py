@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_schemas.manifest import Manifest
-from data_schemas.retrieval_params import RetrievalParams
 
 EARLIER_STAGES = "earlier_stages"  # in the summary of a checkpoint that goes on from another one
 RETRIEVAL = "retrieval_mix"  # in the summary: the mix that was trained, if there was one
@@ -25,9 +24,10 @@ def stages_up_to(checkpoint: Manifest) -> list[dict[str, Any]]:
     return [*checkpoint.summary.get(EARLIER_STAGES, ()), record | found]
 
 
-def mix_of(params: RetrievalParams, reached: float) -> dict[str, Any]:
-    """What a checkpoint's summary says of the retrieval documents in its rows. `reached`: their share of the tokens."""
-    return {"share": reached, "families": list(params.trained_families), "answer_weight": params.answer_weight}
+def mix_of(packed: Mapping[str, Any], answer_weight: float | None) -> dict[str, Any]:
+    """What a checkpoint's summary says of the retrieval documents in its rows. `packed`: what the summary of the shards says of them."""
+    families = [of_family["family"] for of_family in packed["families"]]
+    return {"share": packed["reached"], "families": families, "answer_weight": answer_weight}
 
 
 def describe_mix(mix: Mapping[str, Any]) -> str:

@@ -52,16 +52,16 @@ class RetrievalParams(Params):
 
     @model_validator(mode="after")
     def _has_families(self) -> RetrievalParams:
-        self.refuse_no_families()
+        self.refuse_no_families("")
         return self
 
-    def refuse_no_families(self) -> None:
-        """ValueError, in full names of parameters, if no kind is left to make, or one is named twice."""
+    def refuse_no_families(self, group: str = "retrieval.") -> None:
+        """ValueError if no kind is left to make, or one is named twice. `group`: what stands before the names of parameters."""
         if len(set(self.families)) < len(self.families):
-            raise ValueError("retrieval.families names a kind twice: name each once")
+            raise ValueError(f"{group}families names a kind twice: name each once")
         if not self.trained_families:
             raise ValueError(
-                "retrieval.heldout_families holds every kind of retrieval.families, so none is left to train: remove one"
+                f"{group}heldout_families holds every kind of {group}families, so none is left to train: remove one"
             )
 
     def questions_of(self, row_tokens: int) -> int:

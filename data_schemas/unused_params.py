@@ -41,9 +41,9 @@ def _unused_retrieval(params: PipelineParams) -> Iterator[Unused]:
         return
     used = [stage.changes_of_retrieval() for stage, mix in zip(stages, mixes, strict=False) if mix.share]
     hidden = tuple(name for name in ("families", "answer_weight") if used and all(name in changed for changed in used))
-    if all(stage.retrieval_share is not None for stage in stages) and stages:
-        hidden = ("share", *hidden)
-    yield Unused(_set("retrieval", retrieval, hidden), "each training stage states its own")
+    if stages and all(stage.retrieval_share is not None for stage in stages):
+        yield Unused(_set("retrieval", retrieval, ("share",)), "each training stage states its own")
+    yield Unused(_set("retrieval", retrieval, hidden), "each training stage with retrieval documents states its own")
     trained = {kind for mix in mixes if mix.share for kind in mix.families}
     if outside := [kind for kind in retrieval.heldout_families if kind not in trained]:
         are = "it is" if len(outside) == 1 else "they are"
@@ -53,6 +53,12 @@ def _unused_retrieval(params: PipelineParams) -> Iterator[Unused]:
 
 def _unused_training(params: PipelineParams) -> Iterator[Unused]:
     training = params.training
+    changed = [stage.changes_of_training() for stage in training.stages]
+    hidden = tuple(
+        name for name in ("steps", "rows_per_step", "learning_rate", "warmup_steps") if all(name in one for one in changed)
+    )
+    if changed:
+        yield Unused(_set("training", training, hidden), "each training stage states its own")
     if training.loss_weighting == "none":
         weights = ("loss_long_from", "loss_extra_mass", "loss_max_weight")
         yield Unused(_set("training", training, weights), "training.loss_weighting is none")

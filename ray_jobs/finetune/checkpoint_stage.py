@@ -205,7 +205,8 @@ def run(
         full = {} if chosen is None else {"full_attention": chosen.recorded()}
         before = {} if start is None else {EARLIER_STAGES: stages_up_to(start.manifest)}
         retrieved = shards.manifest.summary.get("retrieval")
-        mix = {RETRIEVAL: mix_of(params.retrieval, retrieved["reached"])} if retrieved else {}
+        weight = params.retrieval.answer_weight if params.retrieval.share else None  # given shards may have a mix all the same
+        mix = {RETRIEVAL: mix_of(retrieved, weight)} if retrieved else {}
         return (
             {"rope_method": plan.method, "factor": plan.factor, "steps": params.training.steps}
             | full

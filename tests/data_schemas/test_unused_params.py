@@ -46,10 +46,24 @@ def said(**groups: dict) -> tuple[str, ...]:
         ),
         (
             {
-                "retrieval": {"share": 0.2, "answer_weight": 0.3},
+                "retrieval": {"answer_weight": 0.3},
                 "training": {"stages": [{"target_length": 1024, "retrieval_share": 0.1, "answer_weight": 0.9}] * 2},
             },
-            "not used: retrieval.share, retrieval.answer_weight, because each training stage states its own",
+            "not used: retrieval.answer_weight, because each training stage with retrieval documents states its own",
+        ),
+        (
+            {"retrieval": {"share": 0.2}, "training": {"stages": [{"target_length": 1024, "retrieval_share": 0.1}] * 2}},
+            "not used: retrieval.share, because each training stage states its own",
+        ),
+        (
+            {
+                "training": {
+                    "steps": 5,
+                    "rows_per_step": 2,
+                    "stages": [{"target_length": 512, "steps": 3}, {"target_length": 1024, "steps": 4}],
+                }
+            },
+            "not used: training.steps, because each training stage states its own",
         ),
         (
             {"training": {"loss_long_from": 64, "loss_max_weight": 3.0, "loss_extra_mass": 0.2}},

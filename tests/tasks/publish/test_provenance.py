@@ -50,7 +50,7 @@ def test_the_layers_in_full_and_their_scores_are_recorded_where_there_are_any() 
     chosen = {"layers": [3], "scores": [0.082, -0.007, 0.037, 0.727], "loss": 1.83}
     told = provenance(params, base, {"checkpoint": checkpoint(loss=2.0, full_attention=chosen)}, {})
     assert told["stages"]["checkpoint"]["full_attention"] == chosen
-    mix = mix_of(params.retrieval, 0.19)
+    mix = mix_of({"reached": 0.19, "families": [{"family": "keyword"}]}, 0.5)
     with_mix = provenance(params, base, {"checkpoint": checkpoint(retrieval_mix=mix)}, {})
     assert with_mix["stages"]["checkpoint"]["retrieval_mix"] == mix
     assert "loss" not in told["stages"]["checkpoint"]
