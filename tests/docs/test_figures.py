@@ -5,6 +5,7 @@ import math
 import re
 from typing import Any
 
+from flows.config import load_config
 from tests.docs.page_names import ROOT
 
 RESULTS = ROOT / "benchmarks/results"
@@ -83,6 +84,27 @@ def test_the_results_at_eight_times_the_window_are_the_recorded_ones() -> None:
     ratios = found["perplexity"]
     for pair in ("fine-tuned@4096 over scaling only@4096", "fine-tuned@4096 over base@512", "fine-tuned@512 over base@512"):
         assert f"{ratios[pair]} of " in shown
+
+
+def test_the_results_in_stages_are_the_recorded_ones() -> None:
+    two, shown = recorded("demo-long-stages-cpu.json"), page("docs/training.md")
+    three = two["with_a_third_stage"]
+    for task in ("passkey", "niah_single", "niah_multikey", "short_key_value"):
+        found = [run["percent_right_by_depth"][task]["2048"] for run in (two, three)]
+        cells = (found[0]["scaling_only"], found[0]["fine_tuned"], found[1]["fine_tuned"])
+        assert "| `{}` | {} % | {} % | {} % |".format(task, *(" / ".join(map(str, cell)) for cell in cells)) in shown
+    for label, pair in (
+        ("perplexity, over scaling only | 1", "fine-tuned@2048 over scaling only@2048"),
+        ("perplexity at 512, over the base | 1.080", "fine-tuned@512 over base@512"),
+    ):
+        assert f"| {label} | {two['perplexity'][pair]} | {three['perplexity'][pair]} |" in shown
+    by_text = recorded("demo-long-text-cpu.json")["held_out_loss"].values()
+    assert (
+        "held-out loss of {:.3f} on the standard library\n  and of {:.3f} with".format(*(loss["250"] for loss in by_text))
+        in shown
+    )
+    first, last = load_config(str(RESULTS / "demo-long-stages.yaml")).by_stage()
+    assert (first.training.steps, last.training.steps, first.retrieval.share, last.retrieval.share) == (250, 700, 0.5, 0.4)
 
 
 def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
