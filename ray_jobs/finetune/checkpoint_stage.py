@@ -91,13 +91,9 @@ def determining(params: PipelineParams) -> dict[str, Any]:
     return prepare_job.determining(params) | training | _of_short_factors(params)
 
 
-def trajectory_params(params: PipelineParams) -> dict[str, Any]:
-    """Those of `stage_params` that decide which steps are made; the run's checkpoints are kept under their digest."""
-    return _trajectory_of(stage_params(params))
-
-
-def _trajectory_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """`trajectory_params` of `stage_params`, which a checkpoint's manifest holds."""
+def trajectory_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `stage_params`, as a checkpoint's manifest has them, decides which steps are made; the run's checkpoints are kept under its
+    digest."""
     training = {name: value for name, value in recorded["training"].items() if name not in _HOW}
     read = {ROWS_READ: recorded[ROWS_READ]} if ROWS_READ in recorded else {}
     return {"model": recorded["model"], "training": training} | read
@@ -128,7 +124,7 @@ def find_earlier(
     inputs = _inputs(params, shards, start)
     if found := storage.find(KIND, stage_digest(**inputs)):
         return found, ""
-    steps = stage_digest(**inputs | {"params": _trajectory_of(inputs["params"])})
+    steps = stage_digest(**inputs | {"params": trajectory_of(inputs["params"])})
     for manifest in storage.manifests(KIND):
         if manifest.stage == STAGE and _steps_of(manifest) == steps:
             differences = ", ".join(_differences(inputs["params"], manifest.params))
@@ -141,7 +137,7 @@ def find_earlier(
 
 def _steps_of(checkpoint: Manifest) -> str:
     """The digest of what decides a checkpoint's steps, under which its work was kept."""
-    return stage_digest(STAGE, _trajectory_of(checkpoint.params), checkpoint.code_version, checkpoint.parents)
+    return stage_digest(STAGE, trajectory_of(checkpoint.params), checkpoint.code_version, checkpoint.parents)
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -163,7 +159,7 @@ def run(
             the cluster cannot be reached or does not see the storage.
     """
     inputs = _inputs(params, shards, start)
-    work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": _trajectory_of(inputs["params"])})
+    work = storage.root / "work" / STAGE / stage_digest(**inputs | {"params": trajectory_of(inputs["params"])})
     parts_key = stage_digest(**inputs | {"stage": "short-factors"})
 
     def make(directory: Path) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_a_finished_stage_is_found_although_it_was_computed_in_another_way(tmp_p
     for name in (*(f"ray.{name}" for name in ray), *(f"training.{name}" for name in training)):
         assert name in told
     assert first.digest in told
-    work = [checkpoint_stage.trajectory_params(one.by_stage()[-1]) for one in (params, changed)]
+    work = [checkpoint_stage.trajectory_of(checkpoint_stage.stage_params(one.by_stage()[-1])) for one in (params, changed)]
     assert work[0] == work[1], "and what is left of the last stage goes on"
     assert list(storage.manifests("checkpoints")) == sorted((first.manifest, last.manifest), key=lambda one: one.digest)
 

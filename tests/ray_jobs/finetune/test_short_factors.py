@@ -189,7 +189,8 @@ def test_a_finished_training_is_used_and_the_checkpoint_has_the_list_that_was_me
 
 def test_looking_for_it_does_not_change_which_steps_are_trained(params, home, tokenizer):
     plain = params_of(home, tokenizer, find=False)
-    assert checkpoint_stage.trajectory_params(plain) == checkpoint_stage.trajectory_params(params)
+    steps = [checkpoint_stage.trajectory_of(checkpoint_stage.stage_params(one)) for one in (plain, params)]
+    assert steps[0] == steps[1]
     assert checkpoint_stage.stage_params(plain) != checkpoint_stage.stage_params(params)
     more = params.model_copy(update={"rope_search": params.rope_search.model_copy(update={"deciding_samples": 8})})
     assert checkpoint_stage.stage_params(more) != checkpoint_stage.stage_params(params)
