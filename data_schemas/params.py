@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
@@ -19,6 +21,7 @@ from data_schemas.corpus_params import (
     QualityParams,
 )
 from data_schemas.credentials import SCHEMA_WITHOUT_CREDENTIALS, refuse_credentials
+from data_schemas.errors import UserError
 from data_schemas.evaluation_params import EvaluationParams
 from data_schemas.model_params import ModelParams, RopeMethod
 from data_schemas.packing_params import PackingParams, TokenBudget
@@ -324,6 +327,16 @@ class PipelineParams(Params):
         stage, is_last = self.training.stages[number], number == len(self.training.stages) - 1
         named = stage.in_own_names(str(error), number, is_last=is_last)
         return f"training.stages[{number}] ({stage.target_length} tokens): {named}"
+
+    @contextmanager
+    def naming_stage(self, number: int) -> Iterator[None]:
+        """A UserError within names the training stage; where there is but one, it stays as it is."""
+        try:
+            yield
+        except UserError as error:
+            if not self.training.stages:
+                raise
+            raise UserError(self.told_of_stage(number, error)) from error
 
     def by_stage(self) -> tuple[PipelineParams, ...]:
         """The run of each training stage by itself, in order; this run alone where `training.stages` is empty."""

@@ -97,12 +97,8 @@ class Chain:
         """Pack rows for every training stage, before any training. The longest first, since a corpus may be too short for it alone."""
         documents = self._do("documents", self.stages.ingest, self.params)
         for number in reversed(range(len(self._training))):
-            try:
+            with self.params.naming_stage(number):
                 self._do(self._name("shards", number), self.stages.prepare, self._training[number], documents)
-            except UserError as error:
-                if not self.params.training.stages:
-                    raise
-                raise UserError(self.params.told_of_stage(number, error)) from error
         return self.artifacts["shards"]
 
     def searched(self) -> Artifact | None:

@@ -86,12 +86,8 @@ def refuse_untrainable(params: PipelineParams) -> Proof:
     check_packing(params)
     tokenizer = load_tokenizer(params.model)
     for number, stage in enumerate((*earlier, params)):
-        try:
+        with run.naming_stage(number):
             check_retrieval(stage, tokenizer)
-        except UserError as error:
-            if not run.training.stages:
-                raise
-            raise UserError(run.told_of_stage(number, error)) from error
     refuse_samples(run, tokenizer)
     check_weights(params.model)
     refuse_unknown_ids(tokenizer, load_config(params.model), params.model.base)
@@ -114,14 +110,12 @@ def refuse_stage(run: PipelineParams, number: int) -> PipelineParams:
     from tasks.pack.settings import check_packing
     from tasks.rope_search.plans import with_stand_in
 
-    try:
+    with run.naming_stage(number):
         params = with_stand_in(run.by_stage()[number])
         rope_plan_for(params.model)
         check_short_windows(params)
         check_weighting(params)
         check_packing(params)
-    except UserError as error:
-        raise UserError(run.told_of_stage(number, error)) from error
     return params
 
 

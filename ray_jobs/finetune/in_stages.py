@@ -27,12 +27,8 @@ def rows_of_stages(params: PipelineParams, storage: Storage, progress: ProgressC
     """The `shards` of each stage, made or found. The longest first, since a corpus may be too short for it alone."""
     stages, shards = params.by_stage(), []
     for number in reversed(range(len(stages))):
-        try:
+        with params.naming_stage(number):
             shards.append(make_shards(stages[number], storage, progress, documents)[1])
-        except UserError as error:
-            if not params.training.stages:
-                raise
-            raise UserError(params.told_of_stage(number, error)) from error
     return shards[::-1]
 
 

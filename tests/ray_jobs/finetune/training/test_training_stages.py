@@ -46,6 +46,20 @@ def test_a_killed_stage_resumes_to_the_same_weights_and_one_adapter_is_merged(tm
     torch.testing.assert_close(merged.get_input_embeddings().weight.detach(), embeddings)
 
 
+def test_a_stage_with_the_rows_of_the_one_before_goes_on_after_them(tmp_path, tokenizer):
+    base = write_base(tmp_path / "base", tokenizer, tied=True)
+    steady = {"schedule": "constant", "warmup_steps": 0, "rows_per_step": 2}
+    folders = {name: tmp_path / name for name in ("whole", "first", "from 0", "from 4")}
+    for folder in folders.values():
+        folder.mkdir()
+    _, whole, _ = run(make_params(base, steps=3, **steady), folders["whole"])
+    _, _, before = run(make_params(base, steps=2, **steady), folders["first"])
+    start, one = before[2] / ADAPTER_DIR, make_params(base, steps=1, **steady)
+    losses = {read: run(one, folders[f"from {read}"], start=start, rows_read=read)[1][0]["loss"] for read in (0, 4)}
+    assert losses[4] == pytest.approx(whole[2]["loss"], rel=1e-6)
+    assert losses[0] != pytest.approx(whole[2]["loss"], rel=1e-3), "else the rows make no difference here"
+
+
 def test_an_adapter_of_another_shape_is_refused(tmp_path, tokenizer):
     base = write_base(tmp_path / "base", tokenizer, tied=True)
     _, _, kept = run(make_params(base, steps=2), tmp_path)
