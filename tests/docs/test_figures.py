@@ -5,6 +5,8 @@ import math
 import re
 from typing import Any
 
+import pytest
+
 from flows.config import load_config
 from tests.docs.page_names import ROOT
 
@@ -86,25 +88,32 @@ def test_the_results_at_eight_times_the_window_are_the_recorded_ones() -> None:
         assert f"{ratios[pair]} of " in shown
 
 
-def test_the_results_in_stages_are_the_recorded_ones() -> None:
-    two, shown = recorded("demo-long-stages-cpu.json"), page("docs/training.md")
-    three = two["with_a_third_stage"]
+def test_demo_long_beside_other_texts_is_the_recorded_one() -> None:
+    cells, ratios = recorded("demo-long/report.json")["tasks"], (RESULTS / "demo-long/report.md").read_text()
+    others, shown = [recorded(f"demo-long-{name}-cpu.json") for name in ("stages", "packages")], page("docs/training.md")
     for task in ("passkey", "niah_single", "niah_multikey", "short_key_value"):
-        found = [run["percent_right_by_depth"][task]["2048"] for run in (two, three)]
-        cells = (found[0]["scaling_only"], found[0]["fine_tuned"], found[1]["fine_tuned"])
-        assert "| `{}` | {} % | {} % | {} % |".format(task, *(" / ".join(map(str, cell)) for cell in cells)) in shown
-    for label, pair in (
-        ("perplexity, over scaling only | 1", "fine-tuned@2048 over scaling only@2048"),
-        ("perplexity at 512, over the base | 1.080", "fine-tuned@512 over base@512"),
+        own = [
+            f"{cell['accuracy']:.0%}"[:-1]
+            for cell in cells
+            if (cell["arm"], cell["task"], cell["length"]) == ("fine_tuned", task, 2048)
+        ]
+        theirs = [other["percent_right_by_depth"][task]["2048"]["fine_tuned"] for other in others]
+        assert "| `{}` | {} % | {} % | {} % |".format(task, *(" / ".join(map(str, row)) for row in (own, *theirs))) in shown
+    for label, model, other in (
+        ("perplexity, over scaling only", "fine-tuned@2048", "scaling only@2048"),
+        ("perplexity at 512, over the base", "fine-tuned@512", "base@512"),
     ):
-        assert f"| {label} | {two['perplexity'][pair]} | {three['perplexity'][pair]} |" in shown
-    by_text = recorded("demo-long-text-cpu.json")["held_out_loss"].values()
-    assert (
-        "held-out loss of {:.3f} on the standard library\n  and of {:.3f} with".format(*(loss["250"] for loss in by_text))
-        in shown
-    )
-    first, last = load_config(str(RESULTS / "demo-long-stages.yaml")).by_stage()
-    assert (first.training.steps, last.training.steps, first.retrieval.share, last.retrieval.share) == (250, 700, 0.5, 0.4)
+        [ratio] = re.findall(rf"^\| {model} \| {other} \| ([\d.]+ \[[^\]]+\]) \|$", ratios, re.M)
+        theirs = " | ".join(run["perplexity"][f"{model} over {other}"] for run in others)
+        assert f"| {label} | {ratio} | {theirs} |" in shown
+    losses = [loss["250"] for loss in recorded("demo-long-text-cpu.json")["held_out_loss"].values()]
+    assert "held-out loss of {:.3f} on the standard library and of {:.3f} with".format(*losses) in shown
+
+
+@pytest.mark.parametrize("name", ["stages", "packages"])
+def test_the_configs_of_recorded_runs_are_read(name: str) -> None:
+    params = load_config(str(RESULTS / f"demo-long-{name}.yaml"))
+    assert [stage.training.steps for stage in params.by_stage()] == {"stages": [250, 700], "packages": [1200]}[name]
 
 
 def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
