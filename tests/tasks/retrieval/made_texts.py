@@ -110,26 +110,26 @@ class Maker:
         return fit(draft, self.renderer, self.length, self.chars_per_token)
 
 
-def write_parts(folder: Path, num_parts: int, per_part: int, num_chars: int) -> dict[str, Any]:
-    """A documents artifact in some parts; the first document of each is held out. Returns the summary."""
-    num_bytes, num_heldout_bytes = 0, 0
+def write_parts(folder: Path, num_parts: int, per_part: int, num_chars: int, first_source: str = "x") -> dict[str, Any]:
+    """A documents artifact in some parts; the first document of each is held out. Returns the summary.
+
+    `first_source` is the source of the first part; that of the others is x.
+    """
+    total, lines = 0, []
     for part in range(num_parts):
-        rows = []
+        rows, source = [], "x" if part else first_source
         for number in range(per_part):
             text = prose(part * per_part + number, num_chars)
-            num_bytes += len(text.encode())
-            num_heldout_bytes += 0 if number else len(text.encode())
-            row = {"doc_id": f"p{part}d{number}", "text": text, "source_uri": f"{part}/{number}", "source": "x", "record": 0}
+            row = {"doc_id": f"p{part}d{number}", "text": text, "source_uri": f"{part}/{number}", "source": source, "record": 0}
             row |= {"byte_start": None, "byte_end": None, "num_bytes": len(text.encode()), "format": "plain", "language": "en"}
             row |= {"content_hash": "x", "licence": "CC0-1.0", "work": f"{part}/{number}"}
             rows.append(row | {"split": "train" if number else "heldout"})
         name = f"documents-{part:05d}-of-{num_parts:05d}.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENTS), folder / name)
-    num_documents = num_parts * per_part
-    counts: dict[Step, tuple[int, int]] = {
-        "read": (num_documents, num_bytes),
-        "held_out": (num_parts, num_heldout_bytes),
-        "remaining": (num_documents - num_parts, num_bytes - num_heldout_bytes),
-    }
-    lines = [LedgerLine(step=step, source="x", documents=n, bytes=size) for step, (n, size) in counts.items()]
-    return {"num_documents": num_documents, "num_bytes": num_bytes, "ledger": Ledger.of(lines).to_json()}
+        sizes = [int(row["num_bytes"]) for row in rows]
+        counts: dict[Step, list[int]] = {"read": sizes, "held_out": sizes[:1], "remaining": sizes[1:]}
+        lines += [
+            LedgerLine(step=step, source=source, documents=len(counted), bytes=sum(counted)) for step, counted in counts.items()
+        ]
+        total += sum(sizes)
+    return {"num_documents": num_parts * per_part, "num_bytes": total, "ledger": Ledger.of(lines).to_json()}

@@ -273,6 +273,32 @@ def test_families_can_be_held_out(tmp_path: Path) -> None:
     assert {row["family"] for row in rows_of(made)} == set(FAMILIES) - {"keyword", "fill_in"}
 
 
+def test_text_that_budgets_keep_out_of_ordinary_rows_is_still_for_retrieval_documents(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", window=64)
+    storage = Storage(str(tmp_path / "storage"))
+
+    def make(path: Path) -> dict[str, Any]:
+        return write_parts(path, PARTS, PER_PART, CHARS, first_source="lookups")
+
+    documents = storage.build("documents", stage="test", params={}, code_version=1, parents={}, make=make)
+    mapping = mapping_of(tmp_path, families=["key_value"], share=0.4) | {
+        "corpus": {"sources": [{"uri": "x", "name": "x"}, {"uri": "lookups", "name": "lookups"}]},
+        "packing": {"budgets": [{"source": "lookups", "repeats": 0}]},
+    }
+    params = PipelineParams.model_validate(mapping)
+    shards = shards_stage.run(params, storage, documents, workers_here, lambda _: None)
+    assert shards.manifest.summary["retrieval"]["reached"] == pytest.approx(0.4, abs=0.05)
+    made = retrieval_stage.run(params, storage, documents, lambda _: local_workers(1), lambda _: None)
+    made_from = {f"{row['doc_id']}:0": row["made_from"] for row in rows_of(made)}
+    rows = open_rows(shards.path)
+    packed_ids = [chunk for number in range(len(rows)) for chunk in rows.chunk_ids(number)]
+    lookups = [doc_id for chunk in packed_ids for doc_id in made_from.get(chunk, ())]
+    assert any(doc_id.startswith("p0") for doc_id in lookups)
+    ordinary = [chunk for chunk in packed_ids if chunk not in made_from]
+    assert ordinary
+    assert not any(chunk.startswith("p0") for chunk in ordinary)
+
+
 def test_repeated_text_gets_no_repeated_retrieval_documents(tmp_path: Path) -> None:
     documents = documents_in(tmp_path)
     mapping = mapping_of(tmp_path) | {"packing": {"bucket_repeats": {TARGET: 3}}}
