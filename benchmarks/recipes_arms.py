@@ -15,7 +15,7 @@ HELDOUT_FAMILY = "position"  # made by no arm, so that what transfers is seen
 S2_LAST_STEPS = 1 / 3  # share of the steps that attend in full, for the arm that does
 
 RANK, RATE, FULL_WEIGHT_RATE = 32, 2e-3, 1e-3  # of all arms
-STEP_TOKENS = 8192  # at each length, so that longer rows do not mean fewer steps in the same time
+STEP_TOKENS = 8192  # at lengths up to this, so that longer rows do not mean fewer steps in the same time
 LONGER_ROPE = 2  # RoPE is scaled for that many times the target, in the arms that say so
 
 _S2: dict[str, Any] = {"full_attention_layers": "none"}

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 from typing import Any
 
 import pytest
@@ -108,6 +109,18 @@ def test_demo_long_beside_other_texts_is_the_recorded_one() -> None:
         assert f"| {label} | {ratio} | {theirs} |" in shown
     losses = [loss["250"] for loss in recorded("demo-long-text-cpu.json")["held_out_loss"].values()]
     assert "held-out loss of {:.3f} on the standard library and of {:.3f} with".format(*losses) in shown
+
+
+def test_the_command_to_eight_times_the_window_goes_on_from_the_preset() -> None:
+    words = shlex.split(recorded("demo-long-8x-cpu.json")["command"])
+    said = page("docs/training.md").partition("$ ropeway run demo-long --set")[2].partition("```")[0].replace("\\\n", " ")
+    assert shlex.split(said) == words[4:]
+    stages = load_config("demo-long", [word for word in words[3:] if word != "--set"]).by_stage()
+    preset = load_config("demo-long").by_stage()
+    assert [(stage.model, stage.training, stage.retrieval) for stage in stages[:2]] == [
+        (stage.model, stage.training, stage.retrieval) for stage in preset
+    ]
+    assert stages[2].model.target_length == 4096
 
 
 @pytest.mark.parametrize("name", ["stages", "packages"])
