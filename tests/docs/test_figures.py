@@ -111,6 +111,35 @@ def test_demo_long_beside_other_texts_is_the_recorded_one() -> None:
     assert "held-out loss of {:.3f} on the standard library and of {:.3f} with".format(*losses) in shown
 
 
+def test_demo_long_with_repeated_passages_is_the_recorded_one() -> None:
+    without, report = recorded("demo-long/report.json")["tasks"], (RESULTS / "demo-long/report.md").read_text()
+    found, shown = recorded("demo-long-openings-cpu.json"), page("docs/retrieval-mix.md")
+    for label, task in (
+        ("passkeys by depth 0 / 25 / 50 / 75 / 100 %", "passkey"),
+        ("pairs of `short_key_value`", "short_key_value"),
+    ):
+        own = [
+            f"{cell['accuracy']:.0%}"[:-1]
+            for cell in without
+            if (cell["arm"], cell["task"], cell["length"]) == ("fine_tuned", task, 2048)
+        ]
+        theirs = map(str, found["percent_right_by_depth"][task]["2048"]["fine_tuned"])
+        assert f"| {label} | {' / '.join(own)} % | {' / '.join(theirs)} % |" in shown
+    for label, model, other in (
+        ("perplexity, over scaling only", "fine-tuned@2048", "scaling only@2048"),
+        ("perplexity at 512, over the base", "fine-tuned@512", "base@512"),
+    ):
+        [ratio] = re.findall(rf"^\| {model} \| {other} \| ([\d.]+ \[[^\]]+\]) \|$", report, re.M)
+        assert f"| {label} | {ratio} | {found['perplexity'][f'{model} over {other}']} |" in shown
+    ratios = [ratio.split()[0] for ratio in found["fine_tuned_over_scaling_only_by_length"].values()]
+    assert "{} with\n256 tokens, {} with 512, {} with 1024 and {} with 2048".format(*ratios) in shown
+    trials = [
+        " / ".join(map(str, right)) for right in found["passkeys_during_the_second_stage"]["percent_right_by_depth"].values()
+    ]
+    assert f"had {trials[1]} % after 500 steps" in shown
+    assert f"it was {trials[2]} % after 250" in shown
+
+
 def test_the_command_to_eight_times_the_window_goes_on_from_the_preset() -> None:
     words = shlex.split(recorded("demo-long-8x-cpu.json")["command"])
     said = page("docs/training.md").partition("$ ropeway run demo-long --set")[2].partition("```")[0].replace("\\\n", " ")
@@ -123,10 +152,14 @@ def test_the_command_to_eight_times_the_window_goes_on_from_the_preset() -> None
     assert stages[2].model.target_length == 4096
 
 
-@pytest.mark.parametrize("name", ["stages", "packages"])
+@pytest.mark.parametrize("name", ["openings", "stages", "packages"])
 def test_the_configs_of_recorded_runs_are_read(name: str) -> None:
     params = load_config(str(RESULTS / f"demo-long-{name}.yaml"))
-    assert [stage.training.steps for stage in params.by_stage()] == {"stages": [250, 700], "packages": [1200]}[name]
+    assert [stage.training.steps for stage in params.by_stage()] == {
+        "openings": [250, 700],
+        "stages": [250, 700],
+        "packages": [1200],
+    }[name]
 
 
 def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
