@@ -132,7 +132,7 @@ def test_demo_long_with_repeated_passages_is_the_recorded_one() -> None:
         [ratio] = re.findall(rf"^\| {model} \| {other} \| ([\d.]+ \[[^\]]+\]) \|$", report, re.M)
         assert f"| {label} | {ratio} | {found['perplexity'][f'{model} over {other}']} |" in shown
     ratios = [ratio.split()[0] for ratio in found["fine_tuned_over_scaling_only_by_length"].values()]
-    assert "{} with\n256 tokens, {} with 512, {} with 1024 and {} with 2048".format(*ratios) in shown
+    assert "{} with\n  256 tokens, {} with 512, {} with 1024 and {} with 2048".format(*ratios) in shown
     trials = [
         " / ".join(map(str, right)) for right in found["passkeys_during_the_second_stage"]["percent_right_by_depth"].values()
     ]
