@@ -136,7 +136,7 @@ def test_demo_long_with_repeated_passages_is_the_recorded_one() -> None:
     trials = [
         " / ".join(map(str, right)) for right in found["passkeys_during_the_second_stage"]["percent_right_by_depth"].values()
     ]
-    assert f"had {trials[1]} % after 500 steps" in shown
+    assert f"That trial had {trials[1]} % after 500 steps" in shown
     assert f"it was {trials[2]} % after 250" in shown
 
 
@@ -155,11 +155,8 @@ def test_the_command_to_eight_times_the_window_goes_on_from_the_preset() -> None
 @pytest.mark.parametrize("name", ["openings", "stages", "packages"])
 def test_the_configs_of_recorded_runs_are_read(name: str) -> None:
     params = load_config(str(RESULTS / f"demo-long-{name}.yaml"))
-    assert [stage.training.steps for stage in params.by_stage()] == {
-        "openings": [250, 700],
-        "stages": [250, 700],
-        "packages": [1200],
-    }[name]
+    steps = {"openings": [250, 700], "stages": [250, 700], "packages": [1200]}
+    assert [stage.training.steps for stage in params.by_stage()] == steps[name]
 
 
 def test_the_table_of_rope_factors_is_the_recorded_one() -> None:
