@@ -88,6 +88,7 @@ def arm_params(arm: str, seed: int, length: int, work: Path) -> PipelineParams:
     }
     for section, values in changed.items():
         preset.setdefault(section, {}).update(values)
+    preset["ray"] = {"num_workers": 1}  # an arm is one process; rows of 8192 tokens are one a step
     preset["storage"] = str(work)
     preset["model"] |= {"target_length": length, "rope_length": round(longer * length)}
     preset["evaluation"] = {
