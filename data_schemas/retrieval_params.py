@@ -10,7 +10,7 @@ from data_schemas.closed import Params
 
 RetrievalFamily = Literal[
     "key_value", "keyword", "position", "fill_in", "repeated_opening", "paragraph_order", "shuffled_chunks", "hard_negatives",
-    "key_value_rounds",
+    "key_value_rounds", "scattered_facts",
 ]  # fmt: skip
 FAMILIES: tuple[RetrievalFamily, ...] = get_args(RetrievalFamily)
 

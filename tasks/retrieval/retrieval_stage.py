@@ -23,7 +23,7 @@ from tasks.retrieval.settings import check_retrieval, frame_of
 from tasks.tokens.special_tokens import special_tokens
 from tasks.work import Workers, WorkersFor, run_units
 
-CODE_VERSION = 9
+CODE_VERSION = 10
 KIND = "retrieval"
 
 

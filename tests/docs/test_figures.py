@@ -140,6 +140,19 @@ def test_demo_long_with_repeated_passages_is_the_recorded_one() -> None:
     assert f"it was {trials[2]} % after 250" in shown
 
 
+def test_the_stage_with_facts_in_ordinary_words_is_the_recorded_one() -> None:
+    found, shown = recorded("demo-long-facts-cpu.json"), page("docs/retrieval-mix.md")
+    before = found["before_the_last_stage"]
+    for task in ("passkey", "short_key_value", "niah_single", "niah_multikey"):
+        rows = (" / ".join(map(str, run["percent_right_by_depth"][task]["2048"]["fine_tuned"])) for run in (before, found))
+        assert "| `{}` | {} % | {} % |".format(task, *rows) in shown
+    for label, pair in (
+        ("perplexity, over scaling only", "fine-tuned@2048 over scaling only@2048"),
+        ("perplexity at 512, over the base", "fine-tuned@512 over base@512"),
+    ):
+        assert f"| {label} | {before['perplexity'][pair]} | {found['perplexity'][pair]} |" in shown
+
+
 def test_the_command_to_eight_times_the_window_goes_on_from_the_preset() -> None:
     words = shlex.split(recorded("demo-long-8x-cpu.json")["command"])
     said = page("docs/training.md").partition("$ ropeway run demo-long --set")[2].partition("```")[0].replace("\\\n", " ")
@@ -152,10 +165,10 @@ def test_the_command_to_eight_times_the_window_goes_on_from_the_preset() -> None
     assert stages[2].model.target_length == 4096
 
 
-@pytest.mark.parametrize("name", ["openings", "stages", "packages"])
+@pytest.mark.parametrize("name", ["facts", "openings", "stages", "packages"])
 def test_the_configs_of_recorded_runs_are_read(name: str) -> None:
     params = load_config(str(RESULTS / f"demo-long-{name}.yaml"))
-    steps = {"openings": [250, 700], "stages": [250, 700], "packages": [1200]}
+    steps = {"facts": [250, 250, 500, 200], "openings": [250, 700], "stages": [250, 700], "packages": [1200]}
     assert [stage.training.steps for stage in params.by_stage()] == steps[name]
 
 

@@ -162,9 +162,9 @@ def test_submission_ids_are_those_of_earlier_versions() -> None:
     """Recorded before the stages named what determines their jobs. A new parameter changes them: then record them again."""
     params = PipelineParams.model_validate(GIVEN)
     recorded = {
-        ("prepare", "documents"): "ropeway-prepare-5906bd6c63f0657e",
-        ("finetune", "checkpoints"): "ropeway-finetune-a6bb8d86b012576f",
-        ("evaluate", "evaluations"): "ropeway-evaluate-3436e1f38206a9ca",
+        ("prepare", "documents"): "ropeway-prepare-1483df113abca28d",
+        ("finetune", "checkpoints"): "ropeway-finetune-cc0fbc63167a4658",
+        ("evaluate", "evaluations"): "ropeway-evaluate-63982a46c69fe5d6",
     }
     given = {"evaluate": {"documents": "d", "checkpoints": "c"}}
     for (job, kind), expected in recorded.items():

@@ -16,7 +16,7 @@ from tasks.retrieval.draft import Draft, NotMade, Turn
 from tasks.retrieval.families.forms import Form, form
 from tasks.retrieval.families.key_value import SAMPLE_NAME, keys_and_values, line_cost, names_in
 from tasks.retrieval.families.request import Request
-from tasks.retrieval.stretches import Beginnings
+from tasks.retrieval.families.writing import Writing
 
 _OF_LINES_AND_QUESTIONS = 0.8  # of the document's characters
 _FEWEST = 2  # lines of a round
@@ -41,7 +41,7 @@ def key_value_rounds(request: Request, num_chars: int, rng: np.random.Generator)
     text = request.supply.passage(num_chars)
     if len(text) < num_chars:
         raise NotMade("the text is used up")
-    writing = _Writing(text)
+    writing = Writing(text)
     of_text = rng.random(len(rounds)) * (rng.random(len(rounds)) < _WITH_TEXT)
     ends = np.cumsum(of_text) / max(of_text.sum(), 1e-9)
     turns: list[Turn] = []
@@ -83,49 +83,3 @@ def _rounds(request: Request, rng: np.random.Generator) -> list[_Round]:
         used |= names_in(keys, written_as) | set(values)
         rounds.append(_Round(written_as, keys, values))
         room -= cost * size
-
-
-class _Writing:
-    """The document up to its last questions."""
-
-    def __init__(self, text: str) -> None:
-        self.answers: list[tuple[int, int]] = []
-        self.invented: list[tuple[int, int]] = []
-        self._text, self._beginnings = text, Beginnings(text)
-        self._taken = self._written = 0
-        self._pieces: list[str] = []
-
-    def line(self, line: str, place: float) -> int:
-        """Write a line at a share of the text that is not yet reached; returns the character at which it begins."""
-        self._text_up_to(max(self._taken, self._beginnings.nearest(int(place * len(self._text)))))
-        start = self._written
-        self._write(f"{line}\n")
-        self.invented.append((start, self._written))
-        return start
-
-    def turn(self, turn: Turn) -> None:
-        """Write a question with its answer."""
-        start = self._written
-        self._write(turn.question)
-        value = turn.answer.lstrip()
-        self._write(turn.answer[: -len(value)])
-        self.invented.append((start, self._written))
-        self.answers.append((self._written, self._written + len(value)))
-        self._write(value)
-        self.invented.append((self._written, self._written + len(turn.end) + 1))
-        self._write(f"{turn.end}\n")
-
-    def finish(self) -> str:
-        self._text_up_to(len(self._text))
-        return "".join(self._pieces)
-
-    def _text_up_to(self, place: int) -> None:
-        front = self._text[self._taken : place]
-        self._write(front)
-        if front and not front.endswith("\n"):
-            self._write("\n")
-        self._taken = place
-
-    def _write(self, piece: str) -> None:
-        self._pieces.append(piece)
-        self._written += len(piece)

@@ -11,6 +11,7 @@ from tasks.retrieval.families.key_value_rounds import key_value_rounds
 from tasks.retrieval.families.order import paragraph_order, shuffled_chunks
 from tasks.retrieval.families.quotes import fill_in, keyword, position, repeated_opening
 from tasks.retrieval.families.request import Family
+from tasks.retrieval.families.scattered_facts import scattered_facts
 
 MAKERS: Mapping[RetrievalFamily, Family] = {
     "key_value": key_value,
@@ -22,4 +23,5 @@ MAKERS: Mapping[RetrievalFamily, Family] = {
     "shuffled_chunks": shuffled_chunks,
     "hard_negatives": hard_negatives,
     "key_value_rounds": key_value_rounds,
+    "scattered_facts": scattered_facts,
 }

@@ -22,7 +22,7 @@ from tests.tasks.retrieval.made_texts import Maker, code, sources
 from tests.tasks.tokens.made_tokenizers import KINDS
 
 LENGTH = 1536
-QUESTIONED = ("key_value", "keyword", "position", "fill_in", "repeated_opening")
+QUESTIONED = ("key_value", "keyword", "position", "fill_in", "repeated_opening", "scattered_facts")
 CHI_SQUARE_9 = 27.9  # exceeded once in a thousand times by 10 classes
 TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}"
 
@@ -235,6 +235,30 @@ def test_rounds_ask_for_all_of_their_lines_before_the_next_round_begins(makers: 
     assert np.mean(shares) > 1.5 * np.mean([makers["bytes"].make("key_value", i).rendered.is_answer.mean() for i in range(12)])
 
 
+def test_scattered_facts_are_begun_in_words_of_the_text_and_asked_for_anywhere_after(makers: dict[str, Maker]) -> None:
+    maker = makers["bytes"]
+    in_text = at_end = alike = 0
+    for seed in range(12):
+        draft = maker.make("scattered_facts", seed).draft
+        pieces = [(draft.before[a:b], a) for a, b in sorted((*draft.invented, *draft.answers))]
+        answers = [draft.before[a:b] for a, b in draft.answers] + [turn.answer.strip() for turn in draft.turns]
+        lines = {answer: next(piece for piece, _ in pieces if f" {answer}" in piece) for answer in answers}
+        cues = {answer: line.partition(f" {answer}")[0] for answer, line in lines.items()}
+        assert len(set(cues.values())) == len(set(answers)) == len(answers) >= 4, "no cue and no value twice"
+        text = maker.supply.passage(draft.num_used)
+        assert all(word in text for cue in cues.values() for word in cue.split()), "words of the text"
+        assert {turn.question for turn in draft.turns} == {cues[turn.answer.strip()] for turn in draft.turns}
+        for start, end in draft.answers:
+            answer = draft.before[start:end]
+            assert draft.before.count(answer, 0, start) == 1, "told once, and asked for after it"
+            assert draft.before[:start].endswith(f"\n{cues[answer]} "), "on a line of its own"
+        in_text, at_end = in_text + len(draft.answers), at_end + len(draft.turns)
+        told = [cue.split() for cue in cues.values()]
+        alike += sum(len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1 for a in told for b in told)
+    assert 0.3 < in_text / (in_text + at_end) < 0.6, "half, but one of each document that is at its end"
+    assert alike >= 0.5 * (in_text + at_end), "most have another one that differs in one word"
+
+
 def test_forms_are_many_and_only_of_signs_that_the_tokenizer_can_write() -> None:
     rng = np.random.default_rng(0)
     some = [form(rng, ("letters", "digits"), SIGNS) for _ in range(400)]
@@ -374,7 +398,7 @@ def test_text_with_far_more_tokens_than_usual_fits_too() -> None:
 
 
 @pytest.mark.parametrize("symbols", [("letters", "capitals", "digits"), ("letters", "digits"), ("digits",), ("letters",)])
-@pytest.mark.parametrize("family", ["key_value", "key_value_rounds"])
+@pytest.mark.parametrize("family", ["key_value", "key_value_rounds", "scattered_facts"])
 def test_a_value_stands_in_its_line_alone_and_names_do_not_run_out(family: RetrievalFamily, symbols: tuple[str, ...]) -> None:
     maker = Maker(KINDS["bytes"](), 65_536, questions=256)
     maker.request = replace(maker.request, symbols=symbols)
