@@ -9,5 +9,5 @@ paragraph_order   paragraphs in random order under labels, and the labels are as
 shuffled_chunks   chunks of several texts are mixed, and the chain of each text's labels is asked for (Untie the Knots, 2409.04774)
 hard_negatives    chunks of one text stand among passages of others that BM25 finds most like them (NExtLong, 2501.12766)
 key_value_rounds  few such lines at a time, asked for at once, then others
-scattered_facts   facts in words of the text, each begun again once at any place after it
+scattered_facts   words of the text with a value after them; later the words stand there again, and the value is asked for
 """

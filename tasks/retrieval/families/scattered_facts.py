@@ -1,9 +1,8 @@
-"""Facts in ordinary words at random places of a text. Each is begun again once, somewhere later, and its value is asked for.
+"""Facts at random places of a text, in words that the text has. Later the words stand there again, and the value must follow.
 
 In `key_value` a key stands nowhere else, and dozens of questions stand together at the end. So a model may learn to look up only what
-looks like a key, among other questions. Here what leads to a value are words of the text, drawn as often as the text has them, and
-half of the questions stand alone in the text. Every second fact shares all words but one with the fact before it: one word is not
-enough.
+looks like a key, among other questions. Here words of the text lead to a value, drawn as often as the text has them, and half of the
+questions stand alone in the text. Facts are made in pairs that differ in one word, so one word is not enough to tell them apart.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def scattered_facts(request: Request, num_chars: int, rng: np.random.Generator) 
 
 
 def _cues(number: int, found: list[str], rng: np.random.Generator) -> list[str]:
-    """The words before each value. All differ; every second one has all words but one of that before it."""
+    """The words before each value. All differ; those of a pair differ in one word."""
     cues: dict[str, None] = {}
     drawn: list[str] = []
     while len(cues) < number:
